@@ -1,0 +1,69 @@
+# Every target installs what it needs into a virtual environment of its own; `make clean` removes it.
+#
+#   make test PYTHON=python3.12
+#   make test PIP_ARGS="--extra-index-url ..."    where to find CPU builds of PyTorch (CONTRIBUTING.md)
+
+PYTHON ?= python3
+PIP_ARGS ?=
+
+VENV := .venv-make
+PIPELINES_VENV := .venv-pipelines
+# Touched when an installation is complete: one that was broken off is done again.
+INSTALLED := $(VENV)/installed
+PIPELINES_INSTALLED := $(PIPELINES_VENV)/installed
+PIPELINES := tests/pipelines
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench parity test-pipelines wheel clean
+
+help:
+	@echo "make demo            separate a clip natively and by MLX, compare, write WAV and PNG"
+	@echo "make test            the tests"
+	@echo "make lint            ruff and mypy"
+	@echo "make bench           speed against native torch, on this machine"
+	@echo "make parity          equality with native torch on many more cases"
+	@echo "make test-pipelines  real separation programs; needs Debian's alsa-utils and a C compiler"
+	@echo "make wheel           build the wheel into dist/"
+	@echo "make clean           remove environments, caches and outputs"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev,plot]'
+	@touch $@
+
+# PyTorch comes first, with the package: the requirements would bring a release of their own.
+$(PIPELINES_INSTALLED): pyproject.toml constraints.txt $(wildcard $(PIPELINES)/requirements*.txt)
+	$(PYTHON) -m venv --clear $(PIPELINES_VENV)
+	$(PIPELINES_VENV)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt \
+		-e '.[dev]' -r $(PIPELINES)/requirements.txt
+	$(PIPELINES_VENV)/bin/python -m pip install $(PIP_ARGS) --no-deps \
+		-r $(PIPELINES)/requirements-no-deps.txt
+	@touch $@
+
+demo: $(INSTALLED)
+	$(VENV)/bin/torch-mlx-spectro demo
+
+test: $(INSTALLED)
+	$(VENV)/bin/python -m pytest
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy --strict torch_mlx_spectro
+
+bench: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/run.py
+
+parity: $(INSTALLED)
+	$(VENV)/bin/python -m pytest tests/test_functional.py --hypothesis-profile=full
+
+test-pipelines: $(PIPELINES_INSTALLED)
+	$(PIPELINES_VENV)/bin/python -m pytest $(PIPELINES)
+
+wheel: $(INSTALLED)
+	$(VENV)/bin/hatchling build -t wheel
+
+clean:
+	rm -rf $(VENV) $(PIPELINES_VENV) build dist demo-output *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

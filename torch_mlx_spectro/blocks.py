@@ -1,0 +1,288 @@
+"""Both transforms on host tensors: blocks of frames that fit the cache, over several MLX streams.
+
+Frames are counted through all rows, cut into one contiguous share per stream, and each share into
+blocks. No frame matrix exists: in flight are a few blocks of about a mebibyte each. The inverse
+transform is cut by output hops; each block computes the ``overlap - 1`` frames before its own
+again, so that blocks know nothing of each other. The values do not depend on how the work is cut:
+frames are transformed independently, and each hop sums the same frames in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from . import maps
+from .bridge import HostView
+from .envelope import Envelope, row_of_hop
+from .framing import covered_samples
+from .params import IstftParams, StftParams
+from .runtime import Part, Runtime
+
+#: Frames of a block fill about this much: half of a 2 MiB second-level cache.
+BLOCK_BYTES = 1 << 20
+MAX_BLOCK_BYTES = 4 << 20
+#: Blocks in flight (frames, spectra and copies) stay within this per stream.
+FLIGHT_BYTES = 12 << 20
+MAX_DEPTH = 4
+#: MLX's FFT transforms several frames at once in vector registers: 4 in its current builds.
+FRAME_MULTIPLE = 4
+#: An inverse transform adds up to this many frames in each hop, one by one.
+MAX_OVERLAP = 16
+#: Below this many bytes of frames per stream, waking another stream costs more than it brings.
+STREAM_BYTES = 1 << 20
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Frames ``first ... last - 1`` of row ``row``: a contiguous piece of one stream's work."""
+
+    row: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a call is cut: shares per stream, frames per block, blocks in flight."""
+
+    shares: tuple[tuple[Share, ...], ...]
+    block_frames: int
+    depth: int
+
+
+def cut_frames(
+    rows: int, frames: int, n_fft: int, item_bytes: int, streams: int, halo: int = 0
+) -> Cut:
+    """Cut ``rows * frames`` frames of ``n_fft`` values into shares and blocks.
+
+    Args:
+        item_bytes: bytes of one value of a frame.
+        streams: streams to use at most.
+        halo: frames of the neighbouring block which every block computes again.
+    """
+    frame_bytes = n_fft * item_bytes
+    block = max(1, BLOCK_BYTES // frame_bytes)
+    if block >= FRAME_MULTIPLE or FRAME_MULTIPLE * frame_bytes <= MAX_BLOCK_BYTES:
+        block = max(FRAME_MULTIPLE, block // FRAME_MULTIPLE * FRAME_MULTIPLE)
+    total = rows * frames
+    useful = min(streams, max(1, total * frame_bytes // STREAM_BYTES))
+    if halo:
+        # Every block repeats ``halo`` frames: let that be a sixteenth, where memory allows.
+        affordable = max(block, MAX_BLOCK_BYTES // frame_bytes)
+        block = min(max(block, 16 * halo), affordable)
+    block = min(block, total)
+    depth = max(1, min(MAX_DEPTH, FLIGHT_BYTES // (3 * block * frame_bytes)))
+    edges = [total * index // useful for index in range(useful + 1)]
+    shares = tuple(_shares(lo, hi, frames) for lo, hi in zip(edges, edges[1:], strict=False))
+    return Cut(shares, block, depth)
+
+
+def _shares(begin: int, end: int, frames: int) -> tuple[Share, ...]:
+    """The pieces of rows that frames ``begin ... end - 1``, counted through all rows, make up."""
+    shares = []
+    while begin < end:
+        row, first = divmod(begin, frames)
+        last = min(frames, first + end - begin)
+        shares.append(Share(row, first, last))
+        begin += last - first
+    return tuple(shares)
+
+
+def stft_blocks(
+    runtime: Runtime, params: StftParams, signal: HostView, window: Any, out: Array
+) -> None:
+    """Write the spectrum of ``signal`` into ``out``.
+
+    Args:
+        signal: array of shape (rows, samples), any strides.
+        window: MLX array of shape (n_fft,) with the call's scale folded in, or None.
+        out: shape (rows, frames, bins), complex64, any strides.
+    """
+    item_bytes = 8 if params.complex_fft else 4
+    cut = cut_frames(params.rows, params.frames, params.n_fft, item_bytes, _streams(runtime))
+    producers = [
+        _spectra(runtime.mx, stream, shares, cut.block_frames, params, signal, window, out)
+        for shares, stream in zip(cut.shares, runtime.streams, strict=False)
+    ]
+    with runtime.lock:
+        runtime.run(producers, cut.depth)
+
+
+def _spectra(
+    mx: Any,
+    stream: Any,
+    shares: tuple[Share, ...],
+    block_frames: int,
+    params: StftParams,
+    signal: HostView,
+    window: Any,
+    out: Array,
+) -> Iterator[Part]:
+    """The blocks of one stream, as they are asked for."""
+    for share in shares:
+        row = signal.array[share.row]
+        for first in range(share.first, share.last, block_frames):
+            count = min(block_frames, share.last - first)
+            samples = signal.block(covered_samples(row, params, first, count))
+            spectrum = maps.analysis(
+                mx,
+                mx.array(samples),
+                window,
+                frames=count,
+                n_fft=params.n_fft,
+                hop_length=params.hop_length,
+                onesided=params.onesided,
+                complex_fft=params.complex_fft,
+                stream=stream,
+            )
+            yield Part(spectrum, out[share.row, first : first + count])
+
+
+def istft_blocks(
+    runtime: Runtime,
+    params: IstftParams,
+    spectrum: HostView,
+    window: Any,
+    envelope: Envelope,
+    out: Array,
+) -> None:
+    """Write the signal of ``spectrum`` into ``out``.
+
+    A hop so small that many frames meet in each sample would take as many additions of tiny
+    pieces. Then every ``stride``-th frame makes one inverse transform of a larger hop, and the
+    ``stride`` signals, each a hop later than the one before, are added up.
+
+    Args:
+        spectrum: array of shape (rows, frames, bins), any strides.
+        window: MLX array of shape (n_fft,), or None.
+        envelope: of this call.
+        out: shape (rows, output length), contiguous.
+    """
+    stride = -(-params.overlap // MAX_OVERLAP)
+    out[:, params.kept if stride == 1 else 0 :] = 0
+    for phase in range(min(stride, params.frames)):
+        passing = _Pass(runtime.mx, params, spectrum, window, envelope.rows, out, stride, phase)
+        cut = cut_frames(
+            params.rows,
+            len(passing.hops),
+            params.n_fft,
+            8 if params.return_complex else 4,
+            _streams(runtime),
+            halo=passing.overlap - 1,
+        )
+        producers = [
+            passing.blocks(shares, cut.block_frames, stream)
+            for shares, stream in zip(cut.shares, runtime.streams, strict=False)
+        ]
+        with runtime.lock:
+            runtime.run(producers, cut.depth)
+
+
+class _Pass:
+    """The inverse transform of frames ``phase, phase + stride, ...``, added to ``out``.
+
+    Within it, frames, hops and rows of the envelope are counted on its own grid: hops of
+    ``stride * hop_length`` samples that begin ``phase * hop_length`` samples into the signal.
+    """
+
+    def __init__(
+        self,
+        mx: Any,
+        params: IstftParams,
+        spectrum: HostView,
+        window: Any,
+        inverse: Array,
+        out: Array,
+        stride: int,
+        phase: int,
+    ) -> None:
+        self.mx, self.params, self.window, self.inverse, self.out = mx, params, window, inverse, out
+        self.spectrum, self.stride, self.phase = spectrum, stride, phase
+        bins = params.n_fft if params.return_complex else params.n_fft // 2 + 1
+        self.values = spectrum.array[:, phase::stride, :bins]
+        self.hop = stride * params.hop_length
+        self.overlap = -(-params.n_fft // self.hop)
+        #: Samples from the pass's first hop to the first kept sample; may be negative.
+        self.skipped = params.start - phase * params.hop_length
+        first = max(0, self.skipped) // self.hop
+        last = min(
+            self.values.shape[1] + self.overlap - 1,
+            -(-(self.skipped + params.kept) // self.hop),
+        )
+        #: The hops that hold kept samples.
+        self.hops = range(first, max(first, last))
+        self._alike: dict[Any, Any] = {}
+        self._buffer: Array = np.empty((0, self.values.shape[2]), self.values.dtype)
+
+    def blocks(
+        self, shares: tuple[Share, ...], block_hops: int, stream: Any
+    ) -> Iterator[Part]:
+        """The blocks of one stream; shares count hops from the first one of :attr:`hops`."""
+        mx, params = self.mx, self.params
+        for share in shares:
+            for begin in range(share.first, share.last, block_hops):
+                first = self.hops[begin]
+                count = min(block_hops, share.last - begin)
+                frames = maps.windowed_frames(
+                    mx,
+                    self._meeting(share.row, first, count),
+                    self.window,
+                    params.n_fft,
+                    not params.return_complex,
+                    stream,
+                )
+                added = maps.overlap_add(mx, frames, self.hop, stream)
+                inverse = self._inverse_rows(first, count, stream)
+                signal = mx.multiply(added, inverse, stream=stream)
+                at = first * self.hop - self.skipped
+                lo, hi = max(at, 0), min(at + count * self.hop, params.kept)
+                target = self.out[share.row, lo:hi]
+                yield Part(signal, target, lo - at, add=self.stride > 1)
+
+    def _meeting(self, row: int, first: int, count: int) -> Any:
+        """Spectra of the frames that meet in hops ``first ...``, in MLX; zeros where none is."""
+        begin, end = first - (self.overlap - 1), first + count
+        inner_begin, inner_end = max(begin, 0), min(end, self.values.shape[1])
+        inside = self.values[row, inner_begin:inner_end]
+        whole = (inner_begin, inner_end) == (begin, end)
+        if whole and inside.flags.c_contiguous and not self.spectrum.unresolved:
+            return self.mx.array(inside)
+        # MLX copies what it imports, so one buffer serves all blocks; a new one for each would
+        # fault its pages in each time.
+        buffer = self._scratch(end - begin)
+        buffer[: inner_begin - begin] = 0
+        buffer[inner_end - begin :] = 0
+        self.spectrum.copy_block(inside, buffer[inner_begin - begin : inner_end - begin])
+        return self.mx.array(buffer)
+
+    def _scratch(self, frames: int) -> Array:
+        if len(self._buffer) < frames:
+            self._buffer = np.empty((frames, self.values.shape[2]), self.values.dtype)
+        return self._buffer[:frames]
+
+    def _inverse_rows(self, first: int, count: int, stream: Any) -> Any:
+        """Inverse envelope of the hops ``first ...``: one row where all are alike."""
+        overlap, frames = self.params.overlap, self.params.frames
+        begin = first * self.stride + self.phase
+        end = begin + count * self.stride
+        if begin >= overlap - 1 and end <= frames:
+            if stream not in self._alike:
+                row = np.tile(self.inverse[overlap - 1], self.stride)
+                self._alike[stream] = self.mx.array(row)
+            return self._alike[stream]
+        rows = row_of_hop(np.arange(begin, end), frames, overlap)
+        inverse = self.inverse[np.minimum(rows, len(self.inverse) - 1)]
+        return self.mx.array(inverse.reshape(count, self.hop))
+
+
+def _streams(runtime: Runtime) -> int:
+    """As many streams as torch would use threads."""
+    return min(len(runtime.streams), torch.get_num_threads())

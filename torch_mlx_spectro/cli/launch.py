@@ -1,0 +1,250 @@
+"""Run a program in this process as ``python program`` would in its own.
+
+The program gets a new ``__main__`` module which stays in place until the process ends: pickling,
+threads, atexit functions and the re-import by spawned processes all look there. ``runpy`` puts the
+old one back as soon as the program's last line has run, which is too early for these.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib.machinery
+import importlib.metadata
+import io
+import os
+import pkgutil
+import re
+import runpy
+import shutil
+import sys
+import sysconfig
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from .problem import Problem
+
+#: ``folder`` is a folder or a zip file with a ``__main__.py`` in it.
+Kind = Literal["script", "folder", "module", "code", "stdin"]
+
+
+@dataclass(frozen=True)
+class Program:
+    """What to run.
+
+    Attributes:
+        kind: how Python would be told to run it.
+        target: a path, a module's name, or source code, according to ``kind``.
+        name: what the program sees as ``sys.argv[0]``.
+        arguments: the rest of ``sys.argv``.
+    """
+
+    kind: Kind
+    target: str
+    name: str
+    arguments: tuple[str, ...]
+
+
+def resolve(command: Sequence[str]) -> Program:
+    """Find the program that a command line names.
+
+    Args:
+        command: a path, ``-m module``, ``-c code``, ``-`` or a console script, then its arguments.
+
+    Raises:
+        Problem: nothing is named, or there is no such program for this Python.
+    """
+    if not command:
+        raise Problem("no program named: give a script, -m module, -c code or a console script")
+    first, rest = command[0], tuple(command[1:])
+    if first in ("-m", "-c"):
+        if not rest:
+            raise Problem(f"{first} needs {'a module' if first == '-m' else 'code'} after it")
+        return Program("module" if first == "-m" else "code", rest[0], first, rest[1:])
+    if first == "-":
+        return Program("stdin", "", first, rest)
+    is_name = os.path.basename(first) == first
+    if os.path.isfile(first) or (os.path.isdir(first) and not is_name):
+        return Program(_kind_of(first), first, first, rest)
+    if is_name:
+        found = _console_script(first, rest)
+        if found is not None:
+            return found
+        if os.path.isdir(first):
+            return Program("folder", first, first, rest)
+    raise Problem(
+        f"{first!r} is neither a file nor a console script of this Python ({sys.executable})"
+    )
+
+
+def _kind_of(path: str) -> Kind:
+    """Whether Python imports from ``path`` (a folder, a zip file) or reads it as a script."""
+    return "script" if pkgutil.get_importer(path) is None else "folder"
+
+
+def _console_script(name: str, arguments: tuple[str, ...]) -> Program | None:
+    """The console script ``name`` of this environment, or a Python script on PATH.
+
+    Raises:
+        Problem: PATH has the name, but it is no Python script or belongs to another Python.
+    """
+    installed = os.path.join(sysconfig.get_path("scripts"), name)
+    if _interpreter(installed) is not None:
+        return Program("script", installed, installed, arguments)
+    for entry in importlib.metadata.entry_points(group="console_scripts", name=name):
+        # What pip writes into the script's file; on Windows that file is no Python text.
+        source = f"import sys\nfrom {entry.module} import {entry.attr.split('.')[0]}\n"
+        return Program("code", f"{source}sys.exit({entry.attr}())\n", installed, arguments)
+    path = shutil.which(name)
+    if path is None:
+        return None
+    interpreter = _interpreter(path)
+    if interpreter is None:
+        raise Problem(f"{path} is not a Python script; name the module with -m instead")
+    if os.path.isabs(interpreter) and not _same_environment(interpreter):
+        raise Problem(
+            f"{path} belongs to another Python ({interpreter}); install torch_mlx_spectro there and"
+            " use that environment's torch-mlx-spectro"
+        )
+    return Program("script", path, path, arguments)
+
+
+def _interpreter(path: str) -> str | None:
+    """The Python in a script's first lines: a path, or ``env``'s ``python``; None if no Python."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1024).decode("utf-8", "replace")
+    except OSError:
+        return None
+    first, _, rest = head.partition("\n")
+    if not first.startswith("#!"):
+        return None
+    # Where the path is too long for the kernel, pip writes a shell line that Python reads as text.
+    relayed = re.match(r"'''exec' (\"[^\"]+\"|\S+)", rest)
+    if first.startswith("#!/bin/sh") and relayed:
+        return relayed[1].strip('"')
+    interpreter = first[2:].strip()
+    if "python" not in interpreter and "pypy" not in interpreter:
+        return None
+    words = interpreter.split()
+    return words[-1] if os.path.basename(words[0]) == "env" else words[0]
+
+
+def _same_environment(interpreter: str) -> bool:
+    """Whether ``interpreter`` lies where ours does; links are kept, they tell venvs apart."""
+    folder = os.path.dirname(interpreter)
+    return os.path.realpath(folder) == os.path.realpath(os.path.dirname(sys.executable))
+
+
+def launch(program: Program) -> None:
+    """Run ``program`` as ``__main__`` and return when its last line has run.
+
+    What it raises, SystemExit and KeyboardInterrupt included, is left to the interpreter, which
+    then does what it does for any program; only our own frames are kept out of the traceback.
+    """
+    module = types.ModuleType("__main__")
+    module.__dict__.update(__builtins__=builtins)
+    if sys.version_info < (3, 14):
+        module.__dict__.update(__annotations__={})
+    sys.modules["__main__"] = module
+    if "__mp_main__" in sys.modules:
+        # multiprocessing, which torch has imported, keeps this second name for results to unpickle.
+        sys.modules["__mp_main__"] = module
+    sys.argv[:] = [program.name, *program.arguments]
+    try:
+        _RUNNERS[program.kind](program, module)
+    except BaseException:
+        _hide_own_frames()
+        raise
+
+
+def _run_script(program: Program, module: types.ModuleType) -> None:
+    path = os.path.join(os.getcwd(), program.target)  # not normalised: neither does Python
+    _set_first_path(os.path.dirname(os.path.realpath(path)))
+    module.__loader__ = importlib.machinery.SourceFileLoader("__main__", path)
+    module.__dict__.update(__file__=path, __cached__=None)
+    with io.open_code(path) as file:
+        code = pkgutil.read_code(file)  # None unless it is a .pyc
+    if code is None:
+        with io.open_code(path) as file:
+            source = file.read()
+        _run_source(source, path, module)
+    else:
+        exec(code, module.__dict__)
+
+
+def _run_folder(program: Program, module: types.ModuleType) -> None:
+    _set_first_path(os.path.join(os.getcwd(), program.target))
+    # What the interpreter itself calls for folders and zip files.
+    runpy._run_module_as_main("__main__", alter_argv=False)  # type: ignore[attr-defined]
+
+
+def _run_module(program: Program, module: types.ModuleType) -> None:
+    _set_first_path(os.getcwd())
+    # What the interpreter itself calls for -m; it fills the __main__ module that is in place.
+    runpy._run_module_as_main(program.target)  # type: ignore[attr-defined]
+
+
+def _run_text(program: Program, module: types.ModuleType) -> None:
+    _set_first_path("")
+    module.__loader__ = importlib.machinery.BuiltinImporter
+    if program.kind == "stdin":
+        module.__dict__.update(__file__="<stdin>", __cached__=None)
+        _run_source(sys.stdin.buffer.read(), "<stdin>", module)
+    else:
+        _run_source(program.target, "<string>", module)
+
+
+def _run_source(source: str | bytes, name: str, module: types.ModuleType) -> None:
+    # dont_inherit: the __future__ imports of this file are not the program's.
+    exec(compile(source, name, "exec", dont_inherit=True), module.__dict__)
+
+
+_RUNNERS: dict[Kind, Callable[[Program, types.ModuleType], None]] = {
+    "script": _run_script,
+    "folder": _run_folder,
+    "module": _run_module,
+    "code": _run_text,
+    "stdin": _run_text,
+}
+_OWN_CODE = {
+    function.__code__
+    for function in (_run_script, _run_folder, _run_module, _run_text, _run_source)
+}
+
+
+def _set_first_path(entry: str) -> None:
+    """Replace what Python put at the head of sys.path for us by what it would put there for it."""
+    # Under -P and -I Python puts nothing there.
+    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+        sys.path[0] = entry
+
+
+def _hide_own_frames() -> None:
+    """Have the exception on its way to the interpreter shown from the program's first frame on.
+
+    Cutting the traceback here would not do: every frame that it still passes is added again.
+    """
+    show = sys.excepthook
+
+    def show_program(
+        kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
+    ) -> None:
+        trace = _program_part(trace)
+        sys.last_traceback = trace
+        show(kind, error.with_traceback(trace), trace)
+
+    sys.excepthook = show_program
+
+
+def _program_part(trace: types.TracebackType | None) -> types.TracebackType | None:
+    """The traceback below the functions that launch programs; all of it if they are not in it."""
+    position = trace
+    while position is not None and position.tb_frame.f_code not in _OWN_CODE:
+        position = position.tb_next
+    if position is None:
+        return trace
+    while position is not None and position.tb_frame.f_code in _OWN_CODE:
+        position = position.tb_next
+    return position

@@ -1,0 +1,117 @@
+"""``run``: a program as it is, with torch.stft and torch.istft patched."""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..environment import BACKENDS, settings
+from . import launch
+from .problem import Problem
+
+HELP = "run a program under patch()"
+DESCRIPTION = (
+    "Run a Python program with torch.stft and torch.istft computed by MLX, otherwise exactly as"
+    " Python itself would run it. Child processes are not covered: a program that starts others"
+    " has to call patch() in them."
+)
+USAGE = (
+    "torch-mlx-spectro run [options] (script.py | -m module | -c code | console-script)"
+    " [arguments ...]"
+)
+_WITH_VALUE = ("--backend", "--stats-file")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that come before the program."""
+    parser.usage = USAGE
+    parser.add_argument(
+        "--backend", choices=BACKENDS, help="who computes (default: environment, or auto)"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="raise NotAccelerated instead of falling back"
+    )
+    parser.add_argument(
+        "--stats",
+        action="store_true",
+        help="at exit, print to stderr what was accelerated, what was not, and why",
+    )
+    parser.add_argument("--json", action="store_true", help="the same as one line of JSON")
+    parser.add_argument(
+        "--stats-file", type=Path, metavar="PATH", help="write the statistics there, as JSON"
+    )
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate the options of ``run`` from the program and its arguments.
+
+    The program starts at the first argument that is no option of ours: a name, ``-m``, ``-c``,
+    ``-`` (standard input), or whatever follows ``--``.
+    """
+    index = 0
+    while index < len(arguments):
+        argument = arguments[index]
+        if argument == "--":
+            return list(arguments[:index]), list(arguments[index + 1 :])
+        if argument in ("-", "-m", "-c") or not argument.startswith("-"):
+            break
+        index += 2 if argument in _WITH_VALUE else 1
+    return list(arguments[:index]), list(arguments[index:])
+
+
+def command(options: argparse.Namespace, program: Sequence[str]) -> int:
+    """Run ``program`` in this process; what it raises goes to the interpreter.
+
+    Raises:
+        Problem: there is no such program, or an option or variable makes no sense.
+    """
+    import torch_mlx_spectro as tms
+
+    resolved = launch.resolve(program)
+    try:
+        backend = options.backend or settings().backend
+    except ValueError as error:
+        raise Problem(str(error)) from None
+    if options.stats or options.json or options.stats_file is not None:
+        _report_at_exit(as_json=options.json, path=options.stats_file)
+    tms.patch(backend, strict=options.strict)
+    launch.launch(resolved)
+    return 0
+
+
+def _report_at_exit(as_json: bool, path: Path | None) -> None:
+    """Register the report now: atexit runs the first registered last, after the program's own."""
+    # Imported before the program's folder comes to the head of sys.path.
+    from . import report
+
+    if path is not None:
+        path = path.absolute()  # the program may change the working directory
+        if path.is_dir() or not path.parent.is_dir():
+            raise Problem(f"--stats-file {path}: not a file name in an existing folder")
+    owner = os.getpid()
+
+    def write() -> None:
+        import torch_mlx_spectro as tms
+
+        if os.getpid() != owner:  # a forked child that ends by sys.exit comes here, too
+            return
+        stats = tms.stats()
+        line = json.dumps(stats.as_dict())
+        if path is not None:
+            path.write_text(line + "\n", encoding="utf-8")
+            return
+        # The program may have replaced sys.stderr, or closed both.
+        stream = sys.__stderr__
+        if stream is None or stream.closed:
+            return
+        if as_json:
+            print(line, file=stream, flush=True)
+        else:
+            report.print_stats(stats, stream)
+
+    atexit.register(write)

@@ -1,0 +1,104 @@
+"""The overlap-added squared window of ``torch.istft`` and its inverse, computed in float64.
+
+With ``K = ceil(n_fft / hop)`` and samples counted in hops, sample ``r`` of hop ``j`` receives
+
+    envelope[j, r] = sum over k in 0..K-1 with 0 <= j - k < frames of w[k * hop + r] ** 2
+
+so all hops from ``K - 1`` to ``frames - 1`` are alike: ``2 K - 1`` rows of ``hop`` values hold the
+envelope of a signal of any length. (Griffin and Lim 1984, "Signal estimation from modified
+short-time Fourier transform", equation 6, gives the least-squares inversion it belongs to.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .params import NOLA_THRESHOLD, IstftParams
+
+Rows = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """Inverse envelope by hops.
+
+    Attributes:
+        rows: shape (min(frames + K - 1, 2 K - 1), hop), float32 or complex64; ``scale`` of the
+            call is folded in. Zero where the envelope is zero (only outside the kept range).
+        vanishes: torch.istft raises for this call: the envelope is below the NOLA threshold
+            somewhere in the kept range.
+    """
+
+    rows: Rows
+    vanishes: bool
+
+
+def row_of_hop(hop_index: npt.NDArray[np.int64], frames: int, overlap: int) -> Any:
+    """Row of :attr:`Envelope.rows` that holds hop ``hop_index`` (0 ... frames + overlap - 2)."""
+    if frames < overlap:
+        return hop_index
+    head = np.minimum(hop_index, overlap - 1)
+    return head + np.maximum(hop_index - (frames - 1), 0)
+
+
+def padded_window(
+    window: npt.NDArray[Any] | None, win_length: int, n_fft: int
+) -> npt.NDArray[Any]:
+    """The window in double precision, zero-padded to n_fft as torch pads it (left half first)."""
+    if window is None:
+        window = np.ones(win_length)
+    left = (n_fft - win_length) // 2
+    wide = np.complex128 if np.iscomplexobj(window) else np.float64
+    return np.pad(window.astype(wide), (left, n_fft - win_length - left))
+
+
+def overlap_added_square(window: npt.NDArray[Any], hop: int, frames: int) -> Rows:
+    """The distinct rows of the envelope, double precision; see the module's formula.
+
+    Args:
+        window: shape (n_fft,), double precision.
+        hop: hop length in samples, at most n_fft.
+        frames: number of frames.
+    """
+    overlap = -(-len(window) // hop)
+    count = min(frames + overlap - 1, 2 * overlap - 1)
+    squares = np.zeros((overlap, hop), window.dtype)
+    squares.reshape(-1)[: len(window)] = window * window
+    rows = np.zeros((count, hop), window.dtype)
+    for piece in range(overlap):
+        # Piece k of the window falls on hops k ... k + frames - 1, of which the rows keep
+        # overlap many at most.
+        rows[piece : piece + min(frames, overlap)] += squares[piece]
+    return rows
+
+
+def resolve_envelope(window: npt.NDArray[Any] | None, params: IstftParams) -> Envelope:
+    """Compute the inverse envelope of a call, and whether torch refuses it.
+
+    Args:
+        window: shape (win_length,), or None for a rectangular one.
+        params: the resolved call.
+    """
+    full = padded_window(window, params.win_length, params.n_fft)
+    rows = overlap_added_square(full, params.hop_length, params.frames)
+    hop, overlap, frames = params.hop_length, params.overlap, params.frames
+    first, last = params.start // hop, (params.start + params.kept - 1) // hop
+    # Every distinct row occurs among the first and last 2 * overlap hops of the kept range.
+    if last - first < 4 * overlap:
+        hops = np.arange(first, last + 1, dtype=np.int64)
+    else:
+        ends = np.arange(2 * overlap, dtype=np.int64)
+        hops = np.concatenate([first + ends, last - ends])
+    kept = rows[row_of_hop(hops, frames, overlap)]
+    magnitude = np.abs(kept).astype(np.float32)
+    sample = hops[:, None] * hop + np.arange(hop)
+    inside = (sample >= params.start) & (sample < params.start + params.kept)
+    vanishes = bool(np.any(magnitude[inside] < np.float32(NOLA_THRESHOLD)))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        inverse = np.where(rows == 0, 0, params.scale / rows)
+        narrow = np.complex64 if np.iscomplexobj(rows) else np.float32
+        return Envelope(rows=inverse.astype(narrow), vanishes=vanishes)

@@ -1,0 +1,25 @@
+"""The exceptions of the package."""
+
+from __future__ import annotations
+
+
+class NotAccelerated(RuntimeError):
+    """Raised in strict mode for a call that would otherwise be answered by native torch.
+
+    Attributes:
+        op: ``"stft"`` or ``"istft"``.
+        reasons: every reason why the call was not accelerated, one sentence each.
+    """
+
+    def __init__(self, op: str, reasons: tuple[str, ...]) -> None:
+        # Both values go to ``args`` so that the exception survives pickling (worker processes).
+        super().__init__(op, reasons)
+        self.op = op
+        self.reasons = reasons
+
+    def __str__(self) -> str:
+        return f"{self.op} was not accelerated (strict mode): {'; '.join(self.reasons)}"
+
+
+class UnresolvedArguments(Exception):
+    """Internal: these arguments are torch's to judge; it raises its own exception for them."""

@@ -1,0 +1,331 @@
+"""``stft`` and ``istft`` with torch's signatures: the one door of every call.
+
+A call is planned (what does the program ask for, are the arguments valid, does anything in
+torch's state or in the tensors speak against MLX, who is faster), run, and counted. Whatever
+torch rejects is handed to torch, which raises its own exception. Only our own exceptions lead to
+native: any other that comes out of a computation is a bug and stays visible.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import torch
+
+from . import native, routing, torch_state
+from .errors import NotAccelerated, UnresolvedArguments
+from .params import IstftParams, StftParams, TensorFacts, resolve_istft, resolve_stft
+from .routing import Choice, Route, Trials, current_choice, patched_choice
+from .statistics import Counters, Stats
+
+_counters = Counters()
+_trials = Trials()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_counters.after_fork_in_child)
+    os.register_at_fork(after_in_child=_trials.after_fork_in_child)
+
+NOT_RESOLVED = "these arguments are accepted by this torch but not known to this package"
+TOO_SMALL = "auto: too small for MLX on the CPU"
+
+
+def _bind_stft(
+    input: Any,
+    n_fft: Any,
+    hop_length: Any = None,
+    win_length: Any = None,
+    window: Any = None,
+    center: Any = True,
+    pad_mode: Any = "reflect",
+    normalized: Any = False,
+    onesided: Any = None,
+    return_complex: Any = None,
+    align_to_window: Any = None,
+) -> dict[str, Any]:
+    return locals()
+
+
+def _bind_istft(
+    input: Any,
+    n_fft: Any,
+    hop_length: Any = None,
+    win_length: Any = None,
+    window: Any = None,
+    center: Any = True,
+    normalized: Any = False,
+    onesided: Any = None,
+    length: Any = None,
+    return_complex: Any = False,
+) -> dict[str, Any]:
+    return locals()
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """What differs between the two functions; ``small`` is a number of input values."""
+
+    name: str
+    native: Callable[..., torch.Tensor]
+    bind: Callable[..., dict[str, Any]]
+    resolve: Callable[..., StftParams | IstftParams]
+    small: int
+
+
+# A spectrum holds about half as many (complex) values as its frames have samples, at the usual
+# hop of a quarter four times as many as the signal.
+_STFT = _Operation(
+    "stft", native.stft, _bind_stft, resolve_stft, routing.AUTO_FRAMED_SAMPLES // 16
+)
+_ISTFT = _Operation(
+    "istft", native.istft, _bind_istft, resolve_istft, routing.AUTO_FRAMED_SAMPLES // 4
+)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A decided call. ``params`` is None where native computes it.
+
+    ``rejected`` means that torch is expected to raise; ``fallback`` that MLX was wanted.
+    """
+
+    route: Route
+    bound: dict[str, Any] | None = None
+    params: StftParams | IstftParams | None = None
+    rejected: bool = False
+    fallback: bool = False
+    trial: Any = None
+
+
+def _native_plan(op: _Operation, *reasons: str, **flags: bool) -> _Plan:
+    return _Plan(Route(op.name, "native", "torch", reasons), **flags)
+
+
+def _plan(op: _Operation, choice: Choice, args: Any, kwargs: Any) -> _Plan:
+    """Decide a call; computes nothing."""
+    if choice.backend == "native":
+        return _native_plan(op, "the native backend was asked for")
+    try:
+        bound = op.bind(*args, **kwargs)
+    except TypeError:
+        return _native_plan(op, NOT_RESOLVED, rejected=True)
+    tensor, window = bound["input"], bound["window"]
+    given = [value for value in (tensor, window) if value is not None]
+    if tensor is None or not all(isinstance(value, torch.Tensor) for value in given):
+        return _native_plan(op, NOT_RESOLVED, rejected=True)
+    params = None
+    if all(type(value) in torch_state.PLAIN_TYPES for value in given):
+        try:
+            params = _resolve(op, bound)
+        except UnresolvedArguments:
+            return _native_plan(op, NOT_RESOLVED, rejected=True)
+    reasons = routing.unsupported_reasons((("input", tensor), ("window", window)))
+    if reasons or params is None:
+        return _native_plan(op, *reasons, fallback=True)
+    kernel = "mlx cpu blocks" if tensor.device.type == torch_state.HOST else "mlx gpu operations"
+    if choice.backend == "auto":
+        return _measured_plan(op, bound, params, kernel)
+    return _Plan(Route(op.name, "mlx", kernel), bound, params)
+
+
+def _resolve(op: _Operation, bound: dict[str, Any]) -> StftParams | IstftParams:
+    """Resolve bound arguments; raises UnresolvedArguments for those that are torch's."""
+    facts: dict[str, Any] = dict(bound)
+    tensor, window = facts.pop("input"), facts["window"]
+    if window is not None:
+        if window.device != tensor.device:
+            raise UnresolvedArguments("window and input are on one device")
+        facts["window"] = TensorFacts(tuple(window.shape), window.is_complex())
+    return op.resolve(TensorFacts(tuple(tensor.shape), tensor.is_complex()), **facts)
+
+
+def _measured_plan(
+    op: _Operation, bound: dict[str, Any], params: StftParams | IstftParams, kernel: str
+) -> _Plan:
+    """``auto``'s choice between native and MLX for a call that both can compute."""
+    tensor = bound["input"]
+    framed = params.rows * params.frames * params.n_fft
+    if tensor.device.type == torch_state.HOST and framed < routing.AUTO_FRAMED_SAMPLES:
+        return _native_plan(op, TOO_SMALL)
+    signature = routing.signature_of(params, tensor)
+    name, timed = _trials.pick(signature)
+    why = "auto: being measured" if timed else "auto: measured faster"
+    route = Route(op.name, name, "torch" if name == "native" else kernel, (why,))
+    return _Plan(
+        route, bound, params if name == "mlx" else None, trial=signature if timed else None
+    )
+
+
+def _run(op: _Operation, plan: _Plan, args: Any, kwargs: Any) -> torch.Tensor:
+    if plan.params is None or plan.bound is None:
+        return op.native(*args, **kwargs)
+    from . import mlx_backend
+
+    tensor, window = plan.bound["input"], plan.bound["window"]
+    if isinstance(plan.params, StftParams):
+        as_real = not plan.params.return_complex
+        if window is None or as_real:
+            native.warn_of_stft(window is None, as_real)
+        return mlx_backend.stft(plan.params, tensor, window)
+    padded = plan.params.zero_tail > 0
+    if mlx_backend.envelope_of(plan.params, window).vanishes:
+        raise UnresolvedArguments("the overlap-added square of the window vanishes")
+    result = mlx_backend.istft(plan.params, tensor, window)
+    if window is None or padded:
+        native.warn_of_istft(window is None, padded, _levels_to_caller())
+    return result
+
+
+def _dispatch(
+    op: _Operation, choice: Choice, args: Any, kwargs: Any, caller: FrameType | None
+) -> torch.Tensor:
+    plan = _plan(op, choice, args, kwargs)
+    if plan.fallback and choice.strict:
+        raise NotAccelerated(op.name, plan.route.reasons)
+    try:
+        run = partial(_run, op, plan, args, kwargs)
+        if plan.trial is None:
+            result = run()
+        else:
+            result = _timed(plan, run)
+    except UnresolvedArguments:
+        plan = _native_plan(op, NOT_RESOLVED, rejected=True)
+        result = op.native(*args, **kwargs)
+    if plan.rejected and choice.strict:
+        # torch did not raise after all, so this was a call that we had to compute.
+        raise NotAccelerated(op.name, plan.route.reasons)
+    _counters.count(op.name, plan.route.backend, caller)
+    if plan.fallback or plan.rejected:
+        _counters.count_fallback(plan.route.reasons)
+    return result
+
+
+def _timed(plan: _Plan, run: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """Run a call of ``auto`` with a clock, the device's queue empty before and after."""
+    assert plan.bound is not None
+    on_mps = plan.bound["input"].device.type == "mps"
+
+    def finished() -> torch.Tensor:
+        result = run()
+        if on_mps:
+            torch.mps.synchronize()
+        return result
+
+    if on_mps:
+        torch.mps.synchronize()
+    result: torch.Tensor = _trials.time(plan.trial, plan.route.backend, finished)
+    return result
+
+
+def _caller() -> FrameType | None:
+    """The frame that called us, past torch's own methods."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_globals.get("__name__") in _TRANSPARENT:
+        frame = frame.f_back
+    return frame
+
+
+_PACKAGE = __name__.rpartition(".")[0]
+_TRANSPARENT = frozenset({"torch._tensor", "torch.functional", "torch.overrides"})
+
+
+def _levels_to_caller() -> int:
+    """Levels from our caller to the first frame outside this package and torch's methods."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and (
+        frame.f_globals.get("__package__") == _PACKAGE
+        or frame.f_globals.get("__name__") in _TRANSPARENT
+    ):
+        frame, level = frame.f_back, level + 1
+    return level - 1
+
+
+def _function(
+    op: _Operation, module: str, choose: Callable[[], Choice]
+) -> Callable[..., torch.Tensor]:
+    """The Python function of an operation, known to pickle under ``module``.
+
+    ``choose`` tells what the program asks of it.
+    """
+    native_function, name, small = op.native, op.name, op.small
+
+    def call(*args: Any, **kwargs: Any) -> torch.Tensor:
+        if torch_state.is_compiling():
+            return native_function(*args, **kwargs)
+        tensor = args[0] if args else kwargs.get("input")
+        if torch_state.function_mode_active() and isinstance(tensor, torch.Tensor):
+            # The mode is shown this function, and calls it again without the mode.
+            moded: torch.Tensor = torch.overrides.handle_torch_function(
+                call, (tensor,), *args, **kwargs
+            )
+            return moded
+        choice = choose()
+        if (
+            choice.backend == "auto"
+            and type(tensor) is torch.Tensor
+            and tensor.numel() < small
+            and tensor.device.type == torch_state.HOST
+            and not choice.strict
+        ):
+            # The shortest way for the calls where every microsecond counts.
+            result = native_function(*args, **kwargs)
+            _counters.count(name, "native", _caller())
+            return result
+        return _dispatch(op, choice, args, kwargs, _caller())
+
+    call.__name__ = call.__qualname__ = op.name
+    call.__module__ = module
+    call.__doc__ = native_function.__doc__
+    call.__signature__ = _signature(op)  # type: ignore[attr-defined]
+    return call
+
+
+def _signature(op: _Operation) -> inspect.Signature:
+    """torch's own signature; torch.istft is a builtin without one, its method has it."""
+    if op is _STFT:
+        return inspect.signature(op.native)
+    method = inspect.signature(torch.Tensor.istft)
+    _, *rest = method.parameters.values()
+    first = inspect.Parameter(
+        "input", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=torch.Tensor
+    )
+    return inspect.Signature([first, *rest], return_annotation=torch.Tensor)
+
+
+stft = _function(_STFT, __name__, current_choice)
+istft = _function(_ISTFT, __name__, current_choice)
+#: What ``patch`` puts in the place of torch's own: pickled by reference to torch's names, and
+#: native wherever it is still held after ``unpatch``.
+patched_stft = _function(_STFT, "torch.functional", patched_choice)
+patched_istft = _function(_ISTFT, "torch.functional", patched_choice)
+
+
+def explain(function: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Route:
+    """Who would compute ``function(*args, **kwargs)`` here and now, and why; computes nothing.
+
+    Args:
+        function: ``torch.stft``, ``torch.istft``, ours, or ``"stft"`` or ``"istft"``.
+
+    Raises:
+        ValueError: ``function`` is none of these.
+    """
+    name = function if isinstance(function, str) else getattr(function, "__name__", "")
+    for op in (_STFT, _ISTFT):
+        if op.name == name:
+            return _plan(op, current_choice(), args, kwargs).route
+    raise ValueError(f"function must be stft or istft; got {function!r}")
+
+
+def stats() -> Stats:
+    """What was computed where since the start or :func:`reset_stats`, and why."""
+    return _counters.snapshot()
+
+
+def reset_stats() -> None:
+    """Set every counter to zero."""
+    _counters.reset()

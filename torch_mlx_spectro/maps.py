@@ -1,0 +1,126 @@
+"""The two linear maps, in MLX operations: the CPU's computation and the oracle of the kernels.
+
+``analysis`` takes samples to spectra, ``windowed_frames`` and ``overlap_add`` take spectra back
+to samples. All take the stream they run on: MLX's default device and stream are shared with the
+user's own MLX program and are never touched. Views are made by ``as_strided`` because indexing
+always runs on the default stream.
+
+MLX is passed in by its module (``mx``), so that importing this package never imports MLX.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def analysis(
+    mx: Any,
+    samples: Any,
+    window: Any,
+    *,
+    frames: int,
+    n_fft: int,
+    hop_length: int,
+    onesided: bool,
+    complex_fft: bool,
+    stream: Any,
+) -> Any:
+    """Frame, window and transform: ``X[t, k] = sum_m w[m] x[t hop + m] exp(-2 pi i k m / n_fft)``.
+
+    Args:
+        mx: the module ``mlx.core``.
+        samples: shape (..., length), contiguous, ``length >= (frames - 1) * hop_length + n_fft``.
+        window: shape (n_fft,), any scale folded in; None for no window.
+        frames, n_fft, hop_length: sizes in frames and samples.
+        onesided: keep bins 0 ... n_fft // 2 only (real frames).
+        complex_fft: samples or window are complex.
+        stream: MLX stream of every operation.
+
+    Returns:
+        Shape (..., frames, bins), complex64.
+    """
+    lead, length = samples.shape[:-1], samples.shape[-1]
+    lead_strides = [length] * len(lead)
+    for axis in range(len(lead) - 2, -1, -1):
+        lead_strides[axis] = lead_strides[axis + 1] * lead[axis + 1]
+    framed = mx.as_strided(
+        samples, (*lead, frames, n_fft), (*lead_strides, hop_length, 1), stream=stream
+    )
+    if window is not None:
+        framed = mx.multiply(framed, window, stream=stream)
+    if complex_fft:
+        return mx.fft.fft(framed, stream=stream)
+    half = mx.fft.rfft(framed, stream=stream)
+    return half if onesided else two_sided(mx, half, n_fft, stream)
+
+
+def two_sided(mx: Any, half: Any, n_fft: int, stream: Any) -> Any:
+    """All n_fft bins of real frames from their first ``n_fft // 2 + 1``: ``X[n - k] = conj X[k]``."""
+    count = (n_fft - 1) // 2
+    if count == 0:
+        return half
+    mirrored = mx.arange(count, 0, -1, stream=stream)
+    upper = mx.conjugate(mx.take(half, mirrored, axis=-1, stream=stream), stream=stream)
+    return mx.concatenate([half, upper], axis=-1, stream=stream)
+
+
+def windowed_frames(mx: Any, spectrum: Any, window: Any, n_fft: int, real: bool, stream: Any) -> Any:
+    """Inverse transform and window: ``y[t, m] = w[m] / n_fft * sum_k X[t, k] exp(2 pi i k m / n)``.
+
+    Args:
+        spectrum: shape (..., frames, bins); for real frames bins 0 ... n_fft // 2 (the imaginary
+            parts of DC and Nyquist are ignored, as torch does).
+        window: shape (n_fft,) or None.
+        real: the frames are real.
+
+    Returns:
+        Shape (..., frames, n_fft), float32 or complex64.
+    """
+    if real:
+        frames = mx.fft.irfft(spectrum, n_fft, stream=stream)
+    else:
+        frames = mx.fft.ifft(spectrum, stream=stream)
+    return frames if window is None else mx.multiply(frames, window, stream=stream)
+
+
+def overlap_add(mx: Any, frames: Any, hop_length: int, stream: Any) -> Any:
+    """Sum the frames that meet in each hop, for the hops which these frames cover completely.
+
+    With ``K = ceil(n_fft / hop)`` hops a frame: ``out[j, r] = sum_k frames[j + K - 1 - k, k hop + r]``.
+
+    Args:
+        frames: shape (hops + K - 1, n_fft), contiguous.
+        hop_length: samples a hop, at most n_fft.
+
+    Returns:
+        Shape (hops, hop_length). The order of summation depends on nothing but K.
+    """
+    total, n_fft = frames.shape
+    overlap = -(-n_fft // hop_length)
+    hops = total - overlap + 1
+    rest = n_fft - (overlap - 1) * hop_length
+    added = None
+    for piece in range(overlap - 1):
+        view = _piece(mx, frames, piece, overlap, hops, hop_length, hop_length, stream)
+        added = view if added is None else mx.add(added, view, stream=stream)
+    last = _piece(mx, frames, overlap - 1, overlap, hops, hop_length, rest, stream)
+    if added is None:
+        return last
+    if rest == hop_length:
+        return mx.add(added, last, stream=stream)
+    # The last piece is shorter than a hop: it reaches the first ``rest`` samples alone.
+    if overlap == 2:
+        # ``added`` is still a view into the frames, and as_strided counts from a whole array.
+        added = mx.contiguous(added, stream=stream)
+    covered = mx.as_strided(added, (hops, rest), (hop_length, 1), stream=stream)
+    bare = mx.as_strided(added, (hops, hop_length - rest), (hop_length, 1), rest, stream=stream)
+    return mx.concatenate([mx.add(covered, last, stream=stream), bare], axis=1, stream=stream)
+
+
+def _piece(
+    mx: Any, frames: Any, piece: int, overlap: int, hops: int, hop: int, width: int, stream: Any
+) -> Any:
+    """View of window piece ``piece`` of the frame that begins ``piece`` hops before each hop."""
+    n_fft = frames.shape[1]
+    offset = (overlap - 1 - piece) * n_fft + piece * hop
+    return mx.as_strided(frames, (hops, width), (n_fft, 1), offset, stream=stream)

@@ -1,0 +1,166 @@
+"""MLX in this process: whether it can be used, its streams, and blocks pipelined over them.
+
+One set of CPU streams serves every thread. MLX's ordinary streams belong to the thread that made
+them and their system threads are never given back, so a program that calls us from short-lived
+threads would leak; the thread-unsafe kind may be used from any thread by one at a time, and the
+lock here makes it one at a time. A call uses every core, so calls in parallel lose nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+MINIMUM_MLX = (0, 32, 4)
+
+#: More streams than this would outgrow MLX's 32 MB buffer cache and fault pages in again.
+MAX_STREAMS = 8
+
+FORKED = "this process was forked after MLX was loaded, and MLX's threads do not survive a fork"
+
+
+class Part(NamedTuple):
+    """A lazy array, and the host memory that takes its values.
+
+    With an ``offset``, the target takes the flattened values from there on; with ``add``, they
+    are added to what it holds.
+    """
+
+    array: Any
+    target: npt.NDArray[Any]
+    offset: int | None = None
+    add: bool = False
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A usable MLX: its module and the streams on which CPU blocks run."""
+
+    mx: Any
+    streams: tuple[Any, ...]
+    lock: threading.Lock
+
+    def run(self, producers: list[Iterator[Part]], depth: int) -> None:
+        """Evaluate what the producers yield and store it, ``depth`` blocks ahead on each stream.
+
+        The streams compute while this thread stores earlier blocks. Waking a sleeping thread
+        costs up to 0.1 ms in a virtual machine, hence several blocks ahead.
+
+        Args:
+            producers: one per stream; each yields parts computed on its own stream.
+            depth: parts in flight per producer.
+        """
+        mx = self.mx
+        pending: deque[Part] = deque()
+        active = list(producers)
+        ahead = depth * len(producers)
+        while active or pending:
+            for producer in tuple(active):
+                block = next(producer, None)
+                if block is None:
+                    active.remove(producer)
+                    continue
+                mx.async_eval(block.array)
+                pending.append(block)
+            while pending and (len(pending) > ahead or not active):
+                _store(mx, pending.popleft())
+
+
+def _store(mx: Any, part: Part) -> None:
+    mx.eval(part.array)  # waits without holding the interpreter lock
+    values = np.asarray(part.array)
+    if part.offset is not None:
+        values = values.reshape(-1)[part.offset : part.offset + len(part.target)]
+    if part.add:
+        np.add(part.target, values, out=part.target)
+    else:
+        part.target[...] = values
+
+
+class _Process:
+    """MLX's state in this process, made on first use, remade in a forked child."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.forked = False
+        self.runtime: Runtime | None = None
+        self.reason: str | None = None
+
+    def resolve(self) -> None:
+        with self.lock:
+            if self.runtime is None and self.reason is None:
+                self.reason = self._load()
+
+    def _load(self) -> str | None:
+        """Import MLX and make the streams; the reason when that fails."""
+        try:
+            mx = importlib.import_module("mlx.core")
+        except (ImportError, OSError) as error:
+            return f"mlx cannot be imported: {error}"
+        version = getattr(mx, "__version__", "0")
+        if _numbers(version) < MINIMUM_MLX:
+            wanted = ".".join(map(str, MINIMUM_MLX))
+            return f"mlx {version} is older than {wanted}: pip install -U mlx"
+        streams = tuple(
+            mx.new_thread_unsafe_stream(mx.cpu) for _ in range(min(MAX_STREAMS, usable_cpus()))
+        )
+        self.runtime = Runtime(mx, streams, threading.Lock())
+        return None
+
+    def after_fork_in_child(self) -> None:
+        # Any lock may have been held by a thread that does not exist here.
+        self.lock = threading.Lock()
+        if "mlx.core" in sys.modules:
+            self.forked = True
+            self.runtime = None
+
+
+_process = _Process()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_process.after_fork_in_child)
+
+
+def unavailable_reason() -> str | None:
+    """Why MLX cannot be used in this process; None when it can. Imports MLX on first use."""
+    if _process.forked:
+        return FORKED
+    if _process.runtime is None and _process.reason is None:
+        _process.resolve()
+    return _process.reason
+
+
+def runtime() -> Runtime:
+    """The usable MLX.
+
+    Raises:
+        RuntimeError: MLX cannot be used here (:func:`unavailable_reason` tells why).
+    """
+    reason = unavailable_reason()
+    if reason is not None or _process.runtime is None:
+        raise RuntimeError(f"MLX cannot be used: {reason}")
+    return _process.runtime
+
+
+def usable_cpus() -> int:
+    """Number of CPUs this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: ``0.32.4.dev1+gabc`` gives (0, 32, 4)."""
+    numbers = []
+    for piece in version.split(".")[:3]:
+        digits = piece[: len(piece) - len(piece.lstrip("0123456789"))]
+        numbers.append(int(digits or 0))
+    return tuple(numbers)
