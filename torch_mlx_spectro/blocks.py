@@ -222,9 +222,7 @@ class _Pass:
         self._alike: dict[Any, Any] = {}
         self._buffer: Array = np.empty((0, self.values.shape[2]), self.values.dtype)
 
-    def blocks(
-        self, shares: tuple[Share, ...], block_hops: int, stream: Any
-    ) -> Iterator[Part]:
+    def blocks(self, shares: tuple[Share, ...], block_hops: int, stream: Any) -> Iterator[Part]:
         """The blocks of one stream; shares count hops from the first one of :attr:`hops`."""
         mx, params = self.mx, self.params
         for share in shares:

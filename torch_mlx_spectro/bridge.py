@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.utils.dlpack
 
 #: Linux's MADV_HUGEPAGE. Writing a fresh 83 MB spectrum costs 20,000 page faults of 4 KiB without
 #: it (about 2 us each in a virtual machine), 40 with it.
@@ -148,7 +149,7 @@ def to_mlx(mx: Any, tensor: torch.Tensor) -> Borrowed:
 def to_torch(mx: Any, array: Any) -> torch.Tensor:
     """Export an MLX array without a copy; torch may read it at once."""
     mx.eval(array)
-    exported: torch.Tensor = torch.from_dlpack(array)
+    exported: torch.Tensor = torch.utils.dlpack.from_dlpack(array)
     return exported
 
 

@@ -45,9 +45,7 @@ def row_of_hop(hop_index: npt.NDArray[np.int64], frames: int, overlap: int) -> A
     return head + np.maximum(hop_index - (frames - 1), 0)
 
 
-def padded_window(
-    window: npt.NDArray[Any] | None, win_length: int, n_fft: int
-) -> npt.NDArray[Any]:
+def padded_window(window: npt.NDArray[Any] | None, win_length: int, n_fft: int) -> npt.NDArray[Any]:
     """The window in double precision, zero-padded to n_fft as torch pads it (left half first)."""
     if window is None:
         window = np.ones(win_length)

@@ -23,7 +23,7 @@ from . import native, routing, torch_state
 from .errors import NotAccelerated, UnresolvedArguments
 from .params import IstftParams, StftParams, TensorFacts, resolve_istft, resolve_stft
 from .routing import Choice, Route, Trials, current_choice, patched_choice
-from .statistics import Counters, Stats
+from .statistics import TRANSPARENT, Counters, Stats
 
 _counters = Counters()
 _trials = Trials()
@@ -79,9 +79,7 @@ class _Operation:
 
 # A spectrum holds about half as many (complex) values as its frames have samples, at the usual
 # hop of a quarter four times as many as the signal.
-_STFT = _Operation(
-    "stft", native.stft, _bind_stft, resolve_stft, routing.AUTO_FRAMED_SAMPLES // 16
-)
+_STFT = _Operation("stft", native.stft, _bind_stft, resolve_stft, routing.AUTO_FRAMED_SAMPLES // 16)
 _ISTFT = _Operation(
     "istft", native.istft, _bind_istft, resolve_istft, routing.AUTO_FRAMED_SAMPLES // 4
 )
@@ -102,8 +100,11 @@ class _Plan:
     trial: Any = None
 
 
-def _native_plan(op: _Operation, *reasons: str, **flags: bool) -> _Plan:
-    return _Plan(Route(op.name, "native", "torch", reasons), **flags)
+def _native_plan(
+    op: _Operation, *reasons: str, rejected: bool = False, fallback: bool = False
+) -> _Plan:
+    route = Route(op.name, "native", "torch", reasons)
+    return _Plan(route, rejected=rejected, fallback=fallback)
 
 
 def _plan(op: _Operation, choice: Choice, args: Any, kwargs: Any) -> _Plan:
@@ -182,26 +183,22 @@ def _run(op: _Operation, plan: _Plan, args: Any, kwargs: Any) -> torch.Tensor:
 
 
 def _dispatch(
-    op: _Operation, choice: Choice, args: Any, kwargs: Any, caller: FrameType | None
+    op: _Operation, choice: Choice, args: Any, kwargs: Any, caller: FrameType
 ) -> torch.Tensor:
     plan = _plan(op, choice, args, kwargs)
     if plan.fallback and choice.strict:
         raise NotAccelerated(op.name, plan.route.reasons)
     try:
         run = partial(_run, op, plan, args, kwargs)
-        if plan.trial is None:
-            result = run()
-        else:
-            result = _timed(plan, run)
+        result = run() if plan.trial is None else _timed(plan, run)
     except UnresolvedArguments:
         plan = _native_plan(op, NOT_RESOLVED, rejected=True)
         result = op.native(*args, **kwargs)
     if plan.rejected and choice.strict:
         # torch did not raise after all, so this was a call that we had to compute.
         raise NotAccelerated(op.name, plan.route.reasons)
-    _counters.count(op.name, plan.route.backend, caller)
-    if plan.fallback or plan.rejected:
-        _counters.count_fallback(plan.route.reasons)
+    reasons = plan.route.reasons if plan.fallback or plan.rejected else ()
+    _counters.count(op.name, plan.route.backend, caller, reasons)
     return result
 
 
@@ -222,16 +219,7 @@ def _timed(plan: _Plan, run: Callable[[], torch.Tensor]) -> torch.Tensor:
     return result
 
 
-def _caller() -> FrameType | None:
-    """The frame that called us, past torch's own methods."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_globals.get("__name__") in _TRANSPARENT:
-        frame = frame.f_back
-    return frame
-
-
 _PACKAGE = __name__.rpartition(".")[0]
-_TRANSPARENT = frozenset({"torch._tensor", "torch.functional", "torch.overrides"})
 
 
 def _levels_to_caller() -> int:
@@ -239,7 +227,7 @@ def _levels_to_caller() -> int:
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and (
         frame.f_globals.get("__package__") == _PACKAGE
-        or frame.f_globals.get("__name__") in _TRANSPARENT
+        or frame.f_globals.get("__name__") in TRANSPARENT
     ):
         frame, level = frame.f_back, level + 1
     return level - 1
@@ -252,41 +240,50 @@ def _function(
 
     ``choose`` tells what the program asks of it.
     """
+    # Local names, and no function between: for a small call every microsecond counts.
     native_function, name, small = op.native, op.name, op.small
+    is_compiling, modes = torch_state.is_compiling, torch_state.function_modes
+    count, get_frame, plain = _counters.count, sys._getframe, torch.Tensor
 
     def call(*args: Any, **kwargs: Any) -> torch.Tensor:
-        if torch_state.is_compiling():
+        if is_compiling():
             return native_function(*args, **kwargs)
         tensor = args[0] if args else kwargs.get("input")
-        if torch_state.function_mode_active() and isinstance(tensor, torch.Tensor):
+        if modes() and isinstance(tensor, plain):
             # The mode is shown this function, and calls it again without the mode.
             moded: torch.Tensor = torch.overrides.handle_torch_function(
                 call, (tensor,), *args, **kwargs
             )
             return moded
         choice = choose()
-        if (
-            choice.backend == "auto"
-            and type(tensor) is torch.Tensor
+        backend = choice.backend
+        if backend == "native" or (
+            backend == "auto"
+            and type(tensor) is plain
             and tensor.numel() < small
-            and tensor.device.type == torch_state.HOST
+            and tensor.is_cpu
             and not choice.strict
         ):
-            # The shortest way for the calls where every microsecond counts.
             result = native_function(*args, **kwargs)
-            _counters.count(name, "native", _caller())
+            count(name, "native", get_frame(1))
             return result
-        return _dispatch(op, choice, args, kwargs, _caller())
+        if not choice.strict and type(tensor) is plain:
+            reason = torch_state.first_reason(tensor)
+            if reason is not None:
+                result = native_function(*args, **kwargs)
+                count(name, "native", get_frame(1), (reason,))
+                return result
+        return _dispatch(op, choice, args, kwargs, get_frame(1))
 
     call.__name__ = call.__qualname__ = op.name
     call.__module__ = module
     call.__doc__ = native_function.__doc__
-    call.__signature__ = _signature(op)  # type: ignore[attr-defined]
+    call.__signature__ = _SIGNATURES[op.name]  # type: ignore[attr-defined]
     return call
 
 
 def _signature(op: _Operation) -> inspect.Signature:
-    """torch's own signature; torch.istft is a builtin without one, its method has it."""
+    """The signature of torch's own; torch.istft is a builtin without one, its method has it."""
     if op is _STFT:
         return inspect.signature(op.native)
     method = inspect.signature(torch.Tensor.istft)
@@ -296,6 +293,8 @@ def _signature(op: _Operation) -> inspect.Signature:
     )
     return inspect.Signature([first, *rest], return_annotation=torch.Tensor)
 
+
+_SIGNATURES = {op.name: _signature(op) for op in (_STFT, _ISTFT)}
 
 stft = _function(_STFT, __name__, current_choice)
 istft = _function(_ISTFT, __name__, current_choice)

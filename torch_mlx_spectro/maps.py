@@ -55,7 +55,7 @@ def analysis(
 
 
 def two_sided(mx: Any, half: Any, n_fft: int, stream: Any) -> Any:
-    """All n_fft bins of real frames from their first ``n_fft // 2 + 1``: ``X[n - k] = conj X[k]``."""
+    """All bins of real frames from the first ``n_fft // 2 + 1``: ``X[n_fft - k] = conj X[k]``."""
     count = (n_fft - 1) // 2
     if count == 0:
         return half
@@ -64,8 +64,10 @@ def two_sided(mx: Any, half: Any, n_fft: int, stream: Any) -> Any:
     return mx.concatenate([half, upper], axis=-1, stream=stream)
 
 
-def windowed_frames(mx: Any, spectrum: Any, window: Any, n_fft: int, real: bool, stream: Any) -> Any:
-    """Inverse transform and window: ``y[t, m] = w[m] / n_fft * sum_k X[t, k] exp(2 pi i k m / n)``.
+def windowed_frames(
+    mx: Any, spectrum: Any, window: Any, n_fft: int, real: bool, stream: Any
+) -> Any:
+    """Inverse transform and window: ``y[t, m] = w[m] / n * sum_k X[t, k] exp(2 pi i k m / n)``.
 
     Args:
         spectrum: shape (..., frames, bins); for real frames bins 0 ... n_fft // 2 (the imaginary
@@ -86,7 +88,8 @@ def windowed_frames(mx: Any, spectrum: Any, window: Any, n_fft: int, real: bool,
 def overlap_add(mx: Any, frames: Any, hop_length: int, stream: Any) -> Any:
     """Sum the frames that meet in each hop, for the hops which these frames cover completely.
 
-    With ``K = ceil(n_fft / hop)`` hops a frame: ``out[j, r] = sum_k frames[j + K - 1 - k, k hop + r]``.
+    With ``K = ceil(n_fft / hop)`` hops a frame,
+    ``out[j, r] = sum_k frames[j + K - 1 - k, k hop + r]``.
 
     Args:
         frames: shape (hops + K - 1, n_fft), contiguous.

@@ -51,7 +51,7 @@ class _Cache:
 
 
 _prepared = _Cache(CACHE_ENTRIES)
-_device_windows = WeakTensorKeyDictionary()
+_device_windows: Any = WeakTensorKeyDictionary()
 _device_windows_lock = threading.Lock()
 
 
@@ -103,9 +103,7 @@ def _envelope(params: IstftParams, key: Hashable, values: Any) -> Envelope:
     return envelope
 
 
-def stft(
-    params: StftParams, signal: torch.Tensor, window: torch.Tensor | None
-) -> torch.Tensor:
+def stft(params: StftParams, signal: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
     """Compute a resolved ``torch.stft``.
 
     Args:
@@ -146,9 +144,7 @@ def _stft_on_host(
     return out
 
 
-def istft(
-    params: IstftParams, spectrum: torch.Tensor, window: torch.Tensor | None
-) -> torch.Tensor:
+def istft(params: IstftParams, spectrum: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
     """Compute a resolved ``torch.istft`` whose envelope does not vanish.
 
     Args:

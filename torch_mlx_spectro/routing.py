@@ -95,7 +95,8 @@ def current_choice() -> Choice:
 
 def patched_choice() -> Choice:
     """What holds for torch's own names: nothing but native unless ``patch`` is in force."""
-    return NATIVE if _default.patched is None else _ambient.get() or _default.patched
+    patched = _default.patched
+    return NATIVE if patched is None else _ambient.get() or patched
 
 
 def _environment_choice() -> Choice:
@@ -230,4 +231,3 @@ def check_choice(name: str, strict: bool) -> Choice:
         ValueError: the name is not known.
     """
     return Choice(check_backend(name, "backend"), strict)
-

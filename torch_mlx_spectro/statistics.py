@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from types import CodeType, FrameType, MappingProxyType
 from typing import Any
 
-#: Call sites counted one by one; further ones are counted together under OTHER_SITES.
-MAX_SITES = 1000
-MAX_REASONS = 1000
+#: Call sites and routes counted one by one; further ones are counted together.
+MAX_COUNTS = 2000
 OTHER_SITES = "(other call sites)"
 OTHER_REASONS = "(other reasons)"
+
+#: torch's own modules that pass a call on: not the program's line.
+TRANSPARENT = frozenset({"torch._tensor", "torch.functional", "torch.overrides"})
 
 
 @dataclass(frozen=True)
@@ -45,62 +47,91 @@ class Stats:
         }
 
 
+@dataclass(slots=True)
+class _Count:
+    """Calls of one call site by one route; ``code`` keeps the site's id unique."""
+
+    op: str
+    backend: str
+    reasons: tuple[str, ...]
+    code: CodeType | None
+    instruction: int
+    calls: int = 0
+
+    def site(self) -> str:
+        """``file:line``, looked up only when somebody asks."""
+        if self.code is None:
+            return OTHER_SITES
+        for begin, end, line in self.code.co_lines():
+            if begin <= self.instruction < end and line is not None:
+                return f"{self.code.co_filename}:{line}"
+        return f"{self.code.co_filename}:{self.code.co_firstlineno}"
+
+
 class Counters:
     """Thread-safe counters; a call costs well under a microsecond."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._calls: Counter[tuple[str, str]] = Counter()
-        self._fallbacks: Counter[str] = Counter()
-        self._sites: dict[tuple[CodeType | None, int], list[int]] = {}
+        self._counts: dict[tuple[str, str, tuple[str, ...], int, int], _Count] = {}
 
-    def count(self, op: str, backend: str, caller: FrameType | None) -> None:
-        """Count one answered call; ``caller`` is the frame that made it."""
-        if caller is None:
-            site: tuple[CodeType | None, int] = (None, 0)
-        else:
-            site = (caller.f_code, caller.f_lineno)
-        with self._lock:
-            self._calls[op, backend] += 1
-            counts = self._sites.get(site)
-            if counts is None:
-                if len(self._sites) >= MAX_SITES:
-                    site = (None, 0)
-                counts = self._sites.setdefault(site, [0, 0])
-            counts[backend == "native"] += 1
+    def count(
+        self, op: str, backend: str, caller: FrameType, reasons: tuple[str, ...] = ()
+    ) -> None:
+        """Count one answered call.
 
-    def count_fallback(self, reasons: tuple[str, ...]) -> None:
-        """Count why a call that was to be accelerated is native's."""
+        Args:
+            op: ``"stft"`` or ``"istft"``.
+            backend: who computed it.
+            caller: the frame that made the call.
+            reasons: why it fell back to native; empty when it did not.
+        """
+        # Neither the code's hash nor its line number: both would read through all of the code.
+        key = (op, backend, reasons, id(caller.f_code), caller.f_lasti)
         with self._lock:
-            for reason in reasons:
-                known = reason in self._fallbacks or len(self._fallbacks) < MAX_REASONS
-                self._fallbacks[reason if known else OTHER_REASONS] += 1
+            counted = self._counts.get(key)
+            if counted is None:
+                counted = self._first(op, backend, reasons, caller)
+            counted.calls += 1
+
+    def _first(self, op: str, backend: str, reasons: tuple[str, ...], caller: FrameType) -> _Count:
+        """The count of a route that is new at ``caller``, or past torch's methods behind it."""
+        frame: FrameType | None = caller
+        while frame is not None and frame.f_globals.get("__name__") in TRANSPARENT:
+            frame = frame.f_back
+        if len(self._counts) >= MAX_COUNTS:
+            frame, reasons = None, reasons and (OTHER_REASONS,)
+        code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
+        key = (op, backend, reasons, 0 if code is None else id(code), instruction)
+        return self._counts.setdefault(key, _Count(op, backend, reasons, code, instruction))
 
     def snapshot(self) -> Stats:
+        """The counters as they are now."""
         with self._lock:
-            calls, fallbacks = dict(self._calls), dict(self._fallbacks)
-            counted = [(key, tuple(counts)) for key, counts in self._sites.items()]
+            counted = [(count, count.calls) for count in self._counts.values()]
+        calls: Counter[tuple[str, str]] = Counter()
+        fallbacks: Counter[str] = Counter()
         sites: dict[str, dict[str, int]] = {}
-        for (code, line), (accelerated, native) in counted:
-            name = OTHER_SITES if code is None else f"{code.co_filename}:{line}"
-            site = sites.setdefault(name, {"accelerated": 0, "native": 0})
-            site["accelerated"] += accelerated
-            site["native"] += native
-        native_calls = sum(n for (_, backend), n in calls.items() if backend == "native")
+        for count, number in counted:
+            calls[count.op, count.backend] += number
+            for reason in count.reasons:
+                fallbacks[reason] += number
+            site = sites.setdefault(count.site(), {"accelerated": 0, "native": 0})
+            site["native" if count.backend == "native" else "accelerated"] += number
+        native = sum(n for (_, backend), n in calls.items() if backend == "native")
         return Stats(
-            accelerated=sum(calls.values()) - native_calls,
-            native=native_calls,
-            calls=MappingProxyType(calls),
-            fallbacks=MappingProxyType(fallbacks),
+            accelerated=sum(calls.values()) - native,
+            native=native,
+            calls=MappingProxyType(dict(calls)),
+            fallbacks=MappingProxyType(dict(fallbacks)),
             sites=MappingProxyType(sites),
         )
 
     def reset(self) -> None:
+        """Set every counter to zero."""
         with self._lock:
-            self._calls.clear()
-            self._fallbacks.clear()
-            self._sites.clear()
+            self._counts.clear()
 
     def after_fork_in_child(self) -> None:
-        """A forked child counts its own calls, with a lock that nobody holds."""
-        self.__init__()  # type: ignore[misc]
+        """A forked child has a lock that nobody holds; its counts go on from its parent's."""
+        self._lock = threading.Lock()

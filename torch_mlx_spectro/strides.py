@@ -13,11 +13,18 @@ order of the result follows from those steps:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 
 from .params import StftParams
+
+
+@lru_cache(maxsize=1)
+def _torch_uses_mkl() -> bool:
+    available: Callable[[], bool] = torch.backends.mkl.is_available
+    return available()
 
 
 @lru_cache(maxsize=512)
@@ -38,7 +45,7 @@ def frames_outermost(
     Returns:
         True for (frames, rows, bins), False for the usual (rows, frames, bins).
     """
-    if not torch.backends.mkl.is_available():
+    if not _torch_uses_mkl():
         return False
     row_stride = strides[0] if params.batched else params.samples * strides[0]
     signal = torch.empty_strided(

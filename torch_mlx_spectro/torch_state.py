@@ -12,14 +12,14 @@ import torch
 from torch.autograd import forward_ad
 
 _C: Any = torch._C
-_no_stack = staticmethod(lambda: 0)
 
 
 def _always(value: Any) -> Any:
     return lambda: value
 
 
-_function_modes = getattr(_C, "_len_torch_function_stack", _always(0))
+#: Number of active TorchFunctionModes (``torch.set_default_device`` is one).
+function_modes = getattr(_C, "_len_torch_function_stack", _always(0))
 _dispatch_modes = getattr(_C, "_len_torch_dispatch_stack", _always(0))
 _tracing_state = getattr(_C, "_get_tracing_state", _always(None))
 _functorch_level = getattr(getattr(_C, "_functorch", None), "peek_interpreter_stack", _always(None))
@@ -29,14 +29,30 @@ DTYPES = (torch.float32, torch.complex64)
 HOST = "cpu"
 
 
-def is_compiling() -> bool:
-    """torch.compile or torch.export is reading the program; a constant to it."""
-    return torch.compiler.is_compiling()
+#: torch.compile or torch.export is reading the program; a constant to it.
+is_compiling = torch.compiler.is_compiling
 
 
-def function_mode_active() -> bool:
-    """A TorchFunctionMode is active (``torch.set_default_device`` is one)."""
-    return bool(_function_modes())
+GRADIENTS = "gradients are not accelerated"
+
+
+def first_reason(tensor: torch.Tensor) -> str | None:
+    """A reason against accelerating a call with this plain input, found in a microsecond.
+
+    Calls that train, and calls of other dtypes, go native so often that they do not wait for all
+    the reasons.
+    """
+    if tensor.requires_grad and torch.is_grad_enabled():
+        return GRADIENTS
+    if tensor.dtype not in DTYPES:
+        return _dtype_reason("input", tensor.dtype)
+    if _dispatch_modes() or _functorch_level() is not None or _tracing_state() is not None:
+        return ambient_reasons()[0]
+    return None
+
+
+def _dtype_reason(name: str, dtype: torch.dtype) -> str:
+    return f"dtype {dtype} of {name} is not accelerated"
 
 
 def ambient_reasons() -> list[str]:
@@ -65,13 +81,13 @@ def tensor_reasons(name: str, tensor: Any, devices: tuple[str, ...]) -> list[str
         return [f"{name} is a {type(tensor).__name__}, not a plain tensor"]
     reasons = []
     if tensor.dtype not in DTYPES:
-        reasons.append(f"dtype {tensor.dtype} of {name} is not accelerated")
+        reasons.append(_dtype_reason(name, tensor.dtype))
     if tensor.layout is not torch.strided:
         reasons.append(f"layout {tensor.layout} of {name} is not accelerated")
     if tensor.device.type not in devices:
         reasons.append(f"device {tensor.device.type} of {name} is not accelerated")
     if tensor.requires_grad and torch.is_grad_enabled():
-        reasons.append("gradients are not accelerated")
+        reasons.append(GRADIENTS)
     return reasons
 
 
