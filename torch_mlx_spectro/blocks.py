@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def cut_frames(
     block = min(block, total)
     depth = max(1, min(MAX_DEPTH, FLIGHT_BYTES // (3 * block * frame_bytes)))
     edges = [total * index // useful for index in range(useful + 1)]
-    shares = tuple(_shares(lo, hi, frames) for lo, hi in zip(edges, edges[1:], strict=False))
+    shares = tuple(_shares(lo, hi, frames) for lo, hi in pairwise(edges))
     return Cut(shares, block, depth)
 
 

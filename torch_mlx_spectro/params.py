@@ -249,6 +249,8 @@ def resolve_istft(
     if length is not None:
         end = start + _integer(length)
     else:
+        # torch slices to ``-(n_fft // 2)``, which for n_fft = 1 means up to sample 0: nothing.
+        _require(not center or n_fft > 1, "a centred signal of n_fft = 1 needs a length")
         end = covered - n_fft // 2 if center else covered
     kept = min(end, covered) - start
     _require(kept > 0, "some samples remain")

@@ -84,7 +84,8 @@ def _decode(raw: bytes, tag: int, bits: int) -> Samples:
     if tag == _FLOAT:
         return np.frombuffer(raw, f"<f{width}").astype(np.float32)
     if bits == 8:  # the only unsigned one
-        return (np.frombuffer(raw, np.uint8).astype(np.float32) - 128) / 128
+        half = np.float32(128)
+        return (np.frombuffer(raw, np.uint8).astype(np.float32) - half) / half
     # Any width becomes the upper bytes of 32 bits.
     padded = np.zeros((len(raw) // width, 4), np.uint8)
     padded[:, 4 - width :] = np.frombuffer(raw, np.uint8).reshape(-1, width)
@@ -118,11 +119,11 @@ def synthesise(seconds: float = 10.0, rate: int = 44100) -> tuple[Recording, Rec
             _add(chords, _tone(pitch, 4 * beat, rate), start, pan=0.2 + 0.3 * voice)
     noise = np.random.default_rng(2024).standard_normal(beat)
     for index, start in enumerate(range(0, n_samples, beat // 2)):
-        _add(drums, 0.3 * _stroke(noise, rate, decay=0.02), start, pan=0.7)
+        _add(drums, 0.8 * _stroke(noise, rate, decay=0.02), start, pan=0.7)
         if index % 4 == 0:
-            _add(drums, 2.0 * _kick(beat, rate), start, pan=0.5)
+            _add(drums, 3.0 * _kick(beat, rate), start, pan=0.5)
         elif index % 4 == 2:
-            _add(drums, _stroke(noise, rate, decay=0.06), start, pan=0.4)
+            _add(drums, 2.5 * _stroke(noise, rate, decay=0.06), start, pan=0.4)
     scale = 0.8 / np.abs(chords + drums).max()
     parts = ((scale * part).astype(np.float32) for part in (chords, drums))
     first, second = (Recording(part, rate) for part in parts)

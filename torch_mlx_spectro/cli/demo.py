@@ -249,18 +249,14 @@ def _write(folder: Path, parts: dict[str, Recording]) -> tuple[list[str], list[s
 
 def _print(report: dict[str, Any]) -> None:
     """Print the report for a person."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from .terminal import console_on, table
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = console_on(sys.stdout)
     native, ours = report["results"]["native"], report["results"]["mlx"]
     seconds = report["samples"] / report["rate"]
-    console.print(f"Recording: {report['source']}", soft_wrap=True)
+    console.print(f"Recording: {report['source']}")
     console.print(f"{report['channels']} channels, {seconds:.1f} s at {report['rate']} Hz")
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("", "native torch", "by MLX"):
-        table.add_column(column, justify="right" if column else "left")
+    shown = table(("",), ("native torch", "by MLX"))
     rows = (
         ("torch.stft, ms", "stft_seconds", 1e3, ".1f"),
         ("torch.istft, ms", "istft_seconds", 1e3, ".1f"),
@@ -269,16 +265,16 @@ def _print(report: dict[str, Any]) -> None:
         ("error of the stems against float64, largest", "stem_error", 1, ".1e"),
     )
     for label, key, scale, form in rows:
-        table.add_row(label, f"{native[key] * scale:{form}}", f"{ours[key] * scale:{form}}")
+        shown.add_row(label, f"{native[key] * scale:{form}}", f"{ours[key] * scale:{form}}")
     for op, route in report["routes"].items():
         counts = [_calls(result["calls"], op) for result in (native, ours)]
-        table.add_row(f"calls of torch.{op} in the separation", *counts)
+        shown.add_row(f"calls of torch.{op} in the separation", *counts)
         console.print(f"torch.{op} under the patch: {route['backend']}, {route['kernel']}")
-    console.print(table)
+    console.print(shown)
     verdict = "which is rounding" if report["ok"] else "which is MORE THAN ROUNDING"
     console.print(f"Largest difference of the stems: {report['max_difference']:.1e}, {verdict}.")
     for file in report["files"]:
-        console.print(f"wrote {file}", soft_wrap=True)
+        console.print(f"wrote {file}")
     for note in report["notes"]:
         print(note, file=sys.stderr)
 

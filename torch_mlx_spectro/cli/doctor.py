@@ -150,19 +150,15 @@ def _next_steps(findings: dict[str, Any]) -> list[str]:
 
 def _print(findings: dict[str, Any]) -> None:
     """Print the findings for a person."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from .terminal import console_on, table
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = console_on(sys.stdout)
 
     def show(title: str, rows: dict[str, str]) -> None:
-        table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", show_header=False)
-        table.add_column(overflow="fold")
-        table.add_column(overflow="fold")
+        shown = table(("", ""), title=title)
         for name, value in rows.items():
-            table.add_row(name, value)
-        console.print(table)
+            shown.add_row(name, value)
+        console.print(shown)
 
     versions = {name: found or "not installed" for name, found in findings["versions"].items()}
     machine = {"platform": findings["platform"], "CPUs": str(findings["cpu_count"])}

@@ -1,0 +1,200 @@
+"""Speed, memory and overhead against native torch, side by side in one run.
+
+python benchmarks/run.py [--quick] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from cases import AUTO_CASES, MLX_CASES, Case
+from measure import differences, machine, peak_bytes_of, side_by_side
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import torch_mlx_spectro as tms
+from torch_mlx_spectro import native
+
+Row = dict[str, Any]
+#: Calls that ``auto`` needs before it has decided.
+WARM_UP_CALLS = 8
+
+
+def operations(case: Case) -> Iterator[tuple[str, Callable[[Any], Any]]]:
+    """The timed calls of a case: each takes a namespace with ``stft`` and ``istft``."""
+    torch.manual_seed(0)
+    signal = torch.randn(case.rows, case.samples)
+    window = torch.hann_window(case.n_fft)
+    sizes: dict[str, Any] = {"n_fft": case.n_fft, "hop_length": case.hop_length, "window": window}
+    spectrum = native.stft(signal, **sizes, return_complex=True)
+    packed = spectrum.contiguous()
+    length = case.samples
+    yield "stft", lambda ns: ns.stft(signal, **sizes, return_complex=True)
+    yield "istft (frames, bins)", lambda ns: ns.istft(spectrum, **sizes, length=length)
+    yield "istft (bins, frames)", lambda ns: ns.istft(packed, **sizes, length=length)
+
+
+def time_backend(name: str, cases: tuple[Case, ...], seconds: float) -> list[Row]:
+    """Time one backend against native on every case."""
+    rows = []
+    for case in track(cases, description=f"backend={name}", console=Console(stderr=True)):
+        for operation, call in operations(case):
+            wanted = case.wanted_stft if operation == "stft" else case.wanted_istft
+            with tms.backend(name):
+                for _ in range(WARM_UP_CALLS):
+                    call(tms)
+                tms.reset_stats()
+                timings = side_by_side([lambda c=call: c(native), lambda c=call: c(tms)], seconds)
+                used = sorted({backend for _, backend in tms.stats().calls})
+            reference, ours = timings
+            rows.append(
+                {
+                    "backend": name,
+                    "case": case.name,
+                    "operation": operation,
+                    "native_ms": 1e3 * reference.median,
+                    "ours_ms": 1e3 * ours.median,
+                    "ours_quartiles_ms": [1e3 * ours.low, 1e3 * ours.high],
+                    "ratio": reference.median / ours.median,
+                    # The layout (bins, frames) has no figure of its own to reach.
+                    "wanted": 0.0 if "bins, frames" in operation and name == "mlx" else wanted,
+                    "computed_by": "+".join(used),
+                }
+            )
+    return rows
+
+
+def overhead() -> list[Row]:
+    """Microseconds that a patched call costs more than native, where native computes it."""
+    signal, window = torch.randn(1, 16), torch.hann_window(4)
+    spectrum = native.stft(signal, 4, 2, window=window, return_complex=True)
+    rows = []
+    for backend, train in (("auto", False), ("native", False), ("mlx", True)):
+        x = signal.clone().requires_grad_(train)
+        z = spectrum.clone().requires_grad_(train)
+        with tms.patch(backend):
+            for operation, plain, patched in (
+                (
+                    "stft",
+                    lambda x=x: native.stft(x, 4, 2, window=window, return_complex=True),
+                    lambda x=x: torch.stft(x, 4, 2, window=window, return_complex=True),
+                ),
+                (
+                    "istft",
+                    lambda z=z: native.istft(z, 4, 2, window=window),
+                    lambda z=z: torch.istft(z, 4, 2, window=window),
+                ),
+            ):
+                a, b = differences([plain, patched], repeats=500, rounds=40)
+                why = "requires grad" if train else f"backend={backend}"
+                rows.append(
+                    {"call": f"{operation}, {why}", "native_us": 1e6 * a, "extra_us": 1e6 * (b - a)}
+                )
+    return rows
+
+
+def memory(operation: str) -> Row:
+    """Peak memory of one call beyond its input and output; run in a fresh process."""
+    case = MLX_CASES[0]
+    window = torch.hann_window(case.n_fft)
+    sizes: dict[str, Any] = {"n_fft": case.n_fft, "hop_length": case.hop_length, "window": window}
+    with tms.backend("mlx", strict=True):
+        small = tms.stft(torch.randn(1, 20_000), **sizes, return_complex=True)
+        tms.istft(small, **sizes)  # loads MLX and starts its threads
+        if operation == "stft":
+            signal = torch.randn(case.rows, case.samples)
+            grown, out = peak_bytes_of(lambda: tms.stft(signal, **sizes, return_complex=True))
+        else:
+            frames = case.samples // case.hop_length + 1
+            shape = (case.rows, frames, case.n_fft // 2 + 1)
+            spectrum = torch.randn(shape, dtype=torch.complex64).transpose(1, 2)
+            grown, out = peak_bytes_of(lambda: tms.istft(spectrum, **sizes, length=case.samples))
+    extra = grown - out.numel() * out.element_size()
+    per_thread = extra / 2**20 / torch.get_num_threads()
+    return {"operation": operation, "case": case.name, "extra_mib_per_thread": per_thread}
+
+
+def import_time(repeats: int = 7) -> float:
+    """Median milliseconds of ``import torch_mlx_spectro`` after torch."""
+    program = (
+        "import torch, time; t = time.perf_counter(); import torch_mlx_spectro; "
+        "print(time.perf_counter() - t)"
+    )
+    taken = []
+    for _ in range(repeats):
+        out = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+        taken.append(1e3 * float(out.stdout))
+    return sorted(taken)[repeats // 2]
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """Print every table."""
+    table = Table(title="native time / ours, medians")
+    for column in ("backend", "rows, samples, n_fft, hop", "operation", "native", "ours"):
+        table.add_column(column)
+    for column in ("ratio", "wanted", "computed by"):
+        table.add_column(column)
+    for row in result["speed"]:
+        style = "red" if row["ratio"] < row["wanted"] else ""
+        table.add_row(
+            row["backend"],
+            row["case"],
+            row["operation"],
+            f"{row['native_ms']:.3f} ms",
+            f"{row['ours_ms']:.3f} ms",
+            f"{row['ratio']:.2f}x",
+            f"{row['wanted']:.2f}x" if row["wanted"] else "",
+            row["computed_by"],
+            style=style,
+        )
+    console.print(table)
+    table = Table(title="patched calls that native computes")
+    for column in ("call", "native", "extra (wanted: at most 3 us)"):
+        table.add_column(column)
+    for row in result["overhead"]:
+        table.add_row(row["call"], f"{row['native_us']:.1f} us", f"{row['extra_us']:.2f} us")
+    console.print(table)
+    for row in result["memory"]:
+        amount = f"{row['extra_mib_per_thread']:.1f} MiB"
+        console.print(f"{row['operation']} {row['case']}: {amount} a thread beyond input, output")
+    console.print(f"import after torch: {result['import_ms']:.1f} ms")
+    console.print(result["machine"])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="less time on each case")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
+    parser.add_argument("--memory", choices=("stft", "istft"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory:
+        print(json.dumps(memory(arguments.memory)))
+        return 0
+    seconds = 0.5 if arguments.quick else 2.0
+    result: dict[str, Any] = {"machine": machine()}
+    result["speed"] = time_backend("mlx", MLX_CASES, seconds)
+    result["speed"] += time_backend("auto", AUTO_CASES, seconds)
+    result["overhead"] = overhead()
+    result["memory"] = []
+    if sys.platform.startswith("linux"):
+        for operation in ("stft", "istft"):
+            command = [sys.executable, __file__, "--memory", operation]
+            out = subprocess.run(command, capture_output=True, check=True, text=True)
+            result["memory"].append(json.loads(out.stdout))
+    result["import_ms"] = import_time()
+    show(result, Console())
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
