@@ -171,6 +171,8 @@ def istft_blocks(
     out[:, params.kept if stride == 1 else 0 :] = 0
     for phase in range(min(stride, params.frames)):
         passing = _Pass(runtime.mx, params, spectrum, window, envelope.rows, out, stride, phase)
+        if not passing.hops:
+            continue  # this phase begins behind the kept range
         cut = cut_frames(
             params.rows,
             len(passing.hops),

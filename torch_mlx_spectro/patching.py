@@ -69,7 +69,8 @@ def patch(backend: str = "auto", *, strict: bool = False) -> Patch:
     backend and strictness.
 
     Args:
-        backend: ``"auto"`` (whatever is faster), ``"mlx"`` or ``"native"``.
+        backend: ``"auto"`` (whatever is faster, or what ``TORCH_MLX_SPECTRO_BACKEND`` says),
+            ``"mlx"`` or ``"native"``.
         strict: raise :class:`NotAccelerated` instead of falling back to native torch.
 
     Returns:

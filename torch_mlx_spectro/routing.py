@@ -225,9 +225,10 @@ def signature_of(params: StftParams | IstftParams, tensor: torch.Tensor) -> Any:
 
 
 def check_choice(name: str, strict: bool) -> Choice:
-    """A choice by ``patch``'s arguments.
+    """A choice by ``patch``'s arguments; ``"auto"`` leaves it to the environment's, if any.
 
     Raises:
-        ValueError: the name is not known.
+        ValueError: the name, or the environment's, is not known.
     """
-    return Choice(check_backend(name, "backend"), strict)
+    checked = check_backend(name, "backend")
+    return Choice(settings().backend if checked == "auto" else checked, strict)
