@@ -22,7 +22,7 @@ import torch
 from . import native, routing, torch_state
 from .errors import NotAccelerated, UnresolvedArguments
 from .params import IstftParams, StftParams, TensorFacts, resolve_istft, resolve_stft
-from .routing import Choice, Route, Trials, current_choice, patched_choice
+from .routing import Choice, Route, Signature, Trials, current_choice, patched_choice
 from .statistics import TRANSPARENT, Counters, Stats
 
 _counters = Counters()
@@ -97,7 +97,7 @@ class _Plan:
     params: StftParams | IstftParams | None = None
     rejected: bool = False
     fallback: bool = False
-    trial: Any = None
+    trial: Signature | None = None
 
 
 def _native_plan(
@@ -128,10 +128,18 @@ def _plan(op: _Operation, choice: Choice, args: Any, kwargs: Any) -> _Plan:
     reasons = routing.unsupported_reasons((("input", tensor), ("window", window)))
     if reasons or params is None:
         return _native_plan(op, *reasons, fallback=True)
-    kernel = "mlx cpu blocks" if tensor.device.type == torch_state.HOST else "mlx gpu operations"
+    why: str = ""
+    trial: Signature | None = None
     if choice.backend == "auto":
-        return _measured_plan(op, bound, params, kernel)
-    return _Plan(Route(op.name, "mlx", kernel), bound, params)
+        plan, why, trial = _measured(op, tensor, params)
+        if plan is not None:
+            return plan
+    missing = routing.missing_reason(tensor.device.type)
+    if missing is not None:
+        return _native_plan(op, missing, fallback=True)
+    kernel = "mlx cpu blocks" if tensor.is_cpu else "mlx gpu operations"
+    route = Route(op.name, "mlx", kernel, (why,) if why else ())
+    return _Plan(route, bound, params, trial=trial)
 
 
 def _resolve(op: _Operation, bound: dict[str, Any]) -> StftParams | IstftParams:
@@ -145,21 +153,23 @@ def _resolve(op: _Operation, bound: dict[str, Any]) -> StftParams | IstftParams:
     return op.resolve(TensorFacts(tuple(tensor.shape), tensor.is_complex()), **facts)
 
 
-def _measured_plan(
-    op: _Operation, bound: dict[str, Any], params: StftParams | IstftParams, kernel: str
-) -> _Plan:
-    """``auto``'s choice between native and MLX for a call that both can compute."""
-    tensor = bound["input"]
+def _measured(
+    op: _Operation, tensor: torch.Tensor, params: StftParams | IstftParams
+) -> tuple[_Plan | None, str, Signature | None]:
+    """``auto``'s choice for a call that both can compute.
+
+    Returns:
+        The plan when the choice is native, else None; why; the signature of a call to be timed.
+    """
     framed = params.rows * params.frames * params.n_fft
-    if tensor.device.type == torch_state.HOST and framed < routing.AUTO_FRAMED_SAMPLES:
-        return _native_plan(op, TOO_SMALL)
+    if tensor.is_cpu and framed < routing.AUTO_FRAMED_SAMPLES:
+        return _native_plan(op, TOO_SMALL), TOO_SMALL, None
     signature = routing.signature_of(params, tensor)
     name, timed = _trials.pick(signature)
     why = "auto: being measured" if timed else "auto: measured faster"
-    route = Route(op.name, name, "torch" if name == "native" else kernel, (why,))
-    return _Plan(
-        route, bound, params if name == "mlx" else None, trial=signature if timed else None
-    )
+    trial = signature if timed else None
+    plan = _Plan(Route(op.name, "native", "torch", (why,)), trial=trial)
+    return (plan if name == "native" else None), why, trial
 
 
 def _run(op: _Operation, plan: _Plan, args: Any, kwargs: Any) -> torch.Tensor:
@@ -204,8 +214,7 @@ def _dispatch(
 
 def _timed(plan: _Plan, run: Callable[[], torch.Tensor]) -> torch.Tensor:
     """Run a call of ``auto`` with a clock, the device's queue empty before and after."""
-    assert plan.bound is not None
-    on_mps = plan.bound["input"].device.type == "mps"
+    on_mps = plan.trial is not None and plan.trial.device == "mps"
 
     def finished() -> torch.Tensor:
         result = run()

@@ -1,9 +1,9 @@
 """Which backend computes a call, with every reason.
 
 ``native`` and ``mlx`` are asked for by name; ``auto``, the default, asks whichever is faster. On
-CPU tensors that depends on machine and size, so it is measured: calls that are large enough take
-turns between native and MLX until both have been timed, each call computed once, and the faster
-one keeps the signature. Small calls are native's from the start, unmeasured: there the crossing
+CPU tensors that depends on machine and size, so it is measured: of the calls that are large
+enough the first few are native's and the next few MLX's, each computed once, and the faster one
+keeps the signature. Small calls are native's from the start, unmeasured: there the crossing
 alone costs more than native's whole computation.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -143,32 +143,32 @@ def available_backends() -> dict[str, Availability]:
 
 
 def unsupported_reasons(tensors: tuple[tuple[str, Any], ...]) -> tuple[str, ...]:
-    """Every reason why MLX cannot compute with these arguments; None stands for no tensor."""
+    """Every reason why MLX cannot compute with these arguments; None stands for no tensor.
+
+    Does not load MLX: whether it is here is :func:`missing_reason`'s question.
+    """
     reasons = torch_state.ambient_reasons()
     given = [(name, tensor) for name, tensor in tensors if tensor is not None]
     for name, tensor in given:
         reasons += torch_state.tensor_reasons(name, tensor, MLX_DEVICES)
     if not reasons:
-        signal = given[0][1]
-        reasons += torch_state.autocast_reasons(signal.device.type)
-        if any(tensor.device != signal.device for _, tensor in given):
-            reasons.append("the tensors are on different devices")
-        if signal.device.type == "mps" and not _mlx_has_gpu():
-            reasons.append("this MLX has no GPU to take MPS tensors to")
-    missing = runtime.unavailable_reason()
-    if missing is not None:
-        reasons.append(missing)
+        reasons += torch_state.autocast_reasons(given[0][1].device.type)
     return tuple(dict.fromkeys(reasons))
 
 
-def _mlx_has_gpu() -> bool:
-    if runtime.unavailable_reason() is not None:
-        return False
-    return bool(runtime.runtime().mx.metal.is_available())
+def missing_reason(device_type: str) -> str | None:
+    """Why there is no MLX here for tensors of this device type; loads MLX on first use."""
+    reason = runtime.unavailable_reason()
+    if reason is None and device_type == "mps" and not runtime.has_gpu():
+        return "this MLX has no GPU to take MPS tensors to"
+    return reason
 
 
 class Trials:
     """Times native and MLX against each other, call by call, and remembers who won.
+
+    Native goes first, so that a program of few calls never pays for loading and warming up MLX;
+    a signature on which MLX is slower costs it TRIALS such calls at most.
 
     Args:
         clock: returns seconds; a test passes its own.
@@ -189,8 +189,10 @@ class Trials:
             native, mlx = times["native"], times["mlx"]
             if mlx and len(mlx) > 1 and min(mlx[1:]) > 2 * min(native):
                 return "native", False  # hopeless: do not time it again
-            if len(native) < TRIALS or len(mlx) < TRIALS:
-                return ("mlx" if len(mlx) < len(native) else "native"), True
+            if len(native) < TRIALS:
+                return "native", True
+            if len(mlx) < TRIALS:
+                return "mlx", True
             return ("mlx" if min(mlx[1:]) < ADVANTAGE * min(native) else "native"), False
 
     def time(self, signature: Any, backend_name: str, call: Callable[[], Any]) -> Any:
@@ -214,14 +216,31 @@ class Trials:
         self._lock = threading.Lock()
 
 
-def signature_of(params: StftParams | IstftParams, tensor: torch.Tensor) -> Any:
-    """What a timing holds for: sizes to a quarter octave, and the memory order of the input."""
+class Signature(NamedTuple):
+    """What a timing holds for. Sizes count to a quarter octave."""
+
+    device: str
+    kind: str
+    n_fft: int
+    hop_length: int
+    size: int
+    bins_innermost: bool
+    flags: tuple[bool, bool, torch.dtype, int]
+
+
+def signature_of(params: StftParams | IstftParams, tensor: torch.Tensor) -> Signature:
+    """The signature of a call; ``tensor`` is its input."""
     framed = params.rows * params.frames * params.n_fft
-    size = round(4 * (framed.bit_length() + framed / (1 << framed.bit_length())))
-    order = tensor.stride(-1) <= tensor.stride(-2) if tensor.dim() > 1 else True
-    kind = type(params).__name__
-    flags = (params.onesided, params.return_complex, tensor.dtype, torch.get_num_threads())
-    return (kind, params.n_fft, params.hop_length, size, order, flags)
+    octave = framed.bit_length()
+    return Signature(
+        device=tensor.device.type,
+        kind=type(params).__name__,
+        n_fft=params.n_fft,
+        hop_length=params.hop_length,
+        size=round(4 * (octave + framed / (1 << octave))),
+        bins_innermost=tensor.dim() < 2 or tensor.stride(-2) <= tensor.stride(-1),
+        flags=(params.onesided, params.return_complex, tensor.dtype, torch.get_num_threads()),
+    )
 
 
 def check_choice(name: str, strict: bool) -> Choice:

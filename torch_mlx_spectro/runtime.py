@@ -150,6 +150,11 @@ def runtime() -> Runtime:
     return _process.runtime
 
 
+def has_gpu() -> bool:
+    """Whether this MLX computes on an Apple GPU."""
+    return bool(runtime().mx.metal.is_available())
+
+
 def usable_cpus() -> int:
     """Number of CPUs this process may run on."""
     if hasattr(os, "sched_getaffinity"):
