@@ -79,6 +79,7 @@ def cut_frames(
         # Every block repeats ``halo`` frames: let that be a sixteenth, where memory allows.
         affordable = max(block, MAX_BLOCK_BYTES // frame_bytes)
         block = min(max(block, 16 * halo), affordable)
+        block = max(1, -(-(block + halo) // FRAME_MULTIPLE) * FRAME_MULTIPLE - halo)
     block = min(block, total)
     depth = max(1, min(MAX_DEPTH, FLIGHT_BYTES // (3 * block * frame_bytes)))
     edges = [total * index // useful for index in range(useful + 1)]
@@ -222,7 +223,7 @@ class _Pass:
         )
         #: The hops that hold kept samples.
         self.hops = range(first, max(first, last))
-        self._alike: dict[Any, Any] = {}
+        self._inverses: dict[tuple[int, int] | None, Any] = {}
         self._buffer: Array = np.empty((0, self.values.shape[2]), self.values.dtype)
 
     def blocks(self, shares: tuple[Share, ...], block_hops: int, stream: Any) -> Iterator[Part]:
@@ -241,7 +242,7 @@ class _Pass:
                     stream,
                 )
                 added = maps.overlap_add(mx, frames, self.hop, stream)
-                inverse = self._inverse_rows(first, count, stream)
+                inverse = self._inverse_rows(first, count)
                 signal = mx.multiply(added, inverse, stream=stream)
                 at = first * self.hop - self.skipped
                 lo, hi = max(at, 0), min(at + count * self.hop, params.kept)
@@ -269,19 +270,23 @@ class _Pass:
             self._buffer = np.empty((frames, self.values.shape[2]), self.values.dtype)
         return self._buffer[:frames]
 
-    def _inverse_rows(self, first: int, count: int, stream: Any) -> Any:
+    def _inverse_rows(self, first: int, count: int) -> Any:
         """Inverse envelope of the hops ``first ...``: one row where all are alike."""
         overlap, frames = self.params.overlap, self.params.frames
         begin = first * self.stride + self.phase
         end = begin + count * self.stride
-        if begin >= overlap - 1 and end <= frames:
-            if stream not in self._alike:
-                row = np.tile(self.inverse[overlap - 1], self.stride)
-                self._alike[stream] = self.mx.array(row)
-            return self._alike[stream]
-        rows = row_of_hop(np.arange(begin, end), frames, overlap)
-        inverse = self.inverse[np.minimum(rows, len(self.inverse) - 1)]
-        return self.mx.array(inverse.reshape(count, self.hop))
+        alike = begin >= overlap - 1 and end <= frames
+        # Every row of the signal has the same blocks, so they share these arrays.
+        key = None if alike else (first, count)
+        if key not in self._inverses:
+            if alike:
+                inverse = np.tile(self.inverse[overlap - 1], self.stride)
+            else:
+                rows = row_of_hop(np.arange(begin, end), frames, overlap)
+                inverse = self.inverse[np.minimum(rows, len(self.inverse) - 1)]
+                inverse = inverse.reshape(count, self.hop)
+            self._inverses[key] = self.mx.array(inverse)
+        return self._inverses[key]
 
 
 def _streams(runtime: Runtime) -> int:

@@ -123,7 +123,7 @@ def synthesise(seconds: float = 10.0, rate: int = 44100) -> tuple[Recording, Rec
         if index % 4 == 0:
             _add(drums, 3.0 * _kick(beat, rate), start, pan=0.5)
         elif index % 4 == 2:
-            _add(drums, 2.5 * _stroke(noise, rate, decay=0.06), start, pan=0.4)
+            _add(drums, 2.5 * _stroke(noise, rate, decay=0.04), start, pan=0.4)
     scale = 0.8 / np.abs(chords + drums).max()
     parts = ((scale * part).astype(np.float32) for part in (chords, drums))
     first, second = (Recording(part, rate) for part in parts)
@@ -131,9 +131,9 @@ def synthesise(seconds: float = 10.0, rate: int = 44100) -> tuple[Recording, Rec
 
 
 def _tone(pitch: float, n_samples: int, rate: int) -> npt.NDArray[np.float64]:
-    """A sustained tone of six partials, faded in and out over 50 ms."""
+    """A sustained tone of 24 partials, faded in and out over 50 ms."""
     time = np.arange(n_samples) / rate
-    tone = sum(np.sin(2 * np.pi * pitch * k * time) / k**1.5 for k in range(1, 7))
+    tone = sum(np.sin(2 * np.pi * pitch * k * time) / k for k in range(1, 25))
     fade = np.minimum(1.0, np.minimum(time, time[-1] - time) / 0.05)
     return np.asarray(tone * fade)
 

@@ -11,6 +11,7 @@ import builtins
 import importlib.machinery
 import importlib.metadata
 import io
+import linecache
 import os
 import pkgutil
 import re
@@ -193,7 +194,11 @@ def _run_text(program: Program, module: types.ModuleType) -> None:
         module.__dict__.update(__file__="<stdin>", __cached__=None)
         _run_source(sys.stdin.buffer.read(), "<stdin>", module)
     else:
-        _run_source(program.target, "<string>", module)
+        source = program.target
+        if sys.version_info >= (3, 13):  # shows the lines of -c in tracebacks
+            lines = [f"{line}\n" for line in source.splitlines()]
+            linecache.cache["<string>"] = (len(source), None, lines, "<string>")
+        _run_source(source, "<string>", module)
 
 
 def _run_source(source: str | bytes, name: str, module: types.ModuleType) -> None:
