@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -22,14 +22,18 @@ import torch
 from . import native, routing, torch_state
 from .errors import NotAccelerated, UnresolvedArguments
 from .params import IstftParams, StftParams, TensorFacts, resolve_istft, resolve_stft
-from .routing import Choice, Route, Signature, Trials, current_choice, patched_choice
+from .routing import Choice, Route, Settled, Signature, Trials, current_choice, patched_choice
 from .statistics import TRANSPARENT, Counters, Stats
 
 _counters = Counters()
 _trials = Trials()
+#: Calls that ``auto`` leaves to native for good: they go there without being resolved again.
+_native_calls = {"stft": Settled(), "istft": Settled()}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_counters.after_fork_in_child)
     os.register_at_fork(after_in_child=_trials.after_fork_in_child)
+    for _calls in _native_calls.values():
+        os.register_at_fork(after_in_child=_calls.after_fork_in_child)
 
 NOT_RESOLVED = "these arguments are accepted by this torch but not known to this package"
 TOO_SMALL = "auto: too small for MLX on the CPU"
@@ -89,7 +93,8 @@ _ISTFT = _Operation(
 class _Plan:
     """A decided call. ``params`` is None where native computes it.
 
-    ``rejected`` means that torch is expected to raise; ``fallback`` that MLX was wanted.
+    ``rejected`` means that torch is expected to raise; ``fallback`` that MLX was wanted;
+    ``settled`` that ``auto`` has chosen native for good.
     """
 
     route: Route
@@ -98,6 +103,7 @@ class _Plan:
     rejected: bool = False
     fallback: bool = False
     trial: Signature | None = None
+    settled: bool = False
 
 
 def _native_plan(
@@ -105,6 +111,12 @@ def _native_plan(
 ) -> _Plan:
     route = Route(op.name, "native", "torch", reasons)
     return _Plan(route, rejected=rejected, fallback=fallback)
+
+
+def _shape_of_call(tensor: torch.Tensor, args: Any, kwargs: Any) -> Hashable:
+    """What ``auto``'s choice depends on, read off a call in a microsecond, unresolved."""
+    sizes = args[1:3] or (kwargs.get("n_fft"), kwargs.get("hop_length"))
+    return (tensor.shape, tensor.stride(), sizes, kwargs.get("hop_length"), torch.get_num_threads())
 
 
 def _plan(op: _Operation, choice: Choice, args: Any, kwargs: Any) -> _Plan:
@@ -163,12 +175,14 @@ def _measured(
     """
     framed = params.rows * params.frames * params.n_fft
     if tensor.is_cpu and framed < routing.AUTO_FRAMED_SAMPLES:
-        return _native_plan(op, TOO_SMALL), TOO_SMALL, None
+        route = Route(op.name, "native", "torch", (TOO_SMALL,))
+        return _Plan(route, settled=True), TOO_SMALL, None
     signature = routing.signature_of(params, tensor)
     name, timed = _trials.pick(signature)
     why = "auto: being measured" if timed else "auto: measured faster"
     trial = signature if timed else None
-    plan = _Plan(Route(op.name, "native", "torch", (why,)), trial=trial)
+    route = Route(op.name, "native", "torch", (why,))
+    plan = _Plan(route, trial=trial, settled=not timed)
     return (plan if name == "native" else None), why, trial
 
 
@@ -207,6 +221,9 @@ def _dispatch(
     if plan.rejected and choice.strict:
         # torch did not raise after all, so this was a call that we had to compute.
         raise NotAccelerated(op.name, plan.route.reasons)
+    if choice.backend == "auto" and plan.settled and not choice.strict:
+        tensor = args[0] if args else kwargs["input"]
+        _native_calls[op.name].add(_shape_of_call(tensor, args, kwargs))
     reasons = plan.route.reasons if plan.fallback or plan.rejected else ()
     _counters.count(op.name, plan.route.backend, caller, reasons)
     return result
@@ -253,6 +270,7 @@ def _function(
     native_function, name, small = op.native, op.name, op.small
     is_compiling, modes = torch_state.is_compiling, torch_state.function_modes
     count, get_frame, plain = _counters.count, sys._getframe, torch.Tensor
+    settled = _native_calls[name].has
 
     def call(*args: Any, **kwargs: Any) -> torch.Tensor:
         if is_compiling():
@@ -269,9 +287,9 @@ def _function(
         if backend == "native" or (
             backend == "auto"
             and type(tensor) is plain
-            and tensor.numel() < small
             and tensor.is_cpu
             and not choice.strict
+            and (tensor.numel() < small or settled(_shape_of_call(tensor, args, kwargs)))
         ):
             result = native_function(*args, **kwargs)
             count(name, "native", get_frame(1))

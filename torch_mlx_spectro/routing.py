@@ -12,8 +12,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -36,6 +36,7 @@ TRIALS = 3
 #: MLX has to be this much faster to be chosen, so that noise cannot make ``auto`` a loss.
 ADVANTAGE = 0.9
 MAX_SIGNATURES = 256
+MAX_SHAPES = 4096
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,33 @@ class Trials:
     def clear(self) -> None:
         with self._lock:
             self._times.clear()
+
+    def after_fork_in_child(self) -> None:
+        """A forked child has a lock that nobody holds."""
+        self._lock = threading.Lock()
+
+
+class Settled:
+    """A bounded set of call shapes, read without a lock: a stale answer costs nothing but time."""
+
+    def __init__(self) -> None:
+        self._shapes: set[Hashable] = set()
+        self._lock = threading.Lock()
+
+    def has(self, shape: Hashable) -> bool:
+        """Whether the shape was added; shapes that cannot be hashed never are."""
+        try:
+            return shape in self._shapes
+        except TypeError:
+            return False
+
+    def add(self, shape: Hashable) -> None:
+        """Remember a shape; when there are too many, forget all and begin again."""
+        with self._lock:
+            if len(self._shapes) >= MAX_SHAPES:
+                self._shapes = set()
+            with suppress(TypeError):
+                self._shapes.add(shape)
 
     def after_fork_in_child(self) -> None:
         """A forked child has a lock that nobody holds."""
