@@ -27,9 +27,11 @@ from .runtime import Part, Runtime
 
 #: Frames of a block fill about this much: half of a 2 MiB second-level cache.
 BLOCK_BYTES = 1 << 20
+#: The same for the inverse transform, which holds more of a block at a time.
+INVERSE_BLOCK_BYTES = 3 << 18
 MAX_BLOCK_BYTES = 4 << 20
 #: Blocks in flight (frames, spectra and copies) stay within this per stream.
-FLIGHT_BYTES = 12 << 20
+FLIGHT_BYTES = 11 << 20
 MAX_DEPTH = 4
 #: MLX's FFT transforms several frames at once in vector registers: 4 in its current builds.
 FRAME_MULTIPLE = 4
@@ -70,18 +72,20 @@ def cut_frames(
         halo: frames of the neighbouring block which every block computes again.
     """
     frame_bytes = n_fft * item_bytes
-    block = max(1, BLOCK_BYTES // frame_bytes)
+    block = max(1, (INVERSE_BLOCK_BYTES if halo else BLOCK_BYTES) // frame_bytes)
     if block >= FRAME_MULTIPLE or FRAME_MULTIPLE * frame_bytes <= MAX_BLOCK_BYTES:
         block = max(FRAME_MULTIPLE, block // FRAME_MULTIPLE * FRAME_MULTIPLE)
     total = rows * frames
     useful = min(streams, max(1, total * frame_bytes // STREAM_BYTES))
     if halo:
         # Every block repeats ``halo`` frames: let that be a sixteenth, where memory allows.
-        affordable = max(block, MAX_BLOCK_BYTES // frame_bytes)
+        affordable = max(block, 2 * INVERSE_BLOCK_BYTES // frame_bytes)
         block = min(max(block, 16 * halo), affordable)
         block = max(1, -(-(block + halo) // FRAME_MULTIPLE) * FRAME_MULTIPLE - halo)
     block = min(block, total)
-    depth = max(1, min(MAX_DEPTH, FLIGHT_BYTES // (3 * block * frame_bytes)))
+    # Of a block live: frames, spectra, and for the inverse also windowed frames and their sums.
+    copies = 5 if halo else 3
+    depth = max(1, min(MAX_DEPTH, FLIGHT_BYTES // (copies * (block + halo) * frame_bytes)))
     edges = [total * index // useful for index in range(useful + 1)]
     shares = tuple(_shares(lo, hi, frames) for lo, hi in pairwise(edges))
     return Cut(shares, block, depth)

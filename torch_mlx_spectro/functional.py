@@ -268,7 +268,7 @@ def _function(
     """
     # Local names, and no function between: for a small call every microsecond counts.
     native_function, name, small = op.native, op.name, op.small
-    is_compiling, modes = torch_state.is_compiling, torch_state.function_modes
+    is_compiling, overrides = torch_state.is_compiling, torch_state.overrides
     count, get_frame, plain = _counters.count, sys._getframe, torch.Tensor
     settled = _native_calls[name].has
 
@@ -276,12 +276,12 @@ def _function(
         if is_compiling():
             return native_function(*args, **kwargs)
         tensor = args[0] if args else kwargs.get("input")
-        if modes() and isinstance(tensor, plain):
-            # The mode is shown this function, and calls it again without the mode.
-            moded: torch.Tensor = torch.overrides.handle_torch_function(
+        if overrides(tensor):
+            # A mode or a subclass is shown this function, and calls it again from within.
+            shown: torch.Tensor = torch.overrides.handle_torch_function(
                 call, (tensor,), *args, **kwargs
             )
-            return moded
+            return shown
         choice = choose()
         backend = choice.backend
         if backend == "native" or (

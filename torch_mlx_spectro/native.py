@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -25,8 +24,9 @@ class _Given:
 
     def __init__(self) -> None:
         self.stft: set[tuple[bool, bool]] = set()
-        self.istft_window = False
-        self.istft_window_warning: Caught | None = None
+        #: Of istft, by whether the window was missing (else: zeros were appended).
+        self.istft: set[bool] = set()
+        self.istft_warnings: dict[bool, Caught] = {}
 
 
 _given = _Given()
@@ -55,24 +55,20 @@ def warn_of_istft(windowless: bool, padded: bool, stacklevel: int) -> None:
     Native attributes them to its caller's line, so they are caught and given again there.
 
     Args:
+        windowless: the call has no window.
+        padded: the call's length exceeds what its frames cover.
         stacklevel: of the line to name, as ``warnings.warn`` would take it from our caller.
     """
-    if windowless and (not _given.istft_window or torch.is_warn_always_enabled()):
-        caught = _caught(windowless=True)
+    for key, due in ((True, windowless), (False, padded)):
+        if not due or (key in _given.istft and not torch.is_warn_always_enabled()):
+            continue
+        caught = _caught(windowless=key)
         if caught is not None:
-            _given.istft_window_warning = caught
-        if _given.istft_window_warning is not None:
-            warnings.warn(*_given.istft_window_warning, stacklevel=stacklevel + 1)
-        _given.istft_window = True
-    if padded:
-        caught = _padding_warning()
-        if caught is not None:
-            warnings.warn(*caught, stacklevel=stacklevel + 1)
-
-
-@lru_cache(maxsize=1)
-def _padding_warning() -> Caught | None:
-    return _caught(windowless=False)
+            # Kept, because torch gives it once, and a filter may turn ours into an exception.
+            _given.istft_warnings[key] = caught
+        if key in _given.istft_warnings:
+            warnings.warn(*_given.istft_warnings[key], stacklevel=stacklevel + 1)
+        _given.istft.add(key)
 
 
 def _caught(windowless: bool) -> Caught | None:

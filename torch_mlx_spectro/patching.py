@@ -128,11 +128,21 @@ def _install() -> None:
     torchscript.install(_PAIRS)
     for original, ours in _PAIRS:
         _rebind(original, ours)
+    _tell_compiler()
 
 
 def _remove() -> None:
     for original, ours in _PAIRS:
         _rebind(ours, original)
+    _tell_compiler()
+
+
+def _tell_compiler() -> None:
+    """Have torch.compile look up torch's names again: it recognises functions by identity."""
+    rules = sys.modules.get("torch._dynamo.trace_rules")
+    forget = getattr(rules, "clear_lru_cache", None)
+    if forget is not None:
+        forget()
 
 
 def _rebind(old: Callable[..., Any], new: Callable[..., Any]) -> None:

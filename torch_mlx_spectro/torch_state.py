@@ -18,8 +18,9 @@ def _always(value: Any) -> Any:
     return lambda: value
 
 
-#: Number of active TorchFunctionModes (``torch.set_default_device`` is one).
-function_modes = getattr(_C, "_len_torch_function_stack", _always(0))
+#: Whether a TorchFunctionMode (``torch.set_default_device`` is one) or the tensor's own class
+#: wants to see the call.
+overrides = torch.overrides.has_torch_function_unary
 _dispatch_modes = getattr(_C, "_len_torch_dispatch_stack", _always(0))
 _tracing_state = getattr(_C, "_get_tracing_state", _always(None))
 _functorch_level = getattr(getattr(_C, "_functorch", None), "peek_interpreter_stack", _always(None))
