@@ -51,13 +51,12 @@ def frames_outermost(
     signal = torch.empty_strided(
         (params.rows, params.samples), (row_stride, strides[-1]), dtype=dtype, device="meta"
     )
-    if params.padding:
-        signal = torch.empty(
-            (params.rows, params.samples + 2 * params.padding), dtype=dtype, device="meta"
-        )
+    if params.padding or (params.padded and params.pad_mode != "constant"):
+        # Made anew: ``contiguous()`` would keep a tensor with odd strides along sizes of one.
+        padded = params.samples + 2 * params.padding
+        signal = torch.empty((params.rows, padded), dtype=dtype, device="meta")
     elif params.padded:
-        constant = params.pad_mode == "constant"
-        signal = signal.clone() if constant else signal.contiguous()
+        signal = signal.clone()
     framed = signal.as_strided(
         (params.rows, params.frames, params.n_fft),
         (signal.stride(0), params.hop_length * signal.stride(1), signal.stride(1)),

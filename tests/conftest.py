@@ -1,0 +1,92 @@
+"""Hypothesis profiles, and the count of drawn calls that the run reports."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+import torch
+from cases import Case
+
+import torch_mlx_spectro as tms
+
+#: Calls drawn by each of the two parity tests, by profile (``--hypothesis-profile``): ``ci`` is
+#: the default and draws the same calls on every run, ``full`` draws new ones.
+DRAWS = {"quick": 100, "ci": 3_000, "full": 25_000}
+
+for _name, _draws in DRAWS.items():
+    hypothesis.settings.register_profile(
+        _name,
+        max_examples=_draws,
+        deadline=None,  # tests assert no wall time
+        derandomize=_name != "full",
+        database=None,
+        print_blob=False,  # a case prints its own reproducer
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+hypothesis.settings.load_profile("ci")
+
+
+class Tally:
+    """Which drawn calls were compared, and what native did with them."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, set[Case]] = {"stft": set(), "istft": set()}
+        self._outcomes: Counter[str] = Counter()
+
+    def add(self, case: Case, accepted: bool) -> None:
+        """Note a compared call; drawn again, it does not count again."""
+        if case not in self._seen[case.op]:
+            self._seen[case.op].add(case)
+            self._outcomes["accepted" if accepted else "rejected"] += 1
+
+    def distinct(self, op: str) -> int:
+        return len(self._seen[op])
+
+    @property
+    def expected(self) -> int:
+        """How many distinct calls of each function the profile is to compare: 2,500 in ``ci``."""
+        profile = hypothesis.settings.default
+        assert profile is not None
+        return profile.max_examples * 5 // 6
+
+    def summary(self) -> str:
+        counts = ", ".join(f"{len(cases)} of {op}" for op, cases in self._seen.items())
+        outcomes = ", ".join(f"{n} {what}" for what, n in sorted(self._outcomes.items()))
+        return f"{sum(map(len, self._seen.values()))} drawn calls compared ({counts}; {outcomes})"
+
+
+@pytest.fixture
+def strict_mlx() -> Iterator[None]:
+    with tms.patch(backend="mlx", strict=True):
+        yield
+
+
+_TALLY = pytest.StashKey[Tally]()
+
+
+@pytest.fixture(scope="session")
+def tally(pytestconfig: pytest.Config) -> Tally:
+    return pytestconfig.stash.setdefault(_TALLY, Tally())
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if _TALLY in config.stash:
+        terminalreporter.write_line(f"torch parity: {config.stash[_TALLY].summary()}")
+
+
+@pytest.fixture(autouse=True)
+def _unpatched() -> Iterator[None]:
+    """Every test begins and ends with torch's own functions, and with counters at zero."""
+    originals = (torch.stft, torch.istft)
+    assert not tms.is_patched(), "an earlier test left torch patched"
+    tms.reset_stats()
+    yield
+    left = tms.is_patched()
+    tms.unpatch()
+    assert not left, "this test left torch patched"
+    assert (torch.stft, torch.istft) == originals, "this test left other functions in torch"

@@ -1,0 +1,41 @@
+"""A case under the patch: its answer is native's, and it was counted as accelerated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from cases import Case
+from comparison import compare
+
+import torch_mlx_spectro as tms
+
+#: torch's own functions: patch() rebinds the globals of modules, but not what these refer to.
+NATIVE: dict[str, Callable[..., Any]] = {"stft": torch.stft, "istft": torch.istft}
+
+
+def accelerated_calls() -> int:
+    """Calls counted so far, none of which may have gone to native."""
+    stats = tms.stats()
+    assert stats.native == 0, stats.as_dict()
+    assert not stats.fallbacks, stats.as_dict()
+    return stats.accelerated
+
+
+def check_patched(case: Case) -> bool:
+    """Compare the patched function with native; tell whether native accepts the call."""
+    answered = 0
+
+    def patched(*args: Any, **kwargs: Any) -> Any:
+        nonlocal answered
+        result = getattr(torch, case.op)(*args, **kwargs)
+        answered += 1
+        return result
+
+    before = accelerated_calls()
+    outcome = compare(case, patched, NATIVE[case.op])
+    # A rejected call answers nothing and is not counted: it is torch's exception that counts.
+    assert accelerated_calls() == before + answered, case.reproducer()
+    assert (answered == 0) == (outcome.error is not None)
+    return outcome.error is None

@@ -1,0 +1,132 @@
+"""Crossing between torch and MLX: values, lifetimes, and the order of the two queues."""
+
+from __future__ import annotations
+
+import gc
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from reference import random_tensor, runtime_of
+
+from torch_mlx_spectro import bridge
+
+
+def test_a_host_view_shares_memory_and_strides() -> None:
+    tensor = random_tensor(0, 3, 8)[:, ::2]
+    view = bridge.host_view(tensor)
+    assert view.array.ctypes.data == tensor.data_ptr()
+    assert view.array.strides == tuple(4 * stride for stride in tensor.stride())
+    assert not view.unresolved
+
+
+BITS = {
+    "plain": lambda z: z,
+    "conjugate": lambda z: z.conj(),
+    "negative": lambda z: torch._neg_view(z),
+    "both": lambda z: torch._neg_view(z.conj()),
+    "negative imaginary part": lambda z: z.conj().imag,
+}
+
+
+@pytest.mark.parametrize("name", BITS)
+def test_blocks_are_resolved_without_touching_the_tensor(name: str) -> None:
+    base = random_tensor(1, 4, 6, complex_values=True)
+    kept = base.clone()
+    tensor = BITS[name](base)
+    view = bridge.host_view(tensor)
+    block = view.block(view.array[1:3])
+    assert block.flags.c_contiguous
+    np.testing.assert_array_equal(block, tensor[1:3].resolve_conj().resolve_neg().numpy())
+    assert torch.equal(base, kept)
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20, (1 << 20) + 12345])
+def test_results_are_torchs_own(size: int) -> None:
+    result = bridge.empty_result((2, size), (size, 1), torch.float32)
+    result.fill_(3.0)
+    assert result.untyped_storage().resizable()
+    assert result.resize_(2, size + 1).shape == (2, size + 1)
+
+
+def test_advice_about_pages_is_whole_pages_inside_the_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(bridge, "_madvise", lambda: lambda *advice: given.append(advice))
+    page = 2 << 20
+    bridge._advise_huge_pages(10 * page + 1, 3 * page)
+    bridge._advise_huge_pages(10 * page + 1, page)
+    assert given == [(11 * page, 2 * page, 14)]
+
+
+CROSSING = {
+    "contiguous": lambda t: t,
+    "transposed": lambda t: t.mT,
+    "expanded": lambda t: t[:1].expand(3, -1),
+    "offset": lambda t: t[1:, 2:],
+    "empty": lambda t: t[:0],
+    "requires grad": lambda t: t.clone().requires_grad_(),
+    "complex": lambda t: torch.complex(t, t + 1),
+    "conjugate": lambda t: torch.complex(t, t + 1).conj(),
+    "negative": lambda t: torch.complex(t, t + 1).conj().imag,
+}
+
+
+@pytest.mark.parametrize("name", CROSSING)
+def test_values_survive_the_crossing(name: str) -> None:
+    mx = runtime_of(1).mx
+    tensor = CROSSING[name](random_tensor(2, 3, 5))
+    borrowed = bridge.to_mlx(mx, tensor)
+    back = bridge.to_torch(mx, borrowed.array)
+    assert back.dtype == tensor.dtype
+    assert not back.requires_grad
+    assert torch.equal(back, tensor.detach().resolve_conj().resolve_neg())
+
+
+def test_an_imported_tensor_may_be_dropped() -> None:
+    mx = runtime_of(1).mx
+    tensor = torch.arange(100_000.0)
+    borrowed = bridge.to_mlx(mx, tensor)
+    assert borrowed.owner.data_ptr() == tensor.data_ptr()
+    del tensor
+    gc.collect()
+    torch.full((100_000,), -1.0)
+    assert bridge.to_torch(mx, borrowed.array)[-1] == 99_999
+
+
+class _OnMps:
+    """Stands in for a contiguous MPS tensor: there is no such device here."""
+
+    device = SimpleNamespace(type="mps")
+    dtype = torch.float32
+
+    def detach(self) -> _OnMps:
+        return self
+
+    resolve_conj = resolve_neg = detach
+
+    def is_contiguous(self) -> bool:
+        return True
+
+    def numel(self) -> int:
+        return 4
+
+
+def test_each_queue_is_finished_before_the_other_side_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order: list[str] = []
+
+    def note(name: str) -> Any:
+        return lambda *_: order.append(name)
+
+    monkeypatch.setattr(torch.mps, "synchronize", note("torch finishes"))
+    monkeypatch.setattr(torch.utils.dlpack, "from_dlpack", note("torch reads"))
+    mx = SimpleNamespace(from_dlpack=note("mlx reads"), eval=note("mlx finishes"))
+    tensor: Any = _OnMps()
+    assert bridge.to_mlx(mx, tensor).owner is tensor
+    bridge.to_torch(mx, None)
+    assert order == ["torch finishes", "mlx reads", "mlx finishes", "torch reads"]

@@ -1,0 +1,203 @@
+"""Calls that go to native torch, those which look like it and do not, and how both are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cases import Case, istft_case, stft_case
+from cli_process import python
+from comparison import check_layout, compare
+from patched import NATIVE, accelerated_calls
+
+import torch_mlx_spectro as tms
+
+#: Windows without zeros: also as integers they invert.
+CALLS = [stft_case(w="torch.ones(16)"), istft_case(w="torch.ones(16)")]
+
+
+@pytest.mark.parametrize("case", CALLS, ids=lambda case: case.op)
+def test_ours_computes_what_the_patched_one_does(case: Case) -> None:
+    with tms.backend("mlx", strict=True):
+        compare(case, getattr(tms, case.op), NATIVE[case.op])
+    assert tms.stats().calls == {(case.op, "mlx"): 2}
+
+
+@pytest.mark.parametrize("case", CALLS, ids=lambda case: case.op)
+@pytest.mark.parametrize("of", ["input", "window"])
+def test_gradients_are_natives_and_counted(case: Case, of: str) -> None:
+    def gradient(function: Callable[..., Any]) -> torch.Tensor:
+        tensors = case.tensors()
+        leaf = tensors["x" if of == "input" else "w"].requires_grad_()
+        args, kwargs = case.bind(tensors)
+        result = function(*args, **kwargs)
+        assert result.requires_grad
+        (found,) = torch.autograd.grad(result.abs().square().sum(), leaf)
+        return found
+
+    expected = gradient(NATIVE[case.op])
+    with tms.patch(backend="mlx"):
+        torch.testing.assert_close(gradient(getattr(torch, case.op)), expected, rtol=0, atol=0)
+        stats = tms.stats()
+        assert (stats.accelerated, stats.native) == (0, 1)
+        assert stats.fallbacks == {"gradients are not accelerated": 1}
+    with tms.patch(backend="mlx", strict=True), pytest.raises(tms.NotAccelerated) as refused:
+        gradient(getattr(torch, case.op))
+    assert refused.value.reasons == ("gradients are not accelerated",)
+    assert refused.value.op == case.op
+
+
+@pytest.mark.parametrize("case", CALLS, ids=lambda case: case.op)
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_calls_without_gradients_are_accelerated(
+    case: Case, context: Callable[[], Any], strict_mlx: None
+) -> None:
+    tensors = case.tensors()
+    tensors["x"].requires_grad_()
+    args, kwargs = case.bind(tensors)
+    with context():
+        expected = NATIVE[case.op](*args, **kwargs)
+        actual = getattr(torch, case.op)(*args, **kwargs)
+    assert not actual.requires_grad
+    assert actual.is_inference() == expected.is_inference() == (context is torch.inference_mode)
+    assert (actual._version if not actual.is_inference() else 0) == 0
+    assert accelerated_calls() == 1
+
+
+OTHER_WINDOWS = [torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.bool]
+
+
+@pytest.mark.parametrize(
+    ("case", "argument", "dtype"),
+    [
+        (stft_case(), "x", torch.float64),
+        (stft_case(), "x", torch.complex128),
+        (stft_case(), "x", torch.float16),
+        (stft_case(), "x", torch.bfloat16),
+        (istft_case(), "x", torch.complex128),
+        *((case, "w", dtype) for case in CALLS for dtype in OTHER_WINDOWS),
+    ],
+    ids=lambda value: value.op if isinstance(value, Case) else str(value),
+)
+def test_other_dtypes_are_natives_and_counted(
+    case: Case, argument: str, dtype: torch.dtype
+) -> None:
+    tensors = case.tensors()
+    tensors[argument] = tensors[argument].to(dtype)
+    args, kwargs = case.bind(tensors)
+    expected = NATIVE[case.op](*args, **kwargs)
+    reason = f"dtype {dtype} of {'input' if argument == 'x' else 'window'} is not accelerated"
+    with tms.patch(backend="mlx"):
+        actual = getattr(torch, case.op)(*args, **kwargs)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+    assert tms.stats().fallbacks == {reason: 1}
+    with tms.patch(backend="mlx", strict=True), pytest.raises(tms.NotAccelerated) as refused:
+        getattr(torch, case.op)(*args, **kwargs)
+    assert refused.value.reasons == (reason,)
+
+
+def test_every_reason_is_given() -> None:
+    signal = torch.randn(40, dtype=torch.float64, requires_grad=True)
+    with tms.patch(backend="mlx", strict=True), pytest.raises(tms.NotAccelerated) as refused:
+        torch.stft(signal, 16, window=torch.ones(16).double(), return_complex=True)
+    assert set(refused.value.reasons) == {
+        "dtype torch.float64 of input is not accelerated",
+        "dtype torch.float64 of window is not accelerated",
+        "gradients are not accelerated",
+    }
+
+
+@pytest.mark.parametrize("case", CALLS, ids=lambda case: case.op)
+def test_the_default_dtype_changes_nothing(case: Case, strict_mlx: None) -> None:
+    args, kwargs = case.bind(case.tensors())
+    expected = NATIVE[case.op](*args, **kwargs)
+    torch.set_default_dtype(torch.float64)
+    try:
+        actual = getattr(torch, case.op)(*args, **kwargs)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    check_layout(case, expected, actual)
+    torch.testing.assert_close(actual, expected)
+    assert accelerated_calls() == 1
+
+
+@pytest.mark.parametrize("case", CALLS, ids=lambda case: case.op)
+def test_the_default_device_changes_nothing(case: Case, strict_mlx: None) -> None:
+    args, kwargs = case.bind(case.tensors())
+    expected = NATIVE[case.op](*args, **kwargs)
+    torch.set_default_device("cpu")
+    try:
+        actual = getattr(torch, case.op)(*args, **kwargs)
+    finally:
+        torch.set_default_device(None)
+    check_layout(case, expected, actual)
+    torch.testing.assert_close(actual, expected)
+    assert accelerated_calls() == 1
+
+
+@pytest.mark.parametrize("op", ["stft", "istft"])
+def test_integers_get_torchs_exception(op: str) -> None:
+    # Strict or not: torch computes no such call, so there is nothing to fall back from.
+    def message() -> str:
+        with pytest.raises(RuntimeError) as error:
+            getattr(torch, op)(torch.ones(9, 20, dtype=torch.int64), 16, window=torch.ones(16))
+        assert type(error.value) is RuntimeError
+        return str(error.value)
+
+    expected = message()
+    with tms.patch(backend="mlx"):
+        assert message() == expected
+    assert tms.stats().fallbacks == {}
+
+
+#: Values that torch converts although their type is another one.
+CONVERTED = {
+    "center is an integer": stft_case(center="1"),
+    "n_fft is a tensor": stft_case(n_fft="torch.tensor(16)"),
+    "hop_length is a tensor": istft_case(hop_length="torch.tensor(4)"),
+    "length is negative": istft_case(length="-20"),
+}
+
+
+@pytest.mark.parametrize("case", CONVERTED.values(), ids=CONVERTED)
+def test_what_only_torch_understands_is_natives_and_counted(case: Case) -> None:
+    expected = case.call(NATIVE[case.op])
+    with tms.patch(backend="mlx"):
+        torch.testing.assert_close(case.call(getattr(torch, case.op)), expected)
+    (reason,) = tms.stats().fallbacks
+    assert "not known to this package" in reason
+    with tms.patch(backend="mlx", strict=True), pytest.raises(tms.NotAccelerated):
+        case.call(getattr(torch, case.op))
+
+
+ONCE_ONLY = """\
+import sys, warnings, torch, torch_mlx_spectro as tms
+if sys.argv[1] == "patched":
+    tms.patch(backend="mlx", strict=True)
+warnings.simplefilter("always")
+signal, window = torch.ones(64), torch.ones(16)
+spectrum = torch.ones(9, 20, dtype=torch.complex64)
+for repeat in range(3):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.stft(signal, 16, return_complex=True)
+        torch.stft(signal, 16, window=window, return_complex=False)
+        torch.stft(signal, 16, return_complex=False)
+        torch.istft(spectrum, 16)
+        torch.istft(spectrum, 16, window=window, length=200)
+        torch.istft(spectrum, 16, length=200)
+    for warning in caught:
+        print(repeat, warning.category.__name__, warning.message)
+if sys.argv[1] == "patched":
+    assert tms.stats().accelerated == 18 and tms.stats().native == 0
+"""
+
+
+def test_once_only_warnings_come_as_often_as_natively(tmp_path: Path) -> None:
+    native, patched = (python("-c", ONCE_ONLY, how, cwd=tmp_path) for how in ("native", "patched"))
+    assert native.returncode == patched.returncode == 0, patched.stderr
+    assert "0 UserWarning A window was not provided" in native.stdout
+    assert patched.stdout == native.stdout

@@ -1,0 +1,69 @@
+"""Environment variables: what they may hold, and that a wrong value is told by its name."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import torch_mlx_spectro
+from torch_mlx_spectro import environment
+from torch_mlx_spectro.environment import BACKENDS, RECOGNISED, check_backend, settings
+
+VARIABLE = "TORCH_MLX_SPECTRO_BACKEND"
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_every_backend_can_be_asked_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, name)
+    assert settings().backend == name
+    assert check_backend(name, "backend") == name
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_unset_and_empty_mean_auto(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if value is None:
+        monkeypatch.delenv(VARIABLE, raising=False)
+    else:
+        monkeypatch.setenv(VARIABLE, value)
+    assert settings().backend == "auto"
+
+
+@pytest.mark.parametrize("value", ["cuda", "MLX", " mlx", "mps", "0"])
+def test_unknown_value_names_variable_value_and_choices(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, value)
+    with pytest.raises(ValueError, match=VARIABLE) as raised:
+        settings()
+    assert repr(value) in str(raised.value)
+    for name in BACKENDS:
+        assert name in str(raised.value)
+
+
+def test_check_backend_names_its_source() -> None:
+    with pytest.raises(ValueError, match=r"^--backend must be one of auto, native, mlx; got 'x'$"):
+        check_backend("x", "--backend")
+
+
+def test_environment_is_read_when_asked_not_when_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "native")
+    first = settings()
+    monkeypatch.setenv(VARIABLE, "mlx")
+    assert (first.backend, settings().backend) == ("native", "mlx")
+    assert dataclasses.asdict(first) == {"backend": "native"}
+
+
+def test_only_this_module_reads_variables_and_each_is_described() -> None:
+    """``doctor`` prints the table: a variable that is read elsewhere would be missing there."""
+    package = Path(torch_mlx_spectro.__file__).parent
+    readers = [
+        path.name
+        for path in package.glob("*.py")
+        if "os.environ" in path.read_text() or "getenv" in path.read_text()
+    ]
+    assert readers == ["environment.py"]
+    source = Path(environment.__file__).read_text()
+    assert set(RECOGNISED) == {VARIABLE}
+    assert all(name in source and meaning for name, meaning in RECOGNISED.items())

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import io
+import re
+from types import SimpleNamespace
+
+from torch_mlx_spectro.cli.report import print_stats
+
+
+def printed(**values) -> str:
+    stream = io.StringIO()
+    print_stats(SimpleNamespace(**values), stream)
+    return stream.getvalue()
+
+
+def test_everything_counted_is_printed_and_nothing_taken_for_markup():
+    site = "/a/long/path/" + "x" * 90 + ".py:12"
+    text = printed(
+        accelerated=3,
+        native=21,
+        calls={("stft", "mlx"): 3, ("istft", "native"): 21},
+        fallbacks={"shape [red] is odd": 20, "a :smile: reason": 1},
+        sites={site: {"accelerated": 3, "native": 21}},
+    )
+    assert text.startswith("torch_mlx_spectro: 3 calls accelerated, 21 native\n")
+    rows = [line.split() for line in text.splitlines()]
+    assert ["torch.stft", "mlx", "3"] in rows
+    assert ["torch.istft", "native", "21"] in rows
+    assert rows.index(["shape", "[red]", "is", "odd", "20"]) < rows.index(
+        ["a", ":smile:", "reason", "1"]
+    )
+    assert [site, "3", "21"] in rows
+
+
+def test_terminal_folds_and_loses_nothing():
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    site = "/a/" + "x" * 200 + ".py:12"
+    sites = {site: {"accelerated": 1, "native": 0}}
+    calls = {("stft", "mlx"): 1}
+    print_stats(
+        SimpleNamespace(accelerated=1, native=0, calls=calls, fallbacks={}, sites=sites), stream
+    )
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue()).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum(line.count("x") for line in lines) == 200 + sum(line.count("lx") for line in lines)
+
+
+def test_no_call_is_said():
+    text = printed(accelerated=0, native=0, calls={}, fallbacks={}, sites={})
+    assert "Neither torch.stft nor torch.istft was called" in text

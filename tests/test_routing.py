@@ -1,0 +1,165 @@
+"""Who computes a call: choices, reasons, and auto's measurements with a clock of our own."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from reference import stft_params
+
+import torch_mlx_spectro as tms
+from torch_mlx_spectro import routing
+from torch_mlx_spectro.routing import Choice, Settled, Trials, current_choice, patched_choice
+
+
+class Clock:
+    """A clock that calls advance by what they are said to take."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def computed_by(costs: dict[str, list[float]], calls: int) -> list[str]:
+    """Make calls as auto would, each taking the next cost of its backend; who computed them."""
+    clock = Clock()
+    trials = Trials(clock)
+    chosen = []
+    for _ in range(calls):
+        name, timed = trials.pick("signature")
+        chosen.append(name)
+        cost = costs[name][min(chosen.count(name) - 1, len(costs[name]) - 1)]
+
+        def call(seconds: float = cost) -> None:
+            clock.now += seconds
+
+        if timed:
+            trials.time("signature", name, call)
+    return chosen
+
+
+def test_native_goes_first_and_the_faster_one_keeps_the_signature() -> None:
+    chosen = computed_by({"native": [1.0], "mlx": [9.0, 0.5]}, 20)
+    assert chosen[: 2 * routing.TRIALS] == ["native"] * routing.TRIALS + ["mlx"] * routing.TRIALS
+    assert set(chosen[2 * routing.TRIALS :]) == {"mlx"}
+
+
+def test_the_slower_one_is_never_used_again() -> None:
+    chosen = computed_by({"native": [1.0], "mlx": [1.2]}, 30)
+    assert chosen.count("mlx") == routing.TRIALS
+    assert set(chosen[2 * routing.TRIALS :]) == {"native"}
+
+
+def test_a_tie_is_natives() -> None:
+    assert computed_by({"native": [1.0], "mlx": [0.95]}, 20)[-1] == "native"
+
+
+def test_hopeless_mlx_is_given_up_before_its_last_trial() -> None:
+    assert computed_by({"native": [1.0], "mlx": [50.0, 3.0]}, 20).count("mlx") == 2
+
+
+def test_the_first_call_of_mlx_warms_up_and_does_not_count() -> None:
+    assert computed_by({"native": [1.0], "mlx": [100.0, 0.1]}, 20)[-1] == "mlx"
+
+
+def test_a_call_that_raises_leaves_no_time() -> None:
+    trials = Trials(Clock())
+
+    def broken() -> None:
+        raise KeyError("broken")
+
+    for _ in range(10):
+        with pytest.raises(KeyError):
+            trials.time("signature", "native", broken)
+    assert trials.pick("signature") == ("native", True)
+
+
+def test_old_signatures_are_forgotten_when_there_are_too_many() -> None:
+    trials = Trials(Clock())
+    for signature in range(routing.MAX_SIGNATURES + 1):
+        for _ in range(routing.TRIALS):
+            trials.time(signature, "native", lambda: None)
+    assert trials.pick(0) == ("native", True)
+    assert trials.pick(routing.MAX_SIGNATURES) == ("mlx", True)
+
+
+def test_settled_shapes_are_bounded_and_may_be_unhashable() -> None:
+    settled = Settled()
+    settled.add(([],))
+    assert not settled.has(([],))
+    for shape in range(routing.MAX_SHAPES):
+        settled.add(shape)
+    assert settled.has(0)
+    settled.add("one more")
+    assert settled.has("one more")
+    assert not settled.has(0)
+
+
+def test_the_innermost_choice_holds() -> None:
+    assert patched_choice() == Choice("native")
+    with tms.patch("mlx", strict=True):
+        assert current_choice() == patched_choice() == Choice("mlx", True)
+        with tms.backend("native"):
+            assert current_choice() == patched_choice() == Choice("native")
+            with tms.backend("auto", strict=True):
+                assert patched_choice() == Choice("auto", True)
+            assert patched_choice() == Choice("native")
+        assert patched_choice() == Choice("mlx", True)
+    assert patched_choice() == Choice("native")
+
+
+def test_a_context_belongs_to_its_thread() -> None:
+    seen = []
+    with tms.backend("mlx", strict=True):
+        thread = threading.Thread(target=lambda: seen.append(current_choice()))
+        thread.start()
+        thread.join()
+    assert seen == [current_choice()]
+    assert seen[0] != Choice("mlx", True)
+
+
+def test_an_unknown_backend_is_named_with_the_known_ones() -> None:
+    with (
+        pytest.raises(ValueError, match="backend must be one of auto, native, mlx; got 'cupy'"),
+        tms.backend("cupy"),
+    ):
+        pass
+
+
+def test_the_environments_backend_holds_for_a_patch_that_names_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TORCH_MLX_SPECTRO_BACKEND", "native")
+    with tms.patch():
+        assert patched_choice() == Choice("native")
+    with tms.patch("mlx"):
+        assert patched_choice() == Choice("mlx")
+
+
+def test_every_reason_is_reported() -> None:
+    signal = torch.zeros(8, dtype=torch.float64, requires_grad=True)
+    window = torch.zeros(4, dtype=torch.float16)
+    reasons = routing.unsupported_reasons((("input", signal), ("window", window)))
+    assert reasons == (
+        "dtype torch.float64 of input is not accelerated",
+        "gradients are not accelerated",
+        "dtype torch.float16 of window is not accelerated",
+    )
+
+
+def test_nothing_speaks_against_a_plain_call() -> None:
+    assert routing.unsupported_reasons((("input", torch.zeros(8)), ("window", None))) == ()
+
+
+def test_signatures_tell_sizes_and_layouts_apart_but_not_close_lengths() -> None:
+    def signature(samples: int, n_fft: int = 512) -> routing.Signature:
+        signal = torch.zeros(2, samples)
+        window = torch.ones(n_fft)
+        return routing.signature_of(stft_params(signal, window, n_fft=n_fft), signal)
+
+    assert signature(100_000) == signature(100_200)
+    assert signature(100_000) != signature(200_000)
+    assert signature(100_000) != signature(100_000, 1024)

@@ -1,0 +1,124 @@
+"""Whether MLX can be used, and parts computed ahead over several streams."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from reference import runtime_of
+
+from torch_mlx_spectro import runtime
+from torch_mlx_spectro.runtime import Part
+
+
+def reason_with(monkeypatch: pytest.MonkeyPatch, module: Any) -> str | None:
+    """Why MLX cannot be used in a fresh process that imports ``module`` as ``mlx.core``."""
+
+    def load(name: str) -> Any:
+        assert name == "mlx.core"
+        if isinstance(module, Exception):
+            raise module
+        return module
+
+    monkeypatch.setattr(importlib, "import_module", load)
+    process = runtime._Process()
+    process.resolve()
+    assert (process.runtime is None) == (process.reason is not None)
+    return process.reason
+
+
+@pytest.mark.parametrize("error", [ImportError("no such file"), OSError("bad library")])
+def test_a_missing_or_broken_mlx_is_a_reason(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    assert reason_with(monkeypatch, error) == f"mlx cannot be imported: {error}"
+
+
+def test_an_old_mlx_is_a_reason_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = SimpleNamespace(__version__="0.31.9")
+    wanted = "mlx 0.31.9 is older than 0.32.4: pip install -U mlx"
+    assert reason_with(monkeypatch, old) == wanted
+
+
+def test_a_development_version_counts_by_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    new = SimpleNamespace(
+        __version__="0.33.0.dev1+gabc",
+        cpu="cpu",
+        new_thread_unsafe_stream=lambda device: made.append(device),
+    )
+    assert reason_with(monkeypatch, new) is None
+    assert 1 <= len(made) <= runtime.MAX_STREAMS
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("0.32.4", (0, 32, 4)), ("1.2rc1.5", (1, 2, 5)), ("7", (7,))]
+)
+def test_version_numbers(text: str, numbers: tuple[int, ...]) -> None:
+    assert runtime._numbers(text) == numbers
+
+
+def test_a_forked_child_has_no_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = runtime._Process()
+    process.after_fork_in_child()
+    monkeypatch.setattr(runtime, "_process", process)
+    assert process.forked  # the test process has loaded MLX
+    assert runtime.unavailable_reason() == runtime.FORKED
+    with pytest.raises(RuntimeError, match="forked"):
+        runtime.runtime()
+
+
+def test_parts_go_where_they_belong() -> None:
+    used = runtime_of(2)
+    plain, offset, added = np.zeros((2, 3)), np.zeros(4), np.ones(6)
+
+    def produce(stream: Any) -> Iterator[Part]:
+        def values(shape: tuple[int, ...]) -> Any:
+            flat = used.mx.arange(6, stream=stream)
+            return used.mx.reshape(flat, shape, stream=stream)
+
+        yield Part(values((2, 3)), plain)
+        yield Part(values((3, 2)), offset, 1)
+        yield Part(values((2, 3)), added, 0, add=True)
+
+    used.run([produce(used.streams[0])], depth=1)
+    np.testing.assert_array_equal(plain, np.arange(6).reshape(2, 3))
+    np.testing.assert_array_equal(offset, [1, 2, 3, 4])
+    np.testing.assert_array_equal(added, 1 + np.arange(6))
+
+
+def test_only_so_many_parts_are_ahead() -> None:
+    used = runtime_of(2)
+    made, stored = [], []
+
+    class Target(np.ndarray):
+        def __setitem__(self, key: Any, value: Any) -> None:
+            stored.append(len(made))
+
+    def produce(stream: Any) -> Iterator[Part]:
+        for _ in range(20):
+            made.append(stream)
+            yield Part(used.mx.zeros(3, stream=stream), np.zeros(3).view(Target))
+
+    used.run([produce(stream) for stream in used.streams], depth=2)
+    assert len(stored) == len(made) == 40
+    assert max(ahead - done for done, ahead in enumerate(stored)) <= 2 * 2 + 2
+
+
+def test_a_producer_that_fails_leaves_a_usable_runtime() -> None:
+    used = runtime_of(1)
+    target = np.zeros(3)
+
+    def broken() -> Iterator[Part]:
+        yield Part(used.mx.ones(3, stream=used.streams[0]), target)
+        raise KeyError("broken")
+
+    with pytest.raises(KeyError), used.lock:
+        used.run([broken()], depth=4)
+    assert not used.lock.locked()
+    used.run([iter([Part(used.mx.ones(3, stream=used.streams[0]), target)])], depth=1)
+    np.testing.assert_array_equal(target, 1)
