@@ -19,6 +19,7 @@ _KINDS: Changes = {
     "n_fft is None": {"n_fft": "None"},
     "n_fft is missing": {"n_fft": None},
     "n_fft overflows": {"n_fft": "2**70"},
+    "hop_length overflows": {"hop_length": "2**70"},
     "hop_length is a string": {"hop_length": "'{hop}'"},
     "hop_length is a float": {"hop_length": "{hop}.0"},
     "hop_length is a bool": {"hop_length": "True"},

@@ -51,6 +51,7 @@ CHOSEN = {
     "prime n_fft": stft_case(w="torch.hann_window(31)", n_fft="31"),
     "large prime n_fft": stft_case("torch.randn(9000, generator=g)", None, n_fft="4099"),
     "hop beyond n_fft": stft_case(hop_length="21"),
+    "hop beyond everything": stft_case(hop_length="2**40"),
     "short window": stft_case(w="torch.hann_window(11)", win_length="11"),
     "no window": stft_case(w=None),
     "no window, short": stft_case(w=None, win_length="11"),
@@ -72,6 +73,7 @@ CHOSEN = {
     "expanded": stft_case("torch.randn(120, generator=g).expand(3, 120)"),
     "conjugated": stft_case(COMPLEX_SIGNAL + ".conj()"),
     "negated": stft_case(COMPLEX_SIGNAL + ".conj().imag"),
+    "transposed, not centred": stft_case("torch.randn((120, 3), generator=g).t()", center="False"),
     "transposed, one bin": stft_case(
         "torch.randn((1, 3), generator=g).t()",
         "torch.ones(1)",
@@ -128,6 +130,15 @@ def test_every_fault_of_stft_gets_torchs_exception(fault: str) -> None:
 @pytest.mark.parametrize("fault", ISTFT_FAULTS)
 def test_every_fault_of_istft_gets_torchs_exception(fault: str) -> None:
     assert not check_patched(istft_case(fault=fault, **ISTFT_FAULTS[fault]))
+
+
+@pytest.mark.usefixtures("strict_mlx")
+@pytest.mark.parametrize("size", ["2**62", "2**70"])  # more bytes, more than an integer can hold
+def test_sizes_beyond_all_memory_get_torchs_exception(size: str) -> None:
+    # Padding by one of these makes up for any n_fft, so nothing but its size speaks against it.
+    for mode in ("'constant'", "'replicate'"):
+        assert not check_patched(stft_case(n_fft=size, win_length="16", pad_mode=mode))
+    assert not check_patched(istft_case(w="torch.ones(16)", length=size))
 
 
 @pytest.mark.usefixtures("strict_mlx")

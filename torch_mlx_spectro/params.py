@@ -19,6 +19,8 @@ from .errors import UnresolvedArguments
 #: torch.istft refuses an overlap-added squared window below this anywhere in the kept range.
 NOLA_THRESHOLD = 1e-11
 
+_TOO_LARGE = 1 << 63
+
 PAD_MODES = ("reflect", "constant", "replicate", "circular")
 
 
@@ -91,12 +93,14 @@ class TensorFacts:
 
 
 def _integer(value: Any) -> int:
-    """An int as torch's argument parser takes it: Python and NumPy integers, never bool."""
-    if type(value) is int:
+    """An int as torch's argument parser takes it: 64-bit, Python's or NumPy's, never bool."""
+    if type(value) is int and abs(value) < _TOO_LARGE:
         return value
     if isinstance(value, bool) or not hasattr(value, "__index__") or hasattr(value, "is_cuda"):
         raise UnresolvedArguments("not a plain integer")
-    return operator.index(value)
+    number = operator.index(value)
+    _require(abs(number) < _TOO_LARGE, "torch's integers have 64 bits")
+    return number
 
 
 def _optional_integer(value: Any, default: int) -> int:
