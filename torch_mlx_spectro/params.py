@@ -21,6 +21,10 @@ NOLA_THRESHOLD = 1e-11
 
 _TOO_LARGE = 1 << 63
 
+#: More values than any machine holds (128 TiB of complex64): torch then says that it cannot
+#: allocate them.
+_MOST_VALUES = 1 << 44
+
 PAD_MODES = ("reflect", "constant", "replicate", "circular")
 
 
@@ -190,6 +194,8 @@ def resolve_stft(
     _require(padded >= n_fft and (samples >= n_fft or center), "n_fft fits in the signal")
     _require((frames - 1) * hop + n_fft <= padded, "the last frame lies inside the signal")
     is_onesided = not complex_fft if asked_onesided is None else asked_onesided
+    bins = n_fft // 2 + 1 if is_onesided else n_fft
+    _require(rows * max(padded, frames * bins) <= _MOST_VALUES, "the values fit in memory")
     return StftParams(
         n_fft=n_fft,
         hop_length=hop,
@@ -205,7 +211,7 @@ def resolve_stft(
         rows=rows,
         samples=samples,
         frames=frames,
-        bins=n_fft // 2 + 1 if is_onesided else n_fft,
+        bins=bins,
     )
 
 
@@ -258,6 +264,7 @@ def resolve_istft(
         end = covered - n_fft // 2 if center else covered
     kept = min(end, covered) - start
     _require(kept > 0, "some samples remain")
+    _require(rows * (end - start) <= _MOST_VALUES, "the values fit in memory")
     return IstftParams(
         n_fft=n_fft,
         hop_length=hop,
