@@ -158,7 +158,7 @@ def test_small_hops_go_in_passes_and_add_up(n_fft: int, hop: int, frames: int) -
     close(istft_of(spectrum, window, center=False, **call), uncentred, 5e-6)
 
 
-@drawn(400)
+@drawn(200)
 @hypothesis.given(st.data())
 def test_cut_covers_every_frame_once_in_order_within_bounds(data: Any) -> None:
     rows = data.draw(st.integers(1, 6))
@@ -301,14 +301,10 @@ def test_every_operation_runs_on_the_runtime_s_streams() -> None:
 
 
 @pytest.mark.parametrize("op", ["stft", "istft"])
-@pytest.mark.parametrize(
-    ("hop", "bound"),
-    [(512, 16 * MIB), (1000, 32 * MIB)],  # the last piece of a hop takes copies of its own
-    ids=["hop divides", "hop does not divide"],
-)
+@pytest.mark.parametrize("hop", [512, 1000])
 @pytest.mark.parametrize("streams", [1, 2])
 def test_long_signals_take_no_more_memory_than_a_few_blocks(
-    op: str, hop: int, bound: int, streams: int
+    op: str, hop: int, streams: int
 ) -> None:
     """8 million samples make 64 to 128 MB of frames and spectra, of which little may live."""
     n_fft, samples = 1024, 8_000_000
@@ -322,4 +318,4 @@ def test_long_signals_take_no_more_memory_than_a_few_blocks(
         stft_of(signal, window, streams, n_fft=n_fft, hop_length=hop)
     else:
         istft_of(spectrum, window, streams, n_fft=n_fft, hop_length=hop)
-    assert int(mx.get_peak_memory()) - before <= bound * streams
+    assert int(mx.get_peak_memory()) - before <= 16 * MIB * streams
