@@ -130,3 +130,49 @@ def test_each_queue_is_finished_before_the_other_side_reads(
     assert bridge.to_mlx(mx, tensor).owner is tensor
     bridge.to_torch(mx, None)
     assert order == ["torch finishes", "mlx reads", "mlx finishes", "torch reads"]
+
+
+def test_viewing_a_tensor_leaves_it_resizable() -> None:
+    """``tensor.numpy()`` forbids it for good, to the program's own tensor too."""
+    signal, window = random_tensor(0, 30).clone(), torch.ones(8)
+    bridge.host_view(signal)
+    bridge.window_values(window)
+    resizable = [tensor.untyped_storage().resizable() for tensor in (signal, window)]
+    assert resizable == [True, True]
+
+
+@pytest.mark.parametrize("offset", [0, 1, 4095, (2 << 20) - 1])
+def test_real_advice_at_odd_addresses_keeps_the_memory_as_it_is(offset: int) -> None:
+    tensor = torch.arange(3 << 20, dtype=torch.int32)
+    bridge._advise_huge_pages(tensor.data_ptr() + offset, tensor.nbytes - offset)
+    bridge._advise_huge_pages(tensor.data_ptr() + offset, 0)
+    assert torch.equal(tensor, torch.arange(3 << 20, dtype=torch.int32))
+
+
+def test_systems_without_the_advice_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    bridge._madvise.cache_clear()
+    try:
+        monkeypatch.setattr(bridge.sys, "platform", "darwin")
+        assert bridge._madvise() is None
+        assert bridge.empty_result((1 << 21,), (1,), torch.float32).shape == (1 << 21,)
+    finally:
+        monkeypatch.undo()
+        bridge._madvise.cache_clear()
+
+
+@pytest.mark.parametrize("name", BITS)
+def test_windows_are_resolved_and_contiguous(name: str) -> None:
+    window = BITS[name](random_tensor(1, 24, complex_values=True))[::3]
+    values = bridge.window_values(window)
+    assert values is not None
+    assert values.flags.c_contiguous
+    np.testing.assert_array_equal(values, window.resolve_conj().resolve_neg().numpy())
+    assert bridge.window_values(None) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_empty_tensors_keep_shape_and_kind(dtype: torch.dtype) -> None:
+    mx = runtime_of(1).mx
+    back = bridge.to_torch(mx, bridge.to_mlx(mx, torch.empty(3, 0, dtype=dtype)).array)
+    assert back.shape == (3, 0)
+    assert back.dtype == dtype

@@ -83,7 +83,7 @@ def check_against_sum(
     np.testing.assert_allclose(inverse[~silent], params.scale / total[~silent], rtol=1e-5)
 
 
-@drawn(300)
+@drawn(150)
 @hypothesis.given(envelopes())
 def test_inverse_is_that_of_the_overlap_added_square(
     case: tuple[int, int, int, int, bool, bool],
@@ -158,7 +158,7 @@ def refused_by_native(spectrum: torch.Tensor, **arguments: Any) -> bool:
     return False
 
 
-@drawn(500)
+@drawn(300)
 @hypothesis.given(judged())
 def test_vanishes_where_native_refuses(
     call: tuple[torch.Tensor, torch.Tensor, dict[str, Any]],

@@ -53,7 +53,7 @@ def framings(draw: Any) -> tuple[torch.Tensor, StftParams, int, int]:
     return signal, params, first, draw(st.integers(1, params.frames - first))
 
 
-@drawn(300)
+@drawn(200)
 @hypothesis.given(framings())
 def test_any_run_of_frames_reads_what_torch_pads_and_unfolds(
     framing: tuple[torch.Tensor, StftParams, int, int],

@@ -66,7 +66,7 @@ def stft_calls(draw: Any) -> tuple[torch.Tensor, torch.Tensor | None, dict[str, 
     return signal, window, arguments
 
 
-@drawn(400)
+@drawn(300)
 @hypothesis.given(stft_calls())
 def test_stft_is_resolved_exactly_where_native_accepts_it(
     call: tuple[torch.Tensor, torch.Tensor | None, dict[str, Any]],
@@ -113,7 +113,7 @@ def istft_calls(draw: Any) -> tuple[torch.Tensor, torch.Tensor | None, dict[str,
     return spectrum, window, arguments
 
 
-@drawn(400)
+@drawn(300)
 @hypothesis.given(istft_calls())
 def test_istft_is_resolved_exactly_where_native_accepts_it(
     call: tuple[torch.Tensor, torch.Tensor | None, dict[str, Any]],

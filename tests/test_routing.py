@@ -9,7 +9,7 @@ import torch
 from reference import stft_params
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro import routing
+from torch_mlx_spectro import routing, runtime
 from torch_mlx_spectro.routing import Choice, Settled, Trials, current_choice, patched_choice
 
 
@@ -163,3 +163,121 @@ def test_signatures_tell_sizes_and_layouts_apart_but_not_close_lengths() -> None
     assert signature(100_000) == signature(100_200)
     assert signature(100_000) != signature(200_000)
     assert signature(100_000) != signature(100_000, 1024)
+
+
+def test_environments_choice_is_the_last_one_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """backend() before patch() before the environment, which is read once."""
+    monkeypatch.setattr(routing, "_default", routing._Default())
+    monkeypatch.setenv("TORCH_MLX_SPECTRO_BACKEND", "mlx")
+    assert current_choice() == Choice("mlx")
+    assert patched_choice() == Choice("native")  # torch's own names are not ours unasked
+    monkeypatch.setenv("TORCH_MLX_SPECTRO_BACKEND", "auto")
+    assert current_choice() == Choice("mlx")
+    assert routing.set_patched_choice(Choice("native", True)) is None
+    assert current_choice() == patched_choice() == Choice("native", True)
+    with tms.backend("auto"):
+        assert current_choice() == patched_choice() == Choice("auto")
+    assert routing.set_patched_choice(None) == Choice("native", True)
+    assert current_choice() == Choice("mlx")
+
+
+def test_a_context_ends_with_an_exception_too() -> None:
+    before = current_choice()
+    with pytest.raises(KeyError), tms.backend("mlx", strict=True):
+        raise KeyError
+    assert current_choice() == before
+
+
+def test_states_and_both_tensors_are_asked_and_autocast_last() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        tensors = (("input", torch.zeros(8)), ("window", torch.zeros(4)))
+        assert routing.unsupported_reasons(tensors) == ("autocast is active",)
+        with torch.autograd.forward_ad.dual_level():
+            sparse = torch.zeros(4).to_sparse()
+            reasons = routing.unsupported_reasons((("input", torch.zeros(8)), ("window", sparse)))
+    assert reasons == (
+        "forward-mode derivatives are not accelerated",
+        "layout torch.sparse_coo of window is not accelerated",
+    )
+
+
+def test_missing_mlx_and_missing_gpu_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "unavailable_reason", lambda: None)
+    monkeypatch.setattr(runtime, "has_gpu", lambda: False)
+    assert routing.missing_reason("cpu") is None
+    assert "no GPU" in str(routing.missing_reason("mps"))
+    monkeypatch.setattr(runtime, "has_gpu", lambda: True)
+    assert routing.missing_reason("mps") is None
+    monkeypatch.setattr(runtime, "unavailable_reason", lambda: "it is not here")
+    assert routing.missing_reason("cpu") == routing.missing_reason("mps") == "it is not here"
+    available = routing.available_backends()
+    assert available["mlx"] == routing.Availability(False, "it is not here")
+    assert available["native"].available
+
+
+def test_explaining_does_not_load_mlx_for_what_is_not_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runtime, "unavailable_reason", lambda: pytest.fail("MLX was loaded"))
+    assert routing.unsupported_reasons((("input", torch.zeros(8)),)) == ()
+
+
+def test_trials_of_many_threads_lose_no_time() -> None:
+    trials = Trials(Clock())
+    threads, calls = 8, 200
+    barrier = threading.Barrier(threads)
+    picked: list[str] = []
+
+    def work() -> None:
+        barrier.wait()
+        for call in range(calls):
+            name, timed = trials.pick(call % 5)
+            if timed:
+                trials.time(call % 5, name, lambda: None)
+            picked.append(name)
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(picked) == threads * calls
+    # Calls that began before a decision may be timed beyond it, one of each other thread.
+    for times in trials._times.values():
+        for name in ("native", "mlx"):
+            assert routing.TRIALS <= len(times[name]) < routing.TRIALS + threads
+    assert {trials.pick(signature) for signature in range(5)} == {("native", False)}
+
+
+def test_signatures_know_what_changes_the_race() -> None:
+    """A timing of one layout, device count or kind says nothing of another."""
+    window = torch.ones(512)
+
+    def of(signal: torch.Tensor, **arguments: object) -> routing.Signature:
+        params = stft_params(signal, window, n_fft=512, **arguments)
+        return routing.signature_of(params, signal)
+
+    plain = torch.zeros(2, 50_000)
+    others = [
+        of(torch.zeros(50_000, 2).t()),
+        of(plain, hop_length=100),
+        of(plain, onesided=False),
+        of(plain, return_complex=False),
+        of(plain.to(torch.complex64)),
+    ]
+    assert len({of(plain), *others}) == 6
+    assert of(plain) == of(plain.clone())
+    sizes = {of(torch.zeros(samples)).size for samples in range(100_000, 200_000, 1_000)}
+    assert 4 <= len(sizes) <= 6
+
+
+def test_locks_of_a_parent_do_not_stop_its_forked_child() -> None:
+    trials, settled = Trials(Clock()), Settled()
+    for held in (trials, settled):
+        assert held._lock.acquire(timeout=1)
+        held.after_fork_in_child()
+    trials.time("signature", "native", lambda: None)
+    settled.add("shape")
+    assert settled.has("shape")
+    trials.clear()
+    assert trials.pick("signature") == ("native", True)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from reference import runtime_of
+import torch
+from reference import runtime_of, stft_params
 
 from torch_mlx_spectro import runtime
+from torch_mlx_spectro.blocks import stft_blocks
+from torch_mlx_spectro.bridge import host_view
 from torch_mlx_spectro.runtime import Part
 
 
@@ -122,3 +127,70 @@ def test_a_producer_that_fails_leaves_a_usable_runtime() -> None:
     assert not used.lock.locked()
     used.run([iter([Part(used.mx.ones(3, stream=used.streams[0]), target)])], depth=1)
     np.testing.assert_array_equal(target, 1)
+
+
+def test_a_child_forked_before_mlx_was_loaded_may_load_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = runtime._Process()
+    assert process.lock.acquire(timeout=1)  # a thread of the parent was just loading it
+    monkeypatch.delitem(sys.modules, "mlx.core")
+    process.after_fork_in_child()
+    assert not process.forked
+    assert not process.lock.locked()
+
+
+def test_mlx_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def load(name: str) -> Any:
+        tried.append(name)
+        raise ImportError("no such file")
+
+    monkeypatch.setattr(importlib, "import_module", load)
+    monkeypatch.setattr(runtime, "_process", runtime._Process())
+    reasons = {runtime.unavailable_reason() for _ in range(3)}
+    assert reasons == {"mlx cannot be imported: no such file"}
+    assert tried == ["mlx.core"]
+    with pytest.raises(RuntimeError, match="MLX cannot be used: mlx cannot be imported"):
+        runtime.runtime()
+
+
+def test_streams_are_as_many_as_usable_cpus_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    mlx = SimpleNamespace(__version__="1.0", cpu="cpu", new_thread_unsafe_stream=lambda _: object())
+    for cpus, streams in [(1, 1), (3, 3), (64, runtime.MAX_STREAMS)]:
+        monkeypatch.setattr(runtime, "usable_cpus", lambda cpus=cpus: cpus)
+        monkeypatch.setattr(importlib, "import_module", lambda _: mlx)
+        process = runtime._Process()
+        process.resolve()
+        assert process.runtime is not None
+        assert len(process.runtime.streams) == streams
+
+
+def test_usable_cpus_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container or taskset may grant fewer than the machine has."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5, 7}, raising=False)
+    assert runtime.usable_cpus() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert runtime.usable_cpus() == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert runtime.usable_cpus() == 1
+
+
+def test_a_computation_that_fails_frees_the_lock_and_the_next_one_works() -> None:
+    signal, window = torch.ones(400), None
+    params = stft_params(signal, window, n_fft=16)
+    view = host_view(signal.unsqueeze(0))
+    out = np.empty((1, params.frames, params.bins), np.complex64)
+    used = runtime.runtime()
+    with pytest.raises(ValueError, match="broadcast"):
+        stft_blocks(used, params, view, window, out[:, :, :-1])
+    assert not used.lock.locked()
+    stft_blocks(used, params, view, window, out)
+    assert np.isfinite(out).all()
+
+
+def test_has_gpu_asks_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
+    for answer in (True, False):
+        mlx = SimpleNamespace(metal=SimpleNamespace(is_available=lambda answer=answer: answer))
+        monkeypatch.setattr(runtime, "runtime", lambda mlx=mlx: SimpleNamespace(mx=mlx))
+        assert runtime.has_gpu() is answer

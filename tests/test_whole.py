@@ -105,3 +105,40 @@ def test_a_length_beyond_the_frames_is_filled_with_zeros() -> None:
     got = istft_of(spectrum, window, **call)
     close(got, native_istft(spectrum, window=window, **call), 5e-6)
     assert not got[:, 32 + 5 * 8 - 16 :].any()
+
+
+@pytest.mark.parametrize("mode", ["reflect", "constant", "replicate", "circular"])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_stft_of_short_signals(mode: str, rows: int) -> None:
+    """Frames that overhang the signal on both sides, by as much as the mode allows."""
+    signal = random_tensor(6, rows, 17)
+    call = {"n_fft": 32, "hop_length": 3, "pad_mode": mode}
+    window = torch.hamming_window(32)
+    close(stft_of(signal, window, **call), native_stft(signal, window=window, **call), 5e-6)
+
+
+def test_stft_with_complex_windows_and_aligned_frames() -> None:
+    signal = random_tensor(7, 2, 90)
+    window = random_tensor(8, 20, complex_values=True)
+    call: dict[str, Any] = {"n_fft": 20, "hop_length": 6}
+    close(stft_of(signal, window, **call), native_stft(signal, window=window, **call), 5e-6)
+    call = {"n_fft": 32, "hop_length": 6, "win_length": 20, "center": False}
+    for align in (True, False):
+        got = stft_of(signal, window.real, align_to_window=align, **call)
+        expected = native_stft(signal, window=window.real, align_to_window=align, **call)
+        close(got, expected, 5e-6)
+
+
+@pytest.mark.parametrize("hop", [1, 5, 6, 7, 12])
+@pytest.mark.parametrize("n_fft", [12, 13])
+@pytest.mark.parametrize("frames", [1, 2, 15])
+def test_istft_keeps_rows_apart(n_fft: int, hop: int, frames: int) -> None:
+    """Rows are overlap-added as one long run of frames: nothing may spill over."""
+    spectrum = random_tensor(9, 3, n_fft // 2 + 1, frames, complex_values=True)
+    spectrum[1] *= 1000
+    window = torch.hamming_window(n_fft)
+    call = {"n_fft": n_fft, "hop_length": hop, "center": False}
+    got = istft_of(spectrum, window, **call)
+    expected = native_istft(spectrum.to(torch.complex128), window=window.double(), **call)
+    for row in range(3):
+        close(got[row], expected[row], 1e-5)

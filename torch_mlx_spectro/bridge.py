@@ -67,6 +67,38 @@ class HostView:
             np.negative(target, out=target)
 
 
+#: How numpy's array interface spells the dtypes that are viewed.
+_TYPESTR = {torch.float32: np.dtype(np.float32).str, torch.complex64: np.dtype(np.complex64).str}
+
+
+class _Memory:
+    """Offers a tensor's memory to numpy, and keeps it alive for as long as numpy holds it."""
+
+    __slots__ = ("__array_interface__", "owner")
+
+    def __init__(self, owner: torch.Tensor) -> None:
+        size = owner.element_size()
+        self.owner = owner
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": _TYPESTR[owner.dtype],
+            "shape": tuple(owner.shape),
+            "strides": tuple(size * stride for stride in owner.stride()),
+            "data": (owner.data_ptr(), False),
+        }
+
+
+def memory_of(tensor: torch.Tensor) -> HostArray:
+    """A writable numpy view of a CPU tensor's memory, its conjugate and negative bits ignored.
+
+    ``tensor.numpy()`` would do, but forbids ``resize_`` for good, to the tensor and to every other
+    that shares its memory; a caller's tensors and results must stay as native leaves them.
+    """
+    if tensor.numel() == 0:  # may have no memory at all
+        return np.empty(tuple(tensor.shape), _TYPESTR[tensor.dtype])
+    return np.asarray(_Memory(tensor))
+
+
 def host_view(tensor: torch.Tensor) -> HostView:
     """View a strided CPU tensor from numpy; nothing is copied, gradients are not followed."""
     plain = tensor.detach()
@@ -76,7 +108,7 @@ def host_view(tensor: torch.Tensor) -> HostView:
     conjugate = plain.is_conj()
     if conjugate:
         plain = plain.conj()
-    return HostView(plain.numpy(), conjugate, negate)
+    return HostView(memory_of(plain), conjugate, negate)
 
 
 def window_values(window: torch.Tensor | None) -> HostArray | None:
@@ -84,7 +116,7 @@ def window_values(window: torch.Tensor | None) -> HostArray | None:
     if window is None:
         return None
     plain = window.detach().resolve_conj().resolve_neg()
-    return np.ascontiguousarray(plain.cpu().numpy())
+    return np.ascontiguousarray(memory_of(plain.cpu()))
 
 
 def empty_result(

@@ -18,7 +18,15 @@ import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .blocks import istft_blocks, stft_blocks
-from .bridge import Borrowed, empty_result, host_view, to_mlx, to_torch, window_values
+from .bridge import (
+    Borrowed,
+    empty_result,
+    host_view,
+    memory_of,
+    to_mlx,
+    to_torch,
+    window_values,
+)
 from .envelope import Envelope, padded_window, resolve_envelope
 from .params import IstftParams, StftParams
 from .runtime import runtime
@@ -140,7 +148,7 @@ def _stft_on_host(
     shape = (params.rows, params.bins, params.frames)
     out = empty_result(shape, spectrum_strides(params, outer), torch.complex64)
     view = host_view(signal if params.batched else signal.unsqueeze(0))
-    stft_blocks(runtime(), params, view, prepared, out.numpy().transpose(0, 2, 1))
+    stft_blocks(runtime(), params, view, prepared, memory_of(out).transpose(0, 2, 1))
     return out
 
 
@@ -164,7 +172,7 @@ def istft(params: IstftParams, spectrum: torch.Tensor, window: torch.Tensor | No
         dtype = torch.complex64 if params.return_complex else torch.float32
         signal = empty_result(shape, (params.output_length, 1), dtype)
         view = host_view(batched.transpose(1, 2))
-        istft_blocks(runtime(), params, view, prepared, envelope, signal.numpy())
+        istft_blocks(runtime(), params, view, prepared, envelope, memory_of(signal))
     else:
         mx = runtime().mx
         borrowed = to_mlx(mx, batched.transpose(1, 2))

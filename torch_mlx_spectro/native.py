@@ -26,7 +26,6 @@ class _Given:
         self.stft: set[tuple[bool, bool]] = set()
         #: Of istft, by whether the window was missing (else: zeros were appended).
         self.istft: set[bool] = set()
-        self.istft_warnings: dict[bool, Caught] = {}
 
 
 _given = _Given()
@@ -63,12 +62,10 @@ def warn_of_istft(windowless: bool, padded: bool, stacklevel: int) -> None:
         if not due or (key in _given.istft and not torch.is_warn_always_enabled()):
             continue
         caught = _caught(windowless=key)
-        if caught is not None:
-            # Kept, because torch gives it once, and a filter may turn ours into an exception.
-            _given.istft_warnings[key] = caught
-        if key in _given.istft_warnings:
-            warnings.warn(*_given.istft_warnings[key], stacklevel=stacklevel + 1)
+        # Before it is given: one that a filter makes an exception counts as given, as in torch.
         _given.istft.add(key)
+        if caught is not None:
+            warnings.warn(*caught, stacklevel=stacklevel + 1)
 
 
 def _caught(windowless: bool) -> Caught | None:

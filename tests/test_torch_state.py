@@ -1,0 +1,206 @@
+"""Every state of torch that speaks against accelerating a call, brought about for real."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from torch_mlx_spectro import torch_state
+
+PLAIN = torch.zeros(8)
+DEVICES = ("cpu", "mps")
+
+
+def ambient() -> list[str]:
+    return torch_state.ambient_reasons()
+
+
+class SeesAll(TorchDispatchMode):
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def in_trace() -> tuple[list[str], str | None]:
+    """What is asked while torch.jit.trace runs the program."""
+    inside: list[tuple[list[str], str | None]] = []
+
+    def program(signal: torch.Tensor) -> torch.Tensor:
+        inside.append((ambient(), torch_state.first_reason(PLAIN)))
+        return signal + 1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.trace(program, PLAIN)
+    return inside[0]
+
+
+def in_transform(transform: Callable[..., Any]) -> tuple[list[str], str | None]:
+    """What is asked while a torch.func transform runs the program."""
+    inside: list[tuple[list[str], str | None]] = []
+
+    def program(signal: torch.Tensor) -> torch.Tensor:
+        inside.append((ambient(), torch_state.first_reason(PLAIN)))
+        return signal.sum()
+
+    transform(program)(torch.ones(2, 3))
+    return inside[0]
+
+
+TRANSFORM = "a torch.func transform is active"
+
+
+@pytest.mark.parametrize(
+    "transform", [torch.func.vmap, torch.func.grad, torch.func.functionalize, torch.func.jacrev]
+)
+def test_function_transforms(transform: Callable[..., Any]) -> None:
+    assert in_transform(transform) == ([TRANSFORM], TRANSFORM)
+
+
+def test_tracing() -> None:
+    assert in_trace() == (["torch.jit.trace is recording"], "torch.jit.trace is recording")
+
+
+def test_dispatch_modes() -> None:
+    reason = "a TorchDispatchMode is active"
+    with SeesAll():
+        assert ambient() == [reason]
+        assert torch_state.first_reason(PLAIN) == reason
+
+
+def test_forward_mode_derivatives() -> None:
+    with forward_ad.dual_level():
+        assert ambient() == ["forward-mode derivatives are not accelerated"]
+
+
+def test_reasons_add_up() -> None:
+    with SeesAll(), forward_ad.dual_level():
+        assert len(ambient()) == 2
+
+
+def test_nothing_speaks_against_a_plain_program() -> None:
+    for state in (nullcontext(), torch.no_grad(), torch.inference_mode()):
+        with state:
+            assert ambient() == []
+            assert torch_state.first_reason(PLAIN) is None
+            assert torch_state.tensor_reasons("input", PLAIN, DEVICES) == []
+            assert torch_state.autocast_reasons("cpu") == []
+            assert not torch_state.overrides(PLAIN)
+    # Every state above has ended.
+    assert (ambient(), torch_state.is_compiling()) == ([], False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int32])
+def test_other_dtypes(dtype: torch.dtype) -> None:
+    tensor = torch.zeros(8, dtype=dtype)
+    reason = f"dtype {dtype} of input is not accelerated"
+    assert torch_state.first_reason(tensor) == reason
+    assert torch_state.tensor_reasons("input", tensor, DEVICES) == [reason]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_accelerated_dtypes(dtype: torch.dtype) -> None:
+    assert torch_state.first_reason(torch.zeros(8, dtype=dtype)) is None
+
+
+def test_gradients_only_while_they_are_recorded() -> None:
+    tensor = torch.zeros(8, requires_grad=True)
+    assert torch_state.first_reason(tensor) == torch_state.GRADIENTS
+    assert torch_state.tensor_reasons("input", tensor, DEVICES) == [torch_state.GRADIENTS]
+    parameter = torch.nn.Parameter(torch.zeros(8))
+    assert torch_state.tensor_reasons("window", parameter, DEVICES) == [torch_state.GRADIENTS]
+    with torch.no_grad():
+        assert torch_state.first_reason(tensor) is None
+        assert torch_state.tensor_reasons("input", parameter, DEVICES) == []
+
+
+class Tagged(torch.Tensor):
+    """A subclass that might mean anything by its values."""
+
+
+def wrapped() -> dict[str, Any]:
+    with FakeTensorMode():
+        fake = torch.zeros(8)
+    return {"Tagged": PLAIN.as_subclass(Tagged), "FakeTensor": fake}
+
+
+@pytest.mark.parametrize("name", ["Tagged", "FakeTensor"])
+def test_other_types_are_asked_nothing_else(name: str) -> None:
+    """Whatever else a wrapper says of itself may be a lie, or run its code."""
+    reasons = torch_state.tensor_reasons("window", wrapped()[name], DEVICES)
+    assert reasons == [f"window is a {name}, not a plain tensor"]
+
+
+def test_other_layouts() -> None:
+    sparse = torch.zeros(8).to_sparse()
+    reasons = torch_state.tensor_reasons("input", sparse, DEVICES)
+    assert reasons == ["layout torch.sparse_coo of input is not accelerated"]
+
+
+def test_other_devices() -> None:
+    meta = torch.zeros(8, device="meta")
+    reason = "device meta of input is not accelerated"
+    assert torch_state.tensor_reasons("input", meta, DEVICES) == [reason]
+    assert torch_state.tensor_reasons("input", PLAIN, ()) == [
+        "device cpu of input is not accelerated"
+    ]
+
+
+def test_every_reason_of_one_tensor() -> None:
+    tensor = torch.zeros(8, dtype=torch.float64, device="meta", requires_grad=True)
+    reasons = torch_state.tensor_reasons("input", tensor, DEVICES)
+    assert len(reasons) == 3
+    assert "dtype torch.float64" in reasons[0]
+    assert "device meta" in reasons[1]
+    assert reasons[2] == torch_state.GRADIENTS
+
+
+def test_autocast_of_the_tensors_own_device() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch_state.autocast_reasons("cpu") == ["autocast is active"]
+        assert torch_state.autocast_reasons("mps") == []
+        with torch.autocast("cpu", enabled=False):
+            assert torch_state.autocast_reasons("cpu") == []
+    assert torch_state.autocast_reasons("cpu") == []
+
+
+def test_a_device_without_autocast_has_none() -> None:
+    assert torch_state.autocast_reasons("meta") == []
+
+
+class Watches(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def test_function_modes_and_classes_want_to_see_calls() -> None:
+    modes: list[AbstractContextManager[Any]] = [Watches(), torch.device("cpu")]
+    for mode in modes:
+        with mode:
+            assert torch_state.overrides(PLAIN)
+    assert torch_state.overrides(PLAIN.as_subclass(Tagged))
+    assert not torch_state.overrides(torch.nn.Parameter(PLAIN.clone()))
+    assert not torch_state.overrides(None)
+
+
+def test_private_names_of_torch_are_there() -> None:
+    """Where torch lacks one, a state would pass unseen: a new torch must be looked at."""
+    missing = torch_state._always(None).__qualname__
+    for name in ("_dispatch_modes", "_tracing_state", "_functorch_level"):
+        question = getattr(torch_state, name)
+        assert getattr(question, "__qualname__", "") != missing, name
+        assert not question()
+    assert torch_state._always(0)() == 0
+    assert hasattr(forward_ad, "_current_level")
