@@ -26,43 +26,60 @@ class Timing:
         return cls(median, low, high)
 
 
-def side_by_side(calls: Sequence[Call], seconds: float, least: int = 5) -> list[Timing]:
+def side_by_side(calls: Sequence[Call], seconds: float, least: int = 5) -> list[list[float]]:
     """Time several calls in one run, in turn, in groups of four of which the first is dropped.
 
     In groups, because each implementation leaves the machine in a state of its own (threads that
-    still spin, caches): a program uses one of them, call after call.
+    still spin, caches): a program uses one of them, call after call. Every other round goes
+    through the calls backwards, so that none always follows the same other.
 
     Args:
         calls: what to time; each is warmed up first.
         seconds: time to spend on all of them, about.
         least: groups of each at least.
+
+    Returns:
+        For each call, the median seconds of each of its groups; entries of one index are of one
+        round.
     """
     times: list[list[float]] = [[] for _ in calls]
     for call in calls:
         call()
     begin = time.perf_counter()
-    groups = 0
-    while groups < least or time.perf_counter() - begin < seconds:
-        for call, taken in zip(calls, times, strict=True):
+    order = list(zip(calls, times, strict=True))
+    while len(times[0]) < least or time.perf_counter() - begin < seconds:
+        for call, taken in order:
             call()
+            group = []
             for _ in range(3):
                 start = time.perf_counter()
                 call()
-                taken.append(time.perf_counter() - start)
-        groups += 1
-    return [Timing.of(taken) for taken in times]
+                group.append(time.perf_counter() - start)
+            taken.append(statistics.median(group))
+        order.reverse()
+    return times
 
 
-def differences(calls: Sequence[Call], repeats: int, rounds: int) -> list[float]:
-    """Median seconds of one call, for calls too short to time one by one: loops in turn."""
-    taken: list[list[float]] = [[] for _ in calls]
-    for _ in range(rounds):
-        for call, seconds in zip(calls, taken, strict=True):
+def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
+    """Median of the ratios of times taken in one round: a machine that slows down slows both."""
+    return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
+
+
+def difference(plain: Call, other: Call, repeats: int, rounds: int) -> tuple[float, float]:
+    """Median seconds of ``plain``, and the median of what ``other`` takes more in the same round.
+
+    For calls too short to time one by one: short loops in turn, the order changing every round.
+    """
+    taken: dict[bool, list[float]] = {False: [], True: []}
+    for index in range(rounds):
+        for which in (index % 2 == 0, index % 2 == 1):
+            call = other if which else plain
             start = time.perf_counter()
             for _ in range(repeats):
                 call()
-            seconds.append((time.perf_counter() - start) / repeats)
-    return [statistics.median(seconds) for seconds in taken]
+            taken[which].append((time.perf_counter() - start) / repeats)
+    more = [b - a for a, b in zip(taken[False], taken[True], strict=True)]
+    return statistics.median(taken[False]), statistics.median(more)
 
 
 def resident_bytes() -> int:

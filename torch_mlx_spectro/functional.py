@@ -271,6 +271,7 @@ def _function(
     is_compiling, overrides = torch_state.is_compiling, torch_state.overrides
     count, get_frame, plain = _counters.count, sys._getframe, torch.Tensor
     settled = _native_calls[name].has
+    bump_native = _counters.sites(name, "native").get
 
     def call(*args: Any, **kwargs: Any) -> torch.Tensor:
         if is_compiling():
@@ -292,7 +293,12 @@ def _function(
             and (tensor.numel() < small or settled(_shape_of_call(tensor, args, kwargs)))
         ):
             result = native_function(*args, **kwargs)
-            count(name, "native", get_frame(1))
+            caller = get_frame(1)
+            bump = bump_native((id(caller.f_code), caller.f_lasti))  # site_of, without its call
+            if bump is None:
+                count(name, "native", caller)
+            else:
+                bump()
             return result
         if not choice.strict and type(tensor) is plain:
             reason = torch_state.first_reason(tensor)

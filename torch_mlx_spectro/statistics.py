@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import CodeType, FrameType, MappingProxyType
 from typing import Any
@@ -14,8 +15,19 @@ MAX_COUNTS = 2000
 OTHER_SITES = "(other call sites)"
 OTHER_REASONS = "(other reasons)"
 
+Site = tuple[int, int]
+Bump = Callable[[], int]
+
 #: torch's own modules that pass a call on: not the program's line.
 TRANSPARENT = frozenset({"torch._tensor", "torch.functional", "torch.overrides"})
+
+
+def site_of(frame: FrameType) -> Site:
+    """A call site, where ``frame`` stands: neither its code's hash nor its line number.
+
+    Both of these would read through all of the code.
+    """
+    return id(frame.f_code), frame.f_lasti
 
 
 @dataclass(frozen=True)
@@ -47,16 +59,33 @@ class Stats:
         }
 
 
-@dataclass(slots=True)
 class _Count:
-    """Calls of one call site by one route; ``code`` keeps the site's id unique."""
+    """Calls of one call site by one route.
 
-    op: str
-    backend: str
-    reasons: tuple[str, ...]
-    code: CodeType | None
-    instruction: int
-    calls: int = 0
+    ``bump`` counts one: a step of ``itertools.count``, which no other thread can divide, so that
+    counting needs no lock.
+    """
+
+    __slots__ = ("_counter", "backend", "bump", "code", "instruction", "op", "reasons")
+
+    def __init__(
+        self,
+        op: str,
+        backend: str,
+        reasons: tuple[str, ...],
+        code: CodeType | None,
+        instruction: int,
+    ) -> None:
+        self.op, self.backend, self.reasons = op, backend, reasons
+        #: Kept, so that the site's id stays its own.
+        self.code, self.instruction = code, instruction
+        self._counter = itertools.count()
+        self.bump: Bump = self._counter.__next__
+
+    @property
+    def calls(self) -> int:
+        """Calls so far; the counter tells its next value by its repr alone."""
+        return int(repr(self._counter)[len("count(") : -1])
 
     def site(self) -> str:
         """``file:line``, looked up only when somebody asks."""
@@ -73,7 +102,16 @@ class Counters:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: dict[tuple[str, str, tuple[str, ...], int, int], _Count] = {}
+        self._counts: list[_Count] = []
+        self._routes: dict[tuple[str, str, tuple[str, ...]], dict[Site, Bump]] = {}
+
+    def sites(self, op: str, backend: str, reasons: tuple[str, ...] = ()) -> dict[Site, Bump]:
+        """The call sites of a route that were counted before, by :func:`site_of`, to be bumped.
+
+        The same dictionary for good: whoever calls often may keep it.
+        """
+        with self._lock:
+            return self._routes.setdefault((op, backend, reasons), {})
 
     def count(
         self, op: str, backend: str, caller: FrameType, reasons: tuple[str, ...] = ()
@@ -86,33 +124,40 @@ class Counters:
             caller: the frame that made the call.
             reasons: why it fell back to native; empty when it did not.
         """
-        # Neither the code's hash nor its line number: both would read through all of the code.
-        key = (op, backend, reasons, id(caller.f_code), caller.f_lasti)
-        with self._lock:
-            counted = self._counts.get(key)
-            if counted is None:
-                counted = self._first(op, backend, reasons, caller)
-            counted.calls += 1
+        sites = self._routes.get((op, backend, reasons))
+        bump = None if sites is None else sites.get(site_of(caller))
+        if bump is None:
+            with self._lock:
+                bump = self._first(op, backend, reasons, caller)
+        bump()
 
-    def _first(self, op: str, backend: str, reasons: tuple[str, ...], caller: FrameType) -> _Count:
+    def _first(self, op: str, backend: str, reasons: tuple[str, ...], caller: FrameType) -> Bump:
         """The count of a route that is new at ``caller``, or past torch's methods behind it."""
         frame: FrameType | None = caller
         while frame is not None and frame.f_globals.get("__name__") in TRANSPARENT:
             frame = frame.f_back
         if len(self._counts) >= MAX_COUNTS:
             frame, reasons = None, reasons and (OTHER_REASONS,)
-        code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
-        key = (op, backend, reasons, 0 if code is None else id(code), instruction)
-        return self._counts.setdefault(key, _Count(op, backend, reasons, code, instruction))
+        site = (0, 0) if frame is None else site_of(frame)
+        sites = self._routes.setdefault((op, backend, reasons), {})
+        bump = sites.get(site)
+        if bump is None:
+            code = None if frame is None else frame.f_code
+            counted = _Count(op, backend, reasons, code, site[1])
+            self._counts.append(counted)
+            bump = sites[site] = counted.bump
+        return bump
 
     def snapshot(self) -> Stats:
         """The counters as they are now."""
         with self._lock:
-            counted = [(count, count.calls) for count in self._counts.values()]
+            counted = [(count, count.calls) for count in self._counts]
         calls: Counter[tuple[str, str]] = Counter()
         fallbacks: Counter[str] = Counter()
         sites: dict[str, dict[str, int]] = {}
         for count, number in counted:
+            if not number:
+                continue  # another thread is about to count the first
             calls[count.op, count.backend] += number
             for reason in count.reasons:
                 fallbacks[reason] += number
@@ -130,6 +175,8 @@ class Counters:
     def reset(self) -> None:
         """Set every counter to zero."""
         with self._lock:
+            for sites in self._routes.values():
+                sites.clear()
             self._counts.clear()
 
     def after_fork_in_child(self) -> None:
