@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
+import metal
 import pytest
 import torch
 from cases import Case
@@ -64,6 +66,13 @@ def strict_mlx() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def metal_cache(pytestconfig: pytest.Config) -> Path:
+    """Where the Metal emulator keeps what it compiled, from one run to the next."""
+    assert pytestconfig.cache is not None
+    return pytestconfig.cache.mkdir("metal")
+
+
 _TALLY = pytest.StashKey[Tally]()
 
 
@@ -77,6 +86,9 @@ def pytest_terminal_summary(
 ) -> None:
     if _TALLY in config.stash:
         terminalreporter.write_line(f"torch parity: {config.stash[_TALLY].summary()}")
+    if metal.LAUNCHES:
+        counts = ", ".join(f"{n} of {name}" for name, n in sorted(metal.LAUNCHES.items()))
+        terminalreporter.write_line(f"launches in the Metal emulator: {counts}")
 
 
 @pytest.fixture(autouse=True)

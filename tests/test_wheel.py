@@ -68,7 +68,7 @@ def test_wheel_has_the_whole_package_and_nothing_else(wheel):
         path.relative_to(CHECKOUT).as_posix()
         for path in PACKAGE.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
-    }
+    } | {f"torch_mlx_spectro/_metal_src/{path.name}" for path in (CHECKOUT / "metal_src").iterdir()}
     assert names == expected
     assert {"torch_mlx_spectro/py.typed", "torch_mlx_spectro/cli/__init__.py"} <= names
 

@@ -159,23 +159,38 @@ class Borrowed:
     owner: torch.Tensor
 
 
-def to_mlx(mx: Any, tensor: torch.Tensor) -> Borrowed:
+def to_mlx(mx: Any, tensor: torch.Tensor, stream: Any = None) -> Borrowed:
     """Import a whole tensor, without a copy where the platform shares its memory.
 
     Args:
         mx: the module ``mlx.core``.
         tensor: any strided tensor of float32 or complex64 on CPU or MPS.
+        stream: where given, a dense tensor keeps its memory's order: the array is a transposed
+            view, made on this stream. Else the array is contiguous.
     """
     owner = tensor.detach().resolve_conj().resolve_neg()
-    if not owner.is_contiguous():
+    order = None if stream is None else dense_order(owner)
+    if order is not None:
+        owner = owner.permute(order)
+    elif not owner.is_contiguous():
         # Broadcast (stride 0) and overlapping views are not importable; gathering them also
         # gives the maps the contiguous rows that they need.
         owner = owner.contiguous()
     if owner.numel() == 0:
-        return Borrowed(mx.zeros(tuple(owner.shape), _mlx_dtype(mx, owner.dtype)), owner)
+        return Borrowed(mx.zeros(tuple(tensor.shape), _mlx_dtype(mx, owner.dtype)), owner)
     if owner.device.type == "mps":
         torch.mps.synchronize()
-    return Borrowed(mx.from_dlpack(owner), owner)
+    array = mx.from_dlpack(owner)
+    if order is not None and order != sorted(order):
+        back = [order.index(axis) for axis in range(len(order))]
+        array = mx.transpose(array, back, stream=stream)
+    return Borrowed(array, owner)
+
+
+def dense_order(tensor: torch.Tensor) -> list[int] | None:
+    """The order of dimensions in which a tensor is contiguous; None where there is none."""
+    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+    return order if tensor.permute(order).is_contiguous() else None
 
 
 def to_torch(mx: Any, array: Any) -> torch.Tensor:

@@ -149,7 +149,11 @@ def _plan(op: _Operation, choice: Choice, args: Any, kwargs: Any) -> _Plan:
     missing = routing.missing_reason(tensor.device.type)
     if missing is not None:
         return _native_plan(op, missing, fallback=True)
-    kernel = "mlx cpu blocks" if tensor.is_cpu else "mlx gpu operations"
+    from . import mlx_backend
+
+    kernel, refused = mlx_backend.computation(params, tensor)
+    if refused is not None:
+        return _native_plan(op, refused, fallback=True)
     route = Route(op.name, "mlx", kernel, (why,) if why else ())
     return _Plan(route, bound, params, trial=trial)
 

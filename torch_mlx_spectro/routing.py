@@ -57,7 +57,7 @@ class Route:
     Attributes:
         op: ``"stft"`` or ``"istft"``.
         backend: ``"native"`` or ``"mlx"``.
-        kernel: what computes it: ``"torch"``, ``"mlx cpu blocks"`` or ``"mlx gpu operations"``.
+        kernel: what computes it: ``"torch"``, ``"mlx cpu blocks"``, a Metal kernel by name.
         reasons: why it is not accelerated, or how ``auto`` came to its choice.
     """
 

@@ -1,0 +1,128 @@
+// The analysis map: signal -> padded frames -> window -> Fourier transform -> bins.
+//
+// NumPy:  frames = sliding_window_view(np.pad(x[row], padding, mode), n_fft)[::hop][:frames]
+//         spectrum[row] = np.fft.fft(frames * window)[:, :bins]
+//         with bins 0 and n_fft / 2 multiplied by `edge`. The caller folds every other scale into
+//         the window, and one half where the packed transform is used.
+// Grid:   x: ceil(frames / FRAMES) groups of FRAMES * P::THREADS threads; y: rows.
+// Output: (rows, frames, bins), dense.
+// Limits: P::POINTS is n_fft / 2 (packed: n_fft even, signal and window real) or n_fft (direct);
+//         n_fft <= 8192 packed, 4096 direct. hop, strides and lengths are run-time, 64 bits.
+//
+// As the adjoint of synthesis: a signal divided by the envelope, constant padding, edge one half
+// and a window scaled by two (the other bins of a real spectrum stand for two each).
+#pragma once
+
+#include "fft.h"
+#include "signal.h"
+
+namespace spectro {
+
+// The launch's integers, in this order.
+enum AnalysisParameter {
+  ANALYSIS_SAMPLES,
+  ANALYSIS_FRAMES,
+  ANALYSIS_HOP,
+  ANALYSIS_PADDING,
+  ANALYSIS_PAD_MODE,
+  ANALYSIS_N_FFT,
+  ANALYSIS_BINS,
+  ANALYSIS_SPLIT_TABLE,
+  ANALYSIS_PARAMETERS
+};
+
+// Real samples 2 j and 2 j + 1 are the parts of point j; a transform of n_fft / 2 points.
+struct Packed {
+  template <class P, class T, class W>
+  static inline float2 point(const thread Frame<T>& frame, const device W* window, uint j) {
+    const device float2* pairs = (const device float2*)window;
+    float2 w = pairs[j];
+    return complex(frame.at(int(2 * j)) * w.x, frame.at(int(2 * j + 1)) * w.y);
+  }
+
+  // With A = z[k] + conj(z[M - k]), D = z[k] - conj(z[M - k]) and f = -i exp(-2 pi i k / n_fft):
+  // X[k] = (A + f D) / 2 and X[M - k] = conj(A - f D) / 2.
+  template <class P>
+  static inline void write(const threadgroup float2* z, const device float2* split, uint t,
+                           uint bins, float edge, device float2* spectrum) {
+    const uint points = P::POINTS, both = 2 * points;
+    for (uint k = t; k <= points / 2; k += P::THREADS) {
+      float2 a = z[slot(k)], b = conjugate(z[slot(k == 0 ? 0 : points - k)]);
+      float2 low, high;
+      combine(a + b, a - b, split[k], low, high);
+      high = conjugate(high);
+      if (k == 0) {
+        low = product(low, edge);
+        high = product(high, edge);
+      }
+      spectrum[k] = low;
+      if (points - k != k) spectrum[points - k] = high;
+      if (bins == both) {
+        if (k > 0) spectrum[both - k] = conjugate(low);
+        if (k > 0 && points - k != k) spectrum[points + k] = conjugate(high);
+      }
+    }
+  }
+};
+
+// One complex point for each sample; real signals have no imaginary parts.
+struct Direct {
+  template <class P, class T, class W>
+  static inline float2 point(const thread Frame<T>& frame, const device W* window, uint j) {
+    return as_complex(product(frame.at(int(j)), window[j]));
+  }
+
+  template <class P>
+  static inline void write(const threadgroup float2* z, const device float2*, uint t, uint bins,
+                           float edge, device float2* spectrum) {
+    const uint points = P::POINTS;
+    for (uint k = t; k < bins; k += P::THREADS) {
+      bool is_edge = k == 0 || 2 * k == points;
+      spectrum[k] = is_edge ? product(z[slot(k)], edge) : z[slot(k)];
+    }
+  }
+};
+
+// One group's share. T, W: float or float2, of signal and window. `thread_index` counts in the
+// group; `exchange` has FRAMES * P::SLOTS elements.
+template <class P, class Packing, int FRAMES, class T, class W>
+inline void analysis(const device T* signal, long row_step, long sample_step,
+                     const device W* window, const device float2* table,
+                     const device long* parameters, float edge, device float2* spectrum,
+                     threadgroup float2* exchange, uint thread_index, uint group, uint row) {
+  typedef Pass<P, 0> First;
+  const uint t = thread_index % uint(P::THREADS), f = thread_index / uint(P::THREADS);
+  const long frames = parameters[ANALYSIS_FRAMES];
+  const uint bins = uint(parameters[ANALYSIS_BINS]);
+  const long asked = long(group) * FRAMES + f;
+  const bool active = asked < frames;
+  // Threads without a frame compute the last one again: barriers are for everybody.
+  const long m = active ? asked : frames - 1;
+
+  Row<T> samples;
+  samples.first = signal + long(row) * row_step;
+  samples.step = sample_step;
+  samples.samples = parameters[ANALYSIS_SAMPLES];
+  samples.mode = int(parameters[ANALYSIS_PAD_MODE]);
+  const long start = m * parameters[ANALYSIS_HOP] - parameters[ANALYSIS_PADDING];
+  const Frame<T> frame(samples, start, int(parameters[ANALYSIS_N_FFT]));
+
+  float2 v[First::PER_THREAD][First::R];
+#pragma unroll
+  for (int i = 0; i < First::PER_THREAD; ++i) {
+    if (!First::owns(t, i)) continue;
+#pragma unroll
+    for (int r = 0; r < First::R; ++r) {
+      v[i][r] = Packing::template point<P>(frame, window, First::input(t, i, r));
+    }
+  }
+  First::transform(table, t, v);
+  threadgroup float2* buffer = exchange + f * uint(P::SLOTS);
+  Chain<P, 0>::run(buffer, table, t, v);
+  if (active) {
+    Packing::template write<P>(buffer, table + parameters[ANALYSIS_SPLIT_TABLE], t, bins, edge,
+                               spectrum + (long(row) * frames + m) * bins);
+  }
+}
+
+}  // namespace spectro

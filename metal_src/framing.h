@@ -1,0 +1,115 @@
+// Frames without a transform of our own: for sizes that the fused kernels do not cover, around a
+// transform from elsewhere. One thread makes one value.
+//
+// NumPy:  cut_frame:    frames[row, m, i] = np.pad(x[row], padding, mode)[m*hop + i] * window[i]
+//         added_frames: see synthesis.h, with y[m] = frames[row, m] * window
+// Grid:   cut_frame: x: n_fft, y: frames, z: rows; added_frames: x: length, y: rows.
+// Output: dense.
+// Limits: n_fft < 2^31; otherwise memory's. Folding replicate padding is one thread's loop.
+#pragma once
+
+#include "overlap_add.h"
+#include "signal.h"
+
+namespace spectro {
+
+enum FramingParameter {
+  FRAMING_SAMPLES,
+  FRAMING_FRAMES,
+  FRAMING_HOP,
+  FRAMING_PADDING,
+  FRAMING_PAD_MODE,
+  FRAMING_N_FFT,
+  FRAMING_UNUSED_6,
+  FRAMING_UNUSED_7,
+  FRAMING_PARAMETERS
+};
+
+template <class T, class W, class Out>
+inline void cut_frame(const device T* signal, long row_step, long sample_step,
+                      const device W* window, const device long* parameters, device Out* frames,
+                      uint i, uint m, uint row) {
+  const long n_fft = parameters[FRAMING_N_FFT];
+  Row<T> samples;
+  samples.first = signal + long(row) * row_step;
+  samples.step = sample_step;
+  samples.samples = parameters[FRAMING_SAMPLES];
+  samples.mode = int(parameters[FRAMING_PAD_MODE]);
+  const long p = long(m) * parameters[FRAMING_HOP] - parameters[FRAMING_PADDING] + i;
+  const long frame = long(row) * parameters[FRAMING_FRAMES] + m;
+  frames[frame * n_fft + i] = product(samples.at(p), window[i]);
+}
+
+enum AddingParameter {
+  ADDING_FRAMES,
+  ADDING_HOP,
+  ADDING_N_FFT,
+  ADDING_START,
+  ADDING_KEPT,
+  ADDING_LENGTH,
+  ADDING_OVERLAP,
+  ADDING_PADDING,
+  ADDING_PAD_MODE,
+  ADDING_PARAMETERS
+};
+
+template <class T, class W> struct DeviceFrames {
+  const device T* first;  // of this row
+  const device W* window;
+  long n_fft;
+
+  inline auto at(int m, int i) const -> decltype(product(T(), W())) {
+    return product(first[long(m) * n_fft + i], window[i]);
+  }
+};
+
+// The sum over one padded position.
+template <class T, class W, class Sample>
+inline void add_position(const thread DeviceFrames<T, W>& frames, long position, int count,
+                         int hop, thread Sample& sum) {
+  const HopPosition p(position, hop);
+  const Covering covering(position, position, int(frames.n_fft), hop, count);
+  gather(frames, p, covering.low, covering.high, hop, int(frames.n_fft), sum);
+}
+
+template <bool ENVELOPE, bool FOLD, class T, class W, class Sample>
+inline void added_frames(const device T* frames, const device W* window, const device W* envelope,
+                         const device long* parameters, device Sample* signal, uint t, uint row) {
+  const int count = int(parameters[ADDING_FRAMES]), hop = int(parameters[ADDING_HOP]);
+  const long start = parameters[ADDING_START], length = parameters[ADDING_LENGTH];
+  DeviceFrames<T, W> source;
+  source.n_fft = parameters[ADDING_N_FFT];
+  source.first = frames + long(row) * count * source.n_fft;
+  source.window = window;
+
+  Sample sum;
+  set_zero(sum);
+  const bool kept = long(t) < parameters[ADDING_KEPT];
+  if (kept) add_position(source, long(t) + start, count, hop, sum);
+  if (FOLD) {
+    Padding padding;
+    padding.samples = length;
+    padding.padding = parameters[ADDING_PADDING];
+    padding.mode = int(parameters[ADDING_PAD_MODE]);
+    for (int side = 0; side < 2; ++side) {
+      const RepeatedPositions repeated(padding, side);
+      const bool is_end = long(t) == (side == 0 ? 0 : length - 1);
+      long first = repeated.of(long(t)), last = first;
+      if (padding.mode == PAD_REPLICATE && is_end) {
+        first = repeated.from;
+        last = repeated.to - 1;
+      }
+      const bool repeats = padding.mode != PAD_CONSTANT && first >= repeated.from &&
+                           last < repeated.to && (padding.mode != PAD_REPLICATE || is_end);
+      for (long p = first; repeats && p <= last; ++p) add_position(source, p, count, hop, sum);
+    }
+  }
+  if (ENVELOPE && kept) {
+    const HopPosition p(long(t) + start, hop);
+    const int overlap = int(parameters[ADDING_OVERLAP]);
+    sum = product(sum, envelope[long(envelope_row(p.q, count, overlap)) * hop + p.r]);
+  }
+  signal[long(row) * length + t] = sum;
+}
+
+}  // namespace spectro

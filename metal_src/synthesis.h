@@ -1,0 +1,312 @@
+// The synthesis map: bins -> inverse Fourier transform -> window -> overlap-add -> divided by the
+// envelope -> trimmed signal. One group makes a tile of output samples; its sums stay in registers.
+//
+// NumPy:  y = np.fft.irfft(X, n_fft) * window          (or np.fft.ifft for complex signals)
+//         padded[m*hop : m*hop + n_fft] += y[m]
+//         out[t] = padded[t + start] * inverse_envelope[t + start]   for t < kept, else 0
+//         with bins 0 and n_fft / 2 multiplied by `edge`, and their imaginary parts ignored where
+//         the signal is real. The caller folds 1 / n_fft and every other scale into the window.
+//         Without ENVELOPE the division is left out; with FOLD, out is the transpose of padding:
+//         each sample also receives the padded positions that repeat it.
+// Grid:   x: ceil(length / (FRAMES * P::THREADS * SAMPLES)) groups of FRAMES * P::THREADS threads;
+//         y: rows.
+// Input:  (rows, frames, bins) of any strides; FRAMES_FASTEST: neighbouring frames are neighbours
+//         in memory, and neighbouring threads read them.
+// Limits: as analysis.h; frames < 2^31 - n_fft.
+#pragma once
+
+#include "fft.h"
+#include "overlap_add.h"
+#include "signal.h"
+
+namespace spectro {
+
+// The launch's integers, in this order.
+enum SynthesisParameter {
+  SYNTHESIS_FRAMES,
+  SYNTHESIS_HOP,
+  SYNTHESIS_N_FFT,
+  SYNTHESIS_BINS,
+  SYNTHESIS_START,
+  SYNTHESIS_KEPT,
+  SYNTHESIS_LENGTH,
+  SYNTHESIS_OVERLAP,
+  SYNTHESIS_SPLIT_TABLE,
+  SYNTHESIS_PADDING,
+  SYNTHESIS_PAD_MODE,
+  SYNTHESIS_PARAMETERS
+};
+
+// The bins of one frame. BOTH_HALVES: a two-sided spectrum whose upper half counts too, as the
+// real part of the inverse transform has it.
+template <bool BOTH_HALVES> struct Bins {
+  const device float2* first;
+  long step;
+  int n_fft;
+  float edge;
+
+  inline float2 at(uint k) const { return first[long(k) * step]; }
+
+  // Bin k <= n_fft / 2 of the half spectrum of a real signal.
+  inline float2 half(uint k) const {
+    float2 value = at(k);
+    bool is_edge = k == 0 || 2 * int(k) == n_fft;
+    if (BOTH_HALVES && !is_edge) value = value + conjugate(at(uint(n_fft) - k));
+    return is_edge ? complex(value.x * edge, 0.0f) : value;
+  }
+};
+
+// Real signals of even length: see analysis.h. Points are stored with their parts exchanged, so
+// that the forward transform inverts.
+struct PackedReal {
+  typedef float Sample;
+
+  template <class P, class B>
+  static inline void load(const thread B& bins, const device float2* split, uint t, bool active,
+                          threadgroup float2* z) {
+    const uint points = P::POINTS;
+    for (uint k = t; k <= points / 2; k += P::THREADS) {
+      float2 low = complex(0.0f, 0.0f), high = low;
+      if (active) {
+        float2 a = bins.half(k), b = conjugate(bins.half(points - k));
+        combine(a + b, a - b, conjugate(split[k]), low, high);
+      }
+      z[slot(k)] = exchanged(low);
+      if (k > 0 && points - k != k) z[slot(points - k)] = exchanged(conjugate(high));
+    }
+  }
+
+  template <class P, class W>
+  static inline void apply_window(const device W* window, uint t, threadgroup float2* z) {
+    const device float2* pairs = (const device float2*)window;
+    for (uint j = t; j < uint(P::POINTS); j += P::THREADS) {
+      float2 value = exchanged(z[slot(j)]), w = pairs[j];
+      z[slot(j)] = complex(value.x * w.x, value.y * w.y);
+    }
+  }
+
+  static inline float sample(const threadgroup float2* z, uint i) {
+    const threadgroup float* parts = (const threadgroup float*)z;
+    return parts[2 * slot(i >> 1) + (i & 1)];
+  }
+};
+
+// Real signals of any length: the half spectrum is completed to a whole one.
+struct DirectReal {
+  typedef float Sample;
+
+  template <class P, class B>
+  static inline void load(const thread B& bins, const device float2*, uint t, bool active,
+                          threadgroup float2* z) {
+    const uint points = P::POINTS;
+    for (uint k = t; k <= points / 2; k += P::THREADS) {
+      float2 value = active ? bins.half(k) : complex(0.0f, 0.0f);
+      z[slot(k)] = exchanged(value);
+      if (k > 0 && points - k != k) z[slot(points - k)] = exchanged(conjugate(value));
+    }
+  }
+
+  template <class P, class W>
+  static inline void apply_window(const device W* window, uint t, threadgroup float2* z) {
+    for (uint j = t; j < uint(P::POINTS); j += P::THREADS) {
+      z[slot(j)] = complex(z[slot(j)].y * window[j], 0.0f);
+    }
+  }
+
+  static inline float sample(const threadgroup float2* z, uint i) { return z[slot(i)].x; }
+};
+
+// Complex signals.
+struct DirectComplex {
+  typedef float2 Sample;
+
+  template <class P, class B>
+  static inline void load(const thread B& bins, const device float2*, uint t, bool active,
+                          threadgroup float2* z) {
+    for (uint k = t; k < uint(P::POINTS); k += P::THREADS) {
+      float2 value = active ? bins.at(k) : complex(0.0f, 0.0f);
+      bool is_edge = k == 0 || 2 * k == uint(P::POINTS);
+      z[slot(k)] = exchanged(is_edge ? product(value, bins.edge) : value);
+    }
+  }
+
+  template <class P, class W>
+  static inline void apply_window(const device W* window, uint t, threadgroup float2* z) {
+    for (uint j = t; j < uint(P::POINTS); j += P::THREADS) {
+      z[slot(j)] = product(exchanged(z[slot(j)]), window[j]);
+    }
+  }
+
+  static inline float2 sample(const threadgroup float2* z, uint i) { return z[slot(i)]; }
+};
+
+// The frames of one round, in threadgroup memory.
+template <class P, class Packing> struct RoundFrames {
+  const threadgroup float2* exchange;
+  int first;
+
+  inline typename Packing::Sample at(int m, int i) const {
+    return Packing::sample(exchange + (m - first) * int(P::SLOTS), uint(i));
+  }
+};
+
+// What all threads of a group know. B: Bins<...>, W: float or float2.
+template <class P, class Packing, bool FRAMES_FASTEST, bool BOTH_HALVES, int FRAMES, int SAMPLES,
+          class W>
+struct Synthesis {
+  typedef typename Packing::Sample Sample;
+  typedef Bins<BOTH_HALVES> FrameBins;
+  enum { GROUP = FRAMES * P::THREADS };
+
+  const device float2* spectrum;  // of this row
+  long frame_step, bin_step;
+  const device W* window;
+  const device float2* table;
+  const device float2* split;
+  threadgroup float2* exchange;
+  uint thread_index;
+  int frames, hop, n_fft;
+  float edge;
+
+  // Inverse transforms of frames first ... first + FRAMES - 1, windowed, in `exchange`.
+  inline void transform(int first, int last) const {
+    const uint loader = FRAMES_FASTEST ? thread_index / FRAMES : thread_index % uint(P::THREADS);
+    const uint loaded = FRAMES_FASTEST ? thread_index % FRAMES : thread_index / uint(P::THREADS);
+    const bool active = first + int(loaded) <= last;
+    FrameBins bins;
+    bins.first = spectrum + (active ? long(first) + loaded : 0) * frame_step;
+    bins.step = bin_step;
+    bins.n_fft = n_fft;
+    bins.edge = edge;
+    Packing::template load<P>(bins, split, loader, active, exchange + loaded * uint(P::SLOTS));
+    if (FRAMES_FASTEST) {
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+    } else {
+      frame_barrier<P::THREADS>();
+    }
+
+    typedef Pass<P, 0> First;
+    const uint t = thread_index % uint(P::THREADS), f = thread_index / uint(P::THREADS);
+    threadgroup float2* z = exchange + f * uint(P::SLOTS);
+    float2 v[First::PER_THREAD][First::R];
+    First::load(z, t, v);
+    frame_barrier<P::THREADS>();
+    First::transform(table, t, v);
+    Chain<P, 0>::run(z, table, t, v);
+    Packing::template apply_window<P>(window, t, z);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+  }
+
+  // Adds to sum[j] the frames over padded position first + direction * (thread + GROUP * j), if
+  // it lies in [from, to). Every thread of the group calls this with the same four positions.
+  inline void add(long first, int direction, long from, long to,
+                  thread Sample (&sum)[SAMPLES]) const {
+    const long end = first + direction * long(GROUP * SAMPLES - 1);
+    const long lowest = direction > 0 ? first : end, highest = direction > 0 ? end : first;
+    const long lower = lowest > from ? lowest : from;
+    const long upper = highest < to - 1 ? highest : to - 1;
+    if (lower > upper) return;
+    const Covering covering(lower, upper, n_fft, hop, frames);
+    const long mine = first + direction * long(thread_index);
+    const HopPosition start(mine, hop), step(direction * long(GROUP), hop);
+    for (int round = covering.low; round <= covering.high; round += FRAMES) {
+      int last = round + FRAMES - 1 < covering.high ? round + FRAMES - 1 : covering.high;
+      transform(round, last);
+      RoundFrames<P, Packing> made;
+      made.exchange = exchange;
+      made.first = round;
+      HopPosition p = start;
+#pragma unroll
+      for (int j = 0; j < SAMPLES; ++j) {
+        long position = mine + direction * long(GROUP * j);
+        if (position >= from && position < to) {
+          gather(made, p, round, last, hop, n_fft, sum[j]);
+        }
+        p.advance(step, hop);
+      }
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+    }
+  }
+
+  // The sum over all padded positions in [from, to), in every thread.
+  inline Sample total(long from, long to) const {
+    Sample sum[SAMPLES], all;
+    set_zeros(sum);
+    for (long first = from; first < to; first += GROUP * SAMPLES) add(first, 1, from, to, sum);
+    set_zero(all);
+#pragma unroll
+    for (int j = 0; j < SAMPLES; ++j) all += sum[j];
+    threadgroup Sample* sums = (threadgroup Sample*)exchange;
+    sums[thread_index] = all;
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    set_zero(all);
+    for (int other = 0; other < GROUP; ++other) all += sums[other];
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    return all;
+  }
+
+  // Adds what padding's transpose brings to output samples t0 + thread + GROUP * j.
+  inline void fold(long t0, Padding padding, thread Sample (&sum)[SAMPLES]) const {
+    for (int side = 0; side < 2; ++side) {
+      if (padding.mode == PAD_REFLECT || padding.mode == PAD_CIRCULAR) {
+        const RepeatedPositions repeated(padding, side);
+        add(repeated.of(t0), repeated.direction, repeated.from, repeated.to, sum);
+      } else if (padding.mode == PAD_REPLICATE) {
+        const long repeated = (side == 0 ? 0 : padding.samples - 1) - t0;
+        if (repeated < 0 || repeated >= GROUP * SAMPLES) continue;
+        const RepeatedPositions all(padding, side);
+        const Sample extra = total(all.from, all.to);
+#pragma unroll
+        for (int j = 0; j < SAMPLES; ++j) {
+          if (long(thread_index) + GROUP * j == repeated) sum[j] += extra;
+        }
+      }
+    }
+  }
+
+  static inline void set_zeros(thread Sample (&sum)[SAMPLES]) {
+#pragma unroll
+    for (int j = 0; j < SAMPLES; ++j) set_zero(sum[j]);
+  }
+};
+
+// One group's share. `S` is a Synthesis; `envelope` holds rows of `hop` inverse values
+// (envelope_row), of the window's type. `exchange` has FRAMES * P::SLOTS elements.
+template <class S, bool ENVELOPE, bool FOLD, int SAMPLES, class W>
+inline void synthesis(thread S& work, const device W* envelope, const device long* parameters,
+                      device typename S::Sample* signal, uint group, uint row) {
+  typedef typename S::Sample Sample;
+  const long start = parameters[SYNTHESIS_START], kept = parameters[SYNTHESIS_KEPT];
+  const long length = parameters[SYNTHESIS_LENGTH];
+  const long t0 = long(group) * (S::GROUP * SAMPLES);
+
+  Sample sum[SAMPLES];
+  S::set_zeros(sum);
+  work.add(t0 + start, 1, start, start + kept, sum);
+  if (FOLD) {
+    Padding padding;
+    padding.samples = length;
+    padding.padding = parameters[SYNTHESIS_PADDING];
+    padding.mode = int(parameters[SYNTHESIS_PAD_MODE]);
+    work.fold(t0, padding, sum);
+  }
+
+  HopPosition p(t0 + start + long(work.thread_index), work.hop);
+  const HopPosition step(S::GROUP, work.hop);
+  const int overlap = int(parameters[SYNTHESIS_OVERLAP]);
+  device Sample* out = signal + long(row) * length;
+#pragma unroll
+  for (int j = 0; j < SAMPLES; ++j) {
+    const long t = t0 + long(work.thread_index) + S::GROUP * j;
+    if (t < length) {
+      if (ENVELOPE && t < kept) {
+        const long of_hop = long(envelope_row(p.q, work.frames, overlap)) * work.hop;
+        sum[j] = product(sum[j], envelope[of_hop + p.r]);
+      }
+      out[t] = sum[j];
+    }
+    p.advance(step, work.hop);
+  }
+}
+
+}  // namespace spectro

@@ -1,0 +1,1 @@
+"""The fused kernels: their sources (``metal_src/``), plans, tables and launchers."""
