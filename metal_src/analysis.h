@@ -9,11 +9,13 @@
 // Limits: P::POINTS is n_fft / 2 (packed: n_fft even, signal and window real) or n_fft (direct);
 //         n_fft <= 8192 packed, 4096 direct. hop, strides and lengths are run-time, 64 bits.
 //
-// As the adjoint of synthesis: a signal divided by the envelope, constant padding, edge one half
-// and a window scaled by two (the other bins of a real spectrum stand for two each).
+// As the adjoint of synthesis: ENVELOPE (the signal is multiplied by the inverse envelope first),
+// constant padding, edge one half and a window scaled by two (the other bins of a real spectrum
+// stand for two each).
 #pragma once
 
 #include "fft.h"
+#include "overlap_add.h"
 #include "signal.h"
 
 namespace spectro {
@@ -27,14 +29,27 @@ enum AnalysisParameter {
   ANALYSIS_PAD_MODE,
   ANALYSIS_N_FFT,
   ANALYSIS_BINS,
+  ANALYSIS_OVERLAP,
   ANALYSIS_SPLIT_TABLE,
   ANALYSIS_PARAMETERS
 };
 
+// A frame of a signal that is multiplied by the inverse envelope of overlap-added frames.
+template <class T, class E> struct EnvelopedFrame {
+  Frame<T> frame;
+  const device E* envelope;
+  int m, hop, frames, overlap;
+
+  inline auto at(int i) const -> decltype(product(T(), E())) {
+    const long of_hop = long(envelope_row(m + i / hop, frames, overlap)) * hop;
+    return product(frame.at(i), envelope[of_hop + i % hop]);
+  }
+};
+
 // Real samples 2 j and 2 j + 1 are the parts of point j; a transform of n_fft / 2 points.
 struct Packed {
-  template <class P, class T, class W>
-  static inline float2 point(const thread Frame<T>& frame, const device W* window, uint j) {
+  template <class F, class W>
+  static inline float2 point(const thread F& frame, const device W* window, uint j) {
     const device float2* pairs = (const device float2*)window;
     float2 w = pairs[j];
     return complex(frame.at(int(2 * j)) * w.x, frame.at(int(2 * j + 1)) * w.y);
@@ -67,8 +82,8 @@ struct Packed {
 
 // One complex point for each sample; real signals have no imaginary parts.
 struct Direct {
-  template <class P, class T, class W>
-  static inline float2 point(const thread Frame<T>& frame, const device W* window, uint j) {
+  template <class F, class W>
+  static inline float2 point(const thread F& frame, const device W* window, uint j) {
     return as_complex(product(frame.at(int(j)), window[j]));
   }
 
@@ -83,14 +98,31 @@ struct Direct {
   }
 };
 
-// One group's share. T, W: float or float2, of signal and window. `thread_index` counts in the
-// group; `exchange` has FRAMES * P::SLOTS elements.
-template <class P, class Packing, int FRAMES, class T, class W>
+// Loads, transforms and stores one frame; `t` counts the frame's threads.
+template <class P, class Packing, class F, class W>
+inline void transform_frame(const thread F& frame, const device W* window,
+                            const device float2* table, uint t, threadgroup float2* buffer) {
+  typedef Pass<P, 0> First;
+  float2 v[First::PER_THREAD][First::R];
+#pragma unroll
+  for (int i = 0; i < First::PER_THREAD; ++i) {
+    if (!First::owns(t, i)) continue;
+#pragma unroll
+    for (int r = 0; r < First::R; ++r) {
+      v[i][r] = Packing::point(frame, window, First::input(t, i, r));
+    }
+  }
+  First::transform(table, t, v);
+  Chain<P, 0>::run(buffer, table, t, v);
+}
+
+// One group's share. T, W: float or float2, of signal and window (and envelope). `thread_index`
+// counts in the group; `exchange` has FRAMES * P::SLOTS elements.
+template <class P, class Packing, bool ENVELOPE, int FRAMES, class T, class W>
 inline void analysis(const device T* signal, long row_step, long sample_step,
-                     const device W* window, const device float2* table,
+                     const device W* window, const device W* envelope, const device float2* table,
                      const device long* parameters, float edge, device float2* spectrum,
                      threadgroup float2* exchange, uint thread_index, uint group, uint row) {
-  typedef Pass<P, 0> First;
   const uint t = thread_index % uint(P::THREADS), f = thread_index / uint(P::THREADS);
   const long frames = parameters[ANALYSIS_FRAMES];
   const uint bins = uint(parameters[ANALYSIS_BINS]);
@@ -107,18 +139,14 @@ inline void analysis(const device T* signal, long row_step, long sample_step,
   const long start = m * parameters[ANALYSIS_HOP] - parameters[ANALYSIS_PADDING];
   const Frame<T> frame(samples, start, int(parameters[ANALYSIS_N_FFT]));
 
-  float2 v[First::PER_THREAD][First::R];
-#pragma unroll
-  for (int i = 0; i < First::PER_THREAD; ++i) {
-    if (!First::owns(t, i)) continue;
-#pragma unroll
-    for (int r = 0; r < First::R; ++r) {
-      v[i][r] = Packing::template point<P>(frame, window, First::input(t, i, r));
-    }
-  }
-  First::transform(table, t, v);
   threadgroup float2* buffer = exchange + f * uint(P::SLOTS);
-  Chain<P, 0>::run(buffer, table, t, v);
+  if (ENVELOPE) {
+    EnvelopedFrame<T, W> enveloped = {frame, envelope, int(m), int(parameters[ANALYSIS_HOP]),
+                                      int(frames), int(parameters[ANALYSIS_OVERLAP])};
+    transform_frame<P, Packing>(enveloped, window, table, t, buffer);
+  } else {
+    transform_frame<P, Packing>(frame, window, table, t, buffer);
+  }
   if (active) {
     Packing::template write<P>(buffer, table + parameters[ANALYSIS_SPLIT_TABLE], t, bins, edge,
                                spectrum + (long(row) * frames + m) * bins);

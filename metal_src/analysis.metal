@@ -1,11 +1,11 @@
-// Inputs: signal, window, table, parameters, edge. Output: spectrum. See analysis.h.
+// Inputs: signal, window, envelope, table, parameters, edge. Output: spectrum. See analysis.h.
 typedef spectro::Plan<POINTS, THREADS, R0, R1, R2, R3, R4, R5> FramePlan;
 typedef typename spectro::AnalysisPacking<PACKED>::Type Packing;
 typedef typename spectro::Element<COMPLEX_SIGNAL>::Type Sample;
 typedef typename spectro::Element<COMPLEX_WINDOW>::Type Weight;
 threadgroup float2 exchange[FRAMES * spectro::slots_of(POINTS)];
-spectro::analysis<FramePlan, Packing, FRAMES>(
+spectro::analysis<FramePlan, Packing, ENVELOPE, FRAMES>(
     (const device Sample*)signal, long(signal_strides[0]), long(signal_strides[1]),
-    (const device Weight*)window, (const device float2*)table, (const device long*)parameters, edge,
-    (device float2*)spectrum, exchange, thread_position_in_threadgroup.x,
+    (const device Weight*)window, (const device Weight*)envelope, (const device float2*)table,
+    (const device long*)parameters, edge, (device float2*)spectrum, exchange, thread_position_in_threadgroup.x,
     threadgroup_position_in_grid.x, threadgroup_position_in_grid.y);

@@ -96,24 +96,37 @@ def refusal(params: StftParams | IstftParams) -> str | None:
 
 
 @lru_cache(maxsize=256)
-def analysis(params: StftParams, complex_signal: bool, complex_window: bool) -> tuple[Launch, ...]:
-    """Launches of the fused analysis kernel, best first; empty where it does not cover the call."""
+def analysis(
+    params: StftParams, complex_signal: bool, complex_window: bool, enveloped: bool = False
+) -> tuple[Launch, ...]:
+    """Launches of the fused analysis kernel, best first; empty where it does not cover the call.
+
+    Args:
+        enveloped: the signal is multiplied by the inverse envelope of frames like these.
+    """
     fused = points_of(params)
     if fused is None:
         return ()
     points, packed = fused
     return tuple(
-        _analysis(params, plan, packed, complex_signal, complex_window) for plan in plans(points)
+        _analysis(params, plan, packed, complex_signal, complex_window, enveloped)
+        for plan in plans(points)
     )
 
 
 def _analysis(
-    params: StftParams, plan: FftPlan, packed: bool, complex_signal: bool, complex_window: bool
+    params: StftParams,
+    plan: FftPlan,
+    packed: bool,
+    complex_signal: bool,
+    complex_window: bool,
+    enveloped: bool,
 ) -> Launch:
     flags = [
         ("PACKED", packed),
         ("COMPLEX_SIGNAL", complex_signal),
         ("COMPLEX_WINDOW", complex_window),
+        ("ENVELOPE", enveloped),
     ]
     groups = -(-params.frames // plan.frames)
     return Launch(
@@ -129,6 +142,7 @@ def _analysis(
             pad_mode=_PAD_MODES[params.pad_mode],
             n_fft=params.n_fft,
             bins=params.bins,
+            overlap=-(-params.n_fft // params.hop_length),
             split_table=table_of(plan)[1],
         ),
         grid=(groups * plan.group, params.rows, 1),

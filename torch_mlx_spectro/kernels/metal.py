@@ -27,7 +27,7 @@ DEVICE_ELEMENTS = 8
 CACHE_ENTRIES = 256
 
 _INPUTS = {
-    "analysis": ("signal", "window", "table", "parameters", "edge"),
+    "analysis": ("signal", "window", "envelope", "table", "parameters", "edge"),
     "synthesis": ("spectrum", "window", "envelope", "table", "parameters", "edge"),
     "cut_frames": ("signal", "window", "parameters"),
     "add_frames": ("frames", "window", "envelope", "parameters"),
@@ -85,7 +85,14 @@ class MetalKernels:
         self._running = _Bounded()
 
     def analysis(
-        self, params: StftParams, signal: Any, window: Any, stream: Any, edge: float = 1.0
+        self,
+        params: StftParams,
+        signal: Any,
+        window: Any,
+        stream: Any,
+        *,
+        edge: float = 1.0,
+        envelope: Any = None,
     ) -> Any | None:
         """Spectrum of shape (rows, frames, bins); None where the fused kernel covers it not.
 
@@ -93,14 +100,20 @@ class MetalKernels:
             signal: shape (rows, samples), any strides.
             window: shape (n_fft,) or longer, every scale folded in (:func:`analysis_scale`).
             edge: factor of bins 0 and n_fft / 2.
+            envelope: what the signal is multiplied by: the rows of an inverse envelope, flat, of
+                the window's type; None for nothing.
         """
-        launches = describe.analysis(params, _is_complex(signal), _is_complex(window))
+        launches = describe.analysis(
+            params, _is_complex(signal), _is_complex(window), envelope is not None
+        )
         if not launches:
             return None
         signal = self._in_device_memory(signal, stream)
 
         def inputs(launch: Launch) -> list[Any]:
-            return [signal, window, self._table(launch), self._integers(launch), edge]
+            table = self._table(launch)
+            factors = window if envelope is None else envelope
+            return [signal, window, factors, table, self._integers(launch), edge]
 
         return self._first_running(launches, inputs, stream)
 
@@ -170,8 +183,8 @@ class MetalKernels:
         if known is not None:
             return self._launch(launches[known], inputs(launches[known]), stream)
         for index, launch in enumerate(launches):
-            result = self._launch(launch, inputs(launch), stream)
             try:
+                result = self._launch(launch, inputs(launch), stream)
                 self._mx.eval(result)
             except ValueError as error:
                 if "hread group size" not in str(error) or index + 1 == len(launches):

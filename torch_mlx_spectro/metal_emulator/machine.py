@@ -89,7 +89,6 @@ class Launch:
 class _Prepared:
     """A call, ready to run: its arguments in memory."""
 
-    pointers: list[int]
     buffers: list[tuple[str, int, int]]
     keep: list[Any] = field(default_factory=list)
 
@@ -275,11 +274,10 @@ class _Kernel:
         return first
 
     def _arguments(self, captured: Captured, arrays: list[Any]) -> _Prepared:
-        prepared = _Prepared([], [])
+        prepared = _Prepared([])
 
         def add(name: str, values: npt.NDArray[Any], extent: int) -> None:
             prepared.keep.append(values)
-            prepared.pointers.append(values.ctypes.data)
             prepared.buffers.append((name, values.ctypes.data, extent))
 
         for name, array, (shape, strides, ndim) in zip(
