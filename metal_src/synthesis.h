@@ -48,7 +48,7 @@ template <bool BOTH_HALVES> struct Bins {
   inline float2 at(uint k) const { return first[long(k) * step]; }
 
   // Bin k <= n_fft / 2 of the half spectrum of a real signal.
-  inline float2 half(uint k) const {
+  inline float2 of_real(uint k) const {
     float2 value = at(k);
     bool is_edge = k == 0 || 2 * int(k) == n_fft;
     if (BOTH_HALVES && !is_edge) value = value + conjugate(at(uint(n_fft) - k));
@@ -68,7 +68,7 @@ struct PackedReal {
     for (uint k = t; k <= points / 2; k += P::THREADS) {
       float2 low = complex(0.0f, 0.0f), high = low;
       if (active) {
-        float2 a = bins.half(k), b = conjugate(bins.half(points - k));
+        float2 a = bins.of_real(k), b = conjugate(bins.of_real(points - k));
         combine(a + b, a - b, conjugate(split[k]), low, high);
       }
       z[slot(k)] = exchanged(low);
@@ -100,7 +100,7 @@ struct DirectReal {
                           threadgroup float2* z) {
     const uint points = P::POINTS;
     for (uint k = t; k <= points / 2; k += P::THREADS) {
-      float2 value = active ? bins.half(k) : complex(0.0f, 0.0f);
+      float2 value = active ? bins.of_real(k) : complex(0.0f, 0.0f);
       z[slot(k)] = exchanged(value);
       if (k > 0 && points - k != k) z[slot(points - k)] = exchanged(conjugate(value));
     }

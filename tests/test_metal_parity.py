@@ -27,6 +27,7 @@ pytestmark = pytest.mark.skipif(emulator.available() is not None, reason=str(emu
 SIZES = [
     *(320, 400, 441, 480, 512, 600, 640, 720, 800, 882, 960, 1000, 1024, 1200, 1536, 1920, 2000),
     *(2048, 2205, 2400, 3072, 4096, 4410, 5120, 6144, 7680, 8192),
+    *(4099, 8190, 9000, 16384),  # rough, or beyond the fused kernels
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import soundfile
 import torch
 
 import torch_mlx_spectro as tms
+from torch_mlx_spectro import metal_emulator as emulator
 
 RECORDINGS = Path("/usr/share/sounds/alsa")
 TOLERANCE = 2e-5
@@ -173,8 +174,21 @@ def recordings() -> torch.Tensor:
     return torch.stack([clip[:length] for clip in clips]).reshape(3, 2, length)
 
 
+@pytest.fixture(params=["blocks", "kernels"])
+def computation(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], Any]:
+    """A context: MLX's operations in blocks, or the Metal kernels in their emulator."""
+    if request.param == "blocks":
+        return nullcontext
+    cache = tmp_path_factory.getbasetemp() / "metal"
+    return lambda: emulator.Machine(orders=(("random", 1),), cache_dir=cache).installed()
+
+
 @pytest.fixture
-def assert_same_under_mlx() -> Callable[[Pipeline], list[SpectralCall]]:
+def assert_same_under_mlx(
+    computation: Callable[[], Any],
+) -> Callable[[Pipeline], list[SpectralCall]]:
     """Asserts that a pipeline's results do not tell torch's transforms from MLX's."""
 
     def check(pipeline: Pipeline) -> list[SpectralCall]:
@@ -183,7 +197,7 @@ def assert_same_under_mlx() -> Callable[[Pipeline], list[SpectralCall]]:
         assert native_calls, "the pipeline never called torch.stft or torch.istft"
         assert all(tensor.abs().max() > 0 for tensor in expected), "nothing to compare with"
 
-        with tms.patch(backend="mlx", strict=True):
+        with computation(), tms.patch(backend="mlx", strict=True):
             tms.reset_stats()
             with recorded_calls() as calls:
                 actual = flatten(pipeline())
