@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -309,6 +310,21 @@ def test_offsets_have_64_bits(
         far_apart(patch, "spectrum", (1 << 31) + 3)
         got = emulated.call("synthesis", params, expected, window, envelope)
         np.testing.assert_array_equal(got, signal)
+
+
+@pytest.mark.parametrize("has_metal", [True, False])
+def test_a_gpus_kernels_are_for_its_tensors_alone(has_metal: bool) -> None:
+    """A CPU tensor on a Mac is computed in blocks: a kernel cannot run on a CPU stream."""
+    parts = {
+        "fast": SimpleNamespace(metal_kernel=lambda **options: None),
+        "metal": SimpleNamespace(is_available=lambda: has_metal),
+    }
+    mx = type("Module", (), parts)()
+    assert (metal.metal_kernels(mx, "mps") is not None) == has_metal
+    assert metal.metal_kernels(mx, "cpu") is None
+    mx.fast.metal_kernel.emulated = True
+    again = type("Module", (), parts)()
+    assert metal.metal_kernels(again, "cpu") is not None
 
 
 def test_launches_are_described_once() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,7 @@ from reference import (
     stft_params,
 )
 
+from torch_mlx_spectro import metal_emulator as emulator
 from torch_mlx_spectro import mlx_backend
 from torch_mlx_spectro.mlx_backend import _Cache
 from torch_mlx_spectro.runtime import runtime
@@ -310,6 +312,17 @@ def test_inference_windows_have_no_version_and_are_read_every_time() -> None:
         assert mlx_backend._window_content(window)[0] != first
 
 
+@pytest.fixture(params=["operations", "kernels"])
+def whole(request: pytest.FixtureRequest, metal_cache: Path) -> Iterator[None]:
+    """What computes whole arrays: MLX's operations, or the Metal kernels in their emulator."""
+    if request.param == "operations":
+        yield
+    else:
+        with emulator.Machine(cache_dir=metal_cache).installed():
+            yield
+
+
+@pytest.mark.usefixtures("whole")
 def test_device_tensors_go_whole_to_the_gpu_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """The path of MPS tensors, computed by a CPU stream that stands in for the GPU's."""
     used = runtime()
@@ -332,6 +345,7 @@ def test_device_tensors_go_whole_to_the_gpu_stream(monkeypatch: pytest.MonkeyPat
             got = stft_of(on_device(signal), window, **call)
             close(got, native_stft(signal, window=window, **call))
         spectrum = native_stft(signal, window=window, n_fft=32, hop_length=9)
-        got = istft_of(on_device(spectrum), window, n_fft=32, hop_length=9, length=850)
-        close(got, signal[..., :850], 5e-6)
+        for layout in (spectrum, spectrum.contiguous()):
+            got = istft_of(on_device(layout), window, n_fft=32, hop_length=9, length=850)
+            close(got, signal[..., :850], 5e-6)
     assert synchronized == []  # the stand-in is on the host, once detached

@@ -130,7 +130,7 @@ def _narrow(values: Any) -> Any:
 
 def computation(params: StftParams | IstftParams, tensor: torch.Tensor) -> tuple[str, str | None]:
     """What computes a call on this input, for reports, and why it cannot, if so."""
-    if metal_kernels(runtime().mx) is not None:
+    if metal_kernels(runtime().mx, tensor.device.type) is not None:
         return kernel_of(params), refusal(params)
     return ("mlx cpu blocks" if tensor.is_cpu else "mlx gpu operations"), None
 
@@ -159,7 +159,7 @@ def stft(params: StftParams, signal: torch.Tensor, window: torch.Tensor | None) 
         Shape (rows, bins, frames), complex64, with native torch's strides; without rows for a
         1-D signal; viewed as real with a last dimension of 2 for ``return_complex=False``.
     """
-    kernels = metal_kernels(runtime().mx)
+    kernels = metal_kernels(runtime().mx, signal.device.type)
     if signal.device.type == "cpu" and kernels is None:
         spectrum = _stft_in_blocks(params, signal, window)
     else:
@@ -251,7 +251,7 @@ def istft(params: IstftParams, spectrum: torch.Tensor, window: torch.Tensor | No
         Shape (rows, output length) or (output length,), float32, or complex64 for
         ``return_complex=True``; contiguous.
     """
-    kernels = metal_kernels(runtime().mx)
+    kernels = metal_kernels(runtime().mx, spectrum.device.type)
     batched = spectrum if params.batched else spectrum.unsqueeze(0)
     if spectrum.device.type == "cpu" and kernels is None:
         signal = _istft_in_blocks(params, batched, window)

@@ -77,6 +77,8 @@ class MetalKernels:
     """
 
     def __init__(self, mx: Any, factory: Callable[..., Any]) -> None:
+        #: Computed on the host, and good for host tensors.
+        self.emulated = bool(getattr(factory, "emulated", False))
         self._mx = mx
         self._factory = factory
         self._kernels = _Bounded()
@@ -270,9 +272,9 @@ def _kernels_of(mx: Any, factory: Callable[..., Any]) -> MetalKernels:
     return MetalKernels(mx, factory)
 
 
-def metal_kernels(mx: Any) -> MetalKernels | None:
-    """The kernels of this MLX, compiled by it or emulated; None where there is neither."""
-    factory = mx.fast.metal_kernel
-    if mx.metal.is_available() or getattr(factory, "emulated", False):
-        return _kernels_of(mx, factory)
+def metal_kernels(mx: Any, device_type: str) -> MetalKernels | None:
+    """The kernels for tensors of a device: a GPU's own for MPS, emulated ones for any."""
+    kernels = _kernels_of(mx, mx.fast.metal_kernel)
+    if kernels.emulated or (device_type == "mps" and mx.metal.is_available()):
+        return kernels
     return None
