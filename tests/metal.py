@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro import metal_emulator as emulator
+from torch_mlx_spectro import emulator
 
 #: Launches by kernel, of every test, for the report at the end.
 LAUNCHES: Counter[str] = Counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 from reference import istft_params, random_array, random_tensor, stft_params
 
-from torch_mlx_spectro import metal_emulator as emulator
+from torch_mlx_spectro import emulator
+from torch_mlx_spectro.emulator import execute
+from torch_mlx_spectro.emulator.memory import Memory
 from torch_mlx_spectro.envelope import resolve_envelope
 from torch_mlx_spectro.kernels import describe, metal
 from torch_mlx_spectro.kernels.describe import Adjoint
 from torch_mlx_spectro.kernels.metal import MetalKernels
-from torch_mlx_spectro.metal_emulator import machine
 from torch_mlx_spectro.params import IstftParams, StftParams
 from torch_mlx_spectro.runtime import runtime
 
@@ -29,7 +31,9 @@ class Emulated:
 
     def __init__(self, folder: Path, **options: Any) -> None:
         options = {"checked": True, **options}
+        most = options.pop("max_threads", emulator.MAX_THREADS)
         self.machine = emulator.Machine(cache_dir=folder, **options)
+        self.machine.max_threads = most
         self.mx = runtime().mx
         self.kernels = MetalKernels(self.mx, self.machine.metal_kernel)
         self.stream = runtime().streams[0]
@@ -201,7 +205,7 @@ def test_a_new_length_or_hop_compiles_nothing(make: Callable[..., Emulated]) -> 
 
 def test_a_gpu_that_allows_fewer_threads_gets_the_next_plan(make: Callable[..., Emulated]) -> None:
     expected = analyse(make(), 500)
-    emulated = make(max_threads=lambda name: 40)
+    emulated = make(max_threads=40)
     np.testing.assert_allclose(analyse(emulated, 500), expected, atol=1e-5)
     group = emulated.machine.launches[-1].threadgroup[0]
     assert group <= 40
@@ -211,7 +215,7 @@ def test_a_gpu_that_allows_fewer_threads_gets_the_next_plan(make: Callable[..., 
 
 def test_a_gpu_that_allows_no_plan_is_an_error(make: Callable[..., Emulated]) -> None:
     with pytest.raises(ValueError, match="hread group size"):
-        analyse(make(max_threads=lambda name: 0), 500)
+        analyse(make(max_threads=0), 500)
 
 
 def test_tables_and_integers_are_made_once_and_bounded(
@@ -264,31 +268,32 @@ def test_what_32_bits_cannot_count_is_refused(changes: dict[str, Any], reason: s
     assert reason is None or reason in str(refused)
 
 
-def far_apart(monkeypatch: pytest.MonkeyPatch, name: str, row_stride: int) -> Any:
-    """Make the emulator keep the rows of an input that far apart, in memory that is never used."""
-    original = machine._Kernel._arguments
+def host_memory(values: Any) -> Memory:
+    return Memory(values, values.ctypes.data, values.ctypes.data, values.nbytes, 4)
 
-    def arguments(self: Any, captured: Any, arrays: Any) -> Any:
-        prepared = original(self, captured, arrays)
-        values = np.array(arrays[0])
+
+def far_apart(monkeypatch: pytest.MonkeyPatch, name: str, row_stride: int) -> None:
+    """Make the emulator keep the rows of an input that far apart, in memory that is never used."""
+    original = execute.input_arguments
+
+    def arguments(mx: Any, call: Any) -> Any:
+        values = np.array(call.arrays[0])
         size = (len(values) - 1) * row_stride * values.itemsize + values[0].nbytes
         memory = np.frombuffer(mmap.mmap(-1, size), values.dtype)
         for row, content in enumerate(values):
             begin = row * row_stride
             memory[begin : begin + content.size] = content.reshape(-1)
-        strides = [row_stride, *np.cumprod(values.shape[:0:-1])[-2::-1], 1]
-        steps = np.array(strides, np.int64)
-        prepared.keep += [memory, steps]
-        changed = {name: memory, f"{name}_strides": steps}
-        prepared.buffers = [
-            (title, changed[title].ctypes.data, changed[title].nbytes)
-            if title in changed
-            else (title, address, extent)
-            for title, address, extent in prepared.buffers
+        steps = [row_stride, *(step // values.itemsize for step in values.strides[1:])]
+        found = original(mx, call)
+        changed = {name: memory, f"{name}_strides": np.array(steps, np.int64)}
+        return [
+            replace(argument, memory=host_memory(changed[argument.name]))
+            if argument.name in changed
+            else argument
+            for argument in found
         ]
-        return prepared
 
-    monkeypatch.setattr(machine._Kernel, "_arguments", arguments)
+    monkeypatch.setattr(execute, "input_arguments", arguments)
 
 
 def test_offsets_have_64_bits(

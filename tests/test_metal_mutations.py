@@ -12,7 +12,7 @@ from cases import Case, istft_case, stft_case
 from patched import check_patched
 from test_kernel_metal import Emulated, test_synthesis_is_the_adjoint_of_analysis
 
-from torch_mlx_spectro import metal_emulator as emulator
+from torch_mlx_spectro import emulator
 
 pytestmark = pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))
 

@@ -22,8 +22,7 @@ from reference import (
     stft_params,
 )
 
-from torch_mlx_spectro import metal_emulator as emulator
-from torch_mlx_spectro import mlx_backend
+from torch_mlx_spectro import emulator, mlx_backend
 from torch_mlx_spectro.mlx_backend import _Cache
 from torch_mlx_spectro.runtime import runtime
 

@@ -15,7 +15,7 @@ import soundfile
 import torch
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro import metal_emulator as emulator
+from torch_mlx_spectro import emulator
 
 RECORDINGS = Path("/usr/share/sounds/alsa")
 TOLERANCE = 2e-5

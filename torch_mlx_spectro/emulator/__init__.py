@@ -1,0 +1,82 @@
+"""Metal kernels on the CPU: the text that MLX would hand to a Mac's compiler, compiled and run.
+
+    from torch_mlx_spectro import emulator
+
+    machine = emulator.Machine(checked=True)
+    with machine.installed():
+        ...  # mx.fast.metal_kernel is the machine's
+    machine.launches[-1].device_read
+
+MLX generates the same text on every machine; it is taken from MLX itself, not imitated. clang (of
+the PyPI package ``ziglang``) compiles it in its C++ for OpenCL mode, whose address spaces are
+Metal's under other names. Each thread of a group is a fiber; a launch runs in several orders of
+threads and groups, and has to give the same bits in all of them.
+
+A checked machine looks at every access to device and threadgroup memory: bounds, memory that
+nobody has written, races within a group and between groups, outputs left unwritten; and counts
+the bytes that a launch reads and writes.
+
+What it cannot tell:
+
+- Registers: how many threads a pipeline really allows (``max_threads`` can pretend), spilling,
+  occupancy, speed.
+- Apple's compiler: its own faults, and what it accepts or refuses beyond what is listed in
+  ``errors.Rejected`` and ``lint.py``. Methods can be called on objects in any address space.
+- Arithmetic: fast-math, flushed denormals, the last places of sin, exp and their like, the order
+  in which simd_sum adds. Products and sums are rounded separately, ``fma`` once. A literal without
+  suffix is rounded to float by way of double.
+- Memory: the order in which groups see each other's writes (here they run one after the other, and
+  meet only in atomics), and what the hardware does with accesses out of bounds. An array of one
+  thread is not checked for its bounds. A buffer's bounds are those of the view that MLX passes,
+  narrower than its Metal buffer. Dead accesses that the compiler removes are not seen.
+- Endless loops: they hang here too.
+- SIMD functions in divergent code: all lanes of a SIMD group that have not returned must meet at
+  the same call.
+- Text: textures, function constants, quad groups' shuffles, ``simdgroup_matrix``, ``bfloat``
+  arithmetic, matrices and vectors of bool are not there.
+"""
+
+from __future__ import annotations
+
+from .errors import (
+    BarrierDivergence,
+    EmulatorError,
+    InactiveLane,
+    KernelFault,
+    OrderDependent,
+    OutOfBounds,
+    Race,
+    Rejected,
+    Unavailable,
+    UninitialisedRead,
+    Unwritten,
+)
+from .execute import Launch, Traffic
+from .machine import DEFAULT_ORDERS, MAX_THREADS, Machine
+from .toolchain import reason_unavailable
+
+
+def available() -> str | None:
+    """None where the emulator can be used, else the reason why not."""
+    return reason_unavailable()
+
+
+__all__ = [
+    "DEFAULT_ORDERS",
+    "MAX_THREADS",
+    "BarrierDivergence",
+    "EmulatorError",
+    "InactiveLane",
+    "KernelFault",
+    "Launch",
+    "Machine",
+    "OrderDependent",
+    "OutOfBounds",
+    "Race",
+    "Rejected",
+    "Traffic",
+    "Unavailable",
+    "UninitialisedRead",
+    "Unwritten",
+    "available",
+]

@@ -1,0 +1,86 @@
+"""The text that MLX would hand to Metal's compiler, from MLX itself.
+
+``mx.export_function`` with a callback traces a function without running it, on any machine, and
+tells what every primitive was made with; a custom kernel's first two facts are its name and text.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import EmulatorError
+
+CACHE_ENTRIES = 256
+
+
+@dataclass(frozen=True)
+class Captured:
+    """``shape_infos``: for each input, whether its shape, its strides and its rank are passed."""
+
+    name: str
+    text: str
+    shape_infos: tuple[tuple[bool, bool, bool], ...]
+
+
+def array_class(array: Any) -> tuple[str, bool, bool]:
+    """All that MLX's generator asks of an input: its dtype, rank 0 or not, few elements or not."""
+    return str(array.dtype), array.ndim == 0, array.size < 8
+
+
+class Capture:
+    """Texts of one kernel, by what they depend on.
+
+    Args:
+        mx: the module ``mlx.core``.
+        kernel: what the real ``mx.fast.metal_kernel`` returned.
+    """
+
+    def __init__(self, mx: Any, kernel: Callable[..., Any]) -> None:
+        self._mx = mx
+        self._kernel = kernel
+        self._known: OrderedDict[Any, Captured] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, inputs: Sequence[Any], call: dict[str, Any]) -> Captured:
+        """The text for a call.
+
+        Args:
+            inputs: arrays.
+            call: the other arguments of the kernel.
+
+        Raises:
+            ValueError: as MLX does for wrong arguments.
+        """
+        template = call.get("template") or []
+        key = (
+            tuple((name, type(value).__name__, str(value)) for name, value in template),
+            tuple(array_class(array) for array in inputs),
+            tuple(str(dtype) for dtype in call["output_dtypes"]),
+            # Not in the text, but MLX refuses other numbers of them.
+            len(call["output_shapes"]),
+        )
+        with self._lock:
+            if call.get("verbose") or key not in self._known:
+                self._known[key] = self._trace(inputs, call)
+            self._known.move_to_end(key)
+            while len(self._known) > CACHE_ENTRIES:
+                self._known.popitem(last=False)
+            return self._known[key]
+
+    def _trace(self, inputs: Sequence[Any], call: dict[str, Any]) -> Captured:
+        seen: list[dict[str, Any]] = []
+
+        def trace(*arrays: Any) -> Any:
+            return self._kernel(inputs=list(arrays), **call)
+
+        self._mx.export_function(seen.append, trace, *inputs)
+        for fact in seen:
+            if fact.get("type") == "primitive" and fact.get("name") == "CustomKernel":
+                arguments = fact["arguments"]
+                infos = tuple(tuple(bool(flag) for flag in info) for info in arguments[8])
+                return Captured(arguments[0], arguments[1], infos)  # type: ignore[arg-type]
+        raise EmulatorError("MLX exported no custom kernel")

@@ -1,0 +1,214 @@
+"""A machine that runs MLX's Metal kernels on the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from .capture import Capture
+from .compiler import Compiler, Request, default_cache_dir
+from .errors import Unavailable
+from .execute import Call, Launch, Names, Order, execute
+from .library import Runtime
+from .toolchain import reason_unavailable
+
+#: What Apple's GPUs allow at most; a pipeline may allow fewer.
+MAX_THREADS = 1024
+_LAUNCHES = 10_000
+DEFAULT_ORDERS: tuple[Order, ...] = ("ascending", "descending", ("random", 0))
+
+
+class Kernel:
+    """What ``Machine.metal_kernel`` returns; called as MLX's."""
+
+    def __init__(self, machine: Machine, names: Names, capture: Capture) -> None:
+        self._machine = machine
+        self._names = names
+        self._capture = capture
+
+    def __call__(
+        self,
+        *,
+        inputs: Sequence[Any],
+        output_shapes: Sequence[Sequence[int]],
+        output_dtypes: Sequence[Any],
+        grid: tuple[int, int, int],
+        threadgroup: tuple[int, int, int],
+        template: Sequence[tuple[str, Any]] | None = None,
+        init_value: float | None = None,
+        verbose: bool = False,
+        stream: Any = None,
+    ) -> list[Any]:
+        """Launch the kernel; returns its outputs, evaluated. ``stream`` is ignored."""
+        arrays = self._machine.evaluated(inputs)
+        passed = {
+            "template": template,
+            "grid": grid,
+            "threadgroup": threadgroup,
+            "output_shapes": output_shapes,
+            "output_dtypes": output_dtypes,
+            "init_value": init_value,
+            "verbose": verbose,
+        }
+        return self._machine.run(
+            Call(
+                names=self._names,
+                captured=self._capture(arrays, passed),
+                arrays=arrays,
+                output_shapes=tuple(tuple(shape) for shape in output_shapes),
+                output_dtypes=tuple(output_dtypes),
+                grid=tuple(grid),
+                threadgroup=tuple(threadgroup),
+                init_value=init_value,
+            )
+        )
+
+
+class Machine:
+    """Stands in for a Mac's GPU.
+
+    Args:
+        orders: in which a launch runs its threads between barriers, and its groups: "ascending",
+            "descending", or ("random", seed). Every launch runs once for each, and all must give
+            the same bits.
+        checked: look at every access to memory; 20 to 100 times slower.
+        cache_dir: of compiled kernels, shared by processes; by default the user's cache folder.
+        transform: applied to MLX's text before it is compiled.
+
+    Attributes:
+        launches: what has run, oldest first; the oldest are dropped beyond 10,000.
+        max_threads: threads of a group that a pipeline allows: a number, or a function of the
+            kernel's name as it was given to ``metal_kernel``.
+
+    Raises:
+        Unavailable: there is no compiler here.
+        ValueError: no order, or an unknown one.
+    """
+
+    def __init__(
+        self,
+        orders: Sequence[Order] = DEFAULT_ORDERS,
+        *,
+        checked: bool = False,
+        cache_dir: Path | str | None = None,
+        transform: Callable[[str], str] | None = None,
+    ) -> None:
+        reason = reason_unavailable()
+        if reason is not None:
+            raise Unavailable(reason)
+        import mlx.core as mx
+
+        self._mx: Any = mx
+        self._real: Callable[..., Any] = _real_factory(mx.fast.metal_kernel)
+        self.orders = tuple(orders)
+        self.checked = checked
+        self.transform = transform
+        self.max_threads: int | Callable[[str], int] = MAX_THREADS
+        self.launches: deque[Launch] = deque(maxlen=_LAUNCHES)
+        self._compiler = Compiler(Path(cache_dir) if cache_dir else default_cache_dir())
+        self._runtime: Runtime | None = None
+        self._lock = Lock()
+        _check_orders(self.orders)
+
+    @property
+    def compilations(self) -> int:
+        """How many texts this machine has compiled, rather than found in its cache."""
+        return self._compiler.compilations
+
+    def metal_kernel(
+        self,
+        name: str,
+        input_names: Sequence[str],
+        output_names: Sequence[str],
+        source: str,
+        header: str = "",
+        ensure_row_contiguous: bool = True,
+        atomic_outputs: bool = False,
+        compile_options: object | None = None,
+    ) -> Callable[..., list[Any]]:
+        """As ``mx.fast.metal_kernel``; the kernel evaluates its inputs and its outputs.
+
+        The kernel takes any ``stream`` and ignores it: a machine without a GPU has only streams
+        of the CPU, which MLX's own kernel would refuse.
+        """
+        real = self._real(
+            name=name,
+            input_names=input_names,
+            output_names=output_names,
+            source=source,
+            header=header,
+            ensure_row_contiguous=ensure_row_contiguous,
+            atomic_outputs=atomic_outputs,
+            compile_options=compile_options,
+        )
+        names = Names(name, tuple(input_names), tuple(output_names), ensure_row_contiguous)
+        return Kernel(self, names, Capture(self._mx, real))
+
+    #: Says of ``mx.fast.metal_kernel`` that it works without Metal.
+    metal_kernel.emulated = True  # type: ignore[attr-defined]
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[Machine]:
+        """``mx.fast.metal_kernel`` is this machine's meanwhile."""
+        before = self._mx.fast.metal_kernel
+        self._mx.fast.metal_kernel = self.metal_kernel
+        try:
+            yield self
+        finally:
+            self._mx.fast.metal_kernel = before
+
+    def allowed_threads(self, name: str) -> int:
+        """Threads of a group that the pipeline of kernel ``name`` allows."""
+        limit = self.max_threads
+        return min(limit(name) if callable(limit) else limit, MAX_THREADS)
+
+    def evaluated(self, inputs: Sequence[Any]) -> list[Any]:
+        """Inputs as evaluated arrays; MLX takes Python's numbers too."""
+        arrays = [
+            value if isinstance(value, self._mx.array) else self._mx.array(value)
+            for value in inputs
+        ]
+        self._mx.eval(arrays)
+        return arrays
+
+    def run(self, call: Call) -> list[Any]:
+        """Compile and run a launch; returns its outputs, evaluated.
+
+        Raises:
+            ValueError: Metal would not launch it.
+            EmulatorError: what went wrong; see ``errors.py``.
+        """
+        call.check(self.allowed_threads(call.names.kernel))
+        text = call.captured.text if self.transform is None else self.transform(call.captured.text)
+        with self._lock:
+            if self._runtime is None:
+                self._runtime = self._compiler.runtime()
+        library = self._compiler.load(Request(text, call.captured.name, self.checked))
+        started = time.perf_counter()
+        outputs, launch = execute(
+            self._mx, self._runtime, library, call, self.orders, checked=self.checked
+        )
+        launch.seconds = time.perf_counter() - started
+        self.launches.append(launch)
+        return outputs
+
+
+def _real_factory(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """MLX's own ``metal_kernel``, also where another machine is installed."""
+    owner = getattr(factory, "__self__", None)
+    return owner._real if isinstance(owner, Machine) else factory
+
+
+def _check_orders(orders: tuple[Order, ...]) -> None:
+    for order in orders:
+        if order not in ("ascending", "descending") and not (
+            isinstance(order, tuple) and len(order) == 2 and order[0] == "random"
+        ):
+            raise ValueError(f"unknown order {order!r}")
+    if not orders:
+        raise ValueError("a machine needs at least one order")

@@ -1,0 +1,127 @@
+"""MLX arrays as memory: where it is, how far it reaches, and what MLX tells a kernel about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import EmulatorError
+
+HostArray = npt.NDArray[Any]
+
+#: A NaN in float32; in every type a value that no test expects.
+POISON = 0x7FC0DEAD
+#: Around each output: to see stray writes without checking every access.
+CANARY_BYTES = 256
+
+
+@dataclass(frozen=True)
+class Memory:
+    """``pointer`` is where element 0 is; all elements lie in ``bytes`` bytes from ``base``."""
+
+    owner: Any
+    pointer: int
+    base: int
+    bytes: int
+    granule: int
+
+
+def _viewed(mx: Any, array: Any) -> Any:
+    """The array as something that has a buffer: numpy knows no bfloat16."""
+    return array.view(mx.uint16) if array.dtype == mx.bfloat16 else array
+
+
+def strides_of(mx: Any, array: Any) -> tuple[int, ...]:
+    """MLX's own strides, in elements."""
+    view = memoryview(_viewed(mx, array))
+    return tuple(stride // view.itemsize for stride in view.strides or ())
+
+
+def row_contiguous(mx: Any, array: Any) -> bool:
+    """MLX's flag: elements one after the other, whatever the strides of axes of one element."""
+    expected = 1
+    for extent, stride in zip(reversed(array.shape), reversed(strides_of(mx, array)), strict=True):
+        if extent != 1 and stride != expected:
+            return bool(array.size == 0)
+        expected *= extent
+    return True
+
+
+def input_memory(mx: Any, array: Any) -> Memory:
+    """Memory of an evaluated array; nothing is copied."""
+    viewed = _viewed(mx, array)
+    host: HostArray = np.asarray(viewed)
+    if host.nbytes and not np.shares_memory(host, np.asarray(viewed)):
+        raise EmulatorError("MLX copied an array instead of showing its memory")
+    pointer = host.ctypes.data
+    low = high = 0
+    for extent, stride in zip(host.shape, host.strides, strict=True):
+        reach = (extent - 1) * stride
+        low, high = low + min(reach, 0), high + max(reach, 0)
+    size = 0 if host.size == 0 else high - low + host.itemsize
+    return Memory((viewed, host), pointer, pointer + low, size, min(host.itemsize, 4))
+
+
+def integers(values: tuple[int, ...], dtype: Any) -> Memory:
+    """Shape, strides or rank as a kernel gets them."""
+    host = np.array(values, dtype)
+    pointer = host.ctypes.data
+    return Memory(host, pointer, pointer, host.nbytes, 4)
+
+
+class Output:
+    """An output of a launch: poisoned or filled, with canaries around it.
+
+    Args:
+        mx: the module ``mlx.core``.
+        shape: of the output.
+        dtype: MLX's.
+        init_value: what MLX fills it with before the launch, or None.
+    """
+
+    def __init__(self, mx: Any, shape: tuple[int, ...], dtype: Any, init_value: Any) -> None:
+        self._mx, self._dtype, self.shape = mx, dtype, shape
+        sample = mx.array([0.0 if init_value is None else init_value]).astype(dtype)
+        mx.eval(sample)
+        element = np.array(_viewed(mx, sample))
+        count = int(np.prod(shape, dtype=np.int64))
+        size = count * element.itemsize
+        words = -(-size // 4) + 2 * CANARY_BYTES // 4
+        self._whole = np.full(words, POISON, np.uint32)
+        body = self._whole.view(np.uint8)[CANARY_BYTES : CANARY_BYTES + size]
+        self.values: HostArray = body.view(element.dtype).reshape(shape)
+        if init_value is not None:
+            self.values[...] = element[0]
+        pointer = self._whole.ctypes.data + CANARY_BYTES
+        self.memory = Memory(self._whole, pointer, pointer, size, min(element.itemsize, 4))
+        self.initialised = init_value is not None
+
+    def stray(self) -> int | None:
+        """Offset in bytes of a write just outside of the output, or None."""
+        raw = self._whole.view(np.uint8)
+        clean = np.full(len(self._whole), POISON, np.uint32).view(np.uint8)
+        size = self.memory.bytes
+        outside = raw != clean
+        outside[CANARY_BYTES : CANARY_BYTES + size] = False
+        found = np.flatnonzero(outside)
+        return int(found[0]) - CANARY_BYTES if len(found) else None
+
+    def first_difference(self, other: Output) -> tuple[int, ...] | None:
+        """Index of the first element that differs in any bit, or None."""
+        mine = self.values.reshape(-1).view(np.uint8).reshape(self.values.size, -1)
+        theirs = other.values.reshape(-1).view(np.uint8).reshape(self.values.size, -1)
+        if np.array_equal(mine, theirs):
+            return None
+        flat = int(np.flatnonzero((mine != theirs).any(axis=1))[0])
+        return tuple(int(i) for i in np.unravel_index(flat, self.shape or (1,)))
+
+    def array(self) -> Any:
+        """The output as an MLX array."""
+        result = self._mx.array(self.values)
+        if self._dtype == self._mx.bfloat16:
+            result = result.view(self._mx.bfloat16)
+        self._mx.eval(result)
+        return result
