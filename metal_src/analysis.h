@@ -98,12 +98,11 @@ struct Direct {
   }
 };
 
-// Loads, transforms and stores one frame; `t` counts the frame's threads.
+// The points of one frame, where thread `t` of it wants them.
 template <class P, class Packing, class F, class W>
-inline void transform_frame(const thread F& frame, const device W* window,
-                            const device float2* table, uint t, threadgroup float2* buffer) {
+inline void load_points(const thread F& frame, const device W* window, uint t,
+                        thread float2 (&v)[Pass<P, 0>::PER_THREAD][Pass<P, 0>::R]) {
   typedef Pass<P, 0> First;
-  float2 v[First::PER_THREAD][First::R];
 #pragma unroll
   for (int i = 0; i < First::PER_THREAD; ++i) {
     if (!First::owns(t, i)) continue;
@@ -112,8 +111,6 @@ inline void transform_frame(const thread F& frame, const device W* window,
       v[i][r] = Packing::point(frame, window, First::input(t, i, r));
     }
   }
-  First::transform(table, t, v);
-  Chain<P, 0>::run(buffer, table, t, v);
 }
 
 // One group's share. T, W: float or float2, of signal and window (and envelope). `thread_index`
@@ -139,14 +136,21 @@ inline void analysis(const device T* signal, long row_step, long sample_step,
   const long start = m * parameters[ANALYSIS_HOP] - parameters[ANALYSIS_PADDING];
   const Frame<T> frame(samples, start, int(parameters[ANALYSIS_N_FFT]));
 
-  threadgroup float2* buffer = exchange + f * uint(P::SLOTS);
+  typedef Pass<P, 0> First;
+  float2 v[First::PER_THREAD][First::R];
   if (ENVELOPE) {
     EnvelopedFrame<T, W> enveloped = {frame, envelope, int(m), int(parameters[ANALYSIS_HOP]),
                                       int(frames), int(parameters[ANALYSIS_OVERLAP])};
-    transform_frame<P, Packing>(enveloped, window, table, t, buffer);
+    load_points<P, Packing>(enveloped, window, t, v);
+  } else if (frame.is_dense) {
+    DenseFrame<T> dense = {frame.inside};
+    load_points<P, Packing>(dense, window, t, v);
   } else {
-    transform_frame<P, Packing>(frame, window, table, t, buffer);
+    load_points<P, Packing>(frame, window, t, v);
   }
+  First::transform(table, t, v);
+  threadgroup float2* buffer = exchange + f * uint(P::SLOTS);
+  Chain<P, 0>::run(buffer, table, t, v, IntoBuffer());
   if (active) {
     Packing::template write<P>(buffer, table + parameters[ANALYSIS_SPLIT_TABLE], t, bins, edge,
                                spectrum + (long(row) * frames + m) * bins);

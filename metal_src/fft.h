@@ -1,8 +1,10 @@
 // Complex Fourier transforms of a whole frame: a few threads, one threadgroup buffer.
 //
-// NumPy:  after Chain<P, 0>::run the frame's buffer holds np.fft.fft(z), z being what the threads
-//         held in the order of Pass<P, 0>: thread t, butterfly i, input r holds
-//         z[t + P::THREADS * i + (P::POINTS / R) * r]. Slot k of the buffer is element slot(k).
+// NumPy:  Chain<P, 0>::run computes np.fft.fft(z), z being what the threads held in the order of
+//         Pass<P, 0>: thread t, butterfly i, input r holds
+//         z[t + P::THREADS * i + (P::POINTS / R) * r]. `finish` gets the results in registers, in
+//         the order of the last pass: butterfly i, output r of thread t is element
+//         Pass::output(t, i, r). IntoBuffer stores them: element slot(k) of the buffer is bin k.
 // Grid:   P::THREADS threads per frame, neighbours in the group; all threads of a group must call.
 // Limits: POINTS = R0 R1 R2 R3 R4 R5 with the radices of radix.h; slots_of(POINTS) float2 of
 //         threadgroup memory per frame, so POINTS <= 4096 in 32 KiB.
@@ -102,9 +104,8 @@ template <class P, int PASS> struct Pass {
 #pragma unroll
     for (int i = 0; i < PER_THREAD; ++i) {
       if (!owns(t, i)) continue;
-      uint first = output(t, i);
 #pragma unroll
-      for (int r = 0; r < R; ++r) frame[slot(first + uint(SPAN * r))] = v[i][r];
+      for (int r = 0; r < R; ++r) frame[slot(output(t, i, r))] = v[i][r];
     }
   }
 
@@ -126,11 +127,20 @@ template <class P, int PASS> struct Pass {
     }
   }
 
- private:
-  // Index of the first output of butterfly i of thread t; the others follow SPAN apart.
-  static inline uint output(uint t, int i) {
+  // Index in the frame of output r of butterfly i of thread t.
+  static inline uint output(uint t, int i, int r) {
     uint q = t + uint(P::THREADS * i);
-    return q / uint(SPAN) * uint(SPAN * R) + q % uint(SPAN);
+    return q / uint(SPAN) * uint(SPAN * R) + q % uint(SPAN) + uint(SPAN * r);
+  }
+};
+
+// What becomes of a frame's bins: they go into its buffer.
+struct IntoBuffer {
+  template <class LAST, int THREADS>
+  inline void take(threadgroup float2* frame, uint t,
+                   const thread float2 (&v)[LAST::PER_THREAD][LAST::R]) const {
+    LAST::store(frame, t, v);
+    frame_barrier<THREADS>();
   }
 };
 
@@ -139,25 +149,28 @@ template <class P, int PASS, bool LAST = PASS + 1 == P::PASSES> struct Chain {
   typedef Pass<P, PASS> This;
   typedef Pass<P, PASS + 1> Next;
 
+  template <class Finish>
   static inline void run(threadgroup float2* frame, const device float2* table, uint t,
-                         const thread float2 (&v)[This::PER_THREAD][This::R]) {
+                         const thread float2 (&v)[This::PER_THREAD][This::R],
+                         const thread Finish& finish) {
     This::store(frame, t, v);
     frame_barrier<P::THREADS>();
     float2 next[Next::PER_THREAD][Next::R];
     Next::load(frame, t, next);
     frame_barrier<P::THREADS>();
     Next::transform(table, t, next);
-    Chain<P, PASS + 1>::run(frame, table, t, next);
+    Chain<P, PASS + 1>::run(frame, table, t, next, finish);
   }
 };
 
 template <class P, int PASS> struct Chain<P, PASS, true> {
   typedef Pass<P, PASS> This;
 
+  template <class Finish>
   static inline void run(threadgroup float2* frame, const device float2*, uint t,
-                         const thread float2 (&v)[This::PER_THREAD][This::R]) {
-    This::store(frame, t, v);
-    frame_barrier<P::THREADS>();
+                         const thread float2 (&v)[This::PER_THREAD][This::R],
+                         const thread Finish& finish) {
+    finish.template take<This, P::THREADS>(frame, t, v);
   }
 };
 

@@ -67,9 +67,10 @@ template <class T, class W> struct DeviceFrames {
 template <class T, class W, class Sample>
 inline void add_position(const thread DeviceFrames<T, W>& frames, long position, int count,
                          int hop, thread Sample& sum) {
-  const HopPosition p(position, hop);
-  const Covering covering(position, position, int(frames.n_fft), hop, count);
-  gather(frames, p, covering.low, covering.high, hop, int(frames.n_fft), sum);
+  const int n_fft = int(frames.n_fft);
+  const Covering covering(position, position, n_fft, hop, count);
+  const int i = int(position - long(covering.low) * hop);
+  gather(frames, i, covering.low, covering.high, hop, n_fft, sum);
 }
 
 template <bool ENVELOPE, bool FOLD, class T, class W, class Sample>

@@ -2,8 +2,8 @@
 // threads write one address, and the order of summation is fixed.
 //
 // NumPy:  padded = np.zeros(...); for m in range(frames): padded[m*hop : m*hop + n_fft] += y[m]
-//         Gather::sum adds y[m][q*hop + r - m*hop] over m in [first, last], m <= q, from the
-//         newest frame to the oldest, q and r being quotient and remainder of position and hop.
+//         gather adds y[m][i - (m - first)*hop] to `sum` over m in [first, last], from the newest
+//         frame to the oldest, i being the sample's index in frame `first` (may lie beyond it).
 // Limits: frame indices, and positions counted from the group's own, have 32 bits; whole
 //         positions have 64.
 #pragma once
@@ -56,12 +56,12 @@ struct Covering {
 
 // `frames.at(m, i)` is sample i of windowed frame m.
 template <class T, class Frames>
-inline void gather(const thread Frames& frames, HopPosition p, int low, int high, int hop,
-                   int n_fft, thread T& sum) {
-  int m = p.q < high ? p.q : high;
-  for (int i = p.r + (p.q - m) * hop; m >= low && i < n_fft; i += hop, --m) {
-    sum += frames.at(m, i);
-  }
+inline void gather(const thread Frames& frames, int i, int first, int last, int hop, int n_fft,
+                   thread T& sum) {
+  if (i < 0) return;
+  const int newest = first + i / hop;
+  int m = newest < last ? newest : last;
+  for (i -= (m - first) * hop; m >= first && i < n_fft; i += hop, --m) sum += frames.at(m, i);
 }
 
 // Row of the inverse envelope that holds hop q: the first overlap - 1 hops and the last ones have

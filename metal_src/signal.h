@@ -69,8 +69,14 @@ template <class T> struct Row {
   }
 };
 
-// How the samples of one frame are found, decided once for the frame: inside the row by an offset
-// of 32 bits, else by Row::at.
+// A frame that lies inside its row, of samples that are neighbours.
+template <class T> struct DenseFrame {
+  const device T* first;
+
+  inline T at(int i) const { return first[i]; }
+};
+
+// Any other frame: inside the row by an offset of 32 bits, else by Row::at.
 template <class T> struct Frame {
   Row<T> row;
   long start;  // position of the frame's sample 0
@@ -87,7 +93,6 @@ template <class T> struct Frame {
   }
 
   inline T at(int i) const {
-    if (is_dense) return inside[i];
     if (is_inside) return inside[i * row.step];
     return row.at(start + i);
   }

@@ -76,18 +76,15 @@ struct PackedReal {
     }
   }
 
-  template <class P, class W>
-  static inline void apply_window(const device W* window, uint t, threadgroup float2* z) {
+  template <class W>
+  static inline float2 windowed(float2 value, const device W* window, uint j) {
     const device float2* pairs = (const device float2*)window;
-    for (uint j = t; j < uint(P::POINTS); j += P::THREADS) {
-      float2 value = exchanged(z[slot(j)]), w = pairs[j];
-      z[slot(j)] = complex(value.x * w.x, value.y * w.y);
-    }
+    float2 w = pairs[j];
+    return complex(value.y * w.x, value.x * w.y);
   }
 
-  static inline float sample(const threadgroup float2* z, uint i) {
-    const threadgroup float* parts = (const threadgroup float*)z;
-    return parts[2 * slot(i >> 1) + (i & 1)];
+  static inline float sample(const threadgroup float2* z, int i) {
+    return ((const threadgroup float*)z)[i];
   }
 };
 
@@ -106,14 +103,12 @@ struct DirectReal {
     }
   }
 
-  template <class P, class W>
-  static inline void apply_window(const device W* window, uint t, threadgroup float2* z) {
-    for (uint j = t; j < uint(P::POINTS); j += P::THREADS) {
-      z[slot(j)] = complex(z[slot(j)].y * window[j], 0.0f);
-    }
+  template <class W>
+  static inline float2 windowed(float2 value, const device W* window, uint j) {
+    return complex(value.y * window[j], 0.0f);
   }
 
-  static inline float sample(const threadgroup float2* z, uint i) { return z[slot(i)].x; }
+  static inline float sample(const threadgroup float2* z, int i) { return z[i].x; }
 };
 
 // Complex signals.
@@ -130,14 +125,32 @@ struct DirectComplex {
     }
   }
 
-  template <class P, class W>
-  static inline void apply_window(const device W* window, uint t, threadgroup float2* z) {
-    for (uint j = t; j < uint(P::POINTS); j += P::THREADS) {
-      z[slot(j)] = product(exchanged(z[slot(j)]), window[j]);
-    }
+  template <class W>
+  static inline float2 windowed(float2 value, const device W* window, uint j) {
+    return product(exchanged(value), window[j]);
   }
 
-  static inline float2 sample(const threadgroup float2* z, uint i) { return z[slot(i)]; }
+  static inline float2 sample(const threadgroup float2* z, int i) { return z[i]; }
+};
+
+// What becomes of a frame's samples: windowed, they go into its buffer, in order.
+template <class Packing, class W> struct Windowed {
+  const device W* window;
+
+  template <class LAST, int THREADS>
+  inline void take(threadgroup float2* frame, uint t,
+                   const thread float2 (&v)[LAST::PER_THREAD][LAST::R]) const {
+#pragma unroll
+    for (int i = 0; i < LAST::PER_THREAD; ++i) {
+      if (!LAST::owns(t, i)) continue;
+#pragma unroll
+      for (int r = 0; r < LAST::R; ++r) {
+        const uint j = LAST::output(t, i, r);
+        frame[j] = Packing::windowed(v[i][r], window, j);
+      }
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+  }
 };
 
 // The frames of one round, in threadgroup memory.
@@ -146,7 +159,7 @@ template <class P, class Packing> struct RoundFrames {
   int first;
 
   inline typename Packing::Sample at(int m, int i) const {
-    return Packing::sample(exchange + (m - first) * int(P::SLOTS), uint(i));
+    return Packing::sample(exchange + (m - first) * int(P::SLOTS), i);
   }
 };
 
@@ -156,7 +169,8 @@ template <class P, class Packing, bool FRAMES_FASTEST, bool BOTH_HALVES, int FRA
 struct Synthesis {
   typedef typename Packing::Sample Sample;
   typedef Bins<BOTH_HALVES> FrameBins;
-  enum { GROUP = FRAMES * P::THREADS };
+  // So few frames of a round are tried one by one; of more, the covering ones are looked up.
+  enum { GROUP = FRAMES * P::THREADS, FEW_FRAMES = 8 };
 
   const device float2* spectrum;  // of this row
   long frame_step, bin_step;
@@ -192,13 +206,14 @@ struct Synthesis {
     First::load(z, t, v);
     frame_barrier<P::THREADS>();
     First::transform(table, t, v);
-    Chain<P, 0>::run(z, table, t, v);
-    Packing::template apply_window<P>(window, t, z);
-    threadgroup_barrier(mem_flags::mem_threadgroup);
+    Windowed<Packing, W> finish;
+    finish.window = window;
+    Chain<P, 0>::run(z, table, t, v, finish);
   }
 
-  // Adds to sum[j] the frames over padded position first + direction * (thread + GROUP * j), if
-  // it lies in [from, to). Every thread of the group calls this with the same four positions.
+  // Adds to sum[j] the frames over padded position first + direction * (thread + GROUP * j); if
+  // MASKED, only where it lies in [from, to). All threads of the group pass the same positions.
+  template <bool MASKED>
   inline void add(long first, int direction, long from, long to,
                   thread Sample (&sum)[SAMPLES]) const {
     const long end = first + direction * long(GROUP * SAMPLES - 1);
@@ -207,24 +222,43 @@ struct Synthesis {
     const long upper = highest < to - 1 ? highest : to - 1;
     if (lower > upper) return;
     const Covering covering(lower, upper, n_fft, hop, frames);
-    const long mine = first + direction * long(thread_index);
-    const HopPosition start(mine, hop), step(direction * long(GROUP), hop);
     for (int round = covering.low; round <= covering.high; round += FRAMES) {
-      int last = round + FRAMES - 1 < covering.high ? round + FRAMES - 1 : covering.high;
+      const int last = round + FRAMES - 1 < covering.high ? round + FRAMES - 1 : covering.high;
       transform(round, last);
-      RoundFrames<P, Packing> made;
-      made.exchange = exchange;
-      made.first = round;
-      HopPosition p = start;
-#pragma unroll
-      for (int j = 0; j < SAMPLES; ++j) {
-        long position = mine + direction * long(GROUP * j);
-        if (position >= from && position < to) {
-          gather(made, p, round, last, hop, n_fft, sum[j]);
-        }
-        p.advance(step, hop);
-      }
+      // Of thread 0's sample 0: its index in frame `round`, and the range of the mask.
+      const long begin = long(round) * hop;
+      add_round<MASKED>(int(first - begin), direction, round, last, from - begin, to - begin, sum);
       threadgroup_barrier(mem_flags::mem_threadgroup);
+    }
+  }
+
+  // The same for the frames of one round; positions count from the first of them.
+  template <bool MASKED>
+  inline void add_round(int first, int direction, int round, int last, long from, long to,
+                        thread Sample (&sum)[SAMPLES]) const {
+    RoundFrames<P, Packing> made;
+    made.exchange = exchange;
+    made.first = round;
+    const int reach = (last - round) * hop + n_fft;
+#pragma unroll
+    for (int j = 0; j < SAMPLES; ++j) {
+      const int zeroth = first + direction * GROUP * j;
+      const int lowest = direction > 0 ? zeroth : zeroth - (GROUP - 1);
+      // The whole group's samples lie beside these frames.
+      if (lowest + GROUP <= 0 || lowest >= reach) continue;
+      const int i = zeroth + direction * int(thread_index);
+      if (MASKED && (i < from || i >= to)) continue;
+      if (FRAMES > FEW_FRAMES) {
+        gather(made, i, round, last, hop, n_fft, sum[j]);
+        continue;
+      }
+#pragma unroll
+      for (int f = FRAMES - 1; f >= 0; --f) {
+        const int of_frame = i - f * hop;
+        if (round + f <= last && uint(of_frame) < uint(n_fft)) {
+          sum[j] += made.at(round + f, of_frame);
+        }
+      }
     }
   }
 
@@ -232,7 +266,9 @@ struct Synthesis {
   inline Sample total(long from, long to) const {
     Sample sum[SAMPLES], all;
     set_zeros(sum);
-    for (long first = from; first < to; first += GROUP * SAMPLES) add(first, 1, from, to, sum);
+    for (long first = from; first < to; first += GROUP * SAMPLES) {
+      add<true>(first, 1, from, to, sum);
+    }
     set_zero(all);
 #pragma unroll
     for (int j = 0; j < SAMPLES; ++j) all += sum[j];
@@ -250,7 +286,7 @@ struct Synthesis {
     for (int side = 0; side < 2; ++side) {
       if (padding.mode == PAD_REFLECT || padding.mode == PAD_CIRCULAR) {
         const RepeatedPositions repeated(padding, side);
-        add(repeated.of(t0), repeated.direction, repeated.from, repeated.to, sum);
+        add<true>(repeated.of(t0), repeated.direction, repeated.from, repeated.to, sum);
       } else if (padding.mode == PAD_REPLICATE) {
         const long repeated = (side == 0 ? 0 : padding.samples - 1) - t0;
         if (repeated < 0 || repeated >= GROUP * SAMPLES) continue;
@@ -282,7 +318,7 @@ inline void synthesis(thread S& work, const device W* envelope, const device lon
 
   Sample sum[SAMPLES];
   S::set_zeros(sum);
-  work.add(t0 + start, 1, start, start + kept, sum);
+  work.template add<false>(t0 + start, 1, start, start + kept, sum);
   if (FOLD) {
     Padding padding;
     padding.samples = length;

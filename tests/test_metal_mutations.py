@@ -198,10 +198,35 @@ MUTATIONS = {
         "to < frames ? int(to) : frames - 2",
         istft(16, 9),
     ),
-    "length of a frame": (
-        "m >= low && i < n_fft",
-        "m >= low && i < n_fft - 1",
+    "length of one of many frames": (
+        "m >= first && i < n_fft",
+        "m >= first && i < n_fft - 1",
         istft(16, 9, hop_length="5"),
+    ),
+    "length of one of few frames": (
+        "uint(of_frame) < uint(n_fft)",
+        "uint(of_frame) < uint(n_fft - 1)",
+        istft(1024, 30, hop_length="250"),
+    ),
+    "newest of many frames": (
+        "newest = first + i / hop;",
+        "newest = first + (i - 1) / hop;",
+        istft(16, 2000),
+    ),
+    "index in one of few frames": (
+        "of_frame = i - f * hop;",
+        "of_frame = i - f * hop + 1;",
+        istft(1024, 30),
+    ),
+    "reach of a round": (
+        "reach = (last - round) * hop + n_fft;",
+        "reach = (last - round) * hop + n_fft - 256;",
+        istft(1024, 30),
+    ),
+    "begin of a round": (
+        "begin = long(round) * hop;",
+        "begin = long(round) * hop + 1;",
+        istft(1024, 30),
     ),
     "envelope, head": (
         "q < overlap - 1 ? q : overlap - 1",
@@ -224,8 +249,8 @@ MUTATIONS = {
         istft(15, 9),
     ),
     "sample of a frame": (
-        "2 * slot(i >> 1) + (i & 1)",
-        "2 * slot(i >> 1) + (1 - (i & 1))",
+        "((const threadgroup float*)z)[i]",
+        "((const threadgroup float*)z)[i ^ 1]",
         istft(16, 9),
     ),
     "tile": (
@@ -233,11 +258,11 @@ MUTATIONS = {
         "long(group) * (S::GROUP * SAMPLES) + 1",
         istft(16, 2000),
     ),
-    "trim": ("work.add(t0 + start, 1, start,", "work.add(t0 + start + 1, 1, start,", istft(16, 9)),
+    "trim": ("add<false>(t0 + start, 1,", "add<false>(t0 + start + 1, 1,", istft(16, 9)),
     "kept": (
         "start, start + kept, sum)",
         "start, start + kept - 1, sum)",
-        istft(16, 9, length="20"),
+        istft(16, 9, length="21"),
     ),
     "round": ("round += FRAMES)", "round += FRAMES + 1)", istft(1024, 30)),
     "frame of a round": ("made.first = round;", "made.first = round - 1;", istft(1024, 30)),

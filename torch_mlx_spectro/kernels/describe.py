@@ -11,8 +11,10 @@ from functools import lru_cache
 
 from ..params import PAD_MODES, IstftParams, StftParams
 from .plans import (
+    ANALYSIS_VALUES,
     FASTEST_FRAMES,
     MAX_POINTS,
+    SYNTHESIS_VALUES,
     FftPlan,
     plans,
     radices_of,
@@ -110,7 +112,7 @@ def analysis(
     points, packed = fused
     return tuple(
         _analysis(params, plan, packed, complex_signal, complex_window, enveloped)
-        for plan in plans(points)
+        for plan in plans(points, ANALYSIS_VALUES)
     )
 
 
@@ -189,7 +191,9 @@ def synthesis(
         ("ENVELOPE", adjoint is None),
         ("FOLD", adjoint is not None and adjoint.padding > 0),
     ]
-    return tuple(_synthesis(params, plan, flags, adjoint) for plan in plans(points, least))
+    return tuple(
+        _synthesis(params, plan, flags, adjoint) for plan in plans(points, SYNTHESIS_VALUES, least)
+    )
 
 
 def _synthesis(

@@ -19,16 +19,17 @@ POINT_BYTES = 8
 LINE_POINTS = 16
 
 #: Values that one thread holds in a pass: of the best plan, and of those for GPUs that allow a
-#: group fewer threads.
-VALUES = (16, 32, 64)
+#: group fewer threads. Synthesis holds its output samples besides.
+ANALYSIS_VALUES = (16, 32, 64)
+SYNTHESIS_VALUES = (8, 16, 32, 64)
 #: Threads of a group to aim at. Large ones read windows and tables less often.
 GROUP = 256
 SIMD_WIDTH = 32
 #: What a barrier of the whole group costs, as work, where the threads of a frame are not part of
 #: one SIMD group.
 GROUP_BARRIER_WORK = 1.15
-#: Frames per group that make reads of a (bins, frames) spectrum whole: 8 of 8 bytes.
-FASTEST_FRAMES = 8
+#: Frames per group that make reads of a (bins, frames) spectrum whole: 4 of 8 bytes are a sector.
+FASTEST_FRAMES = 4
 #: Output samples of a synthesis group, in frames' lengths: less means more frames computed twice.
 TILE_FRAMES = 4
 MAX_TILE_SAMPLES = 32
@@ -125,11 +126,12 @@ def _threads_of(points: int, values: int) -> int:
 
 
 @lru_cache(maxsize=4096)
-def plans(points: int, least_frames: int = 1) -> tuple[FftPlan, ...]:
+def plans(points: int, values: tuple[int, ...], least_frames: int = 1) -> tuple[FftPlan, ...]:
     """Plans of a frame of ``points`` points, best first, each of fewer threads than the last.
 
     Args:
         points: complex points, at most MAX_POINTS, with no prime factor above 7.
+        values: that a thread holds, of each plan in turn.
         least_frames: frames per group to aim at.
 
     Returns:
@@ -139,8 +141,8 @@ def plans(points: int, least_frames: int = 1) -> tuple[FftPlan, ...]:
     if radices is None or points > MAX_POINTS:
         raise ValueError(f"points must be at most {MAX_POINTS} and 7-smooth; got {points}")
     found: list[FftPlan] = []
-    for values in VALUES:
-        threads = _threads_of(points, values)
+    for held in values:
+        threads = _threads_of(points, held)
         frames = max(-(-GROUP // threads), least_frames)
         frames = min(frames, GROUP_MEMORY_BYTES // (buffer_points(points) * POINT_BYTES))
         frames = min(frames, MAX_GROUP_THREADS // threads)
