@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from cli_process import python
 from reference import random_tensor, runtime_of
 
 from torch_mlx_spectro import bridge
+from torch_mlx_spectro.runtime import runtime
 
 
 def test_a_host_view_shares_memory_and_strides() -> None:
@@ -176,3 +179,46 @@ def test_empty_tensors_keep_shape_and_kind(dtype: torch.dtype) -> None:
     back = bridge.to_torch(mx, bridge.to_mlx(mx, torch.empty(3, 0, dtype=dtype)).array)
     assert back.shape == (3, 0)
     assert back.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64, np.int64])
+@pytest.mark.parametrize("shape", [(3, 4), (0, 4), (5,)])
+def test_host_arrays_are_copied_in(dtype: Any, shape: tuple[int, ...]) -> None:
+    mx = runtime().mx
+    values = np.ones(shape, dtype)
+    for given in (values, values[::-1], values.T):
+        array = bridge.copy_to_mlx(mx, given)
+        np.testing.assert_array_equal(np.asarray(array), given)
+        assert np.asarray(array).dtype == dtype
+    values += 1
+    assert not np.any(np.asarray(bridge.copy_to_mlx(mx, values)) == 1)
+
+
+INTERRUPTED_IMPORT = """\
+import signal
+import mlx.core as mx, numpy as np
+from torch_mlx_spectro.bridge import copy_to_mlx
+
+values, arrived = np.zeros(64, np.float32), False
+
+def interrupt(number, frame):
+    global arrived
+    arrived = True
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+for attempt in range(2000):
+    arrived = False
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0003)
+        while not arrived:
+            copy_to_mlx(mx, values)
+        raise SystemExit("an interrupt was lost")
+    except KeyboardInterrupt:
+        pass
+"""
+
+
+def test_an_interrupt_while_importing_is_not_lost(tmp_path: Path) -> None:
+    finished = python("-c", INTERRUPTED_IMPORT, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr

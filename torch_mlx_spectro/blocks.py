@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from . import maps
-from .bridge import HostView
+from .bridge import HostView, copy_to_mlx
 from .envelope import Envelope, row_of_hop
 from .framing import covered_samples
 from .params import IstftParams, StftParams
@@ -140,7 +140,7 @@ def _spectra(
             samples = signal.block(covered_samples(row, params, first, count))
             spectrum = maps.analysis(
                 mx,
-                mx.array(samples),
+                copy_to_mlx(mx, samples),
                 window,
                 frames=count,
                 n_fft=params.n_fft,
@@ -260,14 +260,14 @@ class _Pass:
         inside = self.values[row, inner_begin:inner_end]
         whole = (inner_begin, inner_end) == (begin, end)
         if whole and inside.flags.c_contiguous and not self.spectrum.unresolved:
-            return self.mx.array(inside)
+            return copy_to_mlx(self.mx, inside)
         # MLX copies what it imports, so one buffer serves all blocks; a new one for each would
         # fault its pages in each time.
         buffer = self._scratch(end - begin)
         buffer[: inner_begin - begin] = 0
         buffer[inner_end - begin :] = 0
         self.spectrum.copy_block(inside, buffer[inner_begin - begin : inner_end - begin])
-        return self.mx.array(buffer)
+        return copy_to_mlx(self.mx, buffer)
 
     def _scratch(self, frames: int) -> Array:
         if len(self._buffer) < frames:
@@ -289,7 +289,7 @@ class _Pass:
                 rows = row_of_hop(np.arange(begin, end), frames, overlap)
                 inverse = self.inverse[np.minimum(rows, len(self.inverse) - 1)]
                 inverse = inverse.reshape(count, self.hop)
-            self._inverses[key] = self.mx.array(inverse)
+            self._inverses[key] = copy_to_mlx(self.mx, inverse)
         return self._inverses[key]
 
 

@@ -193,6 +193,15 @@ def dense_order(tensor: torch.Tensor) -> list[int] | None:
     return order if tensor.permute(order).is_contiguous() else None
 
 
+def copy_to_mlx(mx: Any, values: HostArray) -> Any:
+    """An MLX array with the values of a host array.
+
+    By way of its memoryview: MLX 0.32.4, given a numpy array, tries several protocols, and loses a
+    KeyboardInterrupt that arrives while it does.
+    """
+    return mx.array(np.ascontiguousarray(values).data)
+
+
 def to_torch(mx: Any, array: Any) -> torch.Tensor:
     """Export an MLX array without a copy; torch may read it at once."""
     mx.eval(array)

@@ -22,6 +22,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .blocks import istft_blocks, stft_blocks
 from .bridge import (
     Borrowed,
+    copy_to_mlx,
     dense_order,
     empty_result,
     host_view,
@@ -95,7 +96,7 @@ def _prepared_window(params: StftParams | IstftParams, key: Hashable, values: An
 
     def make() -> Any:
         full = padded_window(values, params.win_length, params.n_fft) * scale
-        array = runtime().mx.array(full.astype(_narrow(full)))
+        array = copy_to_mlx(runtime().mx, full.astype(_narrow(full)))
         runtime().mx.eval(array)  # nothing lazy may cross to another thread
         return array
 

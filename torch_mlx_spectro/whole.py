@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import maps
+from .bridge import copy_to_mlx
 from .envelope import Envelope, row_of_hop
 from .framing import outside_positions
 from .params import IstftParams, StftParams
@@ -46,7 +47,7 @@ def _padded(mx: Any, params: StftParams, signal: Any, stream: Any) -> Any:
     for begin in (-params.padding, params.samples):
         outside = np.arange(begin, begin + params.padding, dtype=np.int64)
         inside = outside_positions(outside, params.samples, params.pad_mode)
-        sides.append(mx.take(signal, mx.array(inside), axis=1, stream=stream))
+        sides.append(mx.take(signal, copy_to_mlx(mx, inside), axis=1, stream=stream))
     return mx.concatenate([sides[0], signal, sides[1]], axis=1, stream=stream)
 
 
@@ -73,7 +74,7 @@ def istft_whole(
     added = maps.overlap_add(mx, frames, params.hop_length, stream)
     added = mx.reshape(added, (params.rows, hops, params.hop_length), stream=stream)
     rows = row_of_hop(np.arange(hops), params.frames, params.overlap)
-    inverse = mx.take(mx.array(envelope.rows), mx.array(rows), axis=0, stream=stream)
+    inverse = mx.take(copy_to_mlx(mx, envelope.rows), copy_to_mlx(mx, rows), axis=0, stream=stream)
     signal = mx.reshape(
         mx.multiply(added, inverse, stream=stream), (params.rows, -1), stream=stream
     )

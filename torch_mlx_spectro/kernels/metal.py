@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..bridge import copy_to_mlx
 from ..params import IstftParams, StftParams
 from . import describe
 from .describe import Launch
@@ -240,7 +241,7 @@ class MetalKernels:
     def constant(self, values: Any) -> Any:
         """An evaluated MLX array of a flat host array, long enough to be in device memory."""
         missing = max(0, DEVICE_ELEMENTS - values.size)
-        array = self._mx.array(np.pad(values.reshape(-1), (0, missing)))
+        array = copy_to_mlx(self._mx, np.pad(values.reshape(-1), (0, missing)))
         self._mx.eval(array)  # nothing lazy may cross to another thread
         return array
 
