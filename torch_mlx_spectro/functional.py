@@ -15,15 +15,17 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from . import native, routing, torch_state
 from .errors import NotAccelerated, UnresolvedArguments
-from .params import IstftParams, StftParams, TensorFacts, resolve_istft, resolve_stft
 from .routing import Choice, Route, Settled, Signature, Trials, current_choice, patched_choice
 from .statistics import TRANSPARENT, Counters, Stats
+
+if TYPE_CHECKING:  # a program whose calls all go native never resolves one
+    from .params import IstftParams, StftParams
 
 _counters = Counters()
 _trials = Trials()
@@ -77,16 +79,13 @@ class _Operation:
     name: str
     native: Callable[..., torch.Tensor]
     bind: Callable[..., dict[str, Any]]
-    resolve: Callable[..., StftParams | IstftParams]
     small: int
 
 
 # A spectrum holds about half as many (complex) values as its frames have samples, at the usual
 # hop of a quarter four times as many as the signal.
-_STFT = _Operation("stft", native.stft, _bind_stft, resolve_stft, routing.AUTO_FRAMED_SAMPLES // 16)
-_ISTFT = _Operation(
-    "istft", native.istft, _bind_istft, resolve_istft, routing.AUTO_FRAMED_SAMPLES // 4
-)
+_STFT = _Operation("stft", native.stft, _bind_stft, routing.AUTO_FRAMED_SAMPLES // 16)
+_ISTFT = _Operation("istft", native.istft, _bind_istft, routing.AUTO_FRAMED_SAMPLES // 4)
 
 
 @dataclass(frozen=True)
@@ -160,13 +159,16 @@ def _plan(op: _Operation, choice: Choice, args: Any, kwargs: Any) -> _Plan:
 
 def _resolve(op: _Operation, bound: dict[str, Any]) -> StftParams | IstftParams:
     """Resolve bound arguments; raises UnresolvedArguments for those that are torch's."""
+    from .params import TensorFacts, resolve_istft, resolve_stft
+
     facts: dict[str, Any] = dict(bound)
     tensor, window = facts.pop("input"), facts["window"]
     if window is not None:
         if window.device != tensor.device:
             raise UnresolvedArguments("window and input are on one device")
         facts["window"] = TensorFacts(tuple(window.shape), window.is_complex())
-    return op.resolve(TensorFacts(tuple(tensor.shape), tensor.is_complex()), **facts)
+    resolve = resolve_stft if op is _STFT else resolve_istft
+    return resolve(TensorFacts(tuple(tensor.shape), tensor.is_complex()), **facts)
 
 
 def _measured(
@@ -194,6 +196,7 @@ def _run(op: _Operation, plan: _Plan, args: Any, kwargs: Any) -> torch.Tensor:
     if plan.params is None or plan.bound is None:
         return op.native(*args, **kwargs)
     from . import mlx_backend
+    from .params import StftParams
 
     tensor, window = plan.bound["input"], plan.bound["window"]
     if isinstance(plan.params, StftParams):

@@ -16,13 +16,15 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from . import runtime, torch_state
 from .environment import check_backend, settings
-from .params import IstftParams, StftParams
+
+if TYPE_CHECKING:
+    from .params import IstftParams, StftParams
 
 #: MLX computes tensors on these devices.
 MLX_DEVICES = ("cpu", "mps")
