@@ -8,9 +8,10 @@ from pathlib import Path
 
 import metal
 import pytest
+import test_kernel_metal
 from cases import Case, istft_case, stft_case
 from patched import check_patched
-from test_kernel_metal import Emulated, test_synthesis_is_the_adjoint_of_analysis
+from test_kernel_metal import Emulated
 
 from torch_mlx_spectro import emulator
 
@@ -52,12 +53,12 @@ SYNTHESES = [
 def replicated(folder: Path, transform: Callable[[str], str]) -> None:
     """The adjoint of replicate padding: the only one that sums over a whole group."""
     emulated = Emulated(folder, transform=transform)
-    test_synthesis_is_the_adjoint_of_analysis(emulated, 16, "replicate", "real")
-    test_synthesis_is_the_adjoint_of_analysis(emulated, 60, "replicate", "real")
+    test_kernel_metal.test_synthesis_is_the_adjoint_of_analysis(emulated, 16, "replicate", "real")
+    test_kernel_metal.test_synthesis_is_the_adjoint_of_analysis(emulated, 60, "replicate", "real")
 
 
 def barriers(*headers: str) -> list[tuple[str, int]]:
-    """Every barrier of these headers: the statement before it, and its place in that header."""
+    """Every barrier of these headers: its header, and its place among the barriers there."""
     from torch_mlx_spectro.kernels.sources import source
 
     return [
@@ -328,10 +329,6 @@ def test_a_transposed_padding_off_by_one_is_noticed(name: str, metal_cache: Path
         return text.replace(old, new)
 
     with pytest.raises(WRONG):
-        test_synthesis_is_the_adjoint_of_analysis(
+        test_kernel_metal.test_synthesis_is_the_adjoint_of_analysis(
             Emulated(metal_cache, transform=transform), 16, mode, "real"
         )
-
-
-# Imported to be called with mutated kernels, not to be run again here.
-test_synthesis_is_the_adjoint_of_analysis.__test__ = False  # type: ignore[attr-defined]
