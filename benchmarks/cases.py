@@ -15,6 +15,7 @@ class Case:
     hop_length: int
     wanted_stft: float = 0.0
     wanted_istft: float = 0.0
+    wanted_backward: float = 0.0
 
     @property
     def name(self) -> str:
@@ -23,7 +24,7 @@ class Case:
 
 #: backend="mlx"
 MLX_CASES = (
-    Case(4, 1_300_000, 1024, 256, 1.2, 2.0),
+    Case(4, 1_300_000, 1024, 256, 1.2, 2.0, 1.3),
     Case(8, 160_000, 1024, 256, 1.0, 1.5),
     Case(8, 480_000, 1024, 256, 1.0, 1.5),
     Case(2, 352_800, 2048, 441, 1.0, 1.5),

@@ -40,6 +40,21 @@ def operations(case: Case) -> Iterator[tuple[str, Callable[[Any], Any]]]:
     yield "stft", lambda ns: ns.stft(signal, **sizes, return_complex=True)
     yield "istft (frames, bins)", lambda ns: ns.istft(spectrum, **sizes, length=length)
     yield "istft (bins, frames)", lambda ns: ns.istft(packed, **sizes, length=length)
+    leaf, cotangent = signal.clone().requires_grad_(), torch.randn_like(spectrum)
+    yield (
+        "stft + backward",
+        lambda ns: gradient(ns.stft(leaf, **sizes, return_complex=True), leaf, cotangent),
+    )
+    of_spectrum, other = spectrum.clone().requires_grad_(), torch.randn_like(signal)
+    yield (
+        "istft + backward",
+        lambda ns: gradient(ns.istft(of_spectrum, **sizes, length=length), of_spectrum, other),
+    )
+
+
+def gradient(result: torch.Tensor, leaf: torch.Tensor, cotangent: torch.Tensor) -> torch.Tensor:
+    (found,) = torch.autograd.grad(result, leaf, cotangent)
+    return found
 
 
 def time_backend(name: str, cases: tuple[Case, ...], seconds: float) -> list[Row]:
@@ -77,6 +92,8 @@ def wanted(name: str, case: Case, operation: str, native_seconds: float) -> floa
     """The ratio to reach; 0 where there is none."""
     if name == "auto":
         return AUTO_RATIO_SHORT if native_seconds < SHORT_SECONDS else AUTO_RATIO
+    if "backward" in operation:
+        return case.wanted_backward
     if "bins, frames" in operation:
         return 0.0
     return case.wanted_stft if operation == "stft" else case.wanted_istft
@@ -87,7 +104,7 @@ def overhead() -> list[Row]:
     signal, window = torch.randn(1, 16), torch.hann_window(4)
     spectrum = native.stft(signal, 4, 2, window=window, return_complex=True)
     rows = []
-    for backend, train in (("auto", False), ("native", False), ("mlx", True)):
+    for backend, train in (("auto", False), ("native", False), ("auto", True)):
         x = signal.clone().requires_grad_(train)
         z = spectrum.clone().requires_grad_(train)
         with tms.patch(backend):
@@ -105,7 +122,7 @@ def overhead() -> list[Row]:
             ):
                 seconds, more = difference(plain, patched, repeats=20, rounds=1500)
                 _, control = difference(plain, plain, repeats=20, rounds=1500)
-                why = "requires grad" if train else f"backend={backend}"
+                why = f"backend={backend}" + (", requires grad" if train else "")
                 rows.append(
                     {
                         "call": f"{operation}, {why}",
@@ -138,6 +155,38 @@ def memory(operation: str) -> Row:
     return {"operation": operation, "case": case.name, "extra_mib_per_thread": per_thread}
 
 
+def backward_memory(operation: str) -> Row:
+    """Peak memory of forward and backward beyond the leaf and the cotangent; in a fresh process."""
+    name, which = operation.split("/")
+    case = MLX_CASES[0]
+    window = torch.hann_window(case.n_fft)
+    sizes: dict[str, Any] = {"n_fft": case.n_fft, "hop_length": case.hop_length, "window": window}
+    shape = (case.rows, case.samples // case.hop_length + 1, case.n_fft // 2 + 1)
+    signal = torch.randn(case.rows, case.samples, requires_grad=True)
+    spectrum = torch.randn(shape, dtype=torch.complex64).mT.requires_grad_()
+    used = native if which == "native" else tms
+    calls: dict[str, Callable[[], torch.Tensor]] = {
+        "stft": lambda: gradient(
+            used.stft(signal, **sizes, return_complex=True), signal, spectrum.detach()
+        ),
+        "istft": lambda: gradient(
+            used.istft(spectrum, **sizes, length=case.samples), spectrum, signal.detach()
+        ),
+        "stft and istft": lambda: gradient(
+            used.istft(
+                used.stft(signal, **sizes, return_complex=True), **sizes, length=case.samples
+            ),
+            signal,
+            signal.detach(),
+        ),
+    }
+    with tms.backend("mlx", strict=True):
+        small = tms.stft(torch.randn(1, 20_000), **sizes, return_complex=True)
+        tms.istft(small, **sizes)  # loads MLX and starts its threads
+        grown, _ = peak_bytes_of(calls[name])
+    return {"operation": name, "case": case.name, "backend": which, "peak_mib": grown / 2**20}
+
+
 def import_time(repeats: int = 7) -> float:
     """Median milliseconds of ``import torch_mlx_spectro`` after torch."""
     program = (
@@ -149,6 +198,14 @@ def import_time(repeats: int = 7) -> float:
         out = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
         taken.append(1e3 * float(out.stdout))
     return sorted(taken)[repeats // 2]
+
+
+def in_fresh_process(operation: str) -> Row:
+    """What :func:`memory` or :func:`backward_memory` finds in a process of its own."""
+    command = [sys.executable, __file__, "--memory", operation]
+    out = subprocess.run(command, capture_output=True, check=True, text=True)
+    found: Row = json.loads(out.stdout)
+    return found
 
 
 def show(result: dict[str, Any], console: Console) -> None:
@@ -187,6 +244,12 @@ def show(result: dict[str, Any], console: Console) -> None:
     for row in result["memory"]:
         amount = f"{row['extra_mib_per_thread']:.1f} MiB"
         console.print(f"{row['operation']} {row['case']}: {amount} a thread beyond input, output")
+    for native_row, row in zip(*[iter(result["backward_memory"])] * 2, strict=True):
+        share = row["peak_mib"] / native_row["peak_mib"]
+        console.print(
+            f"{row['operation']} + backward {row['case']}: peak {row['peak_mib']:.0f} MiB, "
+            f"native {native_row['peak_mib']:.0f} MiB, {share:.2f} of it"
+        )
     console.print(f"import after torch: {result['import_ms']:.1f} ms")
     console.print(result["machine"])
 
@@ -195,22 +258,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="less time on each case")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
-    parser.add_argument("--memory", choices=("stft", "istft"), help=argparse.SUPPRESS)
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory:
-        print(json.dumps(memory(arguments.memory)))
+        measure = backward_memory if "/" in arguments.memory else memory
+        print(json.dumps(measure(arguments.memory)))
         return 0
     seconds = 0.5 if arguments.quick else 2.0
     result: dict[str, Any] = {"machine": machine()}
     result["speed"] = time_backend("mlx", MLX_CASES, seconds)
     result["speed"] += time_backend("auto", AUTO_CASES, seconds)
     result["overhead"] = overhead()
-    result["memory"] = []
+    result["memory"], result["backward_memory"] = [], []
     if sys.platform.startswith("linux"):
-        for operation in ("stft", "istft"):
-            command = [sys.executable, __file__, "--memory", operation]
-            out = subprocess.run(command, capture_output=True, check=True, text=True)
-            result["memory"].append(json.loads(out.stdout))
+        result["memory"] = [in_fresh_process(operation) for operation in ("stft", "istft")]
+        result["backward_memory"] = [
+            in_fresh_process(f"{operation}/{which}")
+            for operation in ("stft", "istft", "stft and istft")
+            for which in ("native", "mlx")
+        ]
     result["import_ms"] = import_time()
     show(result, Console())
     if arguments.json:
