@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 import torch
 from reference import stft_params
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import routing, runtime
@@ -145,7 +147,6 @@ def test_every_reason_is_reported() -> None:
     reasons = routing.unsupported_reasons((("input", signal), ("window", window)))
     assert reasons == (
         "dtype torch.float64 of input is not accelerated",
-        "gradients are not accelerated",
         "dtype torch.float16 of window is not accelerated",
     )
 
@@ -188,17 +189,32 @@ def test_a_context_ends_with_an_exception_too() -> None:
     assert current_choice() == before
 
 
-def test_states_and_both_tensors_are_asked_and_autocast_last() -> None:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        tensors = (("input", torch.zeros(8)), ("window", torch.zeros(4)))
-        assert routing.unsupported_reasons(tensors) == ("autocast is active",)
-        with torch.autograd.forward_ad.dual_level():
-            sparse = torch.zeros(4).to_sparse()
-            reasons = routing.unsupported_reasons((("input", torch.zeros(8)), ("window", sparse)))
+class SeesAll(TorchDispatchMode):
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def test_states_are_asked_before_both_tensors() -> None:
+    sparse = torch.zeros(4).to_sparse()
+    with SeesAll():
+        reasons = routing.unsupported_reasons((("input", torch.zeros(8)), ("window", sparse)))
     assert reasons == (
-        "forward-mode derivatives are not accelerated",
+        "a TorchDispatchMode is active",
         "layout torch.sparse_coo of window is not accelerated",
     )
+
+
+def test_calls_that_train_are_measured_apart() -> None:
+    """Their forward saves what the others' does not, and their backward follows their choice."""
+    signal, window = torch.zeros(2, 100), torch.ones(16)
+    params = stft_params(signal, window, n_fft=16)
+    plain = routing.signature_of(params, signal)
+    signal.requires_grad_()
+    assert routing.signature_of(params, signal) != plain
+    with torch.no_grad():
+        assert routing.signature_of(params, signal) == plain
 
 
 def test_missing_mlx_and_missing_gpu_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

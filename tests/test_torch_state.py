@@ -57,14 +57,36 @@ def in_transform(transform: Callable[..., Any]) -> tuple[list[str], str | None]:
     return inside[0]
 
 
-TRANSFORM = "a torch.func transform is active"
+def test_function_transforms_are_known() -> None:
+    """Their tensors are wrapped, and reach us plain only inside of our functions."""
+    inside: list[tuple[bool, ...]] = []
+    window = torch.zeros(4)
+
+    def program(signal: torch.Tensor) -> torch.Tensor:
+        inside.append(
+            (
+                torch_state.is_transformed(),
+                torch_state.is_differentiated(signal),
+                torch_state.is_constant(window),
+                torch_state.is_constant(signal),
+            )
+        )
+        return signal.sum()
+
+    for transform in (torch.func.vmap, torch.func.grad, torch.func.jacrev):
+        assert in_transform(transform) == ([], None)
+        transform(program)(torch.ones(2, 3))
+    assert inside == 3 * [(True, True, True, False)]
+    assert not torch_state.is_transformed()
 
 
-@pytest.mark.parametrize(
-    "transform", [torch.func.vmap, torch.func.grad, torch.func.functionalize, torch.func.jacrev]
-)
-def test_function_transforms(transform: Callable[..., Any]) -> None:
-    assert in_transform(transform) == ([TRANSFORM], TRANSFORM)
+def test_functionalize_has_no_rule_for_custom_functions() -> None:
+    reason = "torch.func.functionalize is active"
+    assert in_transform(torch.func.functionalize) == ([reason], reason)
+    assert in_transform(lambda f: torch.func.functionalize(torch.func.grad(f))) == (
+        [reason],
+        reason,
+    )
 
 
 def test_tracing() -> None:
@@ -78,14 +100,53 @@ def test_dispatch_modes() -> None:
         assert torch_state.first_reason(PLAIN) == reason
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # torch's own
 def test_forward_mode_derivatives() -> None:
     with forward_ad.dual_level():
-        assert ambient() == ["forward-mode derivatives are not accelerated"]
+        assert ambient() == []
+        assert torch_state.is_forward_mode()
+        assert torch_state.is_differentiated(PLAIN)
+        assert torch_state.is_constant(PLAIN)
+        assert not torch_state.is_constant(forward_ad.make_dual(PLAIN, torch.ones(8)))
+    assert not torch_state.is_forward_mode()
 
 
-def test_reasons_add_up() -> None:
-    with SeesAll(), forward_ad.dual_level():
-        assert len(ambient()) == 2
+def test_reverse_mode_derivatives() -> None:
+    leaf = torch.zeros(8, requires_grad=True)
+    for tensors, differentiated in (((PLAIN, None), False), ((PLAIN, leaf), True)):
+        assert torch_state.is_differentiated(*tensors) == differentiated
+    assert (torch_state.is_constant(PLAIN), torch_state.is_constant(leaf)) == (True, False)
+    with torch.no_grad():
+        assert not torch_state.is_differentiated(leaf)
+        assert torch_state.is_constant(leaf)
+
+
+def test_gradients_batched_by_torchs_older_vmap_are_taken_apart() -> None:
+    seen: list[Any] = []
+
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(tensor: torch.Tensor) -> torch.Tensor:
+            return 2 * tensor
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            pass
+
+        @staticmethod
+        def backward(ctx: Any, *cotangents: Any) -> Any:
+            def stacked(values: torch.Tensor, other: Any, *dims: Any) -> torch.Tensor:
+                seen.append((tuple(values.shape), other, dims))
+                return 2 * values
+
+            return torch_state.unbatched(stacked, cotangents[0], None)
+
+    leaf = torch.ones(3, requires_grad=True)
+    result: torch.Tensor = Doubled.apply(leaf)  # type: ignore[no-untyped-call]
+    (batch,) = torch.autograd.grad(result, leaf, torch.eye(3)[:2], is_grads_batched=True)
+    assert torch.equal(batch, 2 * torch.eye(3)[:2])
+    assert seen == [((2, 3), None, (0, None))]
+    assert torch_state.unbatched(lambda *args: None, leaf, None) is None
 
 
 def test_nothing_speaks_against_a_plain_program() -> None:
@@ -94,7 +155,6 @@ def test_nothing_speaks_against_a_plain_program() -> None:
             assert ambient() == []
             assert torch_state.first_reason(PLAIN) is None
             assert torch_state.tensor_reasons("input", PLAIN, DEVICES) == []
-            assert torch_state.autocast_reasons("cpu") == []
             assert not torch_state.overrides(PLAIN)
     # Every state above has ended.
     assert (ambient(), torch_state.is_compiling()) == ([], False)
@@ -111,17 +171,6 @@ def test_other_dtypes(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
 def test_accelerated_dtypes(dtype: torch.dtype) -> None:
     assert torch_state.first_reason(torch.zeros(8, dtype=dtype)) is None
-
-
-def test_gradients_only_while_they_are_recorded() -> None:
-    tensor = torch.zeros(8, requires_grad=True)
-    assert torch_state.first_reason(tensor) == torch_state.GRADIENTS
-    assert torch_state.tensor_reasons("input", tensor, DEVICES) == [torch_state.GRADIENTS]
-    parameter = torch.nn.Parameter(torch.zeros(8))
-    assert torch_state.tensor_reasons("window", parameter, DEVICES) == [torch_state.GRADIENTS]
-    with torch.no_grad():
-        assert torch_state.first_reason(tensor) is None
-        assert torch_state.tensor_reasons("input", parameter, DEVICES) == []
 
 
 class Tagged(torch.Tensor):
@@ -157,25 +206,11 @@ def test_other_devices() -> None:
 
 
 def test_every_reason_of_one_tensor() -> None:
-    tensor = torch.zeros(8, dtype=torch.float64, device="meta", requires_grad=True)
+    tensor = torch.zeros(8, dtype=torch.float64, device="meta")
     reasons = torch_state.tensor_reasons("input", tensor, DEVICES)
-    assert len(reasons) == 3
+    assert len(reasons) == 2
     assert "dtype torch.float64" in reasons[0]
     assert "device meta" in reasons[1]
-    assert reasons[2] == torch_state.GRADIENTS
-
-
-def test_autocast_of_the_tensors_own_device() -> None:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch_state.autocast_reasons("cpu") == ["autocast is active"]
-        assert torch_state.autocast_reasons("mps") == []
-        with torch.autocast("cpu", enabled=False):
-            assert torch_state.autocast_reasons("cpu") == []
-    assert torch_state.autocast_reasons("cpu") == []
-
-
-def test_a_device_without_autocast_has_none() -> None:
-    assert torch_state.autocast_reasons("meta") == []
 
 
 class Watches(TorchFunctionMode):
@@ -198,9 +233,12 @@ def test_function_modes_and_classes_want_to_see_calls() -> None:
 def test_private_names_of_torch_are_there() -> None:
     """Where torch lacks one, a state would pass unseen: a new torch must be looked at."""
     missing = torch_state._always(None).__qualname__
-    for name in ("_dispatch_modes", "_tracing_state", "_functorch_level"):
+    for name in ("_dispatch_modes", "_tracing_state", "_functorch_level", "_functorch_stack"):
         question = getattr(torch_state, name)
         assert getattr(question, "__qualname__", "") != missing, name
         assert not question()
+    for name in ("_is_batched", "_is_wrapped"):
+        assert getattr(torch_state, name).__qualname__ != "<lambda>", name
+    assert torch_state._FUNCTIONALIZE is not None
     assert torch_state._always(0)() == 0
     assert hasattr(forward_ad, "_current_level")

@@ -9,7 +9,7 @@ frames are transformed independently, and each hop sums the same frames in the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -103,7 +103,12 @@ def _shares(begin: int, end: int, frames: int) -> tuple[Share, ...]:
 
 
 def stft_blocks(
-    runtime: Runtime, params: StftParams, signal: HostView, window: Any, out: Array
+    runtime: Runtime,
+    params: StftParams,
+    signal: HostView,
+    window: Any,
+    out: Array,
+    factors: Callable[[int, int], Array] | None = None,
 ) -> None:
     """Write the spectrum of ``signal`` into ``out``.
 
@@ -111,11 +116,13 @@ def stft_blocks(
         signal: array of shape (rows, samples), any strides.
         window: MLX array of shape (n_fft,) with the call's scale folded in, or None.
         out: shape (rows, frames, bins), complex64, any strides.
+        factors: of the samples that frames ``first ... first + count - 1`` cover, by (first,
+            count): what the signal is multiplied by; None for nothing.
     """
     item_bytes = 8 if params.complex_fft else 4
     cut = cut_frames(params.rows, params.frames, params.n_fft, item_bytes, _streams(runtime))
     producers = [
-        _spectra(runtime.mx, stream, shares, cut.block_frames, params, signal, window, out)
+        _spectra(runtime.mx, stream, shares, cut.block_frames, params, signal, window, out, factors)
         for shares, stream in zip(cut.shares, runtime.streams, strict=False)
     ]
     with runtime.lock:
@@ -131,25 +138,79 @@ def _spectra(
     signal: HostView,
     window: Any,
     out: Array,
+    factors: Callable[[int, int], Array] | None,
 ) -> Iterator[Part]:
     """The blocks of one stream, as they are asked for."""
-    for share in shares:
+    for share, first, count in _blocks_of(shares, block_frames):
         row = signal.array[share.row]
-        for first in range(share.first, share.last, block_frames):
-            count = min(block_frames, share.last - first)
-            samples = signal.block(covered_samples(row, params, first, count))
-            spectrum = maps.analysis(
+        samples = signal.block(covered_samples(row, params, first, count))
+        if factors is not None:
+            samples = samples * factors(first, count)
+        spectrum = maps.analysis(
+            mx,
+            copy_to_mlx(mx, samples),
+            window,
+            frames=count,
+            n_fft=params.n_fft,
+            hop_length=params.hop_length,
+            onesided=params.onesided,
+            complex_fft=params.complex_fft,
+            stream=stream,
+        )
+        yield Part(spectrum, out[share.row, first : first + count])
+
+
+def correlate_blocks(
+    runtime: Runtime,
+    params: StftParams,
+    signal: HostView,
+    spectrum: HostView,
+    total: Array,
+    *,
+    edge: float,
+    both_halves: bool,
+) -> None:
+    """Add to ``total``, over all frames, conj(frame) times the inverse transform of its spectrum.
+
+    Args:
+        signal: array of shape (rows, samples), any strides.
+        spectrum: array of shape (rows, frames, bins), any strides.
+        total: shape (n_fft,), double precision: only a block's own frames are summed in single.
+        edge, both_halves: as of :func:`.maps.windowed_frames`.
+    """
+    mx, item_bytes = runtime.mx, 8 if params.complex_fft else 4
+    cut = cut_frames(params.rows, params.frames, params.n_fft, item_bytes, _streams(runtime))
+
+    def sums(shares: tuple[Share, ...], stream: Any) -> Iterator[Part]:
+        for share, first, count in _blocks_of(shares, cut.block_frames):
+            samples = signal.block(covered_samples(signal.array[share.row], params, first, count))
+            shape, strides = (count, params.n_fft), (params.hop_length, 1)
+            frames = mx.as_strided(copy_to_mlx(mx, samples), shape, strides, stream=stream)
+            values = spectrum.block(spectrum.array[share.row, first : first + count])
+            inverse = maps.windowed_frames(
                 mx,
-                copy_to_mlx(mx, samples),
-                window,
-                frames=count,
-                n_fft=params.n_fft,
-                hop_length=params.hop_length,
-                onesided=params.onesided,
-                complex_fft=params.complex_fft,
-                stream=stream,
+                copy_to_mlx(mx, values),
+                None,
+                params.n_fft,
+                not params.complex_fft,
+                stream,
+                edge=edge,
+                both_halves=both_halves,
             )
-            yield Part(spectrum, out[share.row, first : first + count])
+            yield Part(maps.correlated(mx, frames, inverse, stream), total, add=True)
+
+    producers = [
+        sums(shares, stream) for shares, stream in zip(cut.shares, runtime.streams, strict=False)
+    ]
+    with runtime.lock:
+        runtime.run(producers, cut.depth)
+
+
+def _blocks_of(shares: tuple[Share, ...], block_frames: int) -> Iterator[tuple[Share, int, int]]:
+    """Each block of the shares: its share, its first frame, its number of frames."""
+    for share in shares:
+        for first in range(share.first, share.last, block_frames):
+            yield share, first, min(block_frames, share.last - first)
 
 
 def istft_blocks(
@@ -157,8 +218,11 @@ def istft_blocks(
     params: IstftParams,
     spectrum: HostView,
     window: Any,
-    envelope: Envelope,
+    envelope: Envelope | None,
     out: Array,
+    *,
+    edge: float = 1.0,
+    both_halves: bool = False,
 ) -> None:
     """Write the signal of ``spectrum`` into ``out``.
 
@@ -169,13 +233,17 @@ def istft_blocks(
     Args:
         spectrum: array of shape (rows, frames, bins), any strides.
         window: MLX array of shape (n_fft,), or None.
-        envelope: of this call.
+        envelope: of this call; None for the plain overlap-add, the adjoint of an analysis.
         out: shape (rows, output length), contiguous.
+        edge, both_halves: as of :func:`.maps.windowed_frames`.
     """
+    inverse = None if envelope is None else envelope.rows
     stride = -(-params.overlap // MAX_OVERLAP)
     out[:, params.kept if stride == 1 else 0 :] = 0
     for phase in range(min(stride, params.frames)):
-        passing = _Pass(runtime.mx, params, spectrum, window, envelope.rows, out, stride, phase)
+        passing = _Pass(
+            runtime.mx, params, spectrum, window, inverse, out, stride, phase, edge, both_halves
+        )
         if not passing.hops:
             continue  # this phase begins behind the kept range
         cut = cut_frames(
@@ -207,14 +275,18 @@ class _Pass:
         params: IstftParams,
         spectrum: HostView,
         window: Any,
-        inverse: Array,
+        inverse: Array | None,
         out: Array,
         stride: int,
         phase: int,
+        edge: float,
+        both_halves: bool,
     ) -> None:
         self.mx, self.params, self.window, self.inverse, self.out = mx, params, window, inverse, out
         self.spectrum, self.stride, self.phase = spectrum, stride, phase
-        bins = params.n_fft if params.return_complex else params.n_fft // 2 + 1
+        self.edge, self.both_halves = edge, both_halves
+        whole = params.return_complex or both_halves
+        bins = params.n_fft if whole else params.n_fft // 2 + 1
         self.values = spectrum.array[:, phase::stride, :bins]
         self.hop = stride * params.hop_length
         self.overlap = -(-params.n_fft // self.hop)
@@ -244,10 +316,13 @@ class _Pass:
                     params.n_fft,
                     not params.return_complex,
                     stream,
+                    edge=self.edge,
+                    both_halves=self.both_halves,
                 )
-                added = maps.overlap_add(mx, frames, self.hop, stream)
-                inverse = self._inverse_rows(first, count)
-                signal = mx.multiply(added, inverse, stream=stream)
+                signal = maps.overlap_add(mx, frames, self.hop, stream)
+                if self.inverse is not None:
+                    inverse = self._inverse_rows(self.inverse, first, count)
+                    signal = mx.multiply(signal, inverse, stream=stream)
                 at = first * self.hop - self.skipped
                 lo, hi = max(at, 0), min(at + count * self.hop, params.kept)
                 target = self.out[share.row, lo:hi]
@@ -274,7 +349,7 @@ class _Pass:
             self._buffer = np.empty((frames, self.values.shape[2]), self.values.dtype)
         return self._buffer[:frames]
 
-    def _inverse_rows(self, first: int, count: int) -> Any:
+    def _inverse_rows(self, rows: Array, first: int, count: int) -> Any:
         """Inverse envelope of the hops ``first ...``: one row where all are alike."""
         overlap, frames = self.params.overlap, self.params.frames
         begin = first * self.stride + self.phase
@@ -284,10 +359,10 @@ class _Pass:
         key = None if alike else (first, count)
         if key not in self._inverses:
             if alike:
-                inverse = np.tile(self.inverse[overlap - 1], self.stride)
+                inverse = np.tile(rows[overlap - 1], self.stride)
             else:
-                rows = row_of_hop(np.arange(begin, end), frames, overlap)
-                inverse = self.inverse[np.minimum(rows, len(self.inverse) - 1)]
+                hops = row_of_hop(np.arange(begin, end), frames, overlap)
+                inverse = rows[np.minimum(hops, len(rows) - 1)]
                 inverse = inverse.reshape(count, self.hop)
             self._inverses[key] = copy_to_mlx(self.mx, inverse)
         return self._inverses[key]

@@ -45,6 +45,19 @@ def row_of_hop(hop_index: npt.NDArray[np.int64], frames: int, overlap: int) -> A
     return head + np.maximum(hop_index - (frames - 1), 0)
 
 
+def inverse_of_frames(
+    rows: Rows, frames: int, overlap: int, n_fft: int, first: int, count: int
+) -> Any:
+    """The inverse envelope of the samples that frames ``first ... first + count - 1`` cover.
+
+    Args:
+        rows: of :class:`Envelope`.
+    """
+    hops = np.arange(first, first + count + overlap - 1)
+    length = (count - 1) * rows.shape[1] + n_fft
+    return rows[row_of_hop(hops, frames, overlap)].reshape(-1)[:length]
+
+
 def padded_window(window: npt.NDArray[Any] | None, win_length: int, n_fft: int) -> npt.NDArray[Any]:
     """The window in double precision, zero-padded to n_fft as torch pads it (left half first)."""
     if window is None:

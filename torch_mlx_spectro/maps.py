@@ -12,6 +12,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from .bridge import copy_to_mlx
+
+#: Terms that are summed one by one, before their sums are.
+SUM_BRANCHES = 32
+
 
 def analysis(
     mx: Any,
@@ -64,8 +71,30 @@ def two_sided(mx: Any, half: Any, n_fft: int, stream: Any) -> Any:
     return mx.concatenate([half, upper], axis=-1, stream=stream)
 
 
+def weighted_edges(mx: Any, half: Any, n_fft: int, edge: float, stream: Any) -> Any:
+    """Bins 0 ... n_fft // 2 with those that have no conjugate twin, DC and Nyquist, times edge."""
+    if edge == 1.0:
+        return half
+    weights = np.ones(n_fft // 2 + 1, np.float32)
+    weights[own_conjugates(n_fft)] = edge
+    return mx.multiply(half, copy_to_mlx(mx, weights), stream=stream)
+
+
+def own_conjugates(n_fft: int) -> list[int]:
+    """The bins of real frames that are their own conjugates: DC and, for even n_fft, Nyquist."""
+    return [0] if n_fft % 2 or n_fft < 2 else [0, n_fft // 2]
+
+
 def windowed_frames(
-    mx: Any, spectrum: Any, window: Any, n_fft: int, real: bool, stream: Any
+    mx: Any,
+    spectrum: Any,
+    window: Any,
+    n_fft: int,
+    real: bool,
+    stream: Any,
+    *,
+    edge: float = 1.0,
+    both_halves: bool = False,
 ) -> Any:
     """Inverse transform and window: ``y[t, m] = w[m] / n * sum_k X[t, k] exp(2 pi i k m / n)``.
 
@@ -74,15 +103,42 @@ def windowed_frames(
             parts of DC and Nyquist are ignored, as torch does).
         window: shape (n_fft,) or None.
         real: the frames are real.
+        edge: factor of DC and Nyquist before the transform of bins 0 ... n_fft // 2.
+        both_halves: real frames of all n_fft bins, which need not be conjugates of each other:
+            the real part of the sum.
 
     Returns:
         Shape (..., frames, n_fft), float32 or complex64.
     """
-    if real:
-        frames = mx.fft.irfft(spectrum, n_fft, stream=stream)
+    if real and both_halves:
+        frames = mx.real(mx.fft.ifft(spectrum, stream=stream), stream=stream)
+    elif real:
+        half = weighted_edges(mx, spectrum, n_fft, edge, stream)
+        frames = mx.fft.irfft(half, n_fft, stream=stream)
     else:
         frames = mx.fft.ifft(spectrum, stream=stream)
     return frames if window is None else mx.multiply(frames, window, stream=stream)
+
+
+def correlated(mx: Any, frames: Any, other: Any, stream: Any) -> Any:
+    """``sum over all frames t of conj(frames[t, m]) other[t, m]``, shape (n_fft,).
+
+    Summed as a tree: one by one, tens of thousands of frames would lose half of their digits.
+
+    Args:
+        frames, other: shape (..., n_fft).
+    """
+    if frames.dtype == mx.complex64:
+        frames = mx.conjugate(frames, stream=stream)
+    product = mx.multiply(frames, other, stream=stream)
+    n_fft = product.shape[-1]
+    product = mx.reshape(product, (-1, n_fft), stream=stream)
+    while (count := product.shape[0]) > 1:
+        branches = min(count, SUM_BRANCHES)
+        product = mx.pad(product, [(0, -count % branches), (0, 0)], stream=stream)
+        product = mx.reshape(product, (-1, branches, n_fft), stream=stream)
+        product = mx.sum(product, axis=1, stream=stream)
+    return mx.reshape(product, (n_fft,), stream=stream)
 
 
 def overlap_add(mx: Any, frames: Any, hop_length: int, stream: Any) -> Any:
@@ -93,7 +149,7 @@ def overlap_add(mx: Any, frames: Any, hop_length: int, stream: Any) -> Any:
 
     Args:
         frames: shape (hops + K - 1, n_fft), contiguous.
-        hop_length: samples a hop, at most n_fft.
+        hop_length: samples a hop; what lies between frames is zero.
 
     Returns:
         Shape (hops, hop_length). The order of summation depends on nothing but K.
@@ -108,7 +164,8 @@ def overlap_add(mx: Any, frames: Any, hop_length: int, stream: Any) -> Any:
         added = view if added is None else mx.add(added, view, stream=stream)
     last = _piece(mx, frames, overlap - 1, overlap, hops, hop_length, rest, stream)
     if added is None:
-        return last
+        gap = hop_length - n_fft
+        return mx.pad(last, [(0, 0), (0, gap)], stream=stream) if gap else last
     if rest == hop_length:
         return mx.add(added, last, stream=stream)
     # The last piece is shorter than a hop: it reaches the first ``rest`` samples alone.

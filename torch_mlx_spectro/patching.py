@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from . import native, torchscript
+from . import native, torch_state, torchscript
 from .functional import patched_istft, patched_stft
 from .routing import Choice, check_choice, set_patched_choice
 
@@ -143,6 +143,7 @@ def _tell_compiler() -> None:
     forget = getattr(rules, "clear_lru_cache", None)
     if forget is not None:
         forget()
+        torch_state.show_compiler(_PAIRS)
 
 
 def _rebind(old: Callable[..., Any], new: Callable[..., Any]) -> None:

@@ -151,11 +151,9 @@ def unsupported_reasons(tensors: tuple[tuple[str, Any], ...]) -> tuple[str, ...]
     Does not load MLX: whether it is here is :func:`missing_reason`'s question.
     """
     reasons = torch_state.ambient_reasons()
-    given = [(name, tensor) for name, tensor in tensors if tensor is not None]
-    for name, tensor in given:
-        reasons += torch_state.tensor_reasons(name, tensor, MLX_DEVICES)
-    if not reasons:
-        reasons += torch_state.autocast_reasons(given[0][1].device.type)
+    for name, tensor in tensors:
+        if tensor is not None:
+            reasons += torch_state.tensor_reasons(name, tensor, MLX_DEVICES)
     return tuple(dict.fromkeys(reasons))
 
 
@@ -255,7 +253,7 @@ class Signature(NamedTuple):
     hop_length: int
     size: int
     bins_innermost: bool
-    flags: tuple[bool, bool, torch.dtype, int]
+    flags: tuple[bool, bool, torch.dtype, int, bool]
 
 
 def signature_of(params: StftParams | IstftParams, tensor: torch.Tensor) -> Signature:
@@ -269,7 +267,13 @@ def signature_of(params: StftParams | IstftParams, tensor: torch.Tensor) -> Sign
         hop_length=params.hop_length,
         size=round(4 * (octave + framed / (1 << octave))),
         bins_innermost=tensor.dim() < 2 or tensor.stride(-2) <= tensor.stride(-1),
-        flags=(params.onesided, params.return_complex, tensor.dtype, torch.get_num_threads()),
+        flags=(
+            params.onesided,
+            params.return_complex,
+            tensor.dtype,
+            torch.get_num_threads(),
+            torch_state.is_differentiated(tensor),
+        ),
     )
 
 

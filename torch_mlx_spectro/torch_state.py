@@ -1,11 +1,13 @@
 """What torch is doing around a call: the only module that asks torch's private state.
 
-Transforms, tracers and modes want to see ``torch.stft`` itself, so a call under any of them is
-native's. Each question has an answer for torch versions that lack the private name.
+Tracers and modes want to see ``torch.stft`` itself, so a call under any of them is native's.
+Each question has an answer for torch versions that lack the private name.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,7 +25,12 @@ def _always(value: Any) -> Any:
 overrides = torch.overrides.has_torch_function_unary
 _dispatch_modes = getattr(_C, "_len_torch_dispatch_stack", _always(0))
 _tracing_state = getattr(_C, "_get_tracing_state", _always(None))
-_functorch_level = getattr(getattr(_C, "_functorch", None), "peek_interpreter_stack", _always(None))
+_functorch: Any = getattr(_C, "_functorch", None)
+_functorch_level = getattr(_functorch, "peek_interpreter_stack", _always(None))
+_functorch_stack = getattr(_functorch, "get_interpreter_stack", _always(None))
+_FUNCTIONALIZE = getattr(getattr(_functorch, "TransformType", None), "Functionalize", None)
+_is_batched = getattr(_functorch, "is_legacy_batchedtensor", lambda tensor: False)
+_is_wrapped = getattr(_functorch, "is_functorch_wrapped_tensor", lambda tensor: True)
 
 PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
 DTYPES = (torch.float32, torch.complex64)
@@ -32,24 +39,92 @@ HOST = "cpu"
 
 #: torch.compile or torch.export is reading the program; a constant to it.
 is_compiling = torch.compiler.is_compiling
-
-
-GRADIENTS = "gradients are not accelerated"
+#: torch.export is reading it.
+is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", _always(False))
 
 
 def first_reason(tensor: torch.Tensor) -> str | None:
     """A reason against accelerating a call with this plain input, found in a microsecond.
 
-    Calls that train, and calls of other dtypes, go native so often that they do not wait for all
-    the reasons.
+    Calls of other dtypes go native so often that they do not wait for all the reasons.
     """
-    if tensor.requires_grad and torch.is_grad_enabled():
-        return GRADIENTS
     if tensor.dtype not in DTYPES:
         return _dtype_reason("input", tensor.dtype)
-    if _dispatch_modes() or _functorch_level() is not None or _tracing_state() is not None:
-        return ambient_reasons()[0]
+    if _dispatch_modes() or _tracing_state() is not None or _functorch_level() is not None:
+        return next(iter(ambient_reasons()), None)
     return None
+
+
+def show_compiler(pairs: tuple[tuple[Any, Any], ...]) -> None:
+    """Have torch.compile take both of each pair for torch's own function, whichever is in place.
+
+    It knows those by identity, by the names that they had when it first looked. A program may
+    still hold the one that patching has replaced.
+    """
+    rules = sys.modules.get("torch._dynamo.trace_rules")
+    look_up = getattr(rules, "get_torch_obj_rule_map", None)
+    if look_up is None:
+        return
+    known = look_up()
+    for pair in pairs:
+        rule = next((known[function] for function in pair if function in known), None)
+        if rule is not None:
+            known.update(dict.fromkeys(pair, rule))
+
+
+def is_forward_mode() -> bool:
+    """A level of forward-mode derivatives is open; torch.func.jvp opens one, too."""
+    return getattr(forward_ad, "_current_level", -1) >= 0
+
+
+def is_transformed() -> bool:
+    """A transform of torch.func or forward mode is running: tensors may be more than they seem."""
+    return _functorch_level() is not None or is_forward_mode()
+
+
+def is_differentiated(*tensors: torch.Tensor | None) -> bool:
+    """Whether a call with these has to be known to autograd."""
+    recorded = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in tensors
+    )
+    return recorded or is_transformed()
+
+
+def is_constant(tensor: torch.Tensor) -> bool:
+    """Whether no derivative with respect to this tensor can be asked for."""
+    if tensor.requires_grad and torch.is_grad_enabled():
+        return False
+    if _functorch_level() is not None and _is_wrapped(tensor):
+        return False
+    unpack: Any = forward_ad.unpack_dual
+    return not is_forward_mode() or unpack(tensor).tangent is None
+
+
+def unbatched(function: Callable[..., Any], *tensors: Any) -> torch.Tensor | None:
+    """A function applied for each example of ``torch.autograd.grad(is_grads_batched=True)``.
+
+    That, and ``torch.autograd.functional.jacobian(vectorize=True)``, use torch's older vmap, which
+    knows no rules of custom functions.
+
+    Args:
+        function: takes the tensors' stacked values, then the dimensions of their examples (0, or
+            None for one that all share), and returns the stacked results.
+
+    Returns:
+        The result as that vmap wants it; None where no tensor is batched by it.
+    """
+    batched = [isinstance(tensor, torch.Tensor) and _is_batched(tensor) for tensor in tensors]
+    if not any(batched):
+        return None
+    level = _C._vmapmode_increment_nesting() - 1
+    _C._vmapmode_decrement_nesting()
+    values = [
+        torch._remove_batch_dim(tensor, level, 0, 0) if is_batched else tensor
+        for tensor, is_batched in zip(tensors, batched, strict=True)
+    ]
+    dims = [0 if is_batched else None for is_batched in batched]
+    result: torch.Tensor = torch._add_batch_dim(function(*values, *dims), 0, level)
+    return result
 
 
 def _dtype_reason(name: str, dtype: torch.dtype) -> str:
@@ -61,12 +136,11 @@ def ambient_reasons() -> list[str]:
     reasons = []
     if _dispatch_modes():
         reasons.append("a TorchDispatchMode is active")
-    if _functorch_level() is not None:
-        reasons.append("a torch.func transform is active")
     if _tracing_state() is not None:
         reasons.append("torch.jit.trace is recording")
-    if getattr(forward_ad, "_current_level", -1) >= 0:
-        reasons.append("forward-mode derivatives are not accelerated")
+    if any(level.key() == _FUNCTIONALIZE for level in _functorch_stack() or ()):
+        # torch has no rule for custom functions under it.
+        reasons.append("torch.func.functionalize is active")
     return reasons
 
 
@@ -87,15 +161,4 @@ def tensor_reasons(name: str, tensor: Any, devices: tuple[str, ...]) -> list[str
         reasons.append(f"layout {tensor.layout} of {name} is not accelerated")
     if tensor.device.type not in devices:
         reasons.append(f"device {tensor.device.type} of {name} is not accelerated")
-    if tensor.requires_grad and torch.is_grad_enabled():
-        reasons.append(GRADIENTS)
     return reasons
-
-
-def autocast_reasons(device_type: str) -> list[str]:
-    """Autocast changes dtypes by rules of its own."""
-    try:
-        active = torch.is_autocast_enabled(device_type)
-    except RuntimeError:
-        return []  # a device type without autocast
-    return ["autocast is active"] if active else []

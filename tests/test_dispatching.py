@@ -27,30 +27,6 @@ def test_ours_computes_what_the_patched_one_does(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CALLS, ids=lambda case: case.op)
-@pytest.mark.parametrize("of", ["input", "window"])
-def test_gradients_are_natives_and_counted(case: Case, of: str) -> None:
-    def gradient(function: Callable[..., Any]) -> torch.Tensor:
-        tensors = case.tensors()
-        leaf = tensors["x" if of == "input" else "w"].requires_grad_()
-        args, kwargs = case.bind(tensors)
-        result = function(*args, **kwargs)
-        assert result.requires_grad
-        (found,) = torch.autograd.grad(result.abs().square().sum(), leaf)
-        return found
-
-    expected = gradient(NATIVE[case.op])
-    with tms.patch(backend="mlx"):
-        torch.testing.assert_close(gradient(getattr(torch, case.op)), expected, rtol=0, atol=0)
-        stats = tms.stats()
-        assert (stats.accelerated, stats.native) == (0, 1)
-        assert stats.fallbacks == {"gradients are not accelerated": 1}
-    with tms.patch(backend="mlx", strict=True), pytest.raises(tms.NotAccelerated) as refused:
-        gradient(getattr(torch, case.op))
-    assert refused.value.reasons == ("gradients are not accelerated",)
-    assert refused.value.op == case.op
-
-
-@pytest.mark.parametrize("case", CALLS, ids=lambda case: case.op)
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_calls_without_gradients_are_accelerated(
     case: Case, context: Callable[[], Any], strict_mlx: None
@@ -106,7 +82,6 @@ def test_every_reason_is_given() -> None:
     assert set(refused.value.reasons) == {
         "dtype torch.float64 of input is not accelerated",
         "dtype torch.float64 of window is not accelerated",
-        "gradients are not accelerated",
     }
 
 

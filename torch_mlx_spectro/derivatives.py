@@ -1,0 +1,368 @@
+"""Both functions as torch's autograd sees them: derivatives of every order and direction.
+
+Analysis ``A(x, w)``, its adjoint and its correlation (:mod:`.adjoints`) are each linear in both of
+their arguments, and each is what the derivatives of the other two are made of. With the cotangent
+written with a bar,
+
+=====================  ======================  =======================
+function               gradient of the first   gradient of the second
+=====================  ======================  =======================
+analysis(x, w)         adjoint(z-bar, w)       correlation(x, z-bar)
+adjoint(z, w)          analysis(y-bar, w)      correlation(y-bar, z)
+correlation(x, z)      adjoint(z, w-bar)       analysis(x, w-bar)
+=====================  ======================  =======================
+
+and a tangent is the function itself at the tangent of either argument. So nothing else is needed
+for second derivatives, for forward mode, or for forward over reverse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import repeat
+from typing import Any
+
+import torch
+from torch.autograd import Function
+
+from . import adjoints, mlx_backend, torch_state
+from .adjoints import Form
+from .params import IstftParams, StftParams
+from .prepared import window_of
+
+Optional = torch.Tensor | None
+
+
+def stft(params: StftParams, signal: torch.Tensor, window: Optional) -> torch.Tensor:
+    """:func:`.mlx_backend.stft`, differentiable in signal and window."""
+    batched = signal if params.batched else signal.unsqueeze(0)
+    spectrum: torch.Tensor = _apply(Analysis, _form_of(params, signal, window), batched, window)
+    if not params.batched:
+        spectrum = spectrum.squeeze(0)
+    return spectrum if params.return_complex else torch.view_as_real(spectrum)
+
+
+def _form_of(params: StftParams, signal: torch.Tensor, window: Optional) -> Form:
+    complex_window = window is not None and window.is_complex()
+    return Form(params, signal.is_complex(), complex_window)
+
+
+def _bins_that_are_read(params: IstftParams) -> IstftParams:
+    """The same call onesided, if real: of two-sided spectra torch does not read the other half."""
+    if params.onesided or params.return_complex:
+        return params
+    return replace(params, onesided=True, bins=params.n_fft // 2 + 1)
+
+
+def istft(params: IstftParams, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+    """:func:`.mlx_backend.istft`, differentiable in spectrum and window.
+
+    Raises:
+        UnresolvedArguments: the envelope vanishes, for which torch raises.
+    """
+    batched = spectrum if params.batched else spectrum.unsqueeze(0)
+    params = _bins_that_are_read(params)
+    batched = batched[:, : params.bins]
+    if window is None or torch_state.is_constant(window):
+        signal: torch.Tensor = _apply(Inverse, replace(params, batched=True), batched, window)
+    else:
+        signal = _istft_of_window(params, batched, window)
+    return signal if params.batched else signal.squeeze(0)
+
+
+def _istft_of_window(
+    params: IstftParams, spectrum: torch.Tensor, window: torch.Tensor
+) -> torch.Tensor:
+    """An istft that depends on its window twice: overlap-add by our maps, envelope by torch's.
+
+    An adjoint conjugates the window, an istft does not.
+    """
+    form = replace(adjoints.analysis_of(params), complex_window=window.is_complex(), nola=params)
+    signal: torch.Tensor = _apply(Adjoint, form, spectrum, window.conj())
+    signal = signal * _inverse_envelope(params, window)
+    tail = signal.new_zeros(params.rows, params.zero_tail)
+    return torch.cat([signal, tail], dim=1) if params.zero_tail else signal
+
+
+def _inverse_envelope(params: IstftParams, window: torch.Tensor) -> torch.Tensor:
+    """The inverse of the overlap-added squared window (:mod:`.envelope`), shape (kept,).
+
+    In double precision, on the host: it is made of n_fft values, and not every device has doubles.
+    """
+    wide = torch.complex128 if window.is_complex() else torch.float64
+    left = (params.n_fft - params.win_length) // 2
+    hop, overlap, frames = params.hop_length, params.overlap, params.frames
+    right = overlap * hop - left - params.win_length
+    full = torch.nn.functional.pad(window.to("cpu", wide), (left, right))
+    squares = (full * full).reshape(overlap, hop)
+    if frames < overlap:
+        gaps = torch.nn.functional.pad(squares, (0, 0, frames - 1, frames - 1))
+        rows = gaps.unfold(0, frames, 1).sum(-1)
+    else:
+        head = squares.cumsum(0)
+        tail = squares.flip(0).cumsum(0).flip(0)[1:]
+        alike = head[-1:].expand(frames - overlap + 1, hop)
+        rows = torch.cat([head[:-1], alike, tail])
+    # Zeros lie outside the kept samples; an infinity there would make gradients undefined.
+    inverse = params.scale / torch.where(rows == 0, torch.ones_like(rows), rows)
+    kept = inverse.flatten()[params.start : params.start + params.kept]
+    return kept.to(window.device, window.dtype)
+
+
+def _apply(function: Any, form: Any, first: Any, second: Any) -> Any:
+    def of_examples(*args: Any) -> Any:
+        first, second, *dims = args
+        result, _ = function.vmap(None, (None, *dims), form, first, second)
+        return result
+
+    batched = torch_state.unbatched(of_examples, first, second)
+    return function.apply(form, first, second) if batched is None else batched
+
+
+def gradient(
+    params: StftParams | IstftParams,
+    cotangent: torch.Tensor,
+    tensor: torch.Tensor,
+    window: Optional,
+    of_window: bool,
+) -> torch.Tensor:
+    """The gradient of a call, given the cotangent of its result; contiguous.
+
+    Args:
+        cotangent: of the result's shape.
+        tensor: the call's input; only its kind matters unless ``of_window``.
+        of_window: the gradient in the window, else in the input.
+    """
+    batched = cotangent if params.batched else cotangent.unsqueeze(0)
+    if isinstance(params, StftParams):
+        if not params.return_complex:
+            batched = torch.view_as_complex(batched.contiguous())
+        form = _form_of(params, tensor, window)
+        if of_window:
+            rows = tensor if params.batched else tensor.unsqueeze(0)
+            return adjoints.correlation(form, rows, batched)
+        found = adjoints.adjoint(form, batched, window)
+    elif of_window:
+        # The envelope depends on the window, too: torch's own derivatives know how.
+        _, pullback, *_ = torch.func.vjp(lambda leaf: istft(params, tensor, leaf), window)
+        of_the_window: torch.Tensor = pullback(cotangent)[0]
+        return of_the_window.contiguous()
+    else:
+        read = _bins_that_are_read(params)
+        found = adjoints.istft_adjoint(read, batched, window)
+        if read.bins < params.bins:
+            unread = found.new_zeros(params.rows, params.bins - read.bins, params.frames)
+            found = torch.cat([found, unread], dim=1)
+    found = found.contiguous()
+    return found if params.batched else found.squeeze(0)
+
+
+class _Bilinear(Function):
+    """A function of (form, first, second) that is linear in either tensor."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        form, first, second = inputs
+        ctx.form = replace(form, nola=None)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_forward(first, second)  # until the tangent is computed, which is now
+        # What is not saved may be changed in place after the call, as after native's.
+        _, of_first, of_second = ctx.needs_input_grad
+        ctx.save_for_backward(first if of_second else None, second if of_first else None)
+
+
+def _gradients(ctx: Any, cotangents: Any, of_first: Any, of_second: Any) -> tuple[Any, ...]:
+    """The gradients that are asked for; ``of_...`` are functions of cotangent and other tensor."""
+    (cotangent,) = cotangents
+    first, second = ctx.saved_tensors
+    _, needs_first, needs_second = ctx.needs_input_grad
+    if cotangent is None:
+        return None, None, None
+    return (
+        None,
+        of_first(cotangent, second) if needs_first else None,
+        of_second(cotangent, first) if needs_second else None,
+    )
+
+
+def _tangent(function: Any, ctx: Any, first: Optional, second: Optional) -> Any:
+    """The derivative of a function linear in both tensors, along tangents of either."""
+    at_first, at_second = ctx.saved_tensors
+    parts = []
+    if first is not None:
+        parts.append(_apply(function, ctx.form, first, at_second))
+    if second is not None:
+        parts.append(_apply(function, ctx.form, at_first, second))
+    return sum(parts[1:], parts[0]) if parts else None
+
+
+def _by_rows(function: Any, in_dims: Any, form: Any, rows: Any, window: Any) -> tuple[Any, int]:
+    """Vmap of a function of rows and of a window: examples are rows of one call.
+
+    Windows that differ make as many calls.
+    """
+    _, dim, window_dim = in_dims
+    if window_dim is not None:
+        return _one_by_one(function, in_dims, form, rows, window)
+    examples = rows.movedim(dim, 0)
+    count, batch = examples.shape[:2]
+    result = _apply(function, _of_rows(form, count * batch), examples.flatten(0, 1), window)
+    return result.unflatten(0, (count, batch)), 0
+
+
+def _of_rows(form: Any, rows: int) -> Any:
+    return form.of_rows(rows) if isinstance(form, Form) else replace(form, rows=rows)
+
+
+def _one_by_one(function: Any, in_dims: Any, form: Any, first: Any, second: Any) -> tuple[Any, int]:
+    _, *dims = in_dims
+    each = [
+        repeat(tensor) if dim is None else tensor.unbind(dim)
+        for tensor, dim in zip((first, second), dims, strict=True)
+    ]
+    return torch.stack([_apply(function, form, *pair) for pair in zip(*each, strict=False)]), 0
+
+
+def _values(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor with memory: derivatives may be torch's symbolic zeros."""
+    if tensor._is_zerotensor():
+        return torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+    return tensor
+
+
+class Analysis(_Bilinear):
+    """``analysis(x, w)``."""
+
+    @staticmethod
+    def forward(form: Form, signal: torch.Tensor, window: Optional) -> torch.Tensor:
+        window = None if window is None else _values(window)
+        return adjoints.analysis(form, _values(signal), window)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        return _gradients(
+            ctx,
+            cotangents,
+            lambda cotangent, window: _apply(Adjoint, ctx.form, cotangent, window),
+            lambda cotangent, signal: _apply(Correlation, ctx.form, signal, cotangent),
+        )
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        return _tangent(Analysis, ctx, *tangents[1:])
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        return _by_rows(Analysis, in_dims, *args)
+
+
+class Adjoint(_Bilinear):
+    """``adjoint(z, w)``."""
+
+    @staticmethod
+    def forward(form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+        window = None if window is None else _values(window)
+        if form.nola is not None:
+            # Here, because only here every transform of torch has been unwrapped.
+            mlx_backend.check_envelope(
+                form.nola, window_of(window, form.nola.win_length, form.nola.n_fft)
+            )
+        return adjoints.adjoint(form, _values(spectrum), window)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        return _gradients(
+            ctx,
+            cotangents,
+            lambda cotangent, window: _apply(Analysis, ctx.form, cotangent, window),
+            lambda cotangent, spectrum: _apply(Correlation, ctx.form, cotangent, spectrum),
+        )
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        return _tangent(Adjoint, ctx, *tangents[1:])
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        return _by_rows(Adjoint, in_dims, *args)
+
+
+class Correlation(_Bilinear):
+    """``correlation(x, z)``."""
+
+    @staticmethod
+    def forward(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
+        return adjoints.correlation(form, _values(signal), _values(spectrum))
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        return _gradients(
+            ctx,
+            cotangents,
+            lambda cotangent, spectrum: _apply(Adjoint, ctx.form, spectrum, cotangent),
+            lambda cotangent, signal: _apply(Analysis, ctx.form, signal, cotangent),
+        )
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        return _tangent(Correlation, ctx, *tangents[1:])
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        return _one_by_one(Correlation, in_dims, *args)
+
+
+class _Linear(Function):
+    """A function of (params, tensor, constant window), linear in the tensor."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.params, _, window = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(window)
+        ctx.save_for_forward(window)
+
+
+class Inverse(_Linear):
+    """An istft, its envelope included."""
+
+    @staticmethod
+    def forward(params: IstftParams, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+        return mlx_backend.istft(params, _values(spectrum), window)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        return None, _applied(InverseAdjoint, ctx, *cotangents), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        return _applied(Inverse, ctx, tangents[1])
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        return _by_rows(Inverse, in_dims, *args)
+
+
+class InverseAdjoint(_Linear):
+    """The adjoint of :class:`Inverse`."""
+
+    @staticmethod
+    def forward(params: IstftParams, cotangent: torch.Tensor, window: Optional) -> torch.Tensor:
+        return adjoints.istft_adjoint(params, _values(cotangent), window)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        return None, _applied(Inverse, ctx, *cotangents), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        return _applied(InverseAdjoint, ctx, tangents[1])
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        return _by_rows(InverseAdjoint, in_dims, *args)
+
+
+def _applied(function: Any, ctx: Any, tensor: Optional) -> Any:
+    (window,) = ctx.saved_tensors
+    return None if tensor is None else _apply(function, ctx.params, tensor, window)

@@ -1,0 +1,129 @@
+"""What a call prepares from its window: MLX arrays and envelopes, computed once, in double.
+
+For host windows the key of the cache is the window's content: programs make the same window anew
+for every call, and writes to a window that shares memory with numpy leave no trace in ``_version``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from .bridge import copy_to_mlx, window_values
+from .envelope import Envelope, padded_window, resolve_envelope
+from .kernels.metal import MetalKernels
+from .params import IstftParams
+from .runtime import runtime
+
+CACHE_ENTRIES = 128
+
+
+class _Cache:
+    """A bounded, locked, least-recently-used cache of small prepared arrays."""
+
+    def __init__(self, entries: int) -> None:
+        self._entries = entries
+        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """The value of ``key``, made when missing. Two threads may both make it: it is equal."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+        value = make()
+        with self._lock:
+            self._values[key] = value
+            while len(self._values) > self._entries:
+                self._values.popitem(last=False)
+        return value
+
+
+_prepared = _Cache(CACHE_ENTRIES)
+_device_windows: Any = WeakTensorKeyDictionary()
+_device_windows_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Window:
+    """A call's window: values on the host, shape (win_length,), None for ones; and their key.
+
+    Attributes:
+        win_length, n_fft: the values are padded to ``n_fft``, as torch pads them.
+    """
+
+    key: Hashable
+    values: Any
+    win_length: int
+    n_fft: int
+
+    def scaled(self, factor: float, conjugate: bool = False) -> Any:
+        """The ``n_fft`` padded values times ``factor``, single precision, in host memory."""
+        full = padded_window(self.values, self.win_length, self.n_fft) * factor
+        full = full.conj() if conjugate else full
+        return full.astype(np.complex64 if np.iscomplexobj(full) else np.float32)
+
+    def for_maps(self, factor: float, conjugate: bool = False) -> Any:
+        """The scaled window in MLX, shape (n_fft,); None where that is all ones."""
+        if self.values is None and factor == 1.0 and self.win_length == self.n_fft:
+            return None
+
+        def make() -> Any:
+            array = copy_to_mlx(runtime().mx, self.scaled(factor, conjugate))
+            runtime().mx.eval(array)  # nothing lazy may cross to another thread
+            return array
+
+        key = ("window", self.key, self.win_length, self.n_fft, factor, conjugate)
+        return _prepared.get(key, make)
+
+    def for_kernels(self, kernels: MetalKernels, factor: float, conjugate: bool = False) -> Any:
+        """The scaled window as a kernel reads it."""
+        whole = ("kernel window", kernels, self.key, self.win_length, self.n_fft, factor, conjugate)
+        return _prepared.get(whole, lambda: kernels.constant(self.scaled(factor, conjugate)))
+
+
+def window_of(window: torch.Tensor | None, win_length: int, n_fft: int) -> Window:
+    """Read a window's values.
+
+    A device window is read once per version of it, so that no later call waits for the device.
+    """
+    if window is None:
+        return Window(None, None, win_length, n_fft)
+    if window.device.type == "cpu" or window.is_inference():
+        values = window_values(window)  # inference tensors count no versions
+    else:
+        with _device_windows_lock:
+            version, values = _device_windows.get(window, (None, None))
+            if version != window._version:
+                version, values = window._version, window_values(window)
+                _device_windows[window] = (version, values)
+    assert values is not None
+    return Window((values.dtype.str, values.tobytes()), values, win_length, n_fft)
+
+
+def envelope_of(params: IstftParams, window: Window) -> Envelope:
+    """The envelope of a call; ``vanishes`` tells that torch raises for it."""
+    envelope: Envelope = _prepared.get(
+        ("envelope", window.key, params), lambda: resolve_envelope(window.values, params)
+    )
+    return envelope
+
+
+def kernel_envelope(
+    kernels: MetalKernels, params: IstftParams, window: Window, conjugate: bool = False
+) -> Any:
+    """The rows of the inverse envelope as a kernel reads them."""
+
+    def make() -> Any:
+        rows = envelope_of(params, window).rows
+        return kernels.constant(rows.conj() if conjugate else rows)
+
+    return _prepared.get(("kernel envelope", kernels, window.key, params, conjugate), make)
