@@ -43,7 +43,13 @@ def test_terminal_folds_and_loses_nothing():
     calls = {("stft", "mlx"): 1}
     print_stats(
         SimpleNamespace(
-            accelerated=1, native=0, calls=calls, fallbacks={}, sites=sites, verified=0, mismatches=0
+            accelerated=1,
+            native=0,
+            calls=calls,
+            fallbacks={},
+            sites=sites,
+            verified=0,
+            mismatches=0,
         ),
         stream,
     )

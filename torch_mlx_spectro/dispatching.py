@@ -348,4 +348,4 @@ def _levels_to_caller() -> int:
         or frame.f_globals.get("__name__") in TRANSPARENT
     ):
         frame, level = frame.f_back, level + 1
-    return level - 1
+    return level

@@ -261,24 +261,22 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, known) or any(text in str(error) for text in texts)
 
 
-_warn_always = threading.Lock()
+#: Nobody forks with it held but in a test of warnings.
+_silence = threading.Lock()
 
 
 @contextmanager
 def _warned_already() -> Iterator[None]:
-    """Let native keep to its once-only warnings, where the program has asked for repetitions.
+    """Let native be silent where torch repeats its once-only warnings; elsewhere it is.
 
-    Not by warnings.catch_warnings, which no two threads can use at a time.
+    ``warnings.catch_warnings`` is not for several threads; that mode is not for production.
     """
     if not torch.is_warn_always_enabled():
         yield
         return
-    with _warn_always:
-        torch.set_warn_always(False)
-        try:
-            yield
-        finally:
-            torch.set_warn_always(True)
+    with _silence, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def can_be_verified(tensor: torch.Tensor) -> bool:
