@@ -69,6 +69,7 @@ def test_wheel_has_the_whole_package_and_nothing_else(wheel):
         for path in PACKAGE.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     } | {f"torch_mlx_spectro/_metal_src/{path.name}" for path in (CHECKOUT / "metal_src").iterdir()}
+    expected.add("torch_mlx_spectro_pytest.py")
     assert names == expected
     assert {"torch_mlx_spectro/py.typed", "torch_mlx_spectro/cli/__init__.py"} <= names
 
@@ -99,3 +100,15 @@ def test_doctor_runs_from_the_wheel(environment):
     assert ended.returncode == 0
     assert Path(found["package"]).is_relative_to(environment)
     assert found["versions"]["torch_mlx_spectro"] == torch_mlx_spectro.__version__
+
+
+def test_pytest_plugin_runs_from_the_wheel(environment, tmp_path):
+    (tmp_path / "test_it.py").write_text(
+        "import torch\n"
+        "def test_it():\n"
+        "    torch.stft(torch.ones(640), 64, window=torch.ones(64), return_complex=True)\n"
+    )
+    options = ("--torch-mlx-spectro", "--torch-mlx-spectro-strict", "-p", "no:cacheprovider")
+    ended = run(environment, "python", "-m", "pytest", *options, str(tmp_path))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "1 calls accelerated, 0 native" in ended.stdout

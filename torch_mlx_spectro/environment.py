@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from dataclasses import dataclass
+from typing import Any
 
 BACKENDS = ("auto", "native", "mlx")
 
@@ -11,6 +13,10 @@ BACKENDS = ("auto", "native", "mlx")
 RECOGNISED: dict[str, str] = {
     "TORCH_MLX_SPECTRO_BACKEND": (
         f"backend used where none is named: one of {', '.join(BACKENDS)} (default auto)"
+    ),
+    "TORCH_MLX_SPECTRO_VERIFY": (
+        "every Nth accelerated call of a kind is computed natively, too, and compared, where the"
+        " program names no number (default 0: none)"
     ),
 }
 
@@ -20,6 +26,7 @@ class Settings:
     """What the environment asks for."""
 
     backend: str
+    verify: int = 0
 
 
 def check_backend(name: str, source: str) -> str:
@@ -33,6 +40,36 @@ def check_backend(name: str, source: str) -> str:
     return name
 
 
+def check_verify(every: int, source: str) -> int:
+    """Return ``every`` if every that-many-th call can be verified; 0 stands for none.
+
+    Raises:
+        ValueError: naming ``source`` (an argument or a variable).
+    """
+    try:
+        number = -1 if isinstance(every, bool) else operator.index(every)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise ValueError(
+            f"{source} must be 0 (verify nothing) or a positive integer N (every Nth accelerated "
+            f"call); got {every!r}"
+        )
+    return number
+
+
+def verify_setting() -> int:
+    """What the environment says of verification alone.
+
+    Raises:
+        ValueError: the variable does not hold a number of calls.
+    """
+    text = os.environ.get("TORCH_MLX_SPECTRO_VERIFY") or "0"
+    # Digits only: int() takes signs, blanks and underscores.
+    number: Any = int(text) if text.isascii() and text.isdigit() else text
+    return check_verify(number, "TORCH_MLX_SPECTRO_VERIFY")
+
+
 def settings() -> Settings:
     """Read the environment.
 
@@ -40,4 +77,5 @@ def settings() -> Settings:
         ValueError: a variable holds a value that is not known.
     """
     name = os.environ.get("TORCH_MLX_SPECTRO_BACKEND") or "auto"
-    return Settings(backend=check_backend(name, "TORCH_MLX_SPECTRO_BACKEND"))
+    backend = check_backend(name, "TORCH_MLX_SPECTRO_BACKEND")
+    return Settings(backend=backend, verify=verify_setting())
