@@ -1,0 +1,182 @@
+"""One call of torch.stft or torch.istft as a value: drawn, compared and printed.
+
+Tensors and arguments are kept as Python expressions and evaluated for each call, so what a failing
+test prints as its reproducer is what the test ran, to the letter.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import CodeType
+from typing import Any
+
+import numpy as np
+import torch
+
+#: Parameter names in torch's order, less the input. torch.istft is a builtin without a signature;
+#: the tensor method of the same name has one.
+PARAMETERS = {
+    "stft": tuple(inspect.signature(torch.Tensor.stft).parameters)[1:],
+    "istft": tuple(inspect.signature(torch.Tensor.istft).parameters)[1:],
+}
+
+WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+
+Tensors = dict[str, Any]
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@lru_cache(maxsize=4096)
+def _compiled(expression: str) -> CodeType:
+    return compile(expression, "<case>", "eval")
+
+
+def _evaluate(expression: str, names: dict[str, Any]) -> Any:
+    return eval(_compiled(expression), {"torch": torch, "np": np}, names)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call.
+
+    Attributes:
+        op: ``"stft"`` or ``"istft"``.
+        x: expression of the tensor that is transformed; ``g`` in it is a seeded generator.
+        w: expression of the window, made after ``x`` from the same generator; None for no window.
+        arguments: names and expressions of what is passed, in which ``x`` and ``w`` are the
+            tensors; ``input`` is the first.
+        seed: of the generator.
+        positional: how many arguments after the input are passed by position, as far as torch's
+            order allows.
+        fault: why torch is expected to reject the call; empty for a call that looks valid.
+        differentiate: names of the tensors that require a gradient, ``x``, ``w`` or both.
+        labels: argument and short name of its value, for tables and selection; two cases that
+            differ in nothing else are the same call.
+    """
+
+    op: str
+    x: str
+    w: str | None
+    arguments: tuple[tuple[str, str], ...]
+    seed: int = 0
+    positional: int = 0
+    fault: str = ""
+    differentiate: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+
+    def tensors(self) -> Tensors:
+        """The tensors of the call, made anew."""
+        names = {"g": torch.Generator().manual_seed(self.seed)}
+        made = {"x": _evaluate(self.x, names)}
+        if self.w is not None:
+            made["w"] = _evaluate(self.w, names)
+        for name in self.differentiate:
+            made[name].requires_grad_()
+        return made
+
+    def cotangent(self, result: torch.Tensor) -> torch.Tensor:
+        """What the gradient of ``result`` is taken with: noise of its shape and dtype."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randn(result.shape, dtype=result.dtype, generator=generator)
+
+    def label(self, argument: str) -> str:
+        """Short name of an argument's value; empty where the case has none."""
+        return dict(self.labels).get(argument, "")
+
+    def bind(self, tensors: Tensors) -> Call:
+        """Positional and keyword arguments on the given tensors."""
+        by_position, by_name = self._split()
+        return (
+            tuple(_evaluate(expression, tensors) for expression in by_position),
+            {name: _evaluate(expression, tensors) for name, expression in by_name.items()},
+        )
+
+    def call(self, function: Callable[..., Any]) -> Any:
+        """Make the call on tensors of its own."""
+        args, kwargs = self.bind(self.tensors())
+        return function(*args, **kwargs)
+
+    def _split(self) -> tuple[list[str], dict[str, str]]:
+        remaining = dict(self.arguments)
+        by_position = [remaining.pop("input")]
+        for name in PARAMETERS[self.op][: self.positional]:
+            if name not in remaining:
+                break
+            by_position.append(remaining.pop(name))
+        return by_position, remaining
+
+    def reproducer(self, device: str = "cpu") -> str:
+        """A Python program of five lines that makes this call of whatever ``torch.stft`` is there.
+
+        Where tensors require a gradient, its last line takes the gradient, too.
+        """
+        by_position, by_name = self._split()
+        passed = ", ".join([*by_position, *(f"{name}={value}" for name, value in by_name.items())])
+        call = f"y = torch.{self.op}({passed})"
+        if self.differentiate:
+            generator = f"g.manual_seed({self.seed})"
+            noise = f"torch.randn(y.shape, dtype=y.dtype, generator={generator})"
+            call += f"; y.backward({noise if device == 'cpu' else f'{noise}.to({device!r})'})"
+        return "\n".join(
+            (
+                "import numpy as np; import torch",
+                f"g = torch.Generator().manual_seed({self.seed})",
+                f"x = {self._made('x', self.x, device)}",
+                f"w = {self._made('w', self.w, device)}",
+                call,
+            )
+        )
+
+    def _made(self, name: str, expression: str | None, device: str) -> str:
+        """Expression of a tensor as ``tensors`` makes it, on a device."""
+        if expression is None:
+            return "None"
+        if device != "cpu":
+            expression = f"({expression}).to({device!r})"
+        return f"({expression}).requires_grad_()" if name in self.differentiate else expression
+
+    def __repr__(self) -> str:
+        note = f"  # fault: {self.fault}" if self.fault else ""
+        return f"<Case{note}\n{self.reproducer()}\n>"
+
+
+def widened(tensors: Tensors) -> Tensors:
+    """The same tensors in double precision, where they are in single."""
+
+    def widen(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.dtype in WIDER:
+            return value.detach().resolve_conj().resolve_neg().to(WIDER[value.dtype])
+        return value
+
+    return {name: widen(value) for name, value in tensors.items()}
+
+
+SIGNAL = "torch.randn((3, 120), generator=g)"
+COMPLEX_SIGNAL = "torch.randn((3, 120), dtype=torch.complex64, generator=g)"
+SPECTRUM = "torch.randn((3, 20, 9), dtype=torch.complex64, generator=g).transpose(1, 2)"
+WINDOW = "torch.hann_window(16)"
+
+
+def stft_case(x: str = SIGNAL, w: str | None = WINDOW, fault: str = "", **changes: Any) -> Case:
+    """A call with n_fft 16; ``changes`` are expressions of arguments, None for one left out."""
+    given = {"input": "x", "n_fft": "16", "hop_length": "4", "return_complex": "True"}
+    return _changed("stft", x, w, given, changes, fault)
+
+
+def istft_case(x: str = SPECTRUM, w: str | None = WINDOW, fault: str = "", **changes: Any) -> Case:
+    given = {"input": "x", "n_fft": "16", "hop_length": "4"}
+    return _changed("istft", x, w, given, changes, fault)
+
+
+def _changed(
+    op: str, x: str, w: str | None, given: dict[str, str], changes: dict[str, Any], fault: str
+) -> Case:
+    if w is not None:
+        given["window"] = "w"
+    given = {**given, **changes}
+    sizes = {"n_fft": 16, "hop": 4, "win": 16}
+    passed = {name: value.format(**sizes) for name, value in given.items() if value is not None}
+    return Case(op, x, w, tuple(passed.items()), fault=fault)
