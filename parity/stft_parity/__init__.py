@@ -1,1 +1,1 @@
-"""Does an STFT do what ``torch.stft`` and ``torch.istft`` do? Case by case, and in every respect."""
+"""Does an STFT do what ``torch.stft`` and ``torch.istft`` do, case by case, in every respect?"""

@@ -62,7 +62,7 @@ class Candidate:
 
 
 def native() -> Candidate:
-    """torch's own functions, as they are at the time of the call of this function."""
+    """The functions that torch has under these names at this time."""
     return Candidate(torch.stft, torch.istft, "torch")
 
 
@@ -91,9 +91,9 @@ def load(path: str) -> Candidate:
 def _candidate_of(found: Any, path: str) -> Candidate:
     if isinstance(found, Candidate):
         return found
-    functions = [getattr(found, op, None) for op in ("stft", "istft")]
-    if any(map(callable, functions)):
-        return Candidate(*functions, name=path)
+    stft, istft = (getattr(found, op, None) for op in ("stft", "istft"))
+    if callable(stft) or callable(istft):
+        return Candidate(stft, istft, path)
     if callable(found):
         name = getattr(found, "__name__", "")
         if "istft" in name:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import CodeType
@@ -23,7 +24,13 @@ PARAMETERS = {
     "istft": tuple(inspect.signature(torch.Tensor.istft).parameters)[1:],
 }
 
-WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+WIDER = {
+    torch.float16: torch.float64,
+    torch.bfloat16: torch.float64,
+    torch.float32: torch.float64,
+    torch.complex32: torch.complex128,
+    torch.complex64: torch.complex128,
+}
 
 Tensors = dict[str, Any]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -67,20 +74,24 @@ class Case:
     differentiate: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
-    def tensors(self) -> Tensors:
-        """The tensors of the call, made anew."""
-        names = {"g": torch.Generator().manual_seed(self.seed)}
-        made = {"x": _evaluate(self.x, names)}
-        if self.w is not None:
-            made["w"] = _evaluate(self.w, names)
+    def tensors(self, device: str = "cpu") -> Tensors:
+        """The tensors of the call, made anew on a device, with the same strides on each."""
+        names = {"g": torch.Generator(device).manual_seed(self.seed)}
+        # What a context of the default device costs is saved where it would change nothing.
+        with nullcontext() if device == "cpu" else torch.device(device):
+            made = {"x": _evaluate(self.x, names)}
+            if self.w is not None:
+                made["w"] = _evaluate(self.w, names)
         for name in self.differentiate:
             made[name].requires_grad_()
         return made
 
     def cotangent(self, result: torch.Tensor) -> torch.Tensor:
-        """What the gradient of ``result`` is taken with: noise of its shape and dtype."""
-        generator = torch.Generator().manual_seed(self.seed)
-        return torch.randn(result.shape, dtype=result.dtype, generator=generator)
+        """What the gradient of ``result`` is taken with: noise of its shape, dtype and device."""
+        generator = torch.Generator(result.device).manual_seed(self.seed)
+        return torch.randn(
+            result.shape, dtype=result.dtype, device=result.device, generator=generator
+        )
 
     def label(self, argument: str) -> str:
         """Short name of an argument's value; empty where the case has none."""
@@ -117,26 +128,24 @@ class Case:
         passed = ", ".join([*by_position, *(f"{name}={value}" for name, value in by_name.items())])
         call = f"y = torch.{self.op}({passed})"
         if self.differentiate:
-            generator = f"g.manual_seed({self.seed})"
-            noise = f"torch.randn(y.shape, dtype=y.dtype, generator={generator})"
-            call += f"; y.backward({noise if device == 'cpu' else f'{noise}.to({device!r})'})"
+            noise = f"dtype=y.dtype, generator=g.manual_seed({self.seed})"
+            call += f"; y.backward(torch.randn(y.shape, {noise}))"
+        here = device == "cpu"
         return "\n".join(
             (
-                "import numpy as np; import torch",
-                f"g = torch.Generator().manual_seed({self.seed})",
-                f"x = {self._made('x', self.x, device)}",
-                f"w = {self._made('w', self.w, device)}",
+                "import numpy as np; import torch"
+                + ("" if here else f"; torch.set_default_device({device!r})"),
+                f"g = torch.Generator({'' if here else repr(device)}).manual_seed({self.seed})",
+                f"x = {self._made('x', self.x)}",
+                f"w = {self._made('w', self.w)}",
                 call,
             )
         )
 
-    def _made(self, name: str, expression: str | None, device: str) -> str:
-        """Expression of a tensor as ``tensors`` makes it, on a device."""
-        if expression is None:
-            return "None"
-        if device != "cpu":
-            expression = f"({expression}).to({device!r})"
-        return f"({expression}).requires_grad_()" if name in self.differentiate else expression
+    def _made(self, name: str, expression: str | None) -> str:
+        if name in self.differentiate:
+            return f"({expression}).requires_grad_()"
+        return str(expression)
 
     def __repr__(self) -> str:
         note = f"  # fault: {self.fault}" if self.fault else ""
@@ -167,6 +176,7 @@ def stft_case(x: str = SIGNAL, w: str | None = WINDOW, fault: str = "", **change
 
 
 def istft_case(x: str = SPECTRUM, w: str | None = WINDOW, fault: str = "", **changes: Any) -> Case:
+    """A call with n_fft 16; ``changes`` are expressions of arguments, None for one left out."""
     given = {"input": "x", "n_fft": "16", "hop_length": "4"}
     return _changed("istft", x, w, given, changes, fault)
 

@@ -1,0 +1,98 @@
+"""Gradients of a call in its input and in its window, compared as values are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from stft_parity import oracle
+from stft_parity.cases import Case, Tensors
+from stft_parity.observing import Function, error_text
+from stft_parity.values import errors
+
+#: How the aspect calls the tensors of a case.
+OF = {"x": "gradient of input", "w": "gradient of window"}
+
+Gradients = dict[str, torch.Tensor | None]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A gradient that is not the reference's: its aspect, what is wrong, and both sides."""
+
+    aspect: str
+    what: str
+    expected: torch.Tensor | Exception | None
+    actual: torch.Tensor | Exception | None
+
+
+def backward(case: Case, tensors: Tensors, result: torch.Tensor) -> Gradients | Exception:
+    """Gradients by name of the tensor; an exception when torch or the candidate raises one."""
+    leaves = [tensors[name] for name in case.differentiate]
+    with oracle.silenced():
+        try:
+            weight = case.cotangent(result)
+            # A graph that is kept can be asked again, as a program may.
+            found = torch.autograd.grad(
+                result, leaves, weight, allow_unused=True, retain_graph=True
+            )
+        except Exception as error:
+            return error
+    return dict(zip(case.differentiate, found, strict=True))
+
+
+def compare_gradients(
+    case: Case,
+    tensors: Tensors,
+    expected: torch.Tensor,
+    actual: torch.Tensor,
+    reference: Function,
+) -> list[Wrong]:
+    """What is wrong with the gradients of ``actual``.
+
+    Zeros are often no tensor at all: one side may have none where the other's are zeros.
+    """
+    wanted, got = (backward(case, tensors, result) for result in (expected, actual))
+    first = OF[case.differentiate[0]]
+    if isinstance(wanted, Exception) or isinstance(got, Exception):
+        texts = [
+            (type(side), error_text(side)) if isinstance(side, Exception) else None
+            for side in (wanted, got)
+        ]
+        if texts[0] == texts[1]:
+            return []
+        return [Wrong(first, "backward raises otherwise", _of_input(wanted), _of_input(got))]
+    exact = oracle.true_gradients(case, tensors, case.cotangent(expected), reference)
+    found: list[Wrong] = []
+    for name in case.differentiate:
+        what = _wrong(case, wanted[name], got[name], exact[name])
+        if what:
+            found.append(Wrong(OF[name], what, wanted[name], got[name]))
+    return found
+
+
+def _of_input(found: Gradients | Exception) -> torch.Tensor | Exception | None:
+    return found if isinstance(found, Exception) else next(iter(found.values()))
+
+
+def _wrong(
+    case: Case,
+    expected: torch.Tensor | None,
+    actual: torch.Tensor | None,
+    exact: torch.Tensor | None,
+) -> str:
+    """What is wrong with one gradient; empty when nothing is."""
+    if expected is None or actual is None or exact is None:
+        given = actual if expected is None else expected
+        other = given is None or not given.any()
+        return "" if other else "there is a gradient on one side only"
+    for name, wanted, got in (
+        ("shape", expected.shape, actual.shape),
+        ("dtype", expected.dtype, actual.dtype),
+        ("device", expected.device, actual.device),
+    ):
+        if wanted != got:
+            return f"the gradient's {name} is {got}, not {wanted}"
+    terms = max(exact.shape, default=1)
+    return errors(exact, expected, actual, dtype=expected.dtype, terms=terms).complaint()
