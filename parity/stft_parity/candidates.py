@@ -61,9 +61,23 @@ class Candidate:
         return self.stft if op == "stft" else self.istft
 
 
+#: As they were when this module was imported; in a dictionary, as who replaces functions of
+#: torch's may do so in the globals of modules, too.
+_NATIVE: dict[str, Function] = {"stft": torch.stft, "istft": torch.istft}
+
+
 def native() -> Candidate:
-    """The functions that torch has under these names at this time."""
-    return Candidate(torch.stft, torch.istft, "torch")
+    """Torch's own functions, also where others stand in their place by now.
+
+    Raises:
+        RuntimeError: others stood there before this package was imported.
+    """
+    stft, istft = _NATIVE["stft"], _NATIVE["istft"]
+    code = getattr(stft, "__code__", None)
+    genuine = code is not None and code.co_filename == torch.functional.__file__
+    if not genuine or not inspect.isbuiltin(istft):
+        raise RuntimeError("torch.stft and torch.istft were replaced before the import")
+    return Candidate(stft, istft, "torch")
 
 
 def load(path: str) -> Candidate:

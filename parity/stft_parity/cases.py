@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import CodeType
@@ -32,6 +32,11 @@ WIDER = {
     torch.complex64: torch.complex128,
 }
 
+
+class Unmakeable(Exception):
+    """A device cannot hold the tensors of a case, for their dtype for example."""
+
+
 Tensors = dict[str, Any]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -43,6 +48,11 @@ def _compiled(expression: str) -> CodeType:
 
 def _evaluate(expression: str, names: dict[str, Any]) -> Any:
     return eval(_compiled(expression), {"torch": torch, "np": np}, names)
+
+
+def _default_device(device: str) -> AbstractContextManager[Any]:
+    """Make tensors on a device; what the context costs is saved where it would change nothing."""
+    return nullcontext() if device == "cpu" else torch.device(device)
 
 
 @dataclass(frozen=True)
@@ -75,13 +85,21 @@ class Case:
     labels: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     def tensors(self, device: str = "cpu") -> Tensors:
-        """The tensors of the call, made anew on a device, with the same strides on each."""
+        """The tensors of the call, made anew on a device, with the same strides on each.
+
+        Raises:
+            Unmakeable: the device cannot hold them.
+        """
         names = {"g": torch.Generator(device).manual_seed(self.seed)}
-        # What a context of the default device costs is saved where it would change nothing.
-        with nullcontext() if device == "cpu" else torch.device(device):
-            made = {"x": _evaluate(self.x, names)}
-            if self.w is not None:
-                made["w"] = _evaluate(self.w, names)
+        try:
+            with _default_device(device):
+                made = {"x": _evaluate(self.x, names)}
+                if self.w is not None:
+                    made["w"] = _evaluate(self.w, names)
+        except (NotImplementedError, RuntimeError, TypeError) as error:
+            if device == "cpu":
+                raise
+            raise Unmakeable(f"{device} has no such tensors: {error}") from error
         for name in self.differentiate:
             made[name].requires_grad_()
         return made
@@ -97,13 +115,14 @@ class Case:
         """Short name of an argument's value; empty where the case has none."""
         return dict(self.labels).get(argument, "")
 
-    def bind(self, tensors: Tensors) -> Call:
-        """Positional and keyword arguments on the given tensors."""
+    def bind(self, tensors: Tensors, device: str = "cpu") -> Call:
+        """Positional and keyword arguments on the given tensors of a device."""
         by_position, by_name = self._split()
-        return (
-            tuple(_evaluate(expression, tensors) for expression in by_position),
-            {name: _evaluate(expression, tensors) for name, expression in by_name.items()},
-        )
+        with _default_device(device):
+            return (
+                tuple(_evaluate(expression, tensors) for expression in by_position),
+                {name: _evaluate(expression, tensors) for name, expression in by_name.items()},
+            )
 
     def call(self, function: Callable[..., Any]) -> Any:
         """Make the call on tensors of its own."""

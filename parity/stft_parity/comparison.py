@@ -105,7 +105,7 @@ def compare_case(
         diagnose: names the cause of a difference; without it the differences are only stated.
     """
     tensors = case.tensors(device)
-    args, kwargs = case.bind(tensors)
+    args, kwargs = case.bind(tensors, device)
     expected = observe(reference, args, kwargs)
     before = snapshot(tensors)
     actual = observe(candidate, args, kwargs)

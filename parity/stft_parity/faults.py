@@ -1,8 +1,8 @@
-"""What may be wrong with a call, and what is only unusual: changes to a drawn call's arguments.
+"""What may be wrong with a call, and what is only unusual: changes to its arguments.
 
 Each entry maps argument names to expressions (None leaves the argument out), in which ``x`` and
 ``w`` are the call's tensors and {n_fft}, {hop}, {win} its sizes. A fault need not make torch raise
-with every draw: n_fft beyond the signal is fine once the padding makes up for it.
+with every call: n_fft beyond the signal is fine once the padding makes up for it.
 """
 
 from __future__ import annotations
