@@ -15,7 +15,7 @@ import torch
 
 from stft_parity import oracle
 from stft_parity.candidates import FellBack, Unsupported
-from stft_parity.cases import Case, Tensors, widened
+from stft_parity.cases import Case, Tensors
 from stft_parity.gradients import compare_gradients
 from stft_parity.observing import (
     Function,
@@ -254,15 +254,10 @@ def _of_rounded_input(
     rounds the terms is. What rounding the input does to the result is then the measure.
     """
     noise = torch.Generator().manual_seed(case.seed)
-    dtype = tensors["x"].dtype
-    if not (dtype.is_floating_point or dtype.is_complex):
-        return torch.zeros(max(1, rows), dtype=torch.float64)
     moved: list[torch.Tensor] = []
     for _ in range(ROUNDING_TRIALS):
-        rounded = widened(tensors)
-        share = torch.rand(rounded["x"].shape, generator=noise, dtype=torch.float64) - 0.5
-        rounded["x"] = rounded["x"].detach().cpu() * (1 + torch.finfo(dtype).eps * share)
-        difference = (oracle.numbers(case, oracle.truth(case, rounded, reference)) - exact).abs()
+        again = {**tensors, "x": oracle.rounded(tensors["x"], noise)}
+        difference = (oracle.numbers(case, oracle.truth(case, again, reference)) - exact).abs()
         difference = torch.where(difference.isfinite(), difference, 0.0)
         moved.append(difference.reshape(max(1, rows), -1).amax(-1))
     return ROUNDINGS * torch.stack(moved).amax(0)

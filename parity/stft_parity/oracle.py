@@ -59,3 +59,16 @@ def numbers(case: Case, result: torch.Tensor) -> torch.Tensor:
     if case.op == "stft" and not result.is_complex() and result.shape[-1:] == (2,):
         result = torch.complex(*result.double().unbind(-1))
     return result.to(torch.complex128 if result.is_complex() else torch.float64)
+
+
+def rounded(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """The values in double precision on the CPU, each moved by up to half a rounding of its dtype.
+
+    Integers are as they are.
+    """
+    exact = tensor.detach().resolve_conj().resolve_neg().cpu()
+    if not (exact.is_floating_point() or exact.is_complex()):
+        return exact
+    share = torch.rand(exact.shape, generator=generator, dtype=torch.float64) - 0.5
+    wide = exact.to(torch.complex128 if exact.is_complex() else torch.float64)
+    return wide * (1 + torch.finfo(exact.dtype).eps * share)

@@ -313,7 +313,7 @@ _WINDOWS: dict[str, Callable[[int], str]] = {
     "symmetric hann": lambda n: f"torch.hann_window({n}, periodic=False)",
     "hamming": lambda n: f"torch.hamming_window({n})",
     "blackman": lambda n: f"torch.blackman_window({n})",
-    "kaiser": lambda n: f"torch.kaiser_window({n}, beta=8.0)",
+    "kaiser": lambda n: f"torch.kaiser_window({n}, True, 8.0)",
     "ones": lambda n: f"torch.ones({n})",
     "positive": lambda n: f"(torch.rand({n}, generator=g) + 0.5)",
     "signed": lambda n: f"torch.randn({n}, generator=g)",
