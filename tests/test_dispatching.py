@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from cases import Case, istft_case, stft_case
 from cli_process import python
-from comparison import check_layout, compare
 from patched import NATIVE, accelerated_calls
 
 import torch_mlx_spectro as tms
+from stft_parity.cases import Case, istft_case, stft_case
+from stft_parity.comparison import check_layout, compare
 
 #: Windows without zeros: also as integers they invert.
 CALLS = [stft_case(w="torch.ones(16)"), istft_case(w="torch.ones(16)")]

@@ -178,19 +178,18 @@ def _compare_errors(findings: _Findings, expected: Outcome, actual: Outcome) -> 
         findings.add("exception", "exceptions differ", expected, actual)
 
 
-_LAYOUT: dict[str, tuple[str, Callable[[torch.Tensor], Any]]] = {
-    "type": ("types", type),
-    "shape": ("shapes", lambda tensor: tuple(tensor.shape)),
-    "dtype": ("dtypes", lambda tensor: tensor.dtype),
-    "device": ("devices", lambda tensor: tensor.device),
-    "layout": ("memory layouts", lambda tensor: tensor.layout),
-    "strides": ("strides", lambda tensor: tensor.stride()),
-    "requires_grad": ("requires_grad", lambda tensor: tensor.requires_grad),
-    "bits": (
-        "conjugate bits, negative bits or inference flags",
-        lambda tensor: (tensor.is_conj(), tensor.is_neg(), tensor.is_inference()),
-    ),
-}
+_LAYOUT: tuple[tuple[str, str, Callable[[torch.Tensor], Any]], ...] = (
+    ("type", "types", type),
+    ("shape", "shapes", lambda tensor: tuple(tensor.shape)),
+    ("dtype", "dtypes", lambda tensor: tensor.dtype),
+    ("device", "devices", lambda tensor: tensor.device),
+    ("layout", "memory layouts", lambda tensor: tensor.layout),
+    ("strides", "strides", lambda tensor: tensor.stride()),
+    ("requires_grad", "requires_grad", lambda tensor: tensor.requires_grad),
+    ("bits", "conjugate bits", torch.is_conj),
+    ("bits", "negative bits", torch.is_neg),
+    ("bits", "inference flags", torch.is_inference),
+)
 
 
 def _compare_layout(findings: _Findings, expected: Outcome, actual: Outcome) -> None:
@@ -198,7 +197,7 @@ def _compare_layout(findings: _Findings, expected: Outcome, actual: Outcome) -> 
     if not isinstance(got, torch.Tensor):
         findings.add("type", "types differ", wanted, got)
         return
-    for aspect, (name, look) in _LAYOUT.items():
+    for aspect, name, look in _LAYOUT:
         # Other shapes have other strides, of which nothing more is to be said.
         if aspect == "strides" and wanted.shape != got.shape:
             continue
@@ -332,7 +331,14 @@ def _shown(value: Any) -> str:
             return f"{type(value.error).__name__}: {error_text(value.error)}"
         return _shown(value.result)
     if isinstance(value, torch.Tensor):
-        grad = ", requires_grad" if value.requires_grad else ""
+        flags = {
+            "requires_grad": value.requires_grad,
+            "conjugate bit": value.is_conj(),
+            "negative bit": value.is_neg(),
+            "inference tensor": value.is_inference(),
+            str(value.device): value.device.type != "cpu",
+        }
+        shown = ", ".join([str(value.dtype), *(name for name, given in flags.items() if given)])
         shape, strides = tuple(value.shape), value.stride()
-        return f"{type(value).__name__} {shape}, strides {strides}, {value.dtype}{grad}"
+        return f"{type(value).__name__} {shape}, strides {strides}, {shown}"
     return value if isinstance(value, str) else repr(value)
