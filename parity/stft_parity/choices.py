@@ -7,7 +7,7 @@ whole one in which nothing else speaks against it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from stft_parity.faults import ISTFT_FAULTS, STFT_FAULTS
 from stft_parity.signals import (
@@ -98,75 +98,47 @@ def plain(op: str) -> Choice:
     return {argument: values[0] for argument, values in VALUES[op].items()}
 
 
-Repair = Callable[[Choice], Mapping[str, tuple[str, ...]]]
-
-
-def _always(choice: Choice) -> Mapping[str, tuple[str, ...]]:
-    """Of either function: what goes with the layouts, and with gradients."""
-    wanted: dict[str, tuple[str, ...]] = {}
-    if choice["layout"] in _OF_ROWS:
-        wanted["rows"] = ("3", "1", "2", "5")
-    if choice["window layout"] != "contiguous":
-        wanted["window"] = tuple(name for name in WINDOWS if name != "none")
-    if choice["gradient"] in ("window", "both"):
-        wanted["window"] = tuple(name for name in WINDOWS if name not in ("none", "integers"))
-    if choice["fault"] != "none":
-        wanted["gradient"] = ("none",)
-    return wanted
-
-
 _OF_ROWS = (
     "transposed", "every second row", "expanded rows", "overlapping rows", "permuted",
 )  # fmt: skip
+_BATCHES = ("3", "1", "2", "5")
+_COMPLEX = ("complex64", "complex128")
 
+#: Where an argument has one of these values, another has one of those: else there is no such call,
+#: or torch rejects it for the combination alone.
+Rule = tuple[str, tuple[str, ...], str, tuple[str, ...]]
 
-def _for_stft(choice: Choice) -> Mapping[str, tuple[str, ...]]:
-    wanted: dict[str, tuple[str, ...]] = {}
-    complex_values = choice["dtype"].startswith("complex")
-    if choice["layout"] == "conjugated":
-        wanted["dtype"] = ("complex64", "complex128")
-    if choice["layout"] == "part of complex":
-        wanted["dtype"] = ("float32",)
-    if choice["layout"] == "negated":
-        wanted["dtype"] = ("float32", "complex64", "complex128")
-    if choice["gradient"] in ("input", "both"):
-        wanted["dtype"] = tuple(name for name in SIGNAL_DTYPES if name not in ("int16", "bool"))
-    if choice["align_to_window"] in ("True", "False"):
-        wanted["center"] = ("False",)
-    if complex_values or choice["window"] == "complex":
-        wanted["onesided"] = ("default", "None", "False")
-    else:
-        wanted["return_complex"] = ("True", "False")
-    return wanted
+_FOR_BOTH: tuple[Rule, ...] = (
+    ("layout", _OF_ROWS, "rows", _BATCHES),
+    ("layout", ("conjugated",), "dtype", _COMPLEX),
+    ("window layout", WINDOW_LAYOUTS[1:], "window", (WINDOWS[0], *WINDOWS[2:])),
+    ("gradient", ("window", "both"), "window", (WINDOWS[0], *WINDOWS[2:-1])),
+    ("gradient", ("input", "both"), "dtype", (*SIGNAL_DTYPES[:-2],)),
+    ("window", ("complex",), "onesided", ("default", "None", "False")),
+)
 
+_FOR_STFT: tuple[Rule, ...] = (
+    ("layout", ("part of complex",), "dtype", ("float32",)),
+    ("layout", ("negated",), "dtype", ("float32", *_COMPLEX)),
+    ("align_to_window", ("True", "False"), "center", ("False",)),
+    ("onesided", ("True",), "dtype", tuple(d for d in SIGNAL_DTYPES if d not in _COMPLEX)),
+)
 
-def _for_istft(choice: Choice) -> Mapping[str, tuple[str, ...]]:
-    wanted: dict[str, tuple[str, ...]] = {}
-    if choice["window"] == "complex":
-        wanted["return_complex"] = ("True",)
-    if choice["return_complex"] == "True":
-        wanted["onesided"] = ("False", "default", "None")
-        wanted["bins"] = ("n_fft",)
-    if choice["onesided"] == "True":
-        wanted["bins"] = ("n_fft/2+1",)
-        wanted["return_complex"] = ("default", "False")
-    if choice["onesided"] == "False":
-        wanted["bins"] = ("n_fft",)
-    if choice["bins"] == "n_fft" and choice["onesided"] == "True":
-        wanted["onesided"] = ("default", "None", "False")
-    if choice["center"] == "False":
-        # What starts near zero fails torch's check of the overlap-added window.
-        wanted["window"] = ("hamming", "none", "ones", "positive")
-        wanted["win_length"] = ("default", "None", "n_fft")
-    if choice["win_length"] in ("1", "n_fft/2"):
-        wanted["hop"] = ("1",) if choice["win_length"] == "1" else ("n_fft/4", "1", "default")
-    return wanted
+_FOR_ISTFT: tuple[Rule, ...] = (
+    ("layout", ("negated",), "dtype", _COMPLEX),
+    ("window", ("complex",), "return_complex", ("True",)),
+    ("return_complex", ("True",), "bins", ("n_fft",)),
+    ("onesided", ("True",), "return_complex", ("default", "False")),
+    ("onesided", ("True",), "bins", ("n_fft/2+1",)),
+    ("onesided", ("False",), "bins", ("n_fft",)),
+    # What starts near zero fails torch's check of the overlap-added window.
+    ("center", ("False",), "window", ("hamming", "none", "ones", "positive")),
+    ("center", ("False",), "win_length", ("default", "None", "n_fft")),
+    ("win_length", ("1",), "hop", ("1",)),
+    ("win_length", ("n_fft/2",), "hop", ("n_fft/4", "1", "default", "None")),
+)
 
-
-_REPAIRS: dict[str, tuple[Repair, ...]] = {
-    "stft": (_always, _for_stft),
-    "istft": (_always, _for_istft),
-}
+_RULES = {"stft": (*_FOR_BOTH, *_FOR_STFT), "istft": (*_FOR_BOTH, *_FOR_ISTFT)}
 
 
 def completed(op: str, background: Choice, forced: Mapping[str, str]) -> Choice:
@@ -176,13 +148,24 @@ def completed(op: str, background: Choice, forced: Mapping[str, str]) -> Choice:
     ``align_to_window`` needs ``center=False``, the first that does is taken.
     """
     choice = {**background, **forced}
-    # One change may ask for another; there is no circle, and few arguments.
+    # One change may ask for another; rules are few, and what is left is a call that torch rejects.
     for _ in range(4):
         before = dict(choice)
-        for repair in _REPAIRS[op]:
-            for argument, values in repair(choice).items():
-                if argument not in forced and choice[argument] not in values:
-                    choice[argument] = values[0]
+        for argument, values, other, wanted in _RULES[op]:
+            if choice[argument] not in values or choice[other] in wanted:
+                continue
+            if other not in forced:
+                choice[other] = wanted[0]
+            elif argument not in forced:
+                free = [value for value in VALUES[op][argument] if value not in values]
+                choice[argument] = free[0]
+        # A real signal's spectrum has to be asked for one way or the other.
+        real = op == "stft" and choice["dtype"] not in _COMPLEX and choice["window"] != "complex"
+        if real and "return_complex" not in forced and choice["return_complex"] not in _ASKED:
+            choice["return_complex"] = _ASKED[0]
         if choice == before:
             break
     return choice
+
+
+_ASKED = ("True", "False")
