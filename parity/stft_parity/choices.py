@@ -43,7 +43,7 @@ _COMMON: Values = {
     "rows": ("3", "no batch", "1", "2", "5", "0"),
     "gradient": ("none", "input", "window", "both"),
     "passed": ("by keyword", "some by position", "by position"),
-    "integers": ("int", "numpy.int64", "numpy.int16"),
+    "integers": ("int", "numpy.int64", "numpy.int32"),
 }
 
 STFT: Values = {
@@ -121,7 +121,7 @@ _FOR_STFT: tuple[Rule, ...] = (
     ("layout", ("part of complex",), "dtype", ("float32",)),
     ("layout", ("negated",), "dtype", ("float32", *_COMPLEX)),
     ("align_to_window", ("True", "False"), "center", ("False",)),
-    ("onesided", ("True",), "dtype", tuple(d for d in SIGNAL_DTYPES if d not in _COMPLEX)),
+    ("dtype", _COMPLEX, "onesided", ("default", "None", "False")),
 )
 
 _FOR_ISTFT: tuple[Rule, ...] = (
@@ -138,7 +138,8 @@ _FOR_ISTFT: tuple[Rule, ...] = (
     ("win_length", ("n_fft/2",), "hop", ("n_fft/4", "1", "default", "None")),
 )
 
-_RULES = {"stft": (*_FOR_BOTH, *_FOR_STFT), "istft": (*_FOR_BOTH, *_FOR_ISTFT)}
+#: In the order of their weight: the last ones have the last word.
+_RULES = {"stft": (*_FOR_STFT, *_FOR_BOTH), "istft": (*_FOR_ISTFT, *_FOR_BOTH)}
 
 
 def completed(op: str, background: Choice, forced: Mapping[str, str]) -> Choice:

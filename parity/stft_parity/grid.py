@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import combinations, product
 
 from stft_parity.cases import Case
@@ -104,8 +105,15 @@ PRODUCTS: dict[str, tuple[Mapping[str, tuple[str, ...]], ...]] = {
 
 
 def distinct(cases: Iterable[Case | None]) -> tuple[Case, ...]:
-    """The cases in their order, without those that are no call and those that come again."""
-    return tuple(dict.fromkeys(case for case in cases if case is not None))
+    """The cases in their order, without those that are no call and those that come again.
+
+    What the fault of a call is called does not make it another one.
+    """
+    found: dict[Case, Case] = {}
+    for case in cases:
+        if case is not None:
+            found.setdefault(replace(case, fault=""), case)
+    return tuple(found.values())
 
 
 def background(op: str, generator: random.Random) -> Choice:

@@ -87,15 +87,18 @@ def made(op: str, choice: Choice, *, more: Mapping[str, str] | None = None) -> C
         arguments=tuple(given.items()),
         # Of the call alone: two choices that make the same call are one case.
         seed=zlib.crc32(repr((tensor, window, given)).encode()),
-        positional=_positional(op, choice["passed"]),
+        positional=_positional(op, choice["passed"], given),
         fault="" if fault == "none" else fault,
         differentiate=differentiate,
         labels=tuple(labels.items()),
     )
 
 
-def _positional(op: str, passed: str) -> int:
-    return {"by keyword": 0, "some by position": 2}.get(passed, len(PARAMETERS[op]))
+def _positional(op: str, passed: str, given: Mapping[str, str]) -> int:
+    """How many arguments are passed by position: those before the first that is left out."""
+    wanted = {"by keyword": 0, "some by position": 1}.get(passed, len(PARAMETERS[op]))
+    absent = [place for place, name in enumerate(PARAMETERS[op]) if name not in given]
+    return min([wanted, *absent])
 
 
 def _differentiated(choice: Choice) -> tuple[str, ...] | None:
