@@ -15,8 +15,7 @@ import torch
 from faulty_candidates import Function, after, changed, edited, kept, with_gradient, with_window
 
 from stft_parity.cases import Case, istft_case, stft_case
-from stft_parity.comparison import compare_case
-from stft_parity.diagnosis import diagnose
+from stft_parity.running import run
 
 BATCH = stft_case()
 LONG = stft_case(x="torch.randn((2, 480), generator=g)", w="torch.hann_window(64)", n_fft="64")
@@ -116,9 +115,9 @@ FAULTS = [
     Faulty("rows exchanged", lambda: after(lambda z: z.flip(0)), BATCH, "values",
            "the rows of the batch are exchanged"),
     Faulty("float16 inside", lambda: wrong.in_format(torch.float16), LONG, "values",
-           "computed in float16 or TF32 inside"),
+           "it looks computed in float16 or TF32 inside"),
     Faulty("bfloat16 inside", lambda: wrong.in_format(torch.bfloat16), LONG, "values",
-           "computed in bfloat16 inside"),
+           "it looks computed in bfloat16 inside"),
     Faulty("TF32 operands", wrong.with_tf32, LONG, "values", "rounded to TF32"),
     Faulty("float16 result", lambda: after(wrong.through_float16), BATCH,
            "values", "the result is rounded to float16"),
@@ -193,13 +192,27 @@ MISBEHAVIOURS = [
 ]  # fmt: skip
 
 
-def native(op: str) -> object:
-    return torch.stft if op == "stft" else torch.istft
-
-
 @pytest.mark.parametrize("faulty", [*FAULTS, *MISBEHAVIOURS], ids=lambda faulty: faulty.name)
 def test_a_wrong_candidate_is_found_and_diagnosed(faulty: Faulty) -> None:
-    found = compare_case(faulty.case, faulty.make(), native(faulty.case.op), diagnose=diagnose)
-    said = [found.diagnosis for found in found.differences if found.aspect == faulty.aspect]
-    assert any(faulty.said in sentence for sentence in said), found.differences
-    print(found.differences)
+    report = run(**{faulty.case.op: faulty.make()}, cases=[faulty.case])
+    (result,) = report.results
+    assert not report.ok
+    assert result.failed
+    told = [found.diagnosis for found in result.differences if found.aspect == faulty.aspect]
+    assert any(faulty.said in sentence for sentence in told), result.differences
+    assert not any("search for the cause failed" in found.diagnosis for found in result.differences)
+
+
+def test_a_case_of_each_fault_tells_nothing_of_native() -> None:
+    cases = {faulty.case for faulty in (*FAULTS, *MISBEHAVIOURS)}
+    report = run(torch.stft, torch.istft, cases=cases)
+    assert report.ok
+    assert report.counts()["pass"] == len(cases)
+
+
+def test_another_order_of_operations_is_no_fault() -> None:
+    report = run(wrong.stft_by_complex_fft, wrong.istft_by_complex_fft, cases="quick")
+    assert report.ok, [(result.case, result.differences) for result in report.failures[:3]]
+    assert report.counts()["pass"] == len(report.results)
+    # It is another computation: not all of its errors are native's own.
+    assert any(result.error not in (None, 0.0) for result in report.results)

@@ -96,7 +96,10 @@ def _of_gradient(
         if wanted != got:
             return f"the gradient's {name} is {got} instead of {wanted}"
     at = explaining.setting(case, tensors, native)
-    args, kwargs = case.bind(tensors)
-    with torch.no_grad():
-        result = native(*args, **kwargs)
+    here = {
+        name: value.detach().cpu() if isinstance(value, torch.Tensor) else value
+        for name, value in tensors.items()
+    }
+    args, kwargs = case.bind(here)
+    result = native(*args, **kwargs)
     return gradients.of_gradient(at, leaf, expected, actual, result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -15,10 +16,12 @@ from stft_parity.tolerances import precision
 ROUNDINGS_LEFT = 200
 #: And at most this share of the deviation that is to be explained.
 SHARE_LEFT = 0.1
+#: Share of the values of which a cause may say nothing.
+UNDEFINED = 0.25
 #: Causes that leave as much as the best one, times this, are as good.
 AS_GOOD = 4.0
 #: Alternatives that a sentence names, where a case does not tell causes apart.
-NAMED = 2
+NAMED = 3
 #: Values computed for one diagnosis, all causes together: some seconds.
 MOST_VALUES = 2**26
 
@@ -41,10 +44,25 @@ class Evidence:
         """How far ``values`` are from the candidate's; infinite where that has no meaning."""
         if values.shape != self.actual.shape:
             return math.inf
-        finite = torch.isfinite(values)
-        if not torch.equal(finite, torch.isfinite(self.actual)):
+        left = largest(values - self.actual)
+        return left if math.isfinite(left) else self._left_where_finite(values)
+
+    def _left_where_finite(self, values: torch.Tensor) -> float:
+        """The same where something is not finite."""
+        finite, defined = torch.isfinite(values), torch.tensor(True)
+        if self.truth.shape == values.shape:
+            # Where a cause divides zero by zero it says nothing of what a candidate does then.
+            defined = finite | ~torch.isfinite(self.truth)
+        if (~defined).sum() > UNDEFINED * values.numel():
+            return math.inf
+        if ((finite != torch.isfinite(self.actual)) & defined).any():
             return math.inf
         return largest((values - self.actual)[finite])
+
+    @cached_property
+    def deviation(self) -> float:
+        """How far the candidate's values are from the right ones."""
+        return self.left_by(self.truth)
 
     def floor(self, values: torch.Tensor) -> float:
         """What rounding may leave of ``values``."""
@@ -52,12 +70,12 @@ class Evidence:
 
     def explains(self, values: torch.Tensor, left: float) -> bool:
         """Whether a cause with these values, so far from the candidate's, explains them."""
-        return left <= min(self.floor(values), SHARE_LEFT * self.left_by(self.truth))
+        return left <= SHARE_LEFT * self.deviation and left <= self.floor(values)
 
     @property
     def right(self) -> bool:
         """Whether there is nothing to explain."""
-        return self.left_by(self.truth) <= self.floor(self.truth)
+        return self.deviation <= self.floor(self.truth)
 
 
 def largest(values: torch.Tensor) -> float:

@@ -69,7 +69,7 @@ def of_result(at: Setting, expected: torch.Tensor, actual: torch.Tensor) -> str:
         evidence = Evidence(truth, got, actual.dtype)
         if said and got.shape == truth.shape and evidence.right:
             return said
-        sentence = _unfinite(at, evidence) or explained(evidence, _suspects(at, evidence))
+        sentence = explained(evidence, _suspects(at, evidence)) or _unfinite(at, evidence)
         if sentence:
             return f"{said}; moreover, {sentence}" if said else sentence
     got = next(got for _, got in arrangements(at.case, truth, expected, actual))

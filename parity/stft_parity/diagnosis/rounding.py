@@ -129,7 +129,7 @@ def computed_inside(
     names = [kind.name for unstored, kind in found if not (certain and unstored)]
     share = size / truth[torch.isfinite(truth)].abs().square().mean().sqrt()
     return (
-        f"it is computed in {' or '.join(names)} inside: the error, {share:.1e} of the values in "
-        f"the mean, is spread over all of them as rounding to {found[0][1].bits + 1} binary digits "
-        "gives"
+        f"it looks computed in {' or '.join(names)} inside: the error, {share:.1e} of the values "
+        f"in the mean, is spread over all of them as rounding to {found[0][1].bits + 1} binary "
+        "digits gives"
     )
