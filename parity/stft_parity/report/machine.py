@@ -1,0 +1,24 @@
+"""The report as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from stft_parity.results import Report
+
+
+def to_json(report: Report) -> str:
+    """The report as JSON text; numbers that JSON does not have are text."""
+    return json.dumps(_finite(report.as_dict()), indent=1, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
