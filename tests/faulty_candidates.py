@@ -332,7 +332,8 @@ def istft_by_complex_fft(*args: Any, **kwargs: Any) -> torch.Tensor:
     envelope = torch.zeros(total.shape[-1], dtype=window.dtype)
     envelope = envelope.index_add(0, at, window.square().repeat(n_frames))
     start, samples = n_fft // 2 if given["center"] else 0, result.shape[-1]
-    signal = (signal / envelope)[..., start : start + samples]
+    # First cut, then divided: zero by zero has no gradient, even where it is cut off.
+    signal = signal[..., start : start + samples] / envelope[start : start + samples]
     return _in_place_of(result, functional.pad(signal, (0, samples - signal.shape[-1])))
 
 

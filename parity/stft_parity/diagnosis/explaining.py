@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import torch
@@ -179,37 +180,21 @@ def of_precision(at: Setting, truth: torch.Tensor, got: torch.Tensor, dtype: tor
 
 def _unfinite(at: Setting, evidence: Evidence) -> str:
     """What is wrong where one side is not finite and the other is."""
-    truth, got = evidence.truth, evidence.actual
-    if truth.shape != got.shape:
-        return ""
-    wanted, ours = torch.isfinite(truth), torch.isfinite(got)
-    if torch.equal(wanted, ours):
+    if evidence.truth.shape != evidence.actual.shape:
         return ""
     cleaned = {
         name: _without_unfinite(value) if isinstance(value, torch.Tensor) else value
         for name, value in at.tensors.items()
     }
-    suspects = [
-        Cause("NaN and Inf in the input are taken for zero", lambda: at.compute(cleaned)),
+    suspects = (
+        Cause("NaN and Inf in the input are taken for zero", partial(at.compute, cleaned)),
         Cause(
             "NaN and Inf in the result are replaced by zero",
-            lambda: torch.where(wanted, truth, 0.0),
+            partial(_without_unfinite, evidence.truth),
         ),
-    ]
-    said = explained(evidence, suspects)
-    if said:
-        return said
-    more, fewer = int((wanted & ~ours).sum()), int((ours & ~wanted).sum())
-    count = truth.numel()
-    where = placing.region(wanted != ours, at.case.op, rows=bool(at.rows))
-    if more and not fewer:
-        kind = "NaN" if got[wanted & ~ours].isnan().all() else "NaN or Inf"
-        return f"{kind} in {more} of {count} values where the reference is finite: {where}"
-    if fewer and not more:
-        return f"finite values in {fewer} of {count} places where the reference has none: {where}"
-    return (
-        f"NaN or Inf in {more} of {count} values where the reference is finite, and finite values "
-        f"in {fewer} where it is not: {where}"
+    )
+    return explained(evidence, suspects) or placing.unfinite(
+        evidence.truth, evidence.actual, at.case.op, rows=bool(at.rows)
     )
 
 

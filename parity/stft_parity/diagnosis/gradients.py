@@ -38,8 +38,10 @@ def of_gradient(
     said = explained(evidence, _of_changed_transform(at, leaf, cotangent))
     if said:
         return f"the gradient is that of another transform: {said}"
-    op = "istft" if truth.dim() < 2 or at.case.op == "stft" else "stft"
-    return f"gradient: {placing.where(truth, evidence.actual, op, rows=bool(at.rows))}"
+    kind = "stft" if truth.dim() > 1 and at.case.op == "istft" else "istft"
+    rows = bool(at.rows) and leaf == "x"
+    said = placing.unfinite(truth, evidence.actual, kind, rows=rows)
+    return f"gradient: {said or placing.where(truth, evidence.actual, kind, rows=rows)}"
 
 
 def _of_gradient_values(at: Setting, leaf: str, truth: torch.Tensor) -> Iterator[Cause]:

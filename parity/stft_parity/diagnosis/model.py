@@ -204,14 +204,17 @@ class Synthesis:
     def result(self) -> torch.Tensor:
         """Shape ``(..., samples)``."""
         signal = self.added(self.frames() * self.framed_window())
-        if self.power:
-            signal = signal / self.envelope()
-        return self.cut(signal)
+        return self.divided(signal, self.envelope()) if self.power else self.cut(signal)
 
-    def cut(self, signal: torch.Tensor) -> torch.Tensor:
-        """What of ``signal`` is returned, zeros beyond it."""
-        beyond = self.start + self.n_samples - signal.shape[-1]
-        return pad(signal, (-self.start, beyond))
+    def divided(self, signal: torch.Tensor, envelope: torch.Tensor) -> torch.Tensor:
+        """What of ``signal`` is returned, divided by the envelope."""
+        # What is cut off may be zero by zero, which has no gradient: it is not divided before.
+        return self.cut(signal) / self.cut(envelope, beyond=1.0)
+
+    def cut(self, signal: torch.Tensor, beyond: float = 0.0) -> torch.Tensor:
+        """What of ``signal`` is returned; ``beyond`` what the frames reach there are zeros."""
+        after = self.start + self.n_samples - signal.shape[-1]
+        return pad(signal, (-self.start, after), value=beyond)
 
 
 def _placed(window: torch.Tensor, n_fft: int, at: int) -> torch.Tensor:

@@ -38,6 +38,21 @@ def where(truth: torch.Tensor, actual: torch.Tensor, op: str, *, rows: bool) -> 
     )
 
 
+def unfinite(truth: torch.Tensor, actual: torch.Tensor, op: str, *, rows: bool) -> str:
+    """Where one side is finite and the other is not; empty when there is no such place."""
+    wanted, ours = torch.isfinite(truth), torch.isfinite(actual)
+    if torch.equal(wanted, ours):
+        return ""
+    more, fewer = int((wanted & ~ours).sum()), int((ours & ~wanted).sum())
+    kind = "NaN" if actual[wanted & ~ours].isnan().all() else "NaN or Inf"
+    said = []
+    if more:
+        said.append(f"{kind} in {more} of {truth.numel()} values where the reference is finite")
+    if fewer:
+        said.append(f"finite values in {fewer} of {truth.numel()} where the reference is not")
+    return f"{' and '.join(said)}: {region(wanted != ours, op, rows=rows)}"
+
+
 def _axes(dims: int, op: str) -> list[str]:
     names = ["bin", "frame"] if op == "stft" else ["sample"]
     return [*["row"] * (dims - len(names)), *names][-dims:] if dims else []

@@ -67,7 +67,9 @@ def _of_division(right: Synthesis) -> Iterator[Cause]:
 def _divided(right: Synthesis, applied: int, power: int) -> torch.Tensor:
     """Frames times a power of the window, divided by the envelope of a power of it."""
     signal = right.added(right.frames() * right.framed_window() ** applied)
-    return right.cut(signal / replace(right, power=power).envelope() if power else signal)
+    if not power:
+        return right.cut(signal)
+    return right.divided(signal, replace(right, power=power).envelope())
 
 
 def _by_level(right: Synthesis, level: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -77,12 +79,12 @@ def _by_level(right: Synthesis, level: Callable[[], torch.Tensor]) -> torch.Tens
 def _clamped(right: Synthesis, least: float) -> torch.Tensor:
     envelope = right.envelope()
     signal = right.added(right.frames() * right.framed_window())
-    return right.cut(signal / torch.where(envelope.abs() < least, least, envelope))
+    return right.divided(signal, torch.where(envelope.abs() < least, least, envelope))
 
 
 def _raised(right: Synthesis, by: float) -> torch.Tensor:
     signal = right.added(right.frames() * right.framed_window())
-    return right.cut(signal / (right.envelope() + by))
+    return right.divided(signal, right.envelope() + by)
 
 
 def _of_edge_bins(right: Synthesis) -> Iterator[Cause]:
