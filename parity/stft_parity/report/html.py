@@ -15,8 +15,12 @@ GROUPS, CASES = 60, 5
 _TEMPLATE = "page.html.jinja"
 
 
-def to_html(report: Report) -> str:
+def to_html(report: Report, *, smaller: tables.Smaller | None = None) -> str:
     """The page as text.
+
+    Args:
+        report: of a run.
+        smaller: of failing cases, the smallest that fail alike, which are shown in their place.
 
     Raises:
         ImportError: jinja2 or matplotlib is not installed.
@@ -30,11 +34,11 @@ def to_html(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page: str = environment.get_template(_TEMPLATE).render(_context(report))
+    page: str = environment.get_template(_TEMPLATE).render(_context(report, smaller or {}))
     return page
 
 
-def _context(report: Report) -> dict[str, Any]:
+def _context(report: Report, smaller: tables.Smaller) -> dict[str, Any]:
     found = tables.groups(report)
     aspects = report.aspects()
     return {
@@ -45,6 +49,7 @@ def _context(report: Report) -> dict[str, Any]:
         "failing": tables.failing,
         "groups": found[:GROUPS],
         "groups_left": len(found) - len(found[:GROUPS]),
+        "smaller": smaller,
         "cases_shown": CASES,
         "aspects": [(name, aspects[name]) for name in ASPECTS if aspects[name]],
         "known": tables.reasons(report, "known").most_common(),

@@ -24,7 +24,9 @@ TOLD = 5
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def to_junit(report: Report, *, most_tests: int = MOST_TESTS) -> str:
+def to_junit(
+    report: Report, *, smaller: tables.Smaller | None = None, most_tests: int = MOST_TESTS
+) -> str:
     """The report as XML text.
 
     Known differences count as passed, with their reason in the output of the test; unsupported
@@ -32,6 +34,7 @@ def to_junit(report: Report, *, most_tests: int = MOST_TESTS) -> str:
 
     Args:
         report: of a run.
+        smaller: of failing cases, the smallest that fail alike, which are told in their place.
         most_tests: beyond so many cases a test is a group of cases.
     """
     tests = _tests(report, most_tests)
@@ -43,7 +46,11 @@ def to_junit(report: Report, *, most_tests: int = MOST_TESTS) -> str:
         # No case is timed: the run's time is spread over the cases.
         each = report.seconds / len(report.results)
         for name, results in mine.items():
-            _test(suite, f"stft_parity.{op}", name, results, each, report.device)
+            test = _test(suite, f"stft_parity.{op}", name, results)
+            test.set("time", f"{each * len(results):.4f}")
+            failed = [(smaller or {}).get(r.case, r) for r in results if r.failed]
+            if failed:
+                _failure(test, failed, len(results), report.device)
         _count(suite)
     if report.problems:
         suite = ElementTree.SubElement(root, "testsuite", name="known differences")
@@ -105,29 +112,27 @@ def _properties(suite: ElementTree.Element, report: Report) -> None:
 
 
 def _test(
-    suite: ElementTree.Element,
-    classname: str,
-    name: str,
-    results: list[Result],
-    seconds: float,
-    device: str,
-) -> None:
-    time = f"{seconds * len(results):.4f}"
-    test = _element(suite, "testcase", classname=classname, name=name, time=time)
-    failed = [result for result in results if result.failed]
-    if failed:
-        first = tables.first_diagnosis(failed[0])
-        of = f"{len(failed)} of {len(results)} cases: " if len(results) > 1 else ""
-        failure = _element(test, "failure", message=of + first, type=failed[0].verdict)
-        failure.text = _clean("\n\n".join(_told(result, device) for result in failed[:TOLD]))
-        if len(failed) > TOLD:
-            failure.text += f"\n\nand {len(failed) - TOLD} more"
-    elif all(result.verdict == "unsupported" for result in results):
-        _element(test, "skipped", message=_reasons(results))
+    suite: ElementTree.Element, classname: str, name: str, results: list[Result]
+) -> ElementTree.Element:
+    """A test of these cases, with what is said of those that are skipped or known."""
+    test = _element(suite, "testcase", classname=classname, name=name)
     accepted = [result for result in results if result.verdict in ("known", "unsupported")]
-    if accepted and test.find("skipped") is None:
+    if all(result.verdict == "unsupported" for result in results):
+        _element(test, "skipped", message=_reasons(results))
+    elif accepted:
         output = ElementTree.SubElement(test, "system-out")
         output.text = _clean(f"{len(accepted)} of {len(results)}: {_reasons(accepted)}")
+    return test
+
+
+def _failure(test: ElementTree.Element, failed: list[Result], of: int, device: str) -> None:
+    first = tables.first_diagnosis(failed[0])
+    message = f"{len(failed)} of {of} cases: {first}" if of > 1 else first
+    failure = _element(test, "failure", message=message, type=failed[0].verdict)
+    text = "\n\n".join(_told(result, device) for result in failed[:TOLD])
+    if len(failed) > TOLD:
+        text += f"\n\nand {len(failed) - TOLD} more"
+    failure.text = _clean(text)
 
 
 def _told(result: Result, device: str) -> str:

@@ -24,13 +24,19 @@ _STYLES = {
 
 
 def print_summary(
-    report: Report, console: Console, *, cases: int = CASES, groups: int = GROUPS
+    report: Report,
+    console: Console,
+    *,
+    smaller: tables.Smaller | None = None,
+    cases: int = CASES,
+    groups: int = GROUPS,
 ) -> None:
     """Print counts, the table by argument value, and the failing cases with their reproducers.
 
     Args:
         report: of a run.
         console: where to; a program's own, or ``rich.console.Console()``.
+        smaller: of failing cases, the smallest that fail alike, which are printed in their place.
         cases: how many failing cases to print of each group of alike ones.
         groups: how many groups to print, the largest first.
     """
@@ -41,7 +47,7 @@ def print_summary(
             _line(console, f"{verdict}, {_cases(count)}: {reason}")
         if len(found) > groups:
             _line(console, f"{verdict}: {len(found) - groups} more reasons")
-    _print_failures(report, console, cases, groups)
+    _print_failures(report, console, smaller or {}, cases, groups)
     for route, count in report.routes().most_common():
         _line(console, f"computed by {route}: {_cases(count)}")
     for problem in report.problems:
@@ -75,7 +81,7 @@ def _print_verdict(report: Report, console: Console) -> None:
 
 
 def _print_arguments(report: Report, console: Console) -> None:
-    """A row for every value that not only passed; a line for the arguments whose values all did."""
+    """A row for each value of which a case fails or none passes; the page has all of them."""
     from rich import box
     from rich.table import Table
 
@@ -85,9 +91,13 @@ def _print_arguments(report: Report, console: Console) -> None:
         table.add_column(heading, overflow="fold")
     for verdict in shown:
         table.add_column(verdict, justify="right", no_wrap=True, style=_STYLES[verdict])
-    passing: list[str] = []
+    passing: list[str] = []  # arguments of which no value has a row
     for argument, values in tables.by_argument(report).items():
-        rows = {value: counts for value, counts in values.items() if counts.keys() - {"pass"}}
+        rows = {
+            value: counts
+            for value, counts in values.items()
+            if tables.failing(counts) or not counts["pass"]
+        }
         if not rows:
             passing.append(argument)
             continue
@@ -96,15 +106,17 @@ def _print_arguments(report: Report, console: Console) -> None:
             table.add_row(first, value, *(f"{counts[v]:,}" if counts[v] else "" for v in shown))
             first = ""
         if len(rows) < len(values):
-            table.add_row("", f"({len(values) - len(rows)} more values, of which all cases pass)")
+            table.add_row("", f"({len(values) - len(rows)} more, of which no case fails)")
         table.add_section()
     if table.row_count:
         console.print(table)
     if passing:
-        _line(console, f"all cases pass with every value of {', '.join(passing)}")
+        _line(console, f"no case fails with any value of {', '.join(passing)}")
 
 
-def _print_failures(report: Report, console: Console, cases: int, groups: int) -> None:
+def _print_failures(
+    report: Report, console: Console, smaller: tables.Smaller, cases: int, groups: int
+) -> None:
     found = tables.groups(report)
     for group in found[:groups]:
         _line(console, "")
@@ -114,7 +126,7 @@ def _print_failures(report: Report, console: Console, cases: int, groups: int) -
         _line(console, heading, f"bold {_STYLES[group.verdict]}")
         for argument, value, share in group.telling:
             _line(console, f"  all have {argument}={value}: {share:.0%} of the cases with it")
-        for result in group.results[:cases]:
+        for result in group.shown(smaller, cases):
             print_case(result, console, report.device)
     if len(found) > groups:
         _line(console, f"{len(found) - groups} more kinds of failing cases; --html shows more")

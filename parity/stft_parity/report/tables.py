@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from stft_parity.cases import Case
 from stft_parity.results import ASPECTS, FAILURES, Report, Result
 
 #: Beyond so many values of an argument its numbers are shown by octaves: more rows say less.
@@ -24,6 +25,9 @@ _BRACKETS = re.compile(r"\s*\([^()]*\)")
 _NUMBER = re.compile(r"[-+]?\b\d+(?:\.\d+)?(?:e[-+]?\d+)?\b")
 
 Label = Callable[[str, str], str]
+
+#: Failing cases -> the result of the smallest case that fails alike, as ``minimise`` finds it.
+Smaller = Mapping[Case, Result]
 
 
 def octave(number: int) -> str:
@@ -94,6 +98,10 @@ class Group:
     diagnosis: str
     results: tuple[Result, ...]
     telling: tuple[tuple[str, str, float], ...]
+
+    def shown(self, smaller: Smaller, most: int) -> tuple[Result, ...]:
+        """The first results, so many at most, or the smaller case in the place of each."""
+        return tuple(smaller.get(result.case, result) for result in self.results[:most])
 
 
 def groups(report: Report) -> tuple[Group, ...]:
