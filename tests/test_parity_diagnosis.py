@@ -196,7 +196,7 @@ def test_a_place_in_words(touched: list[int], said: str) -> None:
         (istft_case(normalized="True"), 0.25, "normalized=True is ignored"),
         (istft_case(), 4.0, "as with normalized=True"),
         (stft_case(), 2.0, "scaled by 2"),
-        (stft_case(), 1.0001, "scaled by 1.0001"),
+        (stft_case(), 1.0001, "scaled by 1 + 0.0001"),
         (stft_case(), 1j, "scaled by i"),
         (stft_case(), -1.0, "scaled by -1"),
     ],

@@ -70,6 +70,7 @@ _PLAIN = {
     "requires_grad": behaviour.of_requires_grad,
     "bits": behaviour.of_bits,
     "aliasing": behaviour.of_aliasing,
+    "state": behaviour.of_state,
     "writability": behaviour.of_writing,
 }
 

@@ -187,7 +187,9 @@ def of_bits(expected: torch.Tensor, actual: torch.Tensor) -> str:
 
 
 def of_repetition(first: Any, second: Any, op: str) -> str:
-    """How two answers to the same call differ."""
+    """How two answers to the same call differ; text of the second is what is wrong with it."""
+    if isinstance(second, str):
+        return second
     if isinstance(second, Outcome):
         if second.error is None:
             return f"the second call returns a {type(second.result).__name__}"
@@ -221,7 +223,7 @@ def of_repetition(first: Any, second: Any, op: str) -> str:
 def of_aliasing(expected: Any, actual: Any) -> str:
     """Memory that is shared where it should not be."""
     if isinstance(actual, str):
-        return f"aliasing: {actual}, so writing to the result changes it"
+        return f"aliasing: {actual}"
     return (
         "aliasing: the result shares memory with a previous result, so writing to one changes the "
         "other"
@@ -231,6 +233,11 @@ def of_aliasing(expected: Any, actual: Any) -> str:
 def of_writing(expected: Any, actual: Any) -> str:
     """Writing to the result in place does something else."""
     return f"the result is read-only or not its own: {actual}"
+
+
+def of_state(expected: Any, actual: Any) -> str:
+    """State of the program that a call has changed."""
+    return f"the call changes what is not its own: {actual}"
 
 
 def of_arguments(actual: Any) -> str:

@@ -18,6 +18,8 @@ from stft_parity.diagnosis.causes import Cause
 FACTOR_RESIDUAL = 1e-3
 #: Names of one factor that a sentence has.
 NAMED = 3
+#: A factor is told by what it differs from one.
+NEAR_ONE = 1e-3
 #: Two factors are the same.
 SAME_FACTOR = 1e-4
 
@@ -46,7 +48,6 @@ def of_spectrum(truth: torch.Tensor, n_fft: int, hop: int, onesided: bool) -> It
     yield Cause("only the power is there", lambda: truth.abs() ** 2 + 0j)
     yield Cause("the imaginary part is missing (zero)", lambda: truth.real + 0j)
     yield Cause("the real part is missing (zero)", lambda: 1j * truth.imag)
-    yield Cause("the sign of the spectrum is wrong", lambda: -truth)
     yield from _of_phases(truth, n_fft, hop)
 
 
@@ -141,7 +142,6 @@ def _turned(truth: torch.Tensor, n_fft: int, samples: torch.Tensor) -> torch.Ten
 def of_signal(truth: torch.Tensor) -> Iterator[Cause]:
     """What may be wrong with a signal of shape ``(..., samples)``."""
     yield Cause("the signal is reversed in time", lambda: truth.flip(-1))
-    yield Cause("the sign of the signal is wrong", lambda: -truth)
     if truth.is_complex():
         yield Cause("the signal is conjugated", lambda: truth.conj().resolve_conj())
         yield Cause(
@@ -211,7 +211,12 @@ def factor_name(found: complex, names: dict[str, float]) -> str:
         for name, known in names.items()
         if math.isfinite(known) and abs(value - known) <= SAME_FACTOR * abs(known)
     ]
-    return f"{value:.6g} ({' = '.join(same[:NAMED])})" if same else f"{value:.6g}"
+    if same:
+        return f"{value:.6g} ({' = '.join(same[:NAMED])})"
+    beyond = value - 1
+    if abs(beyond) < NEAR_ONE:
+        return f"1 {"-" if beyond < 0 else "+"} {abs(beyond):.2g}"
+    return f"{value:.6g}"
 
 
 def known_factors(n_fft: int, hop: int, win: int, window: torch.Tensor) -> dict[str, float]:
