@@ -158,6 +158,17 @@ def test_small_hops_go_in_passes_and_add_up(n_fft: int, hop: int, frames: int) -
     close(istft_of(spectrum, window, center=False, **call), uncentred, 5e-6)
 
 
+def test_passes_add_infinities_up_without_a_word() -> None:
+    # NumPy adds the passes, and would warn where infinities of both signs meet; torch does not.
+    spectrum = torch.full((1, 7, 512), complex("inf+infj")).mT
+    spectrum[..., 1::2] = complex("-inf-infj")
+    found = istft_of(spectrum, torch.ones(512), n_fft=512, hop_length=1, onesided=False)
+    assert not np.isfinite(found).any()
+    loud = torch.zeros(1, 7, 257, dtype=torch.complex64).mT
+    loud[:, 0] = 3e38
+    assert not np.isfinite(istft_of(loud * 512, torch.ones(512), n_fft=512, hop_length=1)).all()
+
+
 @drawn(200)
 @hypothesis.given(st.data())
 def test_cut_covers_every_frame_once_in_order_within_bounds(data: Any) -> None:

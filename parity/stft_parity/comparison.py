@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
 from stft_parity import oracle
+from stft_parity.aftermath import LATER, altered
 from stft_parity.candidates import FellBack, Unsupported
 from stft_parity.cases import Case, Tensors
 from stft_parity.gradients import compare_gradients
@@ -124,6 +126,10 @@ def compare_case(
             found.error = _compare_results(findings, expected, actual, gradients)
             again = observe(candidate, args, kwargs)
             _compare_again(findings, before, expected, actual, again)
+            if case.seed % LATER == 0:
+                _compare_later(findings, actual, again, partial(candidate, *args, **kwargs),
+                               partial(reference, *args, **kwargs))  # fmt: skip
+    _compare_state(findings, expected, actual)
     found.differences = ordered(findings.differences)
     return found
 
@@ -301,6 +307,52 @@ def _compare_ownership(
         findings.add("writability", f"the result cannot be written to: {got}", wanted, got)
     if not any(found.aspect == "arguments" for found in findings.differences):
         _compare_arguments(findings, before, "writing to the result has written to its argument")
+
+
+def _compare_later(
+    findings: _Findings, first: Outcome, second: Outcome, candidate: Function, reference: Function
+) -> None:
+    """A call without gradients on other values in the same memory, and what it does to results."""
+    earlier = [outcome.result for outcome in (first, second) if not _unreadable(outcome.result)]
+    copies = [result.detach().clone() for result in earlier]
+    if not altered(findings.tensors):
+        return
+    with torch.no_grad():
+        expected, actual = observe(reference, (), {}), observe(candidate, (), {})
+    what = _wrong_later(findings, expected, actual)
+    if what:
+        findings.add("repeatability", what, "the reference's values", what)
+    if not all(map(same_bits, earlier, copies)):
+        what = "a later call writes to the result of an earlier one"
+        findings.add("aliasing", what, "results of their own", what)
+
+
+def _unreadable(result: Any) -> bool:
+    return not isinstance(result, torch.Tensor) or result.is_meta
+
+
+def _wrong_later(findings: _Findings, expected: Outcome, actual: Outcome) -> str:
+    """What is wrong with a call on other values, where the first one was told apart by nothing."""
+    wanted, got = expected.result, actual.result
+    if expected.error is not None or findings.differences:
+        return ""
+    after = "after its arguments are changed in place"
+    if actual.error is not None or _unreadable(got):
+        return f"{after} the call fails: {actual.error!r}"
+    if got.requires_grad:
+        return "the result requires a gradient under torch.no_grad()"
+    if got.shape != wanted.shape or got.dtype != wanted.dtype:
+        return f"{after} the call gives another shape or dtype"
+    measured = measure(findings.case, findings.tensors, wanted, got, findings.reference)
+    if measured.admitted:
+        return ""
+    return f"{after} the call gives wrong values, as if it had kept something of the first call"
+
+
+def _compare_state(findings: _Findings, expected: Outcome, actual: Outcome) -> None:
+    if actual.changed != expected.changed:
+        what = ", ".join(actual.changed) or "nothing"
+        findings.add("state", f"the call changes {what}", ", ".join(expected.changed), what)
 
 
 def _written(result: torch.Tensor) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from stft_parity.aftermath import watched
 from stft_parity.cases import Tensors
 
 Function = Callable[..., Any]
@@ -17,11 +18,17 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """A result or an exception, and the warnings in order: name of the category, text."""
+    """A result or an exception, and what else was seen.
+
+    Attributes:
+        warned: the warnings in order: name of the category, text.
+        changed: what of the program's state was changed; it was set again.
+    """
 
     result: Any
     error: Exception | None
     warned: tuple[tuple[str, str], ...]
+    changed: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -38,14 +45,14 @@ def warn_always() -> Iterator[None]:
 def observe(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
     """Call ``function`` and record what it did."""
     result, error = None, None
-    with warn_always(), warnings.catch_warnings(record=True) as caught:
+    with watched() as changed, warn_always(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             result = function(*args, **kwargs)
         except Exception as raised:
             error = raised
     warned = tuple((given.category.__name__, str(given.message)) for given in caught)
-    return Outcome(result, error, warned)
+    return Outcome(result, error, warned, tuple(changed))
 
 
 def error_text(error: Exception) -> str:
@@ -71,7 +78,9 @@ def written_to(before: Snapshot, tensors: Tensors) -> list[str]:
     return [
         name
         for name, (version, kept) in before.items()
-        if tensors[name]._version != version or not torch.equal(memory(tensors[name]), kept)
+        if tensors[name]._version != version
+        or not torch.equal(memory(tensors[name]), kept)
+        or (tensors[name].is_leaf and tensors[name].grad is not None)
     ]
 
 

@@ -28,12 +28,15 @@ ASPECTS = (
     "writability",
     "aliasing",
     "arguments",
+    "state",
     "route",
 )
 #: "raised": the candidate raised where the reference does not.
 VERDICTS = ("pass", "known", "unsupported", "differs", "raised", "fell back")
 #: Verdicts with which no run is well.
 FAILURES = ("differs", "raised", "fell back")
+#: Verdicts of cases in which nothing failed and that were compared: without one, no run is well.
+COMPARED = ("pass", "known")
 
 
 @dataclass(frozen=True)
@@ -133,8 +136,9 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Nothing differs but what is known, and all that is known still differs."""
-        return not self.problems and not any(result.failed for result in self.results)
+        """Something was compared, nothing differs but what is known, and that still differs."""
+        compared = any(result.verdict in COMPARED for result in self.results)
+        return compared and not self.problems and not any(r.failed for r in self.results)
 
     @property
     def failures(self) -> tuple[Result, ...]:
