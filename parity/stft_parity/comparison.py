@@ -31,7 +31,7 @@ from stft_parity.observing import (
     written_to,
 )
 from stft_parity.results import Difference, ordered
-from stft_parity.tolerances import ROUNDING_TRIALS, ROUNDINGS
+from stft_parity.tolerances import ROUNDING_TRIALS
 from stft_parity.values import Errors, errors
 
 #: Names a difference's cause in one sentence: aspect, case, its tensors, what the reference gave,
@@ -117,10 +117,12 @@ def compare_case(
         return found
     findings = _Findings(case, tensors, reference, diagnose)
     _compare_arguments(findings, before, "the call has written to its argument")
-    _compare_warnings(findings, expected, actual)
     if expected.error is not None or actual.error is not None:
         _compare_errors(findings, expected, actual)
-    else:
+    # Where one call broke off, the warnings that are missing say nothing more.
+    if (expected.error is None) == (actual.error is None):
+        _compare_warnings(findings, expected, actual)
+    if expected.error is None and actual.error is None:
         _compare_layout(findings, expected, actual)
         if isinstance(actual.result, torch.Tensor):
             found.error = _compare_results(findings, expected, actual, gradients)
@@ -245,7 +247,7 @@ def measure(
     measured = errors(exact, wanted, got, terms=terms, rows=rows, dtype=expected.dtype)
     if not measured.admitted and not measured.elsewhere:
         more = _of_rounded_input(case, tensors, reference, exact, rows)
-        measured = measured.with_more(more)
+        measured = measured.with_rounding(more)
     return measured
 
 
@@ -265,7 +267,7 @@ def _of_rounded_input(
         difference = (oracle.numbers(case, oracle.truth(case, again, reference)) - exact).abs()
         difference = torch.where(difference.isfinite(), difference, 0.0)
         moved.append(difference.reshape(max(1, rows), -1).amax(-1))
-    return ROUNDINGS * torch.stack(moved).amax(0)
+    return torch.stack(moved).amax(0)
 
 
 def _compare_again(

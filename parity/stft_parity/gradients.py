@@ -10,7 +10,7 @@ import torch
 from stft_parity import oracle
 from stft_parity.cases import Case, Tensors
 from stft_parity.observing import Function, error_text
-from stft_parity.tolerances import ROUNDING_TRIALS, ROUNDINGS
+from stft_parity.tolerances import ROUNDING_TRIALS
 from stft_parity.values import errors
 
 #: How the aspect calls the tensors of a case.
@@ -106,7 +106,7 @@ def _of_rounded_inputs(
         assert found is not None
         difference = (found - truth).abs()
         largest = max(largest, difference[difference.isfinite()].max().item())
-    return torch.tensor([ROUNDINGS * largest], dtype=torch.float64)
+    return torch.tensor([largest], dtype=torch.float64)
 
 
 def _wrong(
@@ -130,5 +130,5 @@ def _wrong(
     terms = max(exact.shape, default=1)
     measured = errors(exact, expected, actual, dtype=expected.dtype, terms=terms)
     if not measured.admitted and not measured.elsewhere:
-        measured = measured.with_more(moved())
+        measured = measured.with_rounding(moved())
     return measured.complaint()

@@ -234,7 +234,9 @@ class Judge:
         fallback = str(found.refused) if isinstance(found.refused, FellBack) else ""
         if accepted and not fallback and self._candidate.fallback is not None:
             fallback = self._candidate.fallback()
-        route = self._candidate.route() if self._candidate.route is not None else ""
+        route = ""
+        if accepted and self._candidate.route is not None:
+            route = self._candidate.route()
         differences = found.differences
         verdict = "differs" if differences else "pass"
         if accepted and found.actual.error is not None:

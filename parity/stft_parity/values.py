@@ -9,6 +9,7 @@ import torch
 from stft_parity.tolerances import (
     LEAST_OWN_ROUNDINGS,
     OWN_ERROR,
+    ROUNDINGS,
     flushed,
     precision,
     share_of_peak,
@@ -46,10 +47,11 @@ class Errors:
         units = units[self.error > 0]
         return float(units.max()) if units.numel() else 0.0
 
-    def with_more(self, admitted: torch.Tensor) -> Errors:
-        """The same errors with something added to what is admitted in each row."""
-        allowed = self.allowed + admitted
-        return Errors(self.own, self.error, self.peak, allowed, self.elsewhere, self.least)
+    def with_rounding(self, moved: torch.Tensor) -> Errors:
+        """The same errors where rounding the input once more would move each row so far."""
+        allowed = self.allowed + ROUNDINGS * moved
+        least = torch.maximum(self.least, moved)
+        return Errors(self.own, self.error, self.peak, allowed, self.elsewhere, least)
 
     def complaint(self) -> str:
         """What is wrong; empty when nothing is."""
