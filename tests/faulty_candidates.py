@@ -341,3 +341,53 @@ def _in_place_of(result: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """``values`` with the memory order, and in the graph, that ``result`` has; bits are settled."""
     order = torch.empty_strided(result.shape, result.stride(), dtype=result.dtype)
     return order.copy_(values)
+
+
+def taking_turns() -> Function:
+    """Two buffers for the results, used in turn: the third call writes to the first result."""
+    buffers: list[torch.Tensor] = []
+    calls: list[None] = []
+
+    def call(*args: Any, **kwargs: Any) -> torch.Tensor:
+        result = STFT(*args, **kwargs)
+        calls.append(None)
+        if len(buffers) < 2:
+            buffers.append(result)
+            return result
+        return buffers[(len(calls) - 1) % 2].copy_(result)
+
+    return call
+
+
+def remembering() -> Function:
+    """The result is kept by the input's identity, whatever becomes of its values."""
+    kept_results: dict[int, torch.Tensor] = {}
+
+    def call(signal: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if id(signal) not in kept_results:
+            kept_results[id(signal)] = STFT(signal, *args, **kwargs)
+        return kept_results[id(signal)].clone(memory_format=torch.preserve_format)
+
+    return call
+
+
+def drawing(*args: Any, **kwargs: Any) -> torch.Tensor:
+    torch.rand(1)
+    return STFT(*args, **kwargs)
+
+
+def stopping_gradients(*args: Any, **kwargs: Any) -> torch.Tensor:
+    result = STFT(*args, **kwargs)
+    torch.set_grad_enabled(False)
+    return result
+
+
+def leaving_a_gradient(signal: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    result = STFT(signal, *args, **kwargs)
+    signal.grad = torch.zeros_like(signal)
+    return result
+
+
+def with_gradients_always(*args: Any, **kwargs: Any) -> torch.Tensor:
+    with torch.enable_grad():
+        return STFT(*args, **kwargs)

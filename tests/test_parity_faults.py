@@ -14,6 +14,7 @@ import pytest
 import torch
 from faulty_candidates import Function, after, changed, edited, kept, with_gradient, with_window
 
+from stft_parity.candidates import Unsupported
 from stft_parity.cases import Case, istft_case, stft_case
 from stft_parity.running import run
 
@@ -168,6 +169,18 @@ MISBEHAVIOURS = [
            "nondeterministic: two runs differ by up to"),
     Faulty("writing", lambda: wrong.writing_to_its_input, BATCH, "arguments",
            "the candidate modifies its arguments"),
+    Faulty("taking turns", wrong.taking_turns, BATCH, "aliasing",
+           "a later call writes to the result of an earlier one"),
+    Faulty("remembering", wrong.remembering, BATCH, "repeatability",
+           "after its arguments are changed in place the call gives wrong values"),
+    Faulty("drawing", lambda: wrong.drawing, BATCH, "state",
+           "the call changes what is not its own: the state of torch's random numbers"),
+    Faulty("stopping gradients", lambda: wrong.stopping_gradients, BATCH, "state",
+           "the call changes what is not its own: the grad mode"),
+    Faulty("a gradient left", lambda: wrong.leaving_a_gradient, BATCH, "arguments",
+           "the candidate modifies its arguments"),
+    Faulty("gradients always", lambda: wrong.with_gradients_always, ONE_GRADIENT,
+           "repeatability", "requires a gradient under torch.no_grad()"),
     Faulty("graph lost", lambda: after(torch.Tensor.detach), ONE_GRADIENT, "requires_grad",
            "requires_grad is lost"),
     Faulty("gradient doubled", lambda: with_gradient("input", lambda grad: 2 * grad), GRADIENT,
@@ -208,6 +221,15 @@ def test_a_case_of_each_fault_tells_nothing_of_native() -> None:
     report = run(torch.stft, torch.istft, cases=cases)
     assert report.ok
     assert report.counts()["pass"] == len(cases)
+
+
+def test_a_run_that_compares_nothing_is_not_well() -> None:
+    def refusing(*args: object, **kwargs: object) -> None:
+        raise Unsupported("everything")
+
+    assert not run(refusing, cases=[BATCH]).ok
+    assert not run(torch.stft, cases=[]).ok
+    assert run(torch.stft, cases=[BATCH]).ok
 
 
 def test_another_order_of_operations_is_no_fault() -> None:

@@ -215,7 +215,7 @@ def factor_name(found: complex, names: dict[str, float]) -> str:
         return f"{value:.6g} ({' = '.join(same[:NAMED])})"
     beyond = value - 1
     if abs(beyond) < NEAR_ONE:
-        return f"1 {"-" if beyond < 0 else "+"} {abs(beyond):.2g}"
+        return f"1 {'-' if beyond < 0 else '+'} {abs(beyond):.2g}"
     return f"{value:.6g}"
 
 
