@@ -16,6 +16,10 @@ from stft_parity.values import errors
 #: How the aspect calls the tensors of a case.
 OF = {"x": "gradient of input", "w": "gradient of window"}
 
+#: Gradients of one graph that differ by less than this share of the largest value differ by
+#: rounding; what goes wrong with a lazy bit is a sign.
+ALIKE = 1e-3
+
 Gradients = dict[str, torch.Tensor | None]
 
 
@@ -25,16 +29,29 @@ class Wrong:
 
     aspect: str
     what: str
-    expected: torch.Tensor | Exception | None
-    actual: torch.Tensor | Exception | None
+    expected: torch.Tensor | Exception | str | None
+    actual: torch.Tensor | Exception | str | None
 
 
-def backward(case: Case, tensors: Tensors, result: torch.Tensor) -> Gradients | Exception:
-    """Gradients by name of the tensor; an exception when torch or the candidate raises one."""
+def backward(
+    case: Case, tensors: Tensors, result: torch.Tensor, *, lazily: bool = False
+) -> Gradients | Exception:
+    """Gradients by name of the tensor; an exception when torch or the candidate raises one.
+
+    Args:
+        case: the call.
+        tensors: that it was made on.
+        result: of the call.
+        lazily: whether the cotangent has its conjugate or negative bit set, as that of a result
+            has which a program conjugates. Its values are the same.
+    """
     leaves = [tensors[name] for name in case.differentiate]
     with oracle.silenced():
         try:
             weight = case.cotangent(result)
+            if lazily:
+                lazy = weight.is_complex()
+                weight = weight.conj_physical().conj() if lazy else torch._neg_view(-weight)
             # A graph that is kept can be asked again, as a program may.
             found = torch.autograd.grad(
                 result, leaves, weight, allow_unused=True, retain_graph=True
@@ -76,7 +93,31 @@ def compare_gradients(
         what = _wrong(wanted[name], got[name], exact[name], moved)
         if what:
             found.append(Wrong(OF[name], what, wanted[name], got[name]))
-    return found
+    return found or _wrong_again(case, tensors, actual, got)
+
+
+def _wrong_again(
+    case: Case, tensors: Tensors, result: torch.Tensor, first: Gradients
+) -> list[Wrong]:
+    """What is wrong with right gradients when they are asked for again, of a lazy cotangent."""
+    again = backward(case, tensors, result, lazily=True)
+    if isinstance(again, Exception):
+        what = f"a second backward through a graph that is kept raises {again!r}"
+        return [Wrong(OF[case.differentiate[0]], what, "the same gradient again", what)]
+    what = "a cotangent whose conjugate or negative bit is set gives another gradient"
+    return [
+        Wrong(OF[name], what, "the same gradient again", what)
+        for name, gradient in first.items()
+        if not _alike(gradient, again[name])
+    ]
+
+
+def _alike(first: torch.Tensor | None, second: torch.Tensor | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    finite = first[torch.isfinite(first)]
+    peak = finite.abs().max().item() if finite.numel() else 0.0
+    return torch.allclose(first, second, rtol=0.0, atol=ALIKE * peak, equal_nan=True)
 
 
 def _of_input(found: Gradients | Exception) -> torch.Tensor | Exception | None:
