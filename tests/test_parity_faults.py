@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import faulty_candidates as wrong
 import pytest
+import right_candidates as right
 import torch
 from faulty_candidates import Function, after, changed, edited, kept, with_gradient, with_window
 
@@ -192,6 +193,10 @@ MISBEHAVIOURS = [
            "gradient of window", "the gradient is missing"),
     Faulty("windowless gradient", lambda: wrong.windowless_backward, ONE_GRADIENT,
            "gradient of input", "the gradient is that of another transform: the window is missing"),
+    Faulty("blind to bits", lambda: wrong.blind_to_bits, ONE_GRADIENT, "gradient of input",
+           "a cotangent whose conjugate or negative bit is set gives another gradient"),
+    Faulty("backward once", lambda: wrong.backward_once, ONE_GRADIENT, "gradient of input",
+           "a second backward through a graph that is kept raises"),
     Faulty("in double", lambda: changed("stft", lambda g: {"input": g["input"].double()}), BATCH,
            "dtype", "computed and returned in double precision"),
     Faulty("made double", lambda: after(lambda z: kept(z, z.to(torch.complex128))), BATCH,
@@ -233,7 +238,7 @@ def test_a_run_that_compares_nothing_is_not_well() -> None:
 
 
 def test_another_order_of_operations_is_no_fault() -> None:
-    report = run(wrong.stft_by_complex_fft, wrong.istft_by_complex_fft, cases="quick")
+    report = run(right.stft_by_complex_fft, right.istft_by_complex_fft, cases="quick")
     assert report.ok, [(result.case, result.differences) for result in report.failures[:3]]
     assert report.counts()["pass"] == len(report.results)
     # It is another computation: not all of its errors are native's own.

@@ -80,6 +80,8 @@ def _of_gradient(
 ) -> str:
     """What is wrong with a gradient, its values or that it is there."""
     leaf = "x" if aspect.endswith("input") else "w"
+    if isinstance(actual, str):
+        return actual
     if isinstance(actual, Exception):
         text = behaviour.quoted(error_text(actual))
         return f"backward raises {type(actual).__name__} {text}"
