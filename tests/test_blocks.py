@@ -159,14 +159,17 @@ def test_small_hops_go_in_passes_and_add_up(n_fft: int, hop: int, frames: int) -
 
 
 def test_passes_add_infinities_up_without_a_word() -> None:
-    # NumPy adds the passes, and would warn where infinities of both signs meet; torch does not.
-    spectrum = torch.full((1, 7, 512), complex("inf+infj")).mT
-    spectrum[..., 1::2] = complex("-inf-infj")
-    found = istft_of(spectrum, torch.ones(512), n_fft=512, hop_length=1, onesided=False)
-    assert not np.isfinite(found).any()
-    loud = torch.zeros(1, 7, 257, dtype=torch.complex64).mT
-    loud[:, 0] = 3e38
-    assert not np.isfinite(istft_of(loud * 512, torch.ones(512), n_fft=512, hop_length=1)).all()
+    # NumPy adds the passes, and would warn where infinities of both signs meet, or where a sum
+    # becomes one; torch does not.
+    arguments = {"n_fft": 512, "hop_length": 1, "onesided": False}
+    spectrum = random_tensor(1, 1, 7, 512, complex_values=True)
+    spectrum[..., 256] = complex("inf+infj")
+    found = istft_of(spectrum.mT, torch.ones(512), **arguments)
+    assert np.isnan(found).any()
+    loud = torch.zeros_like(spectrum)
+    loud[..., 0] = 3e38
+    found = istft_of(loud.mT, torch.full((512,), 1.2e-3), **arguments)
+    assert not np.isfinite(found).all()
 
 
 @drawn(200)
