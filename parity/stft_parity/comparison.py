@@ -26,6 +26,7 @@ from stft_parity.observing import (
     error_text,
     observe,
     overlap,
+    readable,
     same_bits,
     snapshot,
     written_to,
@@ -124,7 +125,7 @@ def compare_case(
         _compare_warnings(findings, expected, actual)
     if expected.error is None and actual.error is None:
         _compare_layout(findings, expected, actual)
-        if isinstance(actual.result, torch.Tensor):
+        if readable(actual.result):
             found.error = _compare_results(findings, expected, actual, gradients)
             again = observe(candidate, args, kwargs)
             _compare_again(findings, before, expected, actual, again)
@@ -202,8 +203,11 @@ _LAYOUT: tuple[tuple[str, str, Callable[[torch.Tensor], Any]], ...] = (
 
 def _compare_layout(findings: _Findings, expected: Outcome, actual: Outcome) -> None:
     wanted, got = expected.result, actual.result
-    if not isinstance(got, torch.Tensor):
+    if type(got) is not type(wanted):
         findings.add("type", "types differ", wanted, got)
+        return
+    if got.layout != wanted.layout or got.is_nested:
+        findings.add("layout", "memory layouts differ", wanted, got)
         return
     for aspect, name, look in _LAYOUT:
         # Other shapes have other strides, of which nothing more is to be said.
@@ -220,7 +224,7 @@ def _compare_results(
     case, tensors, reference = findings.case, findings.tensors, findings.reference
     wanted, got = expected.result, actual.result
     # Of results that cannot be laid one upon the other, only the layout is told.
-    if wanted.shape != got.shape or wanted.is_complex() != got.is_complex() or got.is_meta:
+    if wanted.shape != got.shape or wanted.is_complex() != got.is_complex():
         return None
     measured = measure(case, tensors, wanted, got, reference)
     if not measured.admitted:
@@ -274,7 +278,7 @@ def _compare_again(
     findings: _Findings, before: Snapshot, expected: Outcome, actual: Outcome, again: Outcome
 ) -> None:
     """The same call once more: the same bits, warnings of its own, memory of its own."""
-    if again.error is not None or not isinstance(again.result, torch.Tensor):
+    if again.error is not None or not readable(again.result):
         findings.add("repeatability", f"the second call raised {again.error!r}", actual, again)
         return
     if actual.warned == expected.warned != again.warned:
@@ -315,7 +319,7 @@ def _compare_later(
     findings: _Findings, first: Outcome, second: Outcome, candidate: Function, reference: Function
 ) -> None:
     """A call without gradients on other values in the same memory, and what it does to results."""
-    earlier = [outcome.result for outcome in (first, second) if not _unreadable(outcome.result)]
+    earlier = [outcome.result for outcome in (first, second) if readable(outcome.result)]
     copies = [result.detach().clone() for result in earlier]
     if not altered(findings.tensors):
         return
@@ -339,7 +343,7 @@ def _wrong_later(findings: _Findings, expected: Outcome, actual: Outcome) -> str
     if expected.error is not None or findings.differences:
         return ""
     after = "after its arguments are changed in place"
-    if actual.error is not None or _unreadable(got):
+    if actual.error is not None or not readable(got):
         return f"{after} the call fails: {actual.error!r}"
     if got.requires_grad:
         return "the result requires a gradient under torch.no_grad()"
@@ -384,6 +388,9 @@ def _shown(value: Any) -> str:
         if value.error is not None:
             return f"{type(value.error).__name__}: {error_text(value.error)}"
         return _shown(value.result)
+    if isinstance(value, torch.Tensor) and not readable(value):
+        with torch._C.DisableTorchFunctionSubclass():
+            return f"{type(value).__name__}, {value.layout}, {value.dtype}, {value.device}"
     if isinstance(value, torch.Tensor):
         flags = {
             "requires_grad": value.requires_grad,

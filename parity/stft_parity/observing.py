@@ -55,6 +55,27 @@ def observe(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return Outcome(result, error, warned, tuple(changed))
 
 
+#: Types of numbers that torch computes with everywhere.
+NUMBERS = {
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.complex64,
+    torch.complex128,
+}
+
+
+def readable(result: Any) -> bool:
+    """Whether a result is plain numbers in memory: of others only what they are is compared."""
+    return (
+        type(result) is torch.Tensor
+        and result.layout is torch.strided
+        and result.dtype in NUMBERS
+        and not (result.is_meta or result.is_nested)
+    )
+
+
 def error_text(error: Exception) -> str:
     """The text without the stack of C++ frames which torch appends to some, addresses and all."""
     return str(error).partition("\nException raised from ")[0]
