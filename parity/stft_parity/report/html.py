@@ -35,7 +35,7 @@ def to_html(report: Report, *, smaller: tables.Smaller | None = None) -> str:
         lstrip_blocks=True,
     )
     page: str = environment.get_template(_TEMPLATE).render(_context(report, smaller or {}))
-    return page
+    return tables.printable(page)
 
 
 def _context(report: Report, smaller: tables.Smaller) -> dict[str, Any]:

@@ -7,7 +7,6 @@ long run each test is a group of cases: those of one function, dtype and octave 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from xml.etree import ElementTree
 
@@ -19,9 +18,6 @@ MOST_TESTS = 2000
 
 #: Failing cases whose reproducers a group's text has.
 TOLD = 5
-
-#: What XML cannot contain, not even escaped.
-_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_junit(
@@ -38,7 +34,7 @@ def to_junit(
         most_tests: beyond so many cases a test is a group of cases.
     """
     tests = _tests(report, most_tests)
-    root = ElementTree.Element("testsuites", name=f"parity of {_clean(report.candidate)}")
+    root = ElementTree.Element("testsuites", name=f"parity of {tables.printable(report.candidate)}")
     for op in dict.fromkeys(result.case.op for result in report.results):
         mine = {name: found for (of, name), found in tests.items() if of == op}
         suite = ElementTree.SubElement(root, "testsuite", name=f"torch.{op}")
@@ -121,7 +117,7 @@ def _test(
         _element(test, "skipped", message=_reasons(results))
     elif accepted:
         output = ElementTree.SubElement(test, "system-out")
-        output.text = _clean(f"{len(accepted)} of {len(results)}: {_reasons(accepted)}")
+        output.text = tables.printable(f"{len(accepted)} of {len(results)}: {_reasons(accepted)}")
     return test
 
 
@@ -132,7 +128,7 @@ def _failure(test: ElementTree.Element, failed: list[Result], of: int, device: s
     text = "\n\n".join(_told(result, device) for result in failed[:TOLD])
     if len(failed) > TOLD:
         text += f"\n\nand {len(failed) - TOLD} more"
-    failure.text = _clean(text)
+    failure.text = tables.printable(text)
 
 
 def _told(result: Result, device: str) -> str:
@@ -157,10 +153,5 @@ def _count(suite: ElementTree.Element) -> None:
 
 
 def _element(parent: ElementTree.Element, tag: str, **attributes: str) -> ElementTree.Element:
-    clean = {name: _clean(value) for name, value in attributes.items()}
+    clean = {name: tables.printable(value) for name, value in attributes.items()}
     return ElementTree.SubElement(parent, tag, clean)
-
-
-def _clean(text: str) -> str:
-    """The text without what XML has no way to say; its place is marked."""
-    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -57,6 +57,7 @@ def print_summary(
 
 def _line(console: Console, text: str, style: str | None = None) -> None:
     # Diagnoses have brackets, which are no markup; a line is not folded where it goes to a file.
+    text = tables.printable(text)
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 

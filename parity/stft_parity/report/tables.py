@@ -19,6 +19,9 @@ TELLING = 3
 #: A label is telling when the group has so many times the share of its cases that it has of all.
 CONCENTRATION = 2.0
 
+#: What XML cannot contain, not even escaped; a terminal would obey some of it.
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
 #: What differs from case to case where the cause is the same: shapes and alternatives, which are
 #: in brackets, and numbers.
 _BRACKETS = re.compile(r"\s*\([^()]*\)")
@@ -28,6 +31,11 @@ Label = Callable[[str, str], str]
 
 #: Failing cases -> the result of the smallest case that fails alike, as ``minimise`` finds it.
 Smaller = Mapping[Case, Result]
+
+
+def printable(text: str) -> str:
+    """The text without what XML and terminals should not get; its place is marked."""
+    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def octave(number: int) -> str:
