@@ -6,6 +6,7 @@ anything else.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -226,6 +227,36 @@ def test_a_case_of_each_fault_tells_nothing_of_native() -> None:
     report = run(torch.stft, torch.istft, cases=cases)
     assert report.ok
     assert report.counts()["pass"] == len(cases)
+
+
+class Unusable(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, *args: object, **kwargs: object) -> None:
+        raise TypeError("not mine")
+
+
+@pytest.mark.parametrize(
+    ("change", "aspect", "said"),
+    [
+        (lambda z: z.to_sparse(), "layout", "of layout torch.sparse_coo"),
+        (lambda z: torch.nested.nested_tensor(list(z.abs())), "layout", "is of layout"),
+        (lambda z: z.abs().int(), "dtype", "it is not a floating-point number at all"),
+        (lambda z: z.abs().to(torch.float8_e4m3fn), "dtype", "the result is float8_e4m3fn"),
+        (lambda z: z.abs(), "dtype", "only the magnitude is there"),
+        (lambda z: z.real, "dtype", "the imaginary part is missing"),
+        (lambda z: z.as_subclass(Unusable), "type", "the result is a Unusable, a subclass"),
+        (lambda z: None, "type", "the candidate returns nothing (None)"),
+        (lambda z: z.sum(), "shape", "the result has 0 dimensions instead of 3"),
+        (lambda z: z[:1].expand(z.shape), "writability", "the result is read-only"),
+    ],
+)
+def test_no_result_is_too_odd_to_be_told_of(change: Function, aspect: str, said: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (result,) = run(after(change), cases=[BATCH]).results
+    assert result.verdict == "differs"
+    told = [found.diagnosis for found in result.differences if found.aspect == aspect]
+    assert any(said in sentence for sentence in told), result.differences
 
 
 def test_a_run_that_compares_nothing_is_not_well() -> None:

@@ -14,7 +14,7 @@ import torch
 
 from stft_parity.cases import Case, Tensors
 from stft_parity.diagnosis import behaviour, explaining, gradients
-from stft_parity.observing import Function, error_text
+from stft_parity.observing import Function, error_text, readable
 
 __all__ = ["diagnose"]
 
@@ -45,12 +45,13 @@ def _diagnosed(
     aspect: str, case: Case, tensors: Tensors, expected: Any, actual: Any, native: Function
 ) -> str:
     if aspect in ("values", "shape"):
+        if not readable(actual):
+            return ""  # the dtype says what is wrong
         return explaining.of_result(explaining.setting(case, tensors, native), expected, actual)
     if aspect.startswith("gradient"):
         return _of_gradient(aspect, case, tensors, expected, actual, native)
     if aspect == "dtype":
-        at = explaining.setting(case, tensors, native)
-        return behaviour.of_dtype(expected, actual, explaining.right_values(at, expected, actual))
+        return _of_dtype(explaining.setting(case, tensors, native), expected, actual)
     if aspect == "strides":
         return behaviour.of_strides(case, expected, actual)
     if aspect == "repeatability":
@@ -73,6 +74,16 @@ _PLAIN = {
     "state": behaviour.of_state,
     "writability": behaviour.of_writing,
 }
+
+
+def _of_dtype(at: explaining.Setting, expected: torch.Tensor, actual: torch.Tensor) -> str:
+    """Another dtype, and with complex for real values also what these are."""
+    if not readable(actual):
+        return behaviour.of_dtype(expected, actual, False)
+    said = behaviour.of_dtype(expected, actual, explaining.right_values(at, expected, actual))
+    if actual.is_complex() != expected.is_complex() and actual.shape == expected.shape:
+        return f"{said}: {explaining.of_result(at, expected, actual)}"
+    return said
 
 
 def _of_gradient(

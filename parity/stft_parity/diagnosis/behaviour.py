@@ -11,7 +11,7 @@ import torch
 from stft_parity.cases import Case
 from stft_parity.diagnosis import placing
 from stft_parity.diagnosis.model import wide
-from stft_parity.observing import Outcome, error_text
+from stft_parity.observing import Outcome, error_text, readable
 
 #: Characters of a quoted text: so many of its beginning and of its end. torch's messages begin
 #: with the call and end with what is wrong with it.
@@ -119,10 +119,10 @@ def _words(order: list[str]) -> str:
 def of_dtype(expected: torch.Tensor, actual: torch.Tensor, right: bool) -> str:
     """Another dtype; ``right`` says whether the values are."""
     said = f"the result is {_name(actual.dtype)} where the reference gives {_name(expected.dtype)}"
-    if actual.is_complex() != expected.is_complex():
-        return said
-    if not (actual.is_floating_point() or actual.is_complex()):
+    if not (actual.dtype.is_floating_point or actual.dtype.is_complex):
         return f"{said}: it is not a floating-point number at all"
+    if actual.is_complex() != expected.is_complex() or not readable(actual):
+        return said
     wanted, got = (torch.finfo(dtype).bits for dtype in (expected.dtype, actual.dtype))
     if got < wanted:
         return f"{said}: it is returned in lower precision"
