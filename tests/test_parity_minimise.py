@@ -74,7 +74,7 @@ def test_sizes_shrink_as_far_as_they_may() -> None:
     )
     assert small.case.label("n_fft") == "5"
     assert small.differences[0].aspect == "strides"
-    assert len(small.case.reproducer()) <= len(before.case.reproducer())
+    assert small.case.tensors()["x"].numel() <= 4 < before.case.tensors()["x"].numel()
 
 
 def test_what_shows_it_stays() -> None:
@@ -83,7 +83,7 @@ def test_what_shows_it_stays() -> None:
         Candidate(None, wrong_beyond_the_frames, "silent"),
     )
     assert small.case.label("length") == "too long"
-    assert small.case.label("signal") in ("noise", "DC")
+    assert small.case.label("signal") == "noise"
     assert small.differences[0].aspect == "warnings"
 
 
