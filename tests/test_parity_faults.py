@@ -141,7 +141,7 @@ FAULTS = [
     Faulty("length ignored", lambda: changed("istft", lambda _: {"length": None}), LENGTH,
            "shape", "length is ignored"),
     Faulty("unknown cause", lambda: edited(lambda z: z[1, 3, 5:7].mul_(1.5j)), BATCH, "values",
-           "no known cause explains it"),
+           "no cause that was tried explains it"),
 ]  # fmt: skip
 
 MISBEHAVIOURS = [

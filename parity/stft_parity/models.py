@@ -67,10 +67,10 @@ def _vocoder(name: str, n_fft: int, hop: int) -> Model:
     )  # fmt: skip
 
 
-def _loss(n_fft: int, hop: int, win_length: int) -> Model:
+def _loss(n_fft: int, hop: int, win_length: int, rows: tuple[int, ...] = (2,)) -> Model:
     """One resolution of the multi-resolution losses of Parallel WaveGAN, auraloss and others."""
     return Model(
-        f"STFT loss {n_fft}", n_fft, hop, _hann(win_length), win_length, {}, None, (2,),
+        f"STFT loss {n_fft}", n_fft, hop, _hann(win_length), win_length, {}, None, rows,
         gradient=True,
     )  # fmt: skip
 
@@ -120,7 +120,8 @@ MODELS = (
     Model("Vocos", 1024, 256, _hann(1024), 1024, _CENTRED, _CENTRED, gradient=True),
     _vocoder("HiFi-GAN, VITS", 1024, 256),
     _vocoder("BigVGAN 44 kHz", 2048, 512),
-    _loss(512, 50, 240),
+    # A batch of training: more rows than a grid or a block is likely to be made for.
+    _loss(512, 50, 240, rows=(2, 33)),
     _loss(1024, 120, 600),
     _loss(2048, 240, 1200),
 )  # fmt: skip

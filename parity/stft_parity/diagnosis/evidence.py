@@ -22,8 +22,9 @@ UNDEFINED = 0.25
 AS_GOOD = 4.0
 #: Alternatives that a sentence names, where a case does not tell causes apart.
 NAMED = 3
-#: Values computed for one diagnosis, all causes together: some seconds.
-MOST_VALUES = 2**26
+#: Values computed for one diagnosis, all causes together: some seconds. Of a result of a million
+#: values only the first thirty causes are tried; a smaller case shows the same, as a rule.
+MOST_VALUES = 2**25
 
 
 @dataclass(frozen=True)

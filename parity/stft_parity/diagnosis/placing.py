@@ -22,7 +22,9 @@ def where(truth: torch.Tensor, actual: torch.Tensor, op: str, *, rows: bool) -> 
     error = (actual - truth).abs()
     error = torch.where(torch.isfinite(error), error, 0.0)
     if not error.any():
-        return "no known cause explains it: the values differ only where they are not finite"
+        return (
+            "no cause that was tried explains it: the values differ only where they are not finite"
+        )
     off = error > OFF * error.max()
     finite = truth[torch.isfinite(truth)]
     peak = float(finite.abs().max()) if finite.numel() else 0.0
@@ -32,7 +34,7 @@ def where(truth: torch.Tensor, actual: torch.Tensor, op: str, *, rows: bool) -> 
     place = tuple(int(i) for i in torch.unravel_index(error.argmax(), error.shape))
     share = 100 * off.double().mean()
     return (
-        f"no known cause explains it: the largest error is {size} at {_named(place, op)}; "
+        f"no cause that was tried explains it: the largest error is {size} at {_named(place, op)}; "
         f"{share:.3g}% of the values are off by a tenth of that or more: "
         f"{region(off, op, rows=rows)}"
     )
