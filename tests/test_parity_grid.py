@@ -107,7 +107,7 @@ def torch_accepts(case: Case) -> bool:
 
 def test_most_of_the_grid_is_accepted_and_much_is_not(cases: tuple[Case, ...]) -> None:
     """Both are worth comparing; a grid of rejected calls would show little."""
-    sample = cases[::40]
+    sample = cases[::200]
     share = sum(map(torch_accepts, sample)) / len(sample)
     assert 0.5 < share < 0.8
 
@@ -115,7 +115,7 @@ def test_most_of_the_grid_is_accepted_and_much_is_not(cases: tuple[Case, ...]) -
 def test_nothing_but_the_call_warns(cases: tuple[Case, ...]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for case in cases[::97]:
+        for case in cases[::31]:
             case.bind(case.tensors())
 
 

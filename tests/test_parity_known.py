@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import own
 import pytest
 import torch
 
@@ -14,6 +13,7 @@ from stft_parity.choices import completed, plain
 from stft_parity.known import applied, problems, read
 from stft_parity.making import made
 from stft_parity.results import Difference, Result
+from torch_mlx_spectro.cli.parity import KNOWN
 
 ENTRY = Known((("op", ("stft",)), ("n_fft", ("16", "15"))), ("strides",), "contiguous is enough")
 
@@ -126,7 +126,7 @@ def test_a_wrong_list_is_refused(tmp_path: Path, text: str, complaint: str) -> N
 
 
 def test_the_list_of_the_package_is_one() -> None:
-    assert {entry.aspects for entry in read(own.KNOWN)} == {("route",)}
+    assert {entry.aspects for entry in read(KNOWN)} == {("route",)}
 
 
 def contiguous(*args: object, **kwargs: object) -> torch.Tensor:
