@@ -165,6 +165,12 @@ def test_a_page_is_made_of_little(made: Report) -> None:
     Page(to_html(made))
 
 
+def test_a_run_that_compared_nothing_does_not_claim_anything() -> None:
+    (banner,) = [said for said in Page(to_html(report())).said("p") if "Nothing" in said]
+    assert banner == "Nothing was compared."
+    assert "Nothing was compared: the candidate" in to_html(report(result("unsupported")))
+
+
 def test_what_does_not_fit_is_counted() -> None:
     found = [result("differs", diagnosis=f"cause {chr(65 + n)}", seed=n) for n in range(GROUPS + 3)]
     found += [result("differs", diagnosis="alike", seed=100 + n) for n in range(CASES + 4)]

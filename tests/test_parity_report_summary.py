@@ -46,6 +46,7 @@ def test_a_good_run_is_short() -> None:
 
 def test_a_run_without_cases_does_not_claim_anything() -> None:
     assert "nothing was compared" in printed(report())
+    assert "nothing was compared" in printed(report(result("unsupported")))
 
 
 def test_what_is_left_out_is_said() -> None:

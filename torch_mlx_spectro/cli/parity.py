@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -113,14 +114,16 @@ def command(options: argparse.Namespace) -> int:
         report = _run(options, candidate, entries)
         smaller: dict[Case, Result] = {}
         if options.minimise and report.failures:
-            judge = Judge(
+            judge = functools.partial(
+                Judge,
                 candidate,
                 options.reference,
                 device=options.device,
                 gradients=not options.no_gradients,
                 known=entries,
             )
-            smaller = _minimised(report, judge)
+            # Of what is tried it does not matter why it fails.
+            smaller = _minimised(report, judge(diagnosed=0), judge())
     _tell(options, report, smaller)
     return 0 if report.ok else 1
 
@@ -299,13 +302,15 @@ def _progress() -> Iterator[Callable[[int, int, Sequence[Result]], None]]:
         yield show
 
 
-def _minimised(report: Report, judge: Callable[[Case], Result]) -> dict[Case, Result]:
+def _minimised(
+    report: Report, trying: Callable[[Case], Result], judge: Callable[[Case], Result]
+) -> dict[Case, Result]:
     """The first case of each group of failing ones -> the smallest that fails alike."""
     from stft_parity import minimise
     from stft_parity.report import tables
 
     firsts = [group.results[0] for group in tables.groups(report)[:MINIMISED]]
-    return {first.case: minimise(first, judge) for first in firsts}
+    return {first.case: judge(minimise(first, trying).case) for first in firsts}
 
 
 def _tell(options: argparse.Namespace, report: Report, smaller: Mapping[Case, Result]) -> None:

@@ -47,6 +47,7 @@ def _context(report: Report, smaller: tables.Smaller) -> dict[str, Any]:
         "verdicts": VERDICTS,
         "table": tables.by_argument(report),
         "failing": tables.failing,
+        "compared": tables.compared(report),
         "groups": found[:GROUPS],
         "groups_left": len(found) - len(found[:GROUPS]),
         "smaller": smaller,

@@ -70,7 +70,7 @@ def _print_verdict(report: Report, console: Console) -> None:
         f"{number:,} {verdict}" for verdict, number in report.counts().items() if number
     )
     said = "as the reference" if report.ok else "NOT as the reference"
-    if not report.results:
+    if not tables.compared(report):
         said = "nothing was compared"
     _line(
         console,
