@@ -22,9 +22,7 @@ def where(truth: torch.Tensor, actual: torch.Tensor, op: str, *, rows: bool) -> 
     error = (actual - truth).abs()
     error = torch.where(torch.isfinite(error), error, 0.0)
     if not error.any():
-        return (
-            "no cause that was tried explains it: the values differ only where they are not finite"
-        )
+        return "no cause that was tried explains it: only values that are not finite differ"
     off = error > OFF * error.max()
     finite = truth[torch.isfinite(truth)]
     peak = float(finite.abs().max()) if finite.numel() else 0.0
