@@ -97,6 +97,12 @@ def test_reasons_are_counted() -> None:
     assert tables.reasons(report(result("unsupported")), "unsupported") == {"no reason given": 1}
 
 
+def test_what_is_unsupported_was_not_compared() -> None:
+    assert not tables.compared(report())
+    assert not tables.compared(report(result("unsupported")))
+    assert tables.compared(report(result("unsupported"), result("raised")))
+
+
 def test_failing_counts_the_failing_verdicts_alone() -> None:
     verdicts = ("pass", "known", "unsupported", "differs", "raised", "fell back")
     assert tables.failing(Counter(dict.fromkeys(verdicts, 1))) == 3

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stft_parity.cases import Case
-from stft_parity.results import ASPECTS, COMPARED, FAILURES, Report, Result
+from stft_parity.results import ASPECTS, FAILURES, Report, Result
 
 #: Beyond so many values of an argument its numbers are shown by octaves: more rows say less.
 MOST_VALUES = 24
@@ -83,7 +83,7 @@ def in_order(values: Iterable[str]) -> list[str]:
 
 def compared(report: Report) -> bool:
     """Whether there is a case of which something can be said."""
-    return any(result.verdict in COMPARED for result in report.results)
+    return any(result.verdict != "unsupported" for result in report.results)
 
 
 def failing(counts: Counter[str]) -> int:
