@@ -75,7 +75,7 @@ def _istft(
 
 
 def _window(window: Any, win_length: Any, n_fft: Any) -> Any:
-    """torch takes ones for no window, librosa a Hann window."""
+    """Ones where there is no window, as in torch; librosa would take a Hann window."""
     return np.ones(n_fft if win_length is None else win_length) if window is None else window
 
 

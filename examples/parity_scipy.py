@@ -81,13 +81,10 @@ def _istft(
     # SciPy's first slices are those before sample 0, which torch does not have.
     before = [(0, 0)] * (spectrum.ndim - 1) + [(-transform.p_min, 0)]
     whole = np.pad(spectrum, before)
-    end = n_fft + (frames - 1) * transform.hop - n_fft // 2
     start = 0 if center else -(n_fft // 2)
-    if length is not None:
-        stop = start + length
-    else:
-        stop = end - n_fft // 2 if center else end
-    return transform.istft(whole, start, stop)
+    if length is None:
+        length = n_fft + (frames - 1) * transform.hop - (n_fft // 2 * 2 if center else 0)
+    return transform.istft(whole, start, start + length)
 
 
 #: ``normalized`` is in neither list: SciPy scales to magnitudes and densities, not to unitarity.

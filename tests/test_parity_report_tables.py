@@ -92,6 +92,12 @@ def test_the_smallest_case_stands_in_for_the_one_it_was_made_of() -> None:
     assert group.shown({failing[0].case: small}, 2) == (small, failing[1])
 
 
+def test_a_value_is_telling_when_many_more_of_its_cases_fail() -> None:
+    assert tables.telling(Counter({"pass": 4, "differs": 1}), 0.1)
+    assert not tables.telling(Counter({"pass": 5, "differs": 1}), 0.1)
+    assert not tables.telling(Counter({"pass": 1}), 0.0)
+
+
 def test_reasons_are_counted() -> None:
     assert tables.reasons(mixed(), "unsupported") == Counter({"pad_mode='circular'": 1})
     assert tables.reasons(report(result("unsupported")), "unsupported") == {"no reason given": 1}

@@ -82,7 +82,7 @@ def _print_verdict(report: Report, console: Console) -> None:
 
 
 def _print_arguments(report: Report, console: Console) -> None:
-    """A row for each value of which a case fails or none passes; the page has all of them."""
+    """A row for each function, and for each value of which more cases fail than of others."""
     from rich import box
     from rich.table import Table
 
@@ -92,12 +92,13 @@ def _print_arguments(report: Report, console: Console) -> None:
         table.add_column(heading, overflow="fold")
     for verdict in shown:
         table.add_column(verdict, justify="right", no_wrap=True, style=_STYLES[verdict])
+    share = len(report.failures) / max(1, len(report.results))
     passing: list[str] = []  # arguments of which no value has a row
     for argument, values in tables.by_argument(report).items():
         rows = {
             value: counts
             for value, counts in values.items()
-            if tables.failing(counts) or not counts["pass"]
+            if argument == "op" or not counts["pass"] or tables.telling(counts, share)
         }
         if not rows:
             passing.append(argument)
@@ -107,12 +108,12 @@ def _print_arguments(report: Report, console: Console) -> None:
             table.add_row(first, value, *(f"{counts[v]:,}" if counts[v] else "" for v in shown))
             first = ""
         if len(rows) < len(values):
-            table.add_row("", f"({len(values) - len(rows)} more, of which no case fails)")
+            table.add_row("", f"({len(values) - len(rows)} more)")
         table.add_section()
     if table.row_count:
         console.print(table)
     if passing:
-        _line(console, f"no case fails with any value of {', '.join(passing)}")
+        _line(console, f"cases fail no more than others with any value of {', '.join(passing)}")
 
 
 def _print_failures(

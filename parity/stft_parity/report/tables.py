@@ -91,6 +91,11 @@ def failing(counts: Counter[str]) -> int:
     return sum(counts[verdict] for verdict in FAILURES)
 
 
+def telling(counts: Counter[str], share: float) -> bool:
+    """Whether of the counted cases many more fail than the share of all that do."""
+    return failing(counts) >= CONCENTRATION * share * sum(counts.values()) > 0
+
+
 @dataclass(frozen=True)
 class Group:
     """Failing cases that differ in the same way, as far as their diagnosis says.
