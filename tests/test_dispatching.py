@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from cases import Case, istft_case, stft_case
 from cli_process import python
-from comparison import check_layout, compare
 from patched import NATIVE, accelerated_calls
 
 import torch_mlx_spectro as tms
+from stft_parity.cases import Case, istft_case, stft_case
+from stft_parity.comparison import check_layout, compare
 from torch_mlx_spectro import native
 
 #: Windows without zeros: also as integers they invert.

@@ -13,13 +13,13 @@ from typing import Any
 import hypothesis
 import pytest
 import torch
-from cases import Case, istft_case, stft_case
 from cli_process import python
 from patched import NATIVE
 from reference import drawn
 from strategies import istft_cases, stft_cases
 
 import torch_mlx_spectro as tms
+from stft_parity.cases import Case, istft_case, stft_case
 from torch_mlx_spectro import dispatching, mlx_backend, routing, verification
 from torch_mlx_spectro.verification import MAX_QUARANTINED, MAX_ROUTES, RouteKey, Verifier
 
