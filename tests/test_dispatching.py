@@ -23,9 +23,18 @@ CALLS = [stft_case(w="torch.ones(16)"), istft_case(w="torch.ones(16)")]
 
 @pytest.mark.parametrize("case", CALLS, ids=lambda case: case.op)
 def test_ours_computes_what_the_patched_one_does(case: Case) -> None:
+    made = 0
+
+    def ours(*args: Any, **kwargs: Any) -> Any:
+        nonlocal made
+        made += 1
+        return getattr(tms, case.op)(*args, **kwargs)
+
     with tms.backend("mlx", strict=True):
-        compare(case, getattr(tms, case.op), NATIVE[case.op])
-    assert tms.stats().calls == {(case.op, "mlx"): 2}
+        compare(case, ours, NATIVE[case.op])
+    # How often a case is called is the comparison's to decide.
+    assert tms.stats().calls == {(case.op, "mlx"): made}
+    assert made >= 2
 
 
 @pytest.mark.parametrize("case", CALLS, ids=lambda case: case.op)
