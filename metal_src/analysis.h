@@ -9,8 +9,8 @@
 // Limits: P::POINTS is n_fft / 2 (packed: n_fft even, signal and window real) or n_fft (direct);
 //         n_fft <= 8192 packed, 4096 direct. hop, strides and lengths are run-time, 64 bits.
 //
-// As the adjoint of synthesis: ENVELOPE (the signal is multiplied by the inverse envelope first),
-// constant padding, edge one half and a window scaled by two (the other bins of a real spectrum
+// As the adjoint of synthesis: ENVELOPE (the signal is multiplied by the inverse envelope first; then
+// HOP is the hop, which otherwise is not compiled for), constant padding, edge one half and a window scaled by two (the other bins of a real spectrum
 // stand for two each).
 #pragma once
 
@@ -35,14 +35,24 @@ enum AnalysisParameter {
 };
 
 // A frame of a signal that is multiplied by the inverse envelope of overlap-added frames.
-template <class T, class E> struct EnvelopedFrame {
+template <class T, class E, int HOP> struct EnvelopedFrame {
   Frame<T> frame;
   const device E* envelope;
-  int m, hop, frames, overlap;
+  int m, frames, overlap;
 
   inline auto at(int i) const -> decltype(product(T(), E())) {
-    const long of_hop = long(envelope_row(m + i / hop, frames, overlap)) * hop;
-    return product(frame.at(i), envelope[of_hop + i % hop]);
+    const uint row = uint(envelope_row(m + i / HOP, frames, overlap));
+    return product(frame.at(i), envelope[row * uint(HOP) + uint(i) % uint(HOP)]);
+  }
+};
+
+// The same for a dense frame where all hops have the envelope of `overlap` frames.
+template <class T, class E, int HOP> struct SteadyFrame {
+  DenseFrame<T> frame;
+  const device E* steady;
+
+  inline auto at(int i) const -> decltype(product(T(), E())) {
+    return product(frame.at(i), steady[uint(i) % uint(HOP)]);
   }
 };
 
@@ -62,7 +72,7 @@ struct Packed {
                            uint bins, float edge, device float2* spectrum) {
     const uint points = P::POINTS, both = 2 * points;
     for (uint k = t; k <= points / 2; k += P::THREADS) {
-      float2 a = z[slot(k)], b = conjugate(z[slot(k == 0 ? 0 : points - k)]);
+      float2 a = z[k], b = conjugate(z[k == 0 ? 0 : points - k]);
       float2 low, high;
       combine(a + b, a - b, split[k], low, high);
       high = conjugate(high);
@@ -93,7 +103,7 @@ struct Direct {
     const uint points = P::POINTS;
     for (uint k = t; k < bins; k += P::THREADS) {
       bool is_edge = k == 0 || 2 * k == points;
-      spectrum[k] = is_edge ? product(z[slot(k)], edge) : z[slot(k)];
+      spectrum[k] = is_edge ? product(z[k], edge) : z[k];
     }
   }
 };
@@ -114,8 +124,8 @@ inline void load_points(const thread F& frame, const device W* window, uint t,
 }
 
 // One group's share. T, W: float or float2, of signal and window (and envelope). `thread_index`
-// counts in the group; `exchange` has FRAMES * P::SLOTS elements.
-template <class P, class Packing, bool ENVELOPE, int FRAMES, class T, class W>
+// counts in the group; `exchange` has exchange_elements<P>(FRAMES).
+template <class P, class Packing, bool ENVELOPE, int HOP, int FRAMES, class T, class W>
 inline void analysis(const device T* signal, long row_step, long sample_step,
                      const device W* window, const device W* envelope, const device float2* table,
                      const device long* parameters, float edge, device float2* spectrum,
@@ -139,9 +149,14 @@ inline void analysis(const device T* signal, long row_step, long sample_step,
   typedef Pass<P, 0> First;
   float2 v[First::PER_THREAD][First::R];
   if (ENVELOPE) {
-    EnvelopedFrame<T, W> enveloped = {frame, envelope, int(m), int(parameters[ANALYSIS_HOP]),
-                                      int(frames), int(parameters[ANALYSIS_OVERLAP])};
-    load_points<P, Packing>(enveloped, window, t, v);
+    const int count = int(frames), overlap = int(parameters[ANALYSIS_OVERLAP]);
+    if (frame.is_dense && m >= overlap - 1 && m + overlap <= frames) {
+      SteadyFrame<T, W, HOP> steady = {{frame.inside}, envelope + (overlap - 1) * HOP};
+      load_points<P, Packing>(steady, window, t, v);
+    } else {
+      EnvelopedFrame<T, W, HOP> enveloped = {frame, envelope, int(m), count, overlap};
+      load_points<P, Packing>(enveloped, window, t, v);
+    }
   } else if (frame.is_dense) {
     DenseFrame<T> dense = {frame.inside};
     load_points<P, Packing>(dense, window, t, v);
@@ -149,10 +164,10 @@ inline void analysis(const device T* signal, long row_step, long sample_step,
     load_points<P, Packing>(frame, window, t, v);
   }
   First::transform(table, t, v);
-  threadgroup float2* buffer = exchange + f * uint(P::SLOTS);
-  Chain<P, 0>::run(buffer, table, t, v, IntoBuffer());
+  const uint bytes = f * uint(P::FRAME_BYTES);
+  Chain<P, 0>::run(exchange, bytes, table, t, v, IntoBuffer());
   if (active) {
-    Packing::template write<P>(buffer, table + parameters[ANALYSIS_SPLIT_TABLE], t, bins, edge,
+    Packing::template write<P>(&at_bytes<float2>(exchange, bytes), table + parameters[ANALYSIS_SPLIT_TABLE], t, bins, edge,
                                spectrum + (long(row) * frames + m) * bins);
   }
 }

@@ -12,6 +12,7 @@ from functools import lru_cache
 from ..params import PAD_MODES, IstftParams, StftParams
 from .plans import (
     ANALYSIS_VALUES,
+    END_SAMPLES,
     FASTEST_FRAMES,
     MAX_POINTS,
     SYNTHESIS_VALUES,
@@ -19,6 +20,7 @@ from .plans import (
     plans,
     radices_of,
     tile_samples,
+    walk_plan,
 )
 from .sources import integers
 from .tables import table_of
@@ -129,6 +131,7 @@ def _analysis(
         ("COMPLEX_SIGNAL", complex_signal),
         ("COMPLEX_WINDOW", complex_window),
         ("ENVELOPE", enveloped),
+        ("HOP", params.hop_length if enveloped else 1),
     ]
     groups = -(-params.frames // plan.frames)
     return Launch(
@@ -191,8 +194,55 @@ def synthesis(
         ("ENVELOPE", adjoint is None),
         ("FOLD", adjoint is not None and adjoint.padding > 0),
     ]
-    return tuple(
+    general = [
         _synthesis(params, plan, flags, adjoint) for plan in plans(points, SYNTHESIS_VALUES, least)
+    ]
+    walk = None
+    if packed and not complex_window and not (adjoint is not None and adjoint.both_halves):
+        walk = _walk(params, frames_fastest, adjoint)
+    return tuple(general if walk is None else [walk, *general])
+
+
+def _folded(params: IstftParams, adjoint: Adjoint | None) -> int:
+    """Output samples at either end that padding's transpose may add to."""
+    if adjoint is None or adjoint.padding == 0 or adjoint.pad_mode == "constant":
+        return 0
+    # Reflection repeats samples 1 ... padding; even, for pairs of samples.
+    return (adjoint.padding + 2) // 2 * 2
+
+
+def _walk(params: IstftParams, frames_fastest: bool, adjoint: Adjoint | None) -> Launch | None:
+    """The launch of the walking kernel, or None where the general one is for the call."""
+    length, hop = params.output_length, params.hop_length
+    even = all(number % 2 == 0 for number in (hop, params.start, length))
+    plan = None
+    if hop <= params.n_fft:
+        plan = walk_plan(params.n_fft // 2, hop, 2 if even else 1, frames_fastest)
+    folded = _folded(params, adjoint)
+    begin, end = folded, (length - folded) // 2 * 2 if folded else length
+    if plan is None or begin >= end:
+        return None
+    samples = END_SAMPLES if folded else 1
+    ends = -(-max(begin, length - end) // (plan.fft.group * samples))
+    hops = (end - 1 + params.start) // hop - (begin + params.start) // hop + 1
+    run = plan.run_hops(hops, params.rows, frames_fastest)
+    flags = [
+        ("SAMPLES", samples),
+        ("FRAMES_FASTEST", frames_fastest),
+        ("ENVELOPE", adjoint is None),
+        ("FOLD", folded > 0),
+    ]
+    return Launch(
+        kernel="synthesis_walk",
+        template=(*plan.template(), *flags),
+        integers=_synthesis_integers(
+            params, plan.fft, adjoint, begin=begin, end=end, run=run, end_groups=ends
+        ),
+        grid=((-(-hops // run) + 2 * ends) * plan.fft.group, params.rows, 1),
+        threadgroup=(plan.fft.group, 1, 1),
+        shape=(params.rows, length),
+        complex_output=False,
+        plan=plan.fft,
     )
 
 
@@ -204,18 +254,28 @@ def _synthesis(
     return Launch(
         kernel="synthesis",
         template=(*plan.template(), ("SAMPLES", samples), *flags),
-        integers=_in_order(
-            "synthesis.h",
-            "SynthesisParameter",
-            **_adding(params, adjoint),
-            bins=params.bins,
-            split_table=table_of(plan)[1],
-        ),
+        integers=_synthesis_integers(params, plan, adjoint),
         grid=(groups * plan.group, params.rows, 1),
         threadgroup=(plan.group, 1, 1),
         shape=(params.rows, params.output_length),
         complex_output=params.return_complex,
         plan=plan,
+    )
+
+
+def _synthesis_integers(
+    params: IstftParams, plan: FftPlan, adjoint: Adjoint | None, **walk: int
+) -> tuple[int, ...]:
+    """The integers of either synthesis kernel."""
+    unused = dict.fromkeys(("begin", "end", "run", "end_groups"), 0)
+    return _in_order(
+        "synthesis.h",
+        "SynthesisParameter",
+        **_adding(params, adjoint),
+        **(unused | walk),
+        bins=params.bins,
+        split_table=table_of(plan)[1],
+        zero=0,
     )
 
 

@@ -158,3 +158,158 @@ def tile_samples(plan: FftPlan, n_fft: int) -> int:
     """Output samples of each thread of a synthesis group: a power of two."""
     wanted = -(-TILE_FRAMES * n_fft // plan.group)
     return min(MAX_TILE_SAMPLES, 1 << max(3, (wanted - 1).bit_length()))
+
+
+#: Threads of a walking group to aim at, and most of them.
+WALK_GROUP = 128
+MOST_WALK_GROUP = 512
+#: Frames of a walking group over a (bins, frames) spectrum: 8 of 8 bytes are two sectors.
+WALK_FASTEST_FRAMES = 8
+#: Points below which a walk is not worth a compilation for each hop.
+LEAST_WALK_POINTS = 32
+#: Output samples of each thread of a group that makes an end, where padding's transpose adds.
+END_SAMPLES = 4
+#: Registers that a walking thread may keep: for window pieces, and for sums besides.
+KEPT_WINDOW = 40
+KEPT_SUMS = 24
+#: Radices of a walk's first pass: the best, those for what they do not divide, and of the others.
+FIRST_RADICES = ((8, 10, 6, 4), (12, 2))
+LATER_RADICES = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 16)
+#: Threads that run at once on the GPU that runs were sized for (one H100: 132 cores of 640).
+RESIDENT_THREADS = 132 * 640
+#: What a run costs besides its rounds, in rounds.
+RUN_OVERHEAD = 1
+MOST_ROUNDS = 64
+#: Frames of a run over a (bins, frames) spectrum: of longer ones, lines read in part leave the
+#: cache before their other frames are read.
+MOST_FASTEST_FRAMES = 24
+
+
+@dataclass(frozen=True)
+class WalkPlan:
+    """How a group walks over frames, for packed real signals and one hop (run_sums.h).
+
+    Attributes:
+        fft: one frame's transform; its first radix and what is left of the points are even.
+        hop: hop length.
+        width: neighbouring samples that a thread adds at once.
+    """
+
+    fft: FftPlan
+    hop: int
+    width: int
+
+    @property
+    def overlap(self) -> int:
+        """Frames over a sample."""
+        return -(-2 * self.fft.points // self.hop)
+
+    @property
+    def _abreast(self) -> int:
+        """Hops that the group adds to at once."""
+        units, frames = self.hop // self.width, self.fft.frames
+        if units >= self.fft.group:
+            return 1
+        power = 1 << ((self.fft.group // units).bit_length() - 1)
+        while frames % power:
+            power //= 2
+        return power
+
+    @property
+    def _owned(self) -> int:
+        """Units of one hop that a thread owns."""
+        return 1 if self._abreast > 1 else -(-self.hop // self.width // self.fft.group)
+
+    @property
+    def keeps_window(self) -> bool:
+        """Whether a thread's pieces of the window stay in its registers."""
+        return self.overlap * self._owned * self.width <= KEPT_WINDOW
+
+    @property
+    def sums(self) -> int:
+        """Registers for sums that a thread carries from round to round."""
+        return -(-(self.overlap - 1) // self._abreast) * self._owned * self.width
+
+    def template(self) -> list[tuple[str, int]]:
+        """The plan as a kernel's template arguments."""
+        return [
+            *self.fft.template(),
+            ("HOP", self.hop),
+            ("WIDTH", self.width),
+            ("KEEP_WINDOW", self.keeps_window),
+        ]
+
+    def run_hops(self, hops: int, rows: int, frames_fastest: bool) -> int:
+        """Hops of a run: whole rounds, and as few waves of groups as possible."""
+        frames, slots = self.fft.frames, max(1, RESIDENT_THREADS // self.fft.group)
+        most = max(1, MOST_FASTEST_FRAMES // frames) if frames_fastest else MOST_ROUNDS
+        best: tuple[float, int] | None = None
+        for rounds in range(1, MOST_ROUNDS + 1):
+            run = rounds * frames - (self.overlap - 1)
+            if run < 1 or (rounds > most and best is not None):
+                continue
+            waves = -(-(-(-hops // run) * rows) // slots)
+            cost = (waves * (rounds + RUN_OVERHEAD), rounds)
+            if best is None or cost < best:
+                best = cost
+        if best is None:
+            return max(1, MOST_ROUNDS * frames - (self.overlap - 1))
+        return int(best[1]) * frames - (self.overlap - 1)
+
+
+def _factorisations(points: int, passes: int, least: int = 2) -> list[tuple[int, ...]]:
+    """Ways to write ``points`` as a product of so many later radices, each in ascending order."""
+    if passes == 0:
+        return [()] if points == 1 else []
+    found = []
+    for radix in LATER_RADICES:
+        if radix >= least and points % radix == 0:
+            for others in _factorisations(points // radix, passes - 1, radix):
+                found.append((radix, *others))
+    return found
+
+
+@lru_cache(maxsize=4096)
+def mirrored_radices(points: int) -> tuple[int, ...] | None:
+    """Radices whose first pass takes mirrored pairs of bins as they are; None: there are none."""
+    for firsts in FIRST_RADICES:
+        for passes in range(1, MAX_PASSES):
+            for first in firsts:
+                if points % (2 * first):
+                    continue
+                options = _factorisations(points // first, passes)
+                if options:
+                    best = min(options, key=lambda others: (_uneven(points, first, others)))
+                    # Powers of two first: threads of later passes stay on different banks.
+                    return (first, *sorted(best, key=lambda radix: radix & (radix - 1) != 0))
+    return None
+
+
+def _uneven(points: int, first: int, others: tuple[int, ...]) -> tuple[float, int]:
+    """What to keep small when choosing later radices: idle threads, then large radices."""
+    return _work(points, others, points // first // 2), sum(others)
+
+
+@lru_cache(maxsize=4096)
+def walk_plan(points: int, hop: int, width: int, frames_fastest: bool) -> WalkPlan | None:
+    """The plan of a walk, or None where there is none, or it would not pay.
+
+    Args:
+        points: n_fft / 2.
+        hop: hop length, at most n_fft.
+        width: 2 where hop, rows and the first sample are even, else 1.
+        frames_fastest: neighbouring frames of the spectrum are neighbours in memory.
+    """
+    if points > MAX_POINTS or points < LEAST_WALK_POINTS or radices_of(points) is None:
+        return None
+    radices = mirrored_radices(points)
+    if radices is None or len(radices) < 2 or hop > 2 * points:
+        return None
+    threads = points // radices[0] // 2
+    frames = max(1, WALK_GROUP // threads)
+    if frames_fastest:
+        frames = max(frames, WALK_FASTEST_FRAMES)
+    most = GROUP_MEMORY_BYTES // (buffer_points(points) * POINT_BYTES)
+    frames = min(frames, most, max(1, MOST_WALK_GROUP // threads))
+    plan = WalkPlan(FftPlan(points, radices, threads, frames), hop, width)
+    return plan if threads <= MAX_GROUP_THREADS and plan.sums <= KEPT_SUMS else None
