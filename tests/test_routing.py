@@ -125,7 +125,7 @@ def test_a_context_belongs_to_its_thread() -> None:
 
 def test_an_unknown_backend_is_named_with_the_known_ones() -> None:
     with (
-        pytest.raises(ValueError, match="backend must be one of auto, native, mlx; got 'cupy'"),
+        pytest.raises(ValueError, match="backend must be one of auto, native, mlx, cuda; got 'cupy'"),
         tms.backend("cupy"),
     ):
         pass
@@ -144,7 +144,7 @@ def test_the_environments_backend_holds_for_a_patch_that_names_none(
 def test_every_reason_is_reported() -> None:
     signal = torch.zeros(8, dtype=torch.float64, requires_grad=True)
     window = torch.zeros(4, dtype=torch.float16)
-    reasons = routing.unsupported_reasons((("input", signal), ("window", window)))
+    reasons = routing.unsupported_reasons((("input", signal), ("window", window)), "mlx")
     assert reasons == (
         "dtype torch.float64 of input is not accelerated",
         "dtype torch.float16 of window is not accelerated",
@@ -152,7 +152,7 @@ def test_every_reason_is_reported() -> None:
 
 
 def test_nothing_speaks_against_a_plain_call() -> None:
-    assert routing.unsupported_reasons((("input", torch.zeros(8)), ("window", None))) == ()
+    assert routing.unsupported_reasons((("input", torch.zeros(8)), ("window", None)), "mlx") == ()
 
 
 def test_signatures_tell_sizes_and_layouts_apart_but_not_close_lengths() -> None:
@@ -199,7 +199,9 @@ class SeesAll(TorchDispatchMode):
 def test_states_are_asked_before_both_tensors() -> None:
     sparse = torch.zeros(4).to_sparse()
     with SeesAll():
-        reasons = routing.unsupported_reasons((("input", torch.zeros(8)), ("window", sparse)))
+        reasons = routing.unsupported_reasons(
+            (("input", torch.zeros(8)), ("window", sparse)), "mlx"
+        )
     assert reasons == (
         "a TorchDispatchMode is active",
         "layout torch.sparse_coo of window is not accelerated",
@@ -220,12 +222,16 @@ def test_calls_that_train_are_measured_apart() -> None:
 def test_missing_mlx_and_missing_gpu_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "unavailable_reason", lambda: None)
     monkeypatch.setattr(runtime, "has_gpu", lambda: False)
-    assert routing.missing_reason("cpu") is None
-    assert "no GPU" in str(routing.missing_reason("mps"))
+    assert routing.missing_reason("cpu", "mlx") is None
+    assert "no GPU" in str(routing.missing_reason("mps", "mlx"))
     monkeypatch.setattr(runtime, "has_gpu", lambda: True)
-    assert routing.missing_reason("mps") is None
+    assert routing.missing_reason("mps", "mlx") is None
     monkeypatch.setattr(runtime, "unavailable_reason", lambda: "it is not here")
-    assert routing.missing_reason("cpu") == routing.missing_reason("mps") == "it is not here"
+    assert (
+        routing.missing_reason("cpu", "mlx")
+        == routing.missing_reason("mps", "mlx")
+        == "it is not here"
+    )
     available = routing.available_backends()
     assert available["mlx"] == routing.Availability(False, "it is not here")
     assert available["native"].available
@@ -235,7 +241,7 @@ def test_explaining_does_not_load_mlx_for_what_is_not_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(runtime, "unavailable_reason", lambda: pytest.fail("MLX was loaded"))
-    assert routing.unsupported_reasons((("input", torch.zeros(8)),)) == ()
+    assert routing.unsupported_reasons((("input", torch.zeros(8)),), "mlx") == ()
 
 
 def test_trials_of_many_threads_lose_no_time() -> None:

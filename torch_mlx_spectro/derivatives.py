@@ -25,10 +25,10 @@ from typing import Any
 import torch
 from torch.autograd import Function
 
-from . import adjoints, mlx_backend, torch_state
+from . import adjoints, torch_state
 from .adjoints import Form
 from .params import IstftParams, StftParams
-from .prepared import window_of
+from .prepared import check_envelope, window_of
 
 Optional = torch.Tensor | None
 
@@ -87,13 +87,16 @@ def _istft_of_window(
 def _inverse_envelope(params: IstftParams, window: torch.Tensor) -> torch.Tensor:
     """The inverse of the overlap-added squared window (:mod:`.envelope`), shape (kept,).
 
-    In double precision, on the host: it is made of n_fft values, and not every device has doubles.
+    In double precision; on the host where the device has no doubles: it is made of n_fft values.
     """
     wide = torch.complex128 if window.is_complex() else torch.float64
     left = (params.n_fft - params.win_length) // 2
     hop, overlap, frames = params.hop_length, params.overlap, params.frames
     right = overlap * hop - left - params.win_length
-    full = torch.nn.functional.pad(window.to("cpu", wide), (left, right))
+    # CUDA's cumsum is refused where a program asks for deterministic algorithms.
+    on_device = window.is_cuda and not torch.are_deterministic_algorithms_enabled()
+    place = window.device if on_device else "cpu"
+    full = torch.nn.functional.pad(window.to(place, wide), (left, right))
     squares = (full * full).reshape(overlap, hop)
     if frames < overlap:
         gaps = torch.nn.functional.pad(squares, (0, 0, frames - 1, frames - 1))
@@ -264,9 +267,7 @@ class Adjoint(_Bilinear):
         window = None if window is None else _values(window)
         if form.nola is not None:
             # Here, because only here every transform of torch has been unwrapped.
-            mlx_backend.check_envelope(
-                form.nola, window_of(window, form.nola.win_length, form.nola.n_fft)
-            )
+            check_envelope(form.nola, window_of(window, form.nola.win_length, form.nola.n_fft))
         return adjoints.adjoint(form, _values(spectrum), window)
 
     @staticmethod
@@ -328,7 +329,7 @@ class Inverse(_Linear):
 
     @staticmethod
     def forward(params: IstftParams, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-        return mlx_backend.istft(params, _values(spectrum), window)
+        return adjoints.istft(params, _values(spectrum), window)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-BACKENDS = ("auto", "native", "mlx")
+BACKENDS = ("auto", "native", "mlx", "cuda")
 
 #: Every variable that is read, and what it means; ``doctor`` prints this table.
 RECOGNISED: dict[str, str] = {

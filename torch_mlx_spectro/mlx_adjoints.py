@@ -1,24 +1,7 @@
-"""The two maps that the derivatives of a spectrum need besides analysis, on torch tensors.
-
-Analysis is linear in the signal ``x`` and in the window ``w``. With ``F`` framing (padding
-included), ``D`` the transform of each frame, ``s`` a scale, ``E`` the factor of DC and Nyquist,
-
-    A(x, w) = s E D (w . F x)
-
-and ``<a, b> = Re sum conj(a) b`` (torch's convention for gradients of complex values), the two
-maps that make ``<z, A(x, w)>`` linear in the third argument are
-
-    adjoint(z, w):    <adjoint(z, w), x>   = <z, A(x, w)>    overlap-add, padding folded back
-    correlation(x, z): <correlation(x, z), w> = <z, A(x, w)>   a sum over all frames
-
-(the chain rule in Griffin and Lim's linear framing; see any text on adjoints of filter banks). All
-derivatives of all orders are compositions of these three: :mod:`.derivatives`. An istft is an
-adjoint times an inverse envelope, so it needs no map of its own.
-"""
+"""The maps of derivatives (:mod:`.adjoints`) by MLX: host tensors in blocks, MPS tensors whole."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,91 +11,23 @@ from . import maps, mlx_backend
 from .blocks import correlate_blocks, istft_blocks
 from .bridge import empty_result, host_view, memory_of, to_mlx
 from .envelope import inverse_of_frames
+from .forms import Form, analysis_of, synthesis_of
 from .framing import outside_positions
 from .fused import adjoint_fused
 from .kernels.describe import Adjoint, points_of
 from .kernels.metal import MetalKernels
+from .mlx_backend import istft as istft
 from .params import IstftParams, StftParams
 from .prepared import Window, envelope_of, kernel_envelope, window_of
 from .runtime import runtime
 
 
-@dataclass(frozen=True)
-class Form:
-    """The analysis whose derivatives are meant.
-
-    Attributes:
-        params: of the analysis, of a batch.
-        edge: factor of the bins that are their own conjugates (onesided spectra only).
-        complex_signal, complex_window: the kinds of the two; a real one has real gradients.
-        nola: the istft that this is the adjoint of, while its envelope is still to be checked.
-    """
-
-    params: StftParams
-    complex_signal: bool
-    complex_window: bool
-    edge: float = 1.0
-    nola: IstftParams | None = None
-
-    def of_rows(self, rows: int) -> Form:
-        """The same analysis of as many rows."""
-        return replace(self, params=replace(self.params, rows=rows))
-
-    @property
-    def both_halves(self) -> bool:
-        """Real frames whose spectrum keeps its redundant half: cotangents need not be symmetric."""
-        return not (self.params.complex_fft or self.params.onesided)
-
-    @property
-    def inverse_edge(self) -> float:
-        """Factor of DC and Nyquist before an inverse real transform, which counts others twice."""
-        return 2.0 * self.edge if self.params.onesided else 1.0
-
-    @property
-    def inverse_scale(self) -> float:
-        """What an inverse transform (it divides by n_fft) is multiplied by to be the adjoint."""
-        twins = 0.5 if self.params.onesided else 1.0
-        return self.params.scale * self.params.n_fft * twins
-
-
-def analysis_of(params: IstftParams) -> Form:
-    """The analysis that a onesided or complex istft is the adjoint of, its envelope left out.
-
-    ``irfft`` is twice the real part of the sum over the bins without DC and Nyquist, over n_fft.
-    """
-    analysis = StftParams(
-        n_fft=params.n_fft,
-        hop_length=params.hop_length,
-        win_length=params.win_length,
-        padded=params.start > 0,
-        padding=params.start,
-        pad_mode="constant",
-        scale=(2.0 if params.onesided else 1.0) / params.n_fft,
-        onesided=params.onesided,
-        complex_fft=params.return_complex,
-        return_complex=True,
-        batched=True,
-        rows=params.rows,
-        samples=params.kept,
-        frames=params.frames,
-        bins=params.bins,
-    )
-    real = params.onesided
-    return Form(analysis, params.return_complex, False, edge=0.5 if real else 1.0)
-
-
 def analysis(form: Form, signal: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
-    """``A(x, w)``, shape (rows, bins, frames), complex64.
-
-    Args:
-        signal: shape (rows, samples).
-        window: shape (win_length,), or None.
-    """
-    spectrum = mlx_backend.analysis(form.params, signal, window)
-    return weigh_edges(form, spectrum)
+    """As :func:`.adjoints.analysis`."""
+    return _weigh_edges(form, mlx_backend.analysis(form.params, signal, window))
 
 
-def weigh_edges(form: Form, spectrum: torch.Tensor) -> torch.Tensor:
+def _weigh_edges(form: Form, spectrum: torch.Tensor) -> torch.Tensor:
     """Multiply, in place, the bins that are their own conjugates by the form's factor."""
     if form.params.onesided and form.edge != 1.0:
         for edge in maps.own_conjugates(form.params.n_fft):
@@ -121,45 +36,12 @@ def weigh_edges(form: Form, spectrum: torch.Tensor) -> torch.Tensor:
 
 
 def adjoint(form: Form, spectrum: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
-    """``adjoint(z, w)``, shape (rows, samples), contiguous, of the signal's kind.
-
-    Args:
-        spectrum: shape (rows, bins, frames), complex64.
-        window: shape (win_length,), or None.
-    """
-    params = form.params
-    prepared = window_of(window, params.win_length, params.n_fft)
+    """As :func:`.adjoints.adjoint`, of the transform's kind."""
+    prepared = window_of(window, form.params.win_length, form.params.n_fft)
     kernels = mlx_backend.kernels_for(spectrum)
-    if params.samples == 0:
-        signal = spectrum.new_zeros((params.rows, 0))
-    elif kernels is None:
-        signal = _adjoint_in_blocks(form, spectrum, prepared)
-    else:
-        signal = _adjoint_whole(kernels, form, spectrum, prepared)
-    if signal.is_complex() and not form.complex_signal:
-        signal = signal.real.contiguous()
-    return signal
-
-
-def _synthesis(form: Form, start: int, kept: int) -> IstftParams:
-    """The overlap-add of the form's frames, from padded sample ``start`` on."""
-    params = form.params
-    return IstftParams(
-        n_fft=params.n_fft,
-        hop_length=params.hop_length,
-        win_length=params.win_length,
-        scale=1.0,
-        onesided=params.onesided,
-        return_complex=params.complex_fft,
-        batched=True,
-        rows=params.rows,
-        frames=params.frames,
-        bins=params.bins,
-        covered=(params.frames - 1) * params.hop_length + params.n_fft,
-        start=start,
-        kept=kept,
-        zero_tail=0,
-    )
+    if kernels is None:
+        return _adjoint_in_blocks(form, spectrum, prepared)
+    return _adjoint_whole(kernels, form, spectrum, prepared)
 
 
 def _adjoint_in_blocks(form: Form, spectrum: torch.Tensor, window: Window) -> torch.Tensor:
@@ -172,7 +54,7 @@ def _adjoint_in_blocks(form: Form, spectrum: torch.Tensor, window: Window) -> to
         """``length`` samples of the overlap-add; zeros behind what the frames cover."""
         dtype = torch.complex64 if params.complex_fft else torch.float32
         signal = empty_result((params.rows, length), (length, 1), dtype)
-        back = _synthesis(form, start, min(length, covered - start))
+        back = synthesis_of(form, start, min(length, covered - start))
         istft_blocks(
             runtime(),
             back,
@@ -215,7 +97,7 @@ def _adjoint_whole(
         result = adjoint_fused(
             kernels,
             mx,
-            _synthesis(form, params.padding, params.samples),
+            synthesis_of(form, params.padding, params.samples),
             borrowed.array,
             window.for_kernels(kernels, scale, conjugate=True),
             stream,
@@ -227,33 +109,22 @@ def _adjoint_whole(
 
 
 def correlation(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
-    """``correlation(x, z)``, shape (win_length,), of the window's kind.
-
-    Args:
-        signal: shape (rows, samples).
-        spectrum: shape (rows, bins, frames), complex64.
-    """
+    """The sum over all frames of frame times inverse transform, shape (n_fft,), unscaled."""
     params = form.params
     kernels = mlx_backend.kernels_for(signal)
-    if kernels is None:
-        total = np.zeros(params.n_fft, np.complex128 if params.complex_fft else np.float64)
-        correlate_blocks(
-            runtime(),
-            params,
-            host_view(signal),
-            host_view(spectrum.transpose(1, 2)),
-            total,
-            edge=form.inverse_edge,
-            both_halves=form.both_halves,
-        )
-        summed = torch.from_numpy(total)
-    else:
-        summed = _correlation_whole(kernels, form, signal, spectrum)
-    left = (params.n_fft - params.win_length) // 2
-    window = summed[left : left + params.win_length] * form.inverse_scale
-    if window.is_complex() and not form.complex_window:
-        window = window.real
-    return window.to(torch.complex64 if window.is_complex() else torch.float32).contiguous()
+    if kernels is not None:
+        return _correlation_whole(kernels, form, signal, spectrum)
+    total = np.zeros(params.n_fft, np.complex128 if params.complex_fft else np.float64)
+    correlate_blocks(
+        runtime(),
+        params,
+        host_view(signal),
+        host_view(spectrum.transpose(1, 2)),
+        total,
+        edge=form.inverse_edge,
+        both_halves=form.both_halves,
+    )
+    return torch.from_numpy(total)
 
 
 def _correlation_whole(
@@ -284,12 +155,7 @@ def _correlation_whole(
 def istft_adjoint(
     params: IstftParams, cotangent: torch.Tensor, window: torch.Tensor | None
 ) -> torch.Tensor:
-    """The adjoint of a onesided or complex istft: shape (rows, bins, frames), complex64.
-
-    Args:
-        cotangent: shape (rows, output length).
-        window: shape (win_length,), or None.
-    """
+    """As :func:`.adjoints.istft_adjoint`."""
     form = analysis_of(params)
     prepared = window_of(window, params.win_length, params.n_fft)
     kernels = mlx_backend.kernels_for(cotangent)
@@ -304,7 +170,7 @@ def istft_adjoint(
     analysed = form.params
     strides = (analysed.frames * analysed.bins, 1, analysed.bins)
     scaled = prepared.for_maps(analysed.scale, conjugate=True)
-    return weigh_edges(form, mlx_backend.stft_in_blocks(analysed, kept, scaled, strides, inverse))
+    return _weigh_edges(form, mlx_backend.stft_in_blocks(analysed, kept, scaled, strides, inverse))
 
 
 def _istft_adjoint_whole(

@@ -19,11 +19,12 @@ from typing import Any, Protocol
 
 import torch
 
+from .. import torch_state
 from ..params import IstftParams, StftParams
 from . import cubins, describe
 from .arguments import INPUTS
 from .cubins import CudaProblem
-from .cuda_text import MAX_BLOCKS, Variant, grid_of, text_of, variant_of
+from .cuda_text import Variant, grid_of, text_of, variant_of
 from .describe import Launch
 
 CACHE_ENTRIES = 1024
@@ -255,11 +256,11 @@ class CudaKernels:
         device: int = first.device.index
         prepared = self.prepared(launch, device, first.stride(), edge)
         addresses = [tensor.data_ptr() for tensor in (first, *others, result)]
-        if device == torch.cuda.current_device():
-            prepared.run(current_stream(device), *addresses)
+        if device == torch_state.cuda_device():
+            prepared.run(torch_state.cuda_stream(device), *addresses)
         else:  # the default stream has no handle of its own: it is that of the current device
             with torch.cuda.device(device):
-                prepared.run(current_stream(device), *addresses)
+                prepared.run(torch_state.cuda_stream(device), *addresses)
         return result
 
     def prepared(
@@ -307,20 +308,6 @@ class CudaKernels:
 
 #: Inputs of a kernel that are not tensors of the caller.
 NOT_TENSORS = ("table", "parameters", "edge")
-
-current_stream: Callable[[int], int] = getattr(
-    torch._C,
-    "_cuda_getCurrentRawStream",
-    lambda device: torch.cuda.current_stream(device).cuda_stream,
-)
-
-
-def refusal(launch: Launch) -> str | None:
-    """Why a launch cannot be made, for its size; None where it can."""
-    across, rows, layers = grid_of(launch)
-    if across > MAX_BLOCKS:
-        return f"more than {MAX_BLOCKS} thread blocks"
-    return None
 
 
 @lru_cache(maxsize=64)

@@ -18,7 +18,7 @@ from .sources import header, source
 from .tables import table_of
 
 #: Blocks in a grid's second and third dimension, and in its first.
-MAX_BLOCKS_ACROSS = 65535
+MAX_ROWS = (1 << 16) - 1
 MAX_BLOCKS = (1 << 31) - 1
 
 _SHARED = re.compile(r"^threadgroup (?=\w+ \w+\[)", re.MULTILINE)
@@ -74,14 +74,14 @@ def variant_of(launch: Launch) -> Variant:
         plan=launch.plan,
         integers=len(launch.integers),
         group=launch.threadgroup[0],
-        flat=max(rows, layers) > MAX_BLOCKS_ACROSS,
+        flat=max(rows, layers) > MAX_ROWS,
     )
 
 
 def grid_of(launch: Launch) -> tuple[int, int, int]:
     """Blocks of a launch in each dimension, as CUDA counts them."""
     across, rows, layers = blocks_of(launch)
-    if max(rows, layers) > MAX_BLOCKS_ACROSS:
+    if max(rows, layers) > MAX_ROWS:
         return across * rows * layers, 1, 1
     return across, rows, layers
 
