@@ -15,7 +15,12 @@ import torch_mlx_spectro as tms
 from torch_mlx_spectro import cuda_calls, cuda_prepared, native
 
 CUDA = tms.available_backends()["cuda"]
-pytestmark = pytest.mark.skipif(not CUDA.available, reason=f"no CUDA kernels: {CUDA.reason}")
+pytestmark = [
+    pytest.mark.skipif(not CUDA.available, reason=f"no CUDA kernels: {CUDA.reason}"),
+    pytest.mark.filterwarnings("ignore:.*A window was not provided"),
+    pytest.mark.filterwarnings("ignore:.*stft with return_complex=False is deprecated"),
+    pytest.mark.filterwarnings("ignore:.*Synchronization debug mode is a prototype"),
+]
 
 Call = Callable[..., torch.Tensor]
 
@@ -140,13 +145,16 @@ def test_arguments_of_stft(n_fft: int) -> None:
 @pytest.mark.parametrize("n_fft", [64, 75, 106, 194])
 def test_arguments_of_istft(n_fft: int) -> None:
     window = torch.hann_window(n_fft - 5, device="cuda") + 0.1
+    full = torch.hann_window(n_fft, device="cuda") + 0.1
     for normalized, length, center in itertools.product(
         (False, True), (None, 300, 900), (False, True)
     ):
         for bins_fastest in (True, False):
             spectrum = spectrum_of(2, n_fft, 40, bins_fastest)
             options = {"center": center, "normalized": normalized, "length": length}
-            check("istft", spectrum, n_fft, 20, n_fft - 5, window, **options)
+            if center:  # else a window shorter than n_fft leaves the first samples uncovered
+                check("istft", spectrum, n_fft, 20, n_fft - 5, window, **options)
+            check("istft", spectrum, n_fft, 20, window=full, **options)
     whole = noise(2, n_fft, 40, dtype=torch.complex64)
     complex_window = noise(n_fft, dtype=torch.complex64)
     for window in (complex_window, torch.hann_window(n_fft, device="cuda") + 0.1):
@@ -345,7 +353,6 @@ def test_what_was_not_made_before_is_not_captured() -> None:
     window = torch.hann_window(80, device="cuda") + 0.1
     signal = noise(2, 3_000)
     with tms.backend("cuda"):
-        tms.stft(signal, 96, 7, window=None, return_complex=True)  # cuFFT's own preparations
         native.stft(signal, 80, 7, window=window, return_complex=True)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
@@ -445,7 +452,7 @@ def test_compiled_programs() -> None:
         if requires_grad:
             for result in results:
                 result.square().sum().backward()
-            assert torch.equal(*[leaf.grad for leaf in leaves])
+            assert torch.allclose(*[leaf.grad for leaf in leaves], atol=1e-4)
     assert {backend for _, backend in tms.stats().calls} == {"cuda"}
 
 
@@ -458,7 +465,7 @@ def test_explained() -> None:
     prime = tms.explain("stft", signal, 97, return_complex=True)
     assert prime.kernel == "cuda cut_frames + cufft"
     with tms.backend("cuda"):
-        assert "float64" in tms.explain("stft", signal.double(), 64).reasons[0]
+        assert "float64" in tms.explain("stft", signal.double(), 64, return_complex=True).reasons[0]
         assert "device cpu" in tms.explain("stft", signal.cpu(), 64, return_complex=True).reasons[0]
     with tms.backend("mlx"):
         assert "device cuda" in tms.explain("stft", signal, 64, return_complex=True).reasons[0]

@@ -19,6 +19,7 @@ adjoint times an inverse envelope, so it needs no map of its own.
 from __future__ import annotations
 
 import importlib
+from functools import lru_cache
 from typing import Protocol, cast
 
 import torch
@@ -56,10 +57,15 @@ class Maps(Protocol):
     ) -> torch.Tensor: ...
 
 
-def _maps(tensor: torch.Tensor) -> Maps:
-    """The maps for a tensor's device; only they load what computes there."""
-    name = _MAPS.get(tensor.device.type, "mlx_adjoints")
+@lru_cache(maxsize=8)
+def _maps_of(device_type: str) -> Maps:
+    """The maps for a device type; only they load what computes there."""
+    name = _MAPS.get(device_type, "mlx_adjoints")
     return cast(Maps, importlib.import_module(f".{name}", __package__))
+
+
+def _maps(tensor: torch.Tensor) -> Maps:
+    return _maps_of(tensor.device.type)
 
 
 def analysis(form: Form, signal: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:

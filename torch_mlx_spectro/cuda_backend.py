@@ -67,8 +67,7 @@ def computation(
     launches = _launches(params, tensor, window)
     reason = device_reason(tensor.device.index) or _refusal(params, launches)
     if reason is None and torch_state.is_capturing():
-        with torch.cuda.device(tensor.device):
-            loaded = all(cuda_kernels().is_loaded(one, tensor.device.index) for one in launches)
+        loaded = all(cuda_kernels().is_loaded(one, tensor.device.index) for one in launches)
         if not loaded or (isinstance(params, IstftParams) and not is_known(window)):
             reason = NOT_PREPARED
     kernel = f"cuda {launches[0].kernel}"
@@ -227,7 +226,7 @@ def synthesis_of_frames(
         return signal
     both_halves = adjoint is not None and adjoint.both_halves
     frames = inverse_frames(params, by_frames, edge=edge, both_halves=both_halves)
-    return kernels.add_frames(params, frames, window, envelope, adjoint)
+    return kernels.add_frames(params, frames, window, envelope, adjoint=adjoint)
 
 
 def inverse_frames(

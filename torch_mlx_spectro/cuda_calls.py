@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -130,7 +130,7 @@ def _key(name: str, backend: str, bound: Bound) -> Hashable:
 def _is_ordinary(tensor: torch.Tensor, window: Any) -> bool:
     """Whether nothing in torch's state or in the tensors asks for more than a launch."""
     return (
-        window is not None
+        isinstance(window, torch.Tensor)
         and not torch_state.is_intercepted()
         and not ((tensor.requires_grad or window.requires_grad) and torch.is_grad_enabled())
         and not tensor.is_conj()
@@ -170,9 +170,17 @@ def recall(
 
 
 def remember(
-    name: str, backend: str, bound: Bound, params: StftParams | IstftParams, result: torch.Tensor
+    name: str,
+    backends: Iterable[str],
+    bound: Bound,
+    params: StftParams | IstftParams,
+    result: torch.Tensor,
 ) -> None:
-    """Keep a call that has just been computed, if it is one launch and gives no warnings."""
+    """Keep a call that has just been computed, if it is one launch and gives no warnings.
+
+    Args:
+        backends: asked for any of these, the call is to be answered so.
+    """
     tensor, window = bound["input"], bound["window"]
     if not _is_ordinary(tensor, window) or window.is_inference():
         return
@@ -181,4 +189,5 @@ def remember(
     prepared = cuda_backend.prepared_call(params, tensor, window)
     if prepared is not None and prepared.strides == result.stride():
         call = Call(prepared.run, window, prepared.read, result, prepared.stream)
-        calls.put(_key(name, backend, bound), call)
+        for backend in backends:
+            calls.put(_key(name, backend, bound), call)

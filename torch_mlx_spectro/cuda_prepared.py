@@ -126,13 +126,19 @@ def device_envelope(
     )
 
     def make() -> torch.Tensor:
-        rows = envelope_of(params, values).rows.reshape(-1)
-        # From pinned memory: of any other the copy would be waited for.
-        pinned = torch.from_numpy(rows.conj() if conjugate else rows).pin_memory()
-        return pinned.to(device, non_blocking=True)
+        rows = torch.from_numpy(envelope_of(params, values).rows).flatten()
+        return _uploaded((rows.conj() if conjugate else rows).resolve_conj(), device)
 
     found: torch.Tensor = _envelopes.get(key, make)
     return found
+
+
+def _uploaded(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Host values on a device, in the order of its stream.
+
+    From pinned memory: of any other the copy would be waited for.
+    """
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def _rows_on_device(params: IstftParams, window: Optional, device: torch.device) -> torch.Tensor:

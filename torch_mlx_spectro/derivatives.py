@@ -19,6 +19,7 @@ for second derivatives, for forward mode, or for forward over reverse.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from itertools import repeat
 from typing import Any
 
@@ -119,7 +120,30 @@ def _apply(function: Any, form: Any, first: Any, second: Any) -> Any:
         return result
 
     batched = torch_state.unbatched(of_examples, first, second)
-    return function.apply(form, first, second) if batched is None else batched
+    if batched is not None:
+        return batched
+    if torch_state.is_transformed():
+        return function.apply(form, first, second)
+    if not torch.is_grad_enabled():  # nothing is recorded, as in most backward passes
+        return function.forward(form, first, second)
+    return _recorded(function).apply(form, first, second)
+
+
+@lru_cache(maxsize=8)
+def _recorded(function: Any) -> Any:
+    """The same function for autograd alone, without rules for torch.func's transforms.
+
+    Of a function with ``setup_context`` torch inspects the signature in each call, which takes
+    longer than small transforms.
+    """
+
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        output = function.forward(*inputs)
+        function.setup_context(ctx, inputs, output)
+        return output
+
+    members = {"forward": staticmethod(forward), "backward": staticmethod(function.backward)}
+    return type(f"{function.__name__}Recorded", (Function,), members)
 
 
 def gradient(

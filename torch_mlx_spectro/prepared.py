@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -106,13 +106,20 @@ def window_of(window: torch.Tensor | None, win_length: int, n_fft: int) -> Windo
     if window is None:
         return Window(None, None, win_length, n_fft)
     if window.device.type == "cpu" or window.is_inference():
-        values = window_values(window)  # inference tensors count no versions
-    else:
-        with _device_windows_lock:
-            version, values = _device_windows.get(window, (None, None))
-            if version != window._version:
-                version, values = window._version, window_values(window)
-                _device_windows[window] = (version, values)
+        return _read(window, win_length, n_fft)  # inference tensors count no versions
+    with _device_windows_lock:
+        version, read = _device_windows.get(window, (None, None))
+        if version != window._version:
+            version, read = window._version, _read(window, win_length, n_fft)
+            _device_windows[window] = (version, read)
+    known: Window = read
+    if (known.win_length, known.n_fft) == (win_length, n_fft):
+        return known
+    return replace(known, win_length=win_length, n_fft=n_fft)
+
+
+def _read(window: torch.Tensor, win_length: int, n_fft: int) -> Window:
+    values = window_values(window)
     assert values is not None
     return Window((values.dtype.str, values.tobytes()), values, win_length, n_fft)
 

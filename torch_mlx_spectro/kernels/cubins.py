@@ -40,7 +40,7 @@ def nvrtc_version() -> tuple[int, int]:
         error, major, minor = nvrtc.nvrtcVersion()
     except (ImportError, AttributeError, RuntimeError) as missing:
         raise CudaProblem(
-            f"cuda-core with NVRTC is not usable here ({missing}); "
+            f"cuda-core with NVRTC is not usable here ({str(missing).partition(chr(10))[0]}); "
             "install the extra torch-mlx-spectro[cuda]"
         ) from missing
     if int(error) != 0:
