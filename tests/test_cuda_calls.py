@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ import torch
 from cuda_stand_in import Recorder, recording, standing_in
 from reference import istft_params, stft_params
 
-from torch_mlx_spectro import cuda_calls, cuda_prepared, torch_state
+from torch_mlx_spectro import cuda_backend, cuda_calls, cuda_prepared, derivatives, torch_state
 from torch_mlx_spectro.dispatching import ISTFT, STFT
 
 WINDOW = torch.hann_window(16) + 0.1
@@ -82,8 +84,6 @@ def test_addresses_are_those_of_the_tensors(driver: Recorder) -> None:
 
 
 def _memory(address: int, size: int) -> bytes:
-    import ctypes
-
     return ctypes.string_at(address, size)
 
 
@@ -104,7 +104,9 @@ def test_istft_is_remembered_with_its_envelope(driver: Recorder) -> None:
         {"signal": torch.randn(100, 2).t()},
         {"signal": torch.randn(2, 100, dtype=torch.complex64).imag},
         {"signal": torch.randn(2, 100).requires_grad_()},
-        {"window": WINDOW.clone()},
+        {"window": torch.ones(16, dtype=torch.complex64)},
+        {"window": torch.ones(16).to_sparse()},
+        {"window": torch.ones(15)},
         {"window": None},
         {"window": [1.0] * 16},
         {"hop_length": 5},
@@ -123,34 +125,88 @@ def test_what_differs_is_decided_anew(driver: Recorder, changes: dict[str, Any])
     assert recall_stft(**changes) is None
 
 
-def test_a_window_that_changed_is_decided_anew(driver: Recorder) -> None:
+def test_another_window_is_prepared_and_the_same_one_is_not(driver: Recorder) -> None:
+    windows: list[tuple[int, list[float]]] = []
+
+    def read(*arguments: Any) -> None:
+        (place,) = struct.unpack("Q", ctypes.string_at(arguments[4] + 8, 8))
+        (address,) = struct.unpack("Q", ctypes.string_at(place, 8))
+        windows.append((address, list(struct.unpack("16f", ctypes.string_at(address, 64)))))
+
+    driver.launch = read  # type: ignore[method-assign]
     window = WINDOW.clone()
     remember_stft(window=window)
-    assert recall_stft(window=window) is not None
+
+    def last_is_half(of: torch.Tensor) -> bool:
+        return torch.allclose(torch.tensor(windows[-1][1]) * 2, of)
+
+    for _ in range(2):
+        assert recall_stft(window=window) is not None
+        assert last_is_half(window)
+    assert windows[0][0] == windows[1][0]
     window.mul_(2)
-    assert recall_stft(window=window) is None
-    remember_stft(window=window)
     assert recall_stft(window=window) is not None
+    assert last_is_half(window)
     window.data = torch.ones(16)
-    assert recall_stft(window=window) is None
+    assert recall_stft(window=window) is not None
+    assert last_is_half(torch.ones(16))
+    with torch.inference_mode():
+        unversioned = torch.rand(16)
+        for _ in range(2):
+            assert recall_stft(window=unversioned) is not None
+            assert last_is_half(unversioned)
+            unversioned.add_(1)
+    other = WINDOW[::2].repeat_interleave(2)
+    assert recall_stft(window=other) is not None
+    assert last_is_half(other)
 
 
-def test_an_address_on_no_complex_numbers_boundary_is_decided_anew(driver: Recorder) -> None:
+def test_a_vanishing_envelope_is_decided_anew(driver: Recorder) -> None:
+    bound = ISTFT.bind(SPECTRUM, 16, 4, window=WINDOW)
+    params = istft_params(SPECTRUM, WINDOW, n_fft=16, hop_length=4)
+    cuda_calls.remember("istft", {"cuda"}, bound, params, torch.empty(2, params.output_length))
+
+    def recall(window: torch.Tensor) -> Any:
+        return cuda_calls.recall("istft", "cuda", ISTFT.bind, (SPECTRUM, 16, 4), {"window": window})
+
+    assert recall(WINDOW) is not None
+    assert recall(torch.zeros(16)) is None
+
+
+def test_what_is_no_launch_is_computed_by_the_functions(
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Derivatives, inputs with bits, and inputs on no complex number's boundary."""
+    computed: list[str] = []
+    for module in (cuda_backend, derivatives):
+        name = module.__name__.rpartition(".")[2]
+        answer = partial(lambda name, *given: computed.append(name) or SIGNAL, name)
+        monkeypatch.setattr(module, "stft", answer)
     remember_stft()
-    odd = torch.randn(201)[1:].view(2, 100)
-    aligned = odd.data_ptr() % 8 == 0
-    assert (recall_stft(odd) is not None) == aligned
+    assert recall_stft() is not SIGNAL
+    leaf = SIGNAL.clone().requires_grad_()
+    assert recall_stft(leaf) is None
+    remember_stft(leaf)
+    assert recall_stft(leaf) is SIGNAL
+    with torch.no_grad():
+        assert recall_stft(leaf) is not SIGNAL
+    negative = torch.complex(torch.zeros(2, 200), torch.randn(2, 200)).conj().imag[:, ::1]
+    assert negative.is_neg()
+    remember_stft(negative)
+    assert recall_stft(negative) is SIGNAL
+    odd = torch.randn(201)
+    odd = (odd[1:] if odd.data_ptr() % 8 == 0 else odd[:-1]).view(2, 100)
+    assert recall_stft(odd) is SIGNAL
+    assert computed == ["derivatives", "cuda_backend", "cuda_backend"]
 
 
-@pytest.mark.parametrize("state", ["capture", "stream", "device", "dispatch mode", "vmap"])
+@pytest.mark.parametrize("state", ["capture", "device", "dispatch mode", "vmap"])
 def test_torchs_state_is_asked_each_time(
     driver: Recorder, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     remember_stft()
     if state == "capture":
         monkeypatch.setattr(torch_state, "is_capturing", lambda: True)
-    elif state == "stream":
-        monkeypatch.setattr(torch_state, "cuda_stream", lambda device: 8)
     elif state == "device":
         monkeypatch.setattr(torch_state, "cuda_device", lambda: 1)
     elif state == "dispatch mode":
@@ -169,6 +225,16 @@ def test_what_warns_is_not_remembered(driver: Recorder, changes: dict[str, Any])
     assert (recall_stft(**changes) is None) == ("return_complex" in changes)
 
 
+def test_another_stream_prepares_its_own(driver: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    remember_stft()
+    recall_stft()
+    prepared = len(cuda_prepared._windows._values)
+    monkeypatch.setattr(torch_state, "cuda_stream", lambda device: 8)
+    assert recall_stft() is not None
+    assert driver.launched[-1][3] == 8
+    assert len(cuda_prepared._windows._values) == prepared + 1
+
+
 def test_the_table_is_bounded(driver: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_calls, "MAX_CALLS", 3)
     signals = [torch.randn(2, 100 + n) for n in range(4)]
@@ -180,8 +246,6 @@ def test_the_table_is_bounded(driver: Recorder, monkeypatch: pytest.MonkeyPatch)
 
 def test_threads_do_not_mix_their_addresses(driver: Recorder) -> None:
     """The packed arguments are shared: addresses are written and read under one lock."""
-    import ctypes
-
     wrong: list[int] = []
     expected = threading.local()
 

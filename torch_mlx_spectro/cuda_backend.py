@@ -11,12 +11,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import lru_cache, wraps
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from . import torch_state
-from .cuda_prepared import device_envelope, scaled_window
+from .cuda_prepared import device_envelope, scaled_window, window_of_values
 from .kernels import cubins, describe
 from .kernels.cubins import CudaProblem
 from .kernels.cuda import CudaKernels, architecture_of, cuda_kernels
@@ -191,13 +191,8 @@ def istft(params: IstftParams, spectrum: torch.Tensor, window: Optional) -> torc
         UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises.
     """
     batched = spectrum if params.batched else spectrum.unsqueeze(0)
-    values = window_of(window, params.win_length, params.n_fft)
-    check_envelope(params, values)
+    prepared, envelope = what_is_read(params, window, spectrum.device)
     by_frames = resolved(batched).transpose(1, 2)
-    prepared = scaled_window(
-        window, params.win_length, params.n_fft, synthesis_scale(params), spectrum.device
-    )
-    envelope = device_envelope(params, window, values, spectrum.device)
     signal = synthesis_of_frames(cuda_kernels(), params, by_frames, prepared, envelope)
     return signal if params.batched else signal.squeeze(0)
 
@@ -253,54 +248,49 @@ def inverse_frames(
     return frames.contiguous()
 
 
-class Prepared(NamedTuple):
-    """A call as one launch, once it has been computed.
+def warns(params: StftParams | IstftParams) -> bool:
+    """Whether torch warns of a call like this, which has a window."""
+    if isinstance(params, StftParams):
+        return not params.return_complex
+    return params.zero_tail > 0
 
-    Attributes:
-        run: launches it: stream, addresses of input, of what is read besides, of the result.
-        read: window and envelope.
-        strides: of its result.
+
+def what_is_read(
+    params: StftParams | IstftParams, window: Optional, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The window and the envelope as a call's kernel reads them; of an stft, the window twice.
+
+    Raises:
+        UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises.
     """
+    if isinstance(params, StftParams):
+        factor = analysis_scale(params)
+        scaled = scaled_window(window, params.win_length, params.n_fft, factor, device)
+        return scaled, scaled
+    values = window_of(window, params.win_length, params.n_fft)
+    check_envelope(params, values)
+    scaled = window_of_values(window, values, synthesis_scale(params), device)
+    return scaled, device_envelope(params, window, values, device)
 
-    run: Callable[..., None]
-    read: tuple[torch.Tensor, torch.Tensor]
-    stream: int
-    strides: tuple[int, ...]
 
+def single_launch(
+    params: StftParams | IstftParams, tensor: torch.Tensor, window: Optional, result: torch.Tensor
+) -> Callable[..., None] | None:
+    """What launches a call that has been computed; None where it takes more than a launch.
 
-def prepared_call(
-    params: StftParams | IstftParams, tensor: torch.Tensor, window: torch.Tensor
-) -> Prepared | None:
-    """A call's launch; None where it takes more than one, or gives warnings.
-
-    Args:
-        tensor: on the current device, its bits resolved.
+    It takes the stream and the addresses of input, window, envelope and result.
     """
-    (launch, *_), device = _launches(params, tensor, window), tensor.device
+    launch = _launches(params, tensor, window)[0]
     if launch.plan is None:
         return None
-    batched = tensor if params.batched else tensor.unsqueeze(0)
-    factor: float
+    read = tensor if params.batched else tensor.unsqueeze(0)
     if isinstance(params, StftParams):
-        if not params.return_complex:
-            return None
-        read, factor = batched, analysis_scale(params)
-        strides: tuple[int, ...] = spectrum_strides(params, False)
+        strides = spectrum_strides(params, False)
+        if result.stride() != (strides if params.batched else strides[1:]):
+            return None  # it was copied into another order
     else:
-        if params.zero_tail:
-            return None
-        read, factor = batched.transpose(1, 2), synthesis_scale(params)
-        strides = (params.output_length, 1)
-    scaled = scaled_window(window, params.win_length, params.n_fft, factor, device)
-    envelope = scaled
-    if isinstance(params, IstftParams):
-        values = window_of(window, params.win_length, params.n_fft)
-        envelope = device_envelope(params, window, values, device)
-    prepared = cuda_kernels().prepared(launch, device.index, read.stride())
-    stream = torch_state.cuda_stream(device.index)
-    return Prepared(
-        prepared.run, (scaled, envelope), stream, strides if params.batched else strides[1:]
-    )
+        read = read.transpose(1, 2)
+    return cuda_kernels().prepared(launch, tensor.device.index, read.stride()).run
 
 
 def frames_fastest(by_frames: torch.Tensor) -> bool:

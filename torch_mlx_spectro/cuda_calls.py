@@ -1,9 +1,10 @@
-"""CUDA calls that were made before: their launch is ready, and needs no decision.
+"""CUDA calls that were made before: they are decided, and their launch is ready.
 
 For small calls the Python on the way to the launch decides. So what a call comes down to (one
 launch, its grid, its packed arguments, the shape of its result) is kept by what it was decided on:
-the input's layout and device, the other arguments, and the window, while it is the same and
-unchanged. A call that differs in anything is decided anew (:mod:`.dispatching`).
+the layouts and the device of input and window, and the other arguments. What is made of the
+window's values is kept while the window is the same and unchanged; another one of its kind is
+prepared anew. A call that differs in anything else is decided anew (:mod:`.dispatching`).
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from . import torch_state
+from .errors import UnresolvedArguments
 
 if TYPE_CHECKING:
     from .params import IstftParams, StftParams
@@ -30,54 +32,100 @@ _WINDOW = 4
 Bound = dict[str, Any]
 
 
-class Call:
-    """A launch, and what it was made for.
+class _Read(NamedTuple):
+    """What a launch reads besides its input, and the window that it was prepared from.
 
     Attributes:
-        stream: that the window and envelope which it reads were prepared on.
+        held: window and envelope as the kernel reads them.
+        addresses: of these.
+        stream: that they were prepared on.
     """
 
-    __slots__ = (
-        "_address",
-        "_held",
-        "_read",
-        "_result",
-        "_run",
-        "_version",
-        "_window",
-        "stream",
-    )
+    window: Callable[[], torch.Tensor | None]
+    version: int
+    address: int
+    stream: int
+    held: tuple[torch.Tensor, torch.Tensor]
+    addresses: tuple[int, int]
+
+    def is_of(self, window: torch.Tensor, stream: int) -> bool:
+        """Whether this is the window that it was prepared from, unchanged."""
+        return (
+            self.window() is window
+            and self.version == window._version
+            and self.address == window.data_ptr()
+            and self.stream == stream
+        )
+
+
+class Call:
+    """A decided call, and its launch, if it is one.
+
+    Args:
+        run: launches it; None where it takes more than one launch.
+        result: of the call, for its layout.
+    """
+
+    __slots__ = ("_params", "_read", "_result", "_run")
 
     def __init__(
         self,
-        run: Callable[..., None],
-        window: torch.Tensor,
-        read: tuple[torch.Tensor, torch.Tensor],
+        params: StftParams | IstftParams,
+        run: Callable[..., None] | None,
         result: torch.Tensor,
-        stream: int,
     ) -> None:
-        self._window = weakref.ref(window)
-        self._version = window._version
-        self._address = window.data_ptr()
-        self._held = read
-        self._read = tuple(tensor.data_ptr() for tensor in read)
-        self._result = (tuple(result.shape), result.stride(), result.dtype, result.device)
+        self._params = params
         self._run = run
-        self.stream = stream
+        self._result = (tuple(result.shape), result.stride(), result.dtype, result.device)
+        self._read: _Read | None = None
 
-    def is_of(self, window: torch.Tensor) -> bool:
-        """Whether this is the window that the call was made for, unchanged."""
-        return (
-            self._window() is window
-            and self._version == window._version
-            and self._address == window.data_ptr()
-        )
+    def compute(
+        self, tensor: torch.Tensor, window: torch.Tensor, differentiated: bool
+    ) -> torch.Tensor:
+        """The result for an input and a window like those that the call was decided for.
 
-    def compute(self, address: int) -> torch.Tensor:
-        """Launch, for the input at this address."""
+        Raises:
+            UnresolvedArguments: of this window torch would not take an envelope.
+        """
+        run, address = self._run, tensor.data_ptr()
+        if (
+            run is None
+            or differentiated
+            or address % _ALIGNMENT
+            or tensor.is_conj()
+            or tensor.is_neg()
+        ):
+            return self._compute_by_functions(tensor, window, differentiated)
+        stream = torch_state.cuda_stream(tensor.get_device())
+        read = self._read
+        if read is None or not read.is_of(window, stream):
+            read = self._prepare(window, stream)
         shape, strides, dtype, device = self._result
         result = torch.empty_strided(shape, strides, dtype=dtype, device=device)
-        self._run(self.stream, address, *self._read, result.data_ptr())
+        run(stream, address, *read.addresses, result.data_ptr())
+        return result
+
+    def _prepare(self, window: torch.Tensor, stream: int) -> _Read:
+        from . import cuda_backend
+
+        held = cuda_backend.what_is_read(self._params, window, self._result[-1])
+        addresses = (held[0].data_ptr(), held[1].data_ptr())
+        unversioned = window.is_inference()
+        version = -1 if unversioned else window._version
+        read = _Read(weakref.ref(window), version, window.data_ptr(), stream, held, addresses)
+        if not unversioned:
+            self._read = read
+        return read
+
+    def _compute_by_functions(
+        self, tensor: torch.Tensor, window: torch.Tensor, differentiated: bool
+    ) -> torch.Tensor:
+        from . import cuda_backend, derivatives
+        from .params import StftParams
+
+        computing: Any = derivatives if differentiated else cuda_backend
+        function = computing.stft if isinstance(self._params, StftParams) else computing.istft
+        result: torch.Tensor = function(self._params, tensor, window)
         return result
 
 
@@ -109,32 +157,34 @@ class Calls:
 calls = Calls()
 
 
-def _key(name: str, backend: str, bound: Bound) -> Hashable:
+def _key(name: str, backend: str, bound: Bound, differentiated: bool) -> Hashable:
     """What a call is decided on, but for its window's values and for torch's state."""
-    tensor = bound["input"]
+    tensor, window = bound["input"], bound["window"]
     _, *others = bound.values()
     del others[_WINDOW - 1]
     # Types, because True == 1 == 1.0, of which torch rejects two.
     return (
         name,
         backend,
+        differentiated,
         tensor.shape,
         tensor.stride(),
         tensor.dtype,
         tensor.get_device(),
+        window.shape,
+        window.dtype,
+        window.layout,
+        window.get_device(),
         *others,
         *map(type, others),
     )
 
 
 def _is_ordinary(tensor: torch.Tensor, window: Any) -> bool:
-    """Whether nothing in torch's state or in the tensors asks for more than a launch."""
+    """Whether nothing in torch's state or in the arguments asks for another decision."""
     return (
-        isinstance(window, torch.Tensor)
+        type(window) in torch_state.PLAIN_TYPES
         and not torch_state.is_intercepted()
-        and not ((tensor.requires_grad or window.requires_grad) and torch.is_grad_enabled())
-        and not tensor.is_conj()
-        and not tensor.is_neg()
         and tensor.get_device() == torch_state.cuda_device()
         and not torch_state.is_capturing()
     )
@@ -143,7 +193,7 @@ def _is_ordinary(tensor: torch.Tensor, window: Any) -> bool:
 def recall(
     name: str, backend: str, bind: Callable[..., Bound], args: Any, kwargs: Any
 ) -> torch.Tensor | None:
-    """The result of a call that was made before; None if it was not.
+    """The result of a call that was decided before; None if it was not.
 
     Args:
         name: of the function.
@@ -157,16 +207,14 @@ def recall(
     tensor, window = bound["input"], bound["window"]
     if not _is_ordinary(tensor, window):
         return None
-    call = calls.get(_key(name, backend, bound))
-    address = tensor.data_ptr()
-    if (
-        call is None
-        or not call.is_of(window)
-        or address % _ALIGNMENT
-        or call.stream != torch_state.cuda_stream(tensor.get_device())
-    ):
+    differentiated = (tensor.requires_grad or window.requires_grad) and torch.is_grad_enabled()
+    call = calls.get(_key(name, backend, bound, differentiated))
+    if call is None:
         return None
-    return call.compute(address)
+    try:
+        return call.compute(tensor, window, differentiated)
+    except UnresolvedArguments:
+        return None
 
 
 def remember(
@@ -176,18 +224,19 @@ def remember(
     params: StftParams | IstftParams,
     result: torch.Tensor,
 ) -> None:
-    """Keep a call that has just been computed, if it is one launch and gives no warnings.
+    """Keep a call that has just been computed, if it gives no warnings.
 
     Args:
         backends: asked for any of these, the call is to be answered so.
     """
     tensor, window = bound["input"], bound["window"]
-    if not _is_ordinary(tensor, window) or window.is_inference():
+    if not _is_ordinary(tensor, window):
         return
     from . import cuda_backend
 
-    prepared = cuda_backend.prepared_call(params, tensor, window)
-    if prepared is not None and prepared.strides == result.stride():
-        call = Call(prepared.run, window, prepared.read, result, prepared.stream)
-        for backend in backends:
-            calls.put(_key(name, backend, bound), call)
+    if cuda_backend.warns(params):
+        return
+    differentiated = torch_state.is_differentiated(tensor, window)
+    call = Call(params, cuda_backend.single_launch(params, tensor, window, result), result)
+    for backend in backends:
+        calls.put(_key(name, backend, bound, differentiated), call)

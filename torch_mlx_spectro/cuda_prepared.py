@@ -82,6 +82,23 @@ def scaled_window(
     return found.values
 
 
+def window_of_values(
+    window: Optional, values: Window, factor: float, device: torch.device
+) -> torch.Tensor:
+    """:func:`scaled_window` of a window whose values are known: one for all windows of these."""
+    win_length, n_fft = values.win_length, values.n_fft
+
+    def make() -> torch.Tensor:
+        return scaled_window(window, win_length, n_fft, factor, device)
+
+    if window is None or torch_state.is_capturing():
+        return make()
+    stream = torch_state.cuda_stream(device.index)
+    key = (values.key, win_length, n_fft, factor, device.index, stream)
+    found: torch.Tensor = _windows.get(key, make)
+    return found
+
+
 def _scaled(window: torch.Tensor, n_fft: int, factor: float, conjugate: bool) -> torch.Tensor:
     values = window.detach()
     scaled = (values.conj() if conjugate else values) * factor
