@@ -4,7 +4,7 @@
 //         Pass<P, 0>: thread t, butterfly i, input r holds
 //         z[t + P::THREADS * i + (P::POINTS / R) * r]. `finish` gets the results in registers, in
 //         the order of the last pass: butterfly i, output r of thread t is element
-//         Pass::output(t, i, r). IntoBuffer stores them: element k of the buffer is bin k.
+//         Pass::output(t, i, r); stored, they lie in natural order.
 // Grid:   P::THREADS threads per frame, neighbours in the group; all threads of a group must call.
 // Limits: POINTS = R0 R1 R2 R3 R4 R5 with the radices of radix.h; P::FRAME_BYTES of threadgroup
 //         memory per frame, so POINTS <= 4096 in 32 KiB, 8192 in halves.
@@ -237,16 +237,6 @@ template <class P, int PASS> struct Pass {
         Radix<R>::transform(v[i], w);
       }
     }
-  }
-};
-
-// What becomes of a frame's bins: they go into its buffer.
-struct IntoBuffer {
-  template <class P, class LAST>
-  inline void take(threadgroup float2* exchange, uint frame, uint t,
-                   const thread float2 (&v)[LAST::PER_THREAD][LAST::R]) const {
-    LAST::template store<BOTH_PARTS>(exchange, frame, t, v);
-    frame_barrier<P::THREADS>();
   }
 };
 

@@ -25,10 +25,27 @@ constexpr int dividing_power(int power, int n) {
 template <int WIDTH> struct Unit {
   typedef float Type;
   static inline float all(float value) { return value; }
+
+  // sum += piece * what is at a place of the exchange
+  template <int PART>
+  static inline void add(float piece, const threadgroup float2* exchange, uint bytes,
+                         thread float& sum) {
+    sum = fma(piece, at_bytes<float>(exchange, bytes), sum);
+  }
 };
 template <> struct Unit<2> {
   typedef float2 Type;
   static inline float2 all(float value) { return complex(value, value); }
+
+  // Real and imaginary parts of a point are neighbouring samples.
+  template <int PART>
+  static inline void add(float2 piece, const threadgroup float2* exchange, uint bytes,
+                         thread float2& sum) {
+    float2 value = complex(0.0f, 0.0f);
+    get<PART>(exchange, bytes, value);
+    if (PART != IMAGINARY_PART) sum.x = fma(piece.x, value.x, sum.x);
+    if (PART != REAL_PART) sum.y = fma(piece.y, value.y, sum.y);
+  }
 };
 
 // What a walk knows of its output row.
@@ -56,9 +73,10 @@ struct RunSums {
     KEPT_PIECES = KEEP_WINDOW ? OVERLAP : 1,
     KEPT_UNITS = KEEP_WINDOW ? int(OWNED) : 1,
     SUMS = CARRIED > 0 ? int(CARRIED) : 1,
-    UNIT_BYTES = 4 * WIDTH
+    UNIT_BYTES = P::HALF ? 4 : 4 * WIDTH
   };
   static_assert(HOP % WIDTH == 0 && HOP <= N_FFT, "whole units, and no gaps");
+  static_assert(!P::HALF || WIDTH == 2, "halves of a frame are its even and odd samples");
 
   const device Value* window;
   const device Value* envelope;
@@ -107,55 +125,101 @@ struct RunSums {
   template <bool BACKWARD>
   inline void add(const threadgroup float2* exchange, uint thread_index, int m0, RunOutput output,
                   device float* row) {
-    const uint beside = stripe(thread_index), first_unit = unit(thread_index);
-    if (ABREAST > 1 && beside >= uint(ABREAST)) return;
-    const bool at_ends = m0 < OVERLAP - 1 || m0 + FRAMES + OVERLAP - 1 > output.frames;
-    const uint place = beside * uint(P::FRAME_BYTES) + first_unit * uint(UNIT_BYTES);
+    if (ABREAST > 1 && stripe(thread_index) >= uint(ABREAST)) return;
 #pragma unroll
     for (int c = 0; c < OWNED; ++c) {
-      if (!owns(first_unit, c)) continue;
+      if (!owns(unit(thread_index), c)) continue;
 #pragma unroll
       for (int visited = 0; visited < REACHED; ++visited) {
         // Old sums are read before new ones take their place.
         const int j = BACKWARD ? REACHED - 1 - visited : visited;
-        const int before = BACKWARD ? j - STEPS : j;
-        const int behind = BACKWARD ? j : j - STEPS;
-        const int hop = ABREAST * j + int(beside);
-        Value sum = Unit<WIDTH>::all(0.0f);
-        if (before >= 0 && before < CARRIED) sum = carried[before >= 0 ? before : 0][c];
-        add_pieces(exchange, place, first_unit, c, j, int(beside), sum);
-        const bool complete = BACKWARD ? hop >= OVERLAP - 1 && hop < FRAMES + OVERLAP - 1
-                                       : j < STEPS;
-        if (complete) {
-          put_out(sum, m0 + hop, first_unit + uint(GROUP * c), c, at_ends, output, row);
-        }
-        if (behind >= 0 && behind < CARRIED) {
-          if (BACKWARD && complete) sum = Unit<WIDTH>::all(0.0f);
-          carried[behind >= 0 ? behind : 0][c] = sum;
-        }
+        Value sum = before<BACKWARD>(j, c);
+        add_pieces<BOTH_PARTS>(exchange, thread_index, c, j, sum);
+        settle<BACKWARD>(sum, thread_index, c, j, m0, output, row);
       }
     }
   }
 
-  // Adds to `sum`, of hop ABREAST * j + beside, what the round's frames have there.
-  inline void add_pieces(const threadgroup float2* exchange, uint place, uint first_unit, int c,
-                         int j, int beside, thread Value& sum) const {
+  // The same in two halves: all sums so far, the frames' real or imaginary parts, and the end.
+  template <bool BACKWARD> inline void collect(thread Value (&all)[REACHED][OWNED]) const {
+#pragma unroll
+    for (int c = 0; c < OWNED; ++c) {
+#pragma unroll
+      for (int j = 0; j < REACHED; ++j) all[j][c] = before<BACKWARD>(j, c);
+    }
+  }
+
+  template <int PART>
+  inline void add_part(const threadgroup float2* exchange, uint thread_index,
+                       thread Value (&all)[REACHED][OWNED]) const {
+    if (ABREAST > 1 && stripe(thread_index) >= uint(ABREAST)) return;
+#pragma unroll
+    for (int c = 0; c < OWNED; ++c) {
+      if (!owns(unit(thread_index), c)) continue;
+#pragma unroll
+      for (int j = 0; j < REACHED; ++j) add_pieces<PART>(exchange, thread_index, c, j, all[j][c]);
+    }
+  }
+
+  template <bool BACKWARD>
+  inline void settle_all(const thread Value (&all)[REACHED][OWNED], uint thread_index, int m0,
+                         RunOutput output, device float* row) {
+    if (ABREAST > 1 && stripe(thread_index) >= uint(ABREAST)) return;
+#pragma unroll
+    for (int c = 0; c < OWNED; ++c) {
+      if (!owns(unit(thread_index), c)) continue;
+#pragma unroll
+      for (int j = 0; j < REACHED; ++j) {
+        settle<BACKWARD>(all[j][c], thread_index, c, j, m0, output, row);
+      }
+    }
+  }
+
+  // What the rounds before have added to hop ABREAST * j + stripe.
+  template <bool BACKWARD> inline Value before(int j, int c) const {
+    const int i = BACKWARD ? j - STEPS : j;
+    return i >= 0 && i < CARRIED ? carried[i >= 0 && i < CARRIED ? i : 0][c]
+                                 : Unit<WIDTH>::all(0.0f);
+  }
+
+  // Adds to `sum` what the round's frames have at hop ABREAST * j + stripe.
+  template <int PART>
+  inline void add_pieces(const threadgroup float2* exchange, uint thread_index, int c, int j,
+                         thread Value& sum) const {
+    const uint beside = stripe(thread_index), first_unit = unit(thread_index);
     const uint o = first_unit + uint(GROUP * c);
+    const uint place = beside * uint(P::FRAME_BYTES) + first_unit * uint(UNIT_BYTES);
 #pragma unroll
     for (int k = 0; k < OVERLAP; ++k) {
       const int frame = ABREAST * j - k;  // of stripe 0
       if (frame + ABREAST <= 0 || frame >= FRAMES) continue;
-      if (ABREAST > 1 && uint(frame + beside) >= uint(FRAMES)) continue;
+      if (ABREAST > 1 && uint(frame + int(beside)) >= uint(FRAMES)) continue;
       if (!has(o, k)) continue;
       const Value piece = KEEP_WINDOW ? pieces[KEEP_WINDOW ? k : 0][KEEP_WINDOW ? c : 0]
                                       : window[o + uint(k * UNITS)];
       const int within = frame * int(P::FRAME_BYTES) + (k * UNITS + GROUP * c) * UNIT_BYTES;
-      sum = multiplied_added(piece, at_bytes<Value>(exchange, place + uint(within)), sum);
+      Unit<WIDTH>::template add<PART>(piece, exchange, place + uint(within), sum);
     }
   }
 
-  inline void put_out(Value sum, int hop, uint o, int c, bool at_ends, RunOutput output,
+  // Puts out the sum of hop ABREAST * j + stripe, or carries it.
+  template <bool BACKWARD>
+  inline void settle(Value sum, uint thread_index, int c, int j, int m0, RunOutput output,
+                     device float* row) {
+    const int hop = ABREAST * j + int(stripe(thread_index));
+    const bool complete = BACKWARD ? hop >= OVERLAP - 1 && hop < FRAMES + OVERLAP - 1 : j < STEPS;
+    if (complete) put_out(sum, m0, hop, unit(thread_index) + uint(GROUP * c), c, output, row);
+    const int i = BACKWARD ? j : j - STEPS;
+    if (i >= 0 && i < CARRIED) {
+      if (BACKWARD && complete) sum = Unit<WIDTH>::all(0.0f);
+      carried[i >= 0 && i < CARRIED ? i : 0][c] = sum;
+    }
+  }
+
+  inline void put_out(Value sum, int m0, int of_round, uint o, int c, RunOutput output,
                       device float* row) const {
+    const int hop = m0 + of_round;
+    const bool at_ends = m0 < OVERLAP - 1 || m0 + FRAMES + OVERLAP - 1 > output.frames;
     const int position = hop * HOP + int(o) * WIDTH - output.start;
     if (uint(position - output.begin) >= uint(output.end - output.begin)) return;
     if (ENVELOPE) {

@@ -20,11 +20,54 @@
 
 namespace spectro {
 
-// A frame's samples go into its buffer, in order, as pairs of neighbours.
-template <int PART> struct InOrder {
+// What becomes of a round's frames: they go into their buffers, in order, as pairs of neighbours, and
+// from there into the sums of a run. S: a RunSums.
+template <class S> struct IntoSums {
+  thread S* sums;
+  uint thread_index;
+  int m0;
+  bool backward;
+  RunOutput output;
+  device float* row;
+
   template <class P, class LAST>
   inline void take(threadgroup float2* exchange, uint frame, uint t,
                    const thread float2 (&v)[LAST::PER_THREAD][LAST::R]) const {
+    if (P::HALF) {
+      if (backward) {
+        take_halves<true, LAST>(exchange, frame, t, v);
+      } else {
+        take_halves<false, LAST>(exchange, frame, t, v);
+      }
+      return;
+    }
+    store<BOTH_PARTS, LAST>(exchange, frame, t, v);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (backward) {
+      sums->template add<true>(exchange, thread_index, m0, output, row);
+    } else {
+      sums->template add<false>(exchange, thread_index, m0, output, row);
+    }
+  }
+
+  template <bool BACKWARD, class LAST>
+  inline void take_halves(threadgroup float2* exchange, uint frame, uint t,
+                          const thread float2 (&v)[LAST::PER_THREAD][LAST::R]) const {
+    typename S::Value all[S::REACHED][S::OWNED];
+    sums->template collect<BACKWARD>(all);
+    store<REAL_PART, LAST>(exchange, frame, t, v);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    sums->template add_part<REAL_PART>(exchange, thread_index, all);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    store<IMAGINARY_PART, LAST>(exchange, frame, t, v);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    sums->template add_part<IMAGINARY_PART>(exchange, thread_index, all);
+    sums->template settle_all<BACKWARD>(all, thread_index, m0, output, row);
+  }
+
+  template <int PART, class LAST>
+  static inline void store(threadgroup float2* exchange, uint frame, uint t,
+                           const thread float2 (&v)[LAST::PER_THREAD][LAST::R]) {
 #pragma unroll
     for (int i = 0; i < LAST::PER_THREAD; ++i) {
       if (!LAST::owns(t, i)) continue;
@@ -33,7 +76,6 @@ template <int PART> struct InOrder {
         put<PART>(exchange, frame + LAST::output(t, i, r) * uint(LAST::BYTES), exchanged(v[i][r]));
       }
     }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
   }
 };
 
@@ -71,9 +113,11 @@ template <class P, int FRAMES, bool FRAMES_FASTEST> struct Walk {
   threadgroup float2* exchange;
   float edge;
 
-  // Inverse transforms of frames m0 ... m0 + FRAMES - 1 in `exchange`, zeros for those that are
+  // Hands inverse transforms of frames m0 ... m0 + FRAMES - 1 to `finish`, zeros for those that are
   // not in low ... high - 1.
-  inline void transform(int m0, int low, int high, uint thread_index) const {
+  template <class Finish>
+  inline void transform(int m0, int low, int high, uint thread_index,
+                        const thread Finish& finish) const {
     const uint t0 = Threads::loader(thread_index), f0 = Threads::loaded(thread_index);
     Mirrored<P> pairs;
     const int m = m0 + int(f0);
@@ -100,9 +144,13 @@ template <class P, int FRAMES, bool FRAMES_FASTEST> struct Walk {
     const uint t = thread_index % uint(P::THREADS), f = thread_index / uint(P::THREADS);
     const uint frame0 = f0 * uint(P::FRAME_BYTES), frame = f * uint(P::FRAME_BYTES);
     float2 next[Next::PER_THREAD][Next::R];
-    pairs.template pass_on<BOTH_PARTS, Threads::ACROSS, Next>(
+    pairs.template pass_on<P::HALF ? REAL_PART : BOTH_PARTS, Threads::ACROSS, Next>(
         exchange, frame0, Threads::twist(f0), t0, frame, Threads::twist(f), t, a, b, next);
-    Chain<P, 0>::go_on(exchange, frame, table, t, next, InOrder<BOTH_PARTS>());
+    if (P::HALF) {
+      pairs.template pass_on<IMAGINARY_PART, Threads::ACROSS, Next>(
+          exchange, frame0, Threads::twist(f0), t0, frame, Threads::twist(f), t, a, b, next);
+    }
+    Chain<P, 0>::go_on(exchange, frame, table, t, next, finish);
   }
 };
 
@@ -134,12 +182,8 @@ inline void synthesis_run(const thread Walk<P, FRAMES, FRAMES_FASTEST>& work, th
     // together they would take more registers than there are.
     const uint index = thread_index + uint(round * zero);
     const int m0 = backward ? end_hop - FRAMES * (round + 1) : oldest + FRAMES * round;
-    work.transform(m0, low, high, index);
-    if (backward) {
-      sums.template add<true>(work.exchange, index, m0, output, row);
-    } else {
-      sums.template add<false>(work.exchange, index, m0, output, row);
-    }
+    const IntoSums<S> finish = {&sums, index, m0, backward, output, row};
+    work.transform(m0, low, high, index, finish);
     threadgroup_barrier(mem_flags::mem_threadgroup);
   }
 }
@@ -160,7 +204,8 @@ struct WalkGroup {
   }
 };
 
-// The transpose of padding: groups for both ends first, as their work is the longest.
+// The transpose of padding: groups for both ends first, as their work is the longest. Not for plans
+// with HALF, which synthesis.h has none of.
 template <class P, int HOP, int FRAMES, int WIDTH, bool ENVELOPE, bool KEEP_WINDOW,
           bool FRAMES_FASTEST, int SAMPLES>
 struct WalkGroup<P, HOP, FRAMES, WIDTH, ENVELOPE, KEEP_WINDOW, FRAMES_FASTEST, SAMPLES, true> {

@@ -1,5 +1,5 @@
 // Inputs: spectrum, window, envelope, table, parameters, edge. Output: signal. See synthesis_walk.h.
-typedef spectro::Plan<POINTS, THREADS, R0, R1, R2, R3, R4, R5> FramePlan;
+typedef spectro::Plan<POINTS, THREADS, R0, R1, R2, R3, R4, R5, HALF> FramePlan;
 threadgroup float2 exchange[spectro::exchange_elements<FramePlan>(FRAMES)];
 const device long* integers = (const device long*)parameters;
 spectro::Walk<FramePlan, FRAMES, FRAMES_FASTEST> work;

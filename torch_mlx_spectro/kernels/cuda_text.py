@@ -44,6 +44,7 @@ class Variant:
         integers: number of a launch's run-time integers.
         group: threads of a block.
         flat: a grid with more rows than CUDA's second dimension counts.
+        resident: blocks that a multiprocessor should hold at once, if that is known.
     """
 
     kernel: str
@@ -52,6 +53,7 @@ class Variant:
     integers: int
     group: int
     flat: bool
+    resident: int | None = None
 
     @property
     def name(self) -> str:
@@ -75,6 +77,7 @@ def variant_of(launch: Launch) -> Variant:
         integers=len(launch.integers),
         group=launch.threadgroup[0],
         flat=max(rows, layers) > MAX_ROWS,
+        resident=launch.resident,
     )
 
 
@@ -98,10 +101,11 @@ def text_of(variant: Variant) -> str:
         for name, value in (*variant.template, ("FLAT", variant.flat), ("GROUP", variant.group))
     )
     body = _SHARED.sub("__shared__ __align__(128) ", source(f"{variant.kernel}.metal"))
+    bounds = ", ".join(str(bound) for bound in (variant.group, variant.resident) if bound)
     parts = [
         header("cuda.h", *HEADERS[variant.kernel]),
         "" if variant.plan is None else _table(variant.plan),
-        f'extern "C" __global__ void __launch_bounds__({variant.group})',
+        f'extern "C" __global__ void __launch_bounds__({bounds})',
         f"{variant.name}({inputs}float* __restrict__ {OUTPUTS[variant.kernel]},",
         f"    const __grid_constant__ {kind} arguments) {{",
         constants + _POSITIONS,

@@ -11,19 +11,17 @@ from functools import lru_cache
 
 from ..params import PAD_MODES, IstftParams, StftParams
 from .plans import (
-    ANALYSIS_VALUES,
-    END_SAMPLES,
     FASTEST_FRAMES,
     MAX_POINTS,
-    SYNTHESIS_VALUES,
     FftPlan,
+    analysis_plans,
     plans,
     radices_of,
     tile_samples,
-    walk_plan,
 )
 from .sources import integers
 from .tables import table_of
+from .walks import END_SAMPLES, WalkPlan, walk_plan
 
 #: MLX counts dimensions and grids, and the kernels frames, in 32 bits.
 MAX_COUNT = (1 << 31) - 1
@@ -51,6 +49,8 @@ class Launch:
         shape: of its output.
         complex_output: whether the output is complex64 or float32.
         plan: of its Fourier transform, if it has one.
+        resident: groups that one core should hold at once, if that is known: as many registers as
+            that leaves are better used than spared (CUDA's ``__launch_bounds__``).
     """
 
     kernel: str
@@ -61,6 +61,7 @@ class Launch:
     shape: tuple[int, ...]
     complex_output: bool
     plan: FftPlan | None = None
+    resident: int | None = None
 
 
 def _in_order(header: str, enumeration: str, **values: int) -> tuple[int, ...]:
@@ -87,7 +88,7 @@ def refusal(params: StftParams | IstftParams) -> str | None:
     """Why no kernel may compute this call; None where one does."""
     counts = [params.rows, params.frames, params.bins, params.frames + 2 * params.n_fft]
     if isinstance(params, StftParams):
-        counts.append(params.samples)
+        counts.append(params.samples + 2 * params.padding)
     else:
         counts.append(params.output_length)
     fused = points_of(params)
@@ -114,7 +115,7 @@ def analysis(
     points, packed = fused
     return tuple(
         _analysis(params, plan, packed, complex_signal, complex_window, enveloped)
-        for plan in plans(points, ANALYSIS_VALUES)
+        for plan in analysis_plans(points, params.frames * params.rows)
     )
 
 
@@ -130,6 +131,7 @@ def _analysis(
         ("PACKED", packed),
         ("COMPLEX_SIGNAL", complex_signal),
         ("COMPLEX_WINDOW", complex_window),
+        ("TWO_SIDED", params.bins == params.n_fft),
         ("ENVELOPE", enveloped),
         ("HOP", params.hop_length if enveloped else 1),
     ]
@@ -195,7 +197,7 @@ def synthesis(
         ("FOLD", adjoint is not None and adjoint.padding > 0),
     ]
     general = [
-        _synthesis(params, plan, flags, adjoint) for plan in plans(points, SYNTHESIS_VALUES, least)
+        _synthesis(params, plan, flags, adjoint) for plan in plans(points, least_frames=least)
     ]
     walk = None
     if packed and not complex_window and not (adjoint is not None and adjoint.both_halves):
@@ -213,19 +215,36 @@ def _folded(params: IstftParams, adjoint: Adjoint | None) -> int:
 
 def _walk(params: IstftParams, frames_fastest: bool, adjoint: Adjoint | None) -> Launch | None:
     """The launch of the walking kernel, or None where the general one is for the call."""
-    length, hop = params.output_length, params.hop_length
-    even = all(number % 2 == 0 for number in (hop, params.start, length))
-    plan = None
-    if hop <= params.n_fft:
-        plan = walk_plan(params.n_fft // 2, hop, 2 if even else 1, frames_fastest)
+    even = all(
+        number % 2 == 0 for number in (params.hop_length, params.start, params.output_length)
+    )
     folded = _folded(params, adjoint)
-    begin, end = folded, (length - folded) // 2 * 2 if folded else length
-    if plan is None or begin >= end:
+    if 2 * folded >= params.output_length - 1:
         return None
+    plan = walk_plan(
+        params.n_fft // 2, params.hop_length, 2 if even else 1, frames_fastest, folded == 0
+    )
+    return None if plan is None else walk(params, plan, frames_fastest, adjoint)
+
+
+def walk(
+    params: IstftParams,
+    plan: WalkPlan,
+    frames_fastest: bool,
+    adjoint: Adjoint | None = None,
+    run: int | None = None,
+) -> Launch:
+    """The launch of the walking kernel by a plan that fits the call.
+
+    Args:
+        run: hops of a run, if not as many as the plan says.
+    """
+    length, hop, folded = params.output_length, params.hop_length, _folded(params, adjoint)
+    begin, end = folded, (length - folded) // 2 * 2 if folded else length
     samples = END_SAMPLES if folded else 1
     ends = -(-max(begin, length - end) // (plan.fft.group * samples))
     hops = (end - 1 + params.start) // hop - (begin + params.start) // hop + 1
-    run = plan.run_hops(hops, params.rows, frames_fastest)
+    run = run or plan.run_hops(hops, params.rows, frames_fastest)
     flags = [
         ("SAMPLES", samples),
         ("FRAMES_FASTEST", frames_fastest),
@@ -243,6 +262,7 @@ def _walk(params: IstftParams, frames_fastest: bool, adjoint: Adjoint | None) ->
         shape=(params.rows, length),
         complex_output=False,
         plan=plan.fft,
+        resident=plan.resident,
     )
 
 
