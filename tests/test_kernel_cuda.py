@@ -36,7 +36,7 @@ def _nvrtc() -> str:
 needs_nvrtc = pytest.mark.skipif(bool(_nvrtc()), reason=_nvrtc())
 
 
-def launches(n_fft: int = 64, hop: int = 16, rows: int = 2, samples: int = 1000) -> list[Launch]:
+def launches(n_fft: int = 256, hop: int = 64, rows: int = 2, samples: int = 1000) -> list[Launch]:
     """Every kernel for a size, in every kind."""
     found: list[Launch] = []
     for is_complex in (False, True):
@@ -74,7 +74,7 @@ def test_a_text_is_whole_and_says_what_it_is_compiled_for() -> None:
     launch = launches()[0]
     text = cuda_text.text_of(cuda_text.variant_of(launch))
     assert "#include" not in text
-    assert "constexpr int POINTS = 32;" in text
+    assert "constexpr int POINTS = 128;" in text
     assert "constexpr bool PACKED = 1;" in text
     assert f"__launch_bounds__({launch.threadgroup[0]})" in text
     assert "__shared__ __align__(128) float2 exchange[" in text
@@ -254,7 +254,7 @@ def test_what_the_driver_refuses_is_raised() -> None:
 
 
 @needs_nvrtc
-@pytest.mark.parametrize(("n_fft", "hop"), [(64, 16), (75, 20)])
+@pytest.mark.parametrize(("n_fft", "hop"), [(256, 64), (75, 20)])
 def test_every_kernel_compiles(n_fft: int, hop: int) -> None:
     """For the H100's architecture, by NVRTC, which needs no device."""
     variants = dict.fromkeys(cuda_text.variant_of(launch) for launch in launches(n_fft, hop))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -125,7 +126,7 @@ def test_a_context_belongs_to_its_thread() -> None:
 
 def test_an_unknown_backend_is_named_with_the_known_ones() -> None:
     with (
-        pytest.raises(ValueError, match="backend must be one of auto, native, mlx, cuda; got 'cupy'"),
+        pytest.raises(ValueError, match="one of auto, native, mlx, cuda; got 'cupy'"),
         tms.backend("cupy"),
     ):
         pass
@@ -303,3 +304,70 @@ def test_locks_of_a_parent_do_not_stop_its_forked_child() -> None:
     assert settled.has("shape")
     trials.clear()
     assert trials.pick("signature") == ("native", True)
+
+
+class Events:
+    """A device's clock: the time is known once the device has finished."""
+
+    def __init__(self, took: float) -> None:
+        self.took, self.finished, self.called = took, False, list[str]()
+
+    def begin(self) -> None:
+        self.called.append("begin")
+
+    def end(self) -> None:
+        self.called.append("end")
+
+    def seconds(self) -> float | None:
+        return self.took if self.finished else None
+
+
+@pytest.mark.parametrize(("ours", "winner"), [(0.5, "cuda"), (0.95, "native"), (1.5, "native")])
+def test_a_devices_times_are_waited_for_by_nobody(ours: float, winner: str) -> None:
+    trials = Trials(Clock())
+    timers: list[Events] = []
+    for _ in range(2 * routing.TRIALS):
+        name, timed = trials.pick("signature", "cuda")
+        assert timed
+        timer = Events(1.0 if name == "native" else ours)
+        timers.append(timer)
+        trials.time_on_device("signature", name, partial(timer.called.append, "call"), timer)
+        assert timer.called == ["begin", "call", "end"]
+    # All are under way and none is known: ours goes on, undecided.
+    assert trials.pick("signature", "cuda") == ("cuda", False)
+    assert trials.is_running("signature")
+    for timer in timers:
+        timer.finished = True
+    assert trials.pick("signature", "cuda") == (winner, False)
+    assert not trials.is_running("signature")
+
+
+def test_a_devices_call_that_raises_leaves_no_time() -> None:
+    trials = Trials(Clock())
+
+    def broken() -> None:
+        raise KeyError("broken")
+
+    with pytest.raises(KeyError):
+        trials.time_on_device("signature", "native", broken, Events(1.0))
+    assert not trials.is_running("signature")
+
+
+def test_who_competes_with_native() -> None:
+    for device, accelerator in (("cpu", "mlx"), ("mps", "mlx"), ("xpu", "mlx"), ("cuda", "cuda")):
+        assert routing.accelerator_of(Choice("auto"), device) == accelerator
+        assert routing.accelerator_of(Choice("mlx"), device) == "mlx"
+        assert routing.accelerator_of(Choice("cuda"), device) == "cuda"
+
+
+def test_a_backend_asked_for_on_anothers_device_says_so() -> None:
+    signal, window = torch.zeros(100), torch.ones(16)
+    with tms.backend("cuda"):
+        route = tms.explain("stft", signal, 16, window=window, return_complex=True)
+    assert (route.backend, route.reasons[0]) == (
+        "native",
+        "device cpu of input is not accelerated",
+    )
+    with tms.backend("cuda", strict=True), pytest.raises(tms.NotAccelerated, match="device cpu"):
+        tms.stft(signal, 16, window=window, return_complex=True)
+    assert not routing.available_backends()["cuda"].available or torch.cuda.is_available()
