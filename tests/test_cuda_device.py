@@ -12,7 +12,7 @@ import torch
 from gradients import derivatives, wide
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro import cuda_calls, cuda_prepared, native
+from torch_mlx_spectro import cuda_backend, cuda_calls, cuda_prepared, native
 
 CUDA = tms.available_backends()["cuda"]
 pytestmark = [
@@ -456,6 +456,24 @@ def test_compiled_programs() -> None:
                 result.square().sum().backward()
             assert torch.allclose(*[leaf.grad for leaf in leaves], atol=1e-4)
     assert {backend for _, backend in tms.stats().calls} == {"cuda"}
+
+
+def test_without_kernels_native_computes_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_backend, "unavailable_reason", lambda: "they are not here")
+    cuda_calls.missing_reason.cache_clear()
+    try:
+        signal, window = noise(2, 9_000), torch.hann_window(64, device="cuda")
+        for name in ("auto", "cuda"):
+            with tms.backend(name):
+                tms.stft(signal, 64, window=window, return_complex=True)
+            with (
+                tms.backend(name, strict=True),
+                pytest.raises(tms.NotAccelerated, match="not here"),
+            ):
+                tms.stft(signal, 64, window=window, return_complex=True)
+        assert tms.stats().fallbacks == {"they are not here": 2}
+    finally:
+        cuda_calls.missing_reason.cache_clear()
 
 
 def test_explained() -> None:

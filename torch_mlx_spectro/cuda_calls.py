@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -155,6 +156,14 @@ class Calls:
 
 
 calls = Calls()
+
+
+@lru_cache(maxsize=1)
+def missing_reason() -> str | None:
+    """Why there are no CUDA kernels here, answered within a microsecond; None where there are."""
+    from . import cuda_backend
+
+    return cuda_backend.unavailable_reason()
 
 
 def _key(name: str, backend: str, bound: Bound, differentiated: bool) -> Hashable:

@@ -105,7 +105,7 @@ def _function(
     settled = native_calls[name].has
     bump_native = counters.sites(name, "native").get
     bump_cuda = counters.sites(name, "cuda").get
-    recall, bind = cuda_calls.recall, op.bind
+    recall, missing_reason, bind = cuda_calls.recall, cuda_calls.missing_reason, op.bind
 
     compiled = _compiled(op, patched=choose is patched_choice)
 
@@ -136,7 +136,12 @@ def _function(
             else:
                 bump()
             return result
-        if type(tensor) is plain and tensor.is_cuda:
+        if type(tensor) is plain and tensor.is_cuda and backend != "mlx":
+            missing = missing_reason()
+            if missing is not None and not choice.strict:
+                result = native_function(*args, **kwargs)
+                count(name, "native", get_frame(1), (missing,))
+                return result
             known = recall(name, backend, bind, args, kwargs)
             if known is not None:
                 caller = get_frame(1)
