@@ -121,7 +121,7 @@ def text_of(variant: Variant) -> str:
 
 def _table(plan: FftPlan) -> str:
     values = ", ".join(f"{{{_exact(z.real)}, {_exact(z.imag)}}}" for z in table_of(plan)[0])
-    return f"__device__ const float2 twiddle_factors[] = {{{values}}};"
+    return f"__device__ __align__(128) const float2 twiddle_factors[] = {{{values}}};"
 
 
 def _exact(value: float) -> str:
