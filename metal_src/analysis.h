@@ -9,8 +9,8 @@
 // Limits: P::POINTS is n_fft / 2 (packed: n_fft even, signal and window real) or n_fft (direct);
 //         n_fft <= 8192 packed, 4096 direct. hop, strides and lengths are run-time, 64 bits.
 //
-// As the adjoint of synthesis: ENVELOPE (the signal is multiplied by the inverse envelope first),
-// constant padding, edge one half and a window scaled by two (the other bins of a real spectrum
+// As the adjoint of synthesis: ENVELOPE (the signal is multiplied by the inverse envelope first; then
+// HOP is the hop, which otherwise is not compiled for), constant padding, edge one half and a window scaled by two (the other bins of a real spectrum
 // stand for two each).
 #pragma once
 
@@ -35,14 +35,31 @@ enum AnalysisParameter {
 };
 
 // A frame of a signal that is multiplied by the inverse envelope of overlap-added frames.
-template <class T, class E> struct EnvelopedFrame {
+template <class T, class E, int HOP> struct EnvelopedFrame {
   Frame<T> frame;
   const device E* envelope;
-  int m, hop, frames, overlap;
+  int m, frames, overlap;
 
   inline auto at(int i) const -> decltype(product(T(), E())) {
-    const long of_hop = long(envelope_row(m + i / hop, frames, overlap)) * hop;
-    return product(frame.at(i), envelope[of_hop + i % hop]);
+    const uint row = uint(envelope_row(m + i / HOP, frames, overlap));
+    return product(frame.at(i), envelope[row * uint(HOP) + uint(i) % uint(HOP)]);
+  }
+  inline float2 pair(uint j) const { return complex(at(int(2 * j)), at(int(2 * j + 1))); }
+};
+
+// The same for a frame inside its row where all hops have the envelope of `overlap` frames.
+template <class F, class E, int HOP> struct SteadyFrame {
+  F frame;
+  const device E* steady;
+
+  inline auto at(int i) const -> decltype(product(frame.at(0), E())) {
+    return product(frame.at(i), steady[uint(i) % uint(HOP)]);
+  }
+  inline float2 pair(uint j) const {
+    const uint i = 2 * j;
+    if (HOP % 2 == 0) return by_parts(frame.pair(j), *(const device float2*)(steady + i % HOP));
+    const float2 inverse = complex(steady[i % uint(HOP)], steady[(i + 1) % uint(HOP)]);
+    return by_parts(frame.pair(j), inverse);
   }
 };
 
@@ -51,33 +68,68 @@ struct Packed {
   template <class F, class W>
   static inline float2 point(const thread F& frame, const device W* window, uint j) {
     const device float2* pairs = (const device float2*)window;
-    float2 w = pairs[j];
-    return complex(frame.at(int(2 * j)) * w.x, frame.at(int(2 * j + 1)) * w.y);
+    return by_parts(frame.pair(j), pairs[j]);
   }
 
   // With A = z[k] + conj(z[M - k]), D = z[k] - conj(z[M - k]) and f = -i exp(-2 pi i k / n_fft):
-  // X[k] = (A + f D) / 2 and X[M - k] = conj(A - f D) / 2.
-  template <class P>
-  static inline void write(const threadgroup float2* z, const device float2* split, uint t,
-                           uint bins, float edge, device float2* spectrum) {
-    const uint points = P::POINTS, both = 2 * points;
-    for (uint k = t; k <= points / 2; k += P::THREADS) {
-      float2 a = z[slot(k)], b = conjugate(z[slot(k == 0 ? 0 : points - k)]);
-      float2 low, high;
-      combine(a + b, a - b, split[k], low, high);
-      high = conjugate(high);
-      if (k == 0) {
-        low = product(low, edge);
-        high = product(high, edge);
+  // X[k] = (A + f D) / 2 and X[M - k] = conj(A - f D) / 2. Thread t has k = t + THREADS c.
+  template <class P> struct Bins {
+    enum {
+      POINTS = P::POINTS,
+      THREADS = P::THREADS,
+      PAIRS = divided_up(P::POINTS, 2),
+      EACH = divided_up(PAIRS, P::THREADS),
+      BYTES = P::POINT_BYTES
+    };
+
+    static inline bool owns(uint t, int c) {
+      return PAIRS % THREADS == 0 || t + uint(THREADS * c) < uint(PAIRS);
+    }
+
+    template <bool TWO_SIDED>
+    static inline void write(const threadgroup float2* exchange, uint frame,
+                             const device float2* split, uint t, float edge,
+                             device float2* spectrum) {
+      // All are read before the first is written: the reads do not wait for one another.
+      float2 low[EACH], high[EACH];
+      const uint up = frame + t * uint(BYTES), down = frame + (uint(POINTS) - t) * uint(BYTES);
+#pragma unroll
+      for (int c = 0; c < EACH; ++c) {
+        if (!owns(t, c)) continue;
+        const uint further = uint(THREADS * c * BYTES);
+        get<BOTH_PARTS>(exchange, up + further, low[c]);
+        get<BOTH_PARTS>(exchange, c == 0 && t == 0 ? frame : down - further, high[c]);
       }
-      spectrum[k] = low;
-      if (points - k != k) spectrum[points - k] = high;
-      if (bins == both) {
-        if (k > 0) spectrum[both - k] = conjugate(low);
-        if (k > 0 && points - k != k) spectrum[points + k] = conjugate(high);
+#pragma unroll
+      for (int c = 0; c < EACH; ++c) {
+        if (owns(t, c)) write_pair<TWO_SIDED>(low[c], high[c], split, t, c, edge, spectrum);
+      }
+      if (POINTS % 2 == 0 && t == 0) {
+        float2 middle;
+        get<BOTH_PARTS>(exchange, frame + uint(POINTS / 2 * BYTES), middle);
+        middle = complex(2.0f * middle.x, -2.0f * middle.y);
+        spectrum[POINTS / 2] = middle;
+        if (TWO_SIDED) spectrum[POINTS + POINTS / 2] = conjugate(middle);
       }
     }
-  }
+
+    // Pointers of a thread plus what the compiler knows.
+    template <bool TWO_SIDED>
+    static inline void write_pair(float2 low, float2 high, const device float2* split, uint t,
+                                  int c, float edge, device float2* spectrum) {
+      const bool is_edge = c == 0 && t == 0;
+      float2 u, v;
+      combine(low + conjugate(high), low - conjugate(high), (split + t)[THREADS * c], u, v);
+      u = product(u, is_edge ? edge : 1.0f);
+      v = product(conjugate(v), is_edge ? edge : 1.0f);
+      (spectrum + t)[THREADS * c] = u;
+      (spectrum + (uint(POINTS) - t))[-THREADS * c] = v;
+      if (TWO_SIDED && !is_edge) {
+        (spectrum + (uint(POINTS) + t))[THREADS * c] = conjugate(v);
+        (spectrum + (uint(2 * POINTS) - t))[-THREADS * c] = conjugate(u);
+      }
+    }
+  };
 };
 
 // One complex point for each sample; real signals have no imaginary parts.
@@ -87,14 +139,34 @@ struct Direct {
     return as_complex(product(frame.at(int(j)), window[j]));
   }
 
-  template <class P>
-  static inline void write(const threadgroup float2* z, const device float2*, uint t, uint bins,
-                           float edge, device float2* spectrum) {
-    const uint points = P::POINTS;
-    for (uint k = t; k < bins; k += P::THREADS) {
-      bool is_edge = k == 0 || 2 * k == points;
-      spectrum[k] = is_edge ? product(z[slot(k)], edge) : z[slot(k)];
+  template <class P> struct Bins {
+    template <bool TWO_SIDED>
+    static inline void write(const threadgroup float2* exchange, uint frame, const device float2*,
+                             uint t, float edge, device float2* spectrum) {
+      const threadgroup float2* z = &at_bytes<float2>(exchange, frame);
+      const uint points = P::POINTS, bins = TWO_SIDED ? points : points / 2 + 1;
+      for (uint k = t; k < bins; k += P::THREADS) {
+        const bool is_edge = k == 0 || 2 * k == points;
+        spectrum[k] = is_edge ? product(z[k], edge) : z[k];
+      }
     }
+  };
+};
+
+// What becomes of a frame's points: bins of a spectrum, unless the frame is no frame.
+template <class Packing, bool TWO_SIDED> struct IntoSpectrum {
+  const device float2* split;
+  device float2* spectrum;
+  float edge;
+  bool active;
+
+  template <class P, class LAST>
+  inline void take(threadgroup float2* exchange, uint frame, uint t,
+                   const thread float2 (&v)[LAST::PER_THREAD][LAST::R]) const {
+    typedef typename Packing::template Bins<P> Bins;
+    LAST::template store<BOTH_PARTS>(exchange, frame, t, v);
+    frame_barrier<P::THREADS>();
+    if (active) Bins::template write<TWO_SIDED>(exchange, frame, split, t, edge, spectrum);
   }
 };
 
@@ -114,8 +186,9 @@ inline void load_points(const thread F& frame, const device W* window, uint t,
 }
 
 // One group's share. T, W: float or float2, of signal and window (and envelope). `thread_index`
-// counts in the group; `exchange` has FRAMES * P::SLOTS elements.
-template <class P, class Packing, bool ENVELOPE, int FRAMES, class T, class W>
+// counts in the group; `exchange` has exchange_elements<P>(FRAMES).
+template <class P, class Packing, bool TWO_SIDED, bool ENVELOPE, int HOP, int FRAMES, class T,
+          class W>
 inline void analysis(const device T* signal, long row_step, long sample_step,
                      const device W* window, const device W* envelope, const device float2* table,
                      const device long* parameters, float edge, device float2* spectrum,
@@ -128,33 +201,42 @@ inline void analysis(const device T* signal, long row_step, long sample_step,
   // Threads without a frame compute the last one again: barriers are for everybody.
   const long m = active ? asked : frames - 1;
 
-  Row<T> samples;
-  samples.first = signal + long(row) * row_step;
-  samples.step = sample_step;
-  samples.samples = parameters[ANALYSIS_SAMPLES];
-  samples.mode = int(parameters[ANALYSIS_PAD_MODE]);
+  const Row<T> samples(signal + long(row) * row_step, sample_step, parameters[ANALYSIS_SAMPLES],
+                       int(parameters[ANALYSIS_PAD_MODE]));
   const long start = m * parameters[ANALYSIS_HOP] - parameters[ANALYSIS_PADDING];
   const Frame<T> frame(samples, start, int(parameters[ANALYSIS_N_FFT]));
 
   typedef Pass<P, 0> First;
   float2 v[First::PER_THREAD][First::R];
+  const bool in_pairs = frame.is_dense && are_pairs_at(frame.inside);
+  const DenseFrame<T> dense = {frame.inside};
+  const PairedFrame<T> paired = {frame.inside};
   if (ENVELOPE) {
-    EnvelopedFrame<T, W> enveloped = {frame, envelope, int(m), int(parameters[ANALYSIS_HOP]),
-                                      int(frames), int(parameters[ANALYSIS_OVERLAP])};
-    load_points<P, Packing>(enveloped, window, t, v);
+    const int count = int(frames), overlap = int(parameters[ANALYSIS_OVERLAP]);
+    const bool is_steady = frame.is_dense && m >= overlap - 1 && m + overlap <= frames;
+    const device W* steady = envelope + (overlap - 1) * HOP;
+    if (is_steady && in_pairs) {
+      SteadyFrame<PairedFrame<T>, W, HOP> enveloped = {paired, steady};
+      load_points<P, Packing>(enveloped, window, t, v);
+    } else if (is_steady) {
+      SteadyFrame<DenseFrame<T>, W, HOP> enveloped = {dense, steady};
+      load_points<P, Packing>(enveloped, window, t, v);
+    } else {
+      EnvelopedFrame<T, W, HOP> enveloped = {frame, envelope, int(m), count, overlap};
+      load_points<P, Packing>(enveloped, window, t, v);
+    }
+  } else if (in_pairs) {
+    load_points<P, Packing>(paired, window, t, v);
   } else if (frame.is_dense) {
-    DenseFrame<T> dense = {frame.inside};
     load_points<P, Packing>(dense, window, t, v);
   } else {
     load_points<P, Packing>(frame, window, t, v);
   }
   First::transform(table, t, v);
-  threadgroup float2* buffer = exchange + f * uint(P::SLOTS);
-  Chain<P, 0>::run(buffer, table, t, v, IntoBuffer());
-  if (active) {
-    Packing::template write<P>(buffer, table + parameters[ANALYSIS_SPLIT_TABLE], t, bins, edge,
-                               spectrum + (long(row) * frames + m) * bins);
-  }
+  const IntoSpectrum<Packing, TWO_SIDED> finish = {
+      table + parameters[ANALYSIS_SPLIT_TABLE], spectrum + (long(row) * frames + m) * bins, edge,
+      active};
+  Chain<P, 0>::run(exchange, f * uint(P::FRAME_BYTES), table, t, v, finish);
 }
 
 }  // namespace spectro

@@ -3,8 +3,8 @@ typedef spectro::Plan<POINTS, THREADS, R0, R1, R2, R3, R4, R5> FramePlan;
 typedef typename spectro::AnalysisPacking<PACKED>::Type Packing;
 typedef typename spectro::Element<COMPLEX_SIGNAL>::Type Sample;
 typedef typename spectro::Element<COMPLEX_WINDOW>::Type Weight;
-threadgroup float2 exchange[FRAMES * spectro::slots_of(POINTS)];
-spectro::analysis<FramePlan, Packing, ENVELOPE, FRAMES>(
+threadgroup float2 exchange[spectro::exchange_elements<FramePlan>(FRAMES)];
+spectro::analysis<FramePlan, Packing, TWO_SIDED, ENVELOPE, HOP, FRAMES>(
     (const device Sample*)signal, long(signal_strides[0]), long(signal_strides[1]),
     (const device Weight*)window, (const device Weight*)envelope, (const device float2*)table,
     (const device long*)parameters, edge, (device float2*)spectrum, exchange, thread_position_in_threadgroup.x,

@@ -28,6 +28,14 @@ inline float2 product(float2 a, float b) { return complex(a.x * b, a.y * b); }
 inline float2 product(float a, float2 b) { return complex(a * b.x, a * b.y); }
 inline float product(float a, float b) { return a * b; }
 
+// a b + c, part by part.
+inline float multiplied_added(float a, float b, float c) { return fma(a, b, c); }
+inline float2 multiplied_added(float2 a, float2 b, float2 c) {
+  return complex(fma(a.x, b.x, c.x), fma(a.y, b.y, c.y));
+}
+inline float by_parts(float a, float b) { return a * b; }
+inline float2 by_parts(float2 a, float2 b) { return complex(a.x * b.x, a.y * b.y); }
+
 inline float2 as_complex(float2 z) { return z; }
 inline float2 as_complex(float x) { return complex(x, 0.0f); }
 

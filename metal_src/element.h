@@ -3,6 +3,7 @@
 
 #include "analysis.h"
 #include "synthesis.h"
+#include "synthesis_walk.h"
 
 namespace spectro {
 

@@ -30,14 +30,11 @@ inline void cut_frame(const device T* signal, long row_step, long sample_step,
                       const device W* window, const device long* parameters, device Out* frames,
                       uint i, uint m, uint row) {
   const long n_fft = parameters[FRAMING_N_FFT];
-  Row<T> samples;
-  samples.first = signal + long(row) * row_step;
-  samples.step = sample_step;
-  samples.samples = parameters[FRAMING_SAMPLES];
-  samples.mode = int(parameters[FRAMING_PAD_MODE]);
+  const Row<T> samples(signal + long(row) * row_step, sample_step, parameters[FRAMING_SAMPLES],
+                       int(parameters[FRAMING_PAD_MODE]));
   const long p = long(m) * parameters[FRAMING_HOP] - parameters[FRAMING_PADDING] + i;
   const long frame = long(row) * parameters[FRAMING_FRAMES] + m;
-  frames[frame * n_fft + i] = product(samples.at(p), window[i]);
+  frames[frame * n_fft + i] = product(samples.at(int(p)), window[i]);
 }
 
 enum AddingParameter {

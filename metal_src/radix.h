@@ -1,4 +1,4 @@
-// Discrete Fourier transforms of 1, 2, 3, 4, 5, 7, 8, 9 and 16 points in registers.
+// Discrete Fourier transforms of 1 ... 10, 12, 15 and 16 points in registers.
 //
 // NumPy:  Radix<R>::transform(v)            v[:] = np.fft.fft(v)
 //         Radix<R>::transform(v, w)         v[:] = np.fft.fft(v * z ** np.arange(R))
@@ -217,5 +217,45 @@ template <> struct Radix<9> {
     transform(v);
   }
 };
+
+// A B points of coprime A and B as A by B, without roots of unity between (Good 1958, Thomas 1963).
+template <int A, int B> struct Coprime {
+  enum { R = A * B };
+
+  // The output that is k mod A and l mod B.
+  static constexpr int output(int k, int l) {
+    int index = l;
+    while (index % A != k) index += B;
+    return index;
+  }
+
+  static inline void transform(thread float2 (&v)[R]) {
+    float2 rows[A][B];
+#pragma unroll
+    for (int a = 0; a < A; ++a) {
+#pragma unroll
+      for (int b = 0; b < B; ++b) rows[a][b] = v[(B * a + A * b) % R];
+      Radix<B>::transform(rows[a]);
+    }
+#pragma unroll
+    for (int b = 0; b < B; ++b) {
+      float2 column[A];
+#pragma unroll
+      for (int a = 0; a < A; ++a) column[a] = rows[a][b];
+      Radix<A>::transform(column);
+#pragma unroll
+      for (int a = 0; a < A; ++a) v[output(a, b)] = column[a];
+    }
+  }
+  static inline void transform(thread float2 (&v)[R], const thread float2* w) {
+    multiply_factors<R>(v, w);
+    transform(v);
+  }
+};
+
+template <> struct Radix<6> : Coprime<2, 3> {};
+template <> struct Radix<10> : Coprime<2, 5> {};
+template <> struct Radix<12> : Coprime<4, 3> {};
+template <> struct Radix<15> : Coprime<3, 5> {};
 
 }  // namespace spectro

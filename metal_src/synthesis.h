@@ -21,7 +21,8 @@
 
 namespace spectro {
 
-// The launch's integers, in this order.
+// The launch's integers, in this order. The last five are for synthesis_walk.h: the samples that its
+// runs make, hops of a run, groups for either end, and a zero.
 enum SynthesisParameter {
   SYNTHESIS_FRAMES,
   SYNTHESIS_HOP,
@@ -34,6 +35,11 @@ enum SynthesisParameter {
   SYNTHESIS_SPLIT_TABLE,
   SYNTHESIS_PADDING,
   SYNTHESIS_PAD_MODE,
+  SYNTHESIS_BEGIN,
+  SYNTHESIS_END,
+  SYNTHESIS_RUN,
+  SYNTHESIS_END_GROUPS,
+  SYNTHESIS_ZERO,
   SYNTHESIS_PARAMETERS
 };
 
@@ -71,8 +77,8 @@ struct PackedReal {
         float2 a = bins.of_real(k), b = conjugate(bins.of_real(points - k));
         combine(a + b, a - b, conjugate(split[k]), low, high);
       }
-      z[slot(k)] = exchanged(low);
-      if (k > 0 && points - k != k) z[slot(points - k)] = exchanged(conjugate(high));
+      z[k] = exchanged(low);
+      if (k > 0 && points - k != k) z[points - k] = exchanged(conjugate(high));
     }
   }
 
@@ -98,8 +104,8 @@ struct DirectReal {
     const uint points = P::POINTS;
     for (uint k = t; k <= points / 2; k += P::THREADS) {
       float2 value = active ? bins.of_real(k) : complex(0.0f, 0.0f);
-      z[slot(k)] = exchanged(value);
-      if (k > 0 && points - k != k) z[slot(points - k)] = exchanged(conjugate(value));
+      z[k] = exchanged(value);
+      if (k > 0 && points - k != k) z[points - k] = exchanged(conjugate(value));
     }
   }
 
@@ -121,7 +127,7 @@ struct DirectComplex {
     for (uint k = t; k < uint(P::POINTS); k += P::THREADS) {
       float2 value = active ? bins.at(k) : complex(0.0f, 0.0f);
       bool is_edge = k == 0 || 2 * k == uint(P::POINTS);
-      z[slot(k)] = exchanged(is_edge ? product(value, bins.edge) : value);
+      z[k] = exchanged(is_edge ? product(value, bins.edge) : value);
     }
   }
 
@@ -137,8 +143,8 @@ struct DirectComplex {
 template <class Packing, class W> struct Windowed {
   const device W* window;
 
-  template <class LAST, int THREADS>
-  inline void take(threadgroup float2* frame, uint t,
+  template <class P, class LAST>
+  inline void take(threadgroup float2* exchange, uint frame, uint t,
                    const thread float2 (&v)[LAST::PER_THREAD][LAST::R]) const {
 #pragma unroll
     for (int i = 0; i < LAST::PER_THREAD; ++i) {
@@ -146,7 +152,8 @@ template <class Packing, class W> struct Windowed {
 #pragma unroll
       for (int r = 0; r < LAST::R; ++r) {
         const uint j = LAST::output(t, i, r);
-        frame[j] = Packing::windowed(v[i][r], window, j);
+        at_bytes<float2>(exchange, frame + j * uint(LAST::BYTES)) =
+            Packing::windowed(v[i][r], window, j);
       }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -159,7 +166,7 @@ template <class P, class Packing> struct RoundFrames {
   int first;
 
   inline typename Packing::Sample at(int m, int i) const {
-    return Packing::sample(exchange + (m - first) * int(P::SLOTS), i);
+    return Packing::sample(&at_bytes<float2>(exchange, uint(m - first) * uint(P::FRAME_BYTES)), i);
   }
 };
 
@@ -180,19 +187,24 @@ struct Synthesis {
   threadgroup float2* exchange;
   uint thread_index;
   int frames, hop, n_fft;
+  int zero;
   float edge;
 
   // Inverse transforms of frames first ... first + FRAMES - 1, windowed, in `exchange`.
   inline void transform(int first, int last) const {
-    const uint loader = FRAMES_FASTEST ? thread_index / FRAMES : thread_index % uint(P::THREADS);
-    const uint loaded = FRAMES_FASTEST ? thread_index % FRAMES : thread_index / uint(P::THREADS);
+    // Plus a zero that the compiler does not know of: addresses are computed anew in every round,
+    // as together they would take more registers than there are.
+    const uint index = thread_index + uint(first * zero);
+    const uint loader = FRAMES_FASTEST ? index / FRAMES : index % uint(P::THREADS);
+    const uint loaded = FRAMES_FASTEST ? index % FRAMES : index / uint(P::THREADS);
     const bool active = first + int(loaded) <= last;
     FrameBins bins;
     bins.first = spectrum + (active ? long(first) + loaded : 0) * frame_step;
     bins.step = bin_step;
     bins.n_fft = n_fft;
     bins.edge = edge;
-    Packing::template load<P>(bins, split, loader, active, exchange + loaded * uint(P::SLOTS));
+    Packing::template load<P>(bins, split, loader, active,
+                              &at_bytes<float2>(exchange, loaded * uint(P::FRAME_BYTES)));
     if (FRAMES_FASTEST) {
       threadgroup_barrier(mem_flags::mem_threadgroup);
     } else {
@@ -200,15 +212,15 @@ struct Synthesis {
     }
 
     typedef Pass<P, 0> First;
-    const uint t = thread_index % uint(P::THREADS), f = thread_index / uint(P::THREADS);
-    threadgroup float2* z = exchange + f * uint(P::SLOTS);
+    const uint t = index % uint(P::THREADS), f = index / uint(P::THREADS);
+    const uint frame = f * uint(P::FRAME_BYTES);
     float2 v[First::PER_THREAD][First::R];
-    First::load(z, t, v);
+    First::template load<BOTH_PARTS>(exchange, frame, 0u, t, v);
     frame_barrier<P::THREADS>();
     First::transform(table, t, v);
     Windowed<Packing, W> finish;
     finish.window = window;
-    Chain<P, 0>::run(z, table, t, v, finish);
+    Chain<P, 0>::run(exchange, frame, table, t, v, finish);
   }
 
   // Adds to sum[j] the frames over padded position first + direction * (thread + GROUP * j); if
@@ -306,15 +318,14 @@ struct Synthesis {
   }
 };
 
-// One group's share. `S` is a Synthesis; `envelope` holds rows of `hop` inverse values
-// (envelope_row), of the window's type. `exchange` has FRAMES * P::SLOTS elements.
+// One group's share: output samples t0 ... end - 1, as far as its threads have sums for them. `S` is
+// a Synthesis; `envelope` holds rows of `hop` inverse values (envelope_row), of the window's type. `exchange` has exchange_elements<P>(FRAMES).
 template <class S, bool ENVELOPE, bool FOLD, int SAMPLES, class W>
 inline void synthesis(thread S& work, const device W* envelope, const device long* parameters,
-                      device typename S::Sample* signal, uint group, uint row) {
+                      device typename S::Sample* signal, long t0, long end, uint row) {
   typedef typename S::Sample Sample;
   const long start = parameters[SYNTHESIS_START], kept = parameters[SYNTHESIS_KEPT];
   const long length = parameters[SYNTHESIS_LENGTH];
-  const long t0 = long(group) * (S::GROUP * SAMPLES);
 
   Sample sum[SAMPLES];
   S::set_zeros(sum);
@@ -334,7 +345,7 @@ inline void synthesis(thread S& work, const device W* envelope, const device lon
 #pragma unroll
   for (int j = 0; j < SAMPLES; ++j) {
     const long t = t0 + long(work.thread_index) + S::GROUP * j;
-    if (t < length) {
+    if (t < end) {
       if (ENVELOPE && t < kept) {
         const long of_hop = long(envelope_row(p.q, work.frames, overlap)) * work.hop;
         sum[j] = product(sum[j], envelope[of_hop + p.r]);

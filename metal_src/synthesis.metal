@@ -3,7 +3,7 @@ typedef spectro::Plan<POINTS, THREADS, R0, R1, R2, R3, R4, R5> FramePlan;
 typedef typename spectro::SynthesisPacking<PACKED, COMPLEX_SIGNAL>::Type Packing;
 typedef typename spectro::Element<COMPLEX_SIGNAL>::Type Sample;
 typedef typename spectro::Element<COMPLEX_WINDOW>::Type Weight;
-threadgroup float2 exchange[FRAMES * spectro::slots_of(POINTS)];
+threadgroup float2 exchange[spectro::exchange_elements<FramePlan>(FRAMES)];
 const device long* integers = (const device long*)parameters;
 spectro::Synthesis<FramePlan, Packing, FRAMES_FASTEST, BOTH_HALVES, FRAMES, SAMPLES, Weight> work;
 work.spectrum = (const device float2*)spectrum +
@@ -18,7 +18,9 @@ work.thread_index = thread_position_in_threadgroup.x;
 work.frames = int(integers[spectro::SYNTHESIS_FRAMES]);
 work.hop = int(integers[spectro::SYNTHESIS_HOP]);
 work.n_fft = int(integers[spectro::SYNTHESIS_N_FFT]);
+work.zero = int(integers[spectro::SYNTHESIS_ZERO]);
 work.edge = edge;
 spectro::synthesis<decltype(work), ENVELOPE, FOLD, SAMPLES>(
     work, (const device Weight*)envelope, integers, (device Sample*)signal,
-    threadgroup_position_in_grid.x, threadgroup_position_in_grid.y);
+    long(threadgroup_position_in_grid.x) * (FRAMES * THREADS * SAMPLES),
+    integers[spectro::SYNTHESIS_LENGTH], threadgroup_position_in_grid.y);

@@ -41,7 +41,7 @@ def noise(like: torch.Tensor, seed: int) -> torch.Tensor:
     """Values that depend on shape and seed alone, in the tensor's dtype."""
     generator = torch.Generator().manual_seed(seed)
     single = torch.complex64 if like.is_complex() else torch.float32
-    return torch.randn(like.shape, dtype=single, generator=generator).to(like.dtype)
+    return torch.randn(like.shape, dtype=single, generator=generator).to(like)
 
 
 def _gradients(result: torch.Tensor, leaves: Sequence[torch.Tensor], weight: Any) -> list[Any]:

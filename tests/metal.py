@@ -8,8 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
+from torch_mlx_spectro.kernels import describe, walks
+from torch_mlx_spectro.kernels.walks import WalkPlan
 
 #: Launches by kernel, of every test, for the report at the end.
 LAUNCHES: Counter[str] = Counter()
@@ -28,3 +32,21 @@ def emulated(
     with machine.installed(), tms.patch(backend="mlx", strict=True):
         yield machine
     LAUNCHES.update(launch.kernel for launch in machine.launches)
+
+
+@pytest.fixture
+def several_rounds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs of three rounds at least, as large inputs have them, for small sizes, too."""
+
+    def run_hops(plan: WalkPlan, hops: int, rows: int, frames_fastest: bool) -> int:
+        rounds = -(-plan.overlap // plan.fft.frames) + 2
+        return rounds * plan.fft.frames - (plan.overlap - 1)
+
+    caches = (describe.synthesis, walks.walk_plan)
+    monkeypatch.setattr(WalkPlan, "run_hops", run_hops)
+    monkeypatch.setattr(walks, "LEAST_WALK_POINTS", 32)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()

@@ -39,7 +39,7 @@ def test_unset_and_empty_mean_auto(value: str | None, monkeypatch: pytest.Monkey
     assert settings().backend == "auto"
 
 
-@pytest.mark.parametrize("value", ["cuda", "MLX", " mlx", "mps", "0"])
+@pytest.mark.parametrize("value", ["CUDA", "MLX", " mlx", "mps", "0"])
 def test_unknown_value_names_variable_value_and_choices(
     value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,7 +52,9 @@ def test_unknown_value_names_variable_value_and_choices(
 
 
 def test_check_backend_names_its_source() -> None:
-    with pytest.raises(ValueError, match=r"^--backend must be one of auto, native, mlx; got 'x'$"):
+    with pytest.raises(
+        ValueError, match=r"^--backend must be one of auto, native, mlx, cuda; got 'x'$"
+    ):
         check_backend("x", "--backend")
 
 

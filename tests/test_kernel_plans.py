@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from torch_mlx_spectro.kernels import plans
@@ -35,36 +37,52 @@ def test_every_smooth_size_has_radices_that_the_kernels_know() -> None:
             assert set(radices) <= {1, 2, 3, 4, 5, 7, 8, 9, 16}
 
 
-@pytest.mark.parametrize("values", [plans.ANALYSIS_VALUES, plans.SYNTHESIS_VALUES])
-@pytest.mark.parametrize("least", [1, plans.FASTEST_FRAMES])
-def test_plans_fit_a_group_and_get_smaller(least: int, values: tuple[int, ...]) -> None:
+#: Ways to ask for plans: analyses of few and of many frames, syntheses of either layout.
+KINDS: dict[str, Callable[[int], tuple[FftPlan, ...]]] = {
+    "analysis of few": lambda points: plans.analysis_plans(points, 1),
+    "analysis of many": lambda points: plans.analysis_plans(points, 1 << 20),
+    "synthesis": plans.plans,
+    "synthesis of many": lambda points: plans.plans(points, least_frames=plans.FASTEST_FRAMES),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_plans_fit_a_group_and_get_smaller(kind: str) -> None:
     for points in COVERED:
-        found = plans.plans(points, values, least)
+        found = KINDS[kind](points)
         for plan in found:
+            assert product(plan.radices) == points
             assert plan.points == points
             assert 1 <= plan.threads <= max(points, 1)
             assert plan.group <= plans.MAX_GROUP_THREADS
             assert plan.memory_bytes <= plans.GROUP_MEMORY_BYTES
             held = max(-(-(points // radix) // plan.threads) * radix for radix in plan.radices)
-            assert held <= values[-1]
+            assert held <= plans.SYNTHESIS_VALUES[-1]
         sizes = [plan.group for plan in found]
         assert sizes == sorted(set(sizes), reverse=True)
 
 
 def test_a_gpu_that_allows_few_threads_still_has_a_plan() -> None:
     for points in COVERED:
-        assert plans.plans(points, plans.ANALYSIS_VALUES)[-1].group <= 128
+        for kind in KINDS.values():
+            assert kind(points)[-1].group <= 128
 
 
 def test_reads_across_frames_are_whole_lines_where_memory_allows() -> None:
-    assert plans.plans(512, plans.SYNTHESIS_VALUES, plans.FASTEST_FRAMES)[0].frames >= 4
-    assert plans.plans(4096, plans.SYNTHESIS_VALUES, plans.FASTEST_FRAMES)[0].frames == 1
+    assert plans.plans(512, least_frames=plans.FASTEST_FRAMES)[0].frames >= 4
+    assert plans.plans(4096, least_frames=plans.FASTEST_FRAMES)[0].frames == 1
 
 
 @pytest.mark.parametrize("points", [0, 11, 4097, 8192])
 def test_sizes_without_a_plan(points: int) -> None:
-    with pytest.raises(ValueError, match="points"):
-        plans.plans(points, plans.ANALYSIS_VALUES)
+    for kind in KINDS.values():
+        with pytest.raises(ValueError, match="points"):
+            kind(points)
+
+
+def test_frames_of_a_full_gpu_fill_a_simd_group_each() -> None:
+    assert plans.analysis_plans(512, 100)[0].threads == 64
+    assert plans.analysis_plans(512, 100_000)[0].threads == plans.SIMD_WIDTH
 
 
 def test_template_has_every_radix() -> None:
@@ -79,7 +97,7 @@ def test_buffers_are_whole_lines() -> None:
 
 def test_tiles_are_several_frames_long_where_registers_allow() -> None:
     for points in COVERED:
-        plan = plans.plans(points, plans.SYNTHESIS_VALUES)[0]
+        plan = plans.plans(points)[0]
         samples = tile_samples(plan, 2 * points)
         assert samples & (samples - 1) == 0
         assert samples <= plans.MAX_TILE_SAMPLES

@@ -10,7 +10,8 @@ import pytest
 from torch_mlx_spectro.kernels import sources
 
 FOLDER = Path(__file__).parents[1] / "metal_src"
-HEADERS = sorted(path.name for path in FOLDER.glob("*.h"))
+#: Of all launchers; cuda.h stands in front of them for one.
+HEADERS = sorted(path.name for path in FOLDER.glob("*.h") if path.name != "cuda.h")
 
 
 def test_headers_are_in_line_once_and_after_what_they_include() -> None:

@@ -9,13 +9,17 @@ from pathlib import Path
 import metal
 import pytest
 import test_kernel_metal
+from metal import several_rounds
 from patched import check_patched
 from test_kernel_metal import Emulated
 
 from stft_parity.cases import Case, istft_case, stft_case
 from torch_mlx_spectro import emulator
 
-pytestmark = pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))
+pytestmark = [
+    pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available())),
+    pytest.mark.usefixtures(several_rounds.__name__),
+]
 
 #: What a kernel that is wrong ends with: another result, or an error of the emulator.
 WRONG = (AssertionError, emulator.EmulatorError)
@@ -41,12 +45,21 @@ def istft(n: int, frames: int, layout: str = ".mT", **changes: str) -> Case:
 
 
 #: Sizes of one SIMD group and of several for each frame, and tiles of several rounds.
-ANALYSES = [stft(1024, 3000), stft(2048, 5000)]
+ANALYSES = [stft(512, 3000), stft(2048, 5000)]
+#: Odd sizes are not walked over.
 SYNTHESES = [
-    istft(1024, 30),
-    istft(1024, 30, ".mT.contiguous()"),
+    istft(225, 60),
+    istft(225, 60, ".mT.contiguous()"),
+    istft(1125, 20),
+    istft(1125, 20, ".mT.contiguous()"),
+]
+#: The last two in halves: frames of more than 32 KiB, or too few for whole lines.
+WALKS = [
+    istft(512, 40),
     istft(2048, 20),
     istft(2048, 20, ".mT.contiguous()"),
+    istft(6144, 9),
+    istft(4096, 13, ".mT.contiguous()"),
 ]
 
 
@@ -82,54 +95,66 @@ def without(header: str, index: int) -> Callable[[str], str]:
     return transform
 
 
+def is_noticed(cases: list[Case], transform: Callable[[str], str], folder: Path) -> bool:
+    """Whether any of these calls goes wrong."""
+    for case in cases:
+        with metal.emulated(folder, transform=transform):
+            try:
+                check_patched(case)
+            except WRONG:
+                return True
+    return False
+
+
 @pytest.mark.parametrize(("header", "index"), barriers("fft.h", "analysis.h"))
 def test_analysis_needs_every_barrier(header: str, index: int, metal_cache: Path) -> None:
-    caught = 0
-    for case in ANALYSES:
-        with metal.emulated(metal_cache, transform=without(header, index)):
-            try:
-                check_patched(case)
-            except WRONG:
-                caught += 1
-    assert caught
+    assert is_noticed(ANALYSES, without(header, index), metal_cache)
 
 
-@pytest.mark.parametrize(("header", "index"), barriers("fft.h", "synthesis.h"))
+@pytest.mark.parametrize(("header", "index"), barriers("synthesis.h"))
 def test_synthesis_needs_every_barrier(header: str, index: int, metal_cache: Path) -> None:
-    caught = 0
-    for case in SYNTHESES:
-        with metal.emulated(metal_cache, transform=without(header, index)):
-            try:
-                check_patched(case)
-            except WRONG:
-                caught += 1
-    if not caught:
+    if not is_noticed(SYNTHESES, without(header, index), metal_cache):
         with pytest.raises(WRONG):
             replicated(metal_cache, without(header, index))
 
 
+@pytest.mark.parametrize(("header", "index"), barriers("fft.h", "mirrored.h", "synthesis_walk.h"))
+def test_a_walk_needs_every_barrier(header: str, index: int, metal_cache: Path) -> None:
+    assert is_noticed(WALKS, without(header, index), metal_cache)
+
+
 CENTRED = stft(16, 40)
+#: Runs in both directions, of several rounds.
+WALK = istft(1024, 30)
 MUTATIONS = {
-    "reflect, left": ("p < 0 ? -p : 2", "p < 0 ? -p - 1 : 2", CENTRED),
-    "reflect, right": ("2 * (samples - 1) - p;", "2 * samples - 1 - p;", CENTRED),
+    "reflect, left": (
+        "mode == PAD_CIRCULAR ? all : 0u;",
+        "mode == PAD_CIRCULAR ? all : 1u;",
+        CENTRED,
+    ),
+    "reflect, right": (
+        "2u * (all - 1u)",
+        "2u * all - 1u",
+        CENTRED,
+    ),
     "replicate, right": (
-        "0 : samples - 1;",
-        "0 : samples - 2;",
+        ": all - 1u;",
+        ": all - 2u;",
         stft(16, 40, pad_mode="'replicate'"),
     ),
     "replicate, left": (
-        "return p < 0 ? 0 :",
-        "return p < 0 ? 1 :",
+        "? all : 0u;",
+        "? all : 1u;",
         stft(16, 40, pad_mode="'replicate'"),
     ),
     "circular, left": (
-        "? p + samples :",
-        "? p + samples - 1 :",
+        "? all : 0u;",
+        "? all - 1u : 0u;",
         stft(16, 40, pad_mode="'circular'"),
     ),
     "circular, right": (
-        ": p - samples;",
-        ": p - samples + 1;",
+        "? 0u - all",
+        "? 1u - all",
         stft(16, 40, pad_mode="'circular'"),
     ),
     "inside, begin": (
@@ -143,8 +168,13 @@ MUTATIONS = {
         stft(16, 47, hop_length="1"),
     ),
     "outside": (
-        "p < 0 || p >= samples",
-        "p < 0 || p > samples",
+        "p >= 0 && p < samples",
+        "p >= 0 && p <= samples",
+        stft(16, 40, pad_mode="'constant'"),
+    ),
+    "outside, left": (
+        "p >= 0 && p < samples",
+        "p >= -1 && p < samples",
         stft(16, 40, pad_mode="'constant'"),
     ),
     "start of a frame": (
@@ -154,15 +184,29 @@ MUTATIONS = {
     ),
     "frames of a group": ("long(group) * FRAMES + f;", "long(group) * FRAMES + f + 1;", CENTRED),
     "last frame": ("active = asked < frames", "active = asked < frames - 1", CENTRED),
-    "mirrored bin": ("slot(k == 0 ? 0 : points - k)", "slot(k == 0 ? 0 : points - k - 1)", CENTRED),
+    "mirrored bin": (
+        "(uint(POINTS) - t) * uint(BYTES)",
+        "(uint(POINTS) - t - 1) * uint(BYTES)",
+        CENTRED,
+    ),
+    "mirror of DC": (
+        "t == 0 ? frame : down",
+        "t == 0 ? up + 8u : down",
+        CENTRED,
+    ),
+    "middle bin": (
+        "uint(POINTS / 2 * BYTES), middle",
+        "uint(POINTS / 2 * BYTES + 8), middle",
+        CENTRED,
+    ),
     "upper bins": (
-        "spectrum[points + k]",
-        "spectrum[points + k + 1]",
+        "(spectrum + (uint(POINTS) + t))",
+        "(spectrum + (uint(POINTS) + t + 1))",
         stft(16, 40, onesided="False"),
     ),
     "upper bins, low": (
-        "spectrum[both - k]",
-        "spectrum[both - k - 1]",
+        "(spectrum + (uint(2 * POINTS) - t))",
+        "(spectrum + (uint(2 * POINTS) - t - 1))",
         stft(16, 40, onesided="False"),
     ),
     "row of a spectrum": (
@@ -173,18 +217,22 @@ MUTATIONS = {
     "pass input": (
         "t + uint(P::THREADS * i + BUTTERFLIES * r)",
         "t + uint(P::THREADS * i + BUTTERFLIES * r) + 1",
-        stft(1024, 3000),
+        stft(512, 1500),
     ),
     "pass output": (
         "uint(SPAN * R) + q % uint(SPAN)",
         "uint(SPAN * R) + (q + 1) % uint(SPAN)",
-        stft(1024, 3000),
+        stft(512, 1500),
     ),
-    "factors": ("factors[SPAN * power]", "factors[SPAN * power + 1]", stft(1024, 3000)),
+    "factors": (
+        "factors[SPAN * power]",
+        "factors[SPAN * power + 1]",
+        stft(512, 1500),
+    ),
     "table of a pass": (
         "for (int p = 1; p < pass; ++p) offset",
         "for (int p = 2; p < pass; ++p) offset",
-        stft(1024, 3000),
+        stft(512, 1500),
     ),
     "hop remainder": ("r = int(remainder);", "r = int(remainder) + 1;", istft(16, 9)),
     "hop step": ("if (r >= hop) {", "if (r > hop) {", istft(16, 2000, hop_length="5")),
@@ -207,7 +255,7 @@ MUTATIONS = {
     "length of one of few frames": (
         "uint(of_frame) < uint(n_fft)",
         "uint(of_frame) < uint(n_fft - 1)",
-        istft(1024, 30, hop_length="250"),
+        istft(1125, 20, hop_length="270"),
     ),
     "newest of many frames": (
         "newest = first + i / hop;",
@@ -217,17 +265,17 @@ MUTATIONS = {
     "index in one of few frames": (
         "of_frame = i - f * hop;",
         "of_frame = i - f * hop + 1;",
-        istft(1024, 30),
+        istft(1125, 20),
     ),
     "reach of a round": (
         "reach = (last - round) * hop + n_fft;",
         "reach = (last - round) * hop + n_fft - 256;",
-        istft(1024, 30),
+        istft(1125, 20),
     ),
     "begin of a round": (
         "begin = long(round) * hop;",
         "begin = long(round) * hop + 1;",
-        istft(1024, 30),
+        istft(1125, 20),
     ),
     "envelope, head": (
         "q < overlap - 1 ? q : overlap - 1",
@@ -240,13 +288,13 @@ MUTATIONS = {
         istft(16, 19, length="90"),
     ),
     "mirrored point": (
-        "z[slot(points - k)] = exchanged(conjugate(high))",
-        "z[slot(points - k - 1)] = exchanged(conjugate(high))",
+        "z[points - k] = exchanged(conjugate(high))",
+        "z[points - k - 1] = exchanged(conjugate(high))",
         istft(16, 9),
     ),
     "odd mirrored point": (
-        "z[slot(points - k)] = exchanged(conjugate(value))",
-        "z[slot(points - k - 1)] = exchanged(conjugate(value))",
+        "z[points - k] = exchanged(conjugate(value))",
+        "z[points - k - 1] = exchanged(conjugate(value))",
         istft(15, 9),
     ),
     "sample of a frame": (
@@ -255,8 +303,8 @@ MUTATIONS = {
         istft(16, 9),
     ),
     "tile": (
-        "long(group) * (S::GROUP * SAMPLES)",
-        "long(group) * (S::GROUP * SAMPLES) + 1",
+        "* (FRAMES * THREADS * SAMPLES)",
+        "* (FRAMES * THREADS * SAMPLES) + 1",
         istft(16, 2000),
     ),
     "trim": ("add<false>(t0 + start, 1,", "add<false>(t0 + start + 1, 1,", istft(16, 9)),
@@ -265,8 +313,161 @@ MUTATIONS = {
         "start, start + kept - 1, sum)",
         istft(16, 9, length="21"),
     ),
-    "round": ("round += FRAMES)", "round += FRAMES + 1)", istft(1024, 30)),
-    "frame of a round": ("made.first = round;", "made.first = round - 1;", istft(1024, 30)),
+    "round": (
+        "round += FRAMES)",
+        "round += FRAMES + 1)",
+        istft(1125, 20),
+    ),
+    "frame of a round": (
+        "made.first = round;",
+        "made.first = round - 1;",
+        istft(1125, 20),
+    ),
+    "partner of a butterfly": (
+        "uint(PAIRS) : uint(BUTTERFLIES) - t",
+        "uint(PAIRS) : uint(BUTTERFLIES) - t - 1",
+        WALK,
+    ),
+    "mirrored bin of a walk": (
+        "long(uint(POINTS) - k) * step",
+        "long(uint(POINTS) - k - 1) * step",
+        WALK,
+    ),
+    "middle bin of a walk": (
+        "step * (POINTS / 2)",
+        "step * (POINTS / 2 + 1)",
+        WALK,
+    ),
+    "factor of a pair": (
+        "factors[BUTTERFLIES * r])",
+        "factors[BUTTERFLIES * r + 1])",
+        WALK,
+    ),
+    "mirror within a butterfly": (
+        "high[0][r == 0 ? 0 : HALF - r]",
+        "high[0][r == 0 ? 0 : HALF - r - 1]",
+        WALK,
+    ),
+    "mirror in the partner": (
+        "of_a = high[1][HALF - 1 - r]",
+        "of_a = high[1][r]",
+        WALK,
+    ),
+    "swizzled load": (
+        "+ step * uint(BYTES)",
+        "+ (step ^ 1u) * uint(BYTES)",
+        WALK,
+    ),
+    "loaded frame": (
+        "ACROSS ? thread_index % uint(FRAMES)",
+        "ACROSS ? thread_index % uint(FRAMES - 1)",
+        istft(1024, 30, ".mT.contiguous()"),
+    ),
+    "first hop of a run": (
+        "/ hop + int(run) * hops;",
+        "/ hop + int(run) * hops + 1;",
+        WALK,
+    ),
+    "last hop": (
+        "(end - 1 + output.start) / hop;",
+        "(end - 1 + output.start) / hop - 1;",
+        WALK,
+    ),
+    "oldest frame of a run": (
+        "first_hop - (S::OVERLAP - 1);",
+        "first_hop - (S::OVERLAP - 2);",
+        WALK,
+    ),
+    "rounds": (
+        "divided_up(end_hop - oldest, FRAMES);",
+        "(end_hop - oldest) / FRAMES;",
+        WALK,
+    ),
+    "round, backward": (
+        "end_hop - FRAMES * (round + 1)",
+        "end_hop - FRAMES * (round + 1) - 1",
+        WALK,
+    ),
+    "round, forward": (
+        "oldest + FRAMES * round;",
+        "oldest + FRAMES * round + 1;",
+        WALK,
+    ),
+    "newest frame of a run": (
+        "end_hop < output.frames ? end_hop :",
+        "end_hop < output.frames ? end_hop - 1 :",
+        WALK,
+    ),
+    "frames that are none": (
+        "oldest > 0 ? oldest : 0;",
+        "oldest > -1 ? oldest : -1;",
+        WALK,
+    ),
+    "position of a unit": (
+        "hop * HOP + int(o) * WIDTH - output.start",
+        "hop * HOP + int(o) * WIDTH - output.start + WIDTH",
+        WALK,
+    ),
+    "begin of a run": (
+        "first_hop * hop - output.start : begin",
+        "first_hop * hop - output.start + 2 : begin",
+        WALK,
+    ),
+    "end of a run": (
+        "end_hop * hop - output.start : end;",
+        "end_hop * hop - output.start - 2 : end;",
+        WALK,
+    ),
+    "sums of before": (
+        "const int i = BACKWARD ? j - STEPS : j;",
+        "const int i = BACKWARD ? j - STEPS + 1 : j;",
+        WALK,
+    ),
+    "sums for later": (
+        "const int i = BACKWARD ? j : j - STEPS;",
+        "const int i = BACKWARD ? j : j - STEPS + 1;",
+        WALK,
+    ),
+    "complete, backward": (
+        "hop >= OVERLAP - 1 && hop < FRAMES + OVERLAP - 1 : j",
+        "hop >= OVERLAP && hop < FRAMES + OVERLAP - 1 : j",
+        WALK,
+    ),
+    "has a piece": (
+        "o + uint(k * UNITS) < uint(FRAME_UNITS)",
+        "o + uint(k * UNITS) <= uint(FRAME_UNITS)",
+        istft(1024, 30, hop_length="250"),
+    ),
+    "frame of a piece": (
+        "const int frame = ABREAST * j - k;",
+        "const int frame = ABREAST * j - k - 1;",
+        WALK,
+    ),
+    "place of a piece": (
+        "(k * UNITS + GROUP * c) * UNIT_BYTES",
+        "(k * UNITS + GROUP * c + 1) * UNIT_BYTES",
+        WALK,
+    ),
+    "steady envelope": (
+        "(OVERLAP - 1) * UNITS)]",
+        "(OVERLAP - 2) * UNITS)]",
+        WALK,
+    ),
+    "envelope, begin of a walk": (
+        "hop < OVERLAP - 1 || hop >",
+        "hop < OVERLAP - 2 || hop >",
+        WALK,
+    ),
+    "envelope, end of a walk": (
+        "hop > output.frames - 1)",
+        "hop > output.frames)",
+        WALK,
+    ),
+    "behind the last frame": (
+        "hop < output.frames + OVERLAP - 1)",
+        "hop < output.frames + OVERLAP)",
+        istft(1024, 30, length="9000"),
+    ),
     "cut frame": (
         "parameters[FRAMING_PADDING] + i;",
         "parameters[FRAMING_PADDING] + i + 1;",
@@ -303,26 +504,47 @@ FOLDS = {
         "(side == 0 ? 0 : 2 * (padding.samples - 1))",
         "(side == 0 ? 1 : 2 * (padding.samples - 1))",
         "reflect",
+        16,
     ),
-    "reflected right": (": 2 * (padding.samples - 1));", ": 2 * padding.samples - 1);", "reflect"),
+    "reflected right": (
+        ": 2 * (padding.samples - 1));",
+        ": 2 * padding.samples - 1);",
+        "reflect",
+        16,
+    ),
     "circular": (
         "(side == 0 ? -padding.samples :",
         "(side == 0 ? -padding.samples + 1 :",
         "circular",
+        16,
     ),
-    "from": ("from = side == 0 ? 0 : inside;", "from = side == 0 ? 1 : inside;", "reflect"),
-    "to": ("to = from + padding.padding;", "to = from + padding.padding - 1;", "circular"),
+    "from": ("from = side == 0 ? 0 : inside;", "from = side == 0 ? 1 : inside;", "reflect", 16),
+    "to": ("to = from + padding.padding;", "to = from + padding.padding - 1;", "circular", 16),
+    "first sample of a walk": (
+        "(begin + output.start) / hop",
+        "(begin + output.start) / hop + 1",
+        "reflect",
+        64,
+    ),
+    "right end": (
+        "left ? 0 : parameters[SYNTHESIS_END]",
+        "left ? 0 : parameters[SYNTHESIS_END] + 1",
+        "circular",
+        64,
+    ),
+    "tile of an end": ("begin + tile_of_end *", "begin + 1 + tile_of_end *", "reflect", 64),
     "replicated right": (
         "(side == 0 ? 0 : padding.samples - 1) - t0",
         "(side == 0 ? 0 : padding.samples - 2) - t0",
         "replicate",
+        16,
     ),
 }
 
 
 @pytest.mark.parametrize("name", FOLDS)
 def test_a_transposed_padding_off_by_one_is_noticed(name: str, metal_cache: Path) -> None:
-    old, new, mode = FOLDS[name]
+    old, new, mode, n = FOLDS[name]
 
     def transform(text: str) -> str:
         assert text.count(old) == 1 or "Synthesis" not in text
@@ -330,5 +552,5 @@ def test_a_transposed_padding_off_by_one_is_noticed(name: str, metal_cache: Path
 
     with pytest.raises(WRONG):
         test_kernel_metal.test_synthesis_is_the_adjoint_of_analysis(
-            Emulated(metal_cache, transform=transform), 16, mode, "real"
+            Emulated(metal_cache, transform=transform), n, mode, "real"
         )

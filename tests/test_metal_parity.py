@@ -20,7 +20,9 @@ from strategies import istft_cases, stft_cases
 import torch_mlx_spectro as tms
 from stft_parity.cases import Case, istft_case, stft_case
 from torch_mlx_spectro import emulator
+from torch_mlx_spectro.kernels import describe, plans, walks
 from torch_mlx_spectro.kernels.plans import radices_of
+from torch_mlx_spectro.kernels.walks import walk_plan
 
 pytestmark = pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))
 
@@ -65,15 +67,17 @@ def test_every_drawn_call_of_stft_is_natives(machine: emulator.Machine) -> None:
 
 def test_every_drawn_call_of_istft_is_natives(machine: emulator.Machine) -> None:
     compare_drawn(istft_cases())
-    assert {launch.kernel for launch in machine.launches} == {
-        "spectro_synthesis",
-        "spectro_add_frames",
-    }
+    kernels = {launch.kernel for launch in machine.launches}
+    assert kernels - {"spectro_synthesis_walk"} == {"spectro_synthesis", "spectro_add_frames"}
+
+
+def hop_of(n: int) -> int:
+    return max(1, n // 4 + n % 3)
 
 
 def grid_case(make: Callable[..., Case], n: int) -> Case:
     """Three and a half frames' worth of hops, and a window without zeros."""
-    hop = max(1, n // 4 + n % 3)
+    hop = hop_of(n)
     window = f"torch.hamming_window({n}) + 0.1"
     if make is stft_case:
         signal = f"torch.randn((2, {2 * n + 5}), generator=g)"
@@ -89,6 +93,10 @@ def fused(n: int) -> bool:
     return points <= 4096 and radices_of(points) is not None
 
 
+def walked(n: int) -> bool:
+    return n % 2 == 0 and walk_plan(n // 2, hop_of(n), 1, n % 2 == 0, True) is not None
+
+
 @pytest.mark.parametrize("first", [*range(1, 301, 25), *SIZES])
 def test_every_size_is_natives(first: int, machine: emulator.Machine) -> None:
     """n_fft from 1 to 300, in runs of 25, and the sizes that programs use."""
@@ -100,6 +108,8 @@ def test_every_size_is_natives(first: int, machine: emulator.Machine) -> None:
             machine.launches.clear()
             assert check_patched(grid_case(make, n))
             expected = kernels[0] if fused(n) else kernels[1]
+            if make is istft_case and walked(n):
+                expected = "spectro_synthesis_walk"
             assert {launch.kernel for launch in machine.launches} == {expected}
             metal.LAUNCHES[expected] += len(machine.launches)
     machine.launches.clear()
@@ -143,8 +153,22 @@ def bytes_of(launch: emulator.Launch) -> int:
     return launch.device_read + launch.device_written + launch.constant_read
 
 
+@pytest.fixture
+def small_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One core, which any input keeps busy: groups share as much as those of a large input do."""
+    caches = (plans.analysis_plans, describe.analysis, describe.synthesis)
+    for module in (plans, walks):
+        monkeypatch.setattr(module, "CORES", 1)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
 @pytest.mark.parametrize("frames", [64, 200])
 @pytest.mark.parametrize("layout", ["frames, bins", "bins, frames"])
+@pytest.mark.usefixtures("small_gpu")
 def test_nothing_but_input_and_output_is_in_memory(
     machine: emulator.Machine, frames: int, layout: str
 ) -> None:
@@ -152,12 +176,12 @@ def test_nothing_but_input_and_output_is_in_memory(
     window, signal = torch.hann_window(1024), torch.randn(2, 256 * frames)
     spectrum = torch.stft(signal, 1024, 256, window=window, return_complex=True)
     moved = bytes_of(machine.launches[-1])
-    assert moved <= 1.35 * (signal.nbytes + spectrum.nbytes)
+    assert moved <= 1.3 * (signal.nbytes + spectrum.nbytes)
     spectrum = spectrum if layout == "frames, bins" else spectrum.contiguous()
     signal = torch.istft(spectrum, 1024, 256, window=window)
     moved = bytes_of(machine.launches[-1])
-    assert moved <= 1.5 * (signal.nbytes + spectrum.nbytes)
+    assert moved <= 1.3 * (signal.nbytes + spectrum.nbytes)
     assert [launch.kernel for launch in machine.launches] == [
         "spectro_analysis",
-        "spectro_synthesis",
+        "spectro_synthesis_walk",
     ]

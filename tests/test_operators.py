@@ -269,7 +269,7 @@ def test_torchs_errors_come_through() -> None:
 def test_without_mlx_programs_compile_to_natives_own_or_raise(
     strict: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing, "missing_reason", lambda device: "there is no MLX")
+    monkeypatch.setattr(routing, "missing_reason", lambda device, accelerator: "there is no MLX")
     given = signal_of(240), MASK, WINDOW
     expected = separate(*given)
     with tms.backend("mlx", strict=strict):

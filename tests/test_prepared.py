@@ -21,13 +21,13 @@ from reference import (
 )
 
 from torch_mlx_spectro import mlx_backend, prepared
-from torch_mlx_spectro.prepared import _Cache
+from torch_mlx_spectro.prepared import Cache
 
 
 @pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch) -> _Cache:
+def cache(monkeypatch: pytest.MonkeyPatch) -> Cache:
     """An empty cache of this test's own."""
-    fresh = _Cache(prepared.CACHE_ENTRIES)
+    fresh = Cache(prepared.CACHE_ENTRIES)
     monkeypatch.setattr(prepared, "_prepared", fresh)
     return fresh
 
@@ -104,7 +104,7 @@ def test_frames_of_another_number_have_their_own_envelope() -> None:
 
 
 def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
-    bounded = _Cache(3)
+    bounded = Cache(3)
     for key in ("a", "b", "c"):
         bounded.get(key, lambda key=key: key.upper())
     assert bounded.get("a", lambda: "made again") == "A"
@@ -114,7 +114,7 @@ def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
     assert bounded.get("b", lambda: "made again") == "made again"
 
 
-def test_programs_of_many_windows_do_not_fill_the_memory(cache: _Cache) -> None:
+def test_programs_of_many_windows_do_not_fill_the_memory(cache: Cache) -> None:
     signal = random_tensor(0, 64)
     for seed in range(prepared.CACHE_ENTRIES + 20):
         stft_of(signal, random_tensor(seed, 8), n_fft=8)

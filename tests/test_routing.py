@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -125,7 +126,7 @@ def test_a_context_belongs_to_its_thread() -> None:
 
 def test_an_unknown_backend_is_named_with_the_known_ones() -> None:
     with (
-        pytest.raises(ValueError, match="backend must be one of auto, native, mlx; got 'cupy'"),
+        pytest.raises(ValueError, match="one of auto, native, mlx, cuda; got 'cupy'"),
         tms.backend("cupy"),
     ):
         pass
@@ -144,7 +145,7 @@ def test_the_environments_backend_holds_for_a_patch_that_names_none(
 def test_every_reason_is_reported() -> None:
     signal = torch.zeros(8, dtype=torch.float64, requires_grad=True)
     window = torch.zeros(4, dtype=torch.float16)
-    reasons = routing.unsupported_reasons((("input", signal), ("window", window)))
+    reasons = routing.unsupported_reasons((("input", signal), ("window", window)), "mlx")
     assert reasons == (
         "dtype torch.float64 of input is not accelerated",
         "dtype torch.float16 of window is not accelerated",
@@ -152,7 +153,7 @@ def test_every_reason_is_reported() -> None:
 
 
 def test_nothing_speaks_against_a_plain_call() -> None:
-    assert routing.unsupported_reasons((("input", torch.zeros(8)), ("window", None))) == ()
+    assert routing.unsupported_reasons((("input", torch.zeros(8)), ("window", None)), "mlx") == ()
 
 
 def test_signatures_tell_sizes_and_layouts_apart_but_not_close_lengths() -> None:
@@ -199,7 +200,9 @@ class SeesAll(TorchDispatchMode):
 def test_states_are_asked_before_both_tensors() -> None:
     sparse = torch.zeros(4).to_sparse()
     with SeesAll():
-        reasons = routing.unsupported_reasons((("input", torch.zeros(8)), ("window", sparse)))
+        reasons = routing.unsupported_reasons(
+            (("input", torch.zeros(8)), ("window", sparse)), "mlx"
+        )
     assert reasons == (
         "a TorchDispatchMode is active",
         "layout torch.sparse_coo of window is not accelerated",
@@ -220,12 +223,16 @@ def test_calls_that_train_are_measured_apart() -> None:
 def test_missing_mlx_and_missing_gpu_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "unavailable_reason", lambda: None)
     monkeypatch.setattr(runtime, "has_gpu", lambda: False)
-    assert routing.missing_reason("cpu") is None
-    assert "no GPU" in str(routing.missing_reason("mps"))
+    assert routing.missing_reason("cpu", "mlx") is None
+    assert "no GPU" in str(routing.missing_reason("mps", "mlx"))
     monkeypatch.setattr(runtime, "has_gpu", lambda: True)
-    assert routing.missing_reason("mps") is None
+    assert routing.missing_reason("mps", "mlx") is None
     monkeypatch.setattr(runtime, "unavailable_reason", lambda: "it is not here")
-    assert routing.missing_reason("cpu") == routing.missing_reason("mps") == "it is not here"
+    assert (
+        routing.missing_reason("cpu", "mlx")
+        == routing.missing_reason("mps", "mlx")
+        == "it is not here"
+    )
     available = routing.available_backends()
     assert available["mlx"] == routing.Availability(False, "it is not here")
     assert available["native"].available
@@ -235,7 +242,7 @@ def test_explaining_does_not_load_mlx_for_what_is_not_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(runtime, "unavailable_reason", lambda: pytest.fail("MLX was loaded"))
-    assert routing.unsupported_reasons((("input", torch.zeros(8)),)) == ()
+    assert routing.unsupported_reasons((("input", torch.zeros(8)),), "mlx") == ()
 
 
 def test_trials_of_many_threads_lose_no_time() -> None:
@@ -297,3 +304,70 @@ def test_locks_of_a_parent_do_not_stop_its_forked_child() -> None:
     assert settled.has("shape")
     trials.clear()
     assert trials.pick("signature") == ("native", True)
+
+
+class Events:
+    """A device's clock: the time is known once the device has finished."""
+
+    def __init__(self, took: float) -> None:
+        self.took, self.finished, self.called = took, False, list[str]()
+
+    def begin(self) -> None:
+        self.called.append("begin")
+
+    def end(self) -> None:
+        self.called.append("end")
+
+    def seconds(self) -> float | None:
+        return self.took if self.finished else None
+
+
+@pytest.mark.parametrize(("ours", "winner"), [(0.5, "cuda"), (0.95, "native"), (1.5, "native")])
+def test_a_devices_times_are_waited_for_by_nobody(ours: float, winner: str) -> None:
+    trials = Trials(Clock())
+    timers: list[Events] = []
+    for _ in range(2 * routing.TRIALS):
+        name, timed = trials.pick("signature", "cuda")
+        assert timed
+        timer = Events(1.0 if name == "native" else ours)
+        timers.append(timer)
+        trials.time_on_device("signature", name, partial(timer.called.append, "call"), timer)
+        assert timer.called == ["begin", "call", "end"]
+    # All are under way and none is known: ours goes on, undecided.
+    assert trials.pick("signature", "cuda") == ("cuda", False)
+    assert trials.is_running("signature")
+    for timer in timers:
+        timer.finished = True
+    assert trials.pick("signature", "cuda") == (winner, False)
+    assert not trials.is_running("signature")
+
+
+def test_a_devices_call_that_raises_leaves_no_time() -> None:
+    trials = Trials(Clock())
+
+    def broken() -> None:
+        raise KeyError("broken")
+
+    with pytest.raises(KeyError):
+        trials.time_on_device("signature", "native", broken, Events(1.0))
+    assert not trials.is_running("signature")
+
+
+def test_who_competes_with_native() -> None:
+    for device, accelerator in (("cpu", "mlx"), ("mps", "mlx"), ("xpu", "mlx"), ("cuda", "cuda")):
+        assert routing.accelerator_of(Choice("auto"), device) == accelerator
+        assert routing.accelerator_of(Choice("mlx"), device) == "mlx"
+        assert routing.accelerator_of(Choice("cuda"), device) == "cuda"
+
+
+def test_a_backend_asked_for_on_anothers_device_says_so() -> None:
+    signal, window = torch.zeros(100), torch.ones(16)
+    with tms.backend("cuda"):
+        route = tms.explain("stft", signal, 16, window=window, return_complex=True)
+    assert (route.backend, route.reasons[0]) == (
+        "native",
+        "device cpu of input is not accelerated",
+    )
+    with tms.backend("cuda", strict=True), pytest.raises(tms.NotAccelerated, match="device cpu"):
+        tms.stft(signal, 16, window=window, return_complex=True)
+    assert not routing.available_backends()["cuda"].available or torch.cuda.is_available()

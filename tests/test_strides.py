@@ -13,7 +13,7 @@ from reference import drawn, native_stft, random_tensor, stft_params
 from torch_mlx_spectro import strides
 from torch_mlx_spectro.errors import UnresolvedArguments
 from torch_mlx_spectro.params import StftParams
-from torch_mlx_spectro.strides import frames_outermost, spectrum_strides
+from torch_mlx_spectro.strides import frames_in_order, frames_outermost, spectrum_strides
 
 
 def laid_out(name: str, rows: int, samples: int, complex_values: bool) -> torch.Tensor:
@@ -144,10 +144,7 @@ def test_usual_order_has_bins_innermost_and_rows_outermost() -> None:
 
 def test_builds_without_mkl_have_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strides, "_torch_uses_mkl", lambda: False)
-    frames_outermost.cache_clear()
-    try:
-        signal = laid_out("transposed", 3, 50, False)
-        params = stft_params(signal, None, n_fft=8, hop_length=2, center=False)
-        assert not frames_outermost(params, signal.stride(), signal.dtype, torch.float32)
-    finally:
-        frames_outermost.cache_clear()
+    signal = laid_out("transposed", 3, 50, False)
+    params = stft_params(signal, None, n_fft=8, hop_length=2, center=False)
+    assert not frames_outermost(params, signal.stride(), signal.dtype, torch.float32)
+    assert frames_in_order(params, signal.stride(), signal.dtype, torch.float32)

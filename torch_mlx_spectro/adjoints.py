@@ -18,87 +18,54 @@ adjoint times an inverse envelope, so it needs no map of its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+import importlib
+from functools import lru_cache
+from typing import Protocol, cast
 
-import numpy as np
 import torch
 
-from . import maps, mlx_backend
-from .blocks import correlate_blocks, istft_blocks
-from .bridge import empty_result, host_view, memory_of, to_mlx
-from .envelope import inverse_of_frames
-from .framing import outside_positions
-from .fused import adjoint_fused
-from .kernels.describe import Adjoint, points_of
-from .kernels.metal import MetalKernels
-from .params import IstftParams, StftParams
-from .prepared import Window, envelope_of, kernel_envelope, window_of
-from .runtime import runtime
+from .forms import Form, analysis_of
+from .params import IstftParams
+
+__all__ = ["Form", "adjoint", "analysis", "analysis_of", "correlation", "istft", "istft_adjoint"]
+
+#: Modules of maps by device type; all other devices' tensors are MLX's.
+_MAPS = {"cuda": "cuda_adjoints"}
 
 
-@dataclass(frozen=True)
-class Form:
-    """The analysis whose derivatives are meant.
+class Maps(Protocol):
+    """The maps of one kind of device, on batches; arguments as of the functions here."""
 
-    Attributes:
-        params: of the analysis, of a batch.
-        edge: factor of the bins that are their own conjugates (onesided spectra only).
-        complex_signal, complex_window: the kinds of the two; a real one has real gradients.
-        nola: the istft that this is the adjoint of, while its envelope is still to be checked.
-    """
+    def analysis(
+        self, form: Form, signal: torch.Tensor, window: torch.Tensor | None
+    ) -> torch.Tensor: ...
 
-    params: StftParams
-    complex_signal: bool
-    complex_window: bool
-    edge: float = 1.0
-    nola: IstftParams | None = None
+    def adjoint(
+        self, form: Form, spectrum: torch.Tensor, window: torch.Tensor | None
+    ) -> torch.Tensor: ...
 
-    def of_rows(self, rows: int) -> Form:
-        """The same analysis of as many rows."""
-        return replace(self, params=replace(self.params, rows=rows))
+    def correlation(
+        self, form: Form, signal: torch.Tensor, spectrum: torch.Tensor
+    ) -> torch.Tensor: ...
 
-    @property
-    def both_halves(self) -> bool:
-        """Real frames whose spectrum keeps its redundant half: cotangents need not be symmetric."""
-        return not (self.params.complex_fft or self.params.onesided)
+    def istft(
+        self, params: IstftParams, spectrum: torch.Tensor, window: torch.Tensor | None
+    ) -> torch.Tensor: ...
 
-    @property
-    def inverse_edge(self) -> float:
-        """Factor of DC and Nyquist before an inverse real transform, which counts others twice."""
-        return 2.0 * self.edge if self.params.onesided else 1.0
-
-    @property
-    def inverse_scale(self) -> float:
-        """What an inverse transform (it divides by n_fft) is multiplied by to be the adjoint."""
-        twins = 0.5 if self.params.onesided else 1.0
-        return self.params.scale * self.params.n_fft * twins
+    def istft_adjoint(
+        self, params: IstftParams, cotangent: torch.Tensor, window: torch.Tensor | None
+    ) -> torch.Tensor: ...
 
 
-def analysis_of(params: IstftParams) -> Form:
-    """The analysis that a onesided or complex istft is the adjoint of, its envelope left out.
+@lru_cache(maxsize=8)
+def _maps_of(device_type: str) -> Maps:
+    """The maps for a device type; only they load what computes there."""
+    name = _MAPS.get(device_type, "mlx_adjoints")
+    return cast(Maps, importlib.import_module(f".{name}", __package__))
 
-    ``irfft`` is twice the real part of the sum over the bins without DC and Nyquist, over n_fft.
-    """
-    analysis = StftParams(
-        n_fft=params.n_fft,
-        hop_length=params.hop_length,
-        win_length=params.win_length,
-        padded=params.start > 0,
-        padding=params.start,
-        pad_mode="constant",
-        scale=(2.0 if params.onesided else 1.0) / params.n_fft,
-        onesided=params.onesided,
-        complex_fft=params.return_complex,
-        return_complex=True,
-        batched=True,
-        rows=params.rows,
-        samples=params.kept,
-        frames=params.frames,
-        bins=params.bins,
-    )
-    real = params.onesided
-    return Form(analysis, params.return_complex, False, edge=0.5 if real else 1.0)
+
+def _maps(tensor: torch.Tensor) -> Maps:
+    return _maps_of(tensor.device.type)
 
 
 def analysis(form: Form, signal: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
@@ -108,16 +75,7 @@ def analysis(form: Form, signal: torch.Tensor, window: torch.Tensor | None) -> t
         signal: shape (rows, samples).
         window: shape (win_length,), or None.
     """
-    spectrum = mlx_backend.analysis(form.params, signal, window)
-    return weigh_edges(form, spectrum)
-
-
-def weigh_edges(form: Form, spectrum: torch.Tensor) -> torch.Tensor:
-    """Multiply, in place, the bins that are their own conjugates by the form's factor."""
-    if form.params.onesided and form.edge != 1.0:
-        for edge in maps.own_conjugates(form.params.n_fft):
-            spectrum[:, edge] *= form.edge
-    return spectrum
+    return _maps(signal).analysis(form, signal, window)
 
 
 def adjoint(form: Form, spectrum: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
@@ -127,103 +85,13 @@ def adjoint(form: Form, spectrum: torch.Tensor, window: torch.Tensor | None) -> 
         spectrum: shape (rows, bins, frames), complex64.
         window: shape (win_length,), or None.
     """
-    params = form.params
-    prepared = window_of(window, params.win_length, params.n_fft)
-    kernels = mlx_backend.kernels_for(spectrum)
-    if params.samples == 0:
-        signal = spectrum.new_zeros((params.rows, 0))
-    elif kernels is None:
-        signal = _adjoint_in_blocks(form, spectrum, prepared)
+    if form.params.samples == 0:
+        signal = spectrum.new_zeros((form.params.rows, 0))
     else:
-        signal = _adjoint_whole(kernels, form, spectrum, prepared)
+        signal = _maps(spectrum).adjoint(form, spectrum, window)
     if signal.is_complex() and not form.complex_signal:
         signal = signal.real.contiguous()
     return signal
-
-
-def _synthesis(form: Form, start: int, kept: int) -> IstftParams:
-    """The overlap-add of the form's frames, from padded sample ``start`` on."""
-    params = form.params
-    return IstftParams(
-        n_fft=params.n_fft,
-        hop_length=params.hop_length,
-        win_length=params.win_length,
-        scale=1.0,
-        onesided=params.onesided,
-        return_complex=params.complex_fft,
-        batched=True,
-        rows=params.rows,
-        frames=params.frames,
-        bins=params.bins,
-        covered=(params.frames - 1) * params.hop_length + params.n_fft,
-        start=start,
-        kept=kept,
-        zero_tail=0,
-    )
-
-
-def _adjoint_in_blocks(form: Form, spectrum: torch.Tensor, window: Window) -> torch.Tensor:
-    params = form.params
-    prepared = window.for_maps(form.inverse_scale, conjugate=True)
-    view = host_view(spectrum.transpose(1, 2))
-    covered = (params.frames - 1) * params.hop_length + params.n_fft
-
-    def summed(start: int, length: int) -> torch.Tensor:
-        """``length`` samples of the overlap-add; zeros behind what the frames cover."""
-        dtype = torch.complex64 if params.complex_fft else torch.float32
-        signal = empty_result((params.rows, length), (length, 1), dtype)
-        back = _synthesis(form, start, min(length, covered - start))
-        istft_blocks(
-            runtime(),
-            back,
-            view,
-            prepared,
-            None,
-            memory_of(signal),
-            edge=form.inverse_edge,
-            both_halves=form.both_halves,
-        )
-        return signal
-
-    signal = summed(params.padding, params.samples)
-    if params.padding and params.pad_mode != "constant":
-        for outside in (-params.padding, params.samples):
-            start = outside + params.padding
-            if start < covered:
-                _fold(params, signal, summed(start, params.padding), outside)
-    return signal
-
-
-def _fold(params: StftParams, signal: torch.Tensor, padding: torch.Tensor, outside: int) -> None:
-    """Add what fell on one side's padding to the samples that it was made of."""
-    positions = np.arange(outside, outside + params.padding, dtype=np.int64)
-    inside = outside_positions(positions, params.samples, params.pad_mode)
-    signal.index_add_(1, torch.from_numpy(inside), padding)
-
-
-def _adjoint_whole(
-    kernels: MetalKernels, form: Form, spectrum: torch.Tensor, window: Window
-) -> torch.Tensor:
-    mx, params = runtime().mx, form.params
-    by_frames = spectrum.transpose(1, 2)
-    scale = form.inverse_scale
-    if points_of(params) is not None:
-        # The fused kernel divides not, and takes both halves as one when it packs them.
-        scale = params.scale * (1.0 if params.complex_fft else 0.5)
-    with mlx_backend.whole_arrays(spectrum) as stream:
-        borrowed = to_mlx(mx, by_frames, stream)
-        result = adjoint_fused(
-            kernels,
-            mx,
-            _synthesis(form, params.padding, params.samples),
-            borrowed.array,
-            window.for_kernels(kernels, scale, conjugate=True),
-            stream,
-            edge=1.0 if params.complex_fft else 2.0 * form.edge,
-            fold=Adjoint(params.padding, params.pad_mode, form.both_halves),
-            frames_fastest=mlx_backend.frames_fastest(by_frames),
-        )
-        return mlx_backend.exported(mx, result, borrowed)
 
 
 def correlation(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
@@ -234,21 +102,7 @@ def correlation(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> tor
         spectrum: shape (rows, bins, frames), complex64.
     """
     params = form.params
-    kernels = mlx_backend.kernels_for(signal)
-    if kernels is None:
-        total = np.zeros(params.n_fft, np.complex128 if params.complex_fft else np.float64)
-        correlate_blocks(
-            runtime(),
-            params,
-            host_view(signal),
-            host_view(spectrum.transpose(1, 2)),
-            total,
-            edge=form.inverse_edge,
-            both_halves=form.both_halves,
-        )
-        summed = torch.from_numpy(total)
-    else:
-        summed = _correlation_whole(kernels, form, signal, spectrum)
+    summed = _maps(signal).correlation(form, signal, spectrum)
     left = (params.n_fft - params.win_length) // 2
     window = summed[left : left + params.win_length] * form.inverse_scale
     if window.is_complex() and not form.complex_window:
@@ -256,29 +110,9 @@ def correlation(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> tor
     return window.to(torch.complex64 if window.is_complex() else torch.float32).contiguous()
 
 
-def _correlation_whole(
-    kernels: MetalKernels, form: Form, signal: torch.Tensor, spectrum: torch.Tensor
-) -> torch.Tensor:
-    mx, params = runtime().mx, form.params
-    ones = Window(None, None, params.n_fft, params.n_fft).for_kernels(kernels, 1.0)
-    with mlx_backend.whole_arrays(signal) as stream:
-        lent = to_mlx(mx, spectrum.transpose(1, 2), stream)
-        borrowed = to_mlx(mx, signal, stream)
-        frames = kernels.cut_frames(params, borrowed.array, ones, stream)
-        inverse = maps.windowed_frames(
-            mx,
-            lent.array,
-            None,
-            params.n_fft,
-            not params.complex_fft,
-            stream,
-            edge=form.inverse_edge,
-            both_halves=form.both_halves,
-        )
-        result = maps.correlated(mx, frames, inverse, stream)
-        exported = mlx_backend.exported(mx, result, borrowed)
-        del lent  # until here: the result is computed from it
-        return exported
+def istft(params: IstftParams, spectrum: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
+    """An istft, its envelope included; as :func:`.mlx_backend.istft`."""
+    return _maps(spectrum).istft(params, spectrum, window)
 
 
 def istft_adjoint(
@@ -290,36 +124,4 @@ def istft_adjoint(
         cotangent: shape (rows, output length).
         window: shape (win_length,), or None.
     """
-    form = analysis_of(params)
-    prepared = window_of(window, params.win_length, params.n_fft)
-    kernels = mlx_backend.kernels_for(cotangent)
-    kept = cotangent[:, : params.kept]
-    if kernels is not None:
-        return _istft_adjoint_whole(kernels, form, params, kept, prepared)
-    rows = envelope_of(params, prepared).rows.conj()
-
-    def inverse(first: int, count: int) -> Any:
-        return inverse_of_frames(rows, params.frames, params.overlap, params.n_fft, first, count)
-
-    analysed = form.params
-    strides = (analysed.frames * analysed.bins, 1, analysed.bins)
-    scaled = prepared.for_maps(analysed.scale, conjugate=True)
-    return weigh_edges(form, mlx_backend.stft_in_blocks(analysed, kept, scaled, strides, inverse))
-
-
-def _istft_adjoint_whole(
-    kernels: MetalKernels, form: Form, params: IstftParams, kept: torch.Tensor, window: Window
-) -> torch.Tensor:
-    envelope = None
-    if points_of(form.params) is not None:
-        envelope = kernel_envelope(kernels, params, window, conjugate=True)
-    else:  # only the fused kernel multiplies as it reads
-        rows = envelope_of(params, window).rows.conj()
-        covered = inverse_of_frames(
-            rows, params.frames, params.overlap, params.n_fft, 0, params.frames
-        )
-        inverse = torch.from_numpy(covered[params.start : params.start + params.kept])
-        kept = kept * inverse.to(kept.device)
-    return mlx_backend.stft_whole(
-        kernels, form.params, kept, window, conjugate=True, edge=form.edge, envelope=envelope
-    )
+    return _maps(cotangent).istft_adjoint(params, cotangent, window)

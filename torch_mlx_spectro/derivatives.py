@@ -19,16 +19,17 @@ for second derivatives, for forward mode, or for forward over reverse.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from itertools import repeat
 from typing import Any
 
 import torch
 from torch.autograd import Function
 
-from . import adjoints, mlx_backend, torch_state
+from . import adjoints, torch_state
 from .adjoints import Form
 from .params import IstftParams, StftParams
-from .prepared import window_of
+from .prepared import check_envelope, window_of
 
 Optional = torch.Tensor | None
 
@@ -87,13 +88,16 @@ def _istft_of_window(
 def _inverse_envelope(params: IstftParams, window: torch.Tensor) -> torch.Tensor:
     """The inverse of the overlap-added squared window (:mod:`.envelope`), shape (kept,).
 
-    In double precision, on the host: it is made of n_fft values, and not every device has doubles.
+    In double precision; on the host where the device has no doubles: it is made of n_fft values.
     """
     wide = torch.complex128 if window.is_complex() else torch.float64
     left = (params.n_fft - params.win_length) // 2
     hop, overlap, frames = params.hop_length, params.overlap, params.frames
     right = overlap * hop - left - params.win_length
-    full = torch.nn.functional.pad(window.to("cpu", wide), (left, right))
+    # CUDA's cumsum is refused where a program asks for deterministic algorithms.
+    on_device = window.is_cuda and not torch.are_deterministic_algorithms_enabled()
+    place = window.device if on_device else "cpu"
+    full = torch.nn.functional.pad(window.to(place, wide), (left, right))
     squares = (full * full).reshape(overlap, hop)
     if frames < overlap:
         gaps = torch.nn.functional.pad(squares, (0, 0, frames - 1, frames - 1))
@@ -116,7 +120,30 @@ def _apply(function: Any, form: Any, first: Any, second: Any) -> Any:
         return result
 
     batched = torch_state.unbatched(of_examples, first, second)
-    return function.apply(form, first, second) if batched is None else batched
+    if batched is not None:
+        return batched
+    if torch_state.is_transformed():
+        return function.apply(form, first, second)
+    if not torch.is_grad_enabled():  # nothing is recorded, as in most backward passes
+        return function.forward(form, first, second)
+    return _recorded(function).apply(form, first, second)
+
+
+@lru_cache(maxsize=8)
+def _recorded(function: Any) -> Any:
+    """The same function for autograd alone, without rules for torch.func's transforms.
+
+    Of a function with ``setup_context`` torch inspects the signature in each call, which takes
+    longer than small transforms.
+    """
+
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        output = function.forward(*inputs)
+        function.setup_context(ctx, inputs, output)
+        return output
+
+    members = {"forward": staticmethod(forward), "backward": staticmethod(function.backward)}
+    return type(f"{function.__name__}Recorded", (Function,), members)
 
 
 def gradient(
@@ -264,9 +291,7 @@ class Adjoint(_Bilinear):
         window = None if window is None else _values(window)
         if form.nola is not None:
             # Here, because only here every transform of torch has been unwrapped.
-            mlx_backend.check_envelope(
-                form.nola, window_of(window, form.nola.win_length, form.nola.n_fft)
-            )
+            check_envelope(form.nola, window_of(window, form.nola.win_length, form.nola.n_fft))
         return adjoints.adjoint(form, _values(spectrum), window)
 
     @staticmethod
@@ -328,7 +353,7 @@ class Inverse(_Linear):
 
     @staticmethod
     def forward(params: IstftParams, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-        return mlx_backend.istft(params, _values(spectrum), window)
+        return adjoints.istft(params, _values(spectrum), window)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:

@@ -8,17 +8,18 @@ native: any other that comes out of a computation is a bug and stays visible.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from types import FrameType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from . import native, routing, torch_state, verification
+from . import cuda_calls, native, routing, torch_state, verification
 from .errors import NotAccelerated, UnresolvedArguments
 from .routing import Choice, Route, Settled, Signature, Trials
 from .statistics import TRANSPARENT, Counters
@@ -39,9 +40,14 @@ if hasattr(os, "register_at_fork"):
     for _calls in native_calls.values():
         os.register_at_fork(after_in_child=_calls.after_fork_in_child)
 
+#: Arguments that are resolved once for each of their values: those that cannot change.
+MAX_RESOLVED = 1024
+_VALUES = {int, bool, str, type(None)}
+
 NOT_RESOLVED = "these arguments are accepted by this torch but not known to this package"
 NOT_MEASURED = "auto: transformed calls are not measured"
 TOO_SMALL = "auto: too small for MLX on the CPU"
+CAPTURED = "auto: a CUDA graph is being captured"
 
 
 def _bind_stft(
@@ -118,8 +124,8 @@ ISTFT = Operation("istft", native.istft, _bind_istft, routing.AUTO_FRAMED_SAMPLE
 class Plan:
     """A decided call. ``params`` is None where native computes it.
 
-    ``rejected`` means that torch is expected to raise; ``fallback`` that MLX was wanted;
-    ``settled`` that ``auto`` has chosen native for good.
+    ``rejected`` means that torch is expected to raise; ``fallback`` that another was wanted;
+    ``settled`` that ``auto`` has chosen for good.
     """
 
     route: Route
@@ -144,6 +150,7 @@ def shape_of_call(tensor: torch.Tensor, args: Any, kwargs: Any) -> Hashable:
     return (
         tensor.shape,
         tensor.stride(),
+        tensor.is_cpu,
         sizes,
         kwargs.get("hop_length"),
         torch.get_num_threads(),
@@ -169,34 +176,41 @@ def decide(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Plan:
             params = _resolve(op, bound)
         except UnresolvedArguments:
             return _native_plan(op, NOT_RESOLVED, rejected=True)
-    reasons = routing.unsupported_reasons((("input", tensor), ("window", window)))
+    accelerator = routing.accelerator_of(choice, tensor.device.type)
+    reasons = routing.unsupported_reasons((("input", tensor), ("window", window)), accelerator)
     if reasons or params is None:
         return _native_plan(op, *reasons, fallback=True)
     why: str = ""
     trial: Signature | None = None
+    settled = True
     if choice.backend == "auto":
-        chosen, why, trial = _measured(op, tensor, params)
+        if accelerator == "cuda" and (missing := routing.missing_reason("cuda", "cuda")):
+            return _native_plan(op, missing, fallback=True)  # nothing to be measured
+        chosen, why, trial, settled = _measured(op, tensor, params, accelerator)
         if chosen is not None:
             return chosen
-    missing = routing.missing_reason(tensor.device.type)
+    missing = routing.missing_reason(tensor.device.type, accelerator)
     if missing is not None:
         return _native_plan(op, missing, fallback=True)
-    from . import mlx_backend
-
-    kernel, refused = mlx_backend.computation(params, tensor)
+    kernel, refused = _backend(accelerator).computation(params, tensor, window)
     if refused is not None:
         return _native_plan(op, refused, fallback=True)
-    route = Route(op.name, "mlx", kernel, (why,) if why else ())
+    route = Route(op.name, accelerator, kernel, (why,) if why else ())
     if verifier.quarantined:
         wrong = verifier.reason_against(verification.key_of(route, params, tensor, window))
         if wrong is not None:
             return _native_plan(op, wrong, fallback=True)
-    return Plan(route, bound, params, trial=trial)
+    return Plan(route, bound, params, trial=trial, settled=settled)
+
+
+def _backend(name: str) -> ModuleType:
+    """The module that computes for a backend; loaded on first use."""
+    return importlib.import_module(f".{name}_backend", __package__)
 
 
 def _resolve(op: Operation, bound: dict[str, Any]) -> StftParams | IstftParams:
     """Resolve bound arguments; raises UnresolvedArguments for those that are torch's."""
-    from .params import TensorFacts, resolve_istft, resolve_stft
+    from .params import TensorFacts
 
     facts: dict[str, Any] = dict(bound)
     tensor, window = facts.pop("input"), facts["window"]
@@ -204,41 +218,61 @@ def _resolve(op: Operation, bound: dict[str, Any]) -> StftParams | IstftParams:
         if window.device != tensor.device:
             raise UnresolvedArguments("window and input are on one device")
         facts["window"] = TensorFacts(tuple(window.shape), window.is_complex())
-    resolve = resolve_stft if op is STFT else resolve_istft
-    return resolve(TensorFacts(tuple(tensor.shape), tensor.is_complex()), **facts)
+    kinds = {*map(type, facts.values())} - {TensorFacts}
+    resolve = _resolved_once if kinds <= _VALUES else _resolved
+    return resolve(op.name, TensorFacts(tuple(tensor.shape), tensor.is_complex()), **facts)
+
+
+def _resolved(name: str, tensor: Any, **facts: Any) -> StftParams | IstftParams:
+    from .params import resolve_istft, resolve_stft
+
+    return (resolve_stft if name == "stft" else resolve_istft)(tensor, **facts)
+
+
+#: By type, too: True == 1 == 1.0, of which torch rejects two.
+_resolved_once = lru_cache(maxsize=MAX_RESOLVED, typed=True)(_resolved)
 
 
 def _measured(
-    op: Operation, tensor: torch.Tensor, params: StftParams | IstftParams
-) -> tuple[Plan | None, str, Signature | None]:
+    op: Operation, tensor: torch.Tensor, params: StftParams | IstftParams, accelerator: str
+) -> tuple[Plan | None, str, Signature | None, bool]:
     """``auto``'s choice for a call that both can compute.
 
     Returns:
-        The plan when the choice is native, else None; why; the signature of a call to be timed.
+        The plan when the choice is native, else None; why; the signature of a call to be timed;
+        whether the choice is final.
     """
     framed = params.rows * params.frames * params.n_fft
     if tensor.is_cpu and framed < routing.AUTO_FRAMED_SAMPLES:
         route = Route(op.name, "native", "torch", (TOO_SMALL,))
-        return Plan(route, settled=True), TOO_SMALL, None
+        return Plan(route, settled=True), TOO_SMALL, None, True
     if torch_state.is_transformed():
-        return _native_plan(op, NOT_MEASURED), NOT_MEASURED, None
+        return _native_plan(op, NOT_MEASURED), NOT_MEASURED, None, False
+    if tensor.is_cuda and torch_state.is_capturing():
+        # What is recorded is not computed now; native's istft cannot be recorded at all.
+        return None, CAPTURED, None, False
     signature = routing.signature_of(params, tensor)
-    name, timed = trials.pick(signature)
-    why = "auto: being measured" if timed else "auto: measured faster"
+    name, timed = trials.pick(signature, accelerator)
+    final = not timed and not trials.is_running(signature)
+    why = "auto: measured faster" if final else "auto: being measured"
     trial = signature if timed else None
     route = Route(op.name, "native", "torch", (why,))
-    plan = Plan(route, trial=trial, settled=not timed)
-    return (plan if name == "native" else None), why, trial
+    plan = Plan(route, trial=trial, settled=final)
+    return (plan if name == "native" else None), why, trial, final
 
 
 def _run(op: Operation, plan: Plan, args: Any, kwargs: Any) -> torch.Tensor:
     if plan.params is None or plan.bound is None:
         return op.native(*args, **kwargs)
-    from . import mlx_backend
+    if plan.trial is not None and plan.route.backend == "cuda":
+        # What is timed is what later calls will take.
+        known = cuda_calls.recall(op.name, "cuda", op.bind, args, kwargs)
+        if known is not None:
+            return known
     from .params import StftParams
 
     tensor, window = plan.bound["input"], plan.bound["window"]
-    computing: ModuleType = mlx_backend
+    computing = _backend(plan.route.backend)
     if torch_state.is_differentiated(tensor, window):
         from . import derivatives as computing
     if isinstance(plan.params, StftParams):
@@ -260,7 +294,7 @@ def dispatch(
     """Compute a call as ``choice`` asks, and count it for the line where ``caller`` stands.
 
     Raises:
-        NotAccelerated: the choice is strict, and MLX cannot compute this call.
+        NotAccelerated: the choice is strict, and nothing but native can compute this call.
     """
     plan = decide(op, choice, args, kwargs)
     if plan.fallback and choice.strict:
@@ -275,14 +309,25 @@ def dispatch(
     if plan.rejected and choice.strict:
         # torch did not raise after all, so this was a call that we had to compute.
         raise NotAccelerated(op.name, plan.route.reasons)
-    if choice.backend == "auto" and plan.settled and not choice.strict:
-        tensor = args[0] if args else kwargs["input"]
-        native_calls[op.name].add(shape_of_call(tensor, args, kwargs))
     if check is not None and plan.params is not None:
         plan, result = _verified(op, choice, plan, check, result)
+    _remember(op, choice, plan, args, kwargs, result)
     reasons = plan.route.reasons if plan.fallback or plan.rejected else ()
     counters.count(op.name, plan.route.backend, caller, reasons)
     return result
+
+
+def _remember(
+    op: Operation, choice: Choice, plan: Plan, args: Any, kwargs: Any, result: torch.Tensor
+) -> None:
+    """Keep what was decided for good, so that the next call like it need not be decided."""
+    if plan.bound is not None and plan.params is not None and plan.route.backend == "cuda":
+        if not choice.verify:  # calls that are recalled are not verified
+            asked = {"cuda", choice.backend} if plan.settled else {"cuda"}
+            cuda_calls.remember(op.name, asked, plan.bound, plan.params, result)
+    elif plan.settled and plan.route.backend == "native" and not choice.strict:
+        tensor = args[0] if args else kwargs["input"]
+        native_calls[op.name].add(shape_of_call(tensor, args, kwargs))
 
 
 def _check_of(op: Operation, every: int, plan: Plan, args: Any, kwargs: Any) -> Check | None:
@@ -322,19 +367,43 @@ def _verified(
 
 
 def _timed(plan: Plan, run: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """Run a call of ``auto`` with a clock, the device's queue empty before and after."""
-    on_mps = plan.trial is not None and plan.trial.device == "mps"
+    """Run a call of ``auto`` with a clock: CUDA's own, else ours with MPS's queue empty."""
+    assert plan.trial is not None
+    device = plan.trial.device
+    if device == "cuda":
+        timer = CudaTimer()
+        return cast(torch.Tensor, trials.time_on_device(plan.trial, plan.route.backend, run, timer))
 
     def finished() -> torch.Tensor:
         result = run()
-        if on_mps:
+        if device == "mps":
             torch.mps.synchronize()
         return result
 
-    if on_mps:
+    if device == "mps":
         torch.mps.synchronize()
-    result: torch.Tensor = trials.time(plan.trial, plan.route.backend, finished)
-    return result
+    return cast(torch.Tensor, trials.time(plan.trial, plan.route.backend, finished))
+
+
+class CudaTimer:
+    """Two events on the current stream, around a call: what its launches wait for counts."""
+
+    def __init__(self) -> None:
+        event: Any = torch.cuda.Event
+        self._events = [event(enable_timing=True) for _ in range(2)]
+
+    def begin(self) -> None:
+        self._events[0].record()
+
+    def end(self) -> None:
+        self._events[1].record()
+
+    def seconds(self) -> float | None:
+        """How long it took; None while the device has not finished."""
+        if not self._events[1].query():
+            return None
+        milliseconds: float = self._events[0].elapsed_time(self._events[1])
+        return milliseconds / 1000
 
 
 _PACKAGE = __name__.rpartition(".")[0]

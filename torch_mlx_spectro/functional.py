@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from . import routing, torch_state
+from . import cuda_calls, routing, torch_state
 from .dispatching import (
     ISTFT,
     STFT,
@@ -24,6 +24,7 @@ from .dispatching import (
     dispatch,
     native_calls,
     shape_of_call,
+    verifier,
 )
 from .routing import Choice, Route, current_choice, patched_choice
 from .statistics import Stats
@@ -77,13 +78,14 @@ def _shows_operator(device_type: str, patched: bool) -> bool:
     """
     torch_state.show_compiler(((STFT.native, patched_stft), (ISTFT.native, patched_istft)))
     choice = patched_choice() if patched else current_choice()
-    if choice.backend == "native" or device_type not in routing.MLX_DEVICES:
+    accelerator = routing.accelerator_of(choice, device_type)
+    if device_type not in routing.DEVICES[accelerator]:
         return False
     if choice.backend == "auto" and device_type == "cpu":
         return False
     if torch_state.is_transformed():
         return False  # operators have no rules for transforms that are compiled themselves
-    if routing.missing_reason(device_type) is not None and not choice.strict:
+    if routing.missing_reason(device_type, accelerator) is not None and not choice.strict:
         return False  # else the operator raises when it runs
     from . import operators
 
@@ -103,6 +105,8 @@ def _function(
     count, get_frame, plain = counters.count, sys._getframe, torch.Tensor
     settled = native_calls[name].has
     bump_native = counters.sites(name, "native").get
+    bump_cuda = counters.sites(name, "cuda").get
+    recall, missing_reason, bind = cuda_calls.recall, cuda_calls.missing_reason, op.bind
 
     compiled = _compiled(op, patched=choose is patched_choice)
 
@@ -133,6 +137,31 @@ def _function(
             else:
                 bump()
             return result
+        if type(tensor) is plain and tensor.is_cuda and backend != "mlx":
+            missing = missing_reason()
+            if missing is not None and not choice.strict:
+                result = native_function(*args, **kwargs)
+                count(name, "native", get_frame(1), (missing,))
+                return result
+            known = None
+            if not (choice.verify or verifier.quarantined):
+                known = recall(name, backend, bind, args, kwargs)
+            if known is not None:
+                caller = get_frame(1)
+                bump = bump_cuda((id(caller.f_code), caller.f_lasti))
+                if bump is None:
+                    count(name, "cuda", caller)
+                else:
+                    bump()
+                return known
+            if (
+                backend == "auto"
+                and not choice.strict
+                and settled(shape_of_call(tensor, args, kwargs))
+            ):
+                result = native_function(*args, **kwargs)
+                count(name, "native", get_frame(1))
+                return result
         if not choice.strict and type(tensor) is plain:
             reason = torch_state.first_reason(tensor)
             if reason is not None:

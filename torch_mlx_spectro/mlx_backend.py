@@ -23,16 +23,17 @@ from .bridge import (
     to_mlx,
     to_torch,
 )
-from .errors import UnresolvedArguments
 from .fused import analysis_scale, istft_fused, kernel_of, refusal, stft_fused, synthesis_scale
 from .kernels.metal import MetalKernels, metal_kernels
 from .params import IstftParams, StftParams
-from .prepared import Window, envelope_of, kernel_envelope, window_of
+from .prepared import Window, check_envelope, envelope_of, kernel_envelope, window_of
 from .runtime import runtime
 from .strides import frames_outermost, spectrum_strides
 
 
-def computation(params: StftParams | IstftParams, tensor: torch.Tensor) -> tuple[str, str | None]:
+def computation(
+    params: StftParams | IstftParams, tensor: torch.Tensor, window: torch.Tensor | None
+) -> tuple[str, str | None]:
     """What computes a call on this input, for reports, and why it cannot, if so."""
     if kernels_for(tensor) is not None:
         return kernel_of(params), refusal(params)
@@ -42,12 +43,6 @@ def computation(params: StftParams | IstftParams, tensor: torch.Tensor) -> tuple
 def kernels_for(tensor: torch.Tensor) -> MetalKernels | None:
     """The kernels that compute with this tensor; None where it is computed in blocks."""
     return metal_kernels(runtime().mx, tensor.device.type)
-
-
-def check_envelope(params: IstftParams, window: Window) -> None:
-    """Raise UnresolvedArguments where the envelope vanishes: torch then raises its own error."""
-    if envelope_of(params, window).vanishes:
-        raise UnresolvedArguments("the overlap-added square of the window vanishes")
 
 
 def stft(params: StftParams, signal: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .bridge import copy_to_mlx, window_values
 from .envelope import Envelope, padded_window, resolve_envelope
+from .errors import UnresolvedArguments
 from .kernels.metal import MetalKernels
 from .params import IstftParams
 from .runtime import runtime
@@ -25,7 +26,7 @@ from .runtime import runtime
 CACHE_ENTRIES = 128
 
 
-class _Cache:
+class Cache:
     """A bounded, locked, least-recently-used cache of small prepared arrays."""
 
     def __init__(self, entries: int) -> None:
@@ -39,15 +40,22 @@ class _Cache:
             if key in self._values:
                 self._values.move_to_end(key)
                 return self._values[key]
-        value = make()
+        return self.put(key, make())
+
+    def put(self, key: Hashable, value: Any) -> Any:
+        """Keep a value; returns it."""
         with self._lock:
             self._values[key] = value
             while len(self._values) > self._entries:
                 self._values.popitem(last=False)
         return value
 
+    def clear(self) -> None:
+        with self._lock:
+            self._values.clear()
 
-_prepared = _Cache(CACHE_ENTRIES)
+
+_prepared = Cache(CACHE_ENTRIES)
 _device_windows: Any = WeakTensorKeyDictionary()
 _device_windows_lock = threading.Lock()
 
@@ -98,15 +106,33 @@ def window_of(window: torch.Tensor | None, win_length: int, n_fft: int) -> Windo
     if window is None:
         return Window(None, None, win_length, n_fft)
     if window.device.type == "cpu" or window.is_inference():
-        values = window_values(window)  # inference tensors count no versions
-    else:
-        with _device_windows_lock:
-            version, values = _device_windows.get(window, (None, None))
-            if version != window._version:
-                version, values = window._version, window_values(window)
-                _device_windows[window] = (version, values)
+        return _read(window, win_length, n_fft)  # inference tensors count no versions
+    with _device_windows_lock:
+        version, read = _device_windows.get(window, (None, None))
+        if version != window._version:
+            version, read = window._version, _read(window, win_length, n_fft)
+            _device_windows[window] = (version, read)
+    known: Window = read
+    if (known.win_length, known.n_fft) == (win_length, n_fft):
+        return known
+    return replace(known, win_length=win_length, n_fft=n_fft)
+
+
+def _read(window: torch.Tensor, win_length: int, n_fft: int) -> Window:
+    values = window_values(window)
     assert values is not None
     return Window((values.dtype.str, values.tobytes()), values, win_length, n_fft)
+
+
+def is_known(window: torch.Tensor | None) -> bool:
+    """Whether :func:`window_of` has read this version of a device's window already."""
+    if window is None:
+        return True
+    if window.is_inference():
+        return False
+    with _device_windows_lock:
+        version, _ = _device_windows.get(window, (None, None))
+    return bool(version == window._version)
 
 
 def envelope_of(params: IstftParams, window: Window) -> Envelope:
@@ -115,6 +141,12 @@ def envelope_of(params: IstftParams, window: Window) -> Envelope:
         ("envelope", window.key, params), lambda: resolve_envelope(window.values, params)
     )
     return envelope
+
+
+def check_envelope(params: IstftParams, window: Window) -> None:
+    """Raise UnresolvedArguments where the envelope vanishes: torch then raises its own error."""
+    if envelope_of(params, window).vanishes:
+        raise UnresolvedArguments("the overlap-added square of the window vanishes")
 
 
 def kernel_envelope(

@@ -1,10 +1,10 @@
 """Which backend computes a call, with every reason.
 
-``native`` and ``mlx`` are asked for by name; ``auto``, the default, asks whichever is faster. On
-CPU tensors that depends on machine and size, so it is measured: of the calls that are large
-enough the first few are native's and the next few MLX's, each computed once, and the faster one
-keeps the signature. Small calls are native's from the start, unmeasured: there the crossing
-alone costs more than native's whole computation.
+``native``, ``mlx`` and ``cuda`` are asked for by name; ``auto``, the default, asks whichever is
+faster of native and the one for the tensor's device. That depends on machine and size, so it is
+measured: the first few calls are native's and the next few the other's, each computed once, and the
+faster one keeps the signature. Small calls on the CPU are native's from the start, unmeasured:
+there the crossing alone costs more than native's whole computation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 
@@ -26,8 +26,8 @@ from .environment import check_backend, check_verify, settings, verify_setting
 if TYPE_CHECKING:
     from .params import IstftParams, StftParams
 
-#: MLX computes tensors on these devices.
-MLX_DEVICES = ("cpu", "mps")
+#: Device types of the tensors that each backend computes.
+DEVICES = {"native": (), "mlx": ("cpu", "mps"), "cuda": ("cuda",)}
 
 #: Samples in all frames below which ``auto`` does not consider MLX on the CPU: native needs less
 #: than about 3 ms for them, and MLX was never measured faster there.
@@ -62,8 +62,8 @@ class Route:
 
     Attributes:
         op: ``"stft"`` or ``"istft"``.
-        backend: ``"native"`` or ``"mlx"``.
-        kernel: what computes it: ``"torch"``, ``"mlx cpu blocks"``, a Metal kernel by name.
+        backend: ``"native"``, ``"mlx"`` or ``"cuda"``.
+        kernel: what computes it: ``"torch"``, ``"mlx cpu blocks"``, a kernel by name.
         reasons: why it is not accelerated, or how ``auto`` came to its choice.
     """
 
@@ -126,7 +126,7 @@ def backend(name: str, strict: bool = False, verify: int | None = None) -> Itera
     Applies to this thread or task until the context ends; contexts nest.
 
     Args:
-        name: ``"auto"``, ``"native"`` or ``"mlx"``.
+        name: ``"auto"``, ``"native"``, ``"mlx"`` or ``"cuda"``.
         strict: raise :class:`NotAccelerated` instead of falling back to native torch.
         verify: as of ``patch``; None leaves it at what holds outside of this context.
 
@@ -148,40 +148,67 @@ def backend(name: str, strict: bool = False, verify: int | None = None) -> Itera
 
 def available_backends() -> dict[str, Availability]:
     """Every backend by name, with the reason why it cannot be used here."""
-    reason = runtime.unavailable_reason()
+    mlx, cuda = runtime.unavailable_reason(), _cuda_reason()
     return {
         "native": Availability(True),
-        "mlx": Availability(reason is None, reason or ""),
+        "mlx": Availability(mlx is None, mlx or ""),
         "mps": Availability(False, "the direct MPS launcher is not in this version"),
-        "cuda": Availability(False, "the CUDA kernels are not in this version"),
+        "cuda": Availability(cuda is None, cuda or ""),
     }
 
 
-def unsupported_reasons(tensors: tuple[tuple[str, Any], ...]) -> tuple[str, ...]:
-    """Every reason why MLX cannot compute with these arguments; None stands for no tensor.
+def _cuda_reason() -> str | None:
+    from . import cuda_backend
 
-    Does not load MLX: whether it is here is :func:`missing_reason`'s question.
+    return cuda_backend.unavailable_reason()
+
+
+def accelerator_of(choice: Choice, device_type: str) -> str:
+    """The backend that competes with native for a tensor: the one asked for, or its device's."""
+    if choice.backend != "auto":
+        return choice.backend
+    return "cuda" if device_type in DEVICES["cuda"] else "mlx"
+
+
+def unsupported_reasons(tensors: tuple[tuple[str, Any], ...], accelerator: str) -> tuple[str, ...]:
+    """Every reason why a backend cannot compute with these arguments; None stands for no tensor.
+
+    Does not load the backend: whether it is here is :func:`missing_reason`'s question.
     """
     reasons = torch_state.ambient_reasons()
     for name, tensor in tensors:
         if tensor is not None:
-            reasons += torch_state.tensor_reasons(name, tensor, MLX_DEVICES)
+            reasons += torch_state.tensor_reasons(name, tensor, DEVICES[accelerator])
     return tuple(dict.fromkeys(reasons))
 
 
-def missing_reason(device_type: str) -> str | None:
-    """Why there is no MLX here for tensors of this device type; loads MLX on first use."""
+def missing_reason(device_type: str, accelerator: str) -> str | None:
+    """Why a backend is not here for tensors of this device type; loads it on first use."""
+    if accelerator == "cuda":
+        return _cuda_reason()
     reason = runtime.unavailable_reason()
     if reason is None and device_type == "mps" and not runtime.has_gpu():
         return "this MLX has no GPU to take MPS tensors to"
     return reason
 
 
-class Trials:
-    """Times native and MLX against each other, call by call, and remembers who won.
+class Timer(Protocol):
+    """Times a call on a device's own clock."""
 
-    Native goes first, so that a program of few calls never pays for loading and warming up MLX;
-    a signature on which MLX is slower costs it TRIALS such calls at most.
+    def begin(self) -> None: ...
+
+    def end(self) -> None: ...
+
+    def seconds(self) -> float | None:
+        """How long it took; None while the device has not finished."""
+
+
+class Trials:
+    """Times native and an accelerator against each other, call by call, and remembers who won.
+
+    Native goes first, so that a program of few calls never pays for loading and warming up the
+    other; a signature on which that is slower costs it TRIALS such calls at most. A device's call
+    is timed by the device: its time is known later, and nobody waits for it.
 
     Args:
         clock: returns seconds; a test passes its own.
@@ -191,22 +218,29 @@ class Trials:
         self._clock = clock
         self._lock = threading.Lock()
         self._times: OrderedDict[Any, dict[str, list[float]]] = OrderedDict()
+        #: Calls whose device has yet to say how long they took.
+        self._running: list[tuple[Any, str, Timer]] = []
 
-    def pick(self, signature: Any) -> tuple[str, bool]:
+    def pick(self, signature: Any, accelerator: str = "mlx") -> tuple[str, bool]:
         """The backend for a call of this signature, and whether the call is to be timed."""
         with self._lock:
+            self._collect()
             times = self._times.get(signature)
             if times is None:
-                return "native", True
-            self._times.move_to_end(signature)
-            native, mlx = times["native"], times["mlx"]
-            if mlx and len(mlx) > 1 and min(mlx[1:]) > 2 * min(native):
+                times = {}
+            else:
+                self._times.move_to_end(signature)
+            native, other = times.get("native", []), times.get(accelerator, [])
+            if native and len(other) > 1 and min(other[1:]) > 2 * min(native):
                 return "native", False  # hopeless: do not time it again
-            if len(native) < TRIALS:
+            waiting = [name for running, name, _ in self._running if running == signature]
+            if len(native) + waiting.count("native") < TRIALS:
                 return "native", True
-            if len(mlx) < TRIALS:
-                return "mlx", True
-            return ("mlx" if min(mlx[1:]) < ADVANTAGE * min(native) else "native"), False
+            if len(other) + waiting.count(accelerator) < TRIALS:
+                return accelerator, True
+            if waiting:
+                return accelerator, False
+            return (accelerator if min(other[1:]) < ADVANTAGE * min(native) else "native"), False
 
     def time(self, signature: Any, backend_name: str, call: Callable[[], Any]) -> Any:
         """Run and time a call; a call that raises leaves no time."""
@@ -214,15 +248,48 @@ class Trials:
         result = call()
         took = self._clock() - begin
         with self._lock:
-            times = self._times.setdefault(signature, {"native": [], "mlx": []})
-            times[backend_name].append(took)
-            while len(self._times) > MAX_SIGNATURES:
-                self._times.popitem(last=False)
+            self._note(signature, backend_name, took)
         return result
+
+    def time_on_device(
+        self, signature: Any, backend_name: str, call: Callable[[], Any], timer: Timer
+    ) -> Any:
+        """Run a call and have its device time it; a call that raises leaves no time."""
+        timer.begin()
+        result = call()
+        timer.end()
+        with self._lock:
+            self._running.append((signature, backend_name, timer))
+            del self._running[:-MAX_SIGNATURES]
+        return result
+
+    def is_running(self, signature: Any) -> bool:
+        """Whether a time of this signature is not known yet."""
+        with self._lock:
+            self._collect()
+            return any(running == signature for running, _, _ in self._running)
+
+    def _collect(self) -> None:
+        """Note the times that are known by now."""
+        unknown = []
+        for signature, name, timer in self._running:
+            took = timer.seconds()
+            if took is None:
+                unknown.append((signature, name, timer))
+            else:
+                self._note(signature, name, took)
+        self._running = unknown
+
+    def _note(self, signature: Any, backend_name: str, took: float) -> None:
+        times = self._times.setdefault(signature, {})
+        times.setdefault(backend_name, []).append(took)
+        while len(self._times) > MAX_SIGNATURES:
+            self._times.popitem(last=False)
 
     def clear(self) -> None:
         with self._lock:
             self._times.clear()
+            self._running.clear()
 
     def after_fork_in_child(self) -> None:
         """A forked child has a lock that nobody holds."""

@@ -7,7 +7,7 @@ order of the result follows from those steps:
 * padding gives a contiguous signal, except padding by nothing, which clones it;
 * the product with the window keeps the order of its strides (TensorIterator's rule, asked here
   of torch itself with meta tensors, which hold no data);
-* the MKL transforms write batch dimensions in the order of their input's strides, bins
+* the MKL and cuFFT transforms write batch dimensions in the order of their input's strides, bins
   innermost; the pocketfft transforms (builds without MKL) write contiguously.
 """
 
@@ -27,14 +27,13 @@ def _torch_uses_mkl() -> bool:
     return available()
 
 
-@lru_cache(maxsize=512)
 def frames_outermost(
     params: StftParams,
     strides: tuple[int, ...],
     dtype: torch.dtype,
     window_dtype: torch.dtype | None,
 ) -> bool:
-    """Whether native torch lays the spectrum out as (frames, rows, bins) in memory.
+    """Whether native torch lays a host spectrum out as (frames, rows, bins) in memory.
 
     Args:
         params: the resolved call.
@@ -45,8 +44,17 @@ def frames_outermost(
     Returns:
         True for (frames, rows, bins), False for the usual (rows, frames, bins).
     """
-    if not _torch_uses_mkl():
-        return False
+    return _torch_uses_mkl() and frames_in_order(params, strides, dtype, window_dtype)
+
+
+@lru_cache(maxsize=512)
+def frames_in_order(
+    params: StftParams,
+    strides: tuple[int, ...],
+    dtype: torch.dtype,
+    window_dtype: torch.dtype | None,
+) -> bool:
+    """:func:`frames_outermost` for a transform that keeps the order of its input's dimensions."""
     row_stride = strides[0] if params.batched else params.samples * strides[0]
     signal = torch.empty_strided(
         (params.rows, params.samples), (row_stride, strides[-1]), dtype=dtype, device="meta"

@@ -32,6 +32,18 @@ _FUNCTIONALIZE = getattr(getattr(_functorch, "TransformType", None), "Functional
 _is_batched = getattr(_functorch, "is_legacy_batchedtensor", lambda tensor: False)
 _is_wrapped = getattr(_functorch, "is_functorch_wrapped_tensor", lambda tensor: True)
 
+#: Index of the current CUDA device; raw handle of a device's current stream; whether that of the
+#: current device records a graph instead of computing. Only for tensors that are on one.
+cuda_device: Callable[[], int] = getattr(_C, "_cuda_getDevice", torch.cuda.current_device)
+cuda_stream: Callable[[int], int] = getattr(
+    _C,
+    "_cuda_getCurrentRawStream",
+    lambda device: torch.cuda.current_stream(device).cuda_stream,
+)
+is_capturing: Callable[[], bool] = getattr(
+    _C, "_cuda_isCurrentStreamCapturing", torch.cuda.is_current_stream_capturing
+)
+
 PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
 DTYPES = (torch.float32, torch.complex64)
 HOST = "cpu"
@@ -53,6 +65,16 @@ def first_reason(tensor: torch.Tensor) -> str | None:
     if _dispatch_modes() or _tracing_state() is not None or _functorch_level() is not None:
         return next(iter(ambient_reasons()), None)
     return None
+
+
+def is_intercepted() -> bool:
+    """Whether something in torch's state wants to see what a call does, or its derivatives."""
+    return (
+        _dispatch_modes() > 0
+        or _tracing_state() is not None
+        or _functorch_level() is not None
+        or is_forward_mode()
+    )
 
 
 def show_compiler(pairs: tuple[tuple[Any, Any], ...]) -> None:

@@ -11,17 +11,17 @@ from functools import lru_cache
 
 from ..params import PAD_MODES, IstftParams, StftParams
 from .plans import (
-    ANALYSIS_VALUES,
     FASTEST_FRAMES,
     MAX_POINTS,
-    SYNTHESIS_VALUES,
     FftPlan,
+    analysis_plans,
     plans,
     radices_of,
     tile_samples,
 )
 from .sources import integers
 from .tables import table_of
+from .walks import END_SAMPLES, WalkPlan, walk_plan
 
 #: MLX counts dimensions and grids, and the kernels frames, in 32 bits.
 MAX_COUNT = (1 << 31) - 1
@@ -49,6 +49,8 @@ class Launch:
         shape: of its output.
         complex_output: whether the output is complex64 or float32.
         plan: of its Fourier transform, if it has one.
+        resident: groups that one core should hold at once, if that is known: as many registers as
+            that leaves are better used than spared (CUDA's ``__launch_bounds__``).
     """
 
     kernel: str
@@ -59,6 +61,7 @@ class Launch:
     shape: tuple[int, ...]
     complex_output: bool
     plan: FftPlan | None = None
+    resident: int | None = None
 
 
 def _in_order(header: str, enumeration: str, **values: int) -> tuple[int, ...]:
@@ -85,7 +88,7 @@ def refusal(params: StftParams | IstftParams) -> str | None:
     """Why no kernel may compute this call; None where one does."""
     counts = [params.rows, params.frames, params.bins, params.frames + 2 * params.n_fft]
     if isinstance(params, StftParams):
-        counts.append(params.samples)
+        counts.append(params.samples + 2 * params.padding)
     else:
         counts.append(params.output_length)
     fused = points_of(params)
@@ -112,7 +115,7 @@ def analysis(
     points, packed = fused
     return tuple(
         _analysis(params, plan, packed, complex_signal, complex_window, enveloped)
-        for plan in plans(points, ANALYSIS_VALUES)
+        for plan in analysis_plans(points, params.frames * params.rows)
     )
 
 
@@ -128,7 +131,9 @@ def _analysis(
         ("PACKED", packed),
         ("COMPLEX_SIGNAL", complex_signal),
         ("COMPLEX_WINDOW", complex_window),
+        ("TWO_SIDED", params.bins == params.n_fft),
         ("ENVELOPE", enveloped),
+        ("HOP", params.hop_length if enveloped else 1),
     ]
     groups = -(-params.frames // plan.frames)
     return Launch(
@@ -191,8 +196,73 @@ def synthesis(
         ("ENVELOPE", adjoint is None),
         ("FOLD", adjoint is not None and adjoint.padding > 0),
     ]
-    return tuple(
-        _synthesis(params, plan, flags, adjoint) for plan in plans(points, SYNTHESIS_VALUES, least)
+    general = [
+        _synthesis(params, plan, flags, adjoint) for plan in plans(points, least_frames=least)
+    ]
+    walk = None
+    if packed and not complex_window and not (adjoint is not None and adjoint.both_halves):
+        walk = _walk(params, frames_fastest, adjoint)
+    return tuple(general if walk is None else [walk, *general])
+
+
+def _folded(params: IstftParams, adjoint: Adjoint | None) -> int:
+    """Output samples at either end that padding's transpose may add to."""
+    if adjoint is None or adjoint.padding == 0 or adjoint.pad_mode == "constant":
+        return 0
+    # Reflection repeats samples 1 ... padding; even, for pairs of samples.
+    return (adjoint.padding + 2) // 2 * 2
+
+
+def _walk(params: IstftParams, frames_fastest: bool, adjoint: Adjoint | None) -> Launch | None:
+    """The launch of the walking kernel, or None where the general one is for the call."""
+    even = all(
+        number % 2 == 0 for number in (params.hop_length, params.start, params.output_length)
+    )
+    folded = _folded(params, adjoint)
+    if 2 * folded >= params.output_length - 1:
+        return None
+    plan = walk_plan(
+        params.n_fft // 2, params.hop_length, 2 if even else 1, frames_fastest, folded == 0
+    )
+    return None if plan is None else walk(params, plan, frames_fastest, adjoint)
+
+
+def walk(
+    params: IstftParams,
+    plan: WalkPlan,
+    frames_fastest: bool,
+    adjoint: Adjoint | None = None,
+    run: int | None = None,
+) -> Launch:
+    """The launch of the walking kernel by a plan that fits the call.
+
+    Args:
+        run: hops of a run, if not as many as the plan says.
+    """
+    length, hop, folded = params.output_length, params.hop_length, _folded(params, adjoint)
+    begin, end = folded, (length - folded) // 2 * 2 if folded else length
+    samples = END_SAMPLES if folded else 1
+    ends = -(-max(begin, length - end) // (plan.fft.group * samples))
+    hops = (end - 1 + params.start) // hop - (begin + params.start) // hop + 1
+    run = run or plan.run_hops(hops, params.rows, frames_fastest)
+    flags = [
+        ("SAMPLES", samples),
+        ("FRAMES_FASTEST", frames_fastest),
+        ("ENVELOPE", adjoint is None),
+        ("FOLD", folded > 0),
+    ]
+    return Launch(
+        kernel="synthesis_walk",
+        template=(*plan.template(), *flags),
+        integers=_synthesis_integers(
+            params, plan.fft, adjoint, begin=begin, end=end, run=run, end_groups=ends
+        ),
+        grid=((-(-hops // run) + 2 * ends) * plan.fft.group, params.rows, 1),
+        threadgroup=(plan.fft.group, 1, 1),
+        shape=(params.rows, length),
+        complex_output=False,
+        plan=plan.fft,
+        resident=plan.resident,
     )
 
 
@@ -204,18 +274,28 @@ def _synthesis(
     return Launch(
         kernel="synthesis",
         template=(*plan.template(), ("SAMPLES", samples), *flags),
-        integers=_in_order(
-            "synthesis.h",
-            "SynthesisParameter",
-            **_adding(params, adjoint),
-            bins=params.bins,
-            split_table=table_of(plan)[1],
-        ),
+        integers=_synthesis_integers(params, plan, adjoint),
         grid=(groups * plan.group, params.rows, 1),
         threadgroup=(plan.group, 1, 1),
         shape=(params.rows, params.output_length),
         complex_output=params.return_complex,
         plan=plan,
+    )
+
+
+def _synthesis_integers(
+    params: IstftParams, plan: FftPlan, adjoint: Adjoint | None, **walk: int
+) -> tuple[int, ...]:
+    """The integers of either synthesis kernel."""
+    unused = dict.fromkeys(("begin", "end", "run", "end_groups"), 0)
+    return _in_order(
+        "synthesis.h",
+        "SynthesisParameter",
+        **_adding(params, adjoint),
+        **(unused | walk),
+        bins=params.bins,
+        split_table=table_of(plan)[1],
+        zero=0,
     )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from ..bridge import copy_to_mlx
 from ..params import IstftParams, StftParams
 from . import describe
+from .arguments import HEADERS, INPUTS, OUTPUTS
 from .describe import Launch
 from .sources import header, source
 from .tables import table_of
@@ -26,26 +27,6 @@ from .tables import table_of
 #: Inputs of fewer elements come to a kernel in another address space; ours are made longer.
 DEVICE_ELEMENTS = 8
 CACHE_ENTRIES = 256
-
-_INPUTS = {
-    "analysis": ("signal", "window", "envelope", "table", "parameters", "edge"),
-    "synthesis": ("spectrum", "window", "envelope", "table", "parameters", "edge"),
-    "cut_frames": ("signal", "window", "parameters"),
-    "add_frames": ("frames", "window", "envelope", "parameters"),
-}
-_OUTPUTS = {
-    "analysis": "spectrum",
-    "synthesis": "signal",
-    "cut_frames": "frames",
-    "add_frames": "signal",
-}
-#: Headers by kernel; the rest of what they need they include.
-_HEADERS = {
-    "analysis": ("element.h",),
-    "synthesis": ("element.h",),
-    "cut_frames": ("framing.h", "element.h"),
-    "add_frames": ("framing.h", "element.h"),
-}
 
 
 class _Bounded:
@@ -215,9 +196,9 @@ class MetalKernels:
         if kernel is None:
             kernel = self._factory(
                 name=f"spectro_{name}",
-                input_names=list(_INPUTS[name]),
-                output_names=[_OUTPUTS[name]],
-                header=header(*_HEADERS[name]),
+                input_names=list(INPUTS[name]),
+                output_names=[OUTPUTS[name]],
+                header=header(*HEADERS[name]),
                 source=source(f"{name}.metal"),
                 ensure_row_contiguous=False,
             )

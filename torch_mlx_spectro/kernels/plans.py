@@ -19,11 +19,20 @@ POINT_BYTES = 8
 LINE_POINTS = 16
 
 #: Values that one thread holds in a pass: of the best plan, and of those for GPUs that allow a
-#: group fewer threads. Synthesis holds its output samples besides.
-ANALYSIS_VALUES = (16, 32, 64)
+#: group fewer threads. Synthesis holds its output samples besides. For analysis 8 were faster than
+#: 16 for all sizes tried (docs/gpu.md).
+ANALYSIS_VALUES = (8, 16, 32, 64)
 SYNTHESIS_VALUES = (8, 16, 32, 64)
-#: Threads of a group to aim at. Large ones read windows and tables less often.
-GROUP = 256
+#: Threads of a group to aim at. Analysis has nothing to share among frames.
+ANALYSIS_GROUP = 128
+SYNTHESIS_GROUP = 256
+#: Cores of the GPU that plans were sized for, an H100.
+CORES = 132
+#: Threads that a core runs at once, and how many times all cores' threads make many frames.
+CORE_THREADS = 2048
+ANALYSIS_WAVES = 2
+#: Radices of an analysis: none needs more than the best plan's values, or few more.
+ANALYSIS_RADICES = (2, 3, 4, 5, 6, 7, 8, 9, 10)
 SIMD_WIDTH = 32
 #: What a barrier of the whole group costs, as work, where the threads of a frame are not part of
 #: one SIMD group.
@@ -44,12 +53,14 @@ class FftPlan:
         radices: of the passes, in order; their product is ``points``.
         threads: threads per frame.
         frames: frames per group.
+        half: real and imaginary parts take turns in buffers of half the size.
     """
 
     points: int
     radices: tuple[int, ...]
     threads: int
     frames: int
+    half: bool = False
 
     @property
     def group(self) -> int:
@@ -59,7 +70,8 @@ class FftPlan:
     @property
     def memory_bytes(self) -> int:
         """Group memory that the frames need."""
-        return self.frames * buffer_points(self.points) * POINT_BYTES
+        points = buffer_points(-(-self.points // 2) if self.half else self.points)
+        return self.frames * points * POINT_BYTES
 
     def template(self) -> list[tuple[str, int]]:
         """The plan as a kernel's template arguments."""
@@ -104,29 +116,99 @@ def _work(points: int, radices: tuple[int, ...], threads: int) -> float:
     return values * (1.0 if SIMD_WIDTH % threads == 0 else GROUP_BARRIER_WORK)
 
 
-def _values(points: int, radices: tuple[int, ...], threads: int) -> int:
+def values_of(points: int, radices: tuple[int, ...], threads: int) -> int:
     """Most values that a thread holds."""
     return max(-(-(points // radix) // threads) * radix for radix in radices)
 
 
-@lru_cache(maxsize=4096)
-def _threads_of(points: int, values: int) -> int:
+def _threads_of(points: int, radices: tuple[int, ...], values: int) -> int:
     """Threads per frame that hold about ``values`` values each and idle least."""
-    radices = radices_of(points)
-    assert radices is not None
     # Past one SIMD group, by eights: threads that fill it are worth more than an exact fit.
     # At most twice as many as hold that many values: a plan of more values is one of less threads.
     most = min(-(-2 * points // values), MAX_GROUP_THREADS)
     candidates = [*range(1, min(most, SIMD_WIDTH) + 1), *range(SIMD_WIDTH + 8, most + 1, 8)]
+    is_best = values <= ANALYSIS_VALUES[0]
     values = max(values, *radices)
-    fitting = [threads for threads in candidates if _values(points, radices, threads) <= values]
+
+    def fits(threads: int) -> bool:
+        # A few more are better than whole SIMD groups that idle in every other pass.
+        more = is_best and threads > SIMD_WIDTH
+        return values_of(points, radices, threads) <= (values * 3 // 2 if more else values)
+
+    fitting = [threads for threads in candidates if fits(threads)]
     fitting = fitting or candidates[-1:]
     best: int = min(fitting, key=lambda threads: (_work(points, radices, threads), threads))
     return best
 
 
+def _factorisations(
+    points: int, passes: int, radices: tuple[int, ...], least: int = 2
+) -> list[tuple[int, ...]]:
+    """Ways to write ``points`` as a product of so many radices, each in ascending order."""
+    if passes == 0:
+        return [()] if points == 1 else []
+    found = []
+    for radix in radices:
+        if radix >= least and points % radix == 0:
+            for others in _factorisations(points // radix, passes - 1, radices, radix):
+                found.append((radix, *others))
+    return found
+
+
 @lru_cache(maxsize=4096)
-def plans(points: int, values: tuple[int, ...], least_frames: int = 1) -> tuple[FftPlan, ...]:
+def even_radices(points: int, radices: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The fewest, most equal radices, in ascending order."""
+    if points == 1:
+        return (1,)
+    for passes in range(1, MAX_PASSES + 1):
+        options = _factorisations(points, passes, radices)
+        if options:
+            return min(options, key=lambda option: (sum(option), option[::-1]))
+    return None
+
+
+def is_power_of_two(number: int) -> bool:
+    """Whether it is 1, 2, 4, ..."""
+    return number & (number - 1) == 0
+
+
+@lru_cache(maxsize=4096)
+def analysis_plans(points: int, frames: int) -> tuple[FftPlan, ...]:
+    """Plans of an analysis, as :func:`plans` gives them.
+
+    Args:
+        frames: of all rows. Where they are more than run at once, plans whose frames each fill one
+            SIMD group come first: as fast there, and a group reads what its frames share once.
+    """
+    radices = analysis_radices(points)
+    found = _plans(points, radices, ANALYSIS_VALUES, ANALYSIS_GROUP, 1)
+    if frames * found[0].threads > ANALYSIS_WAVES * CORES * CORE_THREADS:
+        lean = _plans(points, radices, ANALYSIS_VALUES[1:], SYNTHESIS_GROUP, 1)
+        if lean[0].threads == SIMD_WIDTH:
+            return lean
+    return found
+
+
+@lru_cache(maxsize=4096)
+def analysis_radices(points: int) -> tuple[int, ...] | None:
+    """Radices of an analysis' passes, or None where ``points`` has a prime factor above 7.
+
+    Of all orders tried, a large power of two at both ends was the best, and among odd radices.
+    """
+    radices = even_radices(points, ANALYSIS_RADICES)
+    if radices is None:
+        return None
+    powers = [radix for radix in radices if is_power_of_two(radix)]
+    others = [radix for radix in radices if not is_power_of_two(radix)]
+    if len(powers) == 1:
+        return (*others[:1], *powers, *others[1:])
+    return (*powers[-1:], *others, *powers[:-1])
+
+
+@lru_cache(maxsize=4096)
+def plans(
+    points: int, values: tuple[int, ...] = SYNTHESIS_VALUES, least_frames: int = 1
+) -> tuple[FftPlan, ...]:
     """Plans of a frame of ``points`` points, best first, each of fewer threads than the last.
 
     Args:
@@ -137,13 +219,22 @@ def plans(points: int, values: tuple[int, ...], least_frames: int = 1) -> tuple[
     Returns:
         At least one plan; the later ones are for a GPU that refuses groups of so many threads.
     """
-    radices = radices_of(points)
+    return _plans(points, radices_of(points), values, SYNTHESIS_GROUP, least_frames)
+
+
+def _plans(
+    points: int,
+    radices: tuple[int, ...] | None,
+    values: tuple[int, ...],
+    group: int,
+    least_frames: int,
+) -> tuple[FftPlan, ...]:
     if radices is None or points > MAX_POINTS:
         raise ValueError(f"points must be at most {MAX_POINTS} and 7-smooth; got {points}")
     found: list[FftPlan] = []
     for held in values:
-        threads = _threads_of(points, held)
-        frames = max(-(-GROUP // threads), least_frames)
+        threads = _threads_of(points, radices, held)
+        frames = max(-(-group // threads), least_frames)
         frames = min(frames, GROUP_MEMORY_BYTES // (buffer_points(points) * POINT_BYTES))
         frames = min(frames, MAX_GROUP_THREADS // threads)
         while frames:

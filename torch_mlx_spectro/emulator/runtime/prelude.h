@@ -51,6 +51,18 @@ MTL_VECTORS(long)
 MTL_VECTORS(ulong)
 #undef MTL_VECTORS
 
+// A vector that needs no more alignment than its components.
+struct packed_float2 {
+  float components[2];
+
+  operator float2() const {
+    float2 value;
+    value.x = components[0];
+    value.y = components[1];
+    return value;
+  }
+};
+
 struct mtl_thread {
   uint grid[3], group_nominal[3], group[3], groups[3];
   uint in_group[3], group_in_grid[3];

@@ -1,0 +1,47 @@
+// What makes the other headers CUDA C++ for NVRTC: the names of Metal that they use, in CUDA's.
+//
+// A CUDA thread block is Metal's threadgroup, a warp its SIMD group, shared memory its threadgroup
+// memory. Address spaces qualify pointers in Metal and nothing in CUDA; the one declaration of
+// threadgroup memory, in a kernel's body, is rewritten to __shared__ where the text is put together.
+// Limits: long has 64 bits (not on Windows); compiled with functions for the device by default.
+#pragma once
+
+#define device
+#define thread
+#define threadgroup
+#define constant
+
+typedef unsigned int uint;
+typedef unsigned long ulong;
+static_assert(sizeof(long) == 8, "offsets have 64 bits");
+
+enum class mem_flags { mem_none, mem_threadgroup };
+
+inline void threadgroup_barrier(mem_flags) { __syncthreads(); }
+inline void simdgroup_barrier(mem_flags) { __syncwarp(); }
+
+inline float2 operator+(float2 a, float2 b) { return make_float2(a.x + b.x, a.y + b.y); }
+inline float2 operator-(float2 a, float2 b) { return make_float2(a.x - b.x, a.y - b.y); }
+inline float2 operator-(float2 a) { return make_float2(-a.x, -a.y); }
+inline float2& operator+=(float2& a, float2 b) {
+  a.x += b.x;
+  a.y += b.y;
+  return a;
+}
+
+// A launch's small arguments, by value: no memory of the device holds them.
+template <int INTEGERS> struct LaunchArguments {
+  long strides[3];  // of the first input, in elements
+  long integers[INTEGERS];
+  uint grid[3];  // threads
+  float edge;
+};
+
+// Where a thread is. A grid's second and third dimension are limited to 65535 blocks in CUDA: with
+// FLAT all three are counted by the first.
+template <bool FLAT> inline uint3 group_in_grid(const uint (&grid)[3], uint width) {
+  if (!FLAT) return make_uint3(blockIdx.x, blockIdx.y, blockIdx.z);
+  const uint across = (grid[0] + width - 1) / width;
+  const uint rows = blockIdx.x / across;
+  return make_uint3(blockIdx.x % across, rows % grid[1], rows / grid[1]);
+}

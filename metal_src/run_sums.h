@@ -1,0 +1,240 @@
+// Overlap-add of a walk: what a thread keeps in registers while its group goes from round to round.
+//
+// NumPy:  a round has the frames m0 ... m0 + FRAMES - 1 in threadgroup memory; with h counting hops
+//         from m0, hop h receives sum over k of window[k*HOP : (k+1)*HOP] * y[m0 + h - k] piece k.
+//         Walking forward, hops 0 ... FRAMES - 1 are complete then and the OVERLAP - 1 behind them
+//         are carried into the next round; walking backward, hops OVERLAP - 1 ... are complete and
+//         the OVERLAP - 1 before them are carried.
+// Grid:   hop h, unit o of it belongs to the thread with h % ABREAST == stripe and o % GROUP ==
+//         unit (ABREAST == 1) or o == unit, in every round, so that sums, window and envelope stay
+//         with it. No barriers.
+// Limits: HOP <= 2 POINTS; FRAMES hops advance per round; positions in a row have 32 bits.
+#pragma once
+
+#include "fft.h"
+#include "overlap_add.h"
+
+namespace spectro {
+
+constexpr int power_of_two_below(int n) { return n < 2 ? 1 : 2 * power_of_two_below(n / 2); }
+constexpr int dividing_power(int power, int n) {
+  return n % power == 0 ? power : dividing_power(power / 2, n);
+}
+
+// What a thread adds at once: two neighbouring samples where everything is even, or one.
+template <int WIDTH> struct Unit {
+  typedef float Type;
+  static inline float all(float value) { return value; }
+
+  // sum += piece * what is at a place of the exchange
+  template <int PART>
+  static inline void add(float piece, const threadgroup float2* exchange, uint bytes,
+                         thread float& sum) {
+    sum = fma(piece, at_bytes<float>(exchange, bytes), sum);
+  }
+};
+template <> struct Unit<2> {
+  typedef float2 Type;
+  static inline float2 all(float value) { return complex(value, value); }
+
+  // Real and imaginary parts of a point are neighbouring samples.
+  template <int PART>
+  static inline void add(float2 piece, const threadgroup float2* exchange, uint bytes,
+                         thread float2& sum) {
+    float2 value = complex(0.0f, 0.0f);
+    get<PART>(exchange, bytes, value);
+    if (PART != IMAGINARY_PART) sum.x = fma(piece.x, value.x, sum.x);
+    if (PART != REAL_PART) sum.y = fma(piece.y, value.y, sum.y);
+  }
+};
+
+// What a walk knows of its output row.
+struct RunOutput {
+  int begin, end;  // positions in the row that the run makes
+  int start;       // padded position of the row's sample 0
+  int frames;
+};
+
+template <class P, int HOP, int FRAMES, int WIDTH, bool ENVELOPE, bool KEEP_WINDOW>
+struct RunSums {
+  typedef typename Unit<WIDTH>::Type Value;
+  enum {
+    N_FFT = 2 * int(P::POINTS),
+    GROUP = FRAMES * int(P::THREADS),
+    OVERLAP = divided_up(N_FFT, HOP),
+    UNITS = HOP / WIDTH,             // of a hop
+    FRAME_UNITS = N_FFT / WIDTH,
+    ABREAST = UNITS >= GROUP ? 1 : dividing_power(power_of_two_below(GROUP / UNITS), FRAMES),
+    OWNED = ABREAST > 1 ? 1 : divided_up(UNITS, GROUP),  // units of one hop
+    STEPS = FRAMES / ABREAST,                            // that a round advances by
+    CARRIED = divided_up(OVERLAP - 1, ABREAST),
+    REACHED = STEPS + CARRIED,  // of hops abreast, that a round's frames touch
+    WHOLE = N_FFT % HOP == 0,
+    KEPT_PIECES = KEEP_WINDOW ? OVERLAP : 1,
+    KEPT_UNITS = KEEP_WINDOW ? int(OWNED) : 1,
+    SUMS = CARRIED > 0 ? int(CARRIED) : 1,
+    UNIT_BYTES = P::HALF ? 4 : 4 * WIDTH
+  };
+  static_assert(HOP % WIDTH == 0 && HOP <= N_FFT, "whole units, and no gaps");
+  static_assert(!P::HALF || WIDTH == 2, "halves of a frame are its even and odd samples");
+
+  const device Value* window;
+  const device Value* envelope;
+  Value pieces[KEPT_PIECES][KEPT_UNITS];
+  Value steady[OWNED];  // inverse envelope where OVERLAP frames lie over a hop
+  Value carried[SUMS][OWNED];
+
+  static inline uint stripe(uint thread_index) {
+    return ABREAST > 1 ? thread_index / uint(UNITS) : 0u;
+  }
+  static inline uint unit(uint thread_index) {
+    return ABREAST > 1 ? thread_index % uint(UNITS) : thread_index;
+  }
+  static inline bool owns(uint first_unit, int c) {
+    return ABREAST > 1 || UNITS % GROUP == 0 || first_unit + uint(GROUP * c) < uint(UNITS);
+  }
+  // Whether the window has a piece k of this unit.
+  static inline bool has(uint o, int k) {
+    return WHOLE || k < OVERLAP - 1 || o + uint(k * UNITS) < uint(FRAME_UNITS);
+  }
+
+  inline void begin(const device float* of_window, const device float* of_envelope,
+                    uint thread_index) {
+    window = (const device Value*)of_window;
+    envelope = (const device Value*)of_envelope;
+    const uint first_unit = unit(thread_index);
+#pragma unroll
+    for (int c = 0; c < OWNED; ++c) {
+      const uint o = first_unit + uint(GROUP * c);
+      const bool owned = owns(first_unit, c);
+#pragma unroll
+      for (int k = 0; KEEP_WINDOW && k < OVERLAP; ++k) {
+        pieces[KEEP_WINDOW ? k : 0][KEEP_WINDOW ? c : 0] = Unit<WIDTH>::all(0.0f);
+        if (owned && has(o, k)) {
+          pieces[KEEP_WINDOW ? k : 0][KEEP_WINDOW ? c : 0] = window[o + uint(k * UNITS)];
+        }
+      }
+      steady[c] = Unit<WIDTH>::all(1.0f);
+      if (ENVELOPE && owned) steady[c] = envelope[o + uint((OVERLAP - 1) * UNITS)];
+#pragma unroll
+      for (int i = 0; i < SUMS; ++i) carried[i][c] = Unit<WIDTH>::all(0.0f);
+    }
+  }
+
+  // Adds one round's frames, puts complete hops out and carries the others.
+  template <bool BACKWARD>
+  inline void add(const threadgroup float2* exchange, uint thread_index, int m0, RunOutput output,
+                  device float* row) {
+    if (ABREAST > 1 && stripe(thread_index) >= uint(ABREAST)) return;
+#pragma unroll
+    for (int c = 0; c < OWNED; ++c) {
+      if (!owns(unit(thread_index), c)) continue;
+#pragma unroll
+      for (int visited = 0; visited < REACHED; ++visited) {
+        // Old sums are read before new ones take their place.
+        const int j = BACKWARD ? REACHED - 1 - visited : visited;
+        Value sum = before<BACKWARD>(j, c);
+        add_pieces<BOTH_PARTS>(exchange, thread_index, c, j, sum);
+        settle<BACKWARD>(sum, thread_index, c, j, m0, output, row);
+      }
+    }
+  }
+
+  // The same in two halves: all sums so far, the frames' real or imaginary parts, and the end.
+  template <bool BACKWARD> inline void collect(thread Value (&all)[REACHED][OWNED]) const {
+#pragma unroll
+    for (int c = 0; c < OWNED; ++c) {
+#pragma unroll
+      for (int j = 0; j < REACHED; ++j) all[j][c] = before<BACKWARD>(j, c);
+    }
+  }
+
+  template <int PART>
+  inline void add_part(const threadgroup float2* exchange, uint thread_index,
+                       thread Value (&all)[REACHED][OWNED]) const {
+    if (ABREAST > 1 && stripe(thread_index) >= uint(ABREAST)) return;
+#pragma unroll
+    for (int c = 0; c < OWNED; ++c) {
+      if (!owns(unit(thread_index), c)) continue;
+#pragma unroll
+      for (int j = 0; j < REACHED; ++j) add_pieces<PART>(exchange, thread_index, c, j, all[j][c]);
+    }
+  }
+
+  template <bool BACKWARD>
+  inline void settle_all(const thread Value (&all)[REACHED][OWNED], uint thread_index, int m0,
+                         RunOutput output, device float* row) {
+    if (ABREAST > 1 && stripe(thread_index) >= uint(ABREAST)) return;
+#pragma unroll
+    for (int c = 0; c < OWNED; ++c) {
+      if (!owns(unit(thread_index), c)) continue;
+#pragma unroll
+      for (int j = 0; j < REACHED; ++j) {
+        settle<BACKWARD>(all[j][c], thread_index, c, j, m0, output, row);
+      }
+    }
+  }
+
+  // What the rounds before have added to hop ABREAST * j + stripe.
+  template <bool BACKWARD> inline Value before(int j, int c) const {
+    const int i = BACKWARD ? j - STEPS : j;
+    return i >= 0 && i < CARRIED ? carried[i >= 0 && i < CARRIED ? i : 0][c]
+                                 : Unit<WIDTH>::all(0.0f);
+  }
+
+  // Adds to `sum` what the round's frames have at hop ABREAST * j + stripe.
+  template <int PART>
+  inline void add_pieces(const threadgroup float2* exchange, uint thread_index, int c, int j,
+                         thread Value& sum) const {
+    const uint beside = stripe(thread_index), first_unit = unit(thread_index);
+    const uint o = first_unit + uint(GROUP * c);
+    const uint place = beside * uint(P::FRAME_BYTES) + first_unit * uint(UNIT_BYTES);
+#pragma unroll
+    for (int k = 0; k < OVERLAP; ++k) {
+      const int frame = ABREAST * j - k;  // of stripe 0
+      if (frame + ABREAST <= 0 || frame >= FRAMES) continue;
+      if (ABREAST > 1 && uint(frame + int(beside)) >= uint(FRAMES)) continue;
+      if (!has(o, k)) continue;
+      const Value piece = KEEP_WINDOW ? pieces[KEEP_WINDOW ? k : 0][KEEP_WINDOW ? c : 0]
+                                      : window[o + uint(k * UNITS)];
+      const int within = frame * int(P::FRAME_BYTES) + (k * UNITS + GROUP * c) * UNIT_BYTES;
+      Unit<WIDTH>::template add<PART>(piece, exchange, place + uint(within), sum);
+    }
+  }
+
+  // Puts out the sum of hop ABREAST * j + stripe, or carries it.
+  template <bool BACKWARD>
+  inline void settle(Value sum, uint thread_index, int c, int j, int m0, RunOutput output,
+                     device float* row) {
+    const int hop = ABREAST * j + int(stripe(thread_index));
+    const bool complete = BACKWARD ? hop >= OVERLAP - 1 && hop < FRAMES + OVERLAP - 1 : j < STEPS;
+    if (complete) put_out(sum, m0, hop, unit(thread_index) + uint(GROUP * c), c, output, row);
+    const int i = BACKWARD ? j : j - STEPS;
+    if (i >= 0 && i < CARRIED) {
+      if (BACKWARD && complete) sum = Unit<WIDTH>::all(0.0f);
+      carried[i >= 0 && i < CARRIED ? i : 0][c] = sum;
+    }
+  }
+
+  inline void put_out(Value sum, int m0, int of_round, uint o, int c, RunOutput output,
+                      device float* row) const {
+    const int hop = m0 + of_round;
+    const bool at_ends = m0 < OVERLAP - 1 || m0 + FRAMES + OVERLAP - 1 > output.frames;
+    const int position = hop * HOP + int(o) * WIDTH - output.start;
+    if (uint(position - output.begin) >= uint(output.end - output.begin)) return;
+    if (ENVELOPE) {
+      Value inverse = steady[c];
+      if (at_ends && (hop < OVERLAP - 1 || hop > output.frames - 1)) {
+        // Behind the last frame's end nothing was added.
+        inverse = Unit<WIDTH>::all(0.0f);
+        if (hop < output.frames + OVERLAP - 1) {
+          inverse = envelope[uint(envelope_row(hop, output.frames, OVERLAP)) * uint(UNITS) + o];
+        }
+      }
+      sum = by_parts(sum, inverse);
+    }
+    *(device Value*)(row + position) = sum;
+  }
+};
+
+}  // namespace spectro

@@ -1,0 +1,272 @@
+"""Calls that were made before: what is launched, and what is decided anew."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import threading
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from cuda_stand_in import Recorder, recording, standing_in
+from reference import istft_params, stft_params
+
+from torch_mlx_spectro import cuda_backend, cuda_calls, cuda_prepared, derivatives, torch_state
+from torch_mlx_spectro.dispatching import ISTFT, STFT
+
+WINDOW = torch.hann_window(16) + 0.1
+SIGNAL = torch.randn(2, 100)
+SPECTRUM = torch.randn(2, 9, 26, dtype=torch.complex64)
+STFT_ARGUMENTS: dict[str, Any] = {"hop_length": 4, "return_complex": True}
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
+    driver = Recorder()
+    with standing_in(recording(driver)):
+        monkeypatch.setattr(torch_state, "cuda_device", lambda: -1)
+        yield driver
+
+
+def recall_stft(
+    signal: torch.Tensor = SIGNAL, window: Any = WINDOW, backend: str = "cuda", **changes: Any
+) -> Any:
+    arguments = {**STFT_ARGUMENTS, "window": window, **changes}
+    return cuda_calls.recall("stft", backend, STFT.bind, (signal, 16), arguments)
+
+
+def remember_stft(
+    signal: torch.Tensor = SIGNAL, window: torch.Tensor = WINDOW, **changes: Any
+) -> torch.Tensor:
+    arguments = {**STFT_ARGUMENTS, **changes}
+    bound = STFT.bind(signal, 16, window=window, **arguments)
+    params = stft_params(signal, window, n_fft=16, **arguments)
+    result = torch.stft(signal, 16, window=window, **arguments)
+    cuda_calls.remember("stft", {"cuda"}, bound, params, result)
+    return result
+
+
+def test_a_call_is_launched_again_with_its_own_tensors(driver: Recorder) -> None:
+    assert recall_stft() is None
+    expected = remember_stft()
+    assert not driver.launched
+    result = recall_stft()
+    assert (result.shape, result.stride()) == (expected.shape, expected.stride())
+    ((kernel, grid, group, stream, parameters, device),) = driver.launched
+    assert (kernel, stream, device) == ("spectro_analysis", 7, None)
+    assert grid[1:] == (2, 1)
+    assert group > 0
+    assert parameters
+    # Another signal of the same layout is the same call.
+    other = torch.randn(2, 100)
+    assert recall_stft(other) is not None
+    assert len(driver.loaded) == 1
+
+
+def test_addresses_are_those_of_the_tensors(driver: Recorder) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def read(*arguments: Any) -> None:
+        # The kernel's parameters: addresses of its arguments, of which four are addresses.
+        parameters = arguments[4]
+        places = struct.unpack("4Q", _memory(parameters, 32))
+        seen.append(tuple(struct.unpack("Q", _memory(place, 8))[0] for place in places))
+
+    driver.launch = read  # type: ignore[method-assign]
+    remember_stft()
+    result = recall_stft()
+    scaled = cuda_prepared.scaled_window(WINDOW, 16, 16, 0.5, torch.device("cpu"))
+    window = scaled.data_ptr()
+    assert seen == [(SIGNAL.data_ptr(), window, window, result.data_ptr())]
+
+
+def _memory(address: int, size: int) -> bytes:
+    return ctypes.string_at(address, size)
+
+
+def test_istft_is_remembered_with_its_envelope(driver: Recorder) -> None:
+    bound = ISTFT.bind(SPECTRUM, 16, 4, window=WINDOW)
+    params = istft_params(SPECTRUM, WINDOW, n_fft=16, hop_length=4)
+    result = torch.empty(2, params.output_length)
+    cuda_calls.remember("istft", {"cuda"}, bound, params, result)
+    again = cuda_calls.recall("istft", "cuda", ISTFT.bind, (SPECTRUM, 16, 4), {"window": WINDOW})
+    assert again.shape == result.shape
+    assert [launch[0] for launch in driver.launched] == [driver.loaded[0][1]]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"signal": torch.randn(2, 101)},
+        {"signal": torch.randn(100, 2).t()},
+        {"signal": torch.randn(2, 100, dtype=torch.complex64).imag},
+        {"signal": torch.randn(2, 100).requires_grad_()},
+        {"window": torch.ones(16, dtype=torch.complex64)},
+        {"window": torch.ones(16).to_sparse()},
+        {"window": torch.ones(15)},
+        {"window": None},
+        {"window": [1.0] * 16},
+        {"hop_length": 5},
+        {"hop_length": 4.0},
+        {"center": 1},
+        {"center": []},
+        {"pad_mode": "constant"},
+        {"unknown": 1},
+        {"backend": "auto"},
+    ],
+    ids=lambda changes: str(list(changes)),
+)
+def test_what_differs_is_decided_anew(driver: Recorder, changes: dict[str, Any]) -> None:
+    remember_stft()
+    assert recall_stft() is not None
+    assert recall_stft(**changes) is None
+
+
+def test_another_window_is_prepared_and_the_same_one_is_not(driver: Recorder) -> None:
+    windows: list[tuple[int, list[float]]] = []
+
+    def read(*arguments: Any) -> None:
+        (place,) = struct.unpack("Q", ctypes.string_at(arguments[4] + 8, 8))
+        (address,) = struct.unpack("Q", ctypes.string_at(place, 8))
+        windows.append((address, list(struct.unpack("16f", ctypes.string_at(address, 64)))))
+
+    driver.launch = read  # type: ignore[method-assign]
+    window = WINDOW.clone()
+    remember_stft(window=window)
+
+    def last_is_half(of: torch.Tensor) -> bool:
+        return torch.allclose(torch.tensor(windows[-1][1]) * 2, of)
+
+    for _ in range(2):
+        assert recall_stft(window=window) is not None
+        assert last_is_half(window)
+    assert windows[0][0] == windows[1][0]
+    window.mul_(2)
+    assert recall_stft(window=window) is not None
+    assert last_is_half(window)
+    window.data = torch.ones(16)
+    assert recall_stft(window=window) is not None
+    assert last_is_half(torch.ones(16))
+    with torch.inference_mode():
+        unversioned = torch.rand(16)
+        for _ in range(2):
+            assert recall_stft(window=unversioned) is not None
+            assert last_is_half(unversioned)
+            unversioned.add_(1)
+    other = WINDOW[::2].repeat_interleave(2)
+    assert recall_stft(window=other) is not None
+    assert last_is_half(other)
+
+
+def test_a_vanishing_envelope_is_decided_anew(driver: Recorder) -> None:
+    bound = ISTFT.bind(SPECTRUM, 16, 4, window=WINDOW)
+    params = istft_params(SPECTRUM, WINDOW, n_fft=16, hop_length=4)
+    cuda_calls.remember("istft", {"cuda"}, bound, params, torch.empty(2, params.output_length))
+
+    def recall(window: torch.Tensor) -> Any:
+        return cuda_calls.recall("istft", "cuda", ISTFT.bind, (SPECTRUM, 16, 4), {"window": window})
+
+    assert recall(WINDOW) is not None
+    assert recall(torch.zeros(16)) is None
+
+
+def test_what_is_no_launch_is_computed_by_the_functions(
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Derivatives, inputs with bits, and inputs on no complex number's boundary."""
+    computed: list[str] = []
+    for module in (cuda_backend, derivatives):
+        name = module.__name__.rpartition(".")[2]
+        answer = partial(lambda name, *given: computed.append(name) or SIGNAL, name)
+        monkeypatch.setattr(module, "stft", answer)
+    remember_stft()
+    assert recall_stft() is not SIGNAL
+    leaf = SIGNAL.clone().requires_grad_()
+    assert recall_stft(leaf) is None
+    remember_stft(leaf)
+    assert recall_stft(leaf) is SIGNAL
+    with torch.no_grad():
+        assert recall_stft(leaf) is not SIGNAL
+    negative = torch.complex(torch.zeros(2, 200), torch.randn(2, 200)).conj().imag[:, ::1]
+    assert negative.is_neg()
+    remember_stft(negative)
+    assert recall_stft(negative) is SIGNAL
+    odd = torch.randn(201)
+    odd = (odd[1:] if odd.data_ptr() % 8 == 0 else odd[:-1]).view(2, 100)
+    assert recall_stft(odd) is SIGNAL
+    assert computed == ["derivatives", "cuda_backend", "cuda_backend"]
+
+
+@pytest.mark.parametrize("state", ["capture", "device", "dispatch mode", "vmap"])
+def test_torchs_state_is_asked_each_time(
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    remember_stft()
+    if state == "capture":
+        monkeypatch.setattr(torch_state, "is_capturing", lambda: True)
+    elif state == "device":
+        monkeypatch.setattr(torch_state, "cuda_device", lambda: 1)
+    elif state == "dispatch mode":
+        monkeypatch.setattr(torch_state, "_dispatch_modes", lambda: 1)
+    else:
+        monkeypatch.setattr(torch_state, "_functorch_level", object)
+    assert recall_stft() is None
+
+
+@pytest.mark.parametrize(
+    "changes", [{"return_complex": False}, {"onesided": False, "pad_mode": "replicate"}], ids=str
+)
+@pytest.mark.filterwarnings("ignore:.*stft with return_complex=False is deprecated")
+def test_what_warns_is_not_remembered(driver: Recorder, changes: dict[str, Any]) -> None:
+    remember_stft(**changes)
+    assert (recall_stft(**changes) is None) == ("return_complex" in changes)
+
+
+def test_another_stream_prepares_its_own(driver: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    remember_stft()
+    recall_stft()
+    prepared = len(cuda_prepared._windows._values)
+    monkeypatch.setattr(torch_state, "cuda_stream", lambda device: 8)
+    assert recall_stft() is not None
+    assert driver.launched[-1][3] == 8
+    assert len(cuda_prepared._windows._values) == prepared + 1
+
+
+def test_the_table_is_bounded(driver: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_calls, "MAX_CALLS", 3)
+    signals = [torch.randn(2, 100 + n) for n in range(4)]
+    for signal in signals:
+        remember_stft(signal)
+    assert recall_stft(signals[0]) is None
+    assert recall_stft(signals[3]) is not None
+
+
+def test_threads_do_not_mix_their_addresses(driver: Recorder) -> None:
+    """The packed arguments are shared: addresses are written and read under one lock."""
+    wrong: list[int] = []
+    expected = threading.local()
+
+    def read(*arguments: Any) -> None:
+        (place,) = struct.unpack("Q", ctypes.string_at(arguments[4], 8))
+        (address,) = struct.unpack("Q", ctypes.string_at(place, 8))
+        if address != expected.address:
+            wrong.append(address)
+
+    driver.launch = read  # type: ignore[method-assign]
+    remember_stft()
+
+    def work() -> None:
+        signal = torch.randn(2, 100)
+        expected.address = signal.data_ptr()
+        for _ in range(300):
+            recall_stft(signal)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

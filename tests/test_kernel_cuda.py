@@ -1,0 +1,273 @@
+"""The CUDA launcher without a device: its text, its machine code on disk, its packed arguments."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import struct
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cuda_stand_in import Recorder, recording
+from reference import istft_params, stft_params
+
+from torch_mlx_spectro.kernels import cubins, cuda_text, describe
+from torch_mlx_spectro.kernels.cubins import CudaProblem
+from torch_mlx_spectro.kernels.cuda import CudaDriver, CudaKernels, Prepared
+from torch_mlx_spectro.kernels.describe import Adjoint, Launch
+
+
+def _nvrtc() -> str:
+    """Why nothing can be compiled here; empty where it can. NVRTC needs no device."""
+    if importlib.util.find_spec("cuda") is None:
+        return "the extra cuda is not installed"
+    try:
+        cubins.nvrtc_version()
+    except CudaProblem as problem:
+        return str(problem)
+    return ""
+
+
+needs_nvrtc = pytest.mark.skipif(bool(_nvrtc()), reason=_nvrtc())
+
+
+def launches(n_fft: int = 256, hop: int = 64, rows: int = 2, samples: int = 1000) -> list[Launch]:
+    """Every kernel for a size, in every kind."""
+    found: list[Launch] = []
+    for is_complex in (False, True):
+        kind = torch.complex64 if is_complex else torch.float32
+        signal = torch.empty(rows, samples, dtype=kind)
+        window = torch.empty(n_fft, dtype=kind)
+        stft = stft_params(signal, window, n_fft=n_fft, hop_length=hop, return_complex=True)
+        spectrum = torch.empty(rows, stft.bins, stft.frames, dtype=torch.complex64)
+        istft = istft_params(
+            spectrum, window, n_fft=n_fft, hop_length=hop, return_complex=is_complex
+        )
+        fold = Adjoint(n_fft // 2, "reflect", False)
+        found += describe.analysis(stft, is_complex, is_complex)[:1]
+        found += describe.analysis(stft, is_complex, is_complex, enveloped=True)[:1]
+        for frames_fastest in (False, True):
+            for adjoint in (None, fold):
+                some = describe.synthesis(istft, is_complex, frames_fastest, adjoint)
+                kernels = {launch.kernel: launch for launch in reversed(some)}
+                found += kernels.values()
+        found.append(describe.cut_frames(stft, is_complex, is_complex))
+        found += [describe.add_frames(istft, is_complex, adjoint) for adjoint in (None, fold)]
+    return found
+
+
+def test_every_kernel_is_among_the_launches() -> None:
+    kernels = {launch.kernel for launch in launches()}
+    assert kernels == {path.stem for path in _folder().glob("*.metal")}
+
+
+def _folder() -> Path:
+    return Path(__file__).parents[1] / "metal_src"
+
+
+def test_a_text_is_whole_and_says_what_it_is_compiled_for() -> None:
+    launch = launches()[0]
+    text = cuda_text.text_of(cuda_text.variant_of(launch))
+    assert "#include" not in text
+    assert "constexpr int POINTS = 128;" in text
+    assert "constexpr bool PACKED = 1;" in text
+    assert f"__launch_bounds__({launch.threadgroup[0]})" in text
+    assert "__shared__ __align__(128) float2 exchange[" in text
+    assert text.count("__shared__") == 1 + cuda_text.source("cuda.h").count("__shared__")
+
+
+def test_grids_of_many_rows_are_counted_by_one_dimension() -> None:
+    few, many = (launches(n_fft=11, hop=4, rows=rows)[-1] for rows in (2, 70_000))
+    assert many.kernel == "add_frames"
+    assert cuda_text.grid_of(few)[1] == 2
+    across = cuda_text.blocks_of(many)[0]
+    assert cuda_text.grid_of(many) == (across * 70_000, 1, 1)
+    assert cuda_text.variant_of(many).flat
+    assert not cuda_text.variant_of(few).flat
+
+
+def test_arguments_are_laid_out_as_the_compiler_lays_them_out() -> None:
+    driver, launch = Recorder(), launches()[0]
+    prepared = recording(driver).prepared(launch, 0, (1000, 1), edge=0.5)
+    read: list[Any] = []
+
+    def look(*arguments: Any) -> None:
+        pointers = struct.unpack("5Q", ctypes.string_at(arguments[4], 40))
+        read.append([struct.unpack("Q", ctypes.string_at(p, 8))[0] for p in pointers[:4]])
+        layout = f"3q{len(launch.integers)}q3If"
+        read.append(struct.unpack(layout, ctypes.string_at(pointers[4], struct.calcsize(layout))))
+        read.append([p % 8 for p in pointers])
+
+    driver.launch = look  # type: ignore[method-assign]
+    Prepared.run(recording(driver).prepared(launch, 0, (1000, 1), edge=0.5), 7, 11, 22, 33, 44)
+    assert read[0] == [11, 22, 33, 44]
+    assert read[1] == (1000, 1, 0, *launch.integers, *launch.grid, 0.5)
+    assert read[2] == [0] * 5
+    assert prepared is not None
+
+
+def test_a_variant_is_compiled_and_loaded_once_for_an_architecture() -> None:
+    driver, texts = Recorder(), []
+
+    def compiled(text: str, architecture: int, folder: Path | None) -> bytes:
+        texts.append((text, architecture))
+        return b"code"
+
+    kernels = CudaKernels(driver, lambda device: 90 + device // 2, None, compiled)
+    one, two = launches(samples=1000)[0], launches(samples=1300)[0]
+    assert not kernels.is_loaded(one, 0)
+    first = kernels.prepared(one, 0, (1000, 1))
+    assert kernels.prepared(one, 0, (1000, 1)) is first
+    assert kernels.prepared(one, 0, (2000, 2)) is not first
+    kernels.prepared(two, 1, (1300, 1))
+    assert (len(texts), len(driver.loaded)) == (1, 1)
+    assert kernels.is_loaded(two, 1)
+    kernels.prepared(two, 2, (1300, 1))
+    assert [architecture for _, architecture in texts] == [90, 91]
+
+
+class Counting:
+    """Compiles nothing, and counts."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls = 0
+        monkeypatch.setattr(cubins, "compile_text", self.compile)
+        monkeypatch.setattr(cubins, "nvrtc_version", lambda: (13, 0))
+
+    def compile(self, text: str, architecture: int) -> bytes:
+        self.calls += 1
+        return f"{text} for {architecture}".encode()
+
+
+def test_machine_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counting, folder = Counting(monkeypatch), tmp_path / "new" / "cuda"
+    code = cubins.compiled("text", 90, folder)
+    assert code == cubins.compiled("text", 90, folder) == b"text for 90"
+    assert counting.calls == 1
+    assert cubins.compiled("text", 80, folder) == b"text for 80"
+    assert cubins.compiled("other", 90, folder) == b"other for 90"
+    monkeypatch.setattr(cubins, "nvrtc_version", lambda: (13, 1))
+    cubins.compiled("text", 90, folder)
+    assert counting.calls == 4
+    assert len(list(folder.iterdir())) == 4
+    cubins.compiled("text", 90, None)
+    assert counting.calls == 5
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "empty", "a folder"])
+def test_damaged_files_cost_a_compilation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    counting = Counting(monkeypatch)
+    cubins.compiled("text", 90, tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    if damage == "a folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_bytes({"cut": whole[:-1], "changed": whole[:-1] + b"?", "empty": b""}[damage])
+    assert cubins.compiled("text", 90, tmp_path) == b"text for 90"
+    assert counting.calls == 2
+    assert len(list(tmp_path.iterdir())) == 1, "something temporary was left"
+
+
+def test_a_folder_that_cannot_be_written_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(monkeypatch)
+    (tmp_path / "file").write_text("in the way")
+    for _ in range(2):
+        assert cubins.compiled("text", 90, tmp_path / "file" / "cuda") == b"text for 90"
+    assert counting.calls == 2
+
+
+def test_many_write_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Counting(monkeypatch)
+    with ThreadPoolExecutor(8) as pool:
+        codes = pool.map(lambda _: cubins.compiled("text", 90, tmp_path), range(64))
+    assert set(codes) == {b"text for 90"}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.core", None)
+    with pytest.raises(CudaProblem, match=r"torch-mlx-spectro\[cuda\]"):
+        cubins.nvrtc_version.__wrapped__()
+
+
+def test_nothing_of_cuda_is_imported_before_it_is_needed() -> None:
+    code = (
+        "import sys, torch, torch_mlx_spectro as tms\n"
+        "from torch_mlx_spectro import cuda_backend, cuda_adjoints\n"
+        "with tms.backend('cuda'):\n"
+        "    tms.stft(torch.zeros(100), 16, window=torch.ones(16), return_complex=True)\n"
+        "assert 'device cpu of input is not accelerated' in tms.stats().fallbacks\n"
+        "assert 'cuda.core' not in sys.modules  # torch itself imports cuda.bindings\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+class FakeDriver:
+    """``cuda.bindings.driver`` as far as the launcher uses it."""
+
+    def __init__(self, *errors: int) -> None:
+        self.errors, self.called = list(errors), []
+
+    def cuLaunchKernel(self, *arguments: Any) -> tuple[int]:
+        self.called.append(arguments)
+        return (self.errors.pop(0),)
+
+    def cuDevicePrimaryCtxRetain(self, device: Any) -> tuple[int, str]:
+        return 0, f"context of {device}"
+
+    def cuCtxSetCurrent(self, context: Any) -> tuple[int]:
+        self.called.append(context)
+        return (0,)
+
+    def CUdevice(self, index: int) -> int:
+        return index
+
+
+def driver_of(fake: FakeDriver) -> CudaDriver:
+    driver = CudaDriver.__new__(CudaDriver)
+    driver._driver = driver._core = fake
+    driver._launch = fake.cuLaunchKernel
+    return driver
+
+
+def test_a_thread_without_a_context_gets_torchs() -> None:
+    fake = FakeDriver(201, 0)
+    driver_of(fake).launch("kernel", (4, 2, 1), 64, 7, 1234, 1)
+    launched = ("kernel", 4, 2, 1, 64, 1, 1, 0, 7, 1234, 0)
+    assert fake.called == [launched, "context of 1", launched]
+
+
+def test_what_the_driver_refuses_is_raised() -> None:
+    with pytest.raises(CudaProblem, match="719"):
+        driver_of(FakeDriver(719)).launch("kernel", (1, 1, 1), 32, 0, 0, 0)
+
+
+@needs_nvrtc
+@pytest.mark.parametrize(("n_fft", "hop"), [(256, 64), (75, 20)])
+def test_every_kernel_compiles(n_fft: int, hop: int) -> None:
+    """For the H100's architecture, by NVRTC, which needs no device."""
+    variants = dict.fromkeys(cuda_text.variant_of(launch) for launch in launches(n_fft, hop))
+    texts = [cuda_text.text_of(variant) for variant in variants]
+    with ThreadPoolExecutor(2) as pool:
+        codes = list(pool.map(lambda text: cubins.compile_text(text, 90), texts))
+    for variant, code in zip(variants, codes, strict=True):
+        assert code.startswith(b"\x7fELF")
+        assert variant.name.encode() in code
+
+
+@needs_nvrtc
+def test_what_does_not_compile_says_why() -> None:
+    with pytest.raises(Exception, match="undeclared_name"):
+        cubins.compile_text('extern "C" __global__ void f() { undeclared_name(); }', 90)
+    assert 90 in cubins.architectures()

@@ -1,0 +1,251 @@
+"""CUDA calls that were made before: they are decided, and their launch is ready.
+
+For small calls the Python on the way to the launch decides. So what a call comes down to (one
+launch, its grid, its packed arguments, the shape of its result) is kept by what it was decided on:
+the layouts and the device of input and window, and the other arguments. What is made of the
+window's values is kept while the window is the same and unchanged; another one of its kind is
+prepared anew. A call that differs in anything else is decided anew (:mod:`.dispatching`).
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Hashable, Iterable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from . import torch_state
+from .errors import UnresolvedArguments
+
+if TYPE_CHECKING:
+    from .params import IstftParams, StftParams
+
+MAX_CALLS = 1024
+#: complex64 values are read whole.
+_ALIGNMENT = 8
+
+#: Position of the window among either function's arguments.
+_WINDOW = 4
+
+Bound = dict[str, Any]
+
+
+class _Read(NamedTuple):
+    """What a launch reads besides its input, and the window that it was prepared from.
+
+    Attributes:
+        held: window and envelope as the kernel reads them.
+        addresses: of these.
+        stream: that they were prepared on.
+    """
+
+    window: Callable[[], torch.Tensor | None]
+    version: int
+    address: int
+    stream: int
+    held: tuple[torch.Tensor, torch.Tensor]
+    addresses: tuple[int, int]
+
+    def is_of(self, window: torch.Tensor, stream: int) -> bool:
+        """Whether this is the window that it was prepared from, unchanged."""
+        return (
+            self.window() is window
+            and self.version == window._version
+            and self.address == window.data_ptr()
+            and self.stream == stream
+        )
+
+
+class Call:
+    """A decided call, and its launch, if it is one.
+
+    Args:
+        run: launches it; None where it takes more than one launch.
+        result: of the call, for its layout.
+    """
+
+    __slots__ = ("_params", "_read", "_result", "_run")
+
+    def __init__(
+        self,
+        params: StftParams | IstftParams,
+        run: Callable[..., None] | None,
+        result: torch.Tensor,
+    ) -> None:
+        self._params = params
+        self._run = run
+        self._result = (tuple(result.shape), result.stride(), result.dtype, result.device)
+        self._read: _Read | None = None
+
+    def compute(
+        self, tensor: torch.Tensor, window: torch.Tensor, differentiated: bool
+    ) -> torch.Tensor:
+        """The result for an input and a window like those that the call was decided for.
+
+        Raises:
+            UnresolvedArguments: of this window torch would not take an envelope.
+        """
+        run, address = self._run, tensor.data_ptr()
+        if (
+            run is None
+            or differentiated
+            or address % _ALIGNMENT
+            or tensor.is_conj()
+            or tensor.is_neg()
+        ):
+            return self._compute_by_functions(tensor, window, differentiated)
+        stream = torch_state.cuda_stream(tensor.get_device())
+        read = self._read
+        if read is None or not read.is_of(window, stream):
+            read = self._prepare(window, stream)
+        shape, strides, dtype, device = self._result
+        result = torch.empty_strided(shape, strides, dtype=dtype, device=device)
+        run(stream, address, *read.addresses, result.data_ptr())
+        return result
+
+    def _prepare(self, window: torch.Tensor, stream: int) -> _Read:
+        from . import cuda_backend
+
+        held = cuda_backend.what_is_read(self._params, window, self._result[-1])
+        addresses = (held[0].data_ptr(), held[1].data_ptr())
+        unversioned = window.is_inference()
+        version = -1 if unversioned else window._version
+        read = _Read(weakref.ref(window), version, window.data_ptr(), stream, held, addresses)
+        if not unversioned:
+            self._read = read
+        return read
+
+    def _compute_by_functions(
+        self, tensor: torch.Tensor, window: torch.Tensor, differentiated: bool
+    ) -> torch.Tensor:
+        from . import cuda_backend, derivatives
+        from .params import StftParams
+
+        computing: Any = derivatives if differentiated else cuda_backend
+        function = computing.stft if isinstance(self._params, StftParams) else computing.istft
+        result: torch.Tensor = function(self._params, tensor, window)
+        return result
+
+
+class Calls:
+    """A bounded table of calls, read without a lock."""
+
+    def __init__(self) -> None:
+        self._calls: dict[Hashable, Call] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> Call | None:
+        try:
+            return self._calls.get(key)
+        except TypeError:  # an argument cannot be hashed
+            return None
+
+    def put(self, key: Hashable, call: Call) -> None:
+        """Keep a call; when there are too many, forget all and begin again."""
+        with self._lock:
+            if len(self._calls) >= MAX_CALLS:
+                self._calls = {}
+            self._calls[key] = call
+
+    def clear(self) -> None:
+        with self._lock:
+            self._calls = {}
+
+
+calls = Calls()
+
+
+@lru_cache(maxsize=1)
+def missing_reason() -> str | None:
+    """Why there are no CUDA kernels here, answered within a microsecond; None where there are."""
+    from . import cuda_backend
+
+    return cuda_backend.unavailable_reason()
+
+
+def _key(name: str, backend: str, bound: Bound, differentiated: bool) -> Hashable:
+    """What a call is decided on, but for its window's values and for torch's state."""
+    tensor, window = bound["input"], bound["window"]
+    _, *others = bound.values()
+    del others[_WINDOW - 1]
+    # Types, because True == 1 == 1.0, of which torch rejects two.
+    return (
+        name,
+        backend,
+        differentiated,
+        tensor.shape,
+        tensor.stride(),
+        tensor.dtype,
+        tensor.get_device(),
+        window.shape,
+        window.dtype,
+        window.layout,
+        window.get_device(),
+        *others,
+        *map(type, others),
+    )
+
+
+def _is_ordinary(tensor: torch.Tensor, window: Any) -> bool:
+    """Whether nothing in torch's state or in the arguments asks for another decision."""
+    return (
+        type(window) in torch_state.PLAIN_TYPES
+        and not torch_state.is_intercepted()
+        and tensor.get_device() == torch_state.cuda_device()
+        and not torch_state.is_capturing()
+    )
+
+
+def recall(
+    name: str, backend: str, bind: Callable[..., Bound], args: Any, kwargs: Any
+) -> torch.Tensor | None:
+    """The result of a call that was decided before; None if it was not.
+
+    Args:
+        name: of the function.
+        backend: that is asked for.
+        bind: names the arguments.
+    """
+    try:
+        bound = bind(*args, **kwargs)
+    except TypeError:
+        return None
+    tensor, window = bound["input"], bound["window"]
+    if not _is_ordinary(tensor, window):
+        return None
+    differentiated = (tensor.requires_grad or window.requires_grad) and torch.is_grad_enabled()
+    call = calls.get(_key(name, backend, bound, differentiated))
+    if call is None:
+        return None
+    try:
+        return call.compute(tensor, window, differentiated)
+    except UnresolvedArguments:
+        return None
+
+
+def remember(
+    name: str,
+    backends: Iterable[str],
+    bound: Bound,
+    params: StftParams | IstftParams,
+    result: torch.Tensor,
+) -> None:
+    """Keep a call that has just been computed, if it gives no warnings.
+
+    Args:
+        backends: asked for any of these, the call is to be answered so.
+    """
+    tensor, window = bound["input"], bound["window"]
+    if not _is_ordinary(tensor, window):
+        return
+    from . import cuda_backend
+
+    if cuda_backend.warns(params):
+        return
+    differentiated = torch_state.is_differentiated(tensor, window)
+    call = Call(params, cuda_backend.single_launch(params, tensor, window, result), result)
+    for backend in backends:
+        calls.put(_key(name, backend, bound, differentiated), call)

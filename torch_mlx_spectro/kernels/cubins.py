@@ -1,0 +1,114 @@
+"""Machine code of CUDA text: compiled by NVRTC through cuda.core, and kept on disk.
+
+A file is named by what it was made from, written whole or not at all, and carries a digest of its
+contents: one that is damaged, or a folder that cannot be written, costs a compilation and nothing
+else. Nothing of CUDA is imported before the first text is compiled or looked up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import os
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+#: What every text is compiled with. Contracting a product and a sum into one fused operation, the
+#: default, only rounds less.
+OPTIONS: dict[str, Any] = {"std": "c++17", "device_as_default_execution_space": True}
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+class CudaProblem(RuntimeError):
+    """CUDA code cannot be made or run here; the text says why."""
+
+
+@lru_cache(maxsize=1)
+def nvrtc_version() -> tuple[int, int]:
+    """Of the NVRTC that compiles.
+
+    Raises:
+        CudaProblem: there is none.
+    """
+    try:
+        importlib.import_module("cuda.core")
+        nvrtc = importlib.import_module("cuda.bindings.nvrtc")
+        error, major, minor = nvrtc.nvrtcVersion()
+    except (ImportError, AttributeError, RuntimeError) as missing:
+        raise CudaProblem(
+            f"cuda-core with NVRTC is not usable here ({str(missing).partition(chr(10))[0]}); "
+            "install the extra torch-mlx-spectro[cuda]"
+        ) from missing
+    if int(error) != 0:
+        raise CudaProblem(f"NVRTC answers with {error}")
+    return int(major), int(minor)
+
+
+@lru_cache(maxsize=1)
+def architectures() -> tuple[int, ...]:
+    """What this NVRTC compiles for, as 10 * major + minor of a compute capability."""
+    nvrtc_version()
+    nvrtc = importlib.import_module("cuda.bindings.nvrtc")
+    _, found = nvrtc.nvrtcGetSupportedArchs()
+    return tuple(int(architecture) for architecture in found)
+
+
+def default_folder() -> Path | None:
+    """Where compiled code is kept; None where no folder is known."""
+    try:
+        platformdirs = importlib.import_module("platformdirs")
+    except ImportError:
+        return None
+    return Path(platformdirs.user_cache_dir("torch_mlx_spectro", appauthor=False)) / "cuda"
+
+
+def compiled(text: str, architecture: int, folder: Path | None) -> bytes:
+    """The machine code of a text for an architecture (90 for sm_90), from disk if it is there.
+
+    Raises:
+        CudaProblem: there is no NVRTC here.
+    """
+    key = repr((text, architecture, sorted(OPTIONS.items()), nvrtc_version()))
+    name = hashlib.sha256(key.encode()).hexdigest() + ".cubin"
+    path = None if folder is None else folder / name
+    code = None if path is None else _read(path)
+    if code is None:
+        code = compile_text(text, architecture)
+        if path is not None:
+            _write(path, code)
+    return code
+
+
+def compile_text(text: str, architecture: int) -> bytes:
+    """Compile a text, whatever is on disk."""
+    core = importlib.import_module("cuda.core")
+    options = core.ProgramOptions(arch=f"sm_{architecture}", **OPTIONS)
+    code: bytes = core.Program(text, "c++", options).compile("cubin").code
+    return code
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        whole = path.read_bytes()
+    except OSError:
+        return None
+    digest, code = whole[:_DIGEST_BYTES], whole[_DIGEST_BYTES:]
+    return code if code and hashlib.sha256(code).digest() == digest else None
+
+
+def _write(path: Path, code: bytes) -> None:
+    """Write a file whole or not at all; a folder that does not allow it is left alone."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(hashlib.sha256(code).digest() + code)
+            os.replace(temporary, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)

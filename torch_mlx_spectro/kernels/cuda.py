@@ -1,0 +1,328 @@
+"""The launcher for CUDA: kernels on torch tensors, on torch's current stream.
+
+A variant is compiled once for an architecture (:mod:`.cubins`) and loaded once for all devices. A
+launch with its arguments packed, all but the addresses, is a :class:`Prepared`, which a caller may
+keep: running it again is one call of the driver. Nothing here waits for a device.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import struct
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from .. import torch_state
+from ..params import IstftParams, StftParams
+from . import cubins, describe
+from .arguments import INPUTS
+from .cubins import CudaProblem
+from .cuda_text import Variant, grid_of, text_of, variant_of
+from .describe import Launch
+
+CACHE_ENTRIES = 1024
+#: Strides in LaunchArguments of cuda.h.
+STRIDES = 3
+#: cuLaunchKernel's answer to a thread that has not used CUDA yet.
+_INVALID_CONTEXT = 201
+
+
+class Driver(Protocol):
+    """What is asked of CUDA's driver."""
+
+    def load(self, code: bytes, name: str) -> Any:
+        """A kernel, for all devices of the code's architecture."""
+
+    def launch(
+        self,
+        kernel: Any,
+        grid: tuple[int, int, int],
+        group: int,
+        stream: int,
+        parameters: int,
+        device: int,
+    ) -> None:
+        """Launch a kernel; ``parameters`` is the address of the addresses of its parameters."""
+
+
+class CudaDriver:
+    """CUDA's own driver, by cuda.bindings, with cuda.core's objects."""
+
+    def __init__(self) -> None:
+        self._core = importlib.import_module("cuda.core")
+        self._driver = importlib.import_module("cuda.bindings.driver")
+        self._launch = self._driver.cuLaunchKernel
+        self._loaded: list[Any] = []  # kernels live as long as what they were loaded from
+
+    def load(self, code: bytes, name: str) -> Any:
+        kernel = self._core.ObjectCode.from_cubin(code).get_kernel(name)
+        self._loaded.append(kernel)
+        return self._driver.CUfunction(int(kernel.handle))
+
+    def launch(
+        self,
+        kernel: Any,
+        grid: tuple[int, int, int],
+        group: int,
+        stream: int,
+        parameters: int,
+        device: int,
+    ) -> None:
+        (error,) = self._launch(kernel, *grid, group, 1, 1, 0, stream, parameters, 0)
+        if error:
+            if int(error) == _INVALID_CONTEXT:
+                self._enter_context(device)
+                (error,) = self._launch(kernel, *grid, group, 1, 1, 0, stream, parameters, 0)
+            self._check(error)
+
+    def _enter_context(self, device: int) -> None:
+        """Make torch's context of a device this thread's own."""
+        driver = self._driver
+        error, context = driver.cuDevicePrimaryCtxRetain(driver.CUdevice(device))
+        self._check(error)
+        (error,) = driver.cuCtxSetCurrent(context)
+        self._check(error)
+
+    def _check(self, error: Any) -> None:
+        if error:
+            raise CudaProblem(f"CUDA answers with {error}")
+
+
+class Prepared:
+    """One launch on one device, packed but for the addresses of its tensors.
+
+    Args:
+        kernel: as loaded by the driver.
+        strides: of the first input, in elements.
+        addresses: tensors that it takes.
+    """
+
+    __slots__ = ("_addresses", "_buffer", "_driver", "_fixed", "_lock", "_pack", "_parameters")
+
+    def __init__(
+        self,
+        driver: Driver,
+        kernel: Any,
+        launch: Launch,
+        device: int,
+        strides: tuple[int, ...],
+        edge: float,
+        addresses: int,
+    ) -> None:
+        padded = (*strides, *(0,) * (STRIDES - len(strides)))
+        numbers = struct.pack(
+            f"={STRIDES}q{len(launch.integers)}q3If", *padded, *launch.integers, *launch.grid, edge
+        )
+        # As the compiler lays LaunchArguments out: its members fall on their own sizes.
+        self._buffer = ctypes.create_string_buffer(8 * addresses + len(numbers) + 8)
+        begin = -ctypes.addressof(self._buffer) % 8
+        places = [8 * index for index in range(addresses + 1)]
+        struct.pack_into(f"{len(numbers)}s", self._buffer, begin + places[-1], numbers)
+        base = ctypes.addressof(self._buffer) + begin
+        self._parameters = (ctypes.c_void_p * (addresses + 1))(*[base + place for place in places])
+        self._pack = struct.Struct(f"={addresses}Q").pack_into
+        self._addresses = begin
+        self._driver = driver.launch
+        self._fixed = (
+            kernel,
+            grid_of(launch),
+            launch.threadgroup[0],
+            ctypes.addressof(self._parameters),
+            device,
+        )
+        self._lock = threading.Lock()
+
+    def run(self, stream: int, *addresses: int) -> None:
+        """Launch on a stream (its raw handle), with the addresses of the kernel's tensors."""
+        kernel, grid, group, parameters, device = self._fixed
+        with self._lock:  # the driver has copied the arguments when it returns
+            self._pack(self._buffer, self._addresses, *addresses)
+            self._driver(kernel, grid, group, stream, parameters, device)
+
+
+class CudaKernels:
+    """The kernels on CUDA tensors.
+
+    Args:
+        driver: loads and launches.
+        architecture_of: 10 * major + minor of the compute capability of a device, by its index.
+        folder: where machine code is kept; None to keep none.
+        compiled: makes machine code, as :func:`.cubins.compiled`.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        architecture_of: Callable[[int], int],
+        folder: Path | None = None,
+        compiled: Callable[[str, int, Path | None], bytes] = cubins.compiled,
+    ) -> None:
+        self._driver = driver
+        self._architecture_of = architecture_of
+        self._folder = folder
+        self._compiled = compiled
+        #: All that were ever loaded, as in CUDA itself: they may be running, or be in a graph.
+        self._kernels: dict[Any, Any] = {}
+        self._prepared: OrderedDict[Any, Prepared] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def analysis(
+        self,
+        params: StftParams,
+        signal: torch.Tensor,
+        window: torch.Tensor,
+        *,
+        edge: float = 1.0,
+        envelope: torch.Tensor | None = None,
+    ) -> torch.Tensor | None:
+        """Spectrum of shape (rows, frames, bins); None where the fused kernel covers it not.
+
+        Args:
+            signal: shape (rows, samples), any strides, its bits resolved.
+            window: shape (n_fft,), contiguous, every scale folded in (:func:`analysis_scale`).
+            edge: factor of bins 0 and n_fft / 2.
+            envelope: what the signal is multiplied by: the rows of an inverse envelope, flat, of
+                the window's type; None for nothing.
+        """
+        launches = describe.analysis(
+            params, signal.is_complex(), window.is_complex(), envelope is not None
+        )
+        if not launches:
+            return None
+        factors = window if envelope is None else envelope
+        return self._run(launches[0], signal, window, factors, edge=edge)
+
+    def synthesis(
+        self,
+        params: IstftParams,
+        spectrum: torch.Tensor,
+        window: torch.Tensor,
+        envelope: torch.Tensor,
+        *,
+        frames_fastest: bool = False,
+        edge: float = 1.0,
+        adjoint: describe.Adjoint | None = None,
+    ) -> torch.Tensor | None:
+        """Signal of shape (rows, output length); None where the fused kernel covers it not.
+
+        Args:
+            spectrum: shape (rows, frames, bins), any strides, its bits resolved.
+            window: shape (n_fft,), contiguous, 1 / n_fft and every other scale folded in.
+            envelope: inverse envelope by hops, flat; ignored for an adjoint.
+            frames_fastest: neighbouring frames are neighbours in memory.
+            edge: factor of bins 0 and n_fft / 2.
+            adjoint: leave the envelope out, and fold the padding of an analysis.
+        """
+        launches = describe.synthesis(params, window.is_complex(), frames_fastest, adjoint)
+        if not launches:
+            return None
+        return self._run(launches[0], spectrum, window, envelope, edge=edge)
+
+    def cut_frames(
+        self, params: StftParams, signal: torch.Tensor, window: torch.Tensor
+    ) -> torch.Tensor:
+        """Windowed frames, shape (rows, frames, n_fft)."""
+        launch = describe.cut_frames(params, signal.is_complex(), window.is_complex())
+        return self._run(launch, signal, window)
+
+    def add_frames(
+        self,
+        params: IstftParams,
+        frames: torch.Tensor,
+        window: torch.Tensor,
+        envelope: torch.Tensor,
+        adjoint: describe.Adjoint | None = None,
+    ) -> torch.Tensor:
+        """Windowed, overlap-added signal, shape (rows, output length).
+
+        Args:
+            frames: shape (rows, frames, n_fft), contiguous.
+        """
+        launch = describe.add_frames(params, window.is_complex(), adjoint)
+        return self._run(launch, frames, window, envelope)
+
+    def _run(
+        self, launch: Launch, first: torch.Tensor, *others: torch.Tensor, edge: float = 1.0
+    ) -> torch.Tensor:
+        dtype = torch.complex64 if launch.complex_output else torch.float32
+        result = torch.empty(launch.shape, dtype=dtype, device=first.device)
+        device: int = first.device.index
+        prepared = self.prepared(launch, device, first.stride(), edge)
+        addresses = [tensor.data_ptr() for tensor in (first, *others, result)]
+        if device == torch_state.cuda_device():
+            prepared.run(torch_state.cuda_stream(device), *addresses)
+        else:  # the default stream has no handle of its own: it is that of the current device
+            with torch.cuda.device(device):
+                prepared.run(torch_state.cuda_stream(device), *addresses)
+        return result
+
+    def prepared(
+        self, launch: Launch, device: int, strides: tuple[int, ...], edge: float = 1.0
+    ) -> Prepared:
+        """A launch ready to run: compiled, loaded and packed.
+
+        Args:
+            device: index of the tensors' device.
+            strides: of the first input, in elements.
+        """
+        key = (launch, device, strides, edge)
+        with self._lock:
+            found = self._prepared.get(key)
+            if found is not None:
+                self._prepared.move_to_end(key)
+        if found is None:
+            kernel = self._kernel(variant_of(launch), device)
+            named = [name for name in INPUTS[launch.kernel] if name not in NOT_TENSORS]
+            found = Prepared(
+                self._driver, kernel, launch, device, strides, edge, addresses=len(named) + 1
+            )
+            with self._lock:
+                self._prepared[key] = found
+                while len(self._prepared) > CACHE_ENTRIES:
+                    self._prepared.popitem(last=False)
+        return found
+
+    def is_loaded(self, launch: Launch, device: int) -> bool:
+        """Whether a launch needs neither the compiler nor the loader any more."""
+        key = (variant_of(launch), self._architecture_of(device))
+        return key in self._kernels
+
+    def _kernel(self, variant: Variant, device: int) -> Any:
+        key = (variant, self._architecture_of(device))
+        kernel = self._kernels.get(key)
+        if kernel is None:
+            code = self._compiled(text_of(variant), key[1], self._folder)
+            with self._lock:
+                kernel = self._kernels.get(key)
+                if kernel is None:
+                    kernel = self._kernels[key] = self._driver.load(code, variant.name)
+        return kernel
+
+
+#: Inputs of a kernel that are not tensors of the caller.
+NOT_TENSORS = ("table", "parameters", "edge")
+
+
+@lru_cache(maxsize=64)
+def architecture_of(device: int) -> int:
+    """10 * major + minor of a device's compute capability."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+@lru_cache(maxsize=1)
+def cuda_kernels() -> CudaKernels:
+    """The kernels of this process.
+
+    Raises:
+        CudaProblem: they cannot be compiled here.
+    """
+    cubins.nvrtc_version()
+    return CudaKernels(CudaDriver(), architecture_of, cubins.default_folder())

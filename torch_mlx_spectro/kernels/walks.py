@@ -1,0 +1,186 @@
+"""How a group walks over frames: the synthesis kernel that is compiled for one hop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .plans import (
+    CORES,
+    GROUP_MEMORY_BYTES,
+    MAX_GROUP_THREADS,
+    MAX_PASSES,
+    MAX_POINTS,
+    FftPlan,
+    even_radices,
+    is_power_of_two,
+    radices_of,
+    values_of,
+)
+
+#: Threads of a walking group to aim at; so many more where that gives it four frames.
+WALK_GROUP = 128
+WALK_FRAMES, WALK_FRAMES_GROUP = 4, 256
+#: Frames of a walking group over a (bins, frames) spectrum: 8 of 8 bytes are two sectors.
+WALK_FASTEST_FRAMES, WALK_FASTEST_GROUP = 8, 512
+#: Points below which a walk was not measured, and is not worth a compilation for each hop.
+LEAST_WALK_POINTS = 128
+#: Output samples of each thread of a group that makes an end, where padding's transpose adds.
+END_SAMPLES = 4
+#: Registers that a walking thread may keep: for window pieces, and for sums besides.
+KEPT_WINDOW = 40
+KEPT_SUMS = 32
+#: Radices of a walk's first pass, best first, and of the others.
+FIRST_RADICES = (8, 10, 6, 4, 12, 2)
+LATER_RADICES = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 16)
+#: Registers of a core, and how many a walking thread needs: without those that it keeps, for each
+#: of them, and for each value that it holds beyond 16 (a fit to what the compiler took).
+CORE_REGISTERS = 65536
+WALK_REGISTERS = 72
+KEPT_REGISTERS = 0.85
+VALUE_REGISTERS = 3
+#: Frames of a run; longer ones were slower. Over a (bins, frames) spectrum, lines read in part
+#: leave the cache before their other frames are read: fewer, and fewer still of the longer frames
+#: that a group has not eight of.
+MOST_FRAMES = 36
+MOST_FASTEST_FRAMES = 24
+MOST_LONG_FASTEST_FRAMES = 12
+
+
+@dataclass(frozen=True)
+class WalkPlan:
+    """How a group walks over frames, for packed real signals and one hop (run_sums.h).
+
+    Attributes:
+        fft: one frame's transform; its first radix and what is left of the points are even.
+        hop: hop length.
+        width: neighbouring samples that a thread adds at once.
+    """
+
+    fft: FftPlan
+    hop: int
+    width: int
+
+    @property
+    def overlap(self) -> int:
+        """Frames over a sample."""
+        return -(-2 * self.fft.points // self.hop)
+
+    @property
+    def _abreast(self) -> int:
+        """Hops that the group adds to at once."""
+        units, frames = self.hop // self.width, self.fft.frames
+        if units >= self.fft.group:
+            return 1
+        power = 1 << ((self.fft.group // units).bit_length() - 1)
+        while frames % power:
+            power //= 2
+        return power
+
+    @property
+    def _owned(self) -> int:
+        """Units of one hop that a thread owns."""
+        return 1 if self._abreast > 1 else -(-self.hop // self.width // self.fft.group)
+
+    @property
+    def keeps_window(self) -> bool:
+        """Whether a thread's pieces of the window stay in its registers."""
+        return self.overlap * self._owned * self.width <= KEPT_WINDOW
+
+    @property
+    def sums(self) -> int:
+        """Registers for sums that a thread carries from round to round."""
+        return -(-(self.overlap - 1) // self._abreast) * self._owned * self.width
+
+    @property
+    def resident(self) -> int:
+        """Groups that a core holds at once, by the registers that their threads need."""
+        kept = self.sums + self._owned * self.width
+        if self.keeps_window:
+            kept += self.overlap * self._owned * self.width
+        if self.fft.half:
+            reached = self.fft.frames // self._abreast * self._owned * self.width
+            kept += self.sums + reached
+        values = values_of(self.fft.points, self.fft.radices, self.fft.threads)
+        held = max(0, values - 2 * FIRST_RADICES[0]) * VALUE_REGISTERS
+        registers = WALK_REGISTERS + KEPT_REGISTERS * kept + held
+        return max(1, int(CORE_REGISTERS / (self.fft.group * registers)))
+
+    def template(self) -> list[tuple[str, int]]:
+        """The plan as a kernel's template arguments."""
+        return [
+            *self.fft.template(),
+            ("HOP", self.hop),
+            ("WIDTH", self.width),
+            ("KEEP_WINDOW", self.keeps_window),
+            ("HALF", self.fft.half),
+        ]
+
+    def run_hops(self, hops: int, rows: int, frames_fastest: bool) -> int:
+        """Hops of a run of whole rounds.
+
+        A core works for as long as its groups have rounds, and waits for the last of them: the
+        cost is the sum of both, in rounds, and ordered what was measured.
+        """
+        frames = self.fft.frames
+        fewest = -(-self.overlap // frames)
+        most = MOST_FRAMES
+        if frames_fastest:
+            long = frames < WALK_FASTEST_FRAMES
+            most = MOST_LONG_FASTEST_FRAMES if long else MOST_FASTEST_FRAMES
+        costs = []
+        for rounds in range(fewest, max(most // frames, fewest) + 1):
+            run = rounds * frames - (self.overlap - 1)
+            groups = -(-hops // run) * rows
+            waves = -(-groups // (CORES * self.resident))
+            # Of equals the longest, which transforms the fewest frames twice.
+            costs.append(((-(-groups // CORES) + waves) * rounds, -run))
+        return -min(costs)[1]
+
+
+@lru_cache(maxsize=4096)
+def mirrored_radices(points: int) -> tuple[int, ...] | None:
+    """Radices whose first pass takes mirrored pairs of bins as they are; None: there are none."""
+    for first in FIRST_RADICES:
+        if points % (2 * first) == 0:
+            later = even_radices(points // first, LATER_RADICES)
+            if later is not None and len(later) < MAX_PASSES:
+                # Powers of two around the others: their exchanges are swizzled.
+                powers = [radix for radix in later if is_power_of_two(radix)]
+                others = [radix for radix in later if not is_power_of_two(radix)]
+                return (first, *powers[:1], *others, *powers[1:])
+    return None
+
+
+@lru_cache(maxsize=4096)
+def walk_plan(
+    points: int, hop: int, width: int, frames_fastest: bool, halves: bool
+) -> WalkPlan | None:
+    """The plan of a walk, or None where there is none, or it would not pay.
+
+    Args:
+        points: n_fft / 2.
+        hop: hop length, at most n_fft.
+        width: 2 where hop, rows and the first sample are even, else 1.
+        frames_fastest: neighbouring frames of the spectrum are neighbours in memory.
+        halves: real and imaginary parts may take turns, where too few frames fit a group else.
+    """
+    if points > MAX_POINTS or points < LEAST_WALK_POINTS or radices_of(points) is None:
+        return None
+    radices = mirrored_radices(points)
+    if radices is None or len(radices) < 2 or hop > 2 * points:
+        return None
+    threads = points // radices[0] // 2
+    frames = max(1, WALK_GROUP // threads)
+    if frames_fastest:
+        frames = max(frames, min(WALK_FASTEST_FRAMES, WALK_FASTEST_GROUP // threads))
+    elif WALK_FRAMES * threads <= WALK_FRAMES_GROUP:
+        frames = max(frames, WALK_FRAMES)
+    fitting = GROUP_MEMORY_BYTES // FftPlan(points, radices, threads, 1).memory_bytes
+    half = halves and width == 2 and fitting < (4 if frames_fastest else 2)
+    if half:
+        fitting = GROUP_MEMORY_BYTES // FftPlan(points, radices, threads, 1, half).memory_bytes
+        frames = max(frames, 2)
+    fft = FftPlan(points, radices, threads, min(frames, fitting), half)
+    plan = WalkPlan(fft, hop, width)
+    return plan if fft.group <= MAX_GROUP_THREADS and plan.sums <= KEPT_SUMS else None

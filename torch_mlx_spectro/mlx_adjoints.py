@@ -1,0 +1,191 @@
+"""The maps of derivatives (:mod:`.adjoints`) by MLX: host tensors in blocks, MPS tensors whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import maps, mlx_backend
+from .blocks import correlate_blocks, istft_blocks
+from .bridge import empty_result, host_view, memory_of, to_mlx
+from .envelope import inverse_of_frames
+from .forms import Form, analysis_of, synthesis_of
+from .framing import outside_positions
+from .fused import adjoint_fused
+from .kernels.describe import Adjoint, points_of
+from .kernels.metal import MetalKernels
+from .mlx_backend import istft as istft
+from .params import IstftParams, StftParams
+from .prepared import Window, envelope_of, kernel_envelope, window_of
+from .runtime import runtime
+
+
+def analysis(form: Form, signal: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
+    """As :func:`.adjoints.analysis`."""
+    return _weigh_edges(form, mlx_backend.analysis(form.params, signal, window))
+
+
+def _weigh_edges(form: Form, spectrum: torch.Tensor) -> torch.Tensor:
+    """Multiply, in place, the bins that are their own conjugates by the form's factor."""
+    if form.params.onesided and form.edge != 1.0:
+        for edge in maps.own_conjugates(form.params.n_fft):
+            spectrum[:, edge] *= form.edge
+    return spectrum
+
+
+def adjoint(form: Form, spectrum: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
+    """As :func:`.adjoints.adjoint`, of the transform's kind."""
+    prepared = window_of(window, form.params.win_length, form.params.n_fft)
+    kernels = mlx_backend.kernels_for(spectrum)
+    if kernels is None:
+        return _adjoint_in_blocks(form, spectrum, prepared)
+    return _adjoint_whole(kernels, form, spectrum, prepared)
+
+
+def _adjoint_in_blocks(form: Form, spectrum: torch.Tensor, window: Window) -> torch.Tensor:
+    params = form.params
+    prepared = window.for_maps(form.inverse_scale, conjugate=True)
+    view = host_view(spectrum.transpose(1, 2))
+    covered = (params.frames - 1) * params.hop_length + params.n_fft
+
+    def summed(start: int, length: int) -> torch.Tensor:
+        """``length`` samples of the overlap-add; zeros behind what the frames cover."""
+        dtype = torch.complex64 if params.complex_fft else torch.float32
+        signal = empty_result((params.rows, length), (length, 1), dtype)
+        back = synthesis_of(form, start, min(length, covered - start))
+        istft_blocks(
+            runtime(),
+            back,
+            view,
+            prepared,
+            None,
+            memory_of(signal),
+            edge=form.inverse_edge,
+            both_halves=form.both_halves,
+        )
+        return signal
+
+    signal = summed(params.padding, params.samples)
+    if params.padding and params.pad_mode != "constant":
+        for outside in (-params.padding, params.samples):
+            start = outside + params.padding
+            if start < covered:
+                _fold(params, signal, summed(start, params.padding), outside)
+    return signal
+
+
+def _fold(params: StftParams, signal: torch.Tensor, padding: torch.Tensor, outside: int) -> None:
+    """Add what fell on one side's padding to the samples that it was made of."""
+    positions = np.arange(outside, outside + params.padding, dtype=np.int64)
+    inside = outside_positions(positions, params.samples, params.pad_mode)
+    signal.index_add_(1, torch.from_numpy(inside), padding)
+
+
+def _adjoint_whole(
+    kernels: MetalKernels, form: Form, spectrum: torch.Tensor, window: Window
+) -> torch.Tensor:
+    mx, params = runtime().mx, form.params
+    by_frames = spectrum.transpose(1, 2)
+    scale = form.inverse_scale
+    if points_of(params) is not None:
+        # The fused kernel divides not, and takes both halves as one when it packs them.
+        scale = params.scale * (1.0 if params.complex_fft else 0.5)
+    with mlx_backend.whole_arrays(spectrum) as stream:
+        borrowed = to_mlx(mx, by_frames, stream)
+        result = adjoint_fused(
+            kernels,
+            mx,
+            synthesis_of(form, params.padding, params.samples),
+            borrowed.array,
+            window.for_kernels(kernels, scale, conjugate=True),
+            stream,
+            edge=1.0 if params.complex_fft else 2.0 * form.edge,
+            fold=Adjoint(params.padding, params.pad_mode, form.both_halves),
+            frames_fastest=mlx_backend.frames_fastest(by_frames),
+        )
+        return mlx_backend.exported(mx, result, borrowed)
+
+
+def correlation(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
+    """The sum over all frames of frame times inverse transform, shape (n_fft,), unscaled."""
+    params = form.params
+    kernels = mlx_backend.kernels_for(signal)
+    if kernels is not None:
+        return _correlation_whole(kernels, form, signal, spectrum)
+    total = np.zeros(params.n_fft, np.complex128 if params.complex_fft else np.float64)
+    correlate_blocks(
+        runtime(),
+        params,
+        host_view(signal),
+        host_view(spectrum.transpose(1, 2)),
+        total,
+        edge=form.inverse_edge,
+        both_halves=form.both_halves,
+    )
+    return torch.from_numpy(total)
+
+
+def _correlation_whole(
+    kernels: MetalKernels, form: Form, signal: torch.Tensor, spectrum: torch.Tensor
+) -> torch.Tensor:
+    mx, params = runtime().mx, form.params
+    ones = Window(None, None, params.n_fft, params.n_fft).for_kernels(kernels, 1.0)
+    with mlx_backend.whole_arrays(signal) as stream:
+        lent = to_mlx(mx, spectrum.transpose(1, 2), stream)
+        borrowed = to_mlx(mx, signal, stream)
+        frames = kernels.cut_frames(params, borrowed.array, ones, stream)
+        inverse = maps.windowed_frames(
+            mx,
+            lent.array,
+            None,
+            params.n_fft,
+            not params.complex_fft,
+            stream,
+            edge=form.inverse_edge,
+            both_halves=form.both_halves,
+        )
+        result = maps.correlated(mx, frames, inverse, stream)
+        exported = mlx_backend.exported(mx, result, borrowed)
+        del lent  # until here: the result is computed from it
+        return exported
+
+
+def istft_adjoint(
+    params: IstftParams, cotangent: torch.Tensor, window: torch.Tensor | None
+) -> torch.Tensor:
+    """As :func:`.adjoints.istft_adjoint`."""
+    form = analysis_of(params)
+    prepared = window_of(window, params.win_length, params.n_fft)
+    kernels = mlx_backend.kernels_for(cotangent)
+    kept = cotangent[:, : params.kept]
+    if kernels is not None:
+        return _istft_adjoint_whole(kernels, form, params, kept, prepared)
+    rows = envelope_of(params, prepared).rows.conj()
+
+    def inverse(first: int, count: int) -> Any:
+        return inverse_of_frames(rows, params.frames, params.overlap, params.n_fft, first, count)
+
+    analysed = form.params
+    strides = (analysed.frames * analysed.bins, 1, analysed.bins)
+    scaled = prepared.for_maps(analysed.scale, conjugate=True)
+    return _weigh_edges(form, mlx_backend.stft_in_blocks(analysed, kept, scaled, strides, inverse))
+
+
+def _istft_adjoint_whole(
+    kernels: MetalKernels, form: Form, params: IstftParams, kept: torch.Tensor, window: Window
+) -> torch.Tensor:
+    envelope = None
+    if points_of(form.params) is not None:
+        envelope = kernel_envelope(kernels, params, window, conjugate=True)
+    else:  # only the fused kernel multiplies as it reads
+        rows = envelope_of(params, window).rows.conj()
+        covered = inverse_of_frames(
+            rows, params.frames, params.overlap, params.n_fft, 0, params.frames
+        )
+        inverse = torch.from_numpy(covered[params.start : params.start + params.kept])
+        kept = kept * inverse.to(kept.device)
+    return mlx_backend.stft_whole(
+        kernels, form.params, kept, window, conjugate=True, edge=form.edge, envelope=envelope
+    )
