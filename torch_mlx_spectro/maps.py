@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .bridge import copy_to_mlx
+from .host import copy_to_mlx
 
 #: Terms that are summed one by one, before their sums are.
 SUM_BRANCHES = 32

@@ -10,17 +10,18 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch.utils.weak import WeakTensorKeyDictionary
 
-from .bridge import copy_to_mlx, window_values
 from .envelope import Envelope, padded_window, resolve_envelope
+from .host import copy_to_mlx
 from .kernels.metal import MetalKernels
 from .params import IstftParams
 from .runtime import runtime
+
+if TYPE_CHECKING:
+    import torch
 
 CACHE_ENTRIES = 128
 
@@ -48,7 +49,29 @@ class _Cache:
 
 
 _prepared = _Cache(CACHE_ENTRIES)
-_device_windows: Any = WeakTensorKeyDictionary()
+
+
+class _PerTensor:
+    """Values by tensor, for as long as the tensor lives; programs without torch have none."""
+
+    def __init__(self) -> None:
+        self._values: Any = None
+
+    def __len__(self) -> int:
+        return 0 if self._values is None else len(self._values)
+
+    def get(self, tensor: torch.Tensor, default: Any) -> Any:
+        return default if self._values is None else self._values.get(tensor, default)
+
+    def __setitem__(self, tensor: torch.Tensor, value: Any) -> None:
+        if self._values is None:
+            from torch.utils.weak import WeakTensorKeyDictionary
+
+            self._values = WeakTensorKeyDictionary()
+        self._values[tensor] = value
+
+
+_device_windows = _PerTensor()
 _device_windows_lock = threading.Lock()
 
 
@@ -97,6 +120,8 @@ def window_of(window: torch.Tensor | None, win_length: int, n_fft: int) -> Windo
     """
     if window is None:
         return Window(None, None, win_length, n_fft)
+    from .bridge import window_values  # who has a tensor has torch
+
     if window.device.type == "cpu" or window.is_inference():
         values = window_values(window)  # inference tensors count no versions
     else:
