@@ -18,7 +18,6 @@ adjoint times an inverse envelope, so it needs no map of its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from . import maps, mlx_backend
 from .blocks import correlate_blocks, istft_blocks
 from .bridge import empty_result, host_view, memory_of, to_mlx
 from .envelope import inverse_of_frames
+from .forms import Form, analysis_of, synthesis_of
 from .framing import outside_positions
 from .fused import adjoint_fused
 from .kernels.describe import Adjoint, points_of
@@ -35,70 +35,6 @@ from .kernels.metal import MetalKernels
 from .params import IstftParams, StftParams
 from .prepared import Window, envelope_of, kernel_envelope, window_of
 from .runtime import runtime
-
-
-@dataclass(frozen=True)
-class Form:
-    """The analysis whose derivatives are meant.
-
-    Attributes:
-        params: of the analysis, of a batch.
-        edge: factor of the bins that are their own conjugates (onesided spectra only).
-        complex_signal, complex_window: the kinds of the two; a real one has real gradients.
-        nola: the istft that this is the adjoint of, while its envelope is still to be checked.
-    """
-
-    params: StftParams
-    complex_signal: bool
-    complex_window: bool
-    edge: float = 1.0
-    nola: IstftParams | None = None
-
-    def of_rows(self, rows: int) -> Form:
-        """The same analysis of as many rows."""
-        return replace(self, params=replace(self.params, rows=rows))
-
-    @property
-    def both_halves(self) -> bool:
-        """Real frames whose spectrum keeps its redundant half: cotangents need not be symmetric."""
-        return not (self.params.complex_fft or self.params.onesided)
-
-    @property
-    def inverse_edge(self) -> float:
-        """Factor of DC and Nyquist before an inverse real transform, which counts others twice."""
-        return 2.0 * self.edge if self.params.onesided else 1.0
-
-    @property
-    def inverse_scale(self) -> float:
-        """What an inverse transform (it divides by n_fft) is multiplied by to be the adjoint."""
-        twins = 0.5 if self.params.onesided else 1.0
-        return self.params.scale * self.params.n_fft * twins
-
-
-def analysis_of(params: IstftParams) -> Form:
-    """The analysis that a onesided or complex istft is the adjoint of, its envelope left out.
-
-    ``irfft`` is twice the real part of the sum over the bins without DC and Nyquist, over n_fft.
-    """
-    analysis = StftParams(
-        n_fft=params.n_fft,
-        hop_length=params.hop_length,
-        win_length=params.win_length,
-        padded=params.start > 0,
-        padding=params.start,
-        pad_mode="constant",
-        scale=(2.0 if params.onesided else 1.0) / params.n_fft,
-        onesided=params.onesided,
-        complex_fft=params.return_complex,
-        return_complex=True,
-        batched=True,
-        rows=params.rows,
-        samples=params.kept,
-        frames=params.frames,
-        bins=params.bins,
-    )
-    real = params.onesided
-    return Form(analysis, params.return_complex, False, edge=0.5 if real else 1.0)
 
 
 def analysis(form: Form, signal: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
@@ -141,27 +77,6 @@ def adjoint(form: Form, spectrum: torch.Tensor, window: torch.Tensor | None) -> 
     return signal
 
 
-def _synthesis(form: Form, start: int, kept: int) -> IstftParams:
-    """The overlap-add of the form's frames, from padded sample ``start`` on."""
-    params = form.params
-    return IstftParams(
-        n_fft=params.n_fft,
-        hop_length=params.hop_length,
-        win_length=params.win_length,
-        scale=1.0,
-        onesided=params.onesided,
-        return_complex=params.complex_fft,
-        batched=True,
-        rows=params.rows,
-        frames=params.frames,
-        bins=params.bins,
-        covered=(params.frames - 1) * params.hop_length + params.n_fft,
-        start=start,
-        kept=kept,
-        zero_tail=0,
-    )
-
-
 def _adjoint_in_blocks(form: Form, spectrum: torch.Tensor, window: Window) -> torch.Tensor:
     params = form.params
     prepared = window.for_maps(form.inverse_scale, conjugate=True)
@@ -172,7 +87,7 @@ def _adjoint_in_blocks(form: Form, spectrum: torch.Tensor, window: Window) -> to
         """``length`` samples of the overlap-add; zeros behind what the frames cover."""
         dtype = torch.complex64 if params.complex_fft else torch.float32
         signal = empty_result((params.rows, length), (length, 1), dtype)
-        back = _synthesis(form, start, min(length, covered - start))
+        back = synthesis_of(form, start, min(length, covered - start))
         istft_blocks(
             runtime(),
             back,
@@ -215,7 +130,7 @@ def _adjoint_whole(
         result = adjoint_fused(
             kernels,
             mx,
-            _synthesis(form, params.padding, params.samples),
+            synthesis_of(form, params.padding, params.samples),
             borrowed.array,
             window.for_kernels(kernels, scale, conjugate=True),
             stream,
