@@ -53,6 +53,28 @@ def analysis(
     framed = mx.as_strided(
         samples, (*lead, frames, n_fft), (*lead_strides, hop_length, 1), stream=stream
     )
+    return spectra(
+        mx,
+        framed,
+        window,
+        n_fft=n_fft,
+        onesided=onesided,
+        complex_fft=complex_fft,
+        stream=stream,
+    )
+
+
+def spectra(
+    mx: Any,
+    framed: Any,
+    window: Any,
+    *,
+    n_fft: int,
+    onesided: bool,
+    complex_fft: bool,
+    stream: Any,
+) -> Any:
+    """:func:`analysis` of samples that are framed already, shape (..., frames, n_fft)."""
     if window is not None:
         framed = mx.multiply(framed, window, stream=stream)
     if complex_fft:
