@@ -1,8 +1,8 @@
 """The three maps of :mod:`.adjoints` on whole MLX arrays, lazily, on MLX's default stream.
 
 By the project's kernels where MLX computes on an Apple GPU (or they are emulated), else by MLX
-operations. Spectra are (rows, frames, bins), windows have ``n_fft`` values and are scaled here. What
-is made of the maps, and their derivatives, is in :mod:`.mlx_functions`.
+operations. Spectra are (rows, frames, bins), windows have ``n_fft`` values and are scaled here.
+What is made of the maps, and their derivatives, is in :mod:`.mlx_functions`.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ class StftStream:
         self._pending = mx.concatenate([self._pending, rows], axis=1)
 
     def _complete(self) -> int:
-        length = self._pending.shape[1] - self._skip
+        length: int = self._pending.shape[1] - self._skip
         return max(0, (length - self._sizes.n_fft) // self._sizes.hop_length + 1)
 
     def _emit(self, count: int, layout: str) -> Any:

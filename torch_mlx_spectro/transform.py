@@ -1,7 +1,7 @@
 """``SpectralTransform``: the names of mlx-spectro, for MLX arrays, with no torch.
 
-There is one implementation behind all methods: :class:`.TransformCore`'s ``stft`` and ``istft``.
-What is called compiled is those in ``mx.compile``, what is called differentiable is those themselves.
+There is one implementation behind all methods: ``stft`` and ``istft`` of :class:`.TransformCore`.
+What is called compiled is those in ``mx.compile``, what is called differentiable those themselves.
 """
 
 from __future__ import annotations

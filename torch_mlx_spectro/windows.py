@@ -33,14 +33,15 @@ def _positions(n: int) -> Values:
 
 
 def _from_centre(n: int) -> Values:
-    return np.arange(n) - (n - 1) / 2
+    centred: Values = np.arange(n) - (n - 1) / 2
+    return centred
 
 
 def general_cosine(n: int, coefficients: Sequence[float]) -> Values:
     """``sum_k (-1)^k a_k cos(2 pi k m / (n - 1))``."""
     phase = 2 * np.pi * np.arange(n) / (n - 1)
     terms = [(-1) ** k * a * np.cos(k * phase) for k, a in enumerate(coefficients)]
-    return np.sum(terms, axis=0)
+    return np.asarray(sum(terms))
 
 
 def general_hamming(n: int, alpha: float) -> Values:
@@ -89,12 +90,12 @@ def _chebwin(n: int, at: float) -> Values:
 
 
 def _cosine(n: int) -> Values:
-    return np.sin(np.pi / n * (np.arange(n) + 0.5))
+    return np.asarray(np.sin(np.pi / n * (np.arange(n) + 0.5)))
 
 
 def _exponential(n: int, centre: float | None = None, tau: float = 1.0) -> Values:
     middle = (n - 1) / 2 if centre is None else centre
-    return np.exp(-np.abs(np.arange(n) - middle) / tau)
+    return np.asarray(np.exp(-np.abs(np.arange(n) - middle) / tau))
 
 
 def _gaussian(n: int, std: float) -> Values:
