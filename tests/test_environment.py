@@ -9,7 +9,13 @@ import pytest
 
 import torch_mlx_spectro
 from torch_mlx_spectro import environment
-from torch_mlx_spectro.environment import BACKENDS, RECOGNISED, check_backend, settings
+from torch_mlx_spectro.environment import (
+    BACKENDS,
+    RECOGNISED,
+    check_backend,
+    mlx_settings,
+    settings,
+)
 
 VARIABLE = "TORCH_MLX_SPECTRO_BACKEND"
 
@@ -55,6 +61,19 @@ def test_environment_is_read_when_asked_not_when_imported(monkeypatch: pytest.Mo
     assert dataclasses.asdict(first) == {"backend": "native"}
 
 
+def test_flags_of_the_mlx_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLX_OLA_FUSE_NORM", "SPEC_MLX_CACHE_STATS"):
+        monkeypatch.delenv(name, raising=False)
+    assert dataclasses.asdict(mlx_settings()) == {"fuse_norm": True, "cache_stats": False}
+    for value, meant in (("1", True), ("off", False), ("YES", True), ("False", False)):
+        monkeypatch.setenv("MLX_OLA_FUSE_NORM", value)
+        monkeypatch.setenv("SPEC_MLX_CACHE_STATS", value)
+        assert dataclasses.asdict(mlx_settings()) == {"fuse_norm": meant, "cache_stats": meant}
+    monkeypatch.setenv("SPEC_MLX_CACHE_STATS", "2")
+    with pytest.raises(ValueError, match=r"SPEC_MLX_CACHE_STATS must be one of 1, .*; got '2'"):
+        mlx_settings()
+
+
 def test_only_this_module_reads_variables_and_each_is_described() -> None:
     """``doctor`` prints the table: a variable that is read elsewhere would be missing there."""
     package = Path(torch_mlx_spectro.__file__).parent
@@ -65,5 +84,5 @@ def test_only_this_module_reads_variables_and_each_is_described() -> None:
     ]
     assert readers == ["environment.py"]
     source = Path(environment.__file__).read_text()
-    assert set(RECOGNISED) == {VARIABLE}
+    assert set(RECOGNISED) == {VARIABLE, "MLX_OLA_FUSE_NORM", "SPEC_MLX_CACHE_STATS"}
     assert all(name in source and meaning for name, meaning in RECOGNISED.items())

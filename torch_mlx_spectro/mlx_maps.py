@@ -181,9 +181,21 @@ def _adjoint_in_operations(mx: Any, form: Form, spectrum: Any, window: Any) -> A
     if padding and params.pad_mode != "constant" and samples:
         for outside in (-padding, samples):
             fallen = covered[:, padding + outside : 2 * padding + outside]
-            inside = copy_to_mlx(mx, _inside(params, outside))
-            signal = signal.at[:, inside].add(fallen)
+            signal = signal + _onto(mx, fallen, _inside(params, outside), samples)
     return signal
+
+
+def _onto(mx: Any, fallen: Any, inside: Any, samples: int) -> Any:
+    """What fell on padding, at the signal positions ``inside`` that it was made of.
+
+    These are one position, or neighbours in either order; MLX's scatter has no tangent.
+    """
+    first, last = int(inside[0]), int(inside[-1])
+    if first == last:
+        fallen = mx.sum(fallen, axis=1, keepdims=True)
+    elif first > last:
+        fallen, first = fallen[:, ::-1], last
+    return mx.pad(fallen, [(0, 0), (first, samples - first - fallen.shape[1])])
 
 
 def _overlap_added(mx: Any, form: Form, spectrum: Any, window: Any) -> Any:
