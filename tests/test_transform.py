@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import mlx.core as mx
@@ -212,6 +213,29 @@ def test_transforms_are_kept_by_their_arguments() -> None:
     given = {"n_fft": 64, "hop_length": 16, "window": mx.ones(64)}
     assert get_transform_mlx(**given) is not get_transform_mlx(**given)
     assert (first.n_fft, first.hop_length, first.win_length) == (64, 16, 64)
+
+
+@PATHS
+def test_one_transform_serves_many_threads(work: int) -> None:
+    """Lazy MLX arrays belong to their thread; what a transform keeps must not be lazy."""
+    given = SpectralTransform(64, 16, 60, window=mx.ones(60) * 0.5)
+    named = SpectralTransform(64, 16, 60)
+    signal = noise(10, 2, 300)
+    got: list[np.ndarray] = []
+
+    def run() -> None:
+        for transform in (given, named):
+            got.append(np.array(transform.istft(transform.stft(mx.array(signal)), 300)))
+
+    with computed(work):
+        for _ in range(2):
+            thread = threading.Thread(target=run)
+            thread.start()
+            thread.join()
+        run()
+    assert len(got) == 6
+    for found in got:
+        close(found, signal, 4e-6)
 
 
 def test_the_device_has_a_name() -> None:

@@ -89,6 +89,7 @@ class TransformCore:
         self.window = make_window(
             window, self.window_fn, sizes.win_length, sizes.n_fft, self.periodic
         )
+        mlx_maps.is_traced(self.window)  # evaluates it, if not: nothing lazy may cross to a thread
         self._envelopes = CountedCache("ola_envelope_cache", ENVELOPES)
 
     @property
