@@ -17,7 +17,9 @@ def python(
     *arguments: str, cwd: Path, stdin: str = "", variables: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run this Python with the package under test importable from any folder."""
-    env = {key: value for key, value in os.environ.items() if key != "TORCH_MLX_SPECTRO_BACKEND"}
+    env = {
+        key: value for key, value in os.environ.items() if not key.startswith("TORCH_MLX_SPECTRO_")
+    }
     paths = [str(Path(torch_mlx_spectro.__file__).parents[1]), env.get("PYTHONPATH", "")]
     env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return subprocess.run(

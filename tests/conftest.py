@@ -10,9 +10,9 @@ import hypothesis
 import metal
 import pytest
 import torch
-from cases import Case
 
 import torch_mlx_spectro as tms
+from stft_parity.cases import Case
 
 #: Calls drawn by each of the two parity tests, by profile (``--hypothesis-profile``): ``ci`` is
 #: the default and draws the same calls on every run, ``full`` draws new ones.

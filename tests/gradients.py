@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from comparison import OWN_ERROR, SHARE_OF_PEAK
 from torch.autograd import forward_ad
+
+from stft_parity.tolerances import OWN_ERROR, SHARE_OF_PEAK
 
 Function = Callable[..., torch.Tensor]
 Named = dict[str, torch.Tensor]

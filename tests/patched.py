@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from cases import Case
-from comparison import compare
 
 import torch_mlx_spectro as tms
+from stft_parity.cases import Case
+from stft_parity.comparison import compare
 
 #: torch's own functions: patch() rebinds the globals of modules, but not what these refer to.
 NATIVE: dict[str, Callable[..., Any]] = {"stft": torch.stft, "istft": torch.istft}

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import hypothesis.strategies as st
-from cases import PARAMETERS, Case
-from faults import ISTFT_FAULTS, STFT_FAULTS, UNUSUAL, Changes
+
+from stft_parity.cases import PARAMETERS, Case
+from stft_parity.faults import ISTFT_FAULTS, STFT_FAULTS, UNUSUAL, Changes
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 Shape = tuple[int, ...]

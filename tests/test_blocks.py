@@ -159,6 +159,20 @@ def test_small_hops_go_in_passes_and_add_up(n_fft: int, hop: int, frames: int) -
     close(istft_of(spectrum, window, center=False, **call), uncentred, 5e-6)
 
 
+def test_passes_add_infinities_up_without_a_word() -> None:
+    # NumPy adds the passes, and would warn where infinities of both signs meet, or where a sum
+    # becomes one; torch does not.
+    arguments = {"n_fft": 512, "hop_length": 1, "onesided": False}
+    spectrum = random_tensor(1, 1, 7, 512, complex_values=True)
+    spectrum[..., 256] = complex("inf+infj")
+    found = istft_of(spectrum.mT, torch.ones(512), **arguments)
+    assert np.isnan(found).any()
+    loud = torch.zeros_like(spectrum)
+    loud[..., 0] = 3e38
+    found = istft_of(loud.mT, torch.full((512,), 1.2e-3), **arguments)
+    assert not np.isfinite(found).all()
+
+
 @drawn(200)
 @hypothesis.given(st.data())
 def test_cut_covers_every_frame_once_in_order_within_bounds(data: Any) -> None:

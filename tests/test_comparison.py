@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from cases import Case
-from comparison import Discrepancy, compare
+
+from stft_parity.cases import Case
+from stft_parity.comparison import Discrepancy, compare
 
 STFT = Case(
     op="stft",

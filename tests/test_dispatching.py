@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from cases import Case, istft_case, stft_case
 from cli_process import python
-from comparison import check_layout, compare
 from patched import NATIVE, accelerated_calls
 
 import torch_mlx_spectro as tms
+from stft_parity.cases import Case, istft_case, stft_case
+from stft_parity.comparison import check_layout, compare
+from torch_mlx_spectro import native
 
 #: Windows without zeros: also as integers they invert.
 CALLS = [stft_case(w="torch.ones(16)"), istft_case(w="torch.ones(16)")]
@@ -176,3 +178,15 @@ def test_once_only_warnings_come_as_often_as_natively(tmp_path: Path) -> None:
     assert native.returncode == patched.returncode == 0, patched.stderr
     assert "0 UserWarning A window was not provided" in native.stdout
     assert patched.stdout == native.stdout
+
+
+@pytest.mark.parametrize("by_method", [False, True])
+def test_warnings_of_istft_name_the_callers_line(
+    by_method: bool, strict_mlx: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "_given", native._Given())
+    monkeypatch.setattr(native, "_caught", lambda windowless: ("told", UserWarning))
+    spectrum = torch.ones(9, 8, dtype=torch.complex64)
+    with pytest.warns(UserWarning, match="told") as told:
+        spectrum.istft(16, 4) if by_method else torch.istft(spectrum, 16, 4)
+    assert (told[0].filename, told[0].lineno) == (__file__, sys._getframe().f_lineno - 1)

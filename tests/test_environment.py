@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,11 +14,14 @@ from torch_mlx_spectro.environment import (
     BACKENDS,
     RECOGNISED,
     check_backend,
+    check_verify,
     mlx_settings,
     settings,
+    verify_setting,
 )
 
 VARIABLE = "TORCH_MLX_SPECTRO_BACKEND"
+VERIFY = "TORCH_MLX_SPECTRO_VERIFY"
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -53,12 +57,40 @@ def test_check_backend_names_its_source() -> None:
         check_backend("x", "--backend")
 
 
+@pytest.mark.parametrize(("value", "every"), [(None, 0), ("", 0), ("0", 0), ("1", 1), ("100", 100)])
+def test_number_of_calls_to_verify(
+    value: str | None, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(VERIFY, raising=False)
+    if value is not None:
+        monkeypatch.setenv(VERIFY, value)
+    assert verify_setting() == settings().verify == every
+
+
+@pytest.mark.parametrize("value", ["-1", "1.5", "yes", " 1", "1_0", "\u0661"])
+def test_wrong_number_of_calls_names_variable_and_value(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VERIFY, value)
+    for read in (settings, verify_setting):
+        with pytest.raises(ValueError, match=rf"^{VERIFY} must be 0 .* or a positive") as raised:
+            read()
+        assert repr(value) in str(raised.value)
+
+
+@pytest.mark.parametrize("value", [-1, 1.0, True, "1", [3]])
+def test_wrong_number_of_calls_names_the_argument(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^verify must be 0") as raised:
+        check_verify(value, "verify")
+    assert repr(value) in str(raised.value)
+
+
 def test_environment_is_read_when_asked_not_when_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "native")
     first = settings()
     monkeypatch.setenv(VARIABLE, "mlx")
     assert (first.backend, settings().backend) == ("native", "mlx")
-    assert dataclasses.asdict(first) == {"backend": "native"}
+    assert dataclasses.asdict(first) == {"backend": "native", "verify": 0}
 
 
 def test_flags_of_the_mlx_api(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,5 +116,5 @@ def test_only_this_module_reads_variables_and_each_is_described() -> None:
     ]
     assert readers == ["environment.py"]
     source = Path(environment.__file__).read_text()
-    assert set(RECOGNISED) == {VARIABLE, "MLX_OLA_FUSE_NORM", "SPEC_MLX_CACHE_STATS"}
+    assert set(RECOGNISED) == {VARIABLE, VERIFY, "MLX_OLA_FUSE_NORM", "SPEC_MLX_CACHE_STATS"}
     assert all(name in source and meaning for name, meaning in RECOGNISED.items())

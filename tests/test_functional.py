@@ -10,14 +10,23 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 import torch
-from cases import COMPLEX_SIGNAL, PARAMETERS, SIGNAL, SPECTRUM, Call, Case, istft_case, stft_case
-from comparison import observe
 from conftest import Tally
-from faults import ISTFT_FAULTS, STFT_FAULTS, UNUSUAL
 from patched import NATIVE, accelerated_calls, check_patched
 from strategies import istft_cases, stft_cases
 
 import torch_mlx_spectro as tms
+from stft_parity.cases import (
+    COMPLEX_SIGNAL,
+    PARAMETERS,
+    SIGNAL,
+    SPECTRUM,
+    Call,
+    Case,
+    istft_case,
+    stft_case,
+)
+from stft_parity.faults import ISTFT_FAULTS, STFT_FAULTS, UNUSUAL
+from stft_parity.observing import observe
 
 Check = Callable[[Case], bool]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import metal
 import pytest
 import test_kernel_metal
-from cases import Case, istft_case, stft_case
 from patched import check_patched
 from test_kernel_metal import Emulated
 
+from stft_parity.cases import Case, istft_case, stft_case
 from torch_mlx_spectro import emulator
 
 pytestmark = pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))

@@ -14,11 +14,11 @@ import hypothesis.strategies as st
 import metal
 import pytest
 import torch
-from cases import Case, istft_case, stft_case
 from patched import check_patched
 from strategies import istft_cases, stft_cases
 
 import torch_mlx_spectro as tms
+from stft_parity.cases import Case, istft_case, stft_case
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.kernels.plans import radices_of
 

@@ -9,7 +9,7 @@ from torch_mlx_spectro.cli.report import print_stats
 
 def printed(**values) -> str:
     stream = io.StringIO()
-    print_stats(SimpleNamespace(**values), stream)
+    print_stats(SimpleNamespace(**({"verified": 0, "mismatches": 0} | values)), stream)
     return stream.getvalue()
 
 
@@ -42,7 +42,16 @@ def test_terminal_folds_and_loses_nothing():
     sites = {site: {"accelerated": 1, "native": 0}}
     calls = {("stft", "mlx"): 1}
     print_stats(
-        SimpleNamespace(accelerated=1, native=0, calls=calls, fallbacks={}, sites=sites), stream
+        SimpleNamespace(
+            accelerated=1,
+            native=0,
+            calls=calls,
+            fallbacks={},
+            sites=sites,
+            verified=0,
+            mismatches=0,
+        ),
+        stream,
     )
     lines = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue()).splitlines()
     assert max(map(len, lines)) <= 80
@@ -52,3 +61,12 @@ def test_terminal_folds_and_loses_nothing():
 def test_no_call_is_said():
     text = printed(accelerated=0, native=0, calls={}, fallbacks={}, sites={})
     assert "Neither torch.stft nor torch.istft was called" in text
+
+
+def test_verified_calls_are_told():
+    calls = {("stft", "mlx"): 3, ("stft", "native"): 1}
+    text = printed(
+        accelerated=3, native=1, calls=calls, fallbacks={}, sites={}, verified=4, mismatches=1
+    )
+    assert "4 of them verified against native torch, 1 wrong\n" in text
+    assert "verified" not in printed(accelerated=3, native=1, calls=calls, fallbacks={}, sites={})

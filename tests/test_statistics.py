@@ -134,6 +134,8 @@ def test_as_dict_is_json() -> None:
             f"{file}:{int(line) + 1}": {"accelerated": 1, "native": 0},
             f"{file}:{int(line) + 2}": {"accelerated": 0, "native": 1},
         },
+        "verified": 0,
+        "mismatches": 0,
     }
 
 

@@ -16,7 +16,8 @@ import pytest
 import torch_mlx_spectro
 
 CHECKOUT = Path(__file__).parents[1]
-PACKAGE = CHECKOUT / "torch_mlx_spectro"
+#: Folders of the packages that the wheel has.
+PACKAGES = (CHECKOUT / "torch_mlx_spectro", CHECKOUT / "parity" / "stft_parity")
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +62,19 @@ def run(environment: Path, program: str, *arguments: str) -> subprocess.Complete
     )
 
 
-def test_wheel_has_the_whole_package_and_nothing_else(wheel):
+def test_wheel_has_both_packages_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     expected = {
-        path.relative_to(CHECKOUT).as_posix()
-        for path in PACKAGE.rglob("*")
+        path.relative_to(package.parent).as_posix()
+        for package in PACKAGES
+        for path in package.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     } | {f"torch_mlx_spectro/_metal_src/{path.name}" for path in (CHECKOUT / "metal_src").iterdir()}
+    expected.add("torch_mlx_spectro_pytest.py")
     assert names == expected
     assert {"torch_mlx_spectro/py.typed", "torch_mlx_spectro/cli/__init__.py"} <= names
+    assert {"stft_parity/py.typed", "stft_parity/__init__.py"} <= names
 
 
 def test_wheel_has_the_version_of_the_package(wheel):
@@ -92,6 +96,22 @@ def test_strict_stft_runs_from_the_wheel(environment):
     assert (shape, accelerated) == ([33, 41], 1)
 
 
+def test_parity_suite_runs_from_the_wheel_without_the_package(environment):
+    code = (
+        "import json, sys, torch, stft_parity as parity\n"
+        "report = parity.run(torch.stft, torch.istft, select={'n_fft': '15'})\n"
+        "counts = report.counts()\n"
+        "ours = [name for name in sys.modules if name.startswith('torch_mlx_spectro')]\n"
+        "print(json.dumps([parity.__file__, ours, report.ok, counts['pass']]))\n"
+    )
+    ended = run(environment, "python", "-c", code)
+    assert ended.stderr == ""
+    file, ours, ok, passed = json.loads(ended.stdout)
+    assert Path(file).is_relative_to(environment)
+    assert (ours, ok) == ([], True)
+    assert passed > 10
+
+
 def test_doctor_runs_from_the_wheel(environment):
     ended = run(environment, "torch-mlx-spectro", "doctor", "--json")
     assert ended.stderr == ""
@@ -99,3 +119,15 @@ def test_doctor_runs_from_the_wheel(environment):
     assert ended.returncode == 0
     assert Path(found["package"]).is_relative_to(environment)
     assert found["versions"]["torch_mlx_spectro"] == torch_mlx_spectro.__version__
+
+
+def test_pytest_plugin_runs_from_the_wheel(environment, tmp_path):
+    (tmp_path / "test_it.py").write_text(
+        "import torch\n"
+        "def test_it():\n"
+        "    torch.stft(torch.ones(640), 64, window=torch.ones(64), return_complex=True)\n"
+    )
+    options = ("--torch-mlx-spectro", "--torch-mlx-spectro-strict", "-p", "no:cacheprovider")
+    ended = run(environment, "python", "-m", "pytest", *options, str(tmp_path))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "1 calls accelerated, 0 native" in ended.stdout

@@ -18,21 +18,24 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import native, routing, torch_state
+from . import native, routing, torch_state, verification
 from .errors import NotAccelerated, UnresolvedArguments
 from .routing import Choice, Route, Settled, Signature, Trials
 from .statistics import TRANSPARENT, Counters
+from .verification import Check, Verifier
 
 if TYPE_CHECKING:  # a program whose calls all go native never resolves one
     from .params import IstftParams, StftParams
 
 counters = Counters()
 trials = Trials()
+verifier = Verifier()
 #: Calls that ``auto`` leaves to native for good: they go there without being resolved again.
 native_calls = {"stft": Settled(), "istft": Settled()}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=counters.after_fork_in_child)
     os.register_at_fork(after_in_child=trials.after_fork_in_child)
+    os.register_at_fork(after_in_child=verifier.after_fork_in_child)
     for _calls in native_calls.values():
         os.register_at_fork(after_in_child=_calls.after_fork_in_child)
 
@@ -184,6 +187,10 @@ def decide(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Plan:
     if refused is not None:
         return _native_plan(op, refused, fallback=True)
     route = Route(op.name, "mlx", kernel, (why,) if why else ())
+    if verifier.quarantined:
+        wrong = verifier.reason_against(verification.key_of(route, params, tensor, window))
+        if wrong is not None:
+            return _native_plan(op, wrong, fallback=True)
     return Plan(route, bound, params, trial=trial)
 
 
@@ -258,6 +265,7 @@ def dispatch(
     plan = decide(op, choice, args, kwargs)
     if plan.fallback and choice.strict:
         raise NotAccelerated(op.name, plan.route.reasons)
+    check = _check_of(op, choice.verify, plan, args, kwargs) if choice.verify else None
     try:
         run = partial(_run, op, plan, args, kwargs)
         result = run() if plan.trial is None else _timed(plan, run)
@@ -270,9 +278,47 @@ def dispatch(
     if choice.backend == "auto" and plan.settled and not choice.strict:
         tensor = args[0] if args else kwargs["input"]
         native_calls[op.name].add(shape_of_call(tensor, args, kwargs))
+    if check is not None and plan.params is not None:
+        plan, result = _verified(op, choice, plan, check, result)
     reasons = plan.route.reasons if plan.fallback or plan.rejected else ()
     counters.count(op.name, plan.route.backend, caller, reasons)
     return result
+
+
+def _check_of(op: Operation, every: int, plan: Plan, args: Any, kwargs: Any) -> Check | None:
+    """The check of an accelerated call that is due; None for every other call."""
+    if plan.params is None or plan.bound is None:
+        return None
+    tensor, window = plan.bound["input"], plan.bound["window"]
+    if not verification.can_be_verified(tensor):
+        return None
+    key = verification.key_of(plan.route, plan.params, tensor, window)
+    if not verifier.is_due(every, key):
+        return None
+    return Check(op.native, key, plan.bound, args, kwargs)
+
+
+def _verified(
+    op: Operation, choice: Choice, plan: Plan, check: Check, result: torch.Tensor
+) -> tuple[Plan, torch.Tensor]:
+    """The plan and the result of a call that was due: native's where ours is wrong.
+
+    Raises:
+        NotAccelerated: ours is wrong, and the choice is strict.
+    """
+    assert plan.params is not None
+    compared, wrong = check.verdict(plan.params, result)
+    if compared:
+        counters.count_verified(agrees=not wrong)
+    if not wrong:
+        return plan, result
+    is_new = verifier.quarantine(check.key, wrong)
+    reason = verifier.reason_against(check.key) or wrong
+    if is_new:
+        verification.warn(check, wrong, _levels_to_caller())
+    if choice.strict:
+        raise NotAccelerated(op.name, (reason,))
+    return _native_plan(op, reason, fallback=True), check.answer()
 
 
 def _timed(plan: Plan, run: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -302,4 +348,4 @@ def _levels_to_caller() -> int:
         or frame.f_globals.get("__name__") in TRANSPARENT
     ):
         frame, level = frame.f_back, level + 1
-    return level - 1
+    return level

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from dataclasses import dataclass
+from typing import Any
 
 BACKENDS = ("auto", "native", "mlx")
 
@@ -16,6 +18,10 @@ RECOGNISED: dict[str, str] = {
         "0: SpectralTransform.istft divides by the envelope in an operation of its own (default 1)"
     ),
     "SPEC_MLX_CACHE_STATS": "1: get_cache_debug_stats counts cache hits and misses (default 0)",
+    "TORCH_MLX_SPECTRO_VERIFY": (
+        "every Nth accelerated call of a kind is computed natively, too, and compared, where the"
+        " program names no number (default 0: none)"
+    ),
 }
 
 _ON = ("1", "true", "yes", "on")
@@ -27,6 +33,7 @@ class Settings:
     """What the environment asks for."""
 
     backend: str
+    verify: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,36 @@ def check_backend(name: str, source: str) -> str:
     return name
 
 
+def check_verify(every: int, source: str) -> int:
+    """Return ``every`` if every that-many-th call can be verified; 0 stands for none.
+
+    Raises:
+        ValueError: naming ``source`` (an argument or a variable).
+    """
+    try:
+        number = -1 if isinstance(every, bool) else operator.index(every)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise ValueError(
+            f"{source} must be 0 (verify nothing) or a positive integer N (every Nth accelerated "
+            f"call); got {every!r}"
+        )
+    return number
+
+
+def verify_setting() -> int:
+    """What the environment says of verification alone.
+
+    Raises:
+        ValueError: the variable does not hold a number of calls.
+    """
+    text = os.environ.get("TORCH_MLX_SPECTRO_VERIFY") or "0"
+    # Digits only: int() takes signs, blanks and underscores.
+    number: Any = int(text) if text.isascii() and text.isdigit() else text
+    return check_verify(number, "TORCH_MLX_SPECTRO_VERIFY")
+
+
 def settings() -> Settings:
     """Read the environment.
 
@@ -55,7 +92,8 @@ def settings() -> Settings:
         ValueError: a variable holds a value that is not known.
     """
     name = os.environ.get("TORCH_MLX_SPECTRO_BACKEND") or "auto"
-    return Settings(backend=check_backend(name, "TORCH_MLX_SPECTRO_BACKEND"))
+    backend = check_backend(name, "TORCH_MLX_SPECTRO_BACKEND")
+    return Settings(backend=backend, verify=verify_setting())
 
 
 def mlx_settings() -> MlxSettings:

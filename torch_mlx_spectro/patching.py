@@ -58,31 +58,35 @@ class Patch:
         if self._before is None:
             unpatch()
         else:
-            patch(self._before.backend, strict=self._before.strict)
+            before = self._before
+            patch(before.backend, strict=before.strict, verify=before.verify)
 
 
-def patch(backend: str = "auto", *, strict: bool = False) -> Patch:
+def patch(backend: str = "auto", *, strict: bool = False, verify: int | None = None) -> Patch:
     """Let this package compute ``torch.stft`` and ``torch.istft`` from now on.
 
     Replaces ``torch.stft``, ``torch.istft``, ``torch.functional.*`` (which the tensor methods call)
     and the same functions where loaded modules imported them by name. Calling it again changes
-    backend and strictness.
+    backend, strictness and verification.
 
     Args:
         backend: ``"auto"`` (whatever is faster, or what ``TORCH_MLX_SPECTRO_BACKEND`` says),
             ``"mlx"`` or ``"native"``.
         strict: raise :class:`NotAccelerated` instead of falling back to native torch.
+        verify: every that-many-th accelerated call of a kind is computed by native torch, too, and
+            compared; a kind that is wrong once goes to native torch from then on. 0 verifies
+            nothing, None (the default) as many as ``TORCH_MLX_SPECTRO_VERIFY`` says.
 
     Returns:
         A context manager whose end restores what was before this call.
 
     Raises:
-        ValueError: the backend is not known.
+        ValueError: the backend is not known, or ``verify`` is not a number of calls.
 
     Warns:
         RuntimeWarning: another package has replaced torch's functions; it is left in place.
     """
-    choice = check_choice(backend, strict)
+    choice = check_choice(backend, strict, verify)
     with _state.lock:
         before = _state.choice
         if before is None:

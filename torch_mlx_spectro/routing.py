@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from . import runtime, torch_state
-from .environment import check_backend, settings
+from .environment import check_backend, check_verify, settings, verify_setting
 
 if TYPE_CHECKING:
     from .params import IstftParams, StftParams
@@ -43,10 +43,14 @@ MAX_SHAPES = 4096
 
 @dataclass(frozen=True)
 class Choice:
-    """What the program asked for: a backend, and whether falling back is an error."""
+    """What the program asked for: a backend, and whether falling back is an error.
+
+    ``verify``: every that-many-th accelerated call of a route is compared with native; 0: none.
+    """
 
     backend: str
     strict: bool = False
+    verify: int = 0
 
 
 NATIVE = Choice("native")
@@ -104,7 +108,8 @@ def patched_choice() -> Choice:
 
 def _environment_choice() -> Choice:
     if _default.environment is None:
-        _default.environment = Choice(settings().backend)
+        found = settings()
+        _default.environment = Choice(found.backend, verify=found.verify)
     return _default.environment
 
 
@@ -115,7 +120,7 @@ def set_patched_choice(choice: Choice | None) -> Choice | None:
 
 
 @contextmanager
-def backend(name: str, strict: bool = False) -> Iterator[None]:
+def backend(name: str, strict: bool = False, verify: int | None = None) -> Iterator[None]:
     """Choose the backend of :func:`stft` and :func:`istft`, and of torch's while patched.
 
     Applies to this thread or task until the context ends; contexts nest.
@@ -123,11 +128,18 @@ def backend(name: str, strict: bool = False) -> Iterator[None]:
     Args:
         name: ``"auto"``, ``"native"`` or ``"mlx"``.
         strict: raise :class:`NotAccelerated` instead of falling back to native torch.
+        verify: as of ``patch``; None leaves it at what holds outside of this context.
 
     Raises:
-        ValueError: the name is not known.
+        ValueError: the name is not known, or ``verify`` is not a number of calls.
     """
-    token = _ambient.set(Choice(check_backend(name, "backend"), strict))
+    checked = check_backend(name, "backend")
+    if verify is None:
+        outer = _ambient.get() or _default.patched or _default.environment
+        every = verify_setting() if outer is None else outer.verify
+    else:
+        every = check_verify(verify, "verify")
+    token = _ambient.set(Choice(checked, strict, every))
     try:
         yield
     finally:
@@ -277,11 +289,12 @@ def signature_of(params: StftParams | IstftParams, tensor: torch.Tensor) -> Sign
     )
 
 
-def check_choice(name: str, strict: bool) -> Choice:
-    """A choice by ``patch``'s arguments; ``"auto"`` leaves it to the environment's, if any.
+def check_choice(name: str, strict: bool, verify: int | None = None) -> Choice:
+    """A choice by ``patch``'s arguments; ``"auto"`` and None leave it to the environment, if any.
 
     Raises:
-        ValueError: the name, or the environment's, is not known.
+        ValueError: the name or the number, or the environment's, is not one.
     """
     checked = check_backend(name, "backend")
-    return Choice(settings().backend if checked == "auto" else checked, strict)
+    every = verify_setting() if verify is None else check_verify(verify, "verify")
+    return Choice(settings().backend if checked == "auto" else checked, strict, every)

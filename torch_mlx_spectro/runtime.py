@@ -83,7 +83,9 @@ def _store(mx: Any, part: Part) -> None:
     if part.offset is not None:
         values = values.reshape(-1)[part.offset : part.offset + len(part.target)]
     if part.add:
-        np.add(part.target, values, out=part.target)
+        # torch does not warn when infinities of both signs meet, or when a sum becomes one.
+        with np.errstate(invalid="ignore", over="ignore"):
+            np.add(part.target, values, out=part.target)
     else:
         part.target[...] = values
 

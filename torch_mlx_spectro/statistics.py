@@ -40,6 +40,8 @@ class Stats:
         calls: (op, backend) to count; op is ``"stft"`` or ``"istft"``.
         fallbacks: reason to count, for calls that were to be accelerated and could not be.
         sites: ``file:line`` of the caller to ``{"accelerated": n, "native": n}``.
+        verified: accelerated calls that were compared with native torch.
+        mismatches: those of them that were wrong; they are among the fallbacks.
     """
 
     accelerated: int
@@ -47,6 +49,8 @@ class Stats:
     calls: Mapping[tuple[str, str], int]
     fallbacks: Mapping[str, int]
     sites: Mapping[str, Mapping[str, int]]
+    verified: int = 0
+    mismatches: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """The snapshot in JSON's types; keys of ``calls`` read ``"stft/mlx"``."""
@@ -56,6 +60,8 @@ class Stats:
             "calls": {f"{op}/{backend}": n for (op, backend), n in self.calls.items()},
             "fallbacks": dict(self.fallbacks),
             "sites": {site: dict(counts) for site, counts in self.sites.items()},
+            "verified": self.verified,
+            "mismatches": self.mismatches,
         }
 
 
@@ -104,6 +110,7 @@ class Counters:
         self._lock = threading.Lock()
         self._counts: list[_Count] = []
         self._routes: dict[tuple[str, str, tuple[str, ...]], dict[Site, Bump]] = {}
+        self._verified = self._mismatches = 0
 
     def sites(self, op: str, backend: str, reasons: tuple[str, ...] = ()) -> dict[Site, Bump]:
         """The call sites of a route that were counted before, by :func:`site_of`, to be bumped.
@@ -148,10 +155,17 @@ class Counters:
             bump = sites[site] = counted.bump
         return bump
 
+    def count_verified(self, agrees: bool) -> None:
+        """Count one call that was computed twice and compared."""
+        with self._lock:
+            self._verified += 1
+            self._mismatches += not agrees
+
     def snapshot(self) -> Stats:
         """The counters as they are now."""
         with self._lock:
             counted = [(count, count.calls) for count in self._counts]
+            verified, mismatches = self._verified, self._mismatches
         calls: Counter[tuple[str, str]] = Counter()
         fallbacks: Counter[str] = Counter()
         sites: dict[str, dict[str, int]] = {}
@@ -170,6 +184,8 @@ class Counters:
             calls=MappingProxyType(dict(calls)),
             fallbacks=MappingProxyType(dict(fallbacks)),
             sites=MappingProxyType(sites),
+            verified=verified,
+            mismatches=mismatches,
         )
 
     def reset(self) -> None:
@@ -178,6 +194,7 @@ class Counters:
             for sites in self._routes.values():
                 sites.clear()
             self._counts.clear()
+            self._verified = self._mismatches = 0
 
     def after_fork_in_child(self) -> None:
         """A forked child has a lock that nobody holds; its counts go on from its parent's."""

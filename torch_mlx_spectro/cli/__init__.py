@@ -1,4 +1,4 @@
-"""The command line: ``run``, ``doctor`` and ``demo``.
+"""The command line: ``run``, ``doctor``, ``demo`` and ``parity``.
 
 Exit codes: 0 when all is well, 1 when a check failed, 2 for wrong usage or unreadable input;
 ``run`` ends with the exit code of the program it runs.
@@ -11,10 +11,11 @@ import json
 import sys
 from collections.abc import Sequence
 
-from . import demo, doctor, run
+from . import demo, doctor, parity, run
 from .problem import Problem
 
 PROGRAM = "torch-mlx-spectro"
+_COMMANDS = {"run": run, "doctor": doctor, "demo": demo, "parity": parity}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in (("run", run), ("doctor", doctor), ("demo", demo)):
+    for name, module in _COMMANDS.items():
         module.add_arguments(
             commands.add_parser(name, help=module.HELP, description=module.DESCRIPTION)
         )
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.command == "run":
             return run.command(options, program)
-        return doctor.command(options) if options.command == "doctor" else demo.command(options)
+        return int(_COMMANDS[options.command].command(options))
     except Problem as problem:
         if options.json:
             print(json.dumps({"ok": False, "error": str(problem)}))

@@ -16,6 +16,10 @@ def print_stats(stats: Stats, stream: TextIO) -> None:
     console.print(
         f"torch_mlx_spectro: {stats.accelerated} calls accelerated, {stats.native} native"
     )
+    if stats.verified:
+        console.print(
+            f"{stats.verified} of them verified against native torch, {stats.mismatches} wrong"
+        )
     if not stats.calls:
         console.print("Neither torch.stft nor torch.istft was called in this process.")
         return

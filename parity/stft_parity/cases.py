@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import CodeType
 from typing import Any
@@ -23,7 +24,18 @@ PARAMETERS = {
     "istft": tuple(inspect.signature(torch.Tensor.istft).parameters)[1:],
 }
 
-WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+WIDER = {
+    torch.float16: torch.float64,
+    torch.bfloat16: torch.float64,
+    torch.float32: torch.float64,
+    torch.complex32: torch.complex128,
+    torch.complex64: torch.complex128,
+}
+
+
+class Unmakeable(Exception):
+    """A device cannot hold the tensors of a case, for their dtype for example."""
+
 
 Tensors = dict[str, Any]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -36,6 +48,11 @@ def _compiled(expression: str) -> CodeType:
 
 def _evaluate(expression: str, names: dict[str, Any]) -> Any:
     return eval(_compiled(expression), {"torch": torch, "np": np}, names)
+
+
+def _default_device(device: str) -> AbstractContextManager[Any]:
+    """Make tensors on a device; what the context costs is saved where it would change nothing."""
+    return nullcontext() if device == "cpu" else torch.device(device)
 
 
 @dataclass(frozen=True)
@@ -52,6 +69,9 @@ class Case:
         positional: how many arguments after the input are passed by position, as far as torch's
             order allows.
         fault: why torch is expected to reject the call; empty for a call that looks valid.
+        differentiate: names of the tensors that require a gradient, ``x``, ``w`` or both.
+        labels: argument and short name of its value, for tables and selection; two cases that
+            differ in nothing else are the same call.
     """
 
     op: str
@@ -61,22 +81,48 @@ class Case:
     seed: int = 0
     positional: int = 0
     fault: str = ""
+    differentiate: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
-    def tensors(self) -> Tensors:
-        """The tensors of the call, made anew."""
-        names = {"g": torch.Generator().manual_seed(self.seed)}
-        made = {"x": _evaluate(self.x, names)}
-        if self.w is not None:
-            made["w"] = _evaluate(self.w, names)
+    def tensors(self, device: str = "cpu") -> Tensors:
+        """The tensors of the call, made anew on a device, with the same strides on each.
+
+        Raises:
+            Unmakeable: the device cannot hold them.
+        """
+        names = {"g": torch.Generator(device).manual_seed(self.seed)}
+        try:
+            with _default_device(device):
+                made = {"x": _evaluate(self.x, names)}
+                if self.w is not None:
+                    made["w"] = _evaluate(self.w, names)
+        except (NotImplementedError, RuntimeError, TypeError) as error:
+            if device == "cpu":
+                raise
+            raise Unmakeable(f"{device} has no such tensors: {error}") from error
+        for name in self.differentiate:
+            made[name].requires_grad_()
         return made
 
-    def bind(self, tensors: Tensors) -> Call:
-        """Positional and keyword arguments on the given tensors."""
-        by_position, by_name = self._split()
-        return (
-            tuple(_evaluate(expression, tensors) for expression in by_position),
-            {name: _evaluate(expression, tensors) for name, expression in by_name.items()},
+    def cotangent(self, result: torch.Tensor) -> torch.Tensor:
+        """What the gradient of ``result`` is taken with: noise of its shape, dtype and device."""
+        generator = torch.Generator(result.device).manual_seed(self.seed)
+        return torch.randn(
+            result.shape, dtype=result.dtype, device=result.device, generator=generator
         )
+
+    def label(self, argument: str) -> str:
+        """Short name of an argument's value; empty where the case has none."""
+        return dict(self.labels).get(argument, "")
+
+    def bind(self, tensors: Tensors, device: str = "cpu") -> Call:
+        """Positional and keyword arguments on the given tensors of a device."""
+        by_position, by_name = self._split()
+        with _default_device(device):
+            return (
+                tuple(_evaluate(expression, tensors) for expression in by_position),
+                {name: _evaluate(expression, tensors) for name, expression in by_name.items()},
+            )
 
     def call(self, function: Callable[..., Any]) -> Any:
         """Make the call on tensors of its own."""
@@ -92,19 +138,33 @@ class Case:
             by_position.append(remaining.pop(name))
         return by_position, remaining
 
-    def reproducer(self) -> str:
-        """A Python program that makes this call of whatever ``torch.stft`` is there."""
+    def reproducer(self, device: str = "cpu") -> str:
+        """A Python program of five lines that makes this call of whatever ``torch.stft`` is there.
+
+        Where tensors require a gradient, its last line takes the gradient, too.
+        """
         by_position, by_name = self._split()
         passed = ", ".join([*by_position, *(f"{name}={value}" for name, value in by_name.items())])
+        call = f"y = torch.{self.op}({passed})"
+        if self.differentiate:
+            noise = f"dtype=y.dtype, generator=g.manual_seed({self.seed})"
+            call += f"; y.backward(torch.randn(y.shape, {noise}))"
+        here = device == "cpu"
         return "\n".join(
             (
-                "import numpy as np; import torch",
-                f"g = torch.Generator().manual_seed({self.seed})",
-                f"x = {self.x}",
-                f"w = {self.w}",
-                f"y = torch.{self.op}({passed})",
+                "import numpy as np; import torch"
+                + ("" if here else f"; torch.set_default_device({device!r})"),
+                f"g = torch.Generator({'' if here else repr(device)}).manual_seed({self.seed})",
+                f"x = {self._made('x', self.x)}",
+                f"w = {self._made('w', self.w)}",
+                call,
             )
         )
+
+    def _made(self, name: str, expression: str | None) -> str:
+        if name in self.differentiate:
+            return f"({expression}).requires_grad_()"
+        return str(expression)
 
     def __repr__(self) -> str:
         note = f"  # fault: {self.fault}" if self.fault else ""
@@ -135,6 +195,7 @@ def stft_case(x: str = SIGNAL, w: str | None = WINDOW, fault: str = "", **change
 
 
 def istft_case(x: str = SPECTRUM, w: str | None = WINDOW, fault: str = "", **changes: Any) -> Case:
+    """A call with n_fft 16; ``changes`` are expressions of arguments, None for one left out."""
     given = {"input": "x", "n_fft": "16", "hop_length": "4"}
     return _changed("istft", x, w, given, changes, fault)
 

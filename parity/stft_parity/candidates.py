@@ -1,0 +1,248 @@
+"""Candidates: what is compared with torch, and adapters for those that are not quite torch's.
+
+A candidate says for itself what it does not offer by raising ``Unsupported``, and that somebody
+else would have to compute a call by raising ``FellBack``: neither is taken for a wrong answer, and
+neither for a right one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from stft_parity.cases import PARAMETERS
+
+Function = Callable[..., Any]
+
+#: What torch takes for an argument that is not passed.
+DEFAULTS = {
+    op: {
+        name: parameter.default
+        for name, parameter in inspect.signature(getattr(torch.Tensor, op)).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    for op in PARAMETERS
+}
+
+
+class Unsupported(Exception):
+    """Raised by a candidate for arguments that it does not offer; the text names them."""
+
+
+class FellBack(Exception):
+    """Raised by a candidate that would have to let somebody else compute the call; says why."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The functions that are compared.
+
+    Attributes:
+        stft: takes the arguments of ``torch.stft``; None when the candidate has none.
+        istft: takes the arguments of ``torch.istft``; None when the candidate has none.
+        name: for the report.
+        route: asked after a call: who computed it; empty when that is not known.
+        fallback: asked after a call: why it was not the candidate itself that computed it; empty
+            when it was.
+    """
+
+    stft: Function | None
+    istft: Function | None
+    name: str
+    route: Callable[[], str] | None = None
+    fallback: Callable[[], str] | None = None
+
+    def function(self, op: str) -> Function | None:
+        return self.stft if op == "stft" else self.istft
+
+
+#: As they were when this module was imported; in a dictionary, as who replaces functions of
+#: torch's may do so in the globals of modules, too.
+_NATIVE: dict[str, Function] = {"stft": torch.stft, "istft": torch.istft}
+
+
+def native() -> Candidate:
+    """Torch's own functions, also where others stand in their place by now.
+
+    Raises:
+        RuntimeError: others stood there before this package was imported.
+    """
+    stft, istft = _NATIVE["stft"], _NATIVE["istft"]
+    code = getattr(stft, "__code__", None)
+    genuine = code is not None and code.co_filename == torch.functional.__file__
+    if not genuine or not inspect.isbuiltin(istft):
+        raise RuntimeError("torch.stft and torch.istft were replaced before the import")
+    return Candidate(stft, istft, "torch")
+
+
+def load(path: str) -> Candidate:
+    """The candidate that an import path names.
+
+    Args:
+        path: ``"package.module"`` or ``"package.module:name"``. What is there may be a
+            ``Candidate``; anything with an attribute ``stft`` or ``istft``, such as the module; a
+            function without required parameters that returns either; or a function which is
+            called ``...istft...`` or ``...stft...`` and takes torch's arguments.
+
+    Raises:
+        ValueError: there is nothing of that name, or it is none of these.
+    """
+    module_name, _, name = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in filter(None, name.split(".")):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"no candidate at {path!r}: {error}") from error
+    return _candidate_of(found, path)
+
+
+def _candidate_of(found: Any, path: str) -> Candidate:
+    if isinstance(found, Candidate):
+        return found
+    stft, istft = (getattr(found, op, None) for op in ("stft", "istft"))
+    if callable(stft) or callable(istft):
+        return Candidate(stft, istft, path)
+    if callable(found):
+        name = getattr(found, "__name__", "")
+        if "istft" in name:
+            return Candidate(None, found, path)
+        if "stft" in name:
+            return Candidate(found, None, path)
+        if not _required(found):
+            return _candidate_of(found(), path)
+    raise ValueError(f"{path!r} is no candidate: it is neither stft nor istft and has neither")
+
+
+def _required(function: Function) -> list[str]:
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is inspect.Parameter.empty and parameter.kind not in optional
+    ]
+
+
+def with_arguments(
+    function: Function, names: Iterable[str] | Mapping[str, str], *, op: str = "stft"
+) -> Function:
+    """A function that takes only some of torch's arguments, as one that takes all.
+
+    An argument that the function does not take may be passed with torch's default value, which
+    the function is then expected to mean, and is unsupported with any other.
+
+    Args:
+        function: takes the input by position and the others by name.
+        names: torch's names of the others, or a map from these to the function's own names.
+        op: whose arguments they are.
+    """
+    own = dict(names) if isinstance(names, Mapping) else {name: name for name in names}
+    unknown = own.keys() - set(PARAMETERS[op])
+    if unknown:
+        raise ValueError(f"torch.{op} has no argument {', '.join(sorted(unknown))}")
+
+    def adapted(*args: Any, **kwargs: Any) -> Any:
+        passed = bound(op, args, kwargs)
+        tensor = passed.pop("input")
+        refused = [name for name in passed.keys() - own.keys() if not _default(op, name, passed)]
+        if refused:
+            raise Unsupported(", ".join(f"{name}={passed[name]!r}" for name in sorted(refused)))
+        return function(tensor, **{own[name]: passed[name] for name in passed if name in own})
+
+    return adapted
+
+
+def bound(op: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of torch's by their names, ``input`` among them.
+
+    Raises:
+        TypeError: torch would not accept them either: too many, or one of them twice.
+    """
+    order = ("input", *PARAMETERS[op])
+    if len(args) > len(order):
+        raise TypeError(f"{op}() takes {len(order)} arguments but {len(args)} were given")
+    passed = dict(zip(order, args, strict=False))
+    if passed.keys() & kwargs.keys():
+        raise TypeError(f"{op}() got multiple values for an argument")
+    return passed | kwargs
+
+
+def _default(op: str, name: str, passed: Mapping[str, Any]) -> bool:
+    value = passed[name]
+    return name in DEFAULTS[op] and (value is None or value == DEFAULTS[op][name])
+
+
+def from_numpy(function: Function) -> Function:
+    """A function of NumPy arrays as one of tensors.
+
+    Tensors that require a gradient are unsupported, and so are dtypes that NumPy does not have.
+    The result is taken with its dtype and its strides.
+    """
+
+    def adapted(*args: Any, **kwargs: Any) -> Any:
+        devices = _devices(args, kwargs)
+        result = function(
+            *map(_to_numpy, args), **{name: _to_numpy(value) for name, value in kwargs.items()}
+        )
+        return _from_numpy(result, devices)
+
+    return adapted
+
+
+def from_mlx(function: Function) -> Function:
+    """A function of MLX arrays as one of tensors.
+
+    Tensors that require a gradient are unsupported, and so are dtypes that MLX would narrow. MLX
+    has no strides to show: the result is contiguous.
+    """
+
+    def adapted(*args: Any, **kwargs: Any) -> Any:
+        import numpy as np
+
+        devices = _devices(args, kwargs)
+        result = function(
+            *map(_to_mlx, args), **{name: _to_mlx(value) for name, value in kwargs.items()}
+        )
+        return _from_numpy(np.array(result), devices)
+
+    return adapted
+
+
+def _devices(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.device]:
+    return [v.device for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)]
+
+
+def _to_numpy(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.requires_grad:
+        raise Unsupported("gradients")
+    try:
+        return value.resolve_conj().resolve_neg().cpu().numpy()
+    except TypeError as error:  # a dtype such as bfloat16
+        raise Unsupported(f"dtype {value.dtype}") from error
+
+
+def _from_numpy(result: Any, devices: list[torch.device]) -> Any:
+    import numpy as np
+
+    if not isinstance(result, np.ndarray):
+        return result
+    if any(stride < 0 for stride in result.strides):
+        result = result.copy()  # torch has no such tensors
+    tensor = torch.from_numpy(result)
+    return tensor.to(devices[0]) if devices else tensor
+
+
+def _to_mlx(value: Any) -> Any:
+    import mlx.core as mx
+
+    if isinstance(value, torch.Tensor) and value.dtype in (torch.float64, torch.complex128):
+        raise Unsupported(f"dtype {value.dtype}")
+    array = _to_numpy(value)
+    return mx.array(array) if isinstance(value, torch.Tensor) else array

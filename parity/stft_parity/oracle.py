@@ -1,0 +1,74 @@
+"""The truth that errors are measured against: the reference in double precision on the CPU."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from stft_parity.cases import Case, Tensors, widened
+
+Function = Callable[..., Any]
+
+
+def truth(case: Case, tensors: Tensors, reference: Function) -> torch.Tensor:
+    """The same call computed by the reference in double precision on the CPU."""
+    args, kwargs = case.bind(_here(widened(tensors)))
+    with silenced():
+        result = reference(*args, **kwargs)
+    assert isinstance(result, torch.Tensor)
+    return result.detach()
+
+
+def true_gradients(
+    case: Case, tensors: Tensors, cotangent: torch.Tensor, reference: Function
+) -> dict[str, torch.Tensor | None]:
+    """Gradients of that call by name of the tensor, with a cotangent of any precision."""
+    wide = _here(widened(tensors))
+    leaves = [wide[name].detach().requires_grad_() for name in case.differentiate]
+    wide |= dict(zip(case.differentiate, leaves, strict=True))
+    args, kwargs = case.bind(wide)
+    with silenced():
+        result = reference(*args, **kwargs)
+        weight = cotangent.detach().to(device="cpu", dtype=result.dtype)
+        found = torch.autograd.grad(result, leaves, weight, allow_unused=True)
+    return dict(zip(case.differentiate, found, strict=True))
+
+
+def _here(tensors: Tensors) -> Tensors:
+    return {
+        name: value.detach().cpu() if isinstance(value, torch.Tensor) else value
+        for name, value in tensors.items()
+    }
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Let nothing warn: what a call warns of is compared elsewhere."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def numbers(case: Case, result: torch.Tensor) -> torch.Tensor:
+    """A result in double precision on the CPU; stft's pairs of reals are the numbers they are."""
+    result = result.detach().resolve_conj().resolve_neg().cpu()
+    if case.op == "stft" and not result.is_complex() and result.shape[-1:] == (2,):
+        result = torch.complex(*result.double().unbind(-1))
+    return result.to(torch.complex128 if result.is_complex() else torch.float64)
+
+
+def rounded(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """The values in double precision on the CPU, each moved by up to half a rounding of its dtype.
+
+    Integers are as they are.
+    """
+    exact = tensor.detach().resolve_conj().resolve_neg().cpu()
+    if not (exact.is_floating_point() or exact.is_complex()):
+        return exact
+    share = torch.rand(exact.shape, generator=generator, dtype=torch.float64) - 0.5
+    wide = exact.to(torch.complex128 if exact.is_complex() else torch.float64)
+    return wide * (1 + torch.finfo(exact.dtype).eps * share)
