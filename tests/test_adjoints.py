@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from reference import drawn, istft_params, random_tensor, stft_params
 
 from torch_mlx_spectro import adjoints, emulator, mlx_backend
-from torch_mlx_spectro.adjoints import Form
+from torch_mlx_spectro.forms import Form
 
 KINDS = ["real", "two-sided", "complex signal", "complex window", "complex"]
 

@@ -25,8 +25,9 @@ from reference import (
 
 from torch_mlx_spectro import blocks
 from torch_mlx_spectro.blocks import cut_frames, istft_blocks, stft_blocks
-from torch_mlx_spectro.bridge import HostView, host_view, window_values
+from torch_mlx_spectro.bridge import host_view, window_values
 from torch_mlx_spectro.envelope import padded_window, resolve_envelope
+from torch_mlx_spectro.host import HostView
 from torch_mlx_spectro.params import IstftParams, StftParams
 from torch_mlx_spectro.runtime import runtime
 

@@ -13,7 +13,7 @@ import torch
 from cli_process import python
 from reference import random_tensor, runtime_of
 
-from torch_mlx_spectro import bridge
+from torch_mlx_spectro import bridge, host
 from torch_mlx_spectro.runtime import runtime
 
 
@@ -58,10 +58,10 @@ def test_advice_about_pages_is_whole_pages_inside_the_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given: list[tuple[int, int, int]] = []
-    monkeypatch.setattr(bridge, "_madvise", lambda: lambda *advice: given.append(advice))
+    monkeypatch.setattr(host, "_madvise", lambda: lambda *advice: given.append(advice))
     page = 2 << 20
-    bridge._advise_huge_pages(10 * page + 1, 3 * page)
-    bridge._advise_huge_pages(10 * page + 1, page)
+    host.advise_huge_pages(10 * page + 1, 3 * page)
+    host.advise_huge_pages(10 * page + 1, page)
     assert given == [(11 * page, 2 * page, 14)]
 
 
@@ -147,20 +147,20 @@ def test_viewing_a_tensor_leaves_it_resizable() -> None:
 @pytest.mark.parametrize("offset", [0, 1, 4095, (2 << 20) - 1])
 def test_real_advice_at_odd_addresses_keeps_the_memory_as_it_is(offset: int) -> None:
     tensor = torch.arange(3 << 20, dtype=torch.int32)
-    bridge._advise_huge_pages(tensor.data_ptr() + offset, tensor.nbytes - offset)
-    bridge._advise_huge_pages(tensor.data_ptr() + offset, 0)
+    host.advise_huge_pages(tensor.data_ptr() + offset, tensor.nbytes - offset)
+    host.advise_huge_pages(tensor.data_ptr() + offset, 0)
     assert torch.equal(tensor, torch.arange(3 << 20, dtype=torch.int32))
 
 
 def test_systems_without_the_advice_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    bridge._madvise.cache_clear()
+    host._madvise.cache_clear()
     try:
-        monkeypatch.setattr(bridge.sys, "platform", "darwin")
-        assert bridge._madvise() is None
+        monkeypatch.setattr(host.sys, "platform", "darwin")
+        assert host._madvise() is None
         assert bridge.empty_result((1 << 21,), (1,), torch.float32).shape == (1 << 21,)
     finally:
         monkeypatch.undo()
-        bridge._madvise.cache_clear()
+        host._madvise.cache_clear()
 
 
 @pytest.mark.parametrize("name", BITS)
@@ -187,17 +187,17 @@ def test_host_arrays_are_copied_in(dtype: Any, shape: tuple[int, ...]) -> None:
     mx = runtime().mx
     values = np.ones(shape, dtype)
     for given in (values, values[::-1], values.T):
-        array = bridge.copy_to_mlx(mx, given)
+        array = host.copy_to_mlx(mx, given)
         np.testing.assert_array_equal(np.asarray(array), given)
         assert np.asarray(array).dtype == dtype
     values += 1
-    assert not np.any(np.asarray(bridge.copy_to_mlx(mx, values)) == 1)
+    assert not np.any(np.asarray(host.copy_to_mlx(mx, values)) == 1)
 
 
 INTERRUPTED_IMPORT = """\
 import signal
 import mlx.core as mx, numpy as np
-from torch_mlx_spectro.bridge import copy_to_mlx
+from torch_mlx_spectro.host import copy_to_mlx
 
 values, arrived = np.zeros(64, np.float32), False
 

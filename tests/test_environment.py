@@ -15,6 +15,7 @@ from torch_mlx_spectro.environment import (
     RECOGNISED,
     check_backend,
     check_verify,
+    mlx_settings,
     settings,
     verify_setting,
 )
@@ -94,6 +95,19 @@ def test_environment_is_read_when_asked_not_when_imported(monkeypatch: pytest.Mo
     assert dataclasses.asdict(first) == {"backend": "native", "verify": 0}
 
 
+def test_flags_of_the_mlx_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLX_OLA_FUSE_NORM", "SPEC_MLX_CACHE_STATS"):
+        monkeypatch.delenv(name, raising=False)
+    assert dataclasses.asdict(mlx_settings()) == {"fuse_norm": True, "cache_stats": False}
+    for value, meant in (("1", True), ("off", False), ("YES", True), ("False", False)):
+        monkeypatch.setenv("MLX_OLA_FUSE_NORM", value)
+        monkeypatch.setenv("SPEC_MLX_CACHE_STATS", value)
+        assert dataclasses.asdict(mlx_settings()) == {"fuse_norm": meant, "cache_stats": meant}
+    monkeypatch.setenv("SPEC_MLX_CACHE_STATS", "2")
+    with pytest.raises(ValueError, match=r"SPEC_MLX_CACHE_STATS must be one of 1, .*; got '2'"):
+        mlx_settings()
+
+
 def test_only_this_module_reads_variables_and_each_is_described() -> None:
     """``doctor`` prints the table: a variable that is read elsewhere would be missing there."""
     package = Path(torch_mlx_spectro.__file__).parent
@@ -104,5 +118,5 @@ def test_only_this_module_reads_variables_and_each_is_described() -> None:
     ]
     assert readers == ["environment.py"]
     source = Path(environment.__file__).read_text()
-    assert set(RECOGNISED) == {VARIABLE, VERIFY}
+    assert set(RECOGNISED) == {VARIABLE, VERIFY, "MLX_OLA_FUSE_NORM", "SPEC_MLX_CACHE_STATS"}
     assert all(name in source and meaning for name, meaning in RECOGNISED.items())

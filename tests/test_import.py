@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import inspect
 from pathlib import Path
 
+import pytest
 from cli_process import python
 
 import torch_mlx_spectro as tms
@@ -76,7 +79,7 @@ def test_importing_loads_no_mlx_starts_no_thread_reads_no_file_prints_nothing(
 
 
 def test_the_time_of_imports_can_be_measured_and_mlx_takes_none(tmp_path: Path) -> None:
-    program = "import torch, torch_mlx_spectro"
+    program = "import torch, torch_mlx_spectro.functional"
     finished = python("-W", "error", "-X", "importtime", "-c", program, cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout == ""
@@ -91,14 +94,40 @@ def test_without_mlx_everything_is_native_and_says_why(tmp_path: Path) -> None:
     assert finished.stdout == ""
 
 
+def test_importing_loads_no_torch_and_names_load_what_they_need(tmp_path: Path) -> None:
+    program = """\
+import sys
+import torch_mlx_spectro as tms
+assert not {"torch", "numpy", "mlx"} & set(sys.modules)
+assert tms.SpectralTransform.__module__ == "torch_mlx_spectro.transform"
+assert "torch" not in sys.modules
+tms.stft
+assert "torch" in sys.modules
+"""
+    finished = python("-W", "error", "-c", program, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+
+
 def test_the_public_names_are_those_listed() -> None:
-    public = {
-        name
-        for name, value in vars(tms).items()
-        if not name.startswith("_") and not inspect.ismodule(value)
-    }
-    # The annotations import is Python's, not ours.
-    public.discard("annotations")
-    assert sorted(tms.__all__) == sorted(public)
-    assert tms.__all__ == sorted(tms.__all__)
+    public = {name for name in dir(tms) if not name.startswith("_")}
+    modules = {name for name in public if inspect.ismodule(getattr(tms, name))}
+    assert sorted(tms.__all__) == sorted(public - modules)
+    assert len(tms.__all__) == len(set(tms.__all__))
     assert tms.__version__.count(".") == 2
+    with pytest.raises(AttributeError, match="has no attribute 'stfft'"):
+        _ = tms.stfft
+
+
+def test_type_checkers_and_programs_see_the_same_names() -> None:
+    """The package says twice where a name lives: once for type checkers, once for programs."""
+    tree = ast.parse(Path(tms.__file__).read_text())
+    (branch,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.name: f"torch_mlx_spectro.{node.module}"
+        for node in branch.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert set(seen) == set(tms.__all__)
+    for name, home in seen.items():
+        assert getattr(importlib.import_module(home), name) is getattr(tms, name)

@@ -20,7 +20,7 @@ from reference import (
     stft_params,
 )
 
-from torch_mlx_spectro import mlx_backend, prepared
+from torch_mlx_spectro import bridge, mlx_backend, prepared
 from torch_mlx_spectro.prepared import Cache
 
 
@@ -143,13 +143,13 @@ def test_what_one_thread_prepared_another_may_use() -> None:
 def test_device_windows_are_read_once_for_each_version(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading one waits for the device, which a call in a loop must not."""
     read: list[int] = []
-    original = prepared.window_values
+    original = bridge.window_values
 
     def counted(window: torch.Tensor | None) -> Any:
         read.append(1)
         return original(window)
 
-    monkeypatch.setattr(prepared, "window_values", counted)
+    monkeypatch.setattr(bridge, "window_values", counted)
     window = on_device(torch.hann_window(16))
     first = key_of(window)
     assert key_of(window) == first

@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from . import maps
-from .bridge import HostView, copy_to_mlx
 from .envelope import Envelope, row_of_hop
 from .framing import covered_samples
+from .host import HostView, copy_to_mlx
 from .params import IstftParams, StftParams
-from .runtime import Part, Runtime
+from .runtime import Part, Runtime, threads
 
 #: Frames of a block fill about this much: half of a 2 MiB second-level cache.
 BLOCK_BYTES = 1 << 20
@@ -370,4 +369,4 @@ class _Pass:
 
 def _streams(runtime: Runtime) -> int:
     """As many streams as torch would use threads."""
-    return min(len(runtime.streams), torch.get_num_threads())
+    return min(len(runtime.streams), threads())

@@ -27,7 +27,7 @@ import torch
 from torch.autograd import Function
 
 from . import adjoints, torch_state
-from .adjoints import Form
+from .forms import Form, analysis_of
 from .params import IstftParams, StftParams
 from .prepared import check_envelope, window_of
 
@@ -78,7 +78,7 @@ def _istft_of_window(
 
     An adjoint conjugates the window, an istft does not.
     """
-    form = replace(adjoints.analysis_of(params), complex_window=window.is_complex(), nola=params)
+    form = replace(analysis_of(params), complex_window=window.is_complex(), nola=params)
     signal: torch.Tensor = _apply(Adjoint, form, spectrum, window.conj())
     signal = signal * _inverse_envelope(params, window)
     tail = signal.new_zeros(params.rows, params.zero_tail)

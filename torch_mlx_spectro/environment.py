@@ -14,11 +14,18 @@ RECOGNISED: dict[str, str] = {
     "TORCH_MLX_SPECTRO_BACKEND": (
         f"backend used where none is named: one of {', '.join(BACKENDS)} (default auto)"
     ),
+    "MLX_OLA_FUSE_NORM": (
+        "0: SpectralTransform.istft divides by the envelope in an operation of its own (default 1)"
+    ),
+    "SPEC_MLX_CACHE_STATS": "1: get_cache_debug_stats counts cache hits and misses (default 0)",
     "TORCH_MLX_SPECTRO_VERIFY": (
         "every Nth accelerated call of a kind is computed natively, too, and compared, where the"
         " program names no number (default 0: none)"
     ),
 }
+
+_ON = ("1", "true", "yes", "on")
+_OFF = ("0", "false", "no", "off")
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,14 @@ class Settings:
 
     backend: str
     verify: int = 0
+
+
+@dataclass(frozen=True)
+class MlxSettings:
+    """What the environment asks of the MLX API, by variables of mlx-spectro's names."""
+
+    fuse_norm: bool
+    cache_stats: bool
 
 
 def check_backend(name: str, source: str) -> str:
@@ -79,3 +94,22 @@ def settings() -> Settings:
     name = os.environ.get("TORCH_MLX_SPECTRO_BACKEND") or "auto"
     backend = check_backend(name, "TORCH_MLX_SPECTRO_BACKEND")
     return Settings(backend=backend, verify=verify_setting())
+
+
+def mlx_settings() -> MlxSettings:
+    """Read the variables of the MLX API.
+
+    Raises:
+        ValueError: a variable holds a value that is not known.
+    """
+    return MlxSettings(
+        fuse_norm=_flag("MLX_OLA_FUSE_NORM", default=True),
+        cache_stats=_flag("SPEC_MLX_CACHE_STATS", default=False),
+    )
+
+
+def _flag(name: str, *, default: bool) -> bool:
+    value = os.environ.get(name, "").lower()
+    if value and value not in (*_ON, *_OFF):
+        raise ValueError(f"{name} must be one of {', '.join((*_ON, *_OFF))}; got {value!r}")
+    return value in _ON if value else default

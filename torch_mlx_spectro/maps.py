@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .bridge import copy_to_mlx
+from .host import copy_to_mlx
 
 #: Terms that are summed one by one, before their sums are.
 SUM_BRANCHES = 32
@@ -53,6 +53,28 @@ def analysis(
     framed = mx.as_strided(
         samples, (*lead, frames, n_fft), (*lead_strides, hop_length, 1), stream=stream
     )
+    return spectra(
+        mx,
+        framed,
+        window,
+        n_fft=n_fft,
+        onesided=onesided,
+        complex_fft=complex_fft,
+        stream=stream,
+    )
+
+
+def spectra(
+    mx: Any,
+    framed: Any,
+    window: Any,
+    *,
+    n_fft: int,
+    onesided: bool,
+    complex_fft: bool,
+    stream: Any,
+) -> Any:
+    """:func:`analysis` of samples that are framed already, shape (..., frames, n_fft)."""
     if window is not None:
         framed = mx.multiply(framed, window, stream=stream)
     if complex_fft:

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 
 from . import maps, mlx_backend
-from .blocks import correlate_blocks, istft_blocks
+from .adjoint_blocks import adjoint_blocks
+from .blocks import correlate_blocks
 from .bridge import empty_result, host_view, memory_of, to_mlx
 from .envelope import inverse_of_frames
 from .forms import Form, analysis_of, synthesis_of
-from .framing import outside_positions
 from .fused import adjoint_fused
 from .kernels.describe import Adjoint, points_of
 from .kernels.metal import MetalKernels
 from .mlx_backend import istft as istft
-from .params import IstftParams, StftParams
+from .params import IstftParams
 from .prepared import Window, envelope_of, kernel_envelope, window_of
 from .runtime import runtime
 
@@ -47,40 +47,11 @@ def adjoint(form: Form, spectrum: torch.Tensor, window: torch.Tensor | None) -> 
 def _adjoint_in_blocks(form: Form, spectrum: torch.Tensor, window: Window) -> torch.Tensor:
     params = form.params
     prepared = window.for_maps(form.inverse_scale, conjugate=True)
+    dtype = torch.complex64 if params.complex_fft else torch.float32
+    signal = empty_result((params.rows, params.samples), (params.samples, 1), dtype)
     view = host_view(spectrum.transpose(1, 2))
-    covered = (params.frames - 1) * params.hop_length + params.n_fft
-
-    def summed(start: int, length: int) -> torch.Tensor:
-        """``length`` samples of the overlap-add; zeros behind what the frames cover."""
-        dtype = torch.complex64 if params.complex_fft else torch.float32
-        signal = empty_result((params.rows, length), (length, 1), dtype)
-        back = synthesis_of(form, start, min(length, covered - start))
-        istft_blocks(
-            runtime(),
-            back,
-            view,
-            prepared,
-            None,
-            memory_of(signal),
-            edge=form.inverse_edge,
-            both_halves=form.both_halves,
-        )
-        return signal
-
-    signal = summed(params.padding, params.samples)
-    if params.padding and params.pad_mode != "constant":
-        for outside in (-params.padding, params.samples):
-            start = outside + params.padding
-            if start < covered:
-                _fold(params, signal, summed(start, params.padding), outside)
+    adjoint_blocks(runtime(), form, view, prepared, memory_of(signal))
     return signal
-
-
-def _fold(params: StftParams, signal: torch.Tensor, padding: torch.Tensor, outside: int) -> None:
-    """Add what fell on one side's padding to the samples that it was made of."""
-    positions = np.arange(outside, outside + params.padding, dtype=np.int64)
-    inside = outside_positions(positions, params.samples, params.pad_mode)
-    signal.index_add_(1, torch.from_numpy(inside), padding)
 
 
 def _adjoint_whole(

@@ -10,18 +10,19 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch.utils.weak import WeakTensorKeyDictionary
 
-from .bridge import copy_to_mlx, window_values
 from .envelope import Envelope, padded_window, resolve_envelope
 from .errors import UnresolvedArguments
+from .host import copy_to_mlx
 from .kernels.metal import MetalKernels
 from .params import IstftParams
 from .runtime import runtime
+
+if TYPE_CHECKING:
+    import torch
 
 CACHE_ENTRIES = 128
 
@@ -56,7 +57,29 @@ class Cache:
 
 
 _prepared = Cache(CACHE_ENTRIES)
-_device_windows: Any = WeakTensorKeyDictionary()
+
+
+class _PerTensor:
+    """Values by tensor, for as long as the tensor lives; programs without torch have none."""
+
+    def __init__(self) -> None:
+        self._values: Any = None
+
+    def __len__(self) -> int:
+        return 0 if self._values is None else len(self._values)
+
+    def get(self, tensor: torch.Tensor, default: Any) -> Any:
+        return default if self._values is None else self._values.get(tensor, default)
+
+    def __setitem__(self, tensor: torch.Tensor, value: Any) -> None:
+        if self._values is None:
+            from torch.utils.weak import WeakTensorKeyDictionary
+
+            self._values = WeakTensorKeyDictionary()
+        self._values[tensor] = value
+
+
+_device_windows = _PerTensor()
 _device_windows_lock = threading.Lock()
 
 
@@ -119,6 +142,8 @@ def window_of(window: torch.Tensor | None, win_length: int, n_fft: int) -> Windo
 
 
 def _read(window: torch.Tensor, win_length: int, n_fft: int) -> Window:
+    from .bridge import window_values  # who has a tensor has torch
+
     values = window_values(window)
     assert values is not None
     return Window((values.dtype.str, values.tobytes()), values, win_length, n_fft)

@@ -159,6 +159,12 @@ def has_gpu() -> bool:
     return bool(runtime().mx.metal.is_available())
 
 
+def threads() -> int:
+    """As many threads as torch would use, if this program uses torch; else one for each CPU."""
+    torch = sys.modules.get("torch")
+    return usable_cpus() if torch is None else int(torch.get_num_threads())
+
+
 def usable_cpus() -> int:
     """Number of CPUs this process may run on."""
     if hasattr(os, "sched_getaffinity"):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..bridge import copy_to_mlx
+from ..host import copy_to_mlx
 from ..params import IstftParams, StftParams
 from . import describe
 from .arguments import HEADERS, INPUTS, OUTPUTS
