@@ -24,7 +24,8 @@ from torch_mlx_spectro import (
     emulator,
     torch_state,
 )
-from torch_mlx_spectro.bridge import copy_to_mlx, host_view
+from torch_mlx_spectro.bridge import host_view
+from torch_mlx_spectro.host import copy_to_mlx
 from torch_mlx_spectro.kernels.cuda import CudaKernels
 from torch_mlx_spectro.kernels.metal import MetalKernels
 from torch_mlx_spectro.runtime import runtime

@@ -14,8 +14,17 @@ import torch
 from cuda_stand_in import Recorder, recording, standing_in
 from reference import istft_params, stft_params
 
-from torch_mlx_spectro import cuda_backend, cuda_calls, cuda_prepared, derivatives, torch_state
-from torch_mlx_spectro.dispatching import ISTFT, STFT
+from torch_mlx_spectro import (
+    cuda_backend,
+    cuda_calls,
+    cuda_prepared,
+    derivatives,
+    dispatching,
+    torch_state,
+)
+from torch_mlx_spectro.dispatching import Plan
+from torch_mlx_spectro.operations import ISTFT, STFT
+from torch_mlx_spectro.routing import Choice, Route
 
 WINDOW = torch.hann_window(16) + 0.1
 SIGNAL = torch.randn(2, 100)
@@ -270,3 +279,15 @@ def test_threads_do_not_mix_their_addresses(driver: Recorder) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("verify", [0, 1])
+def test_a_call_that_is_verified_is_not_kept(verify: int, driver: Recorder) -> None:
+    """Calls that are recalled are not verified."""
+    bound = STFT.bind(SIGNAL, 16, window=WINDOW, **STFT_ARGUMENTS)
+    params = stft_params(SIGNAL, WINDOW, n_fft=16, **STFT_ARGUMENTS)
+    result = torch.stft(SIGNAL, 16, window=WINDOW, **STFT_ARGUMENTS)
+    plan = Plan(Route("stft", "cuda", "cuda analysis"), bound, params, settled=True)
+    dispatching._remember(STFT, Choice("auto", verify=verify), plan, (SIGNAL,), {}, result)
+    for backend in ("cuda", "auto"):
+        assert (recall_stft(backend=backend) is None) == bool(verify)

@@ -20,7 +20,7 @@ from strategies import istft_cases, stft_cases
 
 import torch_mlx_spectro as tms
 from stft_parity.cases import Case, istft_case, stft_case
-from torch_mlx_spectro import dispatching, mlx_backend, routing, verification
+from torch_mlx_spectro import dispatching, mlx_backend, operations, routing, verification
 from torch_mlx_spectro.verification import MAX_QUARANTINED, MAX_ROUTES, RouteKey, Verifier
 
 SIGNAL = torch.randn(3, 120, generator=torch.Generator().manual_seed(1))
@@ -116,7 +116,9 @@ def test_native_calls_are_not_verified() -> None:
 
 
 def test_auto_verifies_what_it_gives_to_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing.Trials, "pick", lambda self, signature: ("mlx", True))
+    monkeypatch.setattr(
+        routing.Trials, "pick", lambda self, signature, accelerator: (accelerator, True)
+    )
     spoil(monkeypatch, "stft", off_by_a_thousandth)
     monkeypatch.setattr(routing, "AUTO_FRAMED_SAMPLES", 1)
     x, w = torch.randn(1, 1 << 18), torch.ones(1024)
@@ -167,9 +169,9 @@ def test_native_raises_what_ours_has_computed(monkeypatch: pytest.MonkeyPatch) -
     def refuse(*args: Any, **kwargs: Any) -> torch.Tensor:
         raise RuntimeError("stft(): no")
 
-    op = dispatching.Operation("stft", refuse, dispatching.STFT.bind, 0)
+    op = operations.Operation("stft", refuse, operations.STFT.bind, 0)
     resolve = dispatching._resolve
-    monkeypatch.setattr(dispatching, "_resolve", lambda _, bound: resolve(dispatching.STFT, bound))
+    monkeypatch.setattr(dispatching, "_resolve", lambda _, bound: resolve(operations.STFT, bound))
     choice = routing.Choice("mlx", verify=1)
     given = {"hop_length": 4, "window": WINDOW, "return_complex": True}
     with (
@@ -184,20 +186,20 @@ def test_native_raises_what_ours_has_computed(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_no_memory_to_verify_is_no_mismatch(error: Exception) -> None:
     key = _key(16)
-    bound = dispatching.STFT.bind(SIGNAL, 16, 4, window=WINDOW, return_complex=True)
+    bound = operations.STFT.bind(SIGNAL, 16, 4, window=WINDOW, return_complex=True)
 
     def exhausted(*args: Any, **kwargs: Any) -> torch.Tensor:
         raise error
 
-    params = dispatching._resolve(dispatching.STFT, bound)
+    params = dispatching._resolve(operations.STFT, bound)
     check = verification.Check(exhausted, key, bound, (SIGNAL, 16), {})
     assert check.verdict(params, SPECTRUM) == (False, "")
 
 
 def test_input_that_is_written_to_meanwhile_is_not_judged() -> None:
     x = SIGNAL.clone()
-    bound = dispatching.STFT.bind(x, 16, 4, window=WINDOW, return_complex=True)
-    params = dispatching._resolve(dispatching.STFT, bound)
+    bound = operations.STFT.bind(x, 16, 4, window=WINDOW, return_complex=True)
+    params = dispatching._resolve(operations.STFT, bound)
     given = {"hop_length": 4, "window": WINDOW, "return_complex": True}
     check = verification.Check(NATIVE["stft"], _key(16), bound, (x, 16), given)
     assert check.verdict(params, SPECTRUM) == (True, "")

@@ -21,6 +21,7 @@ import torch
 
 from . import cuda_calls, native, routing, torch_state, verification
 from .errors import NotAccelerated, UnresolvedArguments
+from .operations import Operation
 from .routing import Choice, Route, Settled, Signature, Trials
 from .statistics import TRANSPARENT, Counters
 from .verification import Check, Verifier
@@ -48,76 +49,6 @@ NOT_RESOLVED = "these arguments are accepted by this torch but not known to this
 NOT_MEASURED = "auto: transformed calls are not measured"
 TOO_SMALL = "auto: too small for MLX on the CPU"
 CAPTURED = "auto: a CUDA graph is being captured"
-
-
-def _bind_stft(
-    input: Any,
-    n_fft: Any,
-    hop_length: Any = None,
-    win_length: Any = None,
-    window: Any = None,
-    center: Any = True,
-    pad_mode: Any = "reflect",
-    normalized: Any = False,
-    onesided: Any = None,
-    return_complex: Any = None,
-    align_to_window: Any = None,
-) -> dict[str, Any]:
-    return {
-        "input": input,
-        "n_fft": n_fft,
-        "hop_length": hop_length,
-        "win_length": win_length,
-        "window": window,
-        "center": center,
-        "pad_mode": pad_mode,
-        "normalized": normalized,
-        "onesided": onesided,
-        "return_complex": return_complex,
-        "align_to_window": align_to_window,
-    }
-
-
-def _bind_istft(
-    input: Any,
-    n_fft: Any,
-    hop_length: Any = None,
-    win_length: Any = None,
-    window: Any = None,
-    center: Any = True,
-    normalized: Any = False,
-    onesided: Any = None,
-    length: Any = None,
-    return_complex: Any = False,
-) -> dict[str, Any]:
-    return {
-        "input": input,
-        "n_fft": n_fft,
-        "hop_length": hop_length,
-        "win_length": win_length,
-        "window": window,
-        "center": center,
-        "normalized": normalized,
-        "onesided": onesided,
-        "length": length,
-        "return_complex": return_complex,
-    }
-
-
-@dataclass(frozen=True)
-class Operation:
-    """What differs between the two functions; ``small`` is a number of input values."""
-
-    name: str
-    native: Callable[..., torch.Tensor]
-    bind: Callable[..., dict[str, Any]]
-    small: int
-
-
-# A spectrum holds about half as many (complex) values as its frames have samples, at the usual
-# hop of a quarter four times as many as the signal.
-STFT = Operation("stft", native.stft, _bind_stft, routing.AUTO_FRAMED_SAMPLES // 16)
-ISTFT = Operation("istft", native.istft, _bind_istft, routing.AUTO_FRAMED_SAMPLES // 4)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,6 @@ import torch
 
 from . import cuda_calls, routing, torch_state
 from .dispatching import (
-    ISTFT,
-    STFT,
-    Operation,
     counters,
     decide,
     dispatch,
@@ -26,6 +23,7 @@ from .dispatching import (
     shape_of_call,
     verifier,
 )
+from .operations import ISTFT, STFT, Operation
 from .routing import Choice, Route, current_choice, patched_choice
 from .statistics import Stats
 

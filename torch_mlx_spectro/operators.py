@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .dispatching import ISTFT, STFT, Operation, decide, dispatch
+from .dispatching import decide, dispatch
+from .operations import ISTFT, STFT, Operation
 from .routing import Choice, current_choice, patched_choice
 
 NAMESPACE = "torch_mlx_spectro"
