@@ -26,9 +26,10 @@ help:
 	@echo "make wheel           build the wheel into dist/"
 	@echo "make clean           remove environments, caches and outputs"
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt examples/constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev,plot]'
+	$(VENV)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt -c examples/constraints.txt \
+		-e '.[dev,plot]'
 	@touch $@
 
 # PyTorch comes first, with the package: the requirements would bring a release of their own.
