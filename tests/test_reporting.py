@@ -241,6 +241,8 @@ def test_a_snapshot_stays_and_serialises() -> None:
         "calls": {},
         "fallbacks": {},
         "sites": {},
+        "verified": 0,
+        "mismatches": 0,
     }
 
 
