@@ -50,6 +50,8 @@ def error_by_size(report: Report) -> Picture | None:
     told = []
     for panel, (op, by_size) in zip(axes, measured.items(), strict=True):
         told.append(_draw_errors(panel, op, by_size))
+    low, high = axes[0].get_ylim()  # of both: once it is set, the other's values do not move it
+    axes[0].set_ylim(max(LEAST_SHOWN / 2, min(low, 0.5)), max(high, 4.0))
     axes[0].set_ylabel(f"error in units of {report.reference}'s own")
     handles, names = axes[0].get_legend_handles_labels()
     legend = figure.legend(
@@ -97,8 +99,6 @@ def _draw_errors(panel: Axes, op: str, by_size: dict[int, list[Result]]) -> str:
         OWN_ERROR, color=INK, linewidth=1, linestyle=(0, (4, 3)),
         label=f"{OWN_ERROR:g} times that",
     )  # fmt: skip
-    low, high = panel.get_ylim()
-    panel.set_ylim(max(LEAST_SHOWN / 2, min(low, 0.5)), max(high, 4.0))
     largest = max((max(good[n]) for n in kept), default=0.0)
     return (
         f"torch.{op}: {len(sizes)} sizes from {sizes[0]} to {sizes[-1]}; of the cases that pass "
