@@ -19,8 +19,9 @@ from reference import drawn
 from strategies import istft_cases, stft_cases
 
 import torch_mlx_spectro as tms
+from stft_parity import tolerances
 from stft_parity.cases import Case, istft_case, stft_case
-from torch_mlx_spectro import dispatching, mlx_backend, operations, routing, verification
+from torch_mlx_spectro import agreement, dispatching, mlx_backend, operations, routing, verification
 from torch_mlx_spectro.verification import MAX_QUARANTINED, MAX_ROUTES, RouteKey, Verifier
 
 SIGNAL = torch.randn(3, 120, generator=torch.Generator().manual_seed(1))
@@ -498,3 +499,8 @@ def test_routes_are_bounded() -> None:
     assert not verifier.quarantine(_key(-1), "wrong")
     assert verifier.reason_against(_key(-2)) == verification.ALL_QUARANTINED
     assert len(verifier.quarantined) == MAX_QUARANTINED
+
+
+@pytest.mark.parametrize("name", ["OWN_ERROR", "SHARE_OF_PEAK", "ROUNDINGS"])
+def test_verification_starts_from_what_the_parity_suite_admits(name: str) -> None:
+    assert getattr(agreement, name) == getattr(tolerances, name)

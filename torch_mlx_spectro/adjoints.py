@@ -24,10 +24,8 @@ from typing import Protocol, cast
 
 import torch
 
-from .forms import Form, analysis_of
+from .forms import Form
 from .params import IstftParams
-
-__all__ = ["Form", "adjoint", "analysis", "analysis_of", "correlation", "istft", "istft_adjoint"]
 
 #: Modules of maps by device type; all other devices' tensors are MLX's.
 _MAPS = {"cuda": "cuda_adjoints"}

@@ -19,7 +19,8 @@ import torch
 
 from . import torch_state
 
-#: The tests admit these three; verification a multiple of them, for machines that were not tested.
+#: The parity suite admits these three (its own, since it imports nothing of this package; a test
+#: holds them equal); verification a multiple of them, for machines that were not tested.
 OWN_ERROR = 2.0
 SHARE_OF_PEAK = 2e-6
 ROUNDINGS = 30

@@ -292,10 +292,6 @@ def _compare_later(
         findings.add("aliasing", what, "results of their own", what)
 
 
-def _unreadable(result: Any) -> bool:
-    return not isinstance(result, torch.Tensor) or result.is_meta
-
-
 def _wrong_later(findings: _Findings, expected: Outcome, actual: Outcome) -> str:
     """What is wrong with a call on other values, where the first one was told apart by nothing."""
     wanted, got = expected.result, actual.result
