@@ -1,6 +1,6 @@
 """The three maps of :mod:`.adjoints` on whole MLX arrays, lazily, on MLX's default stream.
 
-By the project's kernels where MLX computes on an Apple GPU (or they are emulated), else by MLX
+By the project's kernels where MLX computes on a GPU (or they are emulated), else by MLX
 operations. Spectra are (rows, frames, bins), windows have ``n_fft`` values and are scaled here.
 What is made of the maps, and their derivatives, is in :mod:`.mlx_functions`.
 """
@@ -18,8 +18,9 @@ from .forms import Form, synthesis_of
 from .framing import outside_positions
 from .fused import adjoint_fused, analysis_scale, istft_fused, stft_fused, synthesis_scale
 from .host import copy_to_mlx
-from .kernels.describe import Adjoint, points_of, refusal
+from .kernels.describe import Adjoint, points_of
 from .kernels.metal import DEVICE_ELEMENTS, MetalKernels, metal_kernels
+from .kernels.mlx_cuda import mlx_cuda_kernels
 from .params import NOLA_THRESHOLD, IstftParams, StftParams
 from .runtime import runtime
 
@@ -30,7 +31,9 @@ _TRACING = "during function transformations"
 def kernels() -> MetalKernels | None:
     """The kernels that compute on MLX's default device; None where MLX operations do."""
     mx = runtime().mx
-    return metal_kernels(mx, "mps" if mx.default_device() == mx.Device(mx.gpu) else "cpu")
+    if mx.default_device() != mx.Device(mx.gpu):
+        return metal_kernels(mx, "cpu")
+    return mlx_cuda_kernels(mx) or metal_kernels(mx, "mps")
 
 
 def is_traced(*arrays: Any) -> bool:
@@ -50,7 +53,7 @@ def is_traced(*arrays: Any) -> bool:
 def _kernels_for(params: StftParams | IstftParams, *arrays: Any) -> MetalKernels | None:
     """The kernels for this call; the emulated ones are no part of a graph that is traced."""
     found = kernels()
-    if found is None or refusal(params) is not None:
+    if found is None or found.refusal(params) is not None:
         return None
     return None if found.emulated and is_traced(*arrays) else found
 

@@ -68,6 +68,10 @@ class MetalKernels:
         #: By what a kernel is compiled for: the index of the first plan that runs.
         self._running = _Bounded()
 
+    def refusal(self, params: StftParams | IstftParams) -> str | None:
+        """Why no kernel may compute this call; None where one does."""
+        return describe.refusal(params)
+
     def analysis(
         self,
         params: StftParams,
@@ -97,7 +101,7 @@ class MetalKernels:
         def inputs(launch: Launch) -> list[Any]:
             table = self._table(launch)
             factors = window if envelope is None else envelope
-            return [signal, window, factors, table, self._integers(launch), edge]
+            return [signal, window, factors, table, self._integers(launch), self._number(edge)]
 
         return self._first_running(launches, inputs, stream)
 
@@ -130,7 +134,8 @@ class MetalKernels:
 
         def inputs(launch: Launch) -> list[Any]:
             table = self._table(launch)
-            return [spectrum, window, envelope, table, self._integers(launch), edge]
+            numbers = [self._integers(launch), self._number(edge)]
+            return [spectrum, window, envelope, table, *numbers]
 
         return self._first_running(launches, inputs, stream)
 
@@ -180,7 +185,7 @@ class MetalKernels:
 
     def _launch(self, launch: Launch, inputs: list[Any], stream: Any) -> Any:
         mx = self._mx
-        (result,) = self._kernel(launch.kernel)(
+        (result,) = self._kernel(launch)(
             inputs=inputs,
             template=list(launch.template),
             grid=launch.grid,
@@ -191,7 +196,8 @@ class MetalKernels:
         )
         return result
 
-    def _kernel(self, name: str) -> Any:
+    def _kernel(self, launch: Launch) -> Any:
+        name = launch.kernel
         kernel = self._kernels.get(name)
         if kernel is None:
             kernel = self._factory(
@@ -213,11 +219,19 @@ class MetalKernels:
         return table
 
     def _integers(self, launch: Launch) -> Any:
-        values = self._tables.get(launch.integers)
+        numbers = self._numbers(launch)
+        values = self._tables.get(numbers)
         if values is None:
-            values = self.constant(np.array(launch.integers, np.int64))
-            self._tables.put(launch.integers, values)
+            values = self._tables.put(numbers, self.constant(np.array(numbers, np.int64)))
         return values
+
+    def _numbers(self, launch: Launch) -> tuple[int, ...]:
+        """The integers that a kernel is passed."""
+        return launch.integers
+
+    def _number(self, value: float) -> Any:
+        """A number as a kernel is passed it."""
+        return value
 
     def constant(self, values: Any) -> Any:
         """An evaluated MLX array of a flat host array, long enough to be in device memory."""
