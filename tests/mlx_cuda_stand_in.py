@@ -87,14 +87,17 @@ class Kernel:
         given, group = self._given, threadgroup[0]
         assert all(type(value) in (bool, int) for _, value in template)
         assert all(isinstance(array, mx.array) for array in inputs)
-        assert threadgroup[1:] == (1, 1) and group <= 1024
-        assert grid[0] % group == 0 and grid[0] < 1 << 31
+        assert threadgroup[1:] == (1, 1)
+        assert group <= 1024
+        assert grid[0] % group == 0
+        assert grid[0] < 1 << 31
         blocks = (grid[0] // group, *grid[1:])
         assert all(0 < n <= most for n, most in zip(blocks, MOST_BLOCKS, strict=True))
         assert f"__launch_bounds__({group}" in given["header"]
         names = (given["input_names"], given["output_names"])
         texts = (given["header"], given["source"])
-        text = generated(given["name"], names, texts, (inputs, output_dtypes), template)
+        name = f"custom_kernel_{given['name']}"
+        text = generated(name, names, texts, (inputs, output_dtypes), template)
         self._owner.texts.append(text)
         kernel = given["name"].removeprefix("spectro_")
         by_name = dict(zip(given["input_names"], inputs, strict=True))
@@ -141,7 +144,8 @@ class CudaKernel:
         ensure_row_contiguous: bool = True,
         shared_memory: int = 0,
     ) -> Kernel:
-        assert not ensure_row_contiguous and shared_memory == 0
+        assert not ensure_row_contiguous
+        assert shared_memory == 0
         given = {
             "name": name,
             "input_names": input_names,

@@ -7,6 +7,9 @@ What is made of the maps, and their derivatives, is in :mod:`.mlx_functions`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -19,13 +22,14 @@ from .framing import outside_positions
 from .fused import adjoint_fused, analysis_scale, istft_fused, stft_fused, synthesis_scale
 from .host import copy_to_mlx
 from .kernels.describe import Adjoint, points_of
-from .kernels.metal import DEVICE_ELEMENTS, MetalKernels, metal_kernels
+from .kernels.metal import MetalKernels, metal_kernels
 from .kernels.mlx_cuda import mlx_cuda_kernels
+from .kernels.mlx_launcher import DEVICE_ELEMENTS, TRACING
 from .params import NOLA_THRESHOLD, IstftParams, StftParams
 from .runtime import runtime
 
-#: In what MLX raises where values are asked for that a transformation only stands in for.
-_TRACING = "during function transformations"
+#: Whether kernels may be part of a graph that is traced.
+_in_traces: ContextVar[bool] = ContextVar("torch_mlx_spectro_kernels_in_traces", default=False)
 
 
 def kernels() -> MetalKernels | None:
@@ -44,18 +48,43 @@ def is_traced(*arrays: Any) -> bool:
     try:
         runtime().mx.eval(*arrays)
     except ValueError as error:
-        if _TRACING not in str(error):
+        if TRACING not in str(error):
             raise
         return True
     return False
 
 
+@contextmanager
+def kernels_in_traces() -> Iterator[None]:
+    """Kernels are launched in traces, too, meanwhile: of ``mx.compile``, which takes them.
+
+    A trace by ``mx.vmap`` may not have them: MLX does not vectorise custom kernels, not even where
+    a function brings its own rule. Nothing tells the two apart, so MLX operations are the rule.
+    """
+    token = _in_traces.set(True)
+    try:
+        yield
+    finally:
+        _in_traces.reset(token)
+
+
 def _kernels_for(params: StftParams | IstftParams, *arrays: Any) -> MetalKernels | None:
-    """The kernels for this call; the emulated ones are no part of a graph that is traced."""
+    """The kernels for this call; the emulated ones are never part of a graph that is traced."""
     found = kernels()
     if found is None or found.refusal(params) is not None:
         return None
-    return None if found.emulated and is_traced(*arrays) else found
+    if _in_traces.get() and not found.emulated:
+        return found
+    return None if _stands_in(*arrays) else found
+
+
+def _stands_in(*arrays: Any) -> bool:
+    """As :func:`is_traced`; where that can be told without it, nothing is waited for."""
+    try:
+        runtime().mx.async_eval(*arrays)
+    except ValueError:  # also within a gradient, where arrays have values
+        return is_traced(*arrays)
+    return False
 
 
 def times(mx: Any, array: Any, factor: float) -> Any:

@@ -18,9 +18,10 @@ from . import describe
 from .arguments import HEADERS, INPUTS, OUTPUTS
 from .cuda_text import MAX_ROWS, blocks_of, body_of, bounds_of, grid_of, positions
 from .describe import MAX_COUNT, Launch
-from .metal import MetalKernels
+from .metal import MetalKernels, device_name
 from .plans import MAX_GROUP_THREADS
 from .sources import header
+from .tuning import Tuning
 
 #: Name of the input whose first element is what a body calls ``edge``.
 EDGE = "edge_value"
@@ -122,7 +123,7 @@ class MlxCudaKernels(MetalKernels):
 
 @lru_cache(maxsize=4)
 def _kernels_of(mx: Any, factory: Callable[..., Any]) -> MlxCudaKernels:
-    return MlxCudaKernels(mx, factory)
+    return MlxCudaKernels(mx, factory, Tuning(lambda: device_name(mx)))
 
 
 def mlx_cuda_kernels(mx: Any) -> MlxCudaKernels | None:
