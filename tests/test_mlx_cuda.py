@@ -226,4 +226,14 @@ def test_kernels_are_launched_where_mlx_takes_them(
     monkeypatch.setattr(mlx_maps, "kernels", lambda: lazy)
     mx.eval(call(SpectralTransform(16, 4))(mx.array(noise(1, 2, 300))))
     assert lazy.calls == launches
-    assert not mlx_maps._in_traces.get()
+    assert mlx_maps._allowed.get() == "values"
+
+
+def test_tangents_are_pushed_where_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    lazy, transform, signal = Lazy(), SpectralTransform(16, 4), mx.array(noise(1, 2, 300))
+    monkeypatch.setattr(mlx_maps, "kernels", lambda: lazy)
+    with transform.without_kernels():
+        _, (tangent,) = mx.jvp(transform.stft, [signal], [signal])
+        close(tangent, np.array(transform.stft(signal)))
+    assert lazy.calls == 0
+    assert mlx_maps._allowed.get() == "values"

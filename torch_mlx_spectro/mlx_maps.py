@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,10 @@ from .kernels.mlx_launcher import DEVICE_ELEMENTS, TRACING
 from .params import NOLA_THRESHOLD, IstftParams, StftParams
 from .runtime import runtime
 
-#: Whether kernels may be part of a graph that is traced.
-_in_traces: ContextVar[bool] = ContextVar("torch_mlx_spectro_kernels_in_traces", default=False)
+#: In what MLX raises of an array that was never computed and cannot be.
+_WITHOUT_VALUES = "without a primitive"
+#: As of :func:`kernels_where`.
+_allowed: ContextVar[str] = ContextVar("torch_mlx_spectro_kernels_where", default="values")
 
 
 def kernels() -> MetalKernels | None:
@@ -55,36 +58,63 @@ def is_traced(*arrays: Any) -> bool:
 
 
 @contextmanager
-def kernels_in_traces() -> Iterator[None]:
-    """Kernels are launched in traces, too, meanwhile: of ``mx.compile``, which takes them.
+def kernels_where(allowed: str) -> Iterator[None]:
+    """Which calls of this context may be computed by kernels.
 
     A trace by ``mx.vmap`` may not have them: MLX does not vectorise custom kernels, not even where
-    a function brings its own rule. Nothing tells the two apart, so MLX operations are the rule.
+    a function brings its own rule. One by ``mx.compile`` may, and looks the same. Nor does MLX push
+    tangents (``mx.jvp``) through graphs that have them.
+
+    Args:
+        allowed: ``"values"``: those that no trace has; ``"traces"``: traces, too; ``"nowhere"``.
     """
-    token = _in_traces.set(True)
+    token = _allowed.set(allowed)
     try:
         yield
     finally:
-        _in_traces.reset(token)
+        _allowed.reset(token)
 
 
 def _kernels_for(params: StftParams | IstftParams, *arrays: Any) -> MetalKernels | None:
     """The kernels for this call; the emulated ones are never part of a graph that is traced."""
-    found = kernels()
-    if found is None or found.refusal(params) is not None:
+    allowed, found = _allowed.get(), kernels()
+    if found is None or allowed == "nowhere" or found.refusal(params) is not None:
         return None
-    if _in_traces.get() and not found.emulated:
+    if allowed == "traces" and not found.emulated:
         return found
-    return None if _stands_in(*arrays) else found
+    return None if stand_in(*arrays) else found
 
 
-def _stands_in(*arrays: Any) -> bool:
-    """As :func:`is_traced`; where that can be told without it, nothing is waited for."""
+def stand_in(*arrays: Any) -> bool:
+    """As :func:`is_traced`, but nothing is evaluated, nor waited for.
+
+    MLX goes through the whole graph, argument by argument, before it computes anything: asked for
+    an array that it has to refuse behind these, it complains of a stand-in among these first.
+    """
+    mx = runtime().mx
     try:
-        runtime().mx.async_eval(*arrays)
-    except ValueError:  # also within a gradient, where arrays have values
-        return is_traced(*arrays)
+        mx.eval(*arrays, _refused(mx))
+    except ValueError as error:
+        if TRACING not in str(error):
+            raise
+        return True
+    except RuntimeError as error:
+        if _WITHOUT_VALUES not in str(error):
+            raise
     return False
+
+
+@lru_cache(maxsize=1)
+def _refused(mx: Any) -> Any:
+    """An array that MLX can never evaluate: what stood in for an example of a vectorised map."""
+    seen: list[Any] = []
+
+    def keep(example: Any) -> Any:
+        seen.append(example)
+        return example
+
+    mx.vmap(keep)(mx.zeros((1, 1)))
+    return seen[0]
 
 
 def times(mx: Any, array: Any, factor: float) -> Any:

@@ -7,6 +7,7 @@ What is called compiled is those in ``mx.compile``, what is called differentiabl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any
 
@@ -114,7 +115,7 @@ class SpectralTransform(TransformCore):
 
         In a function that ``mx.compile`` or ``mx.vmap`` traces, transforms are made of MLX's own
         operations, since MLX vectorises no kernels; in this one they are kernels on a GPU, so it
-        may not call ``mx.vmap``.
+        may not call ``mx.vmap`` (nor ``mx.jvp``: :meth:`without_kernels`).
 
         Args:
             function: may call any methods of any transforms, and ``mx.grad``.
@@ -124,10 +125,19 @@ class SpectralTransform(TransformCore):
 
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            with mlx_maps.kernels_in_traces():
+            with mlx_maps.kernels_where("traces"):
                 return compiled(*args, **kwargs)
 
         return call
+
+    @staticmethod
+    def without_kernels() -> AbstractContextManager[None]:
+        """A context in which transforms are made of MLX's own operations: what ``mx.jvp`` needs.
+
+        MLX pushes no tangents through custom kernels; on a CPU, where there are none, nothing
+        changes.
+        """
+        return mlx_maps.kernels_where("nowhere")
 
     def compiled_pair(
         self, length: int, layout: str = "bfn", warmup_batch: int | None = None
