@@ -228,7 +228,7 @@ def _steady(function: Function, work: Callable[[Any], int]) -> Function:
     compiled = SpectralTransform.compile(function)
 
     def call(array: Any) -> Any:
-        if mlx_blocks.serves(work(array), array) or mlx_maps.is_traced(array):
+        if mlx_blocks.serves(work(array), array) or mlx_maps.stand_in(array):
             return function(array)
         return compiled(array)
 
