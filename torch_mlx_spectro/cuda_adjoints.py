@@ -7,12 +7,11 @@ import torch
 from . import cuda_backend
 from .cuda_backend import inverse_frames, on_its_device, resolved, spectrum_of, synthesis_of_frames
 from .cuda_backend import istft as istft
-from .cuda_prepared import device_envelope, scaled_window
+from .cuda_prepared import inverse_envelope, scaled_window
 from .forms import Form, analysis_of, synthesis_of
 from .kernels.cuda import cuda_kernels
 from .kernels.describe import Adjoint, points_of
 from .params import IstftParams
-from .prepared import window_of
 
 Optional = torch.Tensor | None
 
@@ -33,7 +32,13 @@ def adjoint(form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tenso
         # The fused kernel divides not, and takes both halves as one when it packs them.
         scale = params.scale * (1.0 if params.complex_fft else 0.5)
     prepared = scaled_window(
-        window, params.win_length, params.n_fft, scale, spectrum.device, conjugate=True
+        cuda_kernels(),
+        window,
+        params.win_length,
+        params.n_fft,
+        scale,
+        spectrum.device,
+        conjugate=True,
     )
     return synthesis_of_frames(
         cuda_kernels(),
@@ -50,7 +55,7 @@ def adjoint(form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tenso
 def correlation(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
     """The sum over all frames of frame times inverse transform, shape (n_fft,), unscaled."""
     params = form.params
-    ones = scaled_window(None, params.n_fft, params.n_fft, 1.0, signal.device)
+    ones = scaled_window(cuda_kernels(), None, params.n_fft, params.n_fft, 1.0, signal.device)
     frames = cuda_kernels().cut_frames(params, resolved(signal), ones)
     inverse = inverse_frames(
         params,
@@ -66,10 +71,9 @@ def correlation(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> tor
 def istft_adjoint(params: IstftParams, cotangent: torch.Tensor, window: Optional) -> torch.Tensor:
     """As :func:`.adjoints.istft_adjoint`."""
     form = analysis_of(params)
-    values = window_of(window, params.win_length, params.n_fft)
     conjugate = window is not None and window.is_complex()
     kept = cotangent[:, : params.kept]
-    rows = device_envelope(params, window, values, cotangent.device, conjugate)
+    rows = inverse_envelope(cuda_kernels(), params, window, cotangent.device, conjugate)
     is_fused = points_of(form.params) is not None
     if not is_fused:  # only the fused kernel multiplies as it reads
         kept = kept * _of_samples(params, rows)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 
 from . import torch_state
-from .cuda_prepared import device_envelope, scaled_window, window_of_values
+from .cuda_prepared import Reading, is_judged, reading_of, scaled_window
 from .kernels import cubins, describe
 from .kernels.cubins import CudaProblem
 from .kernels.cuda import CudaKernels, architecture_of, cuda_kernels
@@ -24,7 +24,6 @@ from .kernels.cuda_text import MAX_BLOCKS, grid_of
 from .kernels.metal import analysis_scale, synthesis_scale
 from .maps import own_conjugates
 from .params import IstftParams, StftParams
-from .prepared import check_envelope, is_known, window_of
 from .strides import frames_in_order, spectrum_strides
 
 Optional = torch.Tensor | None
@@ -68,7 +67,7 @@ def computation(
     reason = device_reason(tensor.device.index) or _refusal(params, launches)
     if reason is None and torch_state.is_capturing():
         loaded = all(cuda_kernels().is_loaded(one, tensor.device.index) for one in launches)
-        if not loaded or (isinstance(params, IstftParams) and not is_known(window)):
+        if not loaded or (isinstance(params, IstftParams) and not is_judged(params, window)):
             reason = NOT_PREPARED
     kernel = f"cuda {launches[0].kernel}"
     if launches[0].plan is None:
@@ -169,7 +168,13 @@ def spectrum_of(
     """
     kernels, signal = cuda_kernels(), resolved(signal)
     prepared = scaled_window(
-        window, params.win_length, params.n_fft, analysis_scale(params), signal.device, conjugate
+        kernels,
+        window,
+        params.win_length,
+        params.n_fft,
+        analysis_scale(params),
+        signal.device,
+        conjugate,
     )
     spectrum = kernels.analysis(params, signal, prepared, edge=edge, envelope=envelope)
     if spectrum is not None:
@@ -191,9 +196,10 @@ def istft(params: IstftParams, spectrum: torch.Tensor, window: Optional) -> torc
         UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises.
     """
     batched = spectrum if params.batched else spectrum.unsqueeze(0)
-    prepared, envelope = what_is_read(params, window, spectrum.device)
+    read = what_is_read(params, window, spectrum.device)
     by_frames = resolved(batched).transpose(1, 2)
-    signal = synthesis_of_frames(cuda_kernels(), params, by_frames, prepared, envelope)
+    signal = synthesis_of_frames(cuda_kernels(), params, by_frames, read.window, read.envelope)
+    read.settle()
     return signal if params.batched else signal.squeeze(0)
 
 
@@ -257,20 +263,20 @@ def warns(params: StftParams | IstftParams) -> bool:
 
 def what_is_read(
     params: StftParams | IstftParams, window: Optional, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The window and the envelope as a call's kernel reads them; of an stft, the window twice.
+) -> Reading:
+    """What a call's kernel reads besides its input; of an stft, the window twice.
 
     Raises:
-        UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises.
+        UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises; or
+            settling what is returned raises it.
     """
     if isinstance(params, StftParams):
         factor = analysis_scale(params)
-        scaled = scaled_window(window, params.win_length, params.n_fft, factor, device)
-        return scaled, scaled
-    values = window_of(window, params.win_length, params.n_fft)
-    check_envelope(params, values)
-    scaled = window_of_values(window, values, synthesis_scale(params), device)
-    return scaled, device_envelope(params, window, values, device)
+        scaled = scaled_window(
+            cuda_kernels(), window, params.win_length, params.n_fft, factor, device
+        )
+        return Reading(scaled, scaled)
+    return reading_of(cuda_kernels(), params, window, synthesis_scale(params), device)
 
 
 def single_launch(
@@ -285,8 +291,10 @@ def single_launch(
         return None
     read = tensor if params.batched else tensor.unsqueeze(0)
     if isinstance(params, StftParams):
-        strides = spectrum_strides(params, False)
-        if result.stride() != (strides if params.batched else strides[1:]):
+        strides = spectrum_strides(params, False)[0 if params.batched else 1 :]
+        if not params.return_complex:
+            strides = (*(2 * stride for stride in strides), 1)
+        if result.stride() != strides:
             return None  # it was copied into another order
     else:
         read = read.transpose(1, 2)

@@ -1,53 +1,86 @@
-"""What a CUDA call prepares from its window, on the device, without waiting for it.
+"""What a CUDA call reads of its window, made on the device from the values that are there.
 
-The window of an analysis is scaled and padded where it is: its values never come to the host. An
-istft needs to know whether its envelope vanishes (torch then raises), so the values are read once
-for each version of the window, as of MPS tensors (:func:`.prepared.window_of`).
+A real window is padded, scaled and squared into the inverse envelope by one launch
+(:mod:`.kernels.preparing`), so that a program which makes its window anew for every call pays for
+a launch and no more. Whether torch refuses the envelope the same launch tells the host
+(:mod:`.nola`): the first istft with a window waits for that, after its own launch, as native waits
+for the same answer in every call. A window that is known is judged without waiting; for further
+lengths its values are read once, as of MPS tensors (:func:`.prepared.window_of`), and as those of
+complex windows always are.
 
-What is kept belongs to one stream: what a stream's kernels wrote is there when its next ones read
-it, and memory that is given back is used again by that stream alone. While a CUDA graph is captured
-nothing is kept or taken from what was: the graph prepares windows and envelopes each time that it
-runs, from the values that they then have.
+What is kept belongs to one version of a window and to one stream: what a stream's kernels wrote is
+there when its next ones read it, and memory that is given back is used again by that stream alone.
+While a CUDA graph is captured nothing is kept or taken from what was: the graph prepares windows
+and envelopes each time that it runs, from the values that they then have.
 """
 
 from __future__ import annotations
 
-import weakref
+from collections.abc import Callable, Hashable
+from typing import NamedTuple, Protocol
 
 import torch
 
-from . import torch_state
+from . import nola, torch_state
+from .kernels.preparing import Preparation, preparation
+from .known_windows import MAX_WINDOWS, KnownWindow, KnownWindows
+from .nola import Verdict
 from .params import IstftParams
-from .prepared import Cache, Window, envelope_of
-
-CACHE_ENTRIES = 256
+from .prepared import Cache, check_envelope, envelope_of, is_known, window_of
 
 Optional = torch.Tensor | None
 
-_windows = Cache(CACHE_ENTRIES)
-_envelopes = Cache(CACHE_ENTRIES)
+_windows = KnownWindows()
+#: Windows of ones, and envelopes of complex windows.
+_constants = Cache(MAX_WINDOWS)
 
 
-class _Scaled:
-    """A scaled window, and the version of the window that it was made of."""
+class Kernels(Protocol):
+    """Who launches."""
 
-    __slots__ = ("address", "of", "values", "version")
+    def prepare_window(
+        self, made: Preparation, window: torch.Tensor, vanishes: int = 0
+    ) -> torch.Tensor:
+        """The output of a preparation's launch; verdicts are written to ``vanishes``."""
 
-    def __init__(self, window: torch.Tensor, values: torch.Tensor) -> None:
-        self.of = weakref.ref(window)
-        self.version = window._version
-        self.address = window.data_ptr()
-        self.values = values
 
-    def is_of(self, window: torch.Tensor) -> bool:
-        return (
-            self.of() is window
-            and self.version == window._version
-            and self.address == window.data_ptr()
-        )
+class Reading(NamedTuple):
+    """What a kernel reads besides its input.
+
+    Attributes:
+        window: ``n_fft`` values or more, padded and scaled.
+        behind: holds the inverse envelope's rows, flat, from element ``rows_at`` on.
+        verdict: to be settled once the call is launched; None where the envelope is known.
+    """
+
+    window: torch.Tensor
+    behind: torch.Tensor
+    rows_at: int = 0
+    verdict: Verdict | None = None
+
+    @property
+    def envelope(self) -> torch.Tensor:
+        return self.behind[self.rows_at :]
+
+    @property
+    def addresses(self) -> tuple[int, int]:
+        """Of window and envelope."""
+        behind = self.behind
+        return self.window.data_ptr(), behind.data_ptr() + self.rows_at * behind.element_size()
+
+    def settle(self) -> None:
+        """Raise UnresolvedArguments where the envelope turns out to vanish."""
+        if self.verdict is not None:
+            self.verdict.settle()
+
+
+def known_window(window: torch.Tensor) -> KnownWindow | None:
+    """The record of a window; None of one that counts no versions."""
+    return _windows.know(window)
 
 
 def scaled_window(
+    kernels: Kernels,
     window: Optional,
     win_length: int,
     n_fft: int,
@@ -55,51 +88,152 @@ def scaled_window(
     device: torch.device,
     conjugate: bool = False,
 ) -> torch.Tensor:
-    """The window as a kernel reads it: n_fft values, padded as torch pads them, times ``factor``.
+    """The window as a kernel reads it: padded as torch pads it, times ``factor``.
 
     Args:
         window: shape (win_length,), or None for ones.
+
+    Returns:
+        ``n_fft`` values, or more.
     """
-    stream = torch_state.cuda_stream(device.index)
-    what = (win_length, n_fft, factor, conjugate, device.index, stream)
-    if window is None:
-
-        def ones() -> torch.Tensor:
-            return _padded(torch.full((win_length,), factor, device=device), n_fft)
-
-        made: torch.Tensor = ones() if torch_state.is_capturing() else _windows.get(what, ones)
-        return made
-    if window.is_inference() or torch_state.is_capturing():  # inference tensors count no versions
-        return _scaled(window, n_fft, factor, conjugate)
-
-    def make() -> _Scaled:
-        return _Scaled(window, _scaled(window, n_fft, factor, conjugate))
-
-    key = (id(window), *what)
-    found: _Scaled = _windows.get(key, make)
-    if not found.is_of(window):
-        found = _windows.put(key, make())
-    return found.values
+    window = _window_or_ones(window, win_length, device)
+    if window.is_complex():
+        return _kept(
+            window,
+            (win_length, n_fft, factor, conjugate),
+            lambda: _scaled(window, n_fft, factor, conjugate),
+        )
+    made = preparation(win_length, n_fft, factor)
+    return _kept(window, made, lambda: kernels.prepare_window(made, _plain(window)))
 
 
-def window_of_values(
-    window: Optional, values: Window, factor: float, device: torch.device
+def inverse_envelope(
+    kernels: Kernels,
+    params: IstftParams,
+    window: Optional,
+    device: torch.device,
+    conjugate: bool = False,
 ) -> torch.Tensor:
-    """:func:`scaled_window` of a window whose values are known: one for all windows of these."""
-    win_length, n_fft = values.win_length, values.n_fft
+    """The rows of the inverse envelope as a kernel reads them, flat, of a call that torch makes.
 
-    def make() -> torch.Tensor:
-        return scaled_window(window, win_length, n_fft, factor, device)
+    Args:
+        conjugate: for a complex window, the rows' conjugates.
+    """
+    window = _window_or_ones(window, params.win_length, device)
+    if window.is_complex():
+        return _complex_envelope(params, window, conjugate)
+    prepared, made = _prepared(kernels, params, window, 1.0)
+    return prepared[made.rows_at :]
 
-    if window is None or torch_state.is_capturing():
+
+def reading_of(
+    kernels: Kernels, params: IstftParams, window: Optional, factor: float, device: torch.device
+) -> Reading:
+    """What an istft's kernel reads: the window times ``factor``, and the inverse envelope.
+
+    Raises:
+        UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises. If
+            that is to be waited for, :meth:`Reading.settle` raises it.
+    """
+    verdict = _verdict_on(params, window, device)
+    given = _window_or_ones(window, params.win_length, device)
+    if given.is_complex():
+        scaled = scaled_window(kernels, given, params.win_length, params.n_fft, factor, device)
+        return Reading(scaled, _complex_envelope(params, given, False))
+    prepared, made = _prepared(kernels, params, given, factor, verdict)
+    return Reading(prepared, prepared, made.rows_at, verdict)
+
+
+def _verdict_on(params: IstftParams, window: Optional, device: torch.device) -> Verdict | None:
+    """What is to be settled before a call is answered; None where the envelope is known.
+
+    Raises:
+        UnresolvedArguments: it is known to vanish.
+    """
+    if window is None or window.is_complex():
+        check_envelope(params, window_of(window, params.win_length, params.n_fft))
+        return None
+    geometry = _geometry(params)
+    capturing = torch_state.is_capturing()
+    known = _windows.find(window) if capturing else _windows.know(window)
+    if known is not None and geometry in known.judged:
+        return None
+    if not capturing and (known is None or not known.judged):
+        return Verdict(params.hop_length, device, known, geometry)
+    check_envelope(params, window_of(window, params.win_length, params.n_fft))
+    if known is not None:
+        known.judged.add(geometry)
+    return None
+
+
+def is_judged(params: IstftParams, window: Optional) -> bool:
+    """Whether it is known, without asking the device, if the envelope of a call vanishes."""
+    if is_known(window):
+        return True
+    known = None if window is None else _windows.find(window)
+    return known is not None and _geometry(params) in known.judged
+
+
+def _geometry(params: IstftParams) -> Hashable:
+    """What decides, besides its values, whether a window's envelope vanishes."""
+    return (params.n_fft, params.hop_length, params.frames, params.start, params.kept)
+
+
+def _prepared(
+    kernels: Kernels,
+    params: IstftParams,
+    window: torch.Tensor,
+    factor: float,
+    verdict: Verdict | None = None,
+) -> tuple[torch.Tensor, Preparation]:
+    """A real window times ``factor``, and behind it the rows of an inverse envelope."""
+    made = preparation(params.win_length, params.n_fft, factor, params)
+
+    def launch(vanishes: int = 0) -> torch.Tensor:
+        return kernels.prepare_window(made, _plain(window), vanishes)
+
+    # Rows depend on the number of frames only where frames are few.
+    few = min(params.frames, params.overlap)
+    what = (params.n_fft, params.hop_length, few, params.scale, factor)
+    if verdict is None:
+        return _kept(window, what, launch), made
+    return _kept(window, what, lambda: verdict.launch(launch), anew=True), made
+
+
+def _kept(
+    window: torch.Tensor, what: Hashable, make: Callable[[], torch.Tensor], anew: bool = False
+) -> torch.Tensor:
+    """What was made of a window on this stream, made if it was not, or if it is to be ``anew``."""
+    known = None if torch_state.is_capturing() else _windows.know(window)
+    if known is None:
         return make()
-    stream = torch_state.cuda_stream(device.index)
-    key = (values.key, win_length, n_fft, factor, device.index, stream)
-    found: torch.Tensor = _windows.get(key, make)
+    key = (torch_state.cuda_stream(window.device.index), what)
+    found = None if anew else known.made.get(key)
+    if found is None:
+        found = known.made[key] = make()
     return found
 
 
+def _window_or_ones(window: Optional, win_length: int, device: torch.device) -> torch.Tensor:
+    if window is not None:
+        return window
+
+    def make() -> torch.Tensor:
+        return torch.ones(win_length, device=device)
+
+    if torch_state.is_capturing():
+        return make()
+    key = (win_length, device.index, torch_state.cuda_stream(device.index))
+    ones: torch.Tensor = _constants.get(key, make)
+    return ones
+
+
+def _plain(window: torch.Tensor) -> torch.Tensor:
+    return window.detach().resolve_neg()
+
+
 def _scaled(window: torch.Tensor, n_fft: int, factor: float, conjugate: bool) -> torch.Tensor:
+    """A complex window, scaled."""
     values = window.detach()
     scaled = (values.conj() if conjugate else values) * factor
     return _padded(scaled.resolve_conj(), n_fft).contiguous()
@@ -112,24 +246,13 @@ def _padded(values: torch.Tensor, n_fft: int) -> torch.Tensor:
     return torch.nn.functional.pad(values, (missing // 2, missing - missing // 2))
 
 
-def device_envelope(
-    params: IstftParams,
-    window: Optional,
-    values: Window,
-    device: torch.device,
-    conjugate: bool = False,
-) -> torch.Tensor:
-    """The rows of the inverse envelope as a kernel reads them, flat.
-
-    Args:
-        window: of the call.
-        values: its values.
-        conjugate: for a complex window, the rows' conjugates.
-    """
+def _complex_envelope(params: IstftParams, window: torch.Tensor, conjugate: bool) -> torch.Tensor:
+    """The rows of a complex window's inverse envelope, of its values on the host."""
+    device = window.device
     if torch_state.is_capturing():
-        rows = _rows_on_device(params, window, device)
+        rows = _rows_on_device(params, window)
         return rows.conj().resolve_conj() if conjugate else rows
-    # Rows depend on the number of frames only where frames are few.
+    values = window_of(window, params.win_length, params.n_fft)
     key = (
         values.key,
         params.n_fft,
@@ -146,7 +269,7 @@ def device_envelope(
         rows = torch.from_numpy(envelope_of(params, values).rows).flatten()
         return _uploaded((rows.conj() if conjugate else rows).resolve_conj(), device)
 
-    found: torch.Tensor = _envelopes.get(key, make)
+    found: torch.Tensor = _constants.get(key, make)
     return found
 
 
@@ -158,12 +281,9 @@ def _uploaded(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     return values.pin_memory().to(device, non_blocking=True)
 
 
-def _rows_on_device(params: IstftParams, window: Optional, device: torch.device) -> torch.Tensor:
-    """:attr:`.envelope.Envelope.rows`, flat, by torch's operations."""
-    if window is None:
-        window = torch.ones(params.win_length, device=device)
-    values = window.detach()
-    wide = values.to(torch.complex128 if values.is_complex() else torch.float64)
+def _rows_on_device(params: IstftParams, window: torch.Tensor) -> torch.Tensor:
+    """:attr:`.envelope.Envelope.rows` of a complex window, flat, by torch's operations."""
+    wide = window.detach().to(torch.complex128)
     overlap, hop = params.overlap, params.hop_length
     squares = torch.nn.functional.pad(
         _padded(wide * wide, params.n_fft), (0, overlap * hop - params.n_fft)
@@ -172,10 +292,11 @@ def _rows_on_device(params: IstftParams, window: Optional, device: torch.device)
     around = (0, 0, frames - 1, frames - 1)
     rows = torch.nn.functional.pad(squares.view(overlap, hop), around).unfold(0, frames, 1).sum(-1)
     inverse = torch.where(rows == 0, 0, params.scale / rows)
-    return inverse.to(values.dtype).flatten()
+    return inverse.to(window.dtype).flatten()
 
 
 def forget() -> None:
     """Drop what was prepared."""
     _windows.clear()
-    _envelopes.clear()
+    _constants.clear()
+    nola.forget()

@@ -22,10 +22,11 @@ import torch
 from .. import torch_state
 from ..params import IstftParams, StftParams
 from . import cubins, describe
-from .arguments import INPUTS
+from .arguments import INPUTS, OUTPUTS
 from .cubins import CudaProblem
 from .cuda_text import Variant, grid_of, text_of, variant_of
 from .describe import Launch
+from .preparing import Preparation
 
 CACHE_ENTRIES = 1024
 #: Strides in LaunchArguments of cuda.h.
@@ -248,20 +249,43 @@ class CudaKernels:
         launch = describe.add_frames(params, window.is_complex(), adjoint)
         return self._run(launch, frames, window, envelope)
 
+    def prepare_window(
+        self, made: Preparation, window: torch.Tensor, vanishes: int = 0
+    ) -> torch.Tensor:
+        """A real window, padded and scaled, and behind it an inverse envelope's rows.
+
+        Args:
+            window: shape (win_length,), any stride, its bits resolved.
+            vanishes: address of memory that the device writes its verdict on each column to; 0:
+                nobody asks for them.
+        """
+        result = torch.empty(made.launch.shape, device=window.device)
+        if made.columns and not vanishes:
+            # Verdicts that nobody reads, in memory that this stream alone takes again.
+            vanishes = torch.empty(made.columns, device=window.device).data_ptr()
+        self._launch(made.launch, window, [window.data_ptr(), result.data_ptr(), vanishes])
+        return result
+
     def _run(
         self, launch: Launch, first: torch.Tensor, *others: torch.Tensor, edge: float = 1.0
     ) -> torch.Tensor:
         dtype = torch.complex64 if launch.complex_output else torch.float32
         result = torch.empty(launch.shape, dtype=dtype, device=first.device)
+        addresses = [tensor.data_ptr() for tensor in (first, *others, result)]
+        self._launch(launch, first, addresses, edge)
+        return result
+
+    def _launch(
+        self, launch: Launch, first: torch.Tensor, addresses: list[int], edge: float = 1.0
+    ) -> None:
+        """Launch on the current stream of the device of the kernel's first input."""
         device: int = first.device.index
         prepared = self.prepared(launch, device, first.stride(), edge)
-        addresses = [tensor.data_ptr() for tensor in (first, *others, result)]
         if device == torch_state.cuda_device():
             prepared.run(torch_state.cuda_stream(device), *addresses)
         else:  # the default stream has no handle of its own: it is that of the current device
             with torch.cuda.device(device):
                 prepared.run(torch_state.cuda_stream(device), *addresses)
-        return result
 
     def prepared(
         self, launch: Launch, device: int, strides: tuple[int, ...], edge: float = 1.0
@@ -281,7 +305,13 @@ class CudaKernels:
             kernel = self._kernel(variant_of(launch), device)
             named = [name for name in INPUTS[launch.kernel] if name not in NOT_TENSORS]
             found = Prepared(
-                self._driver, kernel, launch, device, strides, edge, addresses=len(named) + 1
+                self._driver,
+                kernel,
+                launch,
+                device,
+                strides,
+                edge,
+                addresses=len(named) + len(OUTPUTS[launch.kernel]),
             )
             with self._lock:
                 self._prepared[key] = found
