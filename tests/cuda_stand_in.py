@@ -17,7 +17,6 @@ import torch
 
 from torch_mlx_spectro import (
     adjoints,
-    cuda_adjoints,
     cuda_backend,
     cuda_calls,
     cuda_prepared,
@@ -92,7 +91,6 @@ def standing_in(kernels: Any) -> Iterator[None]:
         patch.setattr(torch_state, "is_capturing", lambda: False)
         patch.setattr(cuda_prepared, "_uploaded", lambda values, device: values)
         patch.setattr(cuda_backend, "cuda_kernels", lambda: kernels)
-        patch.setattr(cuda_adjoints, "cuda_kernels", lambda: kernels)
         patch.setattr(cuda_backend, "device_reason", lambda device: None)
         patch.setattr(adjoints, "_MAPS", {"cpu": "cuda_adjoints"})
         adjoints._maps_of.cache_clear()

@@ -12,11 +12,10 @@ runs, from the values that they then have.
 
 from __future__ import annotations
 
-import weakref
-
 import torch
 
 from . import torch_state
+from .device_windows import Scaled, padded, scaled
 from .params import IstftParams
 from .prepared import Cache, Window, envelope_of
 
@@ -26,25 +25,6 @@ Optional = torch.Tensor | None
 
 _windows = Cache(CACHE_ENTRIES)
 _envelopes = Cache(CACHE_ENTRIES)
-
-
-class _Scaled:
-    """A scaled window, and the version of the window that it was made of."""
-
-    __slots__ = ("address", "of", "values", "version")
-
-    def __init__(self, window: torch.Tensor, values: torch.Tensor) -> None:
-        self.of = weakref.ref(window)
-        self.version = window._version
-        self.address = window.data_ptr()
-        self.values = values
-
-    def is_of(self, window: torch.Tensor) -> bool:
-        return (
-            self.of() is window
-            and self.version == window._version
-            and self.address == window.data_ptr()
-        )
 
 
 def scaled_window(
@@ -65,18 +45,18 @@ def scaled_window(
     if window is None:
 
         def ones() -> torch.Tensor:
-            return _padded(torch.full((win_length,), factor, device=device), n_fft)
+            return padded(torch.full((win_length,), factor, device=device), n_fft)
 
         made: torch.Tensor = ones() if torch_state.is_capturing() else _windows.get(what, ones)
         return made
     if window.is_inference() or torch_state.is_capturing():  # inference tensors count no versions
-        return _scaled(window, n_fft, factor, conjugate)
+        return scaled(window, n_fft, factor, conjugate)
 
-    def make() -> _Scaled:
-        return _Scaled(window, _scaled(window, n_fft, factor, conjugate))
+    def make() -> Scaled:
+        return Scaled(window, scaled(window, n_fft, factor, conjugate))
 
     key = (id(window), *what)
-    found: _Scaled = _windows.get(key, make)
+    found: Scaled = _windows.get(key, make)
     if not found.is_of(window):
         found = _windows.put(key, make())
     return found.values
@@ -97,19 +77,6 @@ def window_of_values(
     key = (values.key, win_length, n_fft, factor, device.index, stream)
     found: torch.Tensor = _windows.get(key, make)
     return found
-
-
-def _scaled(window: torch.Tensor, n_fft: int, factor: float, conjugate: bool) -> torch.Tensor:
-    values = window.detach()
-    scaled = (values.conj() if conjugate else values) * factor
-    return _padded(scaled.resolve_conj(), n_fft).contiguous()
-
-
-def _padded(values: torch.Tensor, n_fft: int) -> torch.Tensor:
-    missing = n_fft - len(values)
-    if missing == 0:
-        return values
-    return torch.nn.functional.pad(values, (missing // 2, missing - missing // 2))
 
 
 def device_envelope(
@@ -166,7 +133,7 @@ def _rows_on_device(params: IstftParams, window: Optional, device: torch.device)
     wide = values.to(torch.complex128 if values.is_complex() else torch.float64)
     overlap, hop = params.overlap, params.hop_length
     squares = torch.nn.functional.pad(
-        _padded(wide * wide, params.n_fft), (0, overlap * hop - params.n_fft)
+        padded(wide * wide, params.n_fft), (0, overlap * hop - params.n_fft)
     )
     frames = min(params.frames, overlap)
     around = (0, 0, frames - 1, frames - 1)
