@@ -51,8 +51,9 @@ inline Wide plus_square(Wide sum, float value) {
 
 // scale / sum
 inline float inverse(Wide sum, Wide scale) {
-  const float high = sum.high + sum.low;
-  const float low = sum.low - (high - sum.high);
+  const float lower = sum.low == sum.low ? sum.low : 0.0f;  // squares overflowed
+  const float high = sum.high + lower;
+  const float low = lower - (high - sum.high);
   if (high == 0.0f) return 0.0f;
   const float quotient = scale.high / high;
   const float rest = fma(-quotient, high, scale.high) + (scale.low - quotient * low);

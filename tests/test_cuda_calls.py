@@ -87,7 +87,8 @@ def test_addresses_are_those_of_the_tensors(driver: Recorder) -> None:
     driver.launch = read  # type: ignore[method-assign]
     remember_stft()
     result = recall_stft()
-    scaled = cuda_prepared.scaled_window(WINDOW, 16, 16, 0.5, torch.device("cpu"))
+    kernels = cuda_backend.cuda_kernels()
+    scaled = cuda_prepared.scaled_window(kernels, WINDOW, 16, 16, 0.5, torch.device("cpu"))
     window = scaled.data_ptr()
     assert seen == [(SIGNAL.data_ptr(), window, window, result.data_ptr())]
 
@@ -229,19 +230,29 @@ def test_torchs_state_is_asked_each_time(
     "changes", [{"return_complex": False}, {"onesided": False, "pad_mode": "replicate"}], ids=str
 )
 @pytest.mark.filterwarnings("ignore:.*stft with return_complex=False is deprecated")
-def test_what_warns_is_not_remembered(driver: Recorder, changes: dict[str, Any]) -> None:
-    remember_stft(**changes)
-    assert (recall_stft(**changes) is None) == ("return_complex" in changes)
+def test_what_warns_is_decided_anew_where_torch_repeats_its_warnings(
+    driver: Recorder, changes: dict[str, Any]
+) -> None:
+    expected = remember_stft(**changes)
+    result = recall_stft(**changes)
+    assert (result.shape, result.stride()) == (expected.shape, expected.stride())
+    torch.set_warn_always(True)
+    try:
+        assert (recall_stft(**changes) is None) == ("return_complex" in changes)
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_another_stream_prepares_its_own(driver: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     remember_stft()
     recall_stft()
-    prepared = len(cuda_prepared._windows._values)
+    known = cuda_prepared.known_window(WINDOW)
+    assert known is not None
+    assert [stream for stream, _ in known.made] == [7]
     monkeypatch.setattr(torch_state, "cuda_stream", lambda device: 8)
     assert recall_stft() is not None
     assert driver.launched[-1][3] == 8
-    assert len(cuda_prepared._windows._values) == prepared + 1
+    assert [stream for stream, _ in known.made] == [7, 8]
 
 
 def test_the_table_is_bounded(driver: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def test_unset_and_empty_mean_auto(value: str | None, monkeypatch: pytest.Monkey
     assert settings().backend == "auto"
 
 
-@pytest.mark.parametrize("value", ["CUDA", "MLX", " mlx", "mps", "0"])
+@pytest.mark.parametrize("value", ["CUDA", "MLX", " mlx", "metal", "0"])
 def test_unknown_value_names_variable_value_and_choices(
     value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,7 +54,7 @@ def test_unknown_value_names_variable_value_and_choices(
 
 def test_check_backend_names_its_source() -> None:
     with pytest.raises(
-        ValueError, match=r"^--backend must be one of auto, native, mlx, cuda; got 'x'$"
+        ValueError, match=r"^--backend must be one of auto, native, mlx, mps, cuda; got 'x'$"
     ):
         check_backend("x", "--backend")
 

@@ -126,7 +126,7 @@ def test_a_context_belongs_to_its_thread() -> None:
 
 def test_an_unknown_backend_is_named_with_the_known_ones() -> None:
     with (
-        pytest.raises(ValueError, match="one of auto, native, mlx, cuda; got 'cupy'"),
+        pytest.raises(ValueError, match="one of auto, native, mlx, mps, cuda; got 'cupy'"),
         tms.backend("cupy"),
     ):
         pass

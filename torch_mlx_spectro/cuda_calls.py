@@ -20,7 +20,7 @@ from . import torch_state
 from .errors import UnresolvedArguments
 
 if TYPE_CHECKING:
-    from .cuda_prepared import Reading
+    from .device_windows import Reading
     from .known_windows import KnownWindow
     from .params import IstftParams, StftParams
 

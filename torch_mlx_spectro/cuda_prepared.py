@@ -17,11 +17,12 @@ and envelopes each time that it runs, from the values that they then have.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 
 from . import nola, torch_state
+from .device_windows import Reading, padded, scaled
 from .kernels.preparing import Preparation, preparation
 from .known_windows import MAX_WINDOWS, KnownWindow, KnownWindows
 from .nola import Verdict
@@ -42,36 +43,6 @@ class Kernels(Protocol):
         self, made: Preparation, window: torch.Tensor, vanishes: int = 0
     ) -> torch.Tensor:
         """The output of a preparation's launch; verdicts are written to ``vanishes``."""
-
-
-class Reading(NamedTuple):
-    """What a kernel reads besides its input.
-
-    Attributes:
-        window: ``n_fft`` values or more, padded and scaled.
-        behind: holds the inverse envelope's rows, flat, from element ``rows_at`` on.
-        verdict: to be settled once the call is launched; None where the envelope is known.
-    """
-
-    window: torch.Tensor
-    behind: torch.Tensor
-    rows_at: int = 0
-    verdict: Verdict | None = None
-
-    @property
-    def envelope(self) -> torch.Tensor:
-        return self.behind[self.rows_at :]
-
-    @property
-    def addresses(self) -> tuple[int, int]:
-        """Of window and envelope."""
-        behind = self.behind
-        return self.window.data_ptr(), behind.data_ptr() + self.rows_at * behind.element_size()
-
-    def settle(self) -> None:
-        """Raise UnresolvedArguments where the envelope turns out to vanish."""
-        if self.verdict is not None:
-            self.verdict.settle()
 
 
 def known_window(window: torch.Tensor) -> KnownWindow | None:
@@ -101,7 +72,7 @@ def scaled_window(
         return _kept(
             window,
             (win_length, n_fft, factor, conjugate),
-            lambda: _scaled(window, n_fft, factor, conjugate),
+            lambda: scaled(window, n_fft, factor, conjugate),
         )
     made = preparation(win_length, n_fft, factor)
     return _kept(window, made, lambda: kernels.prepare_window(made, _plain(window)))
@@ -138,8 +109,8 @@ def reading_of(
     verdict = _verdict_on(params, window, device)
     given = _window_or_ones(window, params.win_length, device)
     if given.is_complex():
-        scaled = scaled_window(kernels, given, params.win_length, params.n_fft, factor, device)
-        return Reading(scaled, _complex_envelope(params, given, False))
+        times = scaled_window(kernels, given, params.win_length, params.n_fft, factor, device)
+        return Reading(times, _complex_envelope(params, given, False))
     prepared, made = _prepared(kernels, params, given, factor, verdict)
     return Reading(prepared, prepared, made.rows_at, verdict)
 
@@ -232,20 +203,6 @@ def _plain(window: torch.Tensor) -> torch.Tensor:
     return window.detach().resolve_neg()
 
 
-def _scaled(window: torch.Tensor, n_fft: int, factor: float, conjugate: bool) -> torch.Tensor:
-    """A complex window, scaled."""
-    values = window.detach()
-    scaled = (values.conj() if conjugate else values) * factor
-    return _padded(scaled.resolve_conj(), n_fft).contiguous()
-
-
-def _padded(values: torch.Tensor, n_fft: int) -> torch.Tensor:
-    missing = n_fft - len(values)
-    if missing == 0:
-        return values
-    return torch.nn.functional.pad(values, (missing // 2, missing - missing // 2))
-
-
 def _complex_envelope(params: IstftParams, window: torch.Tensor, conjugate: bool) -> torch.Tensor:
     """The rows of a complex window's inverse envelope, of its values on the host."""
     device = window.device
@@ -286,7 +243,7 @@ def _rows_on_device(params: IstftParams, window: torch.Tensor) -> torch.Tensor:
     wide = window.detach().to(torch.complex128)
     overlap, hop = params.overlap, params.hop_length
     squares = torch.nn.functional.pad(
-        _padded(wide * wide, params.n_fft), (0, overlap * hop - params.n_fft)
+        padded(wide * wide, params.n_fft), (0, overlap * hop - params.n_fft)
     )
     frames = min(params.frames, overlap)
     around = (0, 0, frames - 1, frames - 1)

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-BACKENDS = ("auto", "native", "mlx", "cuda")
+BACKENDS = ("auto", "native", "mlx", "mps", "cuda")
 
 #: Every variable that is read, and what it means; ``doctor`` prints this table.
 RECOGNISED: dict[str, str] = {

@@ -77,7 +77,7 @@ def _shows_operator(device_type: str, patched: bool) -> bool:
     torch_state.show_compiler(((STFT.native, patched_stft), (ISTFT.native, patched_istft)))
     choice = patched_choice() if patched else current_choice()
     accelerator = routing.accelerator_of(choice, device_type)
-    if device_type not in routing.DEVICES[accelerator]:
+    if device_type not in routing.devices_of(accelerator):
         return False
     if choice.backend == "auto" and device_type == "cpu":
         return False

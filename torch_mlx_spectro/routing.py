@@ -1,10 +1,10 @@
 """Which backend computes a call, with every reason.
 
-``native``, ``mlx`` and ``cuda`` are asked for by name; ``auto``, the default, asks whichever is
-faster of native and the one for the tensor's device. That depends on machine and size, so it is
-measured: the first few calls are native's and the next few the other's, each computed once, and the
-faster one keeps the signature. Small calls on the CPU are native's from the start, unmeasured:
-there the crossing alone costs more than native's whole computation.
+``native``, ``mlx``, ``mps`` and ``cuda`` are asked for by name; ``auto``, the default, asks
+whichever is faster of native and the one for the tensor's device. That depends on machine and size,
+so it is measured: the first few calls are native's and the next few the other's, each computed
+once, and the faster one keeps the signature. Small calls on the CPU are native's from the start,
+unmeasured: there the crossing alone costs more than native's whole computation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .params import IstftParams, StftParams
 
 #: Device types of the tensors that each backend computes.
-DEVICES = {"native": (), "mlx": ("cpu", "mps"), "cuda": ("cuda",)}
+DEVICES = {"native": (), "mlx": ("cpu", "mps"), "mps": ("mps",), "cuda": ("cuda",)}
 
 #: Samples in all frames below which ``auto`` does not consider MLX on the CPU: native needs less
 #: than about 3 ms for them, and MLX was never measured faster there.
@@ -62,7 +62,7 @@ class Route:
 
     Attributes:
         op: ``"stft"`` or ``"istft"``.
-        backend: ``"native"``, ``"mlx"`` or ``"cuda"``.
+        backend: ``"native"``, ``"mlx"``, ``"mps"`` or ``"cuda"``.
         kernel: what computes it: ``"torch"``, ``"mlx cpu blocks"``, a kernel by name.
         reasons: why it is not accelerated, or how ``auto`` came to its choice.
     """
@@ -126,7 +126,7 @@ def backend(name: str, strict: bool = False, verify: int | None = None) -> Itera
     Applies to this thread or task until the context ends; contexts nest.
 
     Args:
-        name: ``"auto"``, ``"native"``, ``"mlx"`` or ``"cuda"``.
+        name: ``"auto"``, ``"native"``, ``"mlx"``, ``"mps"`` or ``"cuda"``.
         strict: raise :class:`NotAccelerated` instead of falling back to native torch.
         verify: as of ``patch``; None leaves it at what holds outside of this context.
 
@@ -148,13 +148,27 @@ def backend(name: str, strict: bool = False, verify: int | None = None) -> Itera
 
 def available_backends() -> dict[str, Availability]:
     """Every backend by name, with the reason why it cannot be used here."""
-    mlx, cuda = runtime.unavailable_reason(), _cuda_reason()
+    mlx, mps, cuda = runtime.unavailable_reason(), _mps_reason(), _cuda_reason()
     return {
         "native": Availability(True),
         "mlx": Availability(mlx is None, mlx or ""),
-        "mps": Availability(False, "the direct MPS launcher is not in this version"),
+        "mps": Availability(mps is None, mps or ""),
         "cuda": Availability(cuda is None, cuda or ""),
     }
+
+
+def devices_of(accelerator: str) -> tuple[str, ...]:
+    """Device types whose tensors a backend computes here: emulated Metal computes the host's."""
+    devices = DEVICES[accelerator]
+    if accelerator == "mps" and torch_state.mps_is_emulated():
+        return (*devices, torch_state.HOST)
+    return devices
+
+
+def _mps_reason() -> str | None:
+    from . import mps_backend
+
+    return mps_backend.unavailable_reason()
 
 
 def _cuda_reason() -> str | None:
@@ -175,10 +189,10 @@ def unsupported_reasons(tensors: tuple[tuple[str, Any], ...], accelerator: str) 
 
     Does not load the backend: whether it is here is :func:`missing_reason`'s question.
     """
-    reasons = torch_state.ambient_reasons()
+    reasons, devices = torch_state.ambient_reasons(), devices_of(accelerator)
     for name, tensor in tensors:
         if tensor is not None:
-            reasons += torch_state.tensor_reasons(name, tensor, DEVICES[accelerator])
+            reasons += torch_state.tensor_reasons(name, tensor, devices)
     return tuple(dict.fromkeys(reasons))
 
 
@@ -186,6 +200,8 @@ def missing_reason(device_type: str, accelerator: str) -> str | None:
     """Why a backend is not here for tensors of this device type; loads it on first use."""
     if accelerator == "cuda":
         return _cuda_reason()
+    if accelerator == "mps":
+        return _mps_reason()
     reason = runtime.unavailable_reason()
     if reason is None and device_type == "mps" and not runtime.has_gpu():
         return "this MLX has no GPU to take MPS tensors to"

@@ -104,6 +104,12 @@ def is_transformed() -> bool:
     return _functorch_level() is not None or is_forward_mode()
 
 
+def mps_is_emulated() -> bool:
+    """Whether Metal kernels that are compiled for torch's MPS run on the host."""
+    compile_shader = getattr(torch.mps, "compile_shader", None)
+    return bool(getattr(compile_shader, "emulated", False))
+
+
 def is_differentiated(*tensors: torch.Tensor | None) -> bool:
     """Whether a call with these has to be known to autograd."""
     recorded = torch.is_grad_enabled() and any(
