@@ -82,6 +82,9 @@ class Emulated:
         _write(vanishes, np.array(verdicts)[: made.columns])
         return torch.from_numpy(np.array(prepared))
 
+    def preparer(self, made: Preparation, window: torch.Tensor) -> Callable[..., None]:
+        raise AssertionError("what is emulated has no launches to be kept")
+
 
 def _write(address: int, verdicts: npt.NDArray[Any]) -> None:
     if address:
@@ -110,6 +113,16 @@ class Recorder:
 
 class Recorded(CudaKernels):
     """Kernels that are neither compiled nor run, but for what makes windows: NumPy does that."""
+
+    def preparer(self, made: Preparation, window: torch.Tensor) -> Callable[..., None]:
+        def run(stream: int, of: int, to: int, vanishes: int) -> None:
+            span = 1 + (len(window) - 1) * window.stride(0)
+            values = torch.frombuffer(
+                bytearray(ctypes.string_at(of, 4 * span)), dtype=torch.float32
+            ).as_strided(window.shape, window.stride())
+            _write(to, self.prepare_window(made, values, vanishes).numpy())
+
+        return run
 
     def prepare_window(
         self, made: Preparation, window: torch.Tensor, vanishes: int = 0

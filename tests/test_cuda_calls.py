@@ -17,7 +17,6 @@ from reference import istft_params, stft_params
 from torch_mlx_spectro import (
     cuda_backend,
     cuda_calls,
-    cuda_prepared,
     derivatives,
     dispatching,
     torch_state,
@@ -87,10 +86,15 @@ def test_addresses_are_those_of_the_tensors(driver: Recorder) -> None:
     driver.launch = read  # type: ignore[method-assign]
     remember_stft()
     result = recall_stft()
-    kernels = cuda_backend.cuda_kernels()
-    scaled = cuda_prepared.scaled_window(kernels, WINDOW, 16, 16, 0.5, torch.device("cpu"))
-    window = scaled.data_ptr()
-    assert seen == [(SIGNAL.data_ptr(), window, window, result.data_ptr())]
+    window = held().reading.window
+    assert torch.equal(window[:16], WINDOW / 2)
+    assert seen == [(SIGNAL.data_ptr(), *[window.data_ptr()] * 2, result.data_ptr())]
+
+
+def held() -> Any:
+    """What the only call that is remembered read last."""
+    (call,) = cuda_calls.calls._calls.values()
+    return call._held
 
 
 def _memory(address: int, size: int) -> bytes:
@@ -246,13 +250,13 @@ def test_what_warns_is_decided_anew_where_torch_repeats_its_warnings(
 def test_another_stream_prepares_its_own(driver: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     remember_stft()
     recall_stft()
-    known = cuda_prepared.known_window(WINDOW)
-    assert known is not None
-    assert [stream for stream, _ in known.made] == [7]
+    first = held()
+    assert first.stream == 7
     monkeypatch.setattr(torch_state, "cuda_stream", lambda device: 8)
     assert recall_stft() is not None
     assert driver.launched[-1][3] == 8
-    assert [stream for stream, _ in known.made] == [7, 8]
+    assert held().stream == 8
+    assert held().addresses != first.addresses
 
 
 def test_the_table_is_bounded(driver: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:

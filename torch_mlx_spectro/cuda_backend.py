@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from . import device_backend, torch_state
-from .cuda_prepared import inverse_envelope, is_judged, reading_of, scaled_window
+from .cuda_prepared import Preparer, inverse_envelope, is_judged, reading_of, scaled_window
 from .device_backend import exceeds_counts, kernel_name, launches_of
 from .device_windows import Reading
 from .kernels import cubins
@@ -189,6 +189,16 @@ def what_is_read(
         scaled = scaled_window(kernels, window, params.win_length, params.n_fft, factor, device)
         return Reading(scaled, scaled)
     return reading_of(kernels, params, window, synthesis_scale(params), device)
+
+
+def preparer_of(params: StftParams | IstftParams, window: torch.Tensor) -> Preparer | None:
+    """What prepares further windows for a call; None of complex ones."""
+    if window.is_complex():
+        return None
+    kernels = cuda_kernels()
+    if isinstance(params, StftParams):
+        return Preparer(kernels, window, params.n_fft, analysis_scale(params))
+    return Preparer(kernels, window, params.n_fft, synthesis_scale(params), params)
 
 
 def single_launch(

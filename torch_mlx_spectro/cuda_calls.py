@@ -18,10 +18,11 @@ import torch
 
 from . import torch_state
 from .errors import UnresolvedArguments
+from .known_windows import KnownWindow
 
 if TYPE_CHECKING:
+    from .cuda_prepared import Preparer
     from .device_windows import Reading
-    from .known_windows import KnownWindow
     from .params import IstftParams, StftParams
 
 MAX_CALLS = 1024
@@ -38,6 +39,7 @@ class _Held(NamedTuple):
     """What a launch reads besides its input, and the window that it was made of.
 
     Attributes:
+        known: as nobody else knows it.
         stream: that it was made on.
         reading: holds the memory behind ``addresses``.
     """
@@ -54,12 +56,13 @@ class Call:
     Args:
         run: launches it; None where it takes more than one launch.
         result: of the call, for its layout.
+        preparer: of windows like the call's that are not known; None if they are complex.
 
     Attributes:
         warns: torch warns of such calls, once, or each time if it is told to.
     """
 
-    __slots__ = ("_held", "_params", "_result", "_run", "warns")
+    __slots__ = ("_held", "_params", "_preparer", "_result", "_run", "warns")
 
     def __init__(
         self,
@@ -67,8 +70,10 @@ class Call:
         run: Callable[..., None] | None,
         result: torch.Tensor,
         warns: bool = False,
+        preparer: Preparer | None = None,
     ) -> None:
         self._params = params
+        self._preparer = preparer
         self.warns = warns
         self._run = run
         self._result = (tuple(result.shape), result.stride(), result.dtype, result.device)
@@ -92,30 +97,30 @@ class Call:
         ):
             return self._compute_by_functions(tensor, window, differentiated)
         stream = torch_state.cuda_stream(tensor.get_device())
-        held, reading = self._held, None
+        shape, strides, dtype, device = self._result
+        held = self._held
         if held is not None and held.stream == stream and held.known.is_of(window):
-            addresses = held.addresses
-        else:
+            result = torch.empty_strided(shape, strides, dtype=dtype, device=device)
+            run(stream, address, *held.addresses, result.data_ptr())
+            return result
+        reading = self._read(window, stream)
+        result = torch.empty_strided(shape, strides, dtype=dtype, device=device)
+        addresses = reading.addresses
+        run(stream, address, *addresses, result.data_ptr())
+        reading.settle()
+        # Of a window that counts no versions nothing is kept.
+        known = None if window.is_inference() else KnownWindow(window)
+        self._held = None if known is None else _Held(known, stream, reading, addresses)
+        return result
+
+    def _read(self, window: torch.Tensor, stream: int) -> Reading:
+        """What the launch reads of a window besides the one that it last had."""
+        reading = None if self._preparer is None else self._preparer.read(window, stream)
+        if reading is None:
             from . import cuda_backend
 
             reading = cuda_backend.what_is_read(self._params, window, self._result[-1])
-            addresses = reading.addresses
-        shape, strides, dtype, device = self._result
-        result = torch.empty_strided(shape, strides, dtype=dtype, device=device)
-        run(stream, address, *addresses, result.data_ptr())
-        if reading is not None:
-            reading.settle()
-            self._hold(window, stream, reading, addresses)
-        return result
-
-    def _hold(
-        self, window: torch.Tensor, stream: int, reading: Reading, addresses: tuple[int, int]
-    ) -> None:
-        """Keep what was made of a window; of one that counts no versions nothing is kept."""
-        from .cuda_prepared import known_window
-
-        known = known_window(window)
-        self._held = None if known is None else _Held(known, stream, reading, addresses)
+        return reading
 
     def _compute_by_functions(
         self, tensor: torch.Tensor, window: torch.Tensor, differentiated: bool
@@ -244,6 +249,7 @@ def remember(
 
     differentiated = torch_state.is_differentiated(tensor, window)
     run = cuda_backend.single_launch(params, tensor, window, result)
-    call = Call(params, run, result, cuda_backend.warns(params))
+    preparer = None if run is None else cuda_backend.preparer_of(params, window)
+    call = Call(params, run, result, cuda_backend.warns(params), preparer)
     for backend in backends:
         calls.put(_key(name, backend, bound, differentiated), call)

@@ -24,7 +24,7 @@ import torch
 from . import nola, torch_state
 from .device_windows import Reading, padded, scaled
 from .kernels.preparing import Preparation, preparation
-from .known_windows import MAX_WINDOWS, KnownWindow, KnownWindows
+from .known_windows import MAX_WINDOWS, KnownWindows
 from .nola import Verdict
 from .params import IstftParams
 from .prepared import Cache, check_envelope, envelope_of, is_known, window_of
@@ -44,10 +44,55 @@ class Kernels(Protocol):
     ) -> torch.Tensor:
         """The output of a preparation's launch; verdicts are written to ``vanishes``."""
 
+    def preparer(
+        self, made: Preparation, window: torch.Tensor
+    ) -> Callable[[int, int, int, int], None]:
+        """What launches it for windows like this one.
 
-def known_window(window: torch.Tensor) -> KnownWindow | None:
-    """The record of a window; None of one that counts no versions."""
-    return _windows.know(window)
+        It takes the stream and the addresses of window, output and verdicts.
+        """
+
+
+class Preparer:
+    """Prepares windows that nobody knows for calls of one kind: a launch, and little else.
+
+    Args:
+        window: one of those windows.
+        params: of an istft.
+    """
+
+    __slots__ = ("_device", "_made", "_run", "_stride")
+
+    def __init__(
+        self,
+        kernels: Kernels,
+        window: torch.Tensor,
+        n_fft: int,
+        factor: float,
+        params: IstftParams | None = None,
+    ) -> None:
+        self._made = preparation(len(window), n_fft, factor, params)
+        self._run = kernels.preparer(self._made, window)
+        self._stride, self._device = window.stride(), window.device
+
+    def read(self, window: torch.Tensor, stream: int) -> Reading | None:
+        """What is read of a window; None of one that is not like the first, or is known."""
+        if (
+            window.stride() != self._stride
+            or window.is_complex()
+            or window.is_neg()
+            or _windows.find(window) is not None
+        ):
+            return None
+        made = self._made
+        prepared = torch.empty(made.launch.shape, dtype=torch.float32, device=self._device)
+        of, to = window.data_ptr(), prepared.data_ptr()
+        if not made.columns:
+            self._run(stream, of, to, to)
+            return Reading(prepared, prepared)
+        verdict = Verdict(made.columns, self._device, None, None)
+        verdict.launch(lambda vanishes: self._run(stream, of, to, vanishes))
+        return Reading(prepared, prepared, made.rows_at, verdict)
 
 
 def scaled_window(
@@ -190,7 +235,7 @@ def _window_or_ones(window: Optional, win_length: int, device: torch.device) -> 
         return window
 
     def make() -> torch.Tensor:
-        return torch.ones(win_length, device=device)
+        return torch.ones(win_length, dtype=torch.float32, device=device)
 
     if torch_state.is_capturing():
         return make()

@@ -23,7 +23,7 @@ class KnownWindow:
 
     __slots__ = ("_address", "_of", "_version", "judged", "made")
 
-    def __init__(self, window: torch.Tensor, forget: Callable[[Any], object]) -> None:
+    def __init__(self, window: torch.Tensor, forget: Callable[[Any], object] | None = None) -> None:
         self._of = weakref.ref(window, forget)
         self._version = window._version
         self._address = window.data_ptr()

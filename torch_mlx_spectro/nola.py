@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from .errors import UnresolvedArguments
 from .known_windows import KnownWindow
+
+Result = TypeVar("Result")
 
 #: Pieces of memory that are kept for a device, and verdicts that each has room for at least.
 MAX_FLAGS = 16
@@ -40,7 +42,7 @@ class Flags:
 
 def host_memory(columns: int) -> torch.Tensor:
     """Memory that a device can write to."""
-    return torch.empty(columns, pin_memory=True)
+    return torch.empty(columns, dtype=torch.float32, device="cpu", pin_memory=True)
 
 
 def event_on(device: torch.device) -> Any:
@@ -96,7 +98,7 @@ class Verdict:
         self._known, self._geometry = known, geometry
         self._flags = _free_flags.take(columns, device)
 
-    def launch(self, launch: Callable[[int], torch.Tensor]) -> torch.Tensor:
+    def launch(self, launch: Callable[[int], Result]) -> Result:
         """Launch what writes verdicts to the address that it is given."""
         result = launch(self._flags.address)
         self._flags.written()

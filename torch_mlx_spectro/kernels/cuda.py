@@ -187,9 +187,19 @@ class CudaKernels(TensorKernels):
         result = result_of(made.launch, window.device)
         if made.columns and not vanishes:
             # Verdicts that nobody reads, in memory that this stream alone takes again.
-            vanishes = torch.empty(made.columns, device=window.device).data_ptr()
+            unread = torch.empty(made.columns, dtype=torch.float32, device=window.device)
+            vanishes = unread.data_ptr()
         self._launch(made.launch, window, [window.data_ptr(), result.data_ptr(), vanishes])
         return result
+
+    def preparer(
+        self, made: Preparation, window: torch.Tensor
+    ) -> Callable[[int, int, int, int], None]:
+        """What launches :meth:`prepare_window` for windows like this one.
+
+        It takes the stream and the addresses of window, output and verdicts.
+        """
+        return self.prepared(made.launch, window.device.index, window.stride()).run
 
     def _run(
         self,
