@@ -92,13 +92,11 @@ def standing_in(kernels: Any) -> Iterator[None]:
         patch.setattr(cuda_prepared, "_uploaded", lambda values, device: values)
         patch.setattr(cuda_backend, "cuda_kernels", lambda: kernels)
         patch.setattr(cuda_backend, "device_reason", lambda device: None)
-        patch.setattr(adjoints, "_MAPS", {"cpu": "cuda_adjoints"})
-        adjoints._maps_of.cache_clear()
+        patch.setattr(adjoints, "_BACKENDS", {"cpu": "cuda"})
         cuda_prepared.forget()
         cuda_calls.calls.clear()
         try:
             yield
         finally:
-            adjoints._maps_of.cache_clear()
             cuda_prepared.forget()
             cuda_calls.calls.clear()

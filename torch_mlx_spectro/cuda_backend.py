@@ -113,7 +113,7 @@ class _Cuda:
         return scaled_window(window, win_length, n_fft, factor, device, conjugate)
 
     def what_is_read(
-        self, params: StftParams | IstftParams, window: Optional, device: torch.device
+        self, params: IstftParams, window: Optional, device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return what_is_read(params, window, device)
 

@@ -43,7 +43,7 @@ class DeviceKind(Protocol):
         """The window as a kernel reads it: n_fft values, padded as torch pads them, scaled."""
 
     def what_is_read(
-        self, params: StftParams | IstftParams, window: Optional, device: torch.device
+        self, params: IstftParams, window: Optional, device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The window and the envelope as an istft's kernel reads them.
 
