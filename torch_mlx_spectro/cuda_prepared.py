@@ -45,7 +45,8 @@ def scaled_window(
     if window is None:
 
         def ones() -> torch.Tensor:
-            return padded(torch.full((win_length,), factor, device=device), n_fft)
+            values = torch.full((win_length,), factor, dtype=torch.float32, device=device)
+            return padded(values, n_fft)
 
         made: torch.Tensor = ones() if torch_state.is_capturing() else _windows.get(what, ones)
         return made
@@ -128,7 +129,7 @@ def _uploaded(values: torch.Tensor, device: torch.device) -> torch.Tensor:
 def _rows_on_device(params: IstftParams, window: Optional, device: torch.device) -> torch.Tensor:
     """:attr:`.envelope.Envelope.rows`, flat, by torch's operations."""
     if window is None:
-        window = torch.ones(params.win_length, device=device)
+        window = torch.ones(params.win_length, dtype=torch.float32, device=device)
     values = window.detach()
     wide = values.to(torch.complex128 if values.is_complex() else torch.float64)
     overlap, hop = params.overlap, params.hop_length

@@ -45,6 +45,8 @@ def computation(
     reason = exceeds_counts(params)
     if reason is None and max(max(launch.grid) for launch in launches) > MAX_COUNT:
         reason = "more threads than Metal counts"
+    if reason is None:
+        reason = mps_kernels().refusal(launches, tensor.device)
     return kernel_name("mps", "torch fft", params, launches[0]), reason
 
 

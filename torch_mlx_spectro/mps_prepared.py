@@ -38,7 +38,8 @@ def scaled_window(
     if window is None:
 
         def ones() -> torch.Tensor:
-            return padded(torch.full((win_length,), factor, device=device), n_fft)
+            values = torch.full((win_length,), factor, dtype=torch.float32, device=device)
+            return padded(values, n_fft)
 
         made: torch.Tensor = _windows.get(what, ones)
         return made

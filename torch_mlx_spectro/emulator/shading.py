@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -210,6 +210,7 @@ class TensorOutput(Output):
         self._target = _memory_of(tensor)
         self._bytes = _bytes_at(self._target)
         super().__init__((len(self._bytes),), np.uint8, self._bytes if updates else None)
+        self.memory = replace(self.memory, granule=self._target.granule)
         self._element = _elements_of(tensor)
 
     def store(self) -> None:

@@ -24,6 +24,10 @@ from .tensors import TensorKernels, result_of
 CACHE_ENTRIES = 1024
 
 
+class MpsProblem(RuntimeError):
+    """Metal does not compile a kernel, or runs it by no plan."""
+
+
 @dataclass(frozen=True)
 class _Ready:
     """A launch that the GPU accepts, and its kernel."""
@@ -46,9 +50,17 @@ class MpsKernels(TensorKernels):
     def __init__(self, compile_shader: Callable[[str], Any]) -> None:
         self._compile_shader = compile_shader
         self._kernels: OrderedDict[Variant, Any] = OrderedDict()
-        self._ready: OrderedDict[tuple[Launch, torch.device], _Ready] = OrderedDict()
+        self._ready: OrderedDict[tuple[Launch, torch.device], _Ready | str] = OrderedDict()
         self._tables: OrderedDict[tuple[FftPlan, torch.device], torch.Tensor] = OrderedDict()
         self._lock = threading.RLock()
+
+    def refusal(self, launches: Sequence[Launch], device: torch.device) -> str | None:
+        """Why none of these launches can be made here; None where one can. Compiles."""
+        try:
+            self._made_ready(launches, device)
+        except MpsProblem as problem:
+            return str(problem)
+        return None
 
     def _run(
         self,
@@ -73,29 +85,39 @@ class MpsKernels(TensorKernels):
         return result
 
     def _made_ready(self, launches: Sequence[Launch], device: torch.device) -> _Ready:
+        """Raises MpsProblem, again and again without compiling again."""
         key = (launches[0], device)
         with self._lock:
             found = self._ready.get(key)
-            if found is not None:
+            if found is None:
+                try:
+                    found = self._first_accepted(launches, device)
+                except MpsProblem as problem:
+                    found = str(problem)
+                _keep(self._ready, key, found)
+            else:
                 self._ready.move_to_end(key)
-                return found
-            found = self._first_accepted(launches, device)
-            _keep(self._ready, key, found)
-            return found
+        if isinstance(found, str):
+            raise MpsProblem(found)
+        return found
 
     def _first_accepted(self, launches: Sequence[Launch], device: torch.device) -> _Ready:
-        """The first launch whose group the GPU accepts; if there is none, the last, which raises.
+        """The first launch whose group the GPU accepts.
 
         Threads that do not cooperate come in groups of any size.
         """
         for launch in launches:
             kernel = self._kernel(variant_of(launch))
             allowed: int = kernel.max_threads_per_threadgroup
-            if launch.plan is None or launch.threadgroup[0] <= allowed:
+            group = launch.threadgroup
+            if launch.plan is None:
+                group = (min(group[0], allowed), *group[1:])
+            if group[0] <= allowed:
                 break
-        group = launch.threadgroup
-        if launch.plan is None:
-            group = (min(group[0], allowed), *group[1:])
+        else:
+            raise MpsProblem(
+                f"the GPU allows {allowed} threads in a group of {launch.kernel}, not {group[0]}"
+            )
         table = None if launch.plan is None else self._table(launch.plan, device)
         names = arguments_of(launch.kernel)
         return _Ready(launch, kernel, names, group, list(launch.integers), table)
@@ -103,8 +125,11 @@ class MpsKernels(TensorKernels):
     def _kernel(self, variant: Variant) -> Any:
         kernel = self._kernels.get(variant)
         if kernel is None:
-            library = self._compile_shader(text_of(variant))
-            kernel = getattr(library, variant.name)
+            try:
+                library = self._compile_shader(text_of(variant))
+                kernel = getattr(library, variant.name)
+            except (SyntaxError, RuntimeError) as problem:
+                raise MpsProblem(f"Metal refuses {variant.name}: {problem}") from problem
             _keep(self._kernels, variant, kernel)
         return kernel
 
