@@ -129,7 +129,7 @@ class MpsKernels(TensorKernels):
                 library = self._compile_shader(text_of(variant))
                 kernel = getattr(library, variant.name)
             except (SyntaxError, RuntimeError) as problem:
-                raise MpsProblem(f"Metal refuses {variant.name}: {problem}") from problem
+                raise MpsProblem(f"Metal refuses {variant.name}: {_said(problem)}") from problem
             _keep(self._kernels, variant, kernel)
         return kernel
 
@@ -139,6 +139,12 @@ class MpsKernels(TensorKernels):
             table = torch.from_numpy(table_of(plan)[0]).to(device)
             _keep(self._tables, (plan, device), table)
         return table
+
+
+def _said(problem: Exception) -> str:
+    """The line that matters of what a compiler says."""
+    lines = str(problem).strip().splitlines() or [type(problem).__name__]
+    return next((line for line in lines if "error" in line), lines[0])
 
 
 def _keep(cache: OrderedDict[Any, Any], key: Any, value: Any) -> None:
