@@ -160,13 +160,11 @@ def standing_in(kernels: Any) -> Iterator[None]:
         patch.setattr(nola, "event_on", lambda device: mock.Mock())
         patch.setattr(cuda_backend, "cuda_kernels", lambda: kernels)
         patch.setattr(cuda_backend, "device_reason", lambda device: None)
-        patch.setattr(adjoints, "_MAPS", {"cpu": "cuda_adjoints"})
-        adjoints._maps_of.cache_clear()
+        patch.setattr(adjoints, "_BACKENDS", {"cpu": "cuda"})
         cuda_prepared.forget()
         cuda_calls.calls.clear()
         try:
             yield
         finally:
-            adjoints._maps_of.cache_clear()
             cuda_prepared.forget()
             cuda_calls.calls.clear()

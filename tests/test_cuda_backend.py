@@ -324,7 +324,11 @@ def test_why_there_is_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reason() is None
 
 
-def test_the_maps_are_chosen_by_device() -> None:
-    assert adjoints._maps_of("cuda").__name__.endswith("cuda_adjoints")
-    assert adjoints._maps_of("cpu").__name__.endswith("mlx_adjoints")
-    assert adjoints._maps_of("mps").__name__.endswith("mlx_adjoints")
+def test_the_maps_are_chosen_by_backend_and_else_by_device() -> None:
+    def chosen(backend: str | None, device: str) -> str:
+        tensor = SimpleNamespace(device=SimpleNamespace(type=device))
+        return adjoints._maps(backend, tensor).__name__.rpartition(".")[2]  # type: ignore[attr-defined,arg-type]
+
+    assert chosen(None, "cuda") == "cuda_adjoints"
+    assert chosen(None, "cpu") == chosen(None, "mps") == chosen("mlx", "mps") == "mlx_adjoints"
+    assert chosen("mps", "mps") == chosen("mps", "cpu") == "mps_adjoints"

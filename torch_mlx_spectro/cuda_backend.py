@@ -112,9 +112,7 @@ class _Cuda:
     ) -> torch.Tensor:
         return scaled_window(cuda_kernels(), window, win_length, n_fft, factor, device, conjugate)
 
-    def what_is_read(
-        self, params: StftParams | IstftParams, window: Optional, device: torch.device
-    ) -> Reading:
+    def what_is_read(self, params: IstftParams, window: Optional, device: torch.device) -> Reading:
         return what_is_read(params, window, device)
 
     def envelope(

@@ -42,10 +42,8 @@ class DeviceKind(Protocol):
     ) -> torch.Tensor:
         """The window as a kernel reads it: n_fft values, padded as torch pads them, scaled."""
 
-    def what_is_read(
-        self, params: StftParams | IstftParams, window: Optional, device: torch.device
-    ) -> Reading:
-        """What a call's kernel reads besides its input; of an stft, the window twice.
+    def what_is_read(self, params: IstftParams, window: Optional, device: torch.device) -> Reading:
+        """What an istft's kernel reads besides its input.
 
         Raises:
             UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises;

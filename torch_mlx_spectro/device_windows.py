@@ -72,4 +72,6 @@ def padded(values: torch.Tensor, n_fft: int) -> torch.Tensor:
     missing = n_fft - len(values)
     if missing == 0:
         return values
-    return torch.nn.functional.pad(values, (missing // 2, missing - missing // 2))
+    full = values.new_zeros(n_fft)
+    full[missing // 2 : missing // 2 + len(values)] = values
+    return full
