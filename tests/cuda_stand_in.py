@@ -155,16 +155,17 @@ def standing_in(kernels: Any) -> Iterator[None]:
         patch.setattr(torch_state, "cuda_device", lambda: None)
         patch.setattr(torch_state, "cuda_stream", lambda device: 7)
         patch.setattr(torch_state, "is_capturing", lambda: False)
-        patch.setattr(cuda_prepared, "_uploaded", lambda values, device: values)
+        patch.setattr(cuda_prepared.CudaWindows, "_on_device", lambda self, values, device: values)
+        patch.setattr(cuda_prepared, "cuda_kernels", lambda: kernels)
         patch.setattr(nola, "host_memory", torch.empty)
         patch.setattr(nola, "event_on", lambda device: mock.Mock())
         patch.setattr(cuda_backend, "cuda_kernels", lambda: kernels)
         patch.setattr(cuda_backend, "device_reason", lambda device: None)
         patch.setattr(adjoints, "_BACKENDS", {"cpu": "cuda"})
-        cuda_prepared.forget()
+        cuda_prepared.WINDOWS.forget()
         cuda_calls.calls.clear()
         try:
             yield
         finally:
-            cuda_prepared.forget()
+            cuda_prepared.WINDOWS.forget()
             cuda_calls.calls.clear()

@@ -16,7 +16,6 @@ from test_adjoints import ISTFTS, KINDS, check_identities, check_istft
 from torch_mlx_spectro import (
     adjoints,
     cuda_backend,
-    cuda_prepared,
     derivatives,
     emulator,
     known_windows,
@@ -25,6 +24,7 @@ from torch_mlx_spectro import (
     nola,
     torch_state,
 )
+from torch_mlx_spectro.cuda_prepared import WINDOWS
 from torch_mlx_spectro.errors import UnresolvedArguments
 from torch_mlx_spectro.kernels import cubins
 
@@ -152,9 +152,7 @@ def test_a_vanishing_envelope_is_torchs_to_report() -> None:
 
 def scaled(window: Any, factor: float, conjugate: bool = False) -> torch.Tensor:
     """A window of length 10 for 16 points, as the kernels in force prepare it."""
-    kernels = cuda_backend.cuda_kernels()
-    device = torch.device("cpu")
-    return cuda_prepared.scaled_window(kernels, window, 10, 16, factor, device, conjugate)
+    return WINDOWS.scaled(window, 10, 16, factor, torch.device("cpu"), conjugate)
 
 
 def test_a_scaled_window_is_kept_while_it_is_the_same() -> None:
@@ -196,14 +194,14 @@ def test_nothing_is_kept_of_a_window_that_is_gone() -> None:
     with standing_in(recording(Recorder())):
         for _ in range(2 * known_windows.MAX_WINDOWS):
             scaled(torch.rand(10), 1.0)
-        assert len(cuda_prepared._windows) == 0
+        assert len(WINDOWS.known) == 0
         kept = [torch.rand(10) for _ in range(known_windows.MAX_WINDOWS + 3)]
         for window in kept:
             scaled(window, 1.0)
-        assert 0 < len(cuda_prepared._windows) <= known_windows.MAX_WINDOWS
+        assert 0 < len(WINDOWS.known) <= known_windows.MAX_WINDOWS
         for factor in range(2 * known_windows.MAX_OF_A_WINDOW):
             scaled(kept[-1], float(factor))
-        known = cuda_prepared._windows.find(kept[-1])
+        known = WINDOWS.known.find(kept[-1])
         assert known is not None
         assert 0 < len(known.made) <= known_windows.MAX_OF_A_WINDOW
 
@@ -223,13 +221,13 @@ def test_a_known_window_is_judged_without_the_device(monkeypatch: pytest.MonkeyP
             params = istft_params(spectrum, window, n_fft=16, hop_length=4)
             read = cuda_backend.what_is_read(params, window, device)
             read.settle()
-            assert cuda_prepared.is_judged(params, window)
+            assert WINDOWS.is_judged(params, window)
             assert asked == [4]
         vanishing = torch.hann_window(16)
         for frames in (9, 10):  # centred, then not
             spectrum = torch.zeros(1, 9, frames, dtype=torch.complex64)
             params = istft_params(spectrum, vanishing, n_fft=16, hop_length=4, center=frames == 9)
-            assert not cuda_prepared.is_judged(params, vanishing)
+            assert not WINDOWS.is_judged(params, vanishing)
             if frames == 9:
                 cuda_backend.what_is_read(params, vanishing, device).settle()
             else:
@@ -250,11 +248,10 @@ def test_a_graphs_complex_envelope_is_the_one_of_the_values(
     device = torch.device("cpu")
     for conjugate in (False, True):
         with standing_in(recording(Recorder())):
-            kernels = cuda_backend.cuda_kernels()
-            given = (kernels, params, window, device, conjugate)
-            kept = cuda_prepared.inverse_envelope(*given)
+            given = (params, window, device, conjugate)
+            kept = WINDOWS.envelope(*given)
             monkeypatch.setattr(torch_state, "is_capturing", lambda: True)
-            made = cuda_prepared.inverse_envelope(*given)
+            made = WINDOWS.envelope(*given)
             monkeypatch.setattr(torch_state, "is_capturing", lambda: False)
         assert made.dtype == kept.dtype
         assert torch.allclose(made, kept, rtol=1e-6)

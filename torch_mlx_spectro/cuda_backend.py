@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from . import device_backend, torch_state
-from .cuda_prepared import Preparer, inverse_envelope, is_judged, reading_of, scaled_window
+from .cuda_prepared import WINDOWS, Preparer
 from .device_backend import exceeds_counts, kernel_name, launches_of
 from .device_windows import Reading
 from .kernels import cubins
@@ -68,7 +68,9 @@ def computation(
     reason = device_reason(tensor.device.index) or _refusal(params, launch)
     if reason is None and torch_state.is_capturing():
         loaded = cuda_kernels().is_loaded(launch, tensor.device.index)
-        if not loaded or (isinstance(params, IstftParams) and not is_judged(params, window)):
+        if not loaded or (
+            isinstance(params, IstftParams) and not WINDOWS.is_judged(params, window)
+        ):
             reason = NOT_PREPARED
     return kernel_name("cuda", "cufft", params, launch), reason
 
@@ -110,7 +112,7 @@ class _Cuda:
         device: torch.device,
         conjugate: bool = False,
     ) -> torch.Tensor:
-        return scaled_window(cuda_kernels(), window, win_length, n_fft, factor, device, conjugate)
+        return WINDOWS.scaled(window, win_length, n_fft, factor, device, conjugate)
 
     def what_is_read(self, params: IstftParams, window: Optional, device: torch.device) -> Reading:
         return what_is_read(params, window, device)
@@ -122,7 +124,7 @@ class _Cuda:
         device: torch.device,
         conjugate: bool,
     ) -> torch.Tensor:
-        return inverse_envelope(cuda_kernels(), params, window, device, conjugate)
+        return WINDOWS.envelope(params, window, device, conjugate)
 
     def frames_outermost(
         self, params: StftParams, signal: torch.Tensor, multiplied: torch.dtype | None
@@ -181,22 +183,20 @@ def what_is_read(
         UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises; or
             settling what is returned raises it.
     """
-    kernels = cuda_kernels()
     if isinstance(params, StftParams):
         factor = analysis_scale(params)
-        scaled = scaled_window(kernels, window, params.win_length, params.n_fft, factor, device)
+        scaled = WINDOWS.scaled(window, params.win_length, params.n_fft, factor, device)
         return Reading(scaled, scaled)
-    return reading_of(kernels, params, window, synthesis_scale(params), device)
+    return WINDOWS.read_of(params, window, synthesis_scale(params), device)
 
 
 def preparer_of(params: StftParams | IstftParams, window: torch.Tensor) -> Preparer | None:
     """What prepares further windows for a call; None of complex ones."""
     if window.is_complex():
         return None
-    kernels = cuda_kernels()
     if isinstance(params, StftParams):
-        return Preparer(kernels, window, params.n_fft, analysis_scale(params))
-    return Preparer(kernels, window, params.n_fft, synthesis_scale(params), params)
+        return Preparer(window, params.n_fft, analysis_scale(params))
+    return Preparer(window, params.n_fft, synthesis_scale(params), params)
 
 
 def single_launch(

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import torch
 
-from . import device_backend, mps_prepared, strides, torch_state
+from . import device_backend, strides, torch_state
 from .device_backend import exceeds_counts, kernel_name, launches_of
 from .device_windows import Reading
 from .kernels.describe import MAX_COUNT
 from .kernels.metal import synthesis_scale
 from .kernels.mps import MpsKernels, mps_kernels
 from .maps import SUM_BRANCHES, own_conjugates
+from .mps_prepared import WINDOWS
 from .params import IstftParams, StftParams
-from .prepared import check_envelope, window_of
 
 Optional = torch.Tensor | None
 
@@ -66,13 +66,10 @@ class _Mps:
         device: torch.device,
         conjugate: bool = False,
     ) -> torch.Tensor:
-        return mps_prepared.scaled_window(window, win_length, n_fft, factor, device, conjugate)
+        return WINDOWS.scaled(window, win_length, n_fft, factor, device, conjugate)
 
     def what_is_read(self, params: IstftParams, window: Optional, device: torch.device) -> Reading:
-        values = window_of(window, params.win_length, params.n_fft)
-        check_envelope(params, values)
-        prepared = mps_prepared.window_of_values(values, synthesis_scale(params), device)
-        return Reading(prepared, mps_prepared.envelope_rows(params, values, device))
+        return WINDOWS.read_of(params, window, synthesis_scale(params), device)
 
     def envelope(
         self,
@@ -81,8 +78,7 @@ class _Mps:
         device: torch.device,
         conjugate: bool,
     ) -> torch.Tensor:
-        values = window_of(window, params.win_length, params.n_fft)
-        return mps_prepared.envelope_rows(params, values, device, conjugate)
+        return WINDOWS.envelope(params, window, device, conjugate)
 
     def frames_outermost(
         self, params: StftParams, signal: torch.Tensor, multiplied: torch.dtype | None

@@ -1,106 +1,51 @@
-"""What a call on MPS tensors prepares from its window, kept for the next call with it.
+"""Windows on MPS devices (:mod:`.device_windows`).
 
-torch has one stream of MPS commands: what earlier commands wrote is there when later ones read. The
-values of a window come to the host once for each version of it (an istft needs to know whether its
-envelope vanishes: torch then raises), which waits for the device; nothing else does.
+torch has one stream of MPS commands: what earlier commands wrote is there when later ones read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+
 import torch
 
-from .device_windows import Scaled, padded, scaled
-from .params import IstftParams
-from .prepared import Cache, Window, envelope_of, window_of
-
-CACHE_ENTRIES = 256
-
-Optional = torch.Tensor | None
-
-_windows = Cache(CACHE_ENTRIES)
-_envelopes = Cache(CACHE_ENTRIES)
+from .device_windows import DeviceWindows, Verdict
+from .errors import UnresolvedArguments
+from .kernels.mps import mps_kernels
+from .kernels.preparing import Preparation
+from .nola import VANISHES
 
 
-def scaled_window(
-    window: Optional,
-    win_length: int,
-    n_fft: int,
-    factor: float,
-    device: torch.device,
-    conjugate: bool = False,
-) -> torch.Tensor:
-    """The window as a kernel reads it: n_fft values, padded as torch pads them, times ``factor``.
+class _OnDevice:
+    """A verdict in the device's memory: reading it waits for the device, as native's check does."""
 
-    Args:
-        window: shape (win_length,), or None for ones.
-    """
-    what = (win_length, n_fft, factor, conjugate, device)
-    if window is None:
+    def __init__(self, vanishes: torch.Tensor, judged: Callable[[], None]) -> None:
+        self._vanishes, self._judged = vanishes, judged
 
-        def ones() -> torch.Tensor:
-            values = torch.full((win_length,), factor, dtype=torch.float32, device=device)
-            return padded(values, n_fft)
-
-        made: torch.Tensor = _windows.get(what, ones)
-        return made
-    if window.is_inference():  # counts no versions
-        return scaled(window, n_fft, factor, conjugate)
-    if window.is_cpu:  # of an emulated device; numpy may write it, which no version tells
-        return window_of_values(window_of(window, win_length, n_fft), factor, device, conjugate)
-
-    def make() -> Scaled:
-        return Scaled(window, scaled(window, n_fft, factor, conjugate))
-
-    key = (id(window), *what)
-    found: Scaled = _windows.get(key, make)
-    if not found.is_of(window):
-        found = _windows.put(key, make())
-    return found.values
+    def settle(self) -> None:
+        if bool(self._vanishes.any()):
+            raise UnresolvedArguments(VANISHES)
+        self._judged()
 
 
-def window_of_values(
-    values: Window, factor: float, device: torch.device, conjugate: bool = False
-) -> torch.Tensor:
-    """:func:`scaled_window` of a window whose values are known: one for all windows of these."""
+class MpsWindows(DeviceWindows):
+    """The windows of MPS devices, and of the host's tensors while Metal is emulated."""
 
-    def make() -> torch.Tensor:
-        return torch.from_numpy(values.scaled(factor, conjugate)).to(device)
+    def _made(self, made: Preparation, window: torch.Tensor) -> torch.Tensor:
+        return mps_kernels().prepare_window(made, window)[0]
 
-    key = (values.key, values.win_length, values.n_fft, factor, conjugate, device)
-    found: torch.Tensor = _windows.get(key, make)
-    return found
+    def _made_and_judged(
+        self, made: Preparation, window: torch.Tensor, judged: Callable[[], None]
+    ) -> tuple[torch.Tensor, Verdict]:
+        prepared, vanishes = mps_kernels().prepare_window(made, window)
+        return prepared, _OnDevice(vanishes, judged)
 
+    def _stream(self, device: torch.device) -> Hashable:
+        return device
 
-def envelope_rows(
-    params: IstftParams, values: Window, device: torch.device, conjugate: bool = False
-) -> torch.Tensor:
-    """The rows of the inverse envelope as a kernel reads them, flat.
-
-    Args:
-        values: of the call's window.
-        conjugate: for a complex window, the rows' conjugates.
-    """
-    # Rows depend on the number of frames only where frames are few.
-    key = (
-        values.key,
-        params.n_fft,
-        params.hop_length,
-        params.win_length,
-        params.scale,
-        min(params.frames, params.overlap),
-        conjugate,
-        device,
-    )
-
-    def make() -> torch.Tensor:
-        rows = envelope_of(params, values).rows.reshape(-1)
-        return torch.from_numpy(rows.conj() if conjugate else rows).to(device)
-
-    found: torch.Tensor = _envelopes.get(key, make)
-    return found
+    def _counts_versions(self, window: torch.Tensor) -> bool:
+        # NumPy may write a host tensor, which no version tells.
+        return not window.is_inference() and not window.is_cpu
 
 
-def forget() -> None:
-    """Drop what was prepared."""
-    _windows.clear()
-    _envelopes.clear()
+WINDOWS = MpsWindows()

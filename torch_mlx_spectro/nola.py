@@ -7,16 +7,17 @@ host's; nobody waits for it before the call itself is launched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
 
 from .errors import UnresolvedArguments
-from .known_windows import KnownWindow
 
 Result = TypeVar("Result")
+
+VANISHES = "the overlap-added square of the window vanishes"
 
 #: Pieces of memory that are kept for a device, and verdicts that each has room for at least.
 MAX_FLAGS = 16
@@ -80,22 +81,20 @@ class _FreeFlags:
 _free_flags = _FreeFlags()
 
 
-class Verdict:
-    """Whether torch refuses the envelope of a call: known once the device has made it.
+class Flagged:
+    """Whether torch refuses an envelope, in memory of the host that the device writes.
 
     Args:
         columns: of the envelope's rows.
-        known: the window; None if it counts no versions.
-        geometry: of the call.
+        judged: is called if it does not vanish.
     """
 
-    __slots__ = ("_columns", "_device", "_flags", "_geometry", "_known")
+    __slots__ = ("_columns", "_device", "_flags", "_judged")
 
     def __init__(
-        self, columns: int, device: torch.device, known: KnownWindow | None, geometry: Hashable
+        self, columns: int, device: torch.device, judged: Callable[[], None] | None = None
     ) -> None:
-        self._columns, self._device = columns, device
-        self._known, self._geometry = known, geometry
+        self._columns, self._device, self._judged = columns, device, judged
         self._flags = _free_flags.take(columns, device)
 
     def launch(self, launch: Callable[[int], Result]) -> Result:
@@ -105,18 +104,14 @@ class Verdict:
         return result
 
     def settle(self) -> None:
-        """Wait for it.
-
-        Raises:
-            UnresolvedArguments: the envelope vanishes, for which torch raises.
-        """
+        """As :meth:`.device_windows.Verdict.settle`."""
         self._flags.wait()
         vanishes = bool(self._flags.values[: self._columns].any())
         _free_flags.give_back(self._flags, self._device)
         if vanishes:
-            raise UnresolvedArguments("the overlap-added square of the window vanishes")
-        if self._known is not None:
-            self._known.judged.add(self._geometry)
+            raise UnresolvedArguments(VANISHES)
+        if self._judged is not None:
+            self._judged()
 
 
 def forget() -> None:

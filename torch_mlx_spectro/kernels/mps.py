@@ -18,6 +18,7 @@ import torch
 from .describe import Launch
 from .mps_text import Variant, arguments_of, text_of, variant_of
 from .plans import FftPlan
+from .preparing import Preparation
 from .tables import table_of
 from .tensors import TensorKernels, result_of
 
@@ -83,6 +84,26 @@ class MpsKernels(TensorKernels):
         arguments = [known[name] if name in known else next(tensors) for name in ready.names]
         ready.kernel(*arguments, threads=ready.launch.grid, group_size=ready.group)
         return result
+
+    def prepare_window(
+        self, made: Preparation, window: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A real window, padded and scaled, and behind it an inverse envelope's rows.
+
+        Args:
+            window: shape (win_length,), any stride, its bits resolved.
+
+        Returns:
+            Besides, of each column of the rows, whether they vanish (1) or not (0).
+        """
+        ready = self._made_ready((made.launch,), window.device)
+        prepared = result_of(ready.launch, window.device)
+        vanishes = torch.empty(made.columns or 1, dtype=torch.float32, device=window.device)
+        known = {"strides": list(window.stride()), "parameters": ready.integers}
+        tensors = iter((window, prepared, vanishes))
+        arguments = [known[name] if name in known else next(tensors) for name in ready.names]
+        ready.kernel(*arguments, threads=ready.launch.grid, group_size=ready.group)
+        return prepared, vanishes
 
     def _made_ready(self, launches: Sequence[Launch], device: torch.device) -> _Ready:
         """Raises MpsProblem, again and again without compiling again."""
