@@ -135,7 +135,7 @@ def _function(
             else:
                 bump()
             return result
-        if type(tensor) is plain and tensor.is_cuda and backend != "mlx":
+        if type(tensor) is plain and tensor.is_cuda and backend in ("auto", "cuda"):
             missing = missing_reason()
             if missing is not None and not choice.strict:
                 result = native_function(*args, **kwargs)

@@ -114,6 +114,7 @@ def text_of(variant: Variant) -> str:
     first, *others = INPUTS[variant.kernel]
     named = [name for name in others if name in ("window", "envelope")]
     inputs = "".join(f"const float* __restrict__ {name}, " for name in (first, *named))
+    outputs = "".join(f"float* __restrict__ {name}, " for name in OUTPUTS[variant.kernel])
     kind = f"LaunchArguments<{variant.integers}>"
     constants = "".join(
         f"  constexpr {'bool' if isinstance(value, bool) else 'int'} {name} = {int(value)};\n"
@@ -123,7 +124,7 @@ def text_of(variant: Variant) -> str:
         header("cuda.h", *HEADERS[variant.kernel]),
         "" if variant.plan is None else _table(variant.plan),
         f'extern "C" __global__ void {bounds_of(variant.group, variant.resident)}',
-        f"{variant.name}({inputs}float* __restrict__ {OUTPUTS[variant.kernel]},",
+        f"{variant.name}({inputs}{outputs}",
         f"    const __grid_constant__ {kind} arguments) {{",
         constants,
         f"  const long* {first}_strides = arguments.strides;",

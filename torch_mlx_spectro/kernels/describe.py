@@ -38,7 +38,7 @@ _PAD_MODES = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 assert set(_PAD_MODES) == set(PAD_MODES)
 
 
-def _in_order(header: str, enumeration: str, **values: int) -> tuple[int, ...]:
+def in_order(header: str, enumeration: str, **values: int) -> tuple[int, ...]:
     """Named integers in their header's order; names that the header reserves are zero."""
     names = integers(header, enumeration)
     missing = [name for name in names if name not in values and not name.startswith("unused")]
@@ -142,7 +142,7 @@ def _analysis(
     return Launch(
         kernel="analysis",
         template=(*plan.template(), *flags),
-        integers=_in_order(
+        integers=in_order(
             "analysis.h",
             "AnalysisParameter",
             samples=params.samples,
@@ -304,7 +304,7 @@ def _synthesis_integers(
 ) -> tuple[int, ...]:
     """The integers of either synthesis kernel."""
     unused = dict.fromkeys(("begin", "end", "run", "end_groups"), 0)
-    return _in_order(
+    return in_order(
         "synthesis.h",
         "SynthesisParameter",
         **_adding(params, adjoint),
@@ -342,7 +342,7 @@ def cut_frames(
     return Launch(
         kernel="cut_frames",
         template=(("COMPLEX_SIGNAL", complex_signal), ("COMPLEX_WINDOW", complex_window)),
-        integers=_in_order(
+        integers=in_order(
             "framing.h",
             "FramingParameter",
             samples=params.samples,
@@ -375,7 +375,7 @@ def add_frames(
             ("ENVELOPE", adjoint is None),
             ("FOLD", adjoint is not None and adjoint.padding > 0),
         ),
-        integers=_in_order("framing.h", "AddingParameter", **_adding(params, adjoint)),
+        integers=in_order("framing.h", "AddingParameter", **_adding(params, adjoint)),
         grid=(params.output_length, params.rows, 1),
         threadgroup=(min(params.output_length, group), 1, 1),
         shape=(params.rows, params.output_length),

@@ -101,7 +101,7 @@ class MlxCudaKernels(MetalKernels):
             kernel = self._factory(
                 name=f"spectro_{name}",
                 input_names=[EDGE if given == "edge" else given for given in INPUTS[name]],
-                output_names=[OUTPUTS[name]],
+                output_names=list(OUTPUTS[name]),
                 header=header_of(name, group, launch.resident),
                 source=source_of(name),
                 ensure_row_contiguous=False,

@@ -216,7 +216,7 @@ class MlxLauncher:
             kernel = self._factory(
                 name=f"spectro_{name}",
                 input_names=list(INPUTS[name]),
-                output_names=[OUTPUTS[name]],
+                output_names=list(OUTPUTS[name]),
                 header=header(*HEADERS[name]),
                 source=source(f"{name}.metal"),
                 ensure_row_contiguous=False,
