@@ -6,11 +6,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import stft_params
@@ -20,6 +22,7 @@ from torch_mlx_spectro.environment import AutotuneSettings
 from torch_mlx_spectro.kernels import describe, plans
 from torch_mlx_spectro.kernels.launches import Launch
 from torch_mlx_spectro.kernels.metal import MetalKernels
+from torch_mlx_spectro.kernels.mps import MpsKernels
 from torch_mlx_spectro.kernels.tuning import SECTION, Tuning, shape_of
 from torch_mlx_spectro.verdicts import Store
 
@@ -64,8 +67,6 @@ class Gpu:
 
 
 def params(samples: int = 300, n_fft: int = 16) -> Any:
-    import torch
-
     return stft_params(torch.empty(1, samples), None, n_fft=n_fft, hop_length=4)
 
 
@@ -293,6 +294,69 @@ def test_a_group_that_cannot_be_is_an_error_that_names_the_variable(
     monkeypatch.setenv("SPEC_MLX_TGX", "analysis:1023")
     with pytest.raises(ValueError, match=r"SPEC_MLX_TGX cannot be satisfied: no group of 1023"):
         Emulated(metal_cache, memory(), lambda group: 1e-3).analyse()
+
+
+class Shader:
+    """``torch.mps.compile_shader`` of a GPU whose launches take as long as ``cost`` says."""
+
+    def __init__(self, folder: Path, gpu: Gpu) -> None:
+        self._machine = emulator.Machine(cache_dir=folder, orders=("ascending",))
+        self._gpu = gpu
+
+    def __call__(self, text: str) -> Any:
+        library, gpu = self._machine.compile_shader(text), self._gpu
+
+        class Kernel:
+            max_threads_per_threadgroup = library.spectro_analysis.max_threads_per_threadgroup
+
+            def __call__(self, *arguments: Any, group_size: Any, **more: Any) -> None:
+                gpu.launched.append(group_size[0])
+                gpu.clock.now += gpu.cost(group_size[0])
+                library.spectro_analysis(*arguments, group_size=group_size, **more)
+
+        return SimpleNamespace(spectro_analysis=Kernel())
+
+
+@needs_emulator
+def test_shapes_are_tried_on_torchs_own_stream_too(
+    metal_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[None] = []
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append(None))
+    slowest, store = groups()[0], memory()
+    wanted = max(group for group in groups() if group != slowest)
+
+    def cost(group: int) -> float:
+        return {slowest: 2e-4, wanted: 1e-5}.get(group, 1e-4)
+
+    def analyse(kernels: MpsKernels, samples: int) -> torch.Tensor:
+        signal = torch.linspace(-1, 1, samples).square()[None]
+        found = kernels.analysis(params(samples), signal, torch.hann_window(16))
+        assert found is not None
+        return found
+
+    gpu = Gpu(Clock(), cost)
+    kernels = MpsKernels(Shader(metal_cache, gpu), new(gpu.clock, store))
+    expected = analyse(kernels, 300)
+    assert len(set(gpu.launched)) > 2
+    assert waited
+    tried = len(gpu.launched)
+    torch.testing.assert_close(analyse(kernels, 300), expected, rtol=0, atol=0)
+    analyse(kernels, 500)  # of another length the first call is by the first plan
+    analyse(kernels, 500)
+    assert gpu.launched[tried:] == [wanted, slowest, wanted]
+    again = Gpu(Clock(), cost)
+    second = MpsKernels(Shader(metal_cache, again), new(again.clock, store))
+    for _ in range(2):
+        torch.testing.assert_close(analyse(second, 300), expected, rtol=0, atol=0)
+    assert again.launched == [slowest, wanted]
+    plain = Gpu(Clock(), cost)
+    untuned = MpsKernels(Shader(metal_cache, plain))
+    torch.testing.assert_close(analyse(untuned, 300), expected, rtol=0, atol=0)
+    monkeypatch.setenv("SPEC_MLX_TGX", "64")
+    forced = MpsKernels(Shader(metal_cache, plain), new(plain.clock, memory()))
+    torch.testing.assert_close(analyse(forced, 300), expected, rtol=0, atol=0)
+    assert plain.launched == [slowest, 64]
 
 
 def test_nothing_is_timed_in_a_trace_and_a_plan_that_runs_is_found_there() -> None:

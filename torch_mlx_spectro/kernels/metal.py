@@ -10,7 +10,7 @@ from ..params import IstftParams, StftParams
 from . import describe
 from .describe import Launch
 from .mlx_launcher import MlxLauncher
-from .tuning import VARIABLE, Tuning
+from .tuning import Tuning, demanded
 
 
 class MetalKernels(MlxLauncher):
@@ -40,7 +40,7 @@ class MetalKernels(MlxLauncher):
                 the window's type; None for nothing.
         """
         kinds = (_is_complex(signal), _is_complex(window), envelope is not None)
-        launches = _demanded(describe.analysis, params, *kinds, self._group("analysis"))
+        launches = demanded(describe.analysis, params, *kinds, self._group("analysis"))
         if not launches:
             return None
         signal = self._in_device_memory(signal, stream)
@@ -78,7 +78,7 @@ class MetalKernels(MlxLauncher):
             adjoint: leave the envelope out, and fold the padding of an analysis.
         """
         groups = (self._group("synthesis_walk"), self._group("synthesis"))
-        launches = _demanded(
+        launches = demanded(
             describe.synthesis, params, _is_complex(window), frames_fastest, adjoint, *groups
         )
         if not launches:
@@ -117,14 +117,6 @@ class MetalKernels(MlxLauncher):
         launch = describe.add_frames(params, _is_complex(window), adjoint, group)
         frames = self._in_device_memory(frames, stream)
         return self._launch(launch, [frames, window, envelope, self._integers(launch)], stream)
-
-
-def _demanded(described: Callable[..., tuple[Launch, ...]], *arguments: Any) -> tuple[Launch, ...]:
-    """Launches by :mod:`.describe`, which says no only to a group that the environment demands."""
-    try:
-        return described(*arguments)
-    except ValueError as error:
-        raise ValueError(f"{VARIABLE} cannot be satisfied: {error}") from None
 
 
 def analysis_scale(params: StftParams) -> float:

@@ -23,13 +23,15 @@ from .arguments import HEADERS, INPUTS, OUTPUTS
 from .launches import Launch
 from .sources import header, source
 from .tables import table_of
-from .tuning import VARIABLE, Tuning, forced_group, is_refusal
+from .tuning import VARIABLE, Refused, Tuning, forced_group
 
 #: Inputs of fewer elements come to a kernel in another address space; ours are made longer.
 DEVICE_ELEMENTS = 8
 CACHE_ENTRIES = 256
 #: In what MLX raises where values are asked for that a transformation only stands in for.
 TRACING = "during function transformations"
+#: In what MLX raises where a pipeline allows fewer threads than the group has.
+_REFUSAL = "hread group size"
 
 
 class _Bounded:
@@ -138,8 +140,13 @@ class MlxLauncher:
 
             def run(launch: Launch, count: int) -> list[Any]:
                 given = inputs(launch)
-                results = [self._launch(launch, given, stream) for _ in range(count)]
-                self._mx.eval(results)
+                try:
+                    results = [self._launch(launch, given, stream) for _ in range(count)]
+                    self._mx.eval(results)
+                except ValueError as error:
+                    if _REFUSAL not in str(error):
+                        raise
+                    raise Refused from error
                 return results
 
             seconds = tuning.clock() - begin
@@ -158,7 +165,7 @@ class MlxLauncher:
             try:
                 return index, self._accepted(launch, inputs(launch), stream)
             except ValueError as error:
-                if not is_refusal(error):
+                if _REFUSAL not in str(error):
                     raise
                 if self._group(launch.kernel) is not None:
                     raise ValueError(f"{VARIABLE} cannot be satisfied: {error}") from None

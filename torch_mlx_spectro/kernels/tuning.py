@@ -35,6 +35,10 @@ ADVANTAGE = 1.05
 Shape = list[int]
 
 
+class Refused(Exception):
+    """The GPU does not run groups of so many threads."""
+
+
 class Verdicts(Protocol):
     """What is asked of the store."""
 
@@ -100,7 +104,7 @@ class Tuning:
 
         Args:
             launches: the first has run, in so many ``seconds``, compilation included.
-            run: launches so many times and waits for the results.
+            run: launches so many times and waits for the results; raises Refused.
             equal: whether two results are the same bits.
         """
         is_worth_it = self._measures and len(launches) > 1 and seconds <= KERNEL_SECONDS
@@ -130,9 +134,7 @@ class Tuning:
                 break
             try:
                 (result,) = run(launch, 1)
-            except ValueError as error:
-                if not is_refusal(error):
-                    raise
+            except Refused:
                 continue
             if not equal(reference, result):
                 continue
@@ -153,11 +155,14 @@ class Tuning:
         return min(rounds)
 
 
-def is_refusal(error: ValueError) -> bool:
-    """Whether this is how MLX says that a pipeline allows fewer threads than the group has."""
-    return "hread group size" in str(error)
-
-
 def forced_group(threads: Mapping[str, int], kernel: str) -> int | None:
     """Threads of a kernel's group, where the environment says how many."""
     return threads.get(kernel, threads.get(ANY_KERNEL))
+
+
+def demanded(described: Callable[..., tuple[Launch, ...]], *arguments: Any) -> tuple[Launch, ...]:
+    """Launches by :mod:`.describe`, which says no only to a group that the environment demands."""
+    try:
+        return described(*arguments)
+    except ValueError as error:
+        raise ValueError(f"{VARIABLE} cannot be satisfied: {error}") from None
