@@ -341,4 +341,4 @@ def test_launches_are_described_once() -> None:
     params = stft_params(random_tensor(0, 2, 100), None, n_fft=16, hop_length=4)
     assert describe.analysis(params, False, False) is describe.analysis(params, False, False)
     with pytest.raises(ValueError, match="missing"):
-        describe._in_order("analysis.h", "AnalysisParameter", samples=1)
+        describe.in_order("analysis.h", "AnalysisParameter", samples=1)
