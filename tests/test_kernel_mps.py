@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -177,6 +178,14 @@ def test_no_plan_is_a_reason_told_without_compiling_again() -> None:
     # Threads that do not cooperate come in smaller groups.
     kernels.cut_frames(PARAMS, SIGNAL, WINDOW)
     assert recorder.calls[-1][1]["group_size"] == (1, 1, 1)
+
+
+def test_more_threads_than_metal_counts() -> None:
+    recorder = Recorder()
+    launch = replace(describe.cut_frames(PARAMS, False, False), grid=(1 << 31, 1, 1))
+    reason = MpsKernels(recorder).refusal((launch,), torch.device("cpu"))
+    assert reason == "more threads than Metal counts"
+    assert not recorder.texts
 
 
 @pytest.mark.parametrize("error", [SyntaxError, RuntimeError])

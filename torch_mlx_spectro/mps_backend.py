@@ -15,7 +15,6 @@ import torch
 from . import device_backend, strides, torch_state
 from .device_backend import exceeds_counts, kernel_name, launches_of
 from .device_windows import Reading
-from .kernels.describe import MAX_COUNT
 from .kernels.metal import synthesis_scale
 from .kernels.mps import MpsKernels, mps_kernels
 from .maps import SUM_BRANCHES, own_conjugates
@@ -43,11 +42,7 @@ def computation(
 ) -> tuple[str, str | None]:
     """What computes a call on this input, for reports, and why it cannot, if so."""
     launches = launches_of(params, tensor, window)
-    reason = exceeds_counts(params)
-    if reason is None and max(max(launch.grid) for launch in launches) > MAX_COUNT:
-        reason = "more threads than Metal counts"
-    if reason is None:
-        reason = mps_kernels().refusal(launches, tensor.device)
+    reason = exceeds_counts(params) or mps_kernels().refusal(launches, tensor.device)
     return kernel_name("mps", "torch fft", params, launches[0]), reason
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .describe import Launch
+from .describe import MAX_COUNT, Launch
 from .mps_text import Variant, arguments_of, text_of, variant_of
 from .plans import FftPlan
 from .preparing import Preparation
@@ -51,7 +51,9 @@ class MpsKernels(TensorKernels):
     def __init__(self, compile_shader: Callable[[str], Any]) -> None:
         self._compile_shader = compile_shader
         self._kernels: OrderedDict[Variant, Any] = OrderedDict()
-        self._ready: OrderedDict[tuple[Launch, torch.device], _Ready | str] = OrderedDict()
+        #: By the best of the launches: that one, and which is ready, or why none is.
+        self._ready: OrderedDict[tuple[int, torch.device], tuple[Launch, _Ready | str]]
+        self._ready = OrderedDict()
         self._tables: OrderedDict[tuple[FftPlan, torch.device], torch.Tensor] = OrderedDict()
         self._lock = threading.RLock()
 
@@ -98,7 +100,7 @@ class MpsKernels(TensorKernels):
         """
         ready = self._made_ready((made.launch,), window.device)
         prepared = result_of(ready.launch, window.device)
-        vanishes = torch.empty(made.columns or 1, dtype=torch.float32, device=window.device)
+        vanishes = torch.empty(made.verdicts, dtype=torch.float32, device=window.device)
         known = {"strides": list(window.stride()), "parameters": ready.integers}
         tensors = iter((window, prepared, vanishes))
         arguments = [known[name] if name in known else next(tensors) for name in ready.names]
@@ -107,17 +109,20 @@ class MpsKernels(TensorKernels):
 
     def _made_ready(self, launches: Sequence[Launch], device: torch.device) -> _Ready:
         """Raises MpsProblem, again and again without compiling again."""
-        key = (launches[0], device)
+        # By identity, since hashing a launch takes longer than all else here; it is kept, so that
+        # no other can take its place.
+        key = (id(launches[0]), device)
         with self._lock:
-            found = self._ready.get(key)
-            if found is None:
+            known = self._ready.get(key)
+            if known is None:
                 try:
-                    found = self._first_accepted(launches, device)
+                    known = (launches[0], self._first_accepted(launches, device))
                 except MpsProblem as problem:
-                    found = str(problem)
-                _keep(self._ready, key, found)
+                    known = (launches[0], str(problem))
+                _keep(self._ready, key, known)
             else:
                 self._ready.move_to_end(key)
+        found = known[1]
         if isinstance(found, str):
             raise MpsProblem(found)
         return found
@@ -128,6 +133,8 @@ class MpsKernels(TensorKernels):
         Threads that do not cooperate come in groups of any size.
         """
         for launch in launches:
+            if max(launch.grid) > MAX_COUNT:
+                raise MpsProblem("more threads than Metal counts")
             kernel = self._kernel(variant_of(launch))
             allowed: int = kernel.max_threads_per_threadgroup
             group = launch.threadgroup
