@@ -1,0 +1,134 @@
+"""GitHub's workflows say what can be run: their commands are the Makefile's and the package's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from torch_mlx_spectro import cli
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / ".github"
+WORKFLOWS = sorted((FOLDER / "workflows").glob("*.yml"))
+#: What a command may start with, beside the two that are looked into.
+OTHERS = {"sudo", "echo", "cat", "tee", "if", "else", "fi"}
+
+
+def read(path: Path) -> dict[Any, Any]:
+    """The file as an object; YAML 1.1 takes the key ``on`` for a truth value."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert isinstance(content, dict)
+    return content
+
+
+def steps(path: Path) -> Iterator[dict[str, Any]]:
+    for job in read(path)["jobs"].values():
+        yield from job["steps"]
+
+
+def commands() -> Iterator[list[str]]:
+    """Every simple command of every step, without pipes and redirections."""
+    for path in WORKFLOWS:
+        for step in steps(path):
+            for line in step.get("run", "").splitlines():
+                for part in re.split(r"\||>>|2>&1|>", line):
+                    words = [word for word in shlex.split(part) if not word.startswith("$")]
+                    if words:
+                        yield words
+
+
+def test_there_are_workflows():
+    assert [path.name for path in WORKFLOWS] == ["ci.yml", "macos.yml"]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_may_only_read_and_ends(path: Path):
+    workflow = read(path)
+    assert workflow["permissions"] == {"contents": "read"}
+    assert "cancel-in-progress" in workflow["concurrency"]
+    assert workflow["defaults"]["run"]["shell"] == "bash"  # with pipefail
+    for job in workflow["jobs"].values():
+        assert 0 < job["timeout-minutes"] <= 120
+        assert "permissions" not in job
+        assert "continue-on-error" not in job
+    for step in steps(path):
+        assert "continue-on-error" not in step
+        assert ("uses" in step) != ("run" in step)
+        if "uses" in step:
+            assert re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"])
+        if step.get("uses", "").startswith("actions/checkout@"):
+            assert step["with"] == {"persist-credentials": False}
+        # Text of a pull request in a script would be run.
+        assert "${{" not in step.get("run", "")
+
+
+def test_every_make_target_is_one():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert phony
+    targets = {*phony[1].split(), ".venv-make/installed"}
+    assert "INSTALLED := $(VENV)/installed" in makefile
+    named = [word for words in commands() if words[0] == "make" for word in words[1:]]
+    assert set(named) <= targets
+    assert {"lint", "test", "demo", "wheel", "test-pipelines"} <= set(named)
+
+
+def test_every_command_of_ours_is_one():
+    found = [words for words in commands() if words[0].endswith("torch-mlx-spectro")]
+    assert {words[1] for words in found} >= {"doctor", "parity", "bench"}
+    for words in found:
+        cli.build_parser().parse_args(words[1:])
+
+
+def test_every_other_command_is_known():
+    for words in commands():
+        if not words[0].endswith("torch-mlx-spectro") and words[0] != "make":
+            assert words[0] in OTHERS
+
+
+def test_supported_pythons_are_tested():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    supported = re.findall(r"Python :: (3\.\d+)", text)
+    workflow = read(FOLDER / "workflows" / "ci.yml")
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == supported
+
+
+def test_cached_requirements_exist():
+    for path in WORKFLOWS:
+        for step in steps(path):
+            for name in step.get("with", {}).get("cache-dependency-path", "").split():
+                assert list(ROOT.glob(name)), name
+
+
+def test_the_probe_says_no_where_there_is_no_gpu():
+    import torch
+
+    if torch.backends.mps.is_available():
+        pytest.skip("there may be one")
+    ended = subprocess.run(
+        [sys.executable, str(FOLDER / "gpu_probe.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert "torch finds no MPS device" in ended.stdout
+
+
+@pytest.mark.parametrize("name", ["wrong_result.yml", "numbers.yml"])
+def test_issue_forms_ask_for_what_a_command_writes(name: str):
+    form = read(FOLDER / "ISSUE_TEMPLATE" / name)
+    ids = [part["id"] for part in form["body"] if part["type"] != "markdown"]
+    assert len(set(ids)) == len(ids)
+    text = (FOLDER / "ISSUE_TEMPLATE" / name).read_text(encoding="utf-8")
+    for command in re.findall(r"`torch-mlx-spectro ([^`]+)`", text):
+        cli.build_parser().parse_args(shlex.split(command))
