@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro import Availability, mlx_backend
+from torch_mlx_spectro import Availability, emulator, mlx_backend
 from torch_mlx_spectro.cli.doctor import checks
 
 
@@ -19,6 +19,15 @@ def test_it_is_computed_by_the_backend():
     assert set(found.max_error) == {"stft", "istft", "gradient"}
     for errors in found.max_error.values():
         assert 0 < errors["mlx"] <= 2 * errors["native"] + 1e-7
+
+
+def test_metal_kernels_pass_it_in_the_emulator(metal_cache):
+    machine = emulator.Machine(checked=False, cache_dir=metal_cache)
+    with machine.installed():
+        found = checks.check("mlx", "cpu")
+    assert found.ok
+    # The signal's own, its way back, and the two of the gradient.
+    assert len(machine.launches) >= 4
 
 
 def test_native_is_checked_on_devices_by_a_name_of_its_own():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import torch_mlx_spectro as tms
+from torch_mlx_spectro import emulator
 from torch_mlx_spectro.cli.doctor import matrix
 from torch_mlx_spectro.cli.doctor.matrix import KINDS, Kind
 
@@ -35,6 +36,15 @@ def test_it_tells_who_then_computes(kind: Kind, monkeypatch):
         with tms.backend("mlx"):
             getattr(tms, op)(*call, **keywords)
         assert set(tms.stats().calls) == {(op, told[op, "mlx"])}
+
+
+def test_emulated_kernels_are_told_by_name():
+    with emulator.Machine().installed():
+        cells = matrix.matrix()
+    kernels = {(cell.op, cell.kind): cell.kernel for cell in cells if cell.asked == "mlx"}
+    assert kernels["stft", "n_fft 1024"] == "metal analysis"
+    assert kernels["istft", "n_fft 960"] == "metal synthesis"
+    assert kernels["stft", "n_fft 1021, a prime"] == "metal cut_frames + mlx fft"
 
 
 def test_float64_is_native_and_says_why():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from torch_mlx_spectro import runtime
+from torch_mlx_spectro.cli import build_parser
 from torch_mlx_spectro.cli.doctor import findings
 from torch_mlx_spectro.cli.doctor.versions import KNOWN_BAD, KnownBad, installed, known_bad
 
@@ -82,3 +84,13 @@ def test_installed_versions_import_nothing():
     versions = installed("1.2.3")
     assert versions["torch_mlx_spectro"] == "1.2.3"
     assert versions["torch"]
+
+
+def test_the_commands_of_entries_can_be_run():
+    for bad in KNOWN_BAD:
+        for command in bad.fix:
+            program, *words = shlex.split(command)
+            if program == "torch-mlx-spectro":
+                build_parser().parse_args(words)
+            else:
+                assert [program, *words[:4]] == ["python", "-m", "pip", "install", "--upgrade"]

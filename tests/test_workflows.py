@@ -18,8 +18,10 @@ from torch_mlx_spectro import cli
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".github"
 WORKFLOWS = sorted((FOLDER / "workflows").glob("*.yml"))
-#: What a command may start with, beside the two that are looked into.
-OTHERS = {"sudo", "echo", "cat", "tee", "if", "else", "fi"}
+#: Programs that a step may call beside make and ours.
+OTHERS = {"sudo", "echo", "cat", "tee", "python"}
+#: Words of the shell, in front of a command or alone.
+SHELL = {"if", "then", "else", "fi"}
 
 
 def read(path: Path) -> dict[Any, Any]:
@@ -34,15 +36,39 @@ def steps(path: Path) -> Iterator[dict[str, Any]]:
         yield from job["steps"]
 
 
+def simple_commands(line: str) -> Iterator[list[str]]:
+    """The words of every command of a line: without redirections and words of the shell."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="|;&<>")
+    lexer.whitespace_split = True
+    words: list[str] = []
+    for word in lexer:
+        if set(word) <= set("|;&"):
+            yield words
+            words = []
+        elif set(word) <= set("<>&"):
+            next(lexer)  # where to
+            if words and words[-1].isdigit():
+                words.pop()
+        elif word not in SHELL or words:
+            words.append(word)
+    yield words
+
+
 def commands() -> Iterator[list[str]]:
-    """Every simple command of every step, without pipes and redirections."""
+    """Every command of every step."""
     for path in WORKFLOWS:
         for step in steps(path):
             for line in step.get("run", "").splitlines():
-                for part in re.split(r"\||>>|2>&1|>", line):
-                    words = [word for word in shlex.split(part) if not word.startswith("$")]
-                    if words:
-                        yield words
+                yield from filter(None, simple_commands(line))
+
+
+def test_commands_are_found_in_lines():
+    line = 'if python a.py > b.txt 2>&1; then echo "c | d" | tee -a "$E"; fi'
+    assert list(filter(None, simple_commands(line))) == [
+        ["python", "a.py"],
+        ["echo", "c | d"],
+        ["tee", "-a", "$E"],
+    ]
 
 
 def test_there_are_workflows():

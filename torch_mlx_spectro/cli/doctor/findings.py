@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...environment import RECOGNISED
+from ..parity import BACKENDS as PARITY_BACKENDS
 from .versions import MLX, known_bad
 
 #: Of a finding: with an error not all is well; a warning costs speed or comfort; a note nothing.
@@ -106,12 +107,13 @@ def _of_checks(checks: list[dict[str, Any]]) -> list[Finding]:
             continue
         backend, device = check["backend"], check["device"]
         parity = f"torch-mlx-spectro parity --backend {backend} --device {device} --minimise"
+        more = (parity,) if backend in PARITY_BACKENDS else ()
         if backend == "native":
             text = (
                 f"Native torch fails on {device}: {check['error']}. That is not this package's"
                 " doing, and what falls back to native torch there is not to be trusted."
             )
-            findings.append(Finding("warning", text, (parity,)))
+            findings.append(Finding("warning", text, more))
             continue
         text = (
             f"The self-check of {backend} on {device} failed ({check['error']}). Set"
@@ -119,7 +121,7 @@ def _of_checks(checks: list[dict[str, Any]]) -> list[Finding]:
             " the output of `torch-mlx-spectro doctor --report`."
         )
         fix = ("export TORCH_MLX_SPECTRO_BACKEND=native", "torch-mlx-spectro doctor --report")
-        findings.append(Finding("error", text, (*fix, parity)))
+        findings.append(Finding("error", text, (*fix, *more)))
     return findings
 
 
