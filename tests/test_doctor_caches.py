@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from torch_mlx_spectro.cli.doctor import caches
+from torch_mlx_spectro.trust import QUARANTINED
 from torch_mlx_spectro.verdicts import Store
 
 
@@ -15,10 +16,10 @@ def test_verdicts_are_counted_and_the_wrong_ones_told(tmp_path):
     store = Store(tmp_path / "verdicts.json")
     store.put("routes", "a", "mlx")
     store.put("routes", "b", "native")
-    store.put(caches.QUARANTINED, "c", {"why": "its largest error is 1"})
+    store.put(QUARANTINED, "c", {"why": "its largest error is 1"})
     kept = caches.kept_verdicts(store)
     assert kept.path == str(tmp_path / "verdicts.json")
-    assert kept.counts == {"routes": 2, caches.QUARANTINED: 1}
+    assert kept.counts == {"routes": 2, QUARANTINED: 1}
     assert kept.quarantined == {"c": '{"why": "its largest error is 1"}'}
     assert kept.warning == ""
 

@@ -11,9 +11,7 @@ from typing import Any
 from ... import verdicts
 from ...emulator.compiler import default_cache_dir
 from ...kernels import cubins
-
-#: The section of verdicts that holds routes that were wrong.
-QUARANTINED = "quarantined"
+from ...trust import QUARANTINED
 
 
 @dataclass(frozen=True)

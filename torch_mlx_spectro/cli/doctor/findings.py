@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -142,10 +143,13 @@ def _of_verdicts(kept: Mapping[str, Any]) -> list[Finding]:
     findings = [Finding("warning", f"{kept['warning']}.")] if kept["warning"] else []
     if kept["quarantined"]:
         text = (
-            f"{len(kept['quarantined'])} kinds of calls were computed wrongly here before, and are"
-            " left to native torch. Report them; after an upgrade they are tried again."
+            f"{len(kept['quarantined'])} kinds of calls were computed wrongly here before: auto"
+            " leaves them to native torch. Report them. They are tried again after an upgrade, or"
+            " without the file of verdicts."
         )
-        findings.append(Finding("warning", text, ("torch-mlx-spectro doctor --report",)))
+        forget = (f"rm {shlex.quote(kept['path'])}",) if kept["path"] else ()
+        fix = ("torch-mlx-spectro doctor --report", *forget)
+        findings.append(Finding("warning", text, fix))
     return findings
 
 

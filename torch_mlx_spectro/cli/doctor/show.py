@@ -124,7 +124,8 @@ def _of_computation(found: Mapping[str, Any]) -> Iterator[Table]:
     ]
     rows += [("quarantined", f"{key}: {why}") for key, why in verdicts["quarantined"].items()]
     yield "State", ("", ""), rows
-    yield "Self-check", ("", "", "", ""), [_check(check) for check in found["self_checks"]]
+    columns = ("", "result", "time", "largest errors", "calls")
+    yield "Self-check", columns, [_check(check) for check in found["self_checks"]]
     for device in found["devices"]:
         asked = ("auto", *(name for name, devices in DEVICES.items() if device in devices))
         header = ("call", *(f"backend {name}" for name in asked))
@@ -146,7 +147,8 @@ def _check(check: Mapping[str, Any]) -> tuple[str, ...]:
     )
     result = "passed" if check["ok"] else f"FAILED: {check['error']}"
     seconds = f"{check['seconds']:.2f} s"
-    return f"{check['backend']} on {check['device']}", result, seconds, errors
+    calls = ", ".join(f"{n} {route}" for route, n in check["calls"].items())
+    return f"{check['backend']} on {check['device']}", result, seconds, errors, calls
 
 
 def _matrix_rows(
