@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,9 @@ import torch
 from cli_process import python
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro import cli
+from torch_mlx_spectro import cli, emulator
 from torch_mlx_spectro.cli import doctor
-from torch_mlx_spectro.cli.doctor import checks
+from torch_mlx_spectro.cli.doctor import checks, devices, matrix
 from torch_mlx_spectro.environment import RECOGNISED
 
 WITHOUT_MLX = """\
@@ -168,6 +169,52 @@ def test_shareable_names_no_folder(monkeypatch):
     shared = json.dumps(doctor.shareable(found))
     assert str(Path(doctor.__file__).parents[2]) not in shared
     assert home not in shared
+
+
+@pytest.fixture
+def as_on_a_mac(monkeypatch, metal_cache):
+    """What a Mac has, MPS tensors on the CPU, and Metal kernels in the emulator."""
+    machine = emulator.Machine(checked=False, cache_dir=metal_cache)  # looks at the platform
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    monkeypatch.setattr(platform, "mac_ver", lambda: ("26.1", ("", "", ""), "arm64"))
+    monkeypatch.setattr(devices, "has_mps", lambda: True)
+    shared = {"expected": "shared", "found": "shared"}
+    monkeypatch.setattr(devices, "mps_storage", lambda: shared)
+    pairs = (("mlx", "cpu"), ("native", "mps"), ("mlx", "mps"))
+    monkeypatch.setattr(checks, "pairs", lambda: pairs)
+    compute, stft, istft = checks._compute, matrix._stft, matrix._istft
+    monkeypatch.setattr(checks, "_compute", lambda name, device, dtype: compute(name, "cpu", dtype))
+    monkeypatch.setattr(matrix, "_stft", lambda kind, device: stft(kind, "cpu"))
+    monkeypatch.setattr(matrix, "_istft", lambda kind, device: istft(kind, "cpu"))
+    with machine.installed():
+        yield
+
+
+def test_a_mac_is_told_with_its_device_and_notes(as_on_a_mac, capsys):
+    code, found = examined(capsys)
+    assert (code, found["ok"]) == (0, True)
+    assert {finding["level"] for finding in found["findings"]} == {"note"}
+    assert [(one["backend"], one["device"]) for one in found["self_checks"]] == [
+        ("mlx", "cpu"),
+        ("native", "mps"),
+        ("mlx", "mps"),
+    ]
+    assert all(check["ok"] for check in found["self_checks"])
+    kernels = {
+        (cell["op"], cell["kind"]): cell["kernel"]
+        for cell in found["matrix"]
+        if (cell["device"], cell["asked"]) == ("mps", "mlx")
+    }
+    assert kernels["stft", "n_fft 1024"] == "metal analysis"
+    assert not any("float64" in kind for _, kind in kernels)
+    for form in ([], ["--report"]):
+        assert cli.main(["doctor", "--no-self-check", *form]) == 0
+        text = capsys.readouterr().out
+        assert "Who computes mps tensors" in text
+        assert "pytorch/pytorch#126649" in text
+        assert "actions/runner-images#14380" in text
+        assert "26.1" in text
 
 
 HANGING = """\
