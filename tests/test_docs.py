@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import torch_mlx_spectro as tms
 from torch_mlx_spectro import cli
 
 ROOT = Path(__file__).parents[1]
@@ -100,6 +101,18 @@ def test_the_page_on_macs_marks_what_it_promises():
     ]
     assert promises
     assert [statement for statement in promises if not MARKER.search(statement)] == []
+
+
+def test_the_program_of_the_page_on_macs_runs(capsys):
+    (program,) = re.findall(
+        r"^```python\n(.*?)^```", ON_A_MAC.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    try:
+        exec(program, {})
+        assert sum(tms.stats().calls.values()) == 2
+    finally:
+        tms.unpatch()
+    assert "Route(op='stft'" in capsys.readouterr().out
 
 
 def our_commands(text: str) -> Iterator[str]:
