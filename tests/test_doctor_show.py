@@ -82,7 +82,7 @@ def test_a_home_folder_with_blanks_is_cut(monkeypatch):
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789._-", min_size=1, max_size=8)
 
 
-@hypothesis.settings(max_examples=200)
+@hypothesis.settings(max_examples=60)
 @hypothesis.given(
     st.lists(NAMES, min_size=2, max_size=6), st.sampled_from(["", "at ", "'", "(", "x=", "`", '"'])
 )
