@@ -40,7 +40,7 @@ class Finding:
 
 def findings_of(found: Mapping[str, Any]) -> tuple[Finding, ...]:
     """Every finding on what ``examine`` found, most urgent first."""
-    mps = found["backends"]["native"]["available"] and "mps" in found["devices"]
+    mps = "mps" in found["devices"]
     gathered = [
         *_of_settings(found),
         *_of_backends(found),

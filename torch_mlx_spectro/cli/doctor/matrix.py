@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,9 +101,6 @@ def _cell(
 
 def _failed(kind: str, op: str, device: str, asked: str, error: Exception) -> Cell:
     return Cell(kind, op, device, asked, "none", "", (f"{type(error).__name__}: {error}",))
-
-
-Arguments = Callable[[Kind, str], tuple[tuple[Any, ...], dict[str, Any]]]
 
 
 def _stft(kind: Kind, device: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 
 from ...runtime import MINIMUM_MLX, version_numbers
 
-#: What is shown, in this order; the last are only there with an extra.
+#: What is shown, in this order; the last two come with extras.
 PACKAGES = ("torch", "mlx", "numpy", "rich", "platformdirs", "cuda-core", "ziglang")
 
-MLX = f"mlx[cpu]>={'.'.join(map(str, MINIMUM_MLX))}".replace(
-    "[cpu]", "[cpu]" if sys.platform == "linux" else ""
-)
+#: The requirement on MLX, as pip takes it; on Linux its CPU build is an extra.
+MLX = f"mlx{'[cpu]' if sys.platform == 'linux' else ''}>={'.'.join(map(str, MINIMUM_MLX))}"
 
 
 @dataclass(frozen=True)
