@@ -59,6 +59,15 @@ class Tally:
         return f"{sum(map(len, self._seen.values()))} drawn calls compared ({counts}; {outcomes})"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _verdicts_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests measure is neither the user's nor another session's; processes inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        path = tmp_path_factory.mktemp("verdicts") / "verdicts.json"
+        patch.setenv("SPEC_MLX_AUTOTUNE_CACHE_PATH", str(path))
+        yield
+
+
 @pytest.fixture
 def strict_mlx() -> Iterator[None]:
     with tms.patch(backend="mlx", strict=True):

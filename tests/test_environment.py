@@ -11,8 +11,10 @@ import pytest
 import torch_mlx_spectro
 from torch_mlx_spectro import environment
 from torch_mlx_spectro.environment import (
+    ANY_KERNEL,
     BACKENDS,
     RECOGNISED,
+    autotune_settings,
     check_backend,
     check_verify,
     mlx_settings,
@@ -22,6 +24,7 @@ from torch_mlx_spectro.environment import (
 
 VARIABLE = "TORCH_MLX_SPECTRO_BACKEND"
 VERIFY = "TORCH_MLX_SPECTRO_VERIFY"
+THREADS = "SPEC_MLX_TGX"
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -108,6 +111,55 @@ def test_flags_of_the_mlx_api(monkeypatch: pytest.MonkeyPatch) -> None:
         mlx_settings()
 
 
+def test_measurements_by_default_and_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("", "_PERSIST", "_CACHE_PATH"):
+        monkeypatch.delenv(f"SPEC_MLX_AUTOTUNE{name}", raising=False)
+    monkeypatch.delenv(THREADS, raising=False)
+    found = autotune_settings()
+    assert (found.measure, found.persist, found.cache_path) == (True, True, None)
+    assert found.threads == {}
+    monkeypatch.setenv("SPEC_MLX_AUTOTUNE", "0")
+    monkeypatch.setenv("SPEC_MLX_AUTOTUNE_PERSIST", "off")
+    monkeypatch.setenv("SPEC_MLX_AUTOTUNE_CACHE_PATH", "somewhere")
+    found = autotune_settings()
+    assert (found.measure, found.persist, found.cache_path) == (False, False, "somewhere")
+    for name in ("SPEC_MLX_AUTOTUNE", "SPEC_MLX_AUTOTUNE_PERSIST"):
+        monkeypatch.setenv(name, "2")
+        for read in (autotune_settings, settings):
+            with pytest.raises(ValueError, match=rf"^{name} must be one of .*; got '2'$"):
+                read()
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("", {}),
+        ("256", {ANY_KERNEL: 256}),
+        ("analysis:1024", {"analysis": 1024}),
+        ("analysis:64, synthesis : 32,128", {"analysis": 64, "synthesis": 32, ANY_KERNEL: 128}),
+    ],
+)
+def test_threads_of_a_group(
+    text: str, meant: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(THREADS, text)
+    assert autotune_settings().threads == meant
+    with pytest.raises(TypeError):
+        autotune_settings().threads["analysis"] = 1  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0", "1025", "-1", "x", "a:", ":64", "a:b:", "64,", "64,32", "a:1,a:2", "1_0", "\u0661"],
+)
+def test_wrong_threads_name_variable_and_value(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(THREADS, text)
+    with pytest.raises(ValueError, match=rf"^{THREADS} must be a number .* to 1024") as raised:
+        settings()
+    assert repr(text) in str(raised.value)
+
+
 def test_only_this_module_reads_variables_and_each_is_described() -> None:
     """``doctor`` prints the table: a variable that is read elsewhere would be missing there."""
     package = Path(torch_mlx_spectro.__file__).parent
@@ -118,5 +170,14 @@ def test_only_this_module_reads_variables_and_each_is_described() -> None:
     ]
     assert readers == ["environment.py"]
     source = Path(environment.__file__).read_text()
-    assert set(RECOGNISED) == {VARIABLE, VERIFY, "MLX_OLA_FUSE_NORM", "SPEC_MLX_CACHE_STATS"}
+    assert set(RECOGNISED) == {
+        VARIABLE,
+        VERIFY,
+        "MLX_OLA_FUSE_NORM",
+        "SPEC_MLX_CACHE_STATS",
+        "SPEC_MLX_AUTOTUNE",
+        "SPEC_MLX_AUTOTUNE_PERSIST",
+        "SPEC_MLX_AUTOTUNE_CACHE_PATH",
+        THREADS,
+    }
     assert all(name in source and meaning for name, meaning in RECOGNISED.items())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import operator
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 BACKENDS = ("auto", "native", "mlx", "mps", "cuda")
@@ -22,7 +24,25 @@ RECOGNISED: dict[str, str] = {
         "every Nth accelerated call of a kind is computed natively, too, and compared, where the"
         " program names no number (default 0: none)"
     ),
+    "SPEC_MLX_AUTOTUNE": (
+        "0: nothing is timed; auto chooses by a fixed table, kernels by their defaults (default 1)"
+    ),
+    "SPEC_MLX_AUTOTUNE_PERSIST": (
+        "0: what was measured is neither read from disk nor written to it (default 1)"
+    ),
+    "SPEC_MLX_AUTOTUNE_CACHE_PATH": (
+        "file of what was measured (default: verdicts.json in the user's folder of caches)"
+    ),
+    "SPEC_MLX_TGX": (
+        "threads of a group, for every kernel (256) or by the kernel's name (analysis:256),"
+        " separated by commas (default: measured)"
+    ),
 }
+
+#: In ``AutotuneSettings.threads``: every kernel that has no entry of its own.
+ANY_KERNEL = "*"
+#: Of a threadgroup, on any Metal or CUDA device.
+MAX_THREADS = 1024
 
 _ON = ("1", "true", "yes", "on")
 _OFF = ("0", "false", "no", "off")
@@ -42,6 +62,23 @@ class MlxSettings:
 
     fuse_norm: bool
     cache_stats: bool
+
+
+@dataclass(frozen=True)
+class AutotuneSettings:
+    """What the environment asks of measurements, by variables of mlx-spectro's names.
+
+    Attributes:
+        measure: calls and kernels may be timed.
+        persist: what was measured is kept on disk.
+        cache_path: the file of it; None for the usual one.
+        threads: of a group, by kernel; those of ``ANY_KERNEL`` are for the kernels not named.
+    """
+
+    measure: bool
+    persist: bool
+    cache_path: str | None
+    threads: Mapping[str, int]
 
 
 def check_backend(name: str, source: str) -> str:
@@ -89,8 +126,10 @@ def settings() -> Settings:
     """Read the environment.
 
     Raises:
-        ValueError: a variable holds a value that is not known.
+        ValueError: a variable holds a value that is not known, be it of :func:`autotune_settings`,
+            so that it is told by ``patch`` and not in the midst of the program.
     """
+    autotune_settings()
     name = os.environ.get("TORCH_MLX_SPECTRO_BACKEND") or "auto"
     backend = check_backend(name, "TORCH_MLX_SPECTRO_BACKEND")
     return Settings(backend=backend, verify=verify_setting())
@@ -106,6 +145,38 @@ def mlx_settings() -> MlxSettings:
         fuse_norm=_flag("MLX_OLA_FUSE_NORM", default=True),
         cache_stats=_flag("SPEC_MLX_CACHE_STATS", default=False),
     )
+
+
+def autotune_settings() -> AutotuneSettings:
+    """Read the variables about measurements.
+
+    Raises:
+        ValueError: a variable holds a value that is not known.
+    """
+    return AutotuneSettings(
+        measure=_flag("SPEC_MLX_AUTOTUNE", default=True),
+        persist=_flag("SPEC_MLX_AUTOTUNE_PERSIST", default=True),
+        cache_path=os.environ.get("SPEC_MLX_AUTOTUNE_CACHE_PATH") or None,
+        threads=_threads("SPEC_MLX_TGX"),
+    )
+
+
+def _threads(variable: str) -> Mapping[str, int]:
+    found: dict[str, int] = {}
+    text = os.environ.get(variable, "")
+    for entry in text.split(",") if text else ():
+        kernel, _, number = entry.rpartition(":")
+        kernel = kernel.strip() if ":" in entry else ANY_KERNEL
+        number = number.strip()
+        # Digits only: int() takes signs and underscores.
+        threads = int(number) if number.isascii() and number.isdigit() else 0
+        if not kernel or kernel in found or not 1 <= threads <= MAX_THREADS:
+            raise ValueError(
+                f"{variable} must be a number of threads from 1 to {MAX_THREADS}, or kernel:number,"
+                f" separated by commas, each kernel once; got {text!r}"
+            )
+        found[kernel] = threads
+    return MappingProxyType(found)
 
 
 def _flag(name: str, *, default: bool) -> bool:

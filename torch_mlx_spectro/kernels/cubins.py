@@ -7,14 +7,13 @@ else. Nothing of CUDA is imported before the first text is compiled or looked up
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib
-import os
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from .. import disk
 
 #: What every text is compiled with. Contracting a product and a sum into one fused operation, the
 #: default, only rounds less.
@@ -59,11 +58,8 @@ def architectures() -> tuple[int, ...]:
 
 def default_folder() -> Path | None:
     """Where compiled code is kept; None where no folder is known."""
-    try:
-        platformdirs = importlib.import_module("platformdirs")
-    except ImportError:
-        return None
-    return Path(platformdirs.user_cache_dir("torch_mlx_spectro", appauthor=False)) / "cuda"
+    folder = disk.cache_folder()
+    return None if folder is None else folder / "cuda"
 
 
 def compiled(text: str, architecture: int, folder: Path | None) -> bytes:
@@ -79,7 +75,7 @@ def compiled(text: str, architecture: int, folder: Path | None) -> bytes:
     if code is None:
         code = compile_text(text, architecture)
         if path is not None:
-            _write(path, code)
+            disk.write_whole(path, hashlib.sha256(code).digest() + code)
     return code
 
 
@@ -98,17 +94,3 @@ def _read(path: Path) -> bytes | None:
         return None
     digest, code = whole[:_DIGEST_BYTES], whole[_DIGEST_BYTES:]
     return code if code and hashlib.sha256(code).digest() == digest else None
-
-
-def _write(path: Path, code: bytes) -> None:
-    """Write a file whole or not at all; a folder that does not allow it is left alone."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(code).digest() + code)
-            os.replace(temporary, path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)

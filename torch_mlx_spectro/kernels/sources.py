@@ -7,6 +7,7 @@ reads them, which is the only place that knows their order.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,15 @@ def _folder() -> Path:
 def source(name: str) -> str:
     """The text of one file of ``metal_src``."""
     return (_folder() / name).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def digest() -> str:
+    """Of every file of ``metal_src``: another one means other kernels."""
+    content = hashlib.sha256()
+    for path in sorted(_folder().iterdir()):
+        content.update(f"{path.name}\n{path.read_text(encoding='utf-8')}\n".encode())
+    return content.hexdigest()[:16]
 
 
 @lru_cache(maxsize=16)
