@@ -18,6 +18,7 @@ from patched import NATIVE
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import (
     agreement,
+    cuda_calls,
     deciding,
     dispatching,
     emulator,
@@ -325,7 +326,7 @@ def test_other_sizes_are_compared_anew_but_what_was_wrong_is_wrong_at_every_size
 def test_calls_that_cannot_be_timed_are_natives(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World({"native": 0.1, "one": 0.01})
     world.begin(monkeypatch)
-    torch.func.vmap(lambda x: world.calls(1, signal=x)[0])(SIGNAL.reshape(3, 1, 400))
+    torch.func.vmap(lambda x: world.calls(20, signal=x)[0])(SIGNAL.reshape(3, 1, 400))
     assert "one" not in world.computed
     assert world.store.sections() == {}
 
@@ -351,6 +352,21 @@ def test_nothing_is_timed_where_the_environment_says_so(monkeypatch: pytest.Monk
         if device != "cpu":
             assert routing.static_choice(candidates, device, 1) == chosen
         assert routing.static_choice(candidates, device, 1 << 40) == candidates[0]
+
+
+def test_only_what_is_trusted_is_recalled_without_being_decided(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    remembered: list[set[str]] = []
+    monkeypatch.setattr(cuda_calls, "recall", lambda *_: None)
+    monkeypatch.setattr(cuda_calls, "remember", lambda _, asked, *rest: remembered.append(asked))
+    world = World({"native": 0.1, "cuda": 0.01})
+    world.begin(monkeypatch)
+    world.calls(2 * TRIALS + 3, signal=SILENT["zeros"])
+    assert remembered == [{"cuda"}] * (TRIALS + 3)
+    world.calls(2)
+    assert world.compared == TRIALS + 4
+    assert remembered[-2:] == [{"cuda", "auto"}] * 2
 
 
 def test_memory_of_cases_is_bounded_and_locks_do_not_stop_a_forked_child() -> None:
