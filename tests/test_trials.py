@@ -15,6 +15,7 @@ from torch_mlx_spectro.trials import (
     ADVANTAGE,
     HOPELESS,
     LONG,
+    MAX_AGE,
     MAX_SHAPES,
     MAX_SIGNATURES,
     ROUTES,
@@ -94,7 +95,7 @@ def test_of_several_the_fastest_and_of_a_tie_the_first(mps: float, mlx: float, w
 
 
 def test_hopeless_mlx_is_given_up_before_its_last_trial() -> None:
-    assert computed_by({"native": [0.1], "mlx": [5.0, 0.3]}, 20).count("mlx") == 2
+    assert computed_by({"native": [0.1], "mlx": [0.5, 0.3]}, 20).count("mlx") == 2
 
 
 def test_the_first_call_of_mlx_warms_up_and_does_not_count() -> None:
@@ -191,7 +192,25 @@ def test_an_outcome_is_kept_once_and_taken_up_by_the_next_process(tmp_path: Path
     ],
 )  # fmt: skip
 def test_an_outcome_that_makes_no_sense_is_measured_again(outcome: Any) -> None:
-    assert seconds_of(outcome) == {}
+    if isinstance(outcome, dict):
+        outcome["measured"] = 1000
+    assert seconds_of(outcome, 1000.0) == {}
+
+
+def test_an_old_outcome_is_measured_again() -> None:
+    kept: dict[str, Any] = {"seconds": {"native": 1, "mlx": 2.0}, "measured": 1000}
+    for age in (0.0, float(MAX_AGE)):
+        assert seconds_of(kept, 1000 + age) == {"native": 1.0, "mlx": 2.0}
+    for now in (1001.0 + MAX_AGE, 999.0):  # from the future: of a clock that was set
+        assert seconds_of(kept, now) == {}
+    for measured in (None, "1000", float("nan")):
+        assert seconds_of(kept | {"measured": measured}, 1000.0) == {}
+    days = [1000.0]
+    store = Store(None, versions={})
+    for day, winner, cost in ((0, "mlx", 0.05), (1, "mlx", 9.0), (9, "native", 0.3)):
+        days[0] = 1000.0 + day * 86_400
+        trials = Trials(Clock(), lambda: store, lambda: days[0])
+        assert race(trials, {"native": [0.1], "mlx": [cost]}, 10)[-1] == winner
 
 
 def test_calls_in_two_candidate_lists_do_not_write_in_turns() -> None:

@@ -28,7 +28,6 @@ from torch_mlx_spectro import (
     mlx_backend,
     operations,
     routing,
-    verdicts,
     verification,
 )
 from torch_mlx_spectro.trials import Trials
@@ -44,7 +43,6 @@ Wrong = Callable[[torch.Tensor], torch.Tensor]
 @pytest.fixture(autouse=True)
 def _nothing_verified(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("TORCH_MLX_SPECTRO_VERIFY", raising=False)
-    monkeypatch.setattr(verdicts._process, "store", verdicts.Store(None))
     for held in (deciding.verifier, deciding.trust):
         held.clear()
     yield

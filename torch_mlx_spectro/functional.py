@@ -119,9 +119,11 @@ def _function(
         if backend == "native" or (
             backend == "auto"
             and type(tensor) is plain
-            and tensor.is_cpu
-            and not choice.strict
-            and (tensor.numel() < small or settled(shape_of_call(tensor, args, kwargs)))
+            and not (choice.strict or tensor.is_cuda)  # CUDA's are below: recalled before settled
+            and (
+                (tensor.numel() < small and tensor.is_cpu)
+                or settled(shape_of_call(tensor, args, kwargs))
+            )
         ):
             result = native_function(*args, **kwargs)
             caller = get_frame(1)

@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import torch
 
@@ -30,8 +30,10 @@ ADVANTAGE = 0.9
 HOPELESS = 2.0
 MAX_SIGNATURES = 256
 MAX_SHAPES = 4096
-#: Section of the store.
+#: Section of the store, and seconds after which what it has is measured again: what was measured in
+#: a busy minute does not hold for ever.
 ROUTES = "routes"
+MAX_AGE = 7 * 24 * 3600
 
 
 class Timer(Protocol):
@@ -117,16 +119,20 @@ class Race:
         return {name: took for name, took in best.items() if took is not None}
 
 
-def seconds_of(outcome: Any) -> dict[str, float]:
-    """The times in what a store has kept; none where it is anything else: files can be edited."""
-    seconds = outcome.get("seconds") if isinstance(outcome, dict) else None
-    if not isinstance(seconds, dict) or "native" not in seconds:
+def seconds_of(outcome: Any, now: float) -> dict[str, float]:
+    """The times in what a store has kept; none where it is old, or anything else: of a file."""
+    if not isinstance(outcome, dict):
         return {}
-    sound = all(
-        isinstance(took, (int, float)) and math.isfinite(took) and took > 0
-        for took in seconds.values()
-    )
-    return {name: float(took) for name, took in seconds.items()} if sound else {}
+    seconds, measured = outcome.get("seconds"), outcome.get("measured")
+    if not (isinstance(seconds, dict) and "native" in seconds and _is_time(measured)):
+        return {}
+    if not (0 <= now - measured <= MAX_AGE and all(map(_is_time, seconds.values()))):
+        return {}
+    return {name: float(took) for name, took in seconds.items()}
+
+
+def _is_time(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
 
 
 class Trials:
@@ -137,15 +143,18 @@ class Trials:
     Args:
         clock: returns seconds; a test passes its own.
         store: returns where outcomes are kept; by default nowhere.
+        now: returns the time of day; a test passes its own.
     """
 
     def __init__(
         self,
         clock: Callable[[], float] = time.perf_counter,
         store: Callable[[], Store] = lambda: Store(None),
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
         self._store = store
+        self._now = now
         self._lock = threading.Lock()
         self._races: OrderedDict[Hashable, Race] = OrderedDict()
         #: Calls whose device has yet to say how long they took.
@@ -171,7 +180,8 @@ class Trials:
             winner, seconds = race.winner(candidates), race.seconds()
             is_new, race.kept = race.kept != seconds, seconds
         if is_new:
-            self._store().put(ROUTES, str(signature), {"winner": winner, "seconds": seconds})
+            outcome = {"winner": winner, "seconds": seconds, "measured": int(self._now())}
+            self._store().put(ROUTES, str(signature), outcome)
         return winner, False
 
     def time(self, signature: Hashable, backend_name: str, call: Callable[[], Any]) -> Any:
@@ -202,7 +212,7 @@ class Trials:
             return any(running == signature for running, _, _ in self._running)
 
     def _recalled(self, signature: Hashable) -> dict[str, float]:
-        return seconds_of(self._store().get(ROUTES, str(signature)))
+        return seconds_of(self._store().get(ROUTES, str(signature)), self._now())
 
     def _collect(self) -> None:
         """Note the times that are known by now."""
