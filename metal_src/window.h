@@ -7,7 +7,7 @@
 //         prepared = [scaled, zeros, scale / rows where rows != 0]; envelope.py numbers the rows
 //         vanishes[i]: a row is below the threshold at a kept sample of column i
 // Grid:   thread i makes value i of the window and column i of the rows. No barriers.
-// Limits: hop 0 asks for the window alone. Sums carry some 48 bits (squares split by fma, sums by
+// Limits: hop 0 asks for the window alone, and a verdict of 0. Sums carry some 48 bits (squares split by fma, sums by
 //         Knuth's two-sum), so their inverses are float64's, rounded, or next to it.
 #pragma once
 
@@ -155,6 +155,7 @@ inline void prepare_window(const device float* window, long step, const device l
   reader.step = step;
   reader.parameters = parameters;
   if (long(i) < parameters[WINDOW_ROWS]) prepared[i] = reader.scaled(i);
+  if (parameters[WINDOW_HOP] == 0 && i == 0) vanishes[0] = 0.0f;
   if (long(i) >= parameters[WINDOW_HOP]) return;
   EnvelopeColumn column;
   column.reader = reader;

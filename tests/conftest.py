@@ -13,6 +13,7 @@ import torch
 
 import torch_mlx_spectro as tms
 from stft_parity.cases import Case
+from torch_mlx_spectro import verdicts
 
 #: Calls drawn by each of the two parity tests, by profile (``--hypothesis-profile``): ``ci`` is
 #: the default and draws the same calls on every run, ``full`` draws new ones.
@@ -61,7 +62,7 @@ class Tally:
 
 @pytest.fixture(scope="session", autouse=True)
 def _verdicts_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What tests measure is neither the user's nor another session's; processes inherit it."""
+    """What processes of tests measure is neither the user's nor another session's."""
     with pytest.MonkeyPatch.context() as patch:
         path = tmp_path_factory.mktemp("verdicts") / "verdicts.json"
         patch.setenv("SPEC_MLX_AUTOTUNE_CACHE_PATH", str(path))
@@ -101,10 +102,11 @@ def pytest_terminal_summary(
 
 @pytest.fixture(autouse=True)
 def _unpatched() -> Iterator[None]:
-    """Every test begins and ends with torch's own functions, and with counters at zero."""
+    """Every test begins and ends with torch's own functions, counters at zero, no verdicts."""
     originals = (torch.stft, torch.istft)
     assert not tms.is_patched(), "an earlier test left torch patched"
     tms.reset_stats()
+    verdicts._process.store = verdicts.Store(None)
     yield
     left = tms.is_patched()
     tms.unpatch()

@@ -75,7 +75,7 @@ class Emulated:
             template=[],
             grid=launch.grid,
             threadgroup=launch.threadgroup,
-            output_shapes=[launch.shape, (max(made.columns, 1),)],
+            output_shapes=[launch.shape, (made.verdicts,)],
             output_dtypes=[self._mx.float32] * 2,
             stream=runtime().streams[0],
         )

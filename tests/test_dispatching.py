@@ -15,7 +15,7 @@ from patched import NATIVE, accelerated_calls
 import torch_mlx_spectro as tms
 from stft_parity.cases import Case, istft_case, stft_case
 from stft_parity.comparison import check_layout, compare
-from torch_mlx_spectro import native
+from torch_mlx_spectro import dispatching, functional, native
 
 #: Windows without zeros: also as integers they invert.
 CALLS = [stft_case(w="torch.ones(16)"), istft_case(w="torch.ones(16)")]
@@ -199,3 +199,19 @@ def test_warnings_of_istft_name_the_callers_line(
     with pytest.warns(UserWarning, match="told") as told:
         spectrum.istft(16, 4) if by_method else torch.istft(spectrum, 16, 4)
     assert (told[0].filename, told[0].lineno) == (__file__, sys._getframe().f_lineno - 1)
+
+
+def test_on_any_device_what_is_settled_is_natives_without_being_decided(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    signal = torch.empty(2, 400, device="meta")
+    arguments: dict[str, Any] = {
+        "window": torch.empty(16, device="meta"), "return_complex": True
+    }  # fmt: skip
+    shape = dispatching.shape_of_call(signal, (signal, 16), arguments)
+    settled = dispatching.native_calls["stft"]
+    monkeypatch.setattr(settled, "_shapes", {shape})
+    monkeypatch.setattr(functional, "dispatch", lambda *_: pytest.fail("it was decided"))
+    with tms.backend("auto"):
+        assert tms.stft(signal, 16, **arguments).shape == (2, 9, 101)
+    assert tms.stats().calls == {("stft", "native"): 1}

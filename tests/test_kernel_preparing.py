@@ -50,9 +50,8 @@ def prepare(tmp_path_factory: pytest.TempPathFactory) -> Prepare:
             template=[],
             grid=launch.grid,
             threadgroup=launch.threadgroup,
-            output_shapes=[launch.shape, (made.columns or 1,)],
+            output_shapes=[launch.shape, (made.verdicts,)],
             output_dtypes=[mx.float32, mx.float32],
-            init_value=None if made.columns else 0.0,
             stream=runtime().streams[0],
         )
         return np.array(prepared), np.array(vanishes)
@@ -99,7 +98,8 @@ def test_window_and_envelope_are_those_of_double_precision(prepare: Prepare, dat
 def test_a_window_alone(prepare: Prepare) -> None:
     made = preparation(10, 16, 1 / 3)
     window = torch.rand(10)
-    prepared, _ = prepare(made, window)
+    prepared, vanishes = prepare(made, window)
+    assert not vanishes.any()
     assert prepared.shape == (32,)
     expected = np.zeros(32, np.float32)
     expected[3:13] = (window.double() / 3).numpy()

@@ -1,9 +1,8 @@
-"""Who computes a call: choices, reasons, and auto's measurements with a clock of our own."""
+"""Who may compute a call: choices, candidates, reasons, signatures."""
 
 from __future__ import annotations
 
 import threading
-from functools import partial
 from typing import Any
 
 import pytest
@@ -13,92 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import routing, runtime
-from torch_mlx_spectro.routing import Choice, Settled, Trials, current_choice, patched_choice
-
-
-class Clock:
-    """A clock that calls advance by what they are said to take."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def computed_by(costs: dict[str, list[float]], calls: int) -> list[str]:
-    """Make calls as auto would, each taking the next cost of its backend; who computed them."""
-    clock = Clock()
-    trials = Trials(clock)
-    chosen = []
-    for _ in range(calls):
-        name, timed = trials.pick("signature")
-        chosen.append(name)
-        cost = costs[name][min(chosen.count(name) - 1, len(costs[name]) - 1)]
-
-        def call(seconds: float = cost) -> None:
-            clock.now += seconds
-
-        if timed:
-            trials.time("signature", name, call)
-    return chosen
-
-
-def test_native_goes_first_and_the_faster_one_keeps_the_signature() -> None:
-    chosen = computed_by({"native": [1.0], "mlx": [9.0, 0.5]}, 20)
-    assert chosen[: 2 * routing.TRIALS] == ["native"] * routing.TRIALS + ["mlx"] * routing.TRIALS
-    assert set(chosen[2 * routing.TRIALS :]) == {"mlx"}
-
-
-def test_the_slower_one_is_never_used_again() -> None:
-    chosen = computed_by({"native": [1.0], "mlx": [1.2]}, 30)
-    assert chosen.count("mlx") == routing.TRIALS
-    assert set(chosen[2 * routing.TRIALS :]) == {"native"}
-
-
-def test_a_tie_is_natives() -> None:
-    assert computed_by({"native": [1.0], "mlx": [0.95]}, 20)[-1] == "native"
-
-
-def test_hopeless_mlx_is_given_up_before_its_last_trial() -> None:
-    assert computed_by({"native": [1.0], "mlx": [50.0, 3.0]}, 20).count("mlx") == 2
-
-
-def test_the_first_call_of_mlx_warms_up_and_does_not_count() -> None:
-    assert computed_by({"native": [1.0], "mlx": [100.0, 0.1]}, 20)[-1] == "mlx"
-
-
-def test_a_call_that_raises_leaves_no_time() -> None:
-    trials = Trials(Clock())
-
-    def broken() -> None:
-        raise KeyError("broken")
-
-    for _ in range(10):
-        with pytest.raises(KeyError):
-            trials.time("signature", "native", broken)
-    assert trials.pick("signature") == ("native", True)
-
-
-def test_old_signatures_are_forgotten_when_there_are_too_many() -> None:
-    trials = Trials(Clock())
-    for signature in range(routing.MAX_SIGNATURES + 1):
-        for _ in range(routing.TRIALS):
-            trials.time(signature, "native", lambda: None)
-    assert trials.pick(0) == ("native", True)
-    assert trials.pick(routing.MAX_SIGNATURES) == ("mlx", True)
-
-
-def test_settled_shapes_are_bounded_and_may_be_unhashable() -> None:
-    settled = Settled()
-    settled.add(([],))
-    assert not settled.has(([],))
-    for shape in range(routing.MAX_SHAPES):
-        settled.add(shape)
-    assert settled.has(0)
-    settled.add("one more")
-    assert settled.has("one more")
-    assert not settled.has(0)
+from torch_mlx_spectro.routing import Choice, current_choice, patched_choice
 
 
 def test_the_innermost_choice_holds() -> None:
@@ -245,33 +159,6 @@ def test_explaining_does_not_load_mlx_for_what_is_not_its_own(
     assert routing.unsupported_reasons((("input", torch.zeros(8)),), "mlx") == ()
 
 
-def test_trials_of_many_threads_lose_no_time() -> None:
-    trials = Trials(Clock())
-    threads, calls = 8, 200
-    barrier = threading.Barrier(threads)
-    picked: list[str] = []
-
-    def work() -> None:
-        barrier.wait()
-        for call in range(calls):
-            name, timed = trials.pick(call % 5)
-            if timed:
-                trials.time(call % 5, name, lambda: None)
-            picked.append(name)
-
-    workers = [threading.Thread(target=work) for _ in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert len(picked) == threads * calls
-    # Calls that began before a decision may be timed beyond it, one of each other thread.
-    for times in trials._times.values():
-        for name in ("native", "mlx"):
-            assert routing.TRIALS <= len(times[name]) < routing.TRIALS + threads
-    assert {trials.pick(signature) for signature in range(5)} == {("native", False)}
-
-
 def test_signatures_know_what_changes_the_race() -> None:
     """A timing of one layout, device count or kind says nothing of another."""
     window = torch.ones(512)
@@ -294,70 +181,16 @@ def test_signatures_know_what_changes_the_race() -> None:
     assert 4 <= len(sizes) <= 6
 
 
-def test_locks_of_a_parent_do_not_stop_its_forked_child() -> None:
-    trials, settled = Trials(Clock()), Settled()
-    for held in (trials, settled):
-        assert held._lock.acquire(timeout=1)
-        held.after_fork_in_child()
-    trials.time("signature", "native", lambda: None)
-    settled.add("shape")
-    assert settled.has("shape")
-    trials.clear()
-    assert trials.pick("signature") == ("native", True)
-
-
-class Events:
-    """A device's clock: the time is known once the device has finished."""
-
-    def __init__(self, took: float) -> None:
-        self.took, self.finished, self.called = took, False, list[str]()
-
-    def begin(self) -> None:
-        self.called.append("begin")
-
-    def end(self) -> None:
-        self.called.append("end")
-
-    def seconds(self) -> float | None:
-        return self.took if self.finished else None
-
-
-@pytest.mark.parametrize(("ours", "winner"), [(0.5, "cuda"), (0.95, "native"), (1.5, "native")])
-def test_a_devices_times_are_waited_for_by_nobody(ours: float, winner: str) -> None:
-    trials = Trials(Clock())
-    timers: list[Events] = []
-    for _ in range(2 * routing.TRIALS):
-        name, timed = trials.pick("signature", "cuda")
-        assert timed
-        timer = Events(1.0 if name == "native" else ours)
-        timers.append(timer)
-        trials.time_on_device("signature", name, partial(timer.called.append, "call"), timer)
-        assert timer.called == ["begin", "call", "end"]
-    # All are under way and none is known: ours goes on, undecided.
-    assert trials.pick("signature", "cuda") == ("cuda", False)
-    assert trials.is_running("signature")
-    for timer in timers:
-        timer.finished = True
-    assert trials.pick("signature", "cuda") == (winner, False)
-    assert not trials.is_running("signature")
-
-
-def test_a_devices_call_that_raises_leaves_no_time() -> None:
-    trials = Trials(Clock())
-
-    def broken() -> None:
-        raise KeyError("broken")
-
-    with pytest.raises(KeyError):
-        trials.time_on_device("signature", "native", broken, Events(1.0))
-    assert not trials.is_running("signature")
-
-
 def test_who_competes_with_native() -> None:
-    for device, accelerator in (("cpu", "mlx"), ("mps", "mlx"), ("xpu", "mlx"), ("cuda", "cuda")):
-        assert routing.accelerator_of(Choice("auto"), device) == accelerator
-        assert routing.accelerator_of(Choice("mlx"), device) == "mlx"
-        assert routing.accelerator_of(Choice("cuda"), device) == "cuda"
+    for device, candidates in (
+        ("cpu", ("mlx",)),
+        ("mps", ("mps", "mlx")),
+        ("xpu", ("mlx",)),
+        ("cuda", ("cuda",)),
+    ):
+        assert routing.candidates_of(Choice("auto"), device) == candidates
+        for name in ("mlx", "mps", "cuda"):
+            assert routing.candidates_of(Choice(name), device) == (name,)
 
 
 def test_a_backend_asked_for_on_anothers_device_says_so() -> None:

@@ -21,7 +21,16 @@ from strategies import istft_cases, stft_cases
 import torch_mlx_spectro as tms
 from stft_parity import tolerances
 from stft_parity.cases import Case, istft_case, stft_case
-from torch_mlx_spectro import agreement, dispatching, mlx_backend, operations, routing, verification
+from torch_mlx_spectro import (
+    agreement,
+    deciding,
+    dispatching,
+    mlx_backend,
+    operations,
+    routing,
+    verification,
+)
+from torch_mlx_spectro.trials import Trials
 from torch_mlx_spectro.verification import MAX_QUARANTINED, MAX_ROUTES, RouteKey, Verifier
 
 SIGNAL = torch.randn(3, 120, generator=torch.Generator().manual_seed(1))
@@ -34,9 +43,11 @@ Wrong = Callable[[torch.Tensor], torch.Tensor]
 @pytest.fixture(autouse=True)
 def _nothing_verified(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("TORCH_MLX_SPECTRO_VERIFY", raising=False)
-    dispatching.verifier.clear()
+    for held in (deciding.verifier, deciding.trust):
+        held.clear()
     yield
-    dispatching.verifier.clear()
+    for held in (deciding.verifier, deciding.trust):
+        held.clear()
 
 
 def stft(x: torch.Tensor = SIGNAL, n_fft: int = 16, **more: Any) -> torch.Tensor:
@@ -117,9 +128,7 @@ def test_native_calls_are_not_verified() -> None:
 
 
 def test_auto_verifies_what_it_gives_to_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        routing.Trials, "pick", lambda self, signature, accelerator: (accelerator, True)
-    )
+    monkeypatch.setattr(Trials, "pick", lambda self, signature, candidates: (candidates[0], True))
     spoil(monkeypatch, "stft", off_by_a_thousandth)
     monkeypatch.setattr(routing, "AUTO_FRAMED_SAMPLES", 1)
     x, w = torch.randn(1, 1 << 18), torch.ones(1024)
@@ -171,8 +180,8 @@ def test_native_raises_what_ours_has_computed(monkeypatch: pytest.MonkeyPatch) -
         raise RuntimeError("stft(): no")
 
     op = operations.Operation("stft", refuse, operations.STFT.bind, 0)
-    resolve = dispatching._resolve
-    monkeypatch.setattr(dispatching, "_resolve", lambda _, bound: resolve(operations.STFT, bound))
+    resolve = deciding._resolve
+    monkeypatch.setattr(deciding, "_resolve", lambda _, bound: resolve(operations.STFT, bound))
     choice = routing.Choice("mlx", verify=1)
     given = {"hop_length": 4, "window": WINDOW, "return_complex": True}
     with (
@@ -192,7 +201,7 @@ def test_no_memory_to_verify_is_no_mismatch(error: Exception) -> None:
     def exhausted(*args: Any, **kwargs: Any) -> torch.Tensor:
         raise error
 
-    params = dispatching._resolve(operations.STFT, bound)
+    params = deciding._resolve(operations.STFT, bound)
     check = verification.Check(exhausted, key, bound, (SIGNAL, 16), {})
     assert check.verdict(params, SPECTRUM) == (False, "")
 
@@ -200,7 +209,7 @@ def test_no_memory_to_verify_is_no_mismatch(error: Exception) -> None:
 def test_input_that_is_written_to_meanwhile_is_not_judged() -> None:
     x = SIGNAL.clone()
     bound = operations.STFT.bind(x, 16, 4, window=WINDOW, return_complex=True)
-    params = dispatching._resolve(operations.STFT, bound)
+    params = deciding._resolve(operations.STFT, bound)
     given = {"hop_length": 4, "window": WINDOW, "return_complex": True}
     check = verification.Check(NATIVE["stft"], _key(16), bound, (x, 16), given)
     assert check.verdict(params, SPECTRUM) == (True, "")
@@ -300,7 +309,7 @@ def test_the_warnings_lines_reproduce_the_call(monkeypatch: pytest.MonkeyPatch) 
     text = str(told[0].message)
     assert "torch-mlx-spectro doctor --json" in text
     program = text[text.index("import torch") :]
-    dispatching.verifier.clear()
+    deciding.verifier.clear()
     names: dict[str, Any] = {}
     with pytest.warns(RuntimeWarning, match="stft") as again:
         exec(program, names)
@@ -325,7 +334,7 @@ def test_reproducers_of_other_layouts_run(case: Case, monkeypatch: pytest.Monkey
         warnings.simplefilter("always")
         case.call(getattr(torch, case.op))
     (text,) = (str(given.message) for given in told if "computed by" in str(given.message))
-    dispatching.verifier.clear()
+    deciding.verifier.clear()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         exec(text[text.index("import torch") :], {})
@@ -419,7 +428,7 @@ def test_threads_verify_every_nth_call_and_tell_once(monkeypatch: pytest.MonkeyP
 
 FORKED = """\
 import os, warnings, torch, torch_mlx_spectro as tms
-from torch_mlx_spectro import dispatching, mlx_backend
+from torch_mlx_spectro import deciding, mlx_backend
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)  # OpenMP, too, is lost in a fork
 x, w = torch.randn(120), torch.hann_window(16)
@@ -428,14 +437,14 @@ mlx_backend.stft_in_blocks = lambda *given: right(*given).mul_(1.001)
 tms.patch("mlx", verify=1)
 
 def child_counts(*expected):
-    dispatching.verifier._lock.acquire()  # some thread of the parent holds it
+    deciding.verifier._lock.acquire()  # some thread of the parent holds it
     child = os.fork()
     if child == 0:
         torch.stft(x, 16, 4, window=w, return_complex=True)
         stats = tms.stats()
         told = (stats.accelerated, stats.native, stats.verified, stats.mismatches)
         os._exit(0 if told == expected else 1)
-    dispatching.verifier._lock.release()
+    deciding.verifier._lock.release()
     assert os.waitpid(child, 0)[1] == 0, expected
 
 child_counts(0, 1, 1, 1)  # verifies by itself

@@ -79,10 +79,12 @@ class Preparer:
         ):
             return None
         made = self._made
-        prepared = torch.empty(made.launch.shape, dtype=torch.float32, device=self._device)
+        (floats,) = made.launch.shape
+        # The last one is for the verdict that nobody reads.
+        prepared = torch.empty(floats + 1, dtype=torch.float32, device=self._device)
         of, to = window.data_ptr(), prepared.data_ptr()
         if not made.columns:
-            self._run(stream, of, to, to)
+            self._run(stream, of, to, to + floats * prepared.element_size())
             return Reading(prepared, prepared)
         verdict = Flagged(made.columns, self._device)
         verdict.launch(lambda flags: self._run(stream, of, to, flags))

@@ -1,78 +1,47 @@
-"""One call, decided, run and counted.
+"""One call, run as it was decided, verified where that is due, and counted.
 
-A call is planned (what does the program ask for, are the arguments valid, does anything in
-torch's state or in the tensors speak against MLX, who is faster), run, and counted. Whatever
-torch rejects is handed to torch, which raises its own exception. Only our own exceptions lead to
-native: any other that comes out of a computation is a bug and stays visible.
+Whatever torch rejects is handed to torch, which raises its own exception. Only our own exceptions
+lead to native: any other that comes out of a computation is a bug and stays visible.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from functools import lru_cache, partial
-from types import FrameType, ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import replace
+from functools import partial
+from types import FrameType
+from typing import Any, cast
 
 import torch
 
-from . import cuda_calls, native, routing, torch_state, verification
+from . import cuda_calls, native, torch_state, verdicts, verification
+from .deciding import (
+    NOT_RESOLVED,
+    Plan,
+    backend_module,
+    case_of,
+    decide,
+    native_plan,
+    trials,
+    trust,
+    verifier,
+)
 from .errors import NotAccelerated, UnresolvedArguments
 from .operations import Operation
-from .routing import Choice, Route, Settled, Signature, Trials
+from .routing import Choice
 from .statistics import TRANSPARENT, Counters
-from .verification import Check, Verifier
-
-if TYPE_CHECKING:  # a program whose calls all go native never resolves one
-    from .params import IstftParams, StftParams
+from .trials import CudaTimer, Settled
+from .verification import Check
 
 counters = Counters()
-trials = Trials()
-verifier = Verifier()
 #: Calls that ``auto`` leaves to native for good: they go there without being resolved again.
 native_calls = {"stft": Settled(), "istft": Settled()}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=counters.after_fork_in_child)
-    os.register_at_fork(after_in_child=trials.after_fork_in_child)
-    os.register_at_fork(after_in_child=verifier.after_fork_in_child)
     for _calls in native_calls.values():
         os.register_at_fork(after_in_child=_calls.after_fork_in_child)
-
-#: Arguments that are resolved once for each of their values: those that cannot change.
-MAX_RESOLVED = 1024
-_VALUES = {int, bool, str, type(None)}
-
-NOT_RESOLVED = "these arguments are accepted by this torch but not known to this package"
-NOT_MEASURED = "auto: transformed calls are not measured"
-TOO_SMALL = "auto: too small for MLX on the CPU"
-CAPTURED = "auto: a CUDA graph is being captured"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A decided call. ``params`` is None where native computes it.
-
-    ``rejected`` means that torch is expected to raise; ``fallback`` that another was wanted;
-    ``settled`` that ``auto`` has chosen for good.
-    """
-
-    route: Route
-    bound: dict[str, Any] | None = None
-    params: StftParams | IstftParams | None = None
-    rejected: bool = False
-    fallback: bool = False
-    trial: Signature | None = None
-    settled: bool = False
-
-
-def _native_plan(
-    op: Operation, *reasons: str, rejected: bool = False, fallback: bool = False
-) -> Plan:
-    route = Route(op.name, "native", "torch", reasons)
-    return Plan(route, rejected=rejected, fallback=fallback)
 
 
 def shape_of_call(tensor: torch.Tensor, args: Any, kwargs: Any) -> Hashable:
@@ -89,109 +58,6 @@ def shape_of_call(tensor: torch.Tensor, args: Any, kwargs: Any) -> Hashable:
     )
 
 
-def decide(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Plan:
-    """Decide a call; computes nothing."""
-    if choice.backend == "native":
-        return _native_plan(op, "the native backend was asked for")
-    try:
-        bound = op.bind(*args, **kwargs)
-    except TypeError:
-        return _native_plan(op, NOT_RESOLVED, rejected=True)
-    tensor, window = bound["input"], bound["window"]
-    given = [value for value in (tensor, window) if value is not None]
-    if tensor is None or not all(isinstance(value, torch.Tensor) for value in given):
-        return _native_plan(op, NOT_RESOLVED, rejected=True)
-    params = None
-    if all(type(value) in torch_state.PLAIN_TYPES for value in given):
-        try:
-            params = _resolve(op, bound)
-        except UnresolvedArguments:
-            return _native_plan(op, NOT_RESOLVED, rejected=True)
-    accelerator = routing.accelerator_of(choice, tensor.device.type)
-    reasons = routing.unsupported_reasons((("input", tensor), ("window", window)), accelerator)
-    if reasons or params is None:
-        return _native_plan(op, *reasons, fallback=True)
-    why: str = ""
-    trial: Signature | None = None
-    settled = True
-    if choice.backend == "auto":
-        if accelerator == "cuda" and (missing := routing.missing_reason("cuda", "cuda")):
-            return _native_plan(op, missing, fallback=True)  # nothing to be measured
-        chosen, why, trial, settled = _measured(op, tensor, params, accelerator)
-        if chosen is not None:
-            return chosen
-    missing = routing.missing_reason(tensor.device.type, accelerator)
-    if missing is not None:
-        return _native_plan(op, missing, fallback=True)
-    kernel, refused = _backend(accelerator).computation(params, tensor, window)
-    if refused is not None:
-        return _native_plan(op, refused, fallback=True)
-    route = Route(op.name, accelerator, kernel, (why,) if why else ())
-    if verifier.quarantined:
-        wrong = verifier.reason_against(verification.key_of(route, params, tensor, window))
-        if wrong is not None:
-            return _native_plan(op, wrong, fallback=True)
-    return Plan(route, bound, params, trial=trial, settled=settled)
-
-
-def _backend(name: str) -> ModuleType:
-    """The module that computes for a backend; loaded on first use."""
-    return importlib.import_module(f".{name}_backend", __package__)
-
-
-def _resolve(op: Operation, bound: dict[str, Any]) -> StftParams | IstftParams:
-    """Resolve bound arguments; raises UnresolvedArguments for those that are torch's."""
-    from .params import TensorFacts
-
-    facts: dict[str, Any] = dict(bound)
-    tensor, window = facts.pop("input"), facts["window"]
-    if window is not None:
-        if window.device != tensor.device:
-            raise UnresolvedArguments("window and input are on one device")
-        facts["window"] = TensorFacts(tuple(window.shape), window.is_complex())
-    kinds = {*map(type, facts.values())} - {TensorFacts}
-    resolve = _resolved_once if kinds <= _VALUES else _resolved
-    return resolve(op.name, TensorFacts(tuple(tensor.shape), tensor.is_complex()), **facts)
-
-
-def _resolved(name: str, tensor: Any, **facts: Any) -> StftParams | IstftParams:
-    from .params import resolve_istft, resolve_stft
-
-    return (resolve_stft if name == "stft" else resolve_istft)(tensor, **facts)
-
-
-#: By type, too: True == 1 == 1.0, of which torch rejects two.
-_resolved_once = lru_cache(maxsize=MAX_RESOLVED, typed=True)(_resolved)
-
-
-def _measured(
-    op: Operation, tensor: torch.Tensor, params: StftParams | IstftParams, accelerator: str
-) -> tuple[Plan | None, str, Signature | None, bool]:
-    """``auto``'s choice for a call that both can compute.
-
-    Returns:
-        The plan when the choice is native, else None; why; the signature of a call to be timed;
-        whether the choice is final.
-    """
-    framed = params.rows * params.frames * params.n_fft
-    if tensor.is_cpu and framed < routing.AUTO_FRAMED_SAMPLES:
-        route = Route(op.name, "native", "torch", (TOO_SMALL,))
-        return Plan(route, settled=True), TOO_SMALL, None, True
-    if torch_state.is_transformed():
-        return _native_plan(op, NOT_MEASURED), NOT_MEASURED, None, False
-    if tensor.is_cuda and torch_state.is_capturing():
-        # What is recorded is not computed now; native's istft cannot be recorded at all.
-        return None, CAPTURED, None, False
-    signature = routing.signature_of(params, tensor)
-    name, timed = trials.pick(signature, accelerator)
-    final = not timed and not trials.is_running(signature)
-    why = "auto: measured faster" if final else "auto: being measured"
-    trial = signature if timed else None
-    route = Route(op.name, "native", "torch", (why,))
-    plan = Plan(route, trial=trial, settled=final)
-    return (plan if name == "native" else None), why, trial, final
-
-
 def _run(op: Operation, plan: Plan, args: Any, kwargs: Any) -> torch.Tensor:
     if plan.params is None or plan.bound is None:
         return op.native(*args, **kwargs)
@@ -203,7 +69,7 @@ def _run(op: Operation, plan: Plan, args: Any, kwargs: Any) -> torch.Tensor:
     from .params import StftParams
 
     tensor, window = plan.bound["input"], plan.bound["window"]
-    computing = _backend(plan.route.backend)
+    computing = backend_module(plan.route.backend)
     more: dict[str, Any] = {}
     if torch_state.is_differentiated(tensor, window):
         from . import derivatives as computing
@@ -233,12 +99,13 @@ def dispatch(
     plan = decide(op, choice, args, kwargs)
     if plan.fallback and choice.strict:
         raise NotAccelerated(op.name, plan.route.reasons)
-    check = _check_of(op, choice.verify, plan, args, kwargs) if choice.verify else None
+    is_checked = choice.verify or choice.backend == "auto"
+    check = _check_of(op, choice, plan, args, kwargs) if is_checked else None
     try:
         run = partial(_run, op, plan, args, kwargs)
         result = run() if plan.trial is None else _timed(plan, run)
     except UnresolvedArguments:
-        plan = _native_plan(op, NOT_RESOLVED, rejected=True)
+        plan = native_plan(op, NOT_RESOLVED, rejected=True)
         result = op.native(*args, **kwargs)
     if plan.rejected and choice.strict:
         # torch did not raise after all, so this was a call that we had to compute.
@@ -264,17 +131,18 @@ def _remember(
         native_calls[op.name].add(shape_of_call(tensor, args, kwargs))
 
 
-def _check_of(op: Operation, every: int, plan: Plan, args: Any, kwargs: Any) -> Check | None:
+def _check_of(op: Operation, choice: Choice, plan: Plan, args: Any, kwargs: Any) -> Check | None:
     """The check of an accelerated call that is due; None for every other call."""
     if plan.params is None or plan.bound is None:
         return None
     tensor, window = plan.bound["input"], plan.bound["window"]
     if not verification.can_be_verified(tensor):
         return None
-    key = verification.key_of(plan.route, plan.params, tensor, window)
-    if not verifier.is_due(every, key):
-        return None
-    return Check(op.native, key, plan.bound, args, kwargs)
+    case = case_of(plan.route, plan.params, tensor, window)
+    is_due = bool(choice.verify) and verifier.is_due(choice.verify, case.key)
+    if not is_due and choice.backend == "auto":
+        is_due = trust.is_due(case)
+    return Check(op.native, case.key, plan.bound, args, kwargs) if is_due else None
 
 
 def _verified(
@@ -286,18 +154,22 @@ def _verified(
         NotAccelerated: ours is wrong, and the choice is strict.
     """
     assert plan.params is not None
+    tensor, window = check.bound["input"], check.bound["window"]
+    case = case_of(plan.route, plan.params, tensor, window)
     compared, wrong = check.verdict(plan.params, result)
     if compared:
         counters.count_verified(agrees=not wrong)
     if not wrong:
-        return plan, result
+        is_trusted = trust.note(case, compared and check.telling)
+        return replace(plan, settled=plan.settled and is_trusted), result
     is_new = verifier.quarantine(check.key, wrong)
     reason = verifier.reason_against(check.key) or wrong
     if is_new:
-        verification.warn(check, wrong, _levels_to_caller())
+        trust.distrust(case, reason)
+        verification.warn(check, wrong, verdicts.store().path, _levels_to_caller())
     if choice.strict:
         raise NotAccelerated(op.name, (reason,))
-    return _native_plan(op, reason, fallback=True), check.answer()
+    return native_plan(op, reason, fallback=True), check.answer()
 
 
 def _timed(plan: Plan, run: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -317,27 +189,6 @@ def _timed(plan: Plan, run: Callable[[], torch.Tensor]) -> torch.Tensor:
     if device == "mps":
         torch.mps.synchronize()
     return cast(torch.Tensor, trials.time(plan.trial, plan.route.backend, finished))
-
-
-class CudaTimer:
-    """Two events on the current stream, around a call: what its launches wait for counts."""
-
-    def __init__(self) -> None:
-        event: Any = torch.cuda.Event
-        self._events = [event(enable_timing=True) for _ in range(2)]
-
-    def begin(self) -> None:
-        self._events[0].record()
-
-    def end(self) -> None:
-        self._events[1].record()
-
-    def seconds(self) -> float | None:
-        """How long it took; None while the device has not finished."""
-        if not self._events[1].query():
-            return None
-        milliseconds: float = self._events[0].elapsed_time(self._events[1])
-        return milliseconds / 1000
 
 
 _PACKAGE = __name__.rpartition(".")[0]

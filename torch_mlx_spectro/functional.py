@@ -15,14 +15,8 @@ from typing import Any
 import torch
 
 from . import cuda_calls, routing, torch_state
-from .dispatching import (
-    counters,
-    decide,
-    dispatch,
-    native_calls,
-    shape_of_call,
-    verifier,
-)
+from .deciding import decide, verifier
+from .dispatching import counters, dispatch, native_calls, shape_of_call
 from .operations import ISTFT, STFT, Operation
 from .routing import Choice, Route, current_choice, patched_choice
 from .statistics import Stats
@@ -76,14 +70,16 @@ def _shows_operator(device_type: str, patched: bool) -> bool:
     """
     torch_state.show_compiler(((STFT.native, patched_stft), (ISTFT.native, patched_istft)))
     choice = patched_choice() if patched else current_choice()
-    accelerator = routing.accelerator_of(choice, device_type)
-    if device_type not in routing.devices_of(accelerator):
+    candidates = routing.candidates_of(choice, device_type)
+    able = [name for name in candidates if device_type in routing.devices_of(name)]
+    if not able:
         return False
     if choice.backend == "auto" and device_type == "cpu":
         return False
     if torch_state.is_transformed():
         return False  # operators have no rules for transforms that are compiled themselves
-    if routing.missing_reason(device_type, accelerator) is not None and not choice.strict:
+    missing = all(routing.missing_reason(device_type, name) is not None for name in able)
+    if missing and not choice.strict:
         return False  # else the operator raises when it runs
     from . import operators
 
@@ -123,9 +119,11 @@ def _function(
         if backend == "native" or (
             backend == "auto"
             and type(tensor) is plain
-            and tensor.is_cpu
-            and not choice.strict
-            and (tensor.numel() < small or settled(shape_of_call(tensor, args, kwargs)))
+            and not (choice.strict or tensor.is_cuda)  # CUDA's are below: recalled before settled
+            and (
+                (tensor.numel() < small and tensor.is_cpu)
+                or settled(shape_of_call(tensor, args, kwargs))
+            )
         ):
             result = native_function(*args, **kwargs)
             caller = get_frame(1)

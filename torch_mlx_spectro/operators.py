@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .dispatching import decide, dispatch
+from .deciding import decide
+from .dispatching import dispatch
 from .operations import ISTFT, STFT, Operation
 from .routing import Choice, current_choice, patched_choice
 

@@ -1,27 +1,30 @@
 """Which backend computes a call, with every reason.
 
 ``native``, ``mlx``, ``mps`` and ``cuda`` are asked for by name; ``auto``, the default, asks
-whichever is faster of native and the one for the tensor's device. That depends on machine and size,
-so it is measured: the first few calls are native's and the next few the other's, each computed
-once, and the faster one keeps the signature. Small calls on the CPU are native's from the start,
-unmeasured: there the crossing alone costs more than native's whole computation.
+whichever is the fastest of native and the candidates for the tensor's device. That depends on
+machine and size, so it is measured (:mod:`.trials`). Small calls on the CPU are native's from the
+start, unmeasured: there the crossing alone costs more than native's whole computation. Where the
+environment wants nothing measured, a fixed table decides.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from . import runtime, torch_state
-from .environment import check_backend, check_verify, settings, verify_setting
+from .environment import (
+    autotune_settings,
+    check_backend,
+    check_verify,
+    settings,
+    verify_setting,
+)
 
 if TYPE_CHECKING:
     from .params import IstftParams, StftParams
@@ -33,12 +36,15 @@ DEVICES = {"native": (), "mlx": ("cpu", "mps"), "mps": ("mps",), "cuda": ("cuda"
 #: than about 3 ms for them, and MLX was never measured faster there.
 AUTO_FRAMED_SAMPLES = 1 << 22
 
-#: Timed calls of each backend before ``auto`` decides; the first one of MLX warms up.
-TRIALS = 3
-#: MLX has to be this much faster to be chosen, so that noise cannot make ``auto`` a loss.
-ADVANTAGE = 0.9
-MAX_SIGNATURES = 256
-MAX_SHAPES = 4096
+#: Candidates of ``auto`` by the tensor's device type; where they tie, the first. Any other device
+#: is MLX's to refuse.
+CANDIDATES = {"mps": ("mps", "mlx"), "cuda": ("cuda",)}
+OTHERS = ("mlx",)
+
+#: Samples in all frames from which ``auto`` gives calls on the CPU to MLX where nothing may be
+#: measured: on two cores of a Xeon both functions took less time by MLX at 15 million (stft 1.4x,
+#: istft 1.4x) and stft took more at 5 million (0.4x to 0.5x).
+STATIC_FRAMED_SAMPLES = 3 << 22
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ class _Default:
     def __init__(self) -> None:
         self.patched: Choice | None = None
         self.environment: Choice | None = None
+        self.measures: bool | None = None
 
 
 _default = _Default()
@@ -177,11 +184,30 @@ def _cuda_reason() -> str | None:
     return cuda_backend.unavailable_reason()
 
 
-def accelerator_of(choice: Choice, device_type: str) -> str:
-    """The backend that competes with native for a tensor: the one asked for, or its device's."""
+def candidates_of(choice: Choice, device_type: str) -> tuple[str, ...]:
+    """The backends that compete with native for a tensor: the one asked for, or its device's."""
     if choice.backend != "auto":
-        return choice.backend
-    return "cuda" if device_type in DEVICES["cuda"] else "mlx"
+        return (choice.backend,)
+    return CANDIDATES.get(device_type, OTHERS)
+
+
+def measures() -> bool:
+    """Whether the environment lets ``auto`` time calls."""
+    if _default.measures is None:
+        _default.measures = autotune_settings().measure
+    return _default.measures
+
+
+def static_choice(candidates: tuple[str, ...], device_type: str, framed: int) -> str:
+    """What ``auto`` takes where nothing may be measured: always the same.
+
+    Args:
+        candidates: that can compute the call, as far as is known.
+        framed: samples in all frames.
+    """
+    if device_type == torch_state.HOST and framed < STATIC_FRAMED_SAMPLES:
+        return "native"
+    return candidates[0]
 
 
 def unsupported_reasons(tensors: tuple[tuple[str, Any], ...], accelerator: str) -> tuple[str, ...]:
@@ -208,141 +234,11 @@ def missing_reason(device_type: str, accelerator: str) -> str | None:
     return reason
 
 
-class Timer(Protocol):
-    """Times a call on a device's own clock."""
-
-    def begin(self) -> None: ...
-
-    def end(self) -> None: ...
-
-    def seconds(self) -> float | None:
-        """How long it took; None while the device has not finished."""
-
-
-class Trials:
-    """Times native and an accelerator against each other, call by call, and remembers who won.
-
-    Native goes first, so that a program of few calls never pays for loading and warming up the
-    other; a signature on which that is slower costs it TRIALS such calls at most. A device's call
-    is timed by the device: its time is known later, and nobody waits for it.
-
-    Args:
-        clock: returns seconds; a test passes its own.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._times: OrderedDict[Any, dict[str, list[float]]] = OrderedDict()
-        #: Calls whose device has yet to say how long they took.
-        self._running: list[tuple[Any, str, Timer]] = []
-
-    def pick(self, signature: Any, accelerator: str = "mlx") -> tuple[str, bool]:
-        """The backend for a call of this signature, and whether the call is to be timed."""
-        with self._lock:
-            self._collect()
-            times = self._times.get(signature)
-            if times is None:
-                times = {}
-            else:
-                self._times.move_to_end(signature)
-            native, other = times.get("native", []), times.get(accelerator, [])
-            if native and len(other) > 1 and min(other[1:]) > 2 * min(native):
-                return "native", False  # hopeless: do not time it again
-            waiting = [name for running, name, _ in self._running if running == signature]
-            if len(native) + waiting.count("native") < TRIALS:
-                return "native", True
-            if len(other) + waiting.count(accelerator) < TRIALS:
-                return accelerator, True
-            if waiting:
-                return accelerator, False
-            return (accelerator if min(other[1:]) < ADVANTAGE * min(native) else "native"), False
-
-    def time(self, signature: Any, backend_name: str, call: Callable[[], Any]) -> Any:
-        """Run and time a call; a call that raises leaves no time."""
-        begin = self._clock()
-        result = call()
-        took = self._clock() - begin
-        with self._lock:
-            self._note(signature, backend_name, took)
-        return result
-
-    def time_on_device(
-        self, signature: Any, backend_name: str, call: Callable[[], Any], timer: Timer
-    ) -> Any:
-        """Run a call and have its device time it; a call that raises leaves no time."""
-        timer.begin()
-        result = call()
-        timer.end()
-        with self._lock:
-            self._running.append((signature, backend_name, timer))
-            del self._running[:-MAX_SIGNATURES]
-        return result
-
-    def is_running(self, signature: Any) -> bool:
-        """Whether a time of this signature is not known yet."""
-        with self._lock:
-            self._collect()
-            return any(running == signature for running, _, _ in self._running)
-
-    def _collect(self) -> None:
-        """Note the times that are known by now."""
-        unknown = []
-        for signature, name, timer in self._running:
-            took = timer.seconds()
-            if took is None:
-                unknown.append((signature, name, timer))
-            else:
-                self._note(signature, name, took)
-        self._running = unknown
-
-    def _note(self, signature: Any, backend_name: str, took: float) -> None:
-        times = self._times.setdefault(signature, {})
-        times.setdefault(backend_name, []).append(took)
-        while len(self._times) > MAX_SIGNATURES:
-            self._times.popitem(last=False)
-
-    def clear(self) -> None:
-        with self._lock:
-            self._times.clear()
-            self._running.clear()
-
-    def after_fork_in_child(self) -> None:
-        """A forked child has a lock that nobody holds."""
-        self._lock = threading.Lock()
-
-
-class Settled:
-    """A bounded set of call shapes, read without a lock: a stale answer costs nothing but time."""
-
-    def __init__(self) -> None:
-        self._shapes: set[Hashable] = set()
-        self._lock = threading.Lock()
-
-    def has(self, shape: Hashable) -> bool:
-        """Whether the shape was added; shapes that cannot be hashed never are."""
-        try:
-            return shape in self._shapes
-        except TypeError:
-            return False
-
-    def add(self, shape: Hashable) -> None:
-        """Remember a shape; when there are too many, forget all and begin again."""
-        with self._lock:
-            if len(self._shapes) >= MAX_SHAPES:
-                self._shapes = set()
-            with suppress(TypeError):
-                self._shapes.add(shape)
-
-    def after_fork_in_child(self) -> None:
-        """A forked child has a lock that nobody holds."""
-        self._lock = threading.Lock()
-
-
 class Signature(NamedTuple):
-    """What a timing holds for. Sizes count to a quarter octave."""
+    """What a timing holds for."""
 
     device: str
+    chip: str
     kind: str
     n_fft: int
     hop_length: int
@@ -351,16 +247,27 @@ class Signature(NamedTuple):
     flags: tuple[bool, bool, torch.dtype, int, bool]
 
 
+def framed_samples(params: StftParams | IstftParams) -> int:
+    """Samples in all frames of a call."""
+    return params.rows * params.frames * params.n_fft
+
+
+def size_class(params: StftParams | IstftParams) -> int:
+    """The size of a call, to a quarter octave."""
+    framed = framed_samples(params)
+    octave = framed.bit_length()
+    return round(4 * (octave + framed / (1 << octave)))
+
+
 def signature_of(params: StftParams | IstftParams, tensor: torch.Tensor) -> Signature:
     """The signature of a call; ``tensor`` is its input."""
-    framed = params.rows * params.frames * params.n_fft
-    octave = framed.bit_length()
     return Signature(
         device=tensor.device.type,
+        chip=torch_state.chip_of(tensor.device),
         kind=type(params).__name__,
         n_fft=params.n_fft,
         hop_length=params.hop_length,
-        size=round(4 * (octave + framed / (1 << octave))),
+        size=size_class(params),
         bins_innermost=tensor.dim() < 2 or tensor.stride(-2) <= tensor.stride(-1),
         flags=(
             params.onesided,

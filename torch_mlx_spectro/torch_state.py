@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -102,6 +103,15 @@ def is_forward_mode() -> bool:
 def is_transformed() -> bool:
     """A transform of torch.func or forward mode is running: tensors may be more than they seem."""
     return _functorch_level() is not None or is_forward_mode()
+
+
+@lru_cache(maxsize=64)
+def chip_of(device: torch.device) -> str:
+    """The name of a GPU; "" for the host, and where torch does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    tell: Callable[[], str] = getattr(torch.backends.mps, "get_name", _always(""))
+    return tell() if device.type == "mps" else ""
 
 
 def mps_is_emulated() -> bool:

@@ -1,9 +1,10 @@
 """Shadow mode: some accelerated calls are computed natively, too, and the results compared.
 
 Every Nth call of a route (a way of computing: operation, backend, kernel, sizes, layout, dtype) is
-verified. Calls are counted by route, or else those of a program that takes turns between two would
-be verified for one of them only. A route that is wrong once is quarantined: native computes it
-from then on, in this process, and the program is told once.
+verified; under ``auto`` a route's first, too (:mod:`.trust`). Calls are counted by route, or else
+those of a program that takes turns between two would be verified for one of them only. A route that
+is wrong once is quarantined: native computes it from then on, in this process, and the program is
+told once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -141,6 +143,9 @@ class Check:
         key: of the call's route.
         bound: the call's arguments by name.
         args, kwargs: the same as they came.
+
+    Attributes:
+        telling: once there is a verdict: whether wrong values would have shown.
     """
 
     def __init__(
@@ -152,6 +157,7 @@ class Check:
         kwargs: Any,
     ) -> None:
         self.native, self.key, self.bound = native, key, bound
+        self.telling = False
         self._args, self._kwargs = args, kwargs
         self._tensors = (bound["input"], bound["window"])
         self._versions = self._read_versions()
@@ -187,6 +193,7 @@ class Check:
                 if _is_out_of_memory(error):
                     return False, ""
                 return True, f"native torch raises {type(error).__name__}: {error}"
+            self.telling = agreement.is_telling(expected)
             try:
                 found = agreement.disagreement(judged, expected, actual)
             except Exception as error:
@@ -212,14 +219,20 @@ class Check:
                 kwargs[name] = value
         return self.native(*args, **kwargs)
 
-    def warning(self, what: str) -> str:
-        """What the program is told of a wrong result, with the lines that reproduce it."""
+    def warning(self, what: str, kept: Path | None) -> str:
+        """What the program is told of a wrong result, with the lines that reproduce it.
+
+        Args:
+            kept: the file in which later processes will find it.
+        """
+        later = "" if kept is None else f", and under auto in later ones, by {kept}"
         return (
             f"torch_mlx_spectro: {self.key.op} computed by {self.key.backend} "
             f"({self.key.kernel}) is not native torch's: {what}. Native torch computes such calls "
-            "from now on in this process. Please report this to the authors of torch_mlx_spectro, "
-            "with the output of `torch-mlx-spectro doctor --json` and these lines, which verify "
-            "the same call; their values are random, so if they give no warning, the values of "
+            f"from now on in this process{later}. Please report this to the authors of "
+            "torch_mlx_spectro, with the output of `torch-mlx-spectro doctor --json` and these "
+            "lines, which verify the same call; their values are random, so if they give no "
+            "warning, the values of "
             f"your input matter:\n{self.reproducer()}"
         )
 
@@ -286,6 +299,6 @@ def can_be_verified(tensor: torch.Tensor) -> bool:
     return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
-def warn(check: Check, what: str, stacklevel: int) -> None:
+def warn(check: Check, what: str, kept: Path | None, stacklevel: int) -> None:
     """Tell the program, at the line that ``stacklevel`` counts from our caller."""
-    warnings.warn(check.warning(what), RuntimeWarning, stacklevel=stacklevel + 1)
+    warnings.warn(check.warning(what, kept), RuntimeWarning, stacklevel=stacklevel + 1)

@@ -185,9 +185,9 @@ class CudaKernels(TensorKernels):
                 nobody asks for them.
         """
         result = result_of(made.launch, window.device)
-        if made.columns and not vanishes:
+        if not vanishes:
             # Verdicts that nobody reads, in memory that this stream alone takes again.
-            unread = torch.empty(made.columns, dtype=torch.float32, device=window.device)
+            unread = torch.empty(made.verdicts, dtype=torch.float32, device=window.device)
             vanishes = unread.data_ptr()
         self._launch(made.launch, window, [window.data_ptr(), result.data_ptr(), vanishes])
         return result

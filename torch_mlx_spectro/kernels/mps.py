@@ -152,7 +152,7 @@ class MpsKernels(TensorKernels):
         """
         ready = self._made_ready((made.launch,), window.device)
         prepared = result_of(ready.launch, window.device)
-        vanishes = torch.empty(made.columns or 1, dtype=torch.float32, device=window.device)
+        vanishes = torch.empty(made.verdicts, dtype=torch.float32, device=window.device)
         known = {"strides": list(window.stride()), "parameters": ready.integers}
         tensors = iter((window, prepared, vanishes))
         arguments = [known[name] if name in known else next(tensors) for name in ready.names]

@@ -19,12 +19,17 @@ class Preparation:
 
     Attributes:
         rows_at: where the rows of the inverse envelope begin.
-        columns: of the rows, and verdicts on them; 0 where there are none.
+        columns: of the rows; 0 where there are none.
     """
 
     launch: Launch
     rows_at: int
     columns: int
+
+    @property
+    def verdicts(self) -> int:
+        """How many the launch writes: one on each column, or one if there are none."""
+        return self.columns or 1
 
 
 @lru_cache(maxsize=256)

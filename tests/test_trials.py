@@ -1,0 +1,338 @@
+"""Races with a clock of our own: the slower backend is never used once there is a decision."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import strategies
+
+from torch_mlx_spectro.trials import (
+    ADVANTAGE,
+    HOPELESS,
+    LONG,
+    MAX_AGE,
+    MAX_SHAPES,
+    MAX_SIGNATURES,
+    ROUTES,
+    TRIALS,
+    Settled,
+    Trials,
+    seconds_of,
+)
+from torch_mlx_spectro.verdicts import Store
+
+MLX = ("mlx",)
+BOTH = ("mps", "mlx")
+
+
+class Clock:
+    """A clock that calls advance by what they are said to take."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def race(
+    trials: Trials,
+    costs: dict[str, list[float]],
+    calls: int,
+    candidates: tuple[str, ...] = MLX,
+    signature: str = "signature",
+) -> list[str]:
+    """Make calls as auto would, each taking the next cost of its backend; who computed them."""
+    clock: Any = trials._clock
+    chosen = []
+    for _ in range(calls):
+        name, timed = trials.pick(signature, candidates)
+        chosen.append(name)
+        cost = costs[name][min(chosen.count(name) - 1, len(costs[name]) - 1)]
+
+        def call(seconds: float = cost) -> None:
+            clock.now += seconds
+
+        if timed:
+            trials.time(signature, name, call)
+    return chosen
+
+
+def computed_by(
+    costs: dict[str, list[float]], calls: int, candidates: tuple[str, ...] = MLX
+) -> list[str]:
+    return race(Trials(Clock()), costs, calls, candidates)
+
+
+def test_native_goes_first_and_the_faster_one_keeps_the_signature() -> None:
+    chosen = computed_by({"native": [0.1], "mlx": [0.9, 0.05]}, 20)
+    assert chosen[: 2 * TRIALS] == ["native"] * TRIALS + ["mlx"] * TRIALS
+    assert set(chosen[2 * TRIALS :]) == {"mlx"}
+
+
+def test_the_slower_one_is_never_used_again() -> None:
+    chosen = computed_by({"native": [0.1], "mlx": [0.12]}, 30)
+    assert chosen.count("mlx") == TRIALS
+    assert set(chosen[2 * TRIALS :]) == {"native"}
+
+
+def test_a_tie_is_natives() -> None:
+    assert computed_by({"native": [0.1], "mlx": [0.095]}, 20)[-1] == "native"
+
+
+@pytest.mark.parametrize(
+    ("mps", "mlx", "winner"),
+    [(0.05, 0.04, "mlx"), (0.05, 0.048, "mps"), (0.04, 0.05, "mps"), (0.098, 0.2, "native")],
+)
+def test_of_several_the_fastest_and_of_a_tie_the_first(mps: float, mlx: float, winner: str) -> None:
+    chosen = computed_by({"native": [0.1], "mps": [mps], "mlx": [mlx]}, 30, BOTH)
+    assert set(chosen[3 * TRIALS :]) == {winner}
+
+
+def test_hopeless_mlx_is_given_up_before_its_last_trial() -> None:
+    assert computed_by({"native": [0.1], "mlx": [0.5, 0.3]}, 20).count("mlx") == 2
+
+
+def test_the_first_call_of_mlx_warms_up_and_does_not_count() -> None:
+    assert computed_by({"native": [0.1], "mlx": [0.9, 0.01]}, 20)[-1] == "mlx"
+
+
+def test_of_long_calls_fewer_are_timed() -> None:
+    chosen = computed_by({"native": [LONG], "mlx": [LONG * 0.9, LONG / 2]}, 20)
+    assert chosen[:4] == ["native", "native", "mlx", "mlx"]
+    assert set(chosen[4:]) == {"mlx"}
+
+
+def test_a_call_that_raises_leaves_no_time() -> None:
+    trials = Trials(Clock())
+
+    def broken() -> None:
+        raise KeyError("broken")
+
+    for _ in range(10):
+        with pytest.raises(KeyError):
+            trials.time("signature", "native", broken)
+    assert trials.pick("signature", MLX) == ("native", True)
+
+
+COSTS = strategies.lists(strategies.floats(1e-5, 10), min_size=1, max_size=2 * TRIALS)
+
+
+@hypothesis.given(native=COSTS, mps=COSTS, mlx=COSTS, count=strategies.integers(0, 2))
+@hypothesis.settings(max_examples=300)
+def test_whatever_the_times_the_decision_is_bounded_final_and_the_fastest(
+    native: list[float], mps: list[float], mlx: list[float], count: int
+) -> None:
+    candidates, costs = BOTH[:count], {"native": native, "mps": mps, "mlx": mlx}
+    store = Store(None, versions={})
+    trials = Trials(Clock(), lambda: store)
+    warm_up = TRIALS * (1 + count)
+    chosen = race(trials, costs, warm_up + 20, candidates)
+    (winner,) = set(chosen[warm_up:])
+    calls = {name: chosen[:warm_up].count(name) for name in ("native", *candidates)}
+    seen: dict[str, float] = {}
+    for name, number in calls.items():
+        # Calls of the winner after the decision are not timed.
+        timed = min(number, TRIALS)
+        costs_of = [costs[name][min(i, len(costs[name]) - 1)] for i in range(timed)]
+        if sum(costs_of[:2]) >= LONG:
+            costs_of = costs_of[:2]
+        seen[name] = min(costs_of if name == "native" else costs_of[1:])
+        assert name == winner or number <= TRIALS
+    if winner != "native":
+        assert seen[winner] < ADVANTAGE * seen["native"] * (1 + 1e-9)
+    for name in candidates:
+        # Of two within a tenth of each other either may win.
+        assert seen[winner] * ADVANTAGE <= seen[name] * (1 + 1e-9)
+    # A later process decides the same, at once.
+    later = Trials(Clock(), lambda: store)
+    assert later.pick("signature", candidates) == (winner, False)
+
+
+def test_an_outcome_is_kept_once_and_taken_up_by_the_next_process(tmp_path: Path) -> None:
+    path = tmp_path / "verdicts.json"
+    puts: list[tuple[Any, ...]] = []
+
+    def process() -> Trials:
+        store = Store(path, versions={})
+        put = store.put
+        store.put = lambda *given: puts.append(given) or put(*given)  # type: ignore[func-returns-value, method-assign]
+        return Trials(Clock(), lambda: store)
+
+    costs = {"native": [0.1], "mlx": [0.5, 0.05], "mps": [0.01]}
+    race(process(), costs, 30)
+    assert [put[:2] for put in puts] == [(ROUTES, "signature")]
+    assert puts[0][2]["winner"] == "mlx"
+    assert puts[0][2]["seconds"] == pytest.approx({"mlx": 0.05, "native": 0.1})
+    assert set(race(process(), costs, 30)) == {"mlx"}
+    assert len(puts) == 1
+    # A candidate that was not there is timed against the times of the others.
+    chosen = race(process(), costs, 30, BOTH)
+    assert chosen == ["mps"] * 30
+    assert puts[1:] == [puts[1]]
+    assert puts[1][2]["winner"] == "mps"
+    assert set(puts[1][2]["seconds"]) == {"native", "mlx", "mps"}
+    # One that is no longer there leaves the place to the next.
+    assert set(race(process(), costs, 5, MLX)) == {"mlx"}
+    assert set(race(process(), costs, 5, ())) == {"native"}
+    assert len(puts) == 2
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        None, 1, "mlx", [], {}, {"winner": "mlx"}, {"seconds": []}, {"seconds": {"mlx": 1.0}},
+        {"seconds": {"native": "1"}}, {"seconds": {"native": -1.0}}, {"seconds": {"native": 0}},
+        {"seconds": {"native": 1.0, "mlx": None}}, {"seconds": {"native": float("inf")}},
+    ],
+)  # fmt: skip
+def test_an_outcome_that_makes_no_sense_is_measured_again(outcome: Any) -> None:
+    if isinstance(outcome, dict):
+        outcome["measured"] = 1000
+    assert seconds_of(outcome, 1000.0) == {}
+
+
+def test_an_old_outcome_is_measured_again() -> None:
+    kept: dict[str, Any] = {"seconds": {"native": 1, "mlx": 2.0}, "measured": 1000}
+    for age in (0.0, float(MAX_AGE)):
+        assert seconds_of(kept, 1000 + age) == {"native": 1.0, "mlx": 2.0}
+    for now in (1001.0 + MAX_AGE, 999.0):  # from the future: of a clock that was set
+        assert seconds_of(kept, now) == {}
+    for measured in (None, "1000", float("nan")):
+        assert seconds_of(kept | {"measured": measured}, 1000.0) == {}
+    days = [1000.0]
+    store = Store(None, versions={})
+    for day, winner, cost in ((0, "mlx", 0.05), (1, "mlx", 9.0), (9, "native", 0.3)):
+        days[0] = 1000.0 + day * 86_400
+        trials = Trials(Clock(), lambda: store, lambda: days[0])
+        assert race(trials, {"native": [0.1], "mlx": [cost]}, 10)[-1] == winner
+
+
+def test_calls_in_two_candidate_lists_do_not_write_in_turns() -> None:
+    """A candidate that can compute some calls of a signature only."""
+    store = Store(None, versions={})
+    puts = []
+    put = store.put
+    store.put = lambda *given: puts.append(given) or put(*given)  # type: ignore[func-returns-value, method-assign]
+    trials = Trials(Clock(), lambda: store)
+    for candidates in (BOTH, MLX, BOTH, MLX, BOTH):
+        race(trials, {"native": [0.1], "mps": [0.01], "mlx": [0.05]}, 20, candidates)
+    assert len(puts) == 1
+
+
+def test_old_signatures_are_forgotten_when_there_are_too_many() -> None:
+    trials = Trials(Clock())
+    for signature in range(MAX_SIGNATURES + 1):
+        for _ in range(TRIALS):
+            trials.time(signature, "native", lambda: None)
+    assert trials.pick(0, MLX) == ("native", True)
+    assert trials.pick(MAX_SIGNATURES, MLX) == ("mlx", True)
+    assert len(trials._races) == MAX_SIGNATURES
+
+
+def test_settled_shapes_are_bounded_and_may_be_unhashable() -> None:
+    settled = Settled()
+    settled.add(([],))
+    assert not settled.has(([],))
+    for shape in range(MAX_SHAPES):
+        settled.add(shape)
+    assert settled.has(0)
+    settled.add("one more")
+    assert settled.has("one more")
+    assert not settled.has(0)
+
+
+def test_trials_of_many_threads_lose_no_time() -> None:
+    trials = Trials(Clock())
+    threads, calls = 8, 200
+    barrier = threading.Barrier(threads)
+    picked: list[str] = []
+
+    def work() -> None:
+        barrier.wait()
+        for call in range(calls):
+            name, timed = trials.pick(call % 5, MLX)
+            if timed:
+                trials.time(call % 5, name, lambda: None)
+            picked.append(name)
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(picked) == threads * calls
+    # Calls that began before a decision may be timed beyond it, one of each other thread.
+    for found in trials._races.values():
+        for name in ("native", "mlx"):
+            assert TRIALS <= len(found._times[name]) < TRIALS + threads
+    assert {trials.pick(signature, MLX) for signature in range(5)} == {("native", False)}
+
+
+def test_locks_of_a_parent_do_not_stop_its_forked_child() -> None:
+    trials, settled = Trials(Clock()), Settled()
+    for held in (trials, settled):
+        assert held._lock.acquire(timeout=1)
+        held.after_fork_in_child()
+    trials.time("signature", "native", lambda: None)
+    settled.add("shape")
+    assert settled.has("shape")
+    trials.clear()
+    assert trials.pick("signature", MLX) == ("native", True)
+
+
+class Events:
+    """A device's clock: the time is known once the device has finished."""
+
+    def __init__(self, took: float) -> None:
+        self.took, self.finished, self.called = took, False, list[str]()
+
+    def begin(self) -> None:
+        self.called.append("begin")
+
+    def end(self) -> None:
+        self.called.append("end")
+
+    def seconds(self) -> float | None:
+        return self.took if self.finished else None
+
+
+@pytest.mark.parametrize(("ours", "winner"), [(0.5, "cuda"), (0.95, "native"), (1.5, "native")])
+def test_a_devices_times_are_waited_for_by_nobody(ours: float, winner: str) -> None:
+    trials = Trials(Clock())
+    timers: list[Events] = []
+    for _ in range(2 * TRIALS):
+        name, timed = trials.pick("signature", ("cuda",))
+        assert timed
+        timer = Events(1.0 if name == "native" else ours)
+        timers.append(timer)
+        trials.time_on_device("signature", name, partial(timer.called.append, "call"), timer)
+        assert timer.called == ["begin", "call", "end"]
+    # All are under way and none is known: ours goes on, undecided.
+    assert trials.pick("signature", ("cuda",)) == ("cuda", False)
+    assert trials.is_running("signature")
+    for timer in timers:
+        timer.finished = True
+    assert trials.pick("signature", ("cuda",)) == (winner, False)
+    assert not trials.is_running("signature")
+
+
+def test_a_devices_call_that_raises_leaves_no_time() -> None:
+    trials = Trials(Clock())
+
+    def broken() -> None:
+        raise KeyError("broken")
+
+    with pytest.raises(KeyError):
+        trials.time_on_device("signature", "native", broken, Events(1.0))
+    assert not trials.is_running("signature")
+
+
+def test_the_hopeless_are_those_of_more_than_twice_natives_time() -> None:
+    just = {"native": [0.1], "mlx": [0.1, 0.1 * HOPELESS * 0.99]}
+    assert computed_by(just, 20).count("mlx") == TRIALS

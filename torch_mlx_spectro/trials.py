@@ -1,0 +1,276 @@
+"""Backends timed against each other, call by call, and the outcome kept from process to process.
+
+Every call is computed once, by the backend whose turn it is: native first, so that a program of few
+calls never pays for loading and warming up another, then each candidate, TRIALS calls each. Then
+the fastest keeps the signature; native, unless another is faster by more than noise. Nothing is
+measured again in this process, nor in later ones that find the times in the store.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from contextlib import suppress
+from typing import Any, Protocol, TypeGuard
+
+import torch
+
+from .verdicts import Store
+
+#: Timed calls of each backend; the first one of an accelerator warms up, and does not count.
+TRIALS = 3
+#: Seconds of calls after which two of a backend are enough: noise is small beside long calls.
+LONG = 1.0
+#: Another has to need at most this share of native's time, or of that of a candidate before it.
+ADVANTAGE = 0.9
+#: Of native's time, beyond which a candidate is not timed again.
+HOPELESS = 2.0
+MAX_SIGNATURES = 256
+MAX_SHAPES = 4096
+#: Section of the store, and seconds after which what it has is measured again: what was measured in
+#: a busy minute does not hold for ever.
+ROUTES = "routes"
+MAX_AGE = 7 * 24 * 3600
+
+
+class Timer(Protocol):
+    """Times a call on a device's own clock."""
+
+    def begin(self) -> None: ...
+
+    def end(self) -> None: ...
+
+    def seconds(self) -> float | None:
+        """How long it took; None while the device has not finished."""
+
+
+class CudaTimer:
+    """Two events on the current stream, around a call: what its launches wait for counts."""
+
+    def __init__(self) -> None:
+        event: Any = torch.cuda.Event
+        self._events = [event(enable_timing=True) for _ in range(2)]
+
+    def begin(self) -> None:
+        self._events[0].record()
+
+    def end(self) -> None:
+        self._events[1].record()
+
+    def seconds(self) -> float | None:
+        """How long it took; None while the device has not finished."""
+        if not self._events[1].query():
+            return None
+        milliseconds: float = self._events[0].elapsed_time(self._events[1])
+        return milliseconds / 1000
+
+
+class Race:
+    """The times of one signature.
+
+    Args:
+        known: best times of backends, of an earlier process.
+    """
+
+    __slots__ = ("_known", "_times", "kept")
+
+    def __init__(self, known: dict[str, float]) -> None:
+        self._known = known
+        self._times: dict[str, list[float]] = {}
+        #: The times as they are in the store.
+        self.kept = known
+
+    def note(self, name: str, took: float) -> None:
+        self._times.setdefault(name, []).append(took)
+
+    def best(self, name: str) -> float | None:
+        """A backend's best time so far; None before one counts."""
+        times = self._times.get(name, ())
+        counted = times if name == "native" else times[1:]
+        return min(
+            (*counted, *(known for known in (self._known.get(name),) if known)), default=None
+        )
+
+    def has_enough(self, name: str, waiting: int) -> bool:
+        """Whether a backend need not be timed again; ``waiting`` of its times are under way."""
+        times = self._times.get(name, ())
+        if name in self._known or len(times) + waiting >= TRIALS:
+            return True
+        native, ours = self.best("native"), self.best(name)
+        if name != "native" and native and ours and ours > HOPELESS * native:
+            return True
+        return len(times) > 1 and sum(times) >= LONG
+
+    def winner(self, candidates: tuple[str, ...]) -> str:
+        """The fastest of native and those candidates whose times are known."""
+        chosen, fastest = "native", self.best("native")
+        for name in candidates:
+            ours = self.best(name)
+            if ours is not None and (fastest is None or ours < ADVANTAGE * fastest):
+                chosen, fastest = name, ours
+        return chosen
+
+    def seconds(self) -> dict[str, float]:
+        """The best time of each backend that has one."""
+        best = {name: self.best(name) for name in sorted({*self._times, *self._known})}
+        return {name: took for name, took in best.items() if took is not None}
+
+
+def seconds_of(outcome: Any, now: float) -> dict[str, float]:
+    """The times in what a store has kept; none where it is old, or anything else: of a file."""
+    if not isinstance(outcome, dict):
+        return {}
+    seconds, measured = outcome.get("seconds"), outcome.get("measured")
+    if not (isinstance(seconds, dict) and "native" in seconds and _is_time(measured)):
+        return {}
+    if not (0 <= now - measured <= MAX_AGE and all(map(_is_time, seconds.values()))):
+        return {}
+    return {name: float(took) for name, took in seconds.items()}
+
+
+def _is_time(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
+
+
+class Trials:
+    """Every race of a process.
+
+    A device's call is timed by the device: its time is known later, and nobody waits for it.
+
+    Args:
+        clock: returns seconds; a test passes its own.
+        store: returns where outcomes are kept; by default nowhere.
+        now: returns the time of day; a test passes its own.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.perf_counter,
+        store: Callable[[], Store] = lambda: Store(None),
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
+        self._store = store
+        self._now = now
+        self._lock = threading.Lock()
+        self._races: OrderedDict[Hashable, Race] = OrderedDict()
+        #: Calls whose device has yet to say how long they took.
+        self._running: list[tuple[Hashable, str, Timer]] = []
+
+    def pick(self, signature: Hashable, candidates: tuple[str, ...]) -> tuple[str, bool]:
+        """The backend for a call of this signature, and whether the call is to be timed.
+
+        Args:
+            candidates: beside native; where they tie, an earlier one is preferred.
+        """
+        known = {} if signature in self._races else self._recalled(signature)
+        with self._lock:
+            self._collect()
+            race = self._race(signature, known)
+            waiting = [name for running, name, _ in self._running if running == signature]
+            for name in ("native", *candidates):
+                if not race.has_enough(name, waiting.count(name)):
+                    return name, True
+            if waiting:
+                fastest = race.winner(candidates)
+                return (candidates[0] if fastest == "native" else fastest), False
+            winner, seconds = race.winner(candidates), race.seconds()
+            is_new, race.kept = race.kept != seconds, seconds
+        if is_new:
+            outcome = {"winner": winner, "seconds": seconds, "measured": int(self._now())}
+            self._store().put(ROUTES, str(signature), outcome)
+        return winner, False
+
+    def time(self, signature: Hashable, backend_name: str, call: Callable[[], Any]) -> Any:
+        """Run and time a call; a call that raises leaves no time."""
+        begin = self._clock()
+        result = call()
+        took = self._clock() - begin
+        with self._lock:
+            self._note(signature, backend_name, took)
+        return result
+
+    def time_on_device(
+        self, signature: Hashable, backend_name: str, call: Callable[[], Any], timer: Timer
+    ) -> Any:
+        """Run a call and have its device time it; a call that raises leaves no time."""
+        timer.begin()
+        result = call()
+        timer.end()
+        with self._lock:
+            self._running.append((signature, backend_name, timer))
+            del self._running[:-MAX_SIGNATURES]
+        return result
+
+    def is_running(self, signature: Hashable) -> bool:
+        """Whether a time of this signature is not known yet."""
+        with self._lock:
+            self._collect()
+            return any(running == signature for running, _, _ in self._running)
+
+    def _recalled(self, signature: Hashable) -> dict[str, float]:
+        return seconds_of(self._store().get(ROUTES, str(signature)), self._now())
+
+    def _collect(self) -> None:
+        """Note the times that are known by now."""
+        unknown = []
+        for signature, name, timer in self._running:
+            took = timer.seconds()
+            if took is None:
+                unknown.append((signature, name, timer))
+            else:
+                self._note(signature, name, took)
+        self._running = unknown
+
+    def _race(self, signature: Hashable, known: dict[str, float]) -> Race:
+        race = self._races.get(signature)
+        if race is None:
+            race = self._races[signature] = Race(known)
+            while len(self._races) > MAX_SIGNATURES:
+                self._races.popitem(last=False)
+        else:
+            self._races.move_to_end(signature)
+        return race
+
+    def _note(self, signature: Hashable, backend_name: str, took: float) -> None:
+        # No time is nothing: a clock may be too coarse, and a share of zero decides nothing.
+        self._race(signature, {}).note(backend_name, max(took, 1e-9))
+
+    def clear(self) -> None:
+        with self._lock:
+            self._races.clear()
+            self._running.clear()
+
+    def after_fork_in_child(self) -> None:
+        """A forked child has a lock that nobody holds."""
+        self._lock = threading.Lock()
+
+
+class Settled:
+    """A bounded set of call shapes, read without a lock: a stale answer costs nothing but time."""
+
+    def __init__(self) -> None:
+        self._shapes: set[Hashable] = set()
+        self._lock = threading.Lock()
+
+    def has(self, shape: Hashable) -> bool:
+        """Whether the shape was added; shapes that cannot be hashed never are."""
+        try:
+            return shape in self._shapes
+        except TypeError:
+            return False
+
+    def add(self, shape: Hashable) -> None:
+        """Remember a shape; when there are too many, forget all and begin again."""
+        with self._lock:
+            if len(self._shapes) >= MAX_SHAPES:
+                self._shapes = set()
+            with suppress(TypeError):
+                self._shapes.add(shape)
+
+    def after_fork_in_child(self) -> None:
+        """A forked child has a lock that nobody holds."""
+        self._lock = threading.Lock()
