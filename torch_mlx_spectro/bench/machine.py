@@ -37,13 +37,16 @@ def machine(device: str) -> Machine:
         "device_name": torch.cuda.get_device_name() if device == "cuda" else processor,
         "system": f"{platform.system()} {platform.machine()}",
         "system_release": platform.mac_ver()[0] or platform.release(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "versions": versions,
     }
 
 
 def differences(old: Machine, new: Machine) -> list[str]:
     """In what two machines differ, as far as times depend on it."""
-    pairs: list[tuple[str, object, object]] = [(key, dict(old)[key], dict(new)[key]) for key in SAME]
+    pairs: list[tuple[str, object, object]] = [
+        (key, dict(old)[key], dict(new)[key]) for key in SAME
+    ]
     return [f"{key}: {one!r} and {other!r}" for key, one, other in pairs if one != other]
 
 

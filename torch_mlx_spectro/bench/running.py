@@ -137,6 +137,7 @@ def measure(
         The report, without ``costs`` and ``unavailable``.
     """
     watch = watch or watch_for(settings.device)
+    where = machine(settings.device)  # now: its load is the others'
     cells = [
         _Cell(name, operation, case)
         for name, table in tables.items()
@@ -158,7 +159,7 @@ def measure(
         "schema": SCHEMA,
         "version": VERSION,
         "package": tms.__version__,
-        "machine": machine(settings.device),
+        "machine": where,
         "settings": {
             "backends": list(settings.backends),
             "tables": list(tables),

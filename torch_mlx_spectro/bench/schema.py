@@ -87,7 +87,11 @@ class Failure(TypedDict):
 
 
 class Machine(TypedDict):
-    """What the numbers were measured on; has no names of hosts, users or folders."""
+    """What the numbers were measured on; has no names of hosts, users or folders.
+
+    ``load`` is how many processes wanted a CPU in the minute before, as the system counts them;
+    null where it does not.
+    """
 
     processor: str
     cpus: int
@@ -96,6 +100,7 @@ class Machine(TypedDict):
     device_name: str
     system: str
     system_release: str
+    load: float | None
     versions: dict[str, str]
 
 
@@ -162,7 +167,9 @@ def check(value: Any, wanted: Any, where: str) -> None:
     if is_typeddict(wanted):
         hints = get_type_hints(wanted)
         if not isinstance(value, Mapping) or (missing := hints.keys() - value.keys()):
-            lacks = "" if not isinstance(value, Mapping) else f", lacks {', '.join(sorted(missing))}"
+            lacks = (
+                "" if not isinstance(value, Mapping) else f", lacks {', '.join(sorted(missing))}"
+            )
             raise Invalid(f"{where}: no {wanted.__name__}{lacks}")
         for key, hint in hints.items():
             check(value[key], hint, f"{where}.{key}")
