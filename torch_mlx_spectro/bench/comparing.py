@@ -4,8 +4,8 @@ Compared are ratios to native torch of the same run, never times of two runs: a 
 slower today makes both slower. A cell (an operation on a size by a backend) is a regression when
 
 1. its ratio fell so far that a call takes at least ``THRESHOLD`` longer beside native's, and
-2. the means of its passes tell that from chance (Welch's t-test, one-sided), at a level that
-   holds for all cells together (Holm).
+2. its passes tell that from chance (:mod:`.significance`), at a level that holds for all cells
+   together.
 
 Passes and not samples are what is counted, since samples of a few milliseconds share whatever the
 machine was doing just then: they would make a chance look certain.
@@ -16,15 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, variance
-
-import numpy as np
+from statistics import fmean
 
 from .cases import Case, Table
 from .machine import differences
-from .measuring import ratios
+from .measuring import summary
 from .running import NATIVE
 from .schema import Accuracy, CaseFacts, Failure, Report, Timing
+from .significance import chances, holm
 
 #: How much longer a call takes before it is called slower.
 THRESHOLD = 0.10
@@ -99,16 +98,17 @@ def compare(old: Report, new: Report) -> Comparison:
     before, after = _cells(old), _cells(new)
     common = [key for key in after if key in before]
     pairs = [(before[key], after[key]) for key in common]
-    slower = [fmean(a) - fmean(b) for a, b in pairs]  # of logarithms of ratios
     # Each direction is a family of tests of its own.
-    falls, gains = [welch(a, b) for a, b in pairs], [welch(b, a) for a, b in pairs]
+    falls = chances(pairs)
+    gains = [1 - chance for chance in falls]
     sure_falls, sure_gains = holm(falls, LEVEL), holm(gains, LEVEL)
     changes = []
     for index, (key, (a, b)) in enumerate(zip(common, pairs, strict=True)):
-        worse = slower[index] >= 0
+        slower = fmean(a) - fmean(b)  # of logarithms of ratios
+        worse = slower >= 0
         chance = (falls if worse else gains)[index]
         sure = (sure_falls if worse else sure_gains)[index]
-        gone = math.expm1(slower[index])
+        gone = math.expm1(slower)
         ratio = math.exp(fmean(a)), math.exp(fmean(b))
         changes.append(Change(*key, *ratio, gone, chance, _verdict(gone, sure)))
     own, other = _versions(old), _versions(new)
@@ -154,72 +154,27 @@ def case_of(facts: CaseFacts) -> Case:
     return Case(facts["rows"], facts["samples"], facts["n_fft"], facts["hop_length"])
 
 
-def holm(chances: Sequence[float], level: float) -> list[bool]:
-    """Which of several tests hold, so that the chance of any false one is at most ``level``.
-
-    Source: S. Holm, "A simple sequentially rejective multiple test procedure", 1979.
-    """
-    order = sorted(range(len(chances)), key=chances.__getitem__)
-    holds = [False] * len(chances)
-    for rank, index in enumerate(order):
-        if chances[index] > level / (len(chances) - rank):
-            break
-        holds[index] = True
-    return holds
-
-
-def welch(higher: Sequence[float], lower: Sequence[float]) -> float:
-    """The chance that noise alone puts the mean of ``higher`` so far above that of ``lower``.
-
-    Source: B. L. Welch, "The generalization of Student's problem", 1947; one-sided. 1 where there
-    are fewer than two numbers on a side; 0 or 1 where nothing varies.
-    """
-    if min(len(higher), len(lower)) < 2:
-        return 1.0
-    apart = fmean(higher) - fmean(lower)
-    parts = [variance(side) / len(side) for side in (higher, lower)]
-    squared = sum(parts)
-    if squared == 0:
-        return 0.0 if apart > 0 else 1.0
-    degrees = squared**2 / sum(
-        part**2 / (len(side) - 1) for part, side in zip(parts, (higher, lower), strict=True)
-    )
-    return student_tail(apart / math.sqrt(squared), degrees)
-
-
-def student_tail(t: float, degrees: float) -> float:
-    """Probability of more than ``t`` in Student's distribution.
-
-    By the substitution x = sqrt(degrees) tan(angle), the density becomes cos(angle) to the power
-    of degrees - 1, over a finite range.
-    """
-    start = math.atan(t / math.sqrt(degrees))
-    angles = np.linspace(start, math.pi / 2, 4001)
-    density = np.cos(angles).clip(0) ** (degrees - 1)
-    scale = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2))
-    steps = (density[1:] + density[:-1]) / 2 * np.diff(angles)
-    return float(min(1.0, scale / math.sqrt(math.pi) * steps.sum()))
-
-
 def _cells(report: Report) -> dict[Key, list[float]]:
-    """Cell to the logarithm of the ratio in each of its passes, the median of its samples."""
-    natives: dict[Key, Timing] = {
-        (*_place(timing), NATIVE): timing
+    """Cell to the logarithm of the ratio in each of its passes.
+
+    Of lower quartiles: a pause only ever makes a call longer, and of the four samples of a pass two
+    may have had one.
+    """
+    natives = {
+        _place(timing): timing["passes"]
         for timing in report["timings"]
         if timing["backend"] == NATIVE
     }
     found: dict[Key, list[float]] = {}
     for timing in report["timings"]:
         place = _place(timing)
-        native = natives.get((*place, NATIVE))
-        if timing["backend"] == NATIVE or native is None:
+        if timing["backend"] == NATIVE or place not in natives:
             continue
+        pairs = zip(natives[place], timing["passes"], strict=True)
         found[(*place, timing["backend"])] = [
-            float(np.median(np.log(taken)))
-            for taken in ratios(native["passes"], timing["passes"])
-            if taken
+            math.log(summary(theirs)["low"] / summary(ours)["low"]) for theirs, ours in pairs
         ]
-    return {key: taken for key, taken in found.items() if taken}
+    return found
 
 
 def _place(timing: Timing) -> tuple[str, str, Case]:

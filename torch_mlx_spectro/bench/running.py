@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ import torch
 import torch_mlx_spectro as tms
 
 from .. import native
-from ..environment import BACKENDS
+from ..routing import DEVICES
 from .cases import Case, Table
 from .machine import machine
 from .measuring import Side, Watch, batch_of, ratios, summary, take_turns, watch_for
@@ -44,14 +45,15 @@ class Settings:
         passes: over all cases.
         samples: of each side in a pass.
         warm_up: calls of each side before the first pass.
-        seconds_per_case: of all passes of an operation on a case, about; those of the warm-up and
-            the first ``LEAST_SAMPLES`` samples of a pass are taken however long they last.
+        seconds_per_case: of all passes of an operation on a case, about, and again of each side's
+            warm-up; one call of that and ``LEAST_SAMPLES`` samples of a pass are made however
+            long they last.
     """
 
     device: str
     backends: tuple[str, ...]
-    passes: int = 4
-    samples: int = 5
+    passes: int = 5
+    samples: int = 4
     warm_up: int = 5
     seconds_per_case: float = 30.0
 
@@ -62,7 +64,7 @@ def quick(settings: Settings) -> Settings:
 
 
 def backends_for(device: str) -> tuple[tuple[str, ...], dict[str, str]]:
-    """What computes a small call with tensors on this device, and why the others do not.
+    """What computes tensors on this device, and why what else should does not.
 
     Returns:
         The backends, ``auto`` last; and backend to the reason for those which are not here.
@@ -70,9 +72,10 @@ def backends_for(device: str) -> tuple[tuple[str, ...], dict[str, str]]:
     signal = torch.zeros(1, 2048, device=device)
     window = torch.ones(512, device=device)
     found, reasons = [], {}
-    for name in BACKENDS:
-        if name in (NATIVE, AUTO):
+    for name, kinds in DEVICES.items():
+        if device not in kinds:
             continue
+        # By a call, which also finds out that a backend is here and does not take this device.
         with tms.backend(name):
             route = tms.explain("stft", signal, 512, window=window, return_complex=True)
         if route.backend == name:
@@ -221,7 +224,7 @@ def _pass(
                     failures.append(cell.failure(backend, reason))
                 else:
                     sides.append(side)
-            _call(reference, settings.warm_up, watch)
+            _call(reference, settings.warm_up, watch, settings.seconds_per_case)
             cell.batch = batch_of(reference, watch)
         else:
             sides += [side_of(name, workload, cell.operation) for name in cell.taken][1:]
@@ -244,7 +247,7 @@ def _warmed(cell: _Cell, side: Side, reference: Side, settings: Settings, watch:
         wrong = disagreement(reference.call(0), _first(side))
         if wrong:
             return wrong
-        _call(side, count, watch)
+        _call(side, count, watch, settings.seconds_per_case)
         tms.reset_stats()
         _call(side, 1, watch)
     except RuntimeError as error:
@@ -258,11 +261,15 @@ def _first(side: Side) -> Any:
         return side.call(0)
 
 
-def _call(side: Side, times: int, watch: Watch) -> None:
+def _call(side: Side, times: int, watch: Watch, seconds: float = math.inf) -> None:
+    """Make so many calls, or fewer when the seconds are over."""
+    end = watch.now() + seconds
     with side.context():
         for number in range(times):
             side.call(number)
-        watch.synchronize()
+            watch.synchronize()
+            if watch.now() >= end:
+                break
 
 
 def _timings(cell: _Cell) -> Iterator[Timing]:

@@ -163,9 +163,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         chosen = tuple(dict.fromkeys(options.backends.split(",")))
         for name in chosen:
             if name not in found:
-                known = ", ".join(found)
-                reason = reasons.get(name, f"no backend to be timed; there are {known}")
-                raise Problem(f"--backends {name}: not with tensors on {device}: {reason}")
+                reason = reasons.get(name, f"for tensors on {device} there are {', '.join(found)}")
+                raise Problem(f"--backends {name}: {reason}")
     settings = Settings(device, chosen)
     return quick(settings) if options.quick else settings
 
