@@ -25,6 +25,7 @@ def report(
     run: float = 0.0,
     tables=PUBLISHED,
     slow_cells: int = 1,
+    pauses: float = 0.1,
     counts: tuple[int, int] = (5, 4),
 ) -> Report:
     """A report of backends mlx and auto, each three times as fast as native.
@@ -32,10 +33,11 @@ def report(
     Args:
         seed: of the noise.
         slower: by how much the first ``slow_cells`` cells of mlx take longer.
-        samples: relative deviation of single samples; every tenth is three times as long.
+        samples: relative deviation of single samples.
         passes: relative deviation of ratios from pass to pass.
         run: relative deviation of ratios from run to run, which no pass shows.
         tables: the cases.
+        pauses: share of samples that are three times as long.
         counts: passes, and samples of each.
     """
     draw = np.random.default_rng(seed)
@@ -54,7 +56,7 @@ def report(
             for _ in range(counts[0]):
                 here = scale * (1.0 if backend == "native" else np.exp(draw.normal(0, passes)))
                 noise = np.exp(draw.normal(0, samples, counts[1]))
-                outliers = np.where(draw.random(counts[1]) < 0.1, 3.0, 1.0)
+                outliers = np.where(draw.random(counts[1]) < pauses, 3.0, 1.0)
                 times.append((here * noise * outliers).tolist())
             taken[backend] = times
         for backend, times in taken.items():

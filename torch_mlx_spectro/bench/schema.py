@@ -174,6 +174,8 @@ def check(value: Any, wanted: Any, where: str) -> None:
         for key, hint in hints.items():
             check(value[key], hint, f"{where}.{key}")
         return
+    if wanted is Any:
+        return
     origin, arguments = get_origin(wanted), get_args(wanted)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
