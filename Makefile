@@ -53,7 +53,7 @@ lint: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 bench: $(INSTALLED)
-	$(VENV)/bin/python benchmarks/run.py
+	$(VENV)/bin/torch-mlx-spectro bench --table all
 
 parity: $(INSTALLED)
 	$(VENV)/bin/torch-mlx-spectro parity --cases all --processes 2 --html parity.html
