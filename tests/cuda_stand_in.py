@@ -67,7 +67,7 @@ class Emulated:
         self, made: Preparation, window: torch.Tensor, vanishes: int = 0
     ) -> torch.Tensor:
         launch = made.launch
-        prepared, verdicts = self._kernels._kernel(launch.kernel)(
+        prepared, verdicts = self._kernels._kernel(launch)(
             inputs=[
                 copy_to_mlx(self._mx, np.pad(_values(window), (0, 8))),
                 self._kernels.constant(np.array(launch.integers, np.int64)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -21,8 +21,11 @@ from .plans import FftPlan
 from .preparing import Preparation
 from .tables import table_of
 from .tensors import TensorKernels, result_of
+from .tuning import Refused, Tuning
 
 CACHE_ENTRIES = 1024
+#: Kernels that have groups of several shapes, with the same results.
+TUNED = ("analysis",)
 
 
 class MpsProblem(RuntimeError):
@@ -39,6 +42,8 @@ class _Ready:
     group: tuple[int, ...]
     integers: list[int]
     table: torch.Tensor | None
+    #: No other shape is to be tried any more.
+    settled: bool = True
 
 
 class MpsKernels(TensorKernels):
@@ -46,10 +51,12 @@ class MpsKernels(TensorKernels):
 
     Args:
         compile_shader: ``torch.mps.compile_shader``, or what stands in for it.
+        tuning: times shapes of groups; None where times mean nothing.
     """
 
-    def __init__(self, compile_shader: Callable[[str], Any]) -> None:
+    def __init__(self, compile_shader: Callable[[str], Any], tuning: Tuning | None = None) -> None:
         self._compile_shader = compile_shader
+        self._tuning = tuning
         self._kernels: OrderedDict[Variant, Any] = OrderedDict()
         #: By the best of the launches: that one, and which is ready, or why none is.
         self._ready: OrderedDict[tuple[int, torch.device], tuple[Launch, _Ready | str]]
@@ -71,8 +78,53 @@ class MpsKernels(TensorKernels):
         first: torch.Tensor,
         *others: torch.Tensor,
         edge: float = 1.0,
+        shapes: Callable[[], Sequence[Launch]] = tuple,
     ) -> torch.Tensor:
         ready = self._made_ready(launches, first.device)
+        result = self._launch(ready, first, others, edge)
+        if not ready.settled and result.numel():
+
+            def run(launch: Launch, count: int) -> list[torch.Tensor]:
+                try:
+                    with self._lock:
+                        tried = self._first_accepted([launch], first.device)
+                except MpsProblem as problem:
+                    raise Refused from problem
+                results = [self._launch(tried, first, others, edge) for _ in range(count)]
+                torch.mps.synchronize()
+                return results
+
+            self._settle(launches, shapes(), ready, first.device, run)
+        return result
+
+    def _settle(
+        self,
+        launches: Sequence[Launch],
+        shapes: Sequence[Launch],
+        ready: _Ready,
+        device: torch.device,
+        run: Callable[[Launch, int], list[torch.Tensor]],
+    ) -> None:
+        """Take the fastest shape from now on, as a trial tells, now or earlier."""
+        tuning = self._tuning
+        assert tuning is not None
+        name, every = tuning.key(launches[0]), [*launches, *shapes]
+        known = tuning.known(name, every)
+        if known is None and shapes:
+            tried = tuning.best(name, [ready.launch, *shapes], 0.0, run, _is_equal)
+            known = len(launches) + tried - 1 if tried else None
+        with self._lock:
+            if known is not None:
+                ready = self._first_accepted([every[known], *launches], device)
+            _keep(
+                self._ready,
+                (id(launches[0]), device),
+                (launches[0], replace(ready, settled=True)),
+            )
+
+    def _launch(
+        self, ready: _Ready, first: torch.Tensor, others: tuple[torch.Tensor, ...], edge: float
+    ) -> torch.Tensor:
         result = result_of(ready.launch, first.device)
         if result.numel() == 0:
             return result  # Metal launches no empty grid
@@ -148,7 +200,9 @@ class MpsKernels(TensorKernels):
             )
         table = None if launch.plan is None else self._table(launch.plan, device)
         names = arguments_of(launch.kernel)
-        return _Ready(launch, kernel, names, group, list(launch.integers), table)
+        settled = self._tuning is None or launch.kernel not in TUNED
+        settled = settled or self._group(launch.kernel) is not None
+        return _Ready(launch, kernel, names, group, list(launch.integers), table, settled)
 
     def _kernel(self, variant: Variant) -> Any:
         kernel = self._kernels.get(variant)
@@ -169,6 +223,12 @@ class MpsKernels(TensorKernels):
         return table
 
 
+def _is_equal(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Whether two spectra are the same bits."""
+    bits = [torch.view_as_real(result).view(torch.int32) for result in (first, second)]
+    return torch.equal(*bits)
+
+
 def _said(problem: Exception) -> str:
     """The line that matters of what a compiler says."""
     lines = str(problem).strip().splitlines() or [type(problem).__name__]
@@ -183,7 +243,8 @@ def _keep(cache: OrderedDict[Any, Any], key: Any, value: Any) -> None:
 
 @lru_cache(maxsize=4)
 def _kernels_of(compile_shader: Callable[[str], Any]) -> MpsKernels:
-    return MpsKernels(compile_shader)
+    emulated = bool(getattr(compile_shader, "emulated", False))
+    return MpsKernels(compile_shader, None if emulated else Tuning(lambda: "torch mps"))
 
 
 def mps_kernels() -> MpsKernels:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import torch
 
+from ..environment import autotune_settings
 from ..params import IstftParams, StftParams
 from . import describe
 from .describe import Launch
+from .tuning import demanded, forced_group
 
 
 class TensorKernels:
     """What is launched for a call, and with which tensors; how it is launched is a subclass's."""
+
+    @cached_property
+    def _threads(self) -> Mapping[str, int]:
+        """Threads of groups that the environment demands, as it was at the first launch."""
+        return autotune_settings().threads
+
+    def _group(self, kernel: str) -> int | None:
+        return forced_group(self._threads, kernel)
 
     def analysis(
         self,
@@ -32,13 +43,16 @@ class TensorKernels:
             envelope: what the signal is multiplied by: the rows of an inverse envelope, flat, of
                 the window's type; None for nothing.
         """
-        launches = describe.analysis(
-            params, signal.is_complex(), window.is_complex(), envelope is not None
-        )
+        kinds = (signal.is_complex(), window.is_complex(), envelope is not None)
+        launches = demanded(describe.analysis, params, *kinds, self._group("analysis"))
         if not launches:
             return None
         factors = window if envelope is None else envelope
-        return self._run(launches, signal, window, factors, edge=edge)
+
+        def shapes() -> Sequence[Launch]:
+            return describe.analysis_shapes(params, *kinds)
+
+        return self._run(launches, signal, window, factors, edge=edge, shapes=shapes)
 
     def synthesis(
         self,
@@ -61,7 +75,10 @@ class TensorKernels:
             edge: factor of bins 0 and n_fft / 2.
             adjoint: leave the envelope out, and fold the padding of an analysis.
         """
-        launches = describe.synthesis(params, window.is_complex(), frames_fastest, adjoint)
+        groups = (self._group("synthesis_walk"), self._group("synthesis"))
+        launches = demanded(
+            describe.synthesis, params, window.is_complex(), frames_fastest, adjoint, *groups
+        )
         if not launches:
             return None
         return self._run(launches, spectrum, window, envelope, edge=edge)
@@ -70,7 +87,8 @@ class TensorKernels:
         self, params: StftParams, signal: torch.Tensor, window: torch.Tensor
     ) -> torch.Tensor:
         """Windowed frames, shape (rows, frames, n_fft)."""
-        launch = describe.cut_frames(params, signal.is_complex(), window.is_complex())
+        group = self._group("cut_frames") or describe.FREE_GROUP
+        launch = describe.cut_frames(params, signal.is_complex(), window.is_complex(), group)
         return self._run((launch,), signal, window)
 
     def add_frames(
@@ -86,7 +104,8 @@ class TensorKernels:
         Args:
             frames: shape (rows, frames, n_fft), contiguous.
         """
-        launch = describe.add_frames(params, window.is_complex(), adjoint)
+        group = self._group("add_frames") or describe.FREE_GROUP
+        launch = describe.add_frames(params, window.is_complex(), adjoint, group)
         return self._run((launch,), frames, window, envelope)
 
     def _run(
@@ -95,12 +114,14 @@ class TensorKernels:
         first: torch.Tensor,
         *others: torch.Tensor,
         edge: float = 1.0,
+        shapes: Callable[[], Sequence[Launch]] = tuple,
     ) -> torch.Tensor:
         """The result of one of these launches, which compute the same, best first.
 
         Args:
             first, others: inputs of the kernel, in its order.
             edge: where the kernel asks for it.
+            shapes: returns launches of which one may be taken instead, bit by bit the same.
         """
         raise NotImplementedError
 
