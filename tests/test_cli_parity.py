@@ -330,7 +330,7 @@ def test_the_bar_shows_on_a_terminal_what_is_done_and_fails(
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     failing = stft_parity.Result(stft_case(), "raised", True)
-    with parity._progress() as show:
+    with parity.progress() as show:
         show(1, 40, [failing])
         show(3, 40, [failing] * 3)
     assert "3/40" in terminal.getvalue()

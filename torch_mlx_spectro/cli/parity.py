@@ -251,7 +251,7 @@ def _run(options: argparse.Namespace, candidate: Candidate, entries: Any) -> Rep
             own = f"emulated_{own}"
         given = options.candidate or f"torch_mlx_spectro.cli.own:{own}"
     try:
-        with _progress() as progress:
+        with progress() as show:
             report = parity.run(
                 candidate=given,
                 reference=options.reference,
@@ -261,7 +261,7 @@ def _run(options: argparse.Namespace, candidate: Candidate, entries: Any) -> Rep
                 known=entries,
                 gradients=not options.no_gradients,
                 processes=options.processes,
-                progress=progress,
+                progress=show,
                 select=chosen,
             )
     except ValueError as error:  # of the reference: the rest has been looked at
@@ -272,7 +272,7 @@ def _run(options: argparse.Namespace, candidate: Candidate, entries: Any) -> Rep
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int, Sequence[Result]], None]]:
+def progress() -> Iterator[Callable[[int, int, Sequence[Result]], None]]:
     """What shows on stderr, if that is a terminal, how many cases are done and how many fail."""
     from rich.console import Console
     from rich.progress import (
