@@ -44,8 +44,9 @@ $(PIPELINES_INSTALLED): pyproject.toml constraints.txt $(wildcard $(PIPELINES)/r
 demo: $(INSTALLED)
 	$(VENV)/bin/torch-mlx-spectro demo
 
+# A process for each core; tests that build environments or compile are spread by stealing.
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check
@@ -53,7 +54,7 @@ lint: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 bench: $(INSTALLED)
-	$(VENV)/bin/python benchmarks/run.py
+	$(VENV)/bin/torch-mlx-spectro bench --table all
 
 parity: $(INSTALLED)
 	$(VENV)/bin/torch-mlx-spectro parity --cases all --processes 2 --html parity.html

@@ -29,6 +29,8 @@ inline float2& operator+=(float2& a, float2 b) {
   return a;
 }
 
+template <class To> inline To as_type(int bits) { return __int_as_float(bits); }
+
 // A launch's small arguments, by value: no memory of the device holds them.
 template <int INTEGERS> struct LaunchArguments {
   long strides[3];  // of the first input, in elements

@@ -6,28 +6,34 @@ memory are the host's. What only a device can show is in test_cuda_device.py.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
 from torch_mlx_spectro import (
     adjoints,
-    cuda_adjoints,
     cuda_backend,
     cuda_calls,
     cuda_prepared,
     emulator,
+    nola,
     torch_state,
 )
 from torch_mlx_spectro.bridge import host_view
+from torch_mlx_spectro.envelope import overlap_added_square, padded_window
 from torch_mlx_spectro.host import copy_to_mlx
 from torch_mlx_spectro.kernels.cuda import CudaKernels
 from torch_mlx_spectro.kernels.metal import MetalKernels
+from torch_mlx_spectro.kernels.preparing import Preparation
+from torch_mlx_spectro.kernels.sources import integers
 from torch_mlx_spectro.runtime import runtime
 
 
@@ -57,6 +63,33 @@ class Emulated:
 
         return call
 
+    def prepare_window(
+        self, made: Preparation, window: torch.Tensor, vanishes: int = 0
+    ) -> torch.Tensor:
+        launch = made.launch
+        prepared, verdicts = self._kernels._kernel(launch)(
+            inputs=[
+                copy_to_mlx(self._mx, np.pad(_values(window), (0, 8))),
+                self._kernels.constant(np.array(launch.integers, np.int64)),
+            ],
+            template=[],
+            grid=launch.grid,
+            threadgroup=launch.threadgroup,
+            output_shapes=[launch.shape, (made.verdicts,)],
+            output_dtypes=[self._mx.float32] * 2,
+            stream=runtime().streams[0],
+        )
+        _write(vanishes, np.array(verdicts)[: made.columns])
+        return torch.from_numpy(np.array(prepared))
+
+    def preparer(self, made: Preparation, window: torch.Tensor) -> Callable[..., None]:
+        raise AssertionError("what is emulated has no launches to be kept")
+
+
+def _write(address: int, verdicts: npt.NDArray[Any]) -> None:
+    if address:
+        ctypes.memmove(address, verdicts.astype(np.float32).tobytes(), 4 * verdicts.size)
+
 
 def _values(tensor: torch.Tensor) -> Any:
     view = host_view(tensor)
@@ -78,9 +111,41 @@ class Recorder:
         self.launched.append(arguments)
 
 
+class Recorded(CudaKernels):
+    """Kernels that are neither compiled nor run, but for what makes windows: NumPy does that."""
+
+    def preparer(self, made: Preparation, window: torch.Tensor) -> Callable[..., None]:
+        def run(stream: int, of: int, to: int, vanishes: int) -> None:
+            span = 1 + (len(window) - 1) * window.stride(0)
+            values = torch.frombuffer(
+                bytearray(ctypes.string_at(of, 4 * span)), dtype=torch.float32
+            ).as_strided(window.shape, window.stride())
+            _write(to, self.prepare_window(made, values, vanishes).numpy())
+
+        return run
+
+    def prepare_window(
+        self, made: Preparation, window: torch.Tensor, vanishes: int = 0
+    ) -> torch.Tensor:
+        names = integers("window.h", "WindowParameter")
+        given = dict(zip(names, made.launch.integers, strict=True))
+        prepared = torch.zeros(made.launch.shape)
+        left, length = given["left"], given["length"]
+        scale = np.array([given["factor"]], np.int32).view(np.float32)[0]
+        prepared[left : left + length] = window * float(scale)
+        if made.columns:
+            rows = overlap_added_square(
+                padded_window(window.numpy(), length, given["n_fft"]), made.columns, given["frames"]
+            )
+            prepared[made.rows_at :] = torch.from_numpy(1 / np.where(rows, rows, np.inf)).flatten()
+            # As if everything but the ends were kept.
+            _write(vanishes, (rows[given["overlap"] - 1 :][:1] < 1e-11)[0])
+        return prepared
+
+
 def recording(driver: Recorder) -> CudaKernels:
     """Kernels that are neither compiled nor run."""
-    return CudaKernels(driver, lambda device: 90, None, lambda text, architecture, folder: b"code")
+    return Recorded(driver, lambda device: 90, None, lambda text, architecture, folder: b"code")
 
 
 @contextmanager
@@ -90,17 +155,17 @@ def standing_in(kernels: Any) -> Iterator[None]:
         patch.setattr(torch_state, "cuda_device", lambda: None)
         patch.setattr(torch_state, "cuda_stream", lambda device: 7)
         patch.setattr(torch_state, "is_capturing", lambda: False)
-        patch.setattr(cuda_prepared, "_uploaded", lambda values, device: values)
+        patch.setattr(cuda_prepared.CudaWindows, "_on_device", lambda self, values, device: values)
+        patch.setattr(cuda_prepared, "cuda_kernels", lambda: kernels)
+        patch.setattr(nola, "host_memory", torch.empty)
+        patch.setattr(nola, "event_on", lambda device: mock.Mock())
         patch.setattr(cuda_backend, "cuda_kernels", lambda: kernels)
-        patch.setattr(cuda_adjoints, "cuda_kernels", lambda: kernels)
         patch.setattr(cuda_backend, "device_reason", lambda device: None)
-        patch.setattr(adjoints, "_MAPS", {"cpu": "cuda_adjoints"})
-        adjoints._maps_of.cache_clear()
-        cuda_prepared.forget()
+        patch.setattr(adjoints, "_BACKENDS", {"cpu": "cuda"})
+        cuda_prepared.WINDOWS.forget()
         cuda_calls.calls.clear()
         try:
             yield
         finally:
-            adjoints._maps_of.cache_clear()
-            cuda_prepared.forget()
+            cuda_prepared.WINDOWS.forget()
             cuda_calls.calls.clear()

@@ -23,13 +23,14 @@ LAUNCHES: Counter[str] = Counter()
 def emulated(
     folder: Path,
     *,
+    backend: str = "mlx",
     checked: bool = True,
     transform: Callable[[str], str] | None = None,
     **more: Any,
 ) -> Iterator[emulator.Machine]:
     """torch's functions patched, strict, and computed by Metal kernels on the CPU."""
     machine = emulator.Machine(checked=checked, cache_dir=folder, transform=transform, **more)
-    with machine.installed(), tms.patch(backend="mlx", strict=True):
+    with machine.installed(), tms.patch(backend=backend, strict=True):
         yield machine
     LAUNCHES.update(launch.kernel for launch in machine.launches)
 

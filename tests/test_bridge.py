@@ -83,7 +83,7 @@ def test_values_survive_the_crossing(name: str) -> None:
     mx = runtime_of(1).mx
     tensor = CROSSING[name](random_tensor(2, 3, 5))
     borrowed = bridge.to_mlx(mx, tensor)
-    back = bridge.to_torch(mx, borrowed.array)
+    back = bridge.to_torch(mx, borrowed.array, "cpu")
     assert back.dtype == tensor.dtype
     assert not back.requires_grad
     assert torch.equal(back, tensor.detach().resolve_conj().resolve_neg())
@@ -97,7 +97,7 @@ def test_an_imported_tensor_may_be_dropped() -> None:
     del tensor
     gc.collect()
     torch.full((100_000,), -1.0)
-    assert bridge.to_torch(mx, borrowed.array)[-1] == 99_999
+    assert bridge.to_torch(mx, borrowed.array, "cpu")[-1] == 99_999
 
 
 class _OnMps:
@@ -131,7 +131,7 @@ def test_each_queue_is_finished_before_the_other_side_reads(
     mx = SimpleNamespace(from_dlpack=note("mlx reads"), eval=note("mlx finishes"))
     tensor: Any = _OnMps()
     assert bridge.to_mlx(mx, tensor).owner is tensor
-    bridge.to_torch(mx, None)
+    bridge.to_torch(mx, None, "mps")
     assert order == ["torch finishes", "mlx reads", "mlx finishes", "torch reads"]
 
 
@@ -176,7 +176,7 @@ def test_windows_are_resolved_and_contiguous(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
 def test_empty_tensors_keep_shape_and_kind(dtype: torch.dtype) -> None:
     mx = runtime_of(1).mx
-    back = bridge.to_torch(mx, bridge.to_mlx(mx, torch.empty(3, 0, dtype=dtype)).array)
+    back = bridge.to_torch(mx, bridge.to_mlx(mx, torch.empty(3, 0, dtype=dtype)).array, "cpu")
     assert back.shape == (3, 0)
     assert back.dtype == dtype
 

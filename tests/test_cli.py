@@ -27,7 +27,7 @@ def test_wrong_usage_ends_with_2(arguments, capsys):
     assert "usage: torch-mlx-spectro" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["run", "doctor", "demo", "parity"])
+@pytest.mark.parametrize("command", ["run", "doctor", "demo", "parity", "bench"])
 def test_every_command_has_help_and_json(command, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])

@@ -201,7 +201,8 @@ def test_another_reference_can_be_named(folder: Path, capsys: pytest.CaptureFixt
         (["--candidate", "some_candidates:make"], "some_candidates:make"),
         ([], "torch_mlx_spectro.cli.own:mlx"),
         (["--backend", "native"], "torch_mlx_spectro.cli.own:native"),
-        (["--emulate-metal"], "torch_mlx_spectro.cli.own:emulated"),
+        (["--emulate-metal"], "torch_mlx_spectro.cli.own:emulated_mlx"),
+        (["--emulate-metal", "--backend", "mps"], "torch_mlx_spectro.cli.own:emulated_mps"),
     ],
 )
 def test_other_processes_are_told_the_candidate_by_its_path(
@@ -228,17 +229,22 @@ def test_other_processes_are_told_the_candidate_by_its_path(
 
 @needs_mlx
 @pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))
+@pytest.mark.parametrize(
+    ("make", "route"),
+    [(own.emulated_mlx, "mlx: metal analysis"), (own.emulated_mps, "mps: mps analysis")],
+    ids=["mlx", "mps"],
+)
 def test_a_process_that_emulates_computes_by_kernels(
-    metal_cache: Path, monkeypatch: pytest.MonkeyPatch
+    metal_cache: Path, monkeypatch: pytest.MonkeyPatch, make: Any, route: str
 ) -> None:
     machine = emulator.Machine
     monkeypatch.setattr(emulator, "Machine", lambda: machine(cache_dir=metal_cache))
     with contextlib.ExitStack() as opened:
         monkeypatch.setattr(own, "_OPEN", opened)
-        candidate = own.emulated()
+        candidate = make()
         stft_case().call(candidate.stft)  # type: ignore[arg-type]
         assert candidate.route is not None
-        assert candidate.route() == "mlx: metal analysis"
+        assert candidate.route() == route
 
 
 @pytest.mark.parametrize(
@@ -324,7 +330,7 @@ def test_the_bar_shows_on_a_terminal_what_is_done_and_fails(
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     failing = stft_parity.Result(stft_case(), "raised", True)
-    with parity._progress() as show:
+    with parity.progress() as show:
         show(1, 40, [failing])
         show(3, 40, [failing] * 3)
     assert "3/40" in terminal.getvalue()

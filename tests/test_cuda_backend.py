@@ -16,16 +16,17 @@ from test_adjoints import ISTFTS, KINDS, check_identities, check_istft
 from torch_mlx_spectro import (
     adjoints,
     cuda_backend,
-    cuda_prepared,
     derivatives,
     emulator,
+    known_windows,
     mlx_backend,
     native,
+    nola,
     torch_state,
 )
+from torch_mlx_spectro.cuda_prepared import WINDOWS
 from torch_mlx_spectro.errors import UnresolvedArguments
 from torch_mlx_spectro.kernels import cubins
-from torch_mlx_spectro.prepared import window_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*A window was not provided"),
@@ -140,75 +141,120 @@ def test_a_vanishing_envelope_is_torchs_to_report() -> None:
     spectrum = random_tensor(0, 1, 9, 5, complex_values=True)
     window = torch.hann_window(16)
     params = istft_params(spectrum, window, n_fft=16, hop_length=16)
-    with standing_in(recording(Recorder())), pytest.raises(UnresolvedArguments):
-        cuda_backend.istft(params, spectrum, window)
+    launched = Recorder()
+    with standing_in(recording(launched)):
+        for _ in range(2):
+            with pytest.raises(UnresolvedArguments):
+                cuda_backend.istft(params, spectrum, window)
+        # The device is asked each time, and nobody waits for it before the call is launched.
+        assert len(launched.launched) == 2
+
+
+def scaled(window: Any, factor: float, conjugate: bool = False) -> torch.Tensor:
+    """A window of length 10 for 16 points, as the kernels in force prepare it."""
+    return WINDOWS.scaled(window, 10, 16, factor, torch.device("cpu"), conjugate)
 
 
 def test_a_scaled_window_is_kept_while_it_is_the_same() -> None:
-    device, window = torch.device("cpu"), torch.rand(10)
-
-    def scaled(**more: Any) -> torch.Tensor:
-        return cuda_prepared.scaled_window(window, 10, 16, 0.5, device, **more)
-
+    window = torch.rand(10)
     with standing_in(recording(Recorder())):
-        first = scaled()
-        assert torch.equal(first, torch.nn.functional.pad(window * 0.5, (3, 3)))
-        assert scaled() is first
+        first = scaled(window, 0.5)
+        assert torch.equal(first[:16], torch.nn.functional.pad(window * 0.5, (3, 3)))
+        assert scaled(window, 0.5) is first
         window.mul_(2)
-        second = scaled()
+        second = scaled(window, 0.5)
         assert torch.equal(second, first * 2)
         window.data = torch.ones(10)
-        assert torch.equal(scaled()[3:13], torch.full((10,), 0.5))
-        ones = cuda_prepared.scaled_window(None, 10, 16, 2.0, device)
+        assert torch.equal(scaled(window, 0.5)[3:13], torch.full((10,), 0.5))
+        ones = scaled(None, 2.0)
         assert torch.equal(ones[3:13], torch.full((10,), 2.0))
-        assert ones is cuda_prepared.scaled_window(None, 10, 16, 2.0, device)
-        complex_window = torch.randn(16, dtype=torch.complex64)
-        conjugate = cuda_prepared.scaled_window(complex_window, 16, 16, 1.0, device, True)
+        assert ones is scaled(None, 2.0)
+        complex_window = torch.randn(10, dtype=torch.complex64)
+        conjugate = scaled(complex_window, 1.0, True)
         assert not conjugate.is_conj()
-        assert torch.equal(conjugate, complex_window.conj())
+        assert torch.equal(conjugate[3:13], complex_window.conj())
 
 
 def test_a_window_without_versions_and_a_captured_one_are_scaled_each_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    device = torch.device("cpu")
     with torch.inference_mode():
-        unversioned = torch.ones(16)
-    ordinary = torch.ones(16)
+        unversioned = torch.ones(10)
+    ordinary = torch.ones(10)
     with standing_in(recording(Recorder())):
         for window in (unversioned, ordinary, None):
             if window is not unversioned:
                 monkeypatch.setattr(torch_state, "is_capturing", lambda: True)
-            first = cuda_prepared.scaled_window(window, 16, 16, 1.0, device)
-            again = cuda_prepared.scaled_window(window, 16, 16, 1.0, device)
+            first, again = scaled(window, 1.0), scaled(window, 1.0)
             assert first is not again
             assert torch.equal(first, again)
 
 
+def test_nothing_is_kept_of_a_window_that_is_gone() -> None:
+    with standing_in(recording(Recorder())):
+        for _ in range(2 * known_windows.MAX_WINDOWS):
+            scaled(torch.rand(10), 1.0)
+        assert len(WINDOWS.known) == 0
+        kept = [torch.rand(10) for _ in range(known_windows.MAX_WINDOWS + 3)]
+        for window in kept:
+            scaled(window, 1.0)
+        assert 0 < len(WINDOWS.known) <= known_windows.MAX_WINDOWS
+        for factor in range(2 * known_windows.MAX_OF_A_WINDOW):
+            scaled(kept[-1], float(factor))
+        known = WINDOWS.known.find(kept[-1])
+        assert known is not None
+        assert 0 < len(known.made) <= known_windows.MAX_OF_A_WINDOW
+
+
+def test_a_known_window_is_judged_without_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one window only the first call waits, whatever the lengths of the others."""
+    asked: list[int] = []
+    take = nola._free_flags.take
+    monkeypatch.setattr(
+        nola._free_flags, "take", lambda *given: asked.append(given[0]) or take(*given)
+    )
+    window = torch.hann_window(16) + 0.1
+    device = torch.device("cpu")
+    with standing_in(recording(Recorder())):
+        for frames in (9, 9, 10, 11):
+            spectrum = torch.zeros(1, 9, frames, dtype=torch.complex64)
+            params = istft_params(spectrum, window, n_fft=16, hop_length=4)
+            read = cuda_backend.what_is_read(params, window, device)
+            read.settle()
+            assert WINDOWS.is_judged(params, window)
+            assert asked == [4]
+        vanishing = torch.hann_window(16)
+        for frames in (9, 10):  # centred, then not
+            spectrum = torch.zeros(1, 9, frames, dtype=torch.complex64)
+            params = istft_params(spectrum, vanishing, n_fft=16, hop_length=4, center=frames == 9)
+            assert not WINDOWS.is_judged(params, vanishing)
+            if frames == 9:
+                cuda_backend.what_is_read(params, vanishing, device).settle()
+            else:
+                with pytest.raises(UnresolvedArguments):
+                    cuda_backend.what_is_read(params, vanishing, device)
+
+
 @pytest.mark.parametrize("frames", [1, 2, 9])
 @pytest.mark.parametrize("hop", [3, 8, 16])
-def test_a_graphs_envelope_is_the_one_of_the_values(
+def test_a_graphs_complex_envelope_is_the_one_of_the_values(
     monkeypatch: pytest.MonkeyPatch, frames: int, hop: int
 ) -> None:
+    window = torch.randn(16, dtype=torch.complex64) + 2
+    spectrum = torch.zeros(1, 16, frames, dtype=torch.complex64)
+    params = istft_params(
+        spectrum, window, center=False, n_fft=16, hop_length=hop, return_complex=True
+    )
     device = torch.device("cpu")
-    for window in (torch.rand(14) + 0.5, torch.randn(14, dtype=torch.complex64) + 2, None):
-        is_complex = window is not None and window.is_complex()
-        spectrum = torch.zeros(1, 16 if is_complex else 9, frames, dtype=torch.complex64)
-        arguments = {"n_fft": 16, "hop_length": hop, "win_length": 14, "normalized": True}
-        if hop > 14:
-            arguments["win_length"], window = 16, None
-        params = istft_params(
-            spectrum, window, center=False, **arguments, return_complex=is_complex
-        )
-        values = window_of(window, params.win_length, 16)
-        for conjugate in (False, True):
-            with standing_in(recording(Recorder())):
-                kept = cuda_prepared.device_envelope(params, window, values, device, conjugate)
-                monkeypatch.setattr(torch_state, "is_capturing", lambda: True)
-                made = cuda_prepared.device_envelope(params, window, values, device, conjugate)
-                monkeypatch.setattr(torch_state, "is_capturing", lambda: False)
-            assert made.dtype == kept.dtype
-            assert torch.allclose(made, kept, rtol=1e-6)
+    for conjugate in (False, True):
+        with standing_in(recording(Recorder())):
+            given = (params, window, device, conjugate)
+            kept = WINDOWS.envelope(*given)
+            monkeypatch.setattr(torch_state, "is_capturing", lambda: True)
+            made = WINDOWS.envelope(*given)
+            monkeypatch.setattr(torch_state, "is_capturing", lambda: False)
+        assert made.dtype == kept.dtype
+        assert torch.allclose(made, kept, rtol=1e-6)
 
 
 def test_what_computes_and_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +321,11 @@ def test_why_there_is_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reason() is None
 
 
-def test_the_maps_are_chosen_by_device() -> None:
-    assert adjoints._maps_of("cuda").__name__.endswith("cuda_adjoints")
-    assert adjoints._maps_of("cpu").__name__.endswith("mlx_adjoints")
-    assert adjoints._maps_of("mps").__name__.endswith("mlx_adjoints")
+def test_the_maps_are_chosen_by_backend_and_else_by_device() -> None:
+    def chosen(backend: str | None, device: str) -> str:
+        tensor = SimpleNamespace(device=SimpleNamespace(type=device))
+        return adjoints._maps(backend, tensor).__name__.rpartition(".")[2]  # type: ignore[attr-defined,arg-type]
+
+    assert chosen(None, "cuda") == "cuda_adjoints"
+    assert chosen(None, "cpu") == chosen(None, "mps") == chosen("mlx", "mps") == "mlx_adjoints"
+    assert chosen("mps", "mps") == chosen("mps", "cpu") == "mps_adjoints"

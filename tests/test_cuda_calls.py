@@ -17,7 +17,6 @@ from reference import istft_params, stft_params
 from torch_mlx_spectro import (
     cuda_backend,
     cuda_calls,
-    cuda_prepared,
     derivatives,
     dispatching,
     torch_state,
@@ -87,9 +86,15 @@ def test_addresses_are_those_of_the_tensors(driver: Recorder) -> None:
     driver.launch = read  # type: ignore[method-assign]
     remember_stft()
     result = recall_stft()
-    scaled = cuda_prepared.scaled_window(WINDOW, 16, 16, 0.5, torch.device("cpu"))
-    window = scaled.data_ptr()
-    assert seen == [(SIGNAL.data_ptr(), window, window, result.data_ptr())]
+    window = held().reading.window
+    assert torch.equal(window[:16], WINDOW / 2)
+    assert seen == [(SIGNAL.data_ptr(), *[window.data_ptr()] * 2, result.data_ptr())]
+
+
+def held() -> Any:
+    """What the only call that is remembered read last."""
+    (call,) = cuda_calls.calls._calls.values()
+    return call._held
 
 
 def _memory(address: int, size: int) -> bytes:
@@ -229,19 +234,29 @@ def test_torchs_state_is_asked_each_time(
     "changes", [{"return_complex": False}, {"onesided": False, "pad_mode": "replicate"}], ids=str
 )
 @pytest.mark.filterwarnings("ignore:.*stft with return_complex=False is deprecated")
-def test_what_warns_is_not_remembered(driver: Recorder, changes: dict[str, Any]) -> None:
-    remember_stft(**changes)
-    assert (recall_stft(**changes) is None) == ("return_complex" in changes)
+def test_what_warns_is_decided_anew_where_torch_repeats_its_warnings(
+    driver: Recorder, changes: dict[str, Any]
+) -> None:
+    expected = remember_stft(**changes)
+    result = recall_stft(**changes)
+    assert (result.shape, result.stride()) == (expected.shape, expected.stride())
+    torch.set_warn_always(True)
+    try:
+        assert (recall_stft(**changes) is None) == ("return_complex" in changes)
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_another_stream_prepares_its_own(driver: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     remember_stft()
     recall_stft()
-    prepared = len(cuda_prepared._windows._values)
+    first = held()
+    assert first.stream == 7
     monkeypatch.setattr(torch_state, "cuda_stream", lambda device: 8)
     assert recall_stft() is not None
     assert driver.launched[-1][3] == 8
-    assert len(cuda_prepared._windows._values) == prepared + 1
+    assert held().stream == 8
+    assert held().addresses != first.addresses
 
 
 def test_the_table_is_bounded(driver: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ Call = Callable[..., torch.Tensor]
 @pytest.fixture(autouse=True)
 def strict() -> Iterator[None]:
     cuda_calls.calls.clear()
-    cuda_prepared.forget()
+    cuda_prepared.WINDOWS.forget()
     tms.reset_stats()
     with tms.backend("cuda", strict=True):
         yield

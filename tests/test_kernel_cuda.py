@@ -20,6 +20,7 @@ from torch_mlx_spectro.kernels import cubins, cuda_text, describe
 from torch_mlx_spectro.kernels.cubins import CudaProblem
 from torch_mlx_spectro.kernels.cuda import CudaDriver, CudaKernels, Prepared
 from torch_mlx_spectro.kernels.describe import Adjoint, Launch
+from torch_mlx_spectro.kernels.preparing import preparation
 
 
 def _nvrtc() -> str:
@@ -58,6 +59,8 @@ def launches(n_fft: int = 256, hop: int = 64, rows: int = 2, samples: int = 1000
                 found += kernels.values()
         found.append(describe.cut_frames(stft, is_complex, is_complex))
         found += [describe.add_frames(istft, is_complex, adjoint) for adjoint in (None, fold)]
+        if not is_complex:
+            found.append(preparation(n_fft, n_fft, 1.0, istft).launch)
     return found
 
 

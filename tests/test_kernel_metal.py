@@ -17,7 +17,7 @@ from torch_mlx_spectro import emulator
 from torch_mlx_spectro.emulator import execute
 from torch_mlx_spectro.emulator.memory import Memory
 from torch_mlx_spectro.envelope import resolve_envelope
-from torch_mlx_spectro.kernels import describe, metal
+from torch_mlx_spectro.kernels import describe, metal, mlx_launcher
 from torch_mlx_spectro.kernels.describe import Adjoint
 from torch_mlx_spectro.kernels.metal import MetalKernels
 from torch_mlx_spectro.params import IstftParams, StftParams
@@ -226,7 +226,7 @@ def test_a_gpu_that_allows_no_plan_is_an_error(make: Callable[..., Emulated]) ->
 def test_tables_and_integers_are_made_once_and_bounded(
     emulated: Emulated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metal, "CACHE_ENTRIES", 5)
+    monkeypatch.setattr(mlx_launcher, "CACHE_ENTRIES", 5)
     for samples in range(100, 120):
         analyse(emulated, samples)
     assert len(emulated.kernels._tables._values) == 5
@@ -341,4 +341,4 @@ def test_launches_are_described_once() -> None:
     params = stft_params(random_tensor(0, 2, 100), None, n_fft=16, hop_length=4)
     assert describe.analysis(params, False, False) is describe.analysis(params, False, False)
     with pytest.raises(ValueError, match="missing"):
-        describe._in_order("analysis.h", "AnalysisParameter", samples=1)
+        describe.in_order("analysis.h", "AnalysisParameter", samples=1)

@@ -22,7 +22,7 @@ from reference import (
     stft_params,
 )
 
-from torch_mlx_spectro import emulator, mlx_backend
+from torch_mlx_spectro import derivatives, emulator, mlx_adjoints, mlx_backend
 from torch_mlx_spectro.runtime import runtime
 
 
@@ -193,3 +193,67 @@ def test_device_tensors_go_whole_to_the_gpu_stream(monkeypatch: pytest.MonkeyPat
             got = istft_of(on_device(layout), window, n_fft=32, hop_length=9, length=850)
             close(got, signal[..., :850], 5e-6)
     assert synchronized == []  # the stand-in is on the host, once detached
+
+
+@pytest.fixture
+def gpu(kernels: None, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """MLX says that it has a GPU, whose stream is one of the CPU's; notes what is asked of it."""
+    used = runtime()
+    asked: list[Any] = []
+
+    class Module:
+        gpu = used.streams[0]
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(used.mx, name)
+
+        def from_dlpack(self, tensor: Any) -> Any:
+            asked.append(("adopts", tensor.data_ptr()))
+            return used.mx.from_dlpack(tensor)
+
+    stand_in = SimpleNamespace(mx=Module(), streams=(), lock=None)
+    monkeypatch.setattr(mlx_backend, "runtime", lambda: stand_in)
+    monkeypatch.setattr(mlx_adjoints, "runtime", lambda: stand_in)
+    monkeypatch.setattr(mlx_backend, "has_gpu", lambda: True)
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: asked.append("synchronized"))
+    return asked
+
+
+def test_host_tensors_are_lent_to_a_gpu(gpu: list[Any]) -> None:
+    window = torch.hann_window(32)
+    signal = random_tensor(0, 3, 900)
+    params = stft_params(signal, window, n_fft=32, hop_length=9)
+    assert mlx_backend.computation(params, signal, window) == ("metal analysis", None)
+    spectrum = mlx_backend.stft(params, signal, window)
+    expected = native_stft(signal, window=window, n_fft=32, hop_length=9)
+    assert spectrum.is_cpu
+    assert spectrum.stride() == expected.stride()
+    close(spectrum, expected)
+    # Its own memory, in the order that it lies in, and a host tensor waits for no device.
+    assert gpu == [("adopts", signal.data_ptr())]
+    back = istft_of(spectrum, window, n_fft=32, hop_length=9)
+    close(back, native_istft(spectrum, window=window, n_fft=32, hop_length=9), 5e-6)
+    assert gpu[1:] == [("adopts", spectrum.data_ptr())]
+    del spectrum
+    back += 1  # it may be written
+
+
+def test_gradients_of_host_tensors_on_a_gpu(gpu: list[Any]) -> None:
+    signal = random_tensor(0, 2, 300).requires_grad_()
+    window = (torch.hann_window(22) + 0.1).requires_grad_()
+    weight = random_tensor(2, 2, 12, 43, complex_values=True)
+    params = stft_params(signal, window, n_fft=22, hop_length=7)
+    found = torch.autograd.grad(derivatives.stft(params, signal, window), (signal, window), weight)
+    result = native_stft(signal, window=window, n_fft=22, hop_length=7)
+    expected = torch.autograd.grad(result, (signal, window), weight)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.is_cpu
+        close(ours, theirs, 1e-4)
+    assert len(gpu) == 4  # the call, the adjoint, and both tensors of the correlation
+
+
+def test_what_a_gpu_cannot_count_is_computed_in_blocks(gpu: list[Any]) -> None:
+    signal = torch.zeros(1 << 22)
+    huge = stft_params(signal, None, n_fft=(1 << 20) + 7)
+    assert mlx_backend.computation(huge, signal, None) == ("mlx cpu blocks", None)
+    assert "not computed by MLX" in str(mlx_backend.computation(huge, on_device(signal), None)[1])

@@ -21,6 +21,23 @@ def test_what_is_written_is_what_mlx_reads(shape: tuple[int, ...], kind: type) -
     np.testing.assert_array_equal(np.array(array + 1), (values + 1).astype(kind))
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (2, 5), (3, mlx_blocks.COPIED_BYTES // 8)])
+@pytest.mark.parametrize("kind", [np.float32, np.complex64])
+def test_an_array_is_filled_whether_it_is_copied_or_not(shape: tuple[int, int], kind: type) -> None:
+    kept: list[np.ndarray] = []
+    values = np.arange(shape[0] * shape[1], dtype=np.float32).reshape(shape).astype(kind)
+
+    def fill(memory: np.ndarray) -> None:
+        kept.append(memory)
+        memory[...] = values
+
+    array = mlx_blocks.filled(shape, kind, fill)
+    assert array.dtype == (mx.complex64 if kind is np.complex64 else mx.float32)
+    np.testing.assert_array_equal(np.array(array), values)
+    is_copy = not np.shares_memory(np.array(array, copy=False), kept[0])
+    assert is_copy == (kept[0].nbytes <= mlx_blocks.COPIED_BYTES)
+
+
 def test_every_array_has_memory_of_its_own() -> None:
     first, memory = mlx_blocks.uninitialised((1000,), np.float32)
     memory[...] = 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import metal
@@ -91,11 +92,13 @@ def test_the_metal_policy_is_satisfied_where_there_are_kernels(machine: emulator
     assert machine.launches
 
 
-def test_tracing_is_told_from_differentiation() -> None:
+@pytest.mark.parametrize("told", [mlx_maps.is_traced, mlx_maps.stand_in])
+@pytest.mark.parametrize("lazily", [False, True])
+def test_tracing_is_told_from_differentiation(told: Callable[..., bool], lazily: bool) -> None:
     seen: list[bool] = []
 
     def look(x: mx.array) -> mx.array:
-        seen.append(mlx_maps.is_traced(x))
+        seen.append(told(mx.sin(x) if lazily else x, mx.ones((2,))))
         return x.sum()
 
     signal = mx.zeros((2, 3))
@@ -103,3 +106,16 @@ def test_tracing_is_told_from_differentiation() -> None:
         call(signal)
     mx.jvp(look, [signal], [signal])
     assert seen == [False, False, True, True, False]
+
+
+def test_a_stand_in_is_told_without_evaluation() -> None:
+    def graph(array: mx.array) -> str:
+        text = io.StringIO()
+        mx.export_to_dot(text, array)
+        return text.getvalue()
+
+    lazy = mx.sin(mx.ones((3, 5)))
+    assert not mlx_maps.stand_in(lazy)
+    assert "Sin" in graph(lazy)
+    mx.eval(lazy)
+    assert "Sin" not in graph(lazy)

@@ -56,7 +56,7 @@ def test_there_are_samples_of_both_dtypes() -> None:
     assert min(counted.values()) >= 5
 
 
-def check(op: str, tensor: torch.Tensor, kwargs: dict[str, Any]) -> None:
+def check(op: str, tensor: torch.Tensor, kwargs: dict[str, Any], backend: str = "mlx") -> None:
     """All derivatives in the tensors of a sample; every call of ours was accelerated."""
     others = dict(kwargs)
     tensors = {"input": tensor}
@@ -73,7 +73,7 @@ def check(op: str, tensor: torch.Tensor, kwargs: dict[str, Any]) -> None:
     tms.reset_stats()
     names = compare_derivatives(of(getattr(torch, op)), of(NATIVE[op]), tensors)
     assert {"value", "tangent", *(f"gradient of {name}" for name in tensors)} <= names
-    assert tms.stats().calls == {(op, "mlx"): 2}
+    assert tms.stats().calls == {(op, backend): 2}
 
 
 @pytest.mark.parametrize(("op", "tensor", "kwargs"), SAMPLES)

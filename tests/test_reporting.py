@@ -128,7 +128,7 @@ def test_backends_are_available_or_say_why_not() -> None:
         assert availability.available == (availability.reason == "")
 
 
-@pytest.mark.parametrize("function", [torch.stft, tms.stft, "stft"], ids=str)
+@pytest.mark.parametrize("function", [torch.stft, tms.stft, "stft"], ids=["torch", "own", "name"])
 def test_explain_names_the_route(function: Any) -> None:
     with tms.backend("mlx"):
         explained = route(function)

@@ -64,7 +64,7 @@ def test_a_development_version_counts_by_its_numbers(monkeypatch: pytest.MonkeyP
     ("text", "numbers"), [("0.32.4", (0, 32, 4)), ("1.2rc1.5", (1, 2, 5)), ("7", (7,))]
 )
 def test_version_numbers(text: str, numbers: tuple[int, ...]) -> None:
-    assert runtime._numbers(text) == numbers
+    assert runtime.version_numbers(text) == numbers
 
 
 def test_a_forked_child_has_no_mlx(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
@@ -240,6 +243,37 @@ def test_one_transform_serves_many_threads(work: int) -> None:
 
 def test_the_device_has_a_name() -> None:
     assert tms.spec_mlx_device_key() == str(mx.default_device())
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))])
+@pytest.mark.parametrize("given", [False, True])
+def test_transforms_can_be_copied_and_pickled(
+    copied: Callable[[SpectralTransform], SpectralTransform], given: bool
+) -> None:
+    window = mx.array(np.abs(noise(1, 20)) + np.float32(0.5)) if given else None
+    transform = SpectralTransform(
+        24,
+        5,
+        20,
+        ("kaiser", 9.0),
+        window=window,
+        center_pad_mode="constant",
+        center_tail_pad="minimal",
+        normalized=True,
+        leading="any",
+        istft_backend_policy="mlx_fft",
+    )
+    signal = mx.array(noise(2, 3, 2, 90))
+    transform.compiled_pair(90)
+    spectrum = transform.stft(signal)
+    other = copied(transform)
+    assert vars(other).keys() == vars(transform).keys()
+    np.testing.assert_array_equal(other.stft(signal), spectrum)
+    np.testing.assert_array_equal(other.istft(spectrum, 90), transform.istft(spectrum, 90))
+    pair = other.compiled_pair(90)
+    close(pair[1](pair[0](signal)), np.array(signal), 4e-6)
+    of_window = mx.grad(lambda w: mx.abs(other.with_window(w).stft(signal)).sum())(other.window)
+    assert bool(mx.any(of_window != 0))
 
 
 WITHOUT_TORCH = """\

@@ -24,11 +24,11 @@ from typing import Protocol, cast
 
 import torch
 
-from .forms import Form
+from .forms import Form, Inversion
 from .params import IstftParams
 
-#: Modules of maps by device type; all other devices' tensors are MLX's.
-_MAPS = {"cuda": "cuda_adjoints"}
+#: Backends by device type, where the caller names none; all other devices' tensors are MLX's.
+_BACKENDS = {"cuda": "cuda"}
 
 
 class Maps(Protocol):
@@ -56,14 +56,13 @@ class Maps(Protocol):
 
 
 @lru_cache(maxsize=8)
-def _maps_of(device_type: str) -> Maps:
-    """The maps for a device type; only they load what computes there."""
-    name = _MAPS.get(device_type, "mlx_adjoints")
-    return cast(Maps, importlib.import_module(f".{name}", __package__))
+def _maps_of(backend: str) -> Maps:
+    """The maps of a backend; only they load what computes there."""
+    return cast(Maps, importlib.import_module(f".{backend}_adjoints", __package__))
 
 
-def _maps(tensor: torch.Tensor) -> Maps:
-    return _maps_of(tensor.device.type)
+def _maps(backend: str | None, tensor: torch.Tensor) -> Maps:
+    return _maps_of(backend or _BACKENDS.get(tensor.device.type, "mlx"))
 
 
 def analysis(form: Form, signal: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
@@ -73,7 +72,7 @@ def analysis(form: Form, signal: torch.Tensor, window: torch.Tensor | None) -> t
         signal: shape (rows, samples).
         window: shape (win_length,), or None.
     """
-    return _maps(signal).analysis(form, signal, window)
+    return _maps(form.backend, signal).analysis(form, signal, window)
 
 
 def adjoint(form: Form, spectrum: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
@@ -86,7 +85,7 @@ def adjoint(form: Form, spectrum: torch.Tensor, window: torch.Tensor | None) -> 
     if form.params.samples == 0:
         signal = spectrum.new_zeros((form.params.rows, 0))
     else:
-        signal = _maps(spectrum).adjoint(form, spectrum, window)
+        signal = _maps(form.backend, spectrum).adjoint(form, spectrum, window)
     if signal.is_complex() and not form.complex_signal:
         signal = signal.real.contiguous()
     return signal
@@ -100,7 +99,7 @@ def correlation(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> tor
         spectrum: shape (rows, bins, frames), complex64.
     """
     params = form.params
-    summed = _maps(signal).correlation(form, signal, spectrum)
+    summed = _maps(form.backend, signal).correlation(form, signal, spectrum)
     left = (params.n_fft - params.win_length) // 2
     window = summed[left : left + params.win_length] * form.inverse_scale
     if window.is_complex() and not form.complex_window:
@@ -108,13 +107,15 @@ def correlation(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> tor
     return window.to(torch.complex64 if window.is_complex() else torch.float32).contiguous()
 
 
-def istft(params: IstftParams, spectrum: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
+def istft(
+    inversion: Inversion, spectrum: torch.Tensor, window: torch.Tensor | None
+) -> torch.Tensor:
     """An istft, its envelope included; as :func:`.mlx_backend.istft`."""
-    return _maps(spectrum).istft(params, spectrum, window)
+    return _maps(inversion.backend, spectrum).istft(inversion.params, spectrum, window)
 
 
 def istft_adjoint(
-    params: IstftParams, cotangent: torch.Tensor, window: torch.Tensor | None
+    inversion: Inversion, cotangent: torch.Tensor, window: torch.Tensor | None
 ) -> torch.Tensor:
     """The adjoint of a onesided or complex istft: shape (rows, bins, frames), complex64.
 
@@ -122,4 +123,4 @@ def istft_adjoint(
         cotangent: shape (rows, output length).
         window: shape (win_length,), or None.
     """
-    return _maps(cotangent).istft_adjoint(params, cotangent, window)
+    return _maps(inversion.backend, cotangent).istft_adjoint(inversion.params, cotangent, window)

@@ -1,8 +1,12 @@
 """Crossing between torch and MLX memory: the only module that touches both.
 
-Host tensors. MLX on Linux copies what it imports, so blocks are imported as they are needed (the
-whole signal never exists twice), and results are written into memory that torch allocated: they
-own it, have native's strides, and can be resized.
+Host tensors, where MLX computes on the CPU. It copies what it imports, so blocks are imported as
+they are needed (the whole signal never exists twice), and results are written into memory that
+torch allocated: they own it, have native's strides, and can be resized.
+
+Host tensors, where MLX has a GPU, cross whole, by DLPack: the GPU addresses the host's memory, so
+MLX adopts it if Metal accepts its place (``newBufferWithBytesNoCopy``; ml-explore/mlx#3872), and
+else copies it. MLX hands out its memory as the host's without a copy.
 
 MPS tensors cross whole, by DLPack. DLPack does not order the two queues, so the producer is
 finished before the consumer reads: ``torch.mps.synchronize`` on the way in, ``mx.eval`` on the way
@@ -25,6 +29,10 @@ from .host import HostArray, HostView, advise_huge_pages
 
 #: How numpy's array interface spells the dtypes that are viewed.
 _TYPESTR = {torch.float32: np.dtype(np.float32).str, torch.complex64: np.dtype(np.complex64).str}
+
+
+#: DLPack's number of the host, and which of it: MLX with a GPU offers its arrays as the GPU's.
+_DLPACK_CPU = (1, 0)
 
 
 class _Memory:
@@ -126,10 +134,17 @@ def dense_order(tensor: torch.Tensor) -> list[int] | None:
     return order if tensor.permute(order).is_contiguous() else None
 
 
-def to_torch(mx: Any, array: Any) -> torch.Tensor:
-    """Export an MLX array without a copy; torch may read it at once."""
+def to_torch(mx: Any, array: Any, device_type: str) -> torch.Tensor:
+    """Export an MLX array without a copy; torch may read it at once.
+
+    The tensor holds the array alive, and cannot be resized.
+
+    Args:
+        device_type: of the tensor: ``"cpu"`` or ``"mps"``, whose memory is one where MLX has a GPU.
+    """
     mx.eval(array)
-    exported: torch.Tensor = torch.utils.dlpack.from_dlpack(array)
+    lent = array.__dlpack__(dl_device=_DLPACK_CPU) if device_type == "cpu" else array
+    exported: torch.Tensor = torch.utils.dlpack.from_dlpack(lent)
     return exported
 
 

@@ -4,91 +4,34 @@ from __future__ import annotations
 
 import torch
 
-from . import cuda_backend
-from .cuda_backend import inverse_frames, on_its_device, resolved, spectrum_of, synthesis_of_frames
+from . import device_adjoints
+from .cuda_backend import CUDA, on_its_device
 from .cuda_backend import istft as istft
-from .cuda_prepared import device_envelope, scaled_window
-from .forms import Form, analysis_of, synthesis_of
-from .kernels.cuda import cuda_kernels
-from .kernels.describe import Adjoint, points_of
+from .forms import Form
 from .params import IstftParams
-from .prepared import window_of
 
 Optional = torch.Tensor | None
 
 
+@on_its_device
 def analysis(form: Form, signal: torch.Tensor, window: Optional) -> torch.Tensor:
     """As :func:`.adjoints.analysis`."""
-    edge = form.edge if form.params.onesided else 1.0
-    spectrum: torch.Tensor = cuda_backend.analysis(form.params, signal, window, edge)
-    return spectrum
+    return device_adjoints.analysis(CUDA, form, signal, window)
 
 
 @on_its_device
 def adjoint(form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
     """As :func:`.adjoints.adjoint`, of the transform's kind."""
-    params = form.params
-    scale = form.inverse_scale
-    if points_of(params) is not None:
-        # The fused kernel divides not, and takes both halves as one when it packs them.
-        scale = params.scale * (1.0 if params.complex_fft else 0.5)
-    prepared = scaled_window(
-        window, params.win_length, params.n_fft, scale, spectrum.device, conjugate=True
-    )
-    return synthesis_of_frames(
-        cuda_kernels(),
-        synthesis_of(form, params.padding, params.samples),
-        resolved(spectrum).transpose(1, 2),
-        prepared,
-        prepared,  # in the envelope's place: an adjoint has none
-        edge=1.0 if params.complex_fft else 2.0 * form.edge,
-        adjoint=Adjoint(params.padding, params.pad_mode, form.both_halves),
-    )
+    return device_adjoints.adjoint(CUDA, form, spectrum, window)
 
 
 @on_its_device
 def correlation(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
     """The sum over all frames of frame times inverse transform, shape (n_fft,), unscaled."""
-    params = form.params
-    ones = scaled_window(None, params.n_fft, params.n_fft, 1.0, signal.device)
-    frames = cuda_kernels().cut_frames(params, resolved(signal), ones)
-    inverse = inverse_frames(
-        params,
-        resolved(spectrum).transpose(1, 2),
-        edge=form.inverse_edge,
-        both_halves=form.both_halves,
-    )
-    wide = torch.complex128 if inverse.is_complex() else torch.float64
-    return (frames.conj() * inverse).sum(dim=(0, 1), dtype=wide)
+    return device_adjoints.correlation(CUDA, form, signal, spectrum)
 
 
 @on_its_device
 def istft_adjoint(params: IstftParams, cotangent: torch.Tensor, window: Optional) -> torch.Tensor:
     """As :func:`.adjoints.istft_adjoint`."""
-    form = analysis_of(params)
-    values = window_of(window, params.win_length, params.n_fft)
-    conjugate = window is not None and window.is_complex()
-    kept = cotangent[:, : params.kept]
-    rows = device_envelope(params, window, values, cotangent.device, conjugate)
-    is_fused = points_of(form.params) is not None
-    if not is_fused:  # only the fused kernel multiplies as it reads
-        kept = kept * _of_samples(params, rows)
-    spectrum = spectrum_of(
-        form.params,
-        kept,
-        window,
-        conjugate=True,
-        edge=form.edge if form.params.onesided else 1.0,
-        envelope=rows if is_fused else None,
-    )
-    return spectrum.transpose_(1, 2)
-
-
-def _of_samples(params: IstftParams, envelope: torch.Tensor) -> torch.Tensor:
-    """The inverse envelope of every kept sample, of its rows (:func:`.envelope.row_of_hop`)."""
-    frames, overlap = params.frames, params.overlap
-    row = torch.arange(frames + overlap - 1, device=envelope.device)
-    if frames >= overlap:
-        row = row.clamp(max=overlap - 1) + (row - (frames - 1)).clamp(min=0)
-    covered = envelope.view(-1, params.hop_length)[row].flatten()
-    return covered[params.start : params.start + params.kept]
+    return device_adjoints.istft_adjoint(CUDA, params, cotangent, window)

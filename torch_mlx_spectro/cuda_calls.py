@@ -10,7 +10,6 @@ prepared anew. A call that differs in anything else is decided anew (:mod:`.disp
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable, Hashable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,8 +18,11 @@ import torch
 
 from . import torch_state
 from .errors import UnresolvedArguments
+from .known_windows import KnownWindow
 
 if TYPE_CHECKING:
+    from .cuda_prepared import Preparer
+    from .device_windows import Reading
     from .params import IstftParams, StftParams
 
 MAX_CALLS = 1024
@@ -33,30 +35,19 @@ _WINDOW = 4
 Bound = dict[str, Any]
 
 
-class _Read(NamedTuple):
-    """What a launch reads besides its input, and the window that it was prepared from.
+class _Held(NamedTuple):
+    """What a launch reads besides its input, and the window that it was made of.
 
     Attributes:
-        held: window and envelope as the kernel reads them.
-        addresses: of these.
-        stream: that they were prepared on.
+        known: as nobody else knows it.
+        stream: that it was made on.
+        reading: holds the memory behind ``addresses``.
     """
 
-    window: Callable[[], torch.Tensor | None]
-    version: int
-    address: int
+    known: KnownWindow
     stream: int
-    held: tuple[torch.Tensor, torch.Tensor]
+    reading: Reading
     addresses: tuple[int, int]
-
-    def is_of(self, window: torch.Tensor, stream: int) -> bool:
-        """Whether this is the window that it was prepared from, unchanged."""
-        return (
-            self.window() is window
-            and self.version == window._version
-            and self.address == window.data_ptr()
-            and self.stream == stream
-        )
 
 
 class Call:
@@ -65,20 +56,28 @@ class Call:
     Args:
         run: launches it; None where it takes more than one launch.
         result: of the call, for its layout.
+        preparer: of windows like the call's that are not known; None if they are complex.
+
+    Attributes:
+        warns: torch warns of such calls, once, or each time if it is told to.
     """
 
-    __slots__ = ("_params", "_read", "_result", "_run")
+    __slots__ = ("_held", "_params", "_preparer", "_result", "_run", "warns")
 
     def __init__(
         self,
         params: StftParams | IstftParams,
         run: Callable[..., None] | None,
         result: torch.Tensor,
+        warns: bool = False,
+        preparer: Preparer | None = None,
     ) -> None:
         self._params = params
+        self._preparer = preparer
+        self.warns = warns
         self._run = run
         self._result = (tuple(result.shape), result.stride(), result.dtype, result.device)
-        self._read: _Read | None = None
+        self._held: _Held | None = None
 
     def compute(
         self, tensor: torch.Tensor, window: torch.Tensor, differentiated: bool
@@ -98,25 +97,30 @@ class Call:
         ):
             return self._compute_by_functions(tensor, window, differentiated)
         stream = torch_state.cuda_stream(tensor.get_device())
-        read = self._read
-        if read is None or not read.is_of(window, stream):
-            read = self._prepare(window, stream)
         shape, strides, dtype, device = self._result
+        held = self._held
+        if held is not None and held.stream == stream and held.known.is_of(window):
+            result = torch.empty_strided(shape, strides, dtype=dtype, device=device)
+            run(stream, address, *held.addresses, result.data_ptr())
+            return result
+        reading = self._read(window, stream)
         result = torch.empty_strided(shape, strides, dtype=dtype, device=device)
-        run(stream, address, *read.addresses, result.data_ptr())
+        addresses = reading.addresses
+        run(stream, address, *addresses, result.data_ptr())
+        reading.settle()
+        # Of a window that counts no versions nothing is kept.
+        known = None if window.is_inference() else KnownWindow(window)
+        self._held = None if known is None else _Held(known, stream, reading, addresses)
         return result
 
-    def _prepare(self, window: torch.Tensor, stream: int) -> _Read:
-        from . import cuda_backend
+    def _read(self, window: torch.Tensor, stream: int) -> Reading:
+        """What the launch reads of a window besides the one that it last had."""
+        reading = None if self._preparer is None else self._preparer.read(window, stream)
+        if reading is None:
+            from . import cuda_backend
 
-        held = cuda_backend.what_is_read(self._params, window, self._result[-1])
-        addresses = (held[0].data_ptr(), held[1].data_ptr())
-        unversioned = window.is_inference()
-        version = -1 if unversioned else window._version
-        read = _Read(weakref.ref(window), version, window.data_ptr(), stream, held, addresses)
-        if not unversioned:
-            self._read = read
-        return read
+            reading = cuda_backend.what_is_read(self._params, window, self._result[-1])
+        return reading
 
     def _compute_by_functions(
         self, tensor: torch.Tensor, window: torch.Tensor, differentiated: bool
@@ -218,7 +222,7 @@ def recall(
         return None
     differentiated = (tensor.requires_grad or window.requires_grad) and torch.is_grad_enabled()
     call = calls.get(_key(name, backend, bound, differentiated))
-    if call is None:
+    if call is None or (call.warns and torch.is_warn_always_enabled()):
         return None
     try:
         return call.compute(tensor, window, differentiated)
@@ -233,7 +237,7 @@ def remember(
     params: StftParams | IstftParams,
     result: torch.Tensor,
 ) -> None:
-    """Keep a call that has just been computed, if it gives no warnings.
+    """Keep a call that has just been computed, and has given its once-only warnings.
 
     Args:
         backends: asked for any of these, the call is to be answered so.
@@ -243,9 +247,9 @@ def remember(
         return
     from . import cuda_backend
 
-    if cuda_backend.warns(params):
-        return
     differentiated = torch_state.is_differentiated(tensor, window)
-    call = Call(params, cuda_backend.single_launch(params, tensor, window, result), result)
+    run = cuda_backend.single_launch(params, tensor, window, result)
+    preparer = None if run is None else cuda_backend.preparer_of(params, window)
+    call = Call(params, run, result, cuda_backend.warns(params), preparer)
     for backend in backends:
         calls.put(_key(name, backend, bound, differentiated), call)

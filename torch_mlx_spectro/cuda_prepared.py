@@ -1,181 +1,91 @@
-"""What a CUDA call prepares from its window, on the device, without waiting for it.
+"""Windows on CUDA devices (:mod:`.device_windows`).
 
-The window of an analysis is scaled and padded where it is: its values never come to the host. An
-istft needs to know whether its envelope vanishes (torch then raises), so the values are read once
-for each version of the window, as of MPS tensors (:func:`.prepared.window_of`).
-
-What is kept belongs to one stream: what a stream's kernels wrote is there when its next ones read
-it, and memory that is given back is used again by that stream alone. While a CUDA graph is captured
-nothing is kept or taken from what was: the graph prepares windows and envelopes each time that it
-runs, from the values that they then have.
+Memory that is given back is used again by its stream alone, so what is kept belongs to one.
 """
 
 from __future__ import annotations
 
-import weakref
+from collections.abc import Callable, Hashable
 
 import torch
 
-from . import torch_state
+from . import nola, torch_state
+from .device_windows import DeviceWindows, Reading
+from .kernels.cuda import cuda_kernels
+from .kernels.preparing import Preparation, preparation
+from .nola import Flagged
 from .params import IstftParams
-from .prepared import Cache, Window, envelope_of
-
-CACHE_ENTRIES = 256
-
-Optional = torch.Tensor | None
-
-_windows = Cache(CACHE_ENTRIES)
-_envelopes = Cache(CACHE_ENTRIES)
 
 
-class _Scaled:
-    """A scaled window, and the version of the window that it was made of."""
+class CudaWindows(DeviceWindows):
+    """The windows of all CUDA devices."""
 
-    __slots__ = ("address", "of", "values", "version")
+    def _made(self, made: Preparation, window: torch.Tensor) -> torch.Tensor:
+        return cuda_kernels().prepare_window(made, window)
 
-    def __init__(self, window: torch.Tensor, values: torch.Tensor) -> None:
-        self.of = weakref.ref(window)
-        self.version = window._version
-        self.address = window.data_ptr()
-        self.values = values
+    def _made_and_judged(
+        self, made: Preparation, window: torch.Tensor, judged: Callable[[], None]
+    ) -> tuple[torch.Tensor, Flagged]:
+        verdict = Flagged(made.columns, window.device, judged)
+        launch = cuda_kernels().prepare_window
+        return verdict.launch(lambda flags: launch(made, window, flags)), verdict
 
-    def is_of(self, window: torch.Tensor) -> bool:
-        return (
-            self.of() is window
-            and self.version == window._version
-            and self.address == window.data_ptr()
-        )
+    def _stream(self, device: torch.device) -> Hashable:
+        return device.index, torch_state.cuda_stream(device.index)
+
+    def _is_recording(self) -> bool:
+        return torch_state.is_capturing()
+
+    def _on_device(self, values: torch.Tensor, device: torch.device) -> torch.Tensor:
+        # From pinned memory: of any other the copy would be waited for.
+        return values.pin_memory().to(device, non_blocking=True)
+
+    def forget(self) -> None:
+        super().forget()
+        nola.forget()
 
 
-def scaled_window(
-    window: Optional,
-    win_length: int,
-    n_fft: int,
-    factor: float,
-    device: torch.device,
-    conjugate: bool = False,
-) -> torch.Tensor:
-    """The window as a kernel reads it: n_fft values, padded as torch pads them, times ``factor``.
+WINDOWS = CudaWindows()
+
+
+class Preparer:
+    """Prepares windows that nobody knows for calls of one kind: a launch, and little else.
 
     Args:
-        window: shape (win_length,), or None for ones.
+        window: one of those windows.
+        params: of an istft.
     """
-    stream = torch_state.cuda_stream(device.index)
-    what = (win_length, n_fft, factor, conjugate, device.index, stream)
-    if window is None:
 
-        def ones() -> torch.Tensor:
-            return _padded(torch.full((win_length,), factor, device=device), n_fft)
+    __slots__ = ("_device", "_made", "_run", "_stride")
 
-        made: torch.Tensor = ones() if torch_state.is_capturing() else _windows.get(what, ones)
-        return made
-    if window.is_inference() or torch_state.is_capturing():  # inference tensors count no versions
-        return _scaled(window, n_fft, factor, conjugate)
+    def __init__(
+        self,
+        window: torch.Tensor,
+        n_fft: int,
+        factor: float,
+        params: IstftParams | None = None,
+    ) -> None:
+        self._made = preparation(len(window), n_fft, factor, params)
+        self._run = cuda_kernels().preparer(self._made, window)
+        self._stride, self._device = window.stride(), window.device
 
-    def make() -> _Scaled:
-        return _Scaled(window, _scaled(window, n_fft, factor, conjugate))
-
-    key = (id(window), *what)
-    found: _Scaled = _windows.get(key, make)
-    if not found.is_of(window):
-        found = _windows.put(key, make())
-    return found.values
-
-
-def window_of_values(
-    window: Optional, values: Window, factor: float, device: torch.device
-) -> torch.Tensor:
-    """:func:`scaled_window` of a window whose values are known: one for all windows of these."""
-    win_length, n_fft = values.win_length, values.n_fft
-
-    def make() -> torch.Tensor:
-        return scaled_window(window, win_length, n_fft, factor, device)
-
-    if window is None or torch_state.is_capturing():
-        return make()
-    stream = torch_state.cuda_stream(device.index)
-    key = (values.key, win_length, n_fft, factor, device.index, stream)
-    found: torch.Tensor = _windows.get(key, make)
-    return found
-
-
-def _scaled(window: torch.Tensor, n_fft: int, factor: float, conjugate: bool) -> torch.Tensor:
-    values = window.detach()
-    scaled = (values.conj() if conjugate else values) * factor
-    return _padded(scaled.resolve_conj(), n_fft).contiguous()
-
-
-def _padded(values: torch.Tensor, n_fft: int) -> torch.Tensor:
-    missing = n_fft - len(values)
-    if missing == 0:
-        return values
-    return torch.nn.functional.pad(values, (missing // 2, missing - missing // 2))
-
-
-def device_envelope(
-    params: IstftParams,
-    window: Optional,
-    values: Window,
-    device: torch.device,
-    conjugate: bool = False,
-) -> torch.Tensor:
-    """The rows of the inverse envelope as a kernel reads them, flat.
-
-    Args:
-        window: of the call.
-        values: its values.
-        conjugate: for a complex window, the rows' conjugates.
-    """
-    if torch_state.is_capturing():
-        rows = _rows_on_device(params, window, device)
-        return rows.conj().resolve_conj() if conjugate else rows
-    # Rows depend on the number of frames only where frames are few.
-    key = (
-        values.key,
-        params.n_fft,
-        params.hop_length,
-        params.win_length,
-        params.scale,
-        min(params.frames, params.overlap),
-        conjugate,
-        device.index,
-        torch_state.cuda_stream(device.index),
-    )
-
-    def make() -> torch.Tensor:
-        rows = torch.from_numpy(envelope_of(params, values).rows).flatten()
-        return _uploaded((rows.conj() if conjugate else rows).resolve_conj(), device)
-
-    found: torch.Tensor = _envelopes.get(key, make)
-    return found
-
-
-def _uploaded(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Host values on a device, in the order of its stream.
-
-    From pinned memory: of any other the copy would be waited for.
-    """
-    return values.pin_memory().to(device, non_blocking=True)
-
-
-def _rows_on_device(params: IstftParams, window: Optional, device: torch.device) -> torch.Tensor:
-    """:attr:`.envelope.Envelope.rows`, flat, by torch's operations."""
-    if window is None:
-        window = torch.ones(params.win_length, device=device)
-    values = window.detach()
-    wide = values.to(torch.complex128 if values.is_complex() else torch.float64)
-    overlap, hop = params.overlap, params.hop_length
-    squares = torch.nn.functional.pad(
-        _padded(wide * wide, params.n_fft), (0, overlap * hop - params.n_fft)
-    )
-    frames = min(params.frames, overlap)
-    around = (0, 0, frames - 1, frames - 1)
-    rows = torch.nn.functional.pad(squares.view(overlap, hop), around).unfold(0, frames, 1).sum(-1)
-    inverse = torch.where(rows == 0, 0, params.scale / rows)
-    return inverse.to(values.dtype).flatten()
-
-
-def forget() -> None:
-    """Drop what was prepared."""
-    _windows.clear()
-    _envelopes.clear()
+    def read(self, window: torch.Tensor, stream: int) -> Reading | None:
+        """What is read of a window; None of one that is not like the first, or is known."""
+        if (
+            window.stride() != self._stride
+            or window.is_complex()
+            or window.is_neg()
+            or WINDOWS.known.find(window) is not None
+        ):
+            return None
+        made = self._made
+        (floats,) = made.launch.shape
+        # The last one is for the verdict that nobody reads.
+        prepared = torch.empty(floats + 1, dtype=torch.float32, device=self._device)
+        of, to = window.data_ptr(), prepared.data_ptr()
+        if not made.columns:
+            self._run(stream, of, to, to + floats * prepared.element_size())
+            return Reading(prepared, prepared)
+        verdict = Flagged(made.columns, self._device)
+        verdict.launch(lambda flags: self._run(stream, of, to, flags))
+        return Reading(prepared, prepared, made.rows_at, verdict)

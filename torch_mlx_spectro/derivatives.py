@@ -27,25 +27,35 @@ import torch
 from torch.autograd import Function
 
 from . import adjoints, torch_state
-from .forms import Form, analysis_of
+from .differentiable_envelope import inverse_envelope
+from .forms import Form, Inversion, analysis_of
 from .params import IstftParams, StftParams
 from .prepared import check_envelope, window_of
 
 Optional = torch.Tensor | None
 
 
-def stft(params: StftParams, signal: torch.Tensor, window: Optional) -> torch.Tensor:
-    """:func:`.mlx_backend.stft`, differentiable in signal and window."""
+def stft(
+    params: StftParams, signal: torch.Tensor, window: Optional, backend: str | None = None
+) -> torch.Tensor:
+    """:func:`.mlx_backend.stft`, differentiable in signal and window.
+
+    Args:
+        backend: that computes the call and its derivatives; None for the one of its device.
+    """
     batched = signal if params.batched else signal.unsqueeze(0)
-    spectrum: torch.Tensor = _apply(Analysis, _form_of(params, signal, window), batched, window)
+    form = _form_of(params, signal, window, backend)
+    spectrum: torch.Tensor = _apply(Analysis, form, batched, window)
     if not params.batched:
         spectrum = spectrum.squeeze(0)
     return spectrum if params.return_complex else torch.view_as_real(spectrum)
 
 
-def _form_of(params: StftParams, signal: torch.Tensor, window: Optional) -> Form:
+def _form_of(
+    params: StftParams, signal: torch.Tensor, window: Optional, backend: str | None
+) -> Form:
     complex_window = window is not None and window.is_complex()
-    return Form(params, signal.is_complex(), complex_window)
+    return Form(params, signal.is_complex(), complex_window, backend=backend)
 
 
 def _bins_that_are_read(params: IstftParams) -> IstftParams:
@@ -55,8 +65,13 @@ def _bins_that_are_read(params: IstftParams) -> IstftParams:
     return replace(params, onesided=True, bins=params.n_fft // 2 + 1)
 
 
-def istft(params: IstftParams, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+def istft(
+    params: IstftParams, spectrum: torch.Tensor, window: Optional, backend: str | None = None
+) -> torch.Tensor:
     """:func:`.mlx_backend.istft`, differentiable in spectrum and window.
+
+    Args:
+        backend: as of :func:`stft`.
 
     Raises:
         UnresolvedArguments: the envelope vanishes, for which torch raises.
@@ -65,52 +80,27 @@ def istft(params: IstftParams, spectrum: torch.Tensor, window: Optional) -> torc
     params = _bins_that_are_read(params)
     batched = batched[:, : params.bins]
     if window is None or torch_state.is_constant(window):
-        signal: torch.Tensor = _apply(Inverse, replace(params, batched=True), batched, window)
+        inversion = Inversion(replace(params, batched=True), backend)
+        signal: torch.Tensor = _apply(Inverse, inversion, batched, window)
     else:
-        signal = _istft_of_window(params, batched, window)
+        signal = _istft_of_window(params, batched, window, backend)
     return signal if params.batched else signal.squeeze(0)
 
 
 def _istft_of_window(
-    params: IstftParams, spectrum: torch.Tensor, window: torch.Tensor
+    params: IstftParams, spectrum: torch.Tensor, window: torch.Tensor, backend: str | None
 ) -> torch.Tensor:
     """An istft that depends on its window twice: overlap-add by our maps, envelope by torch's.
 
     An adjoint conjugates the window, an istft does not.
     """
-    form = replace(analysis_of(params), complex_window=window.is_complex(), nola=params)
+    form = replace(
+        analysis_of(params), complex_window=window.is_complex(), nola=params, backend=backend
+    )
     signal: torch.Tensor = _apply(Adjoint, form, spectrum, window.conj())
-    signal = signal * _inverse_envelope(params, window)
+    signal = signal * inverse_envelope(params, window)
     tail = signal.new_zeros(params.rows, params.zero_tail)
     return torch.cat([signal, tail], dim=1) if params.zero_tail else signal
-
-
-def _inverse_envelope(params: IstftParams, window: torch.Tensor) -> torch.Tensor:
-    """The inverse of the overlap-added squared window (:mod:`.envelope`), shape (kept,).
-
-    In double precision; on the host where the device has no doubles: it is made of n_fft values.
-    """
-    wide = torch.complex128 if window.is_complex() else torch.float64
-    left = (params.n_fft - params.win_length) // 2
-    hop, overlap, frames = params.hop_length, params.overlap, params.frames
-    right = overlap * hop - left - params.win_length
-    # CUDA's cumsum is refused where a program asks for deterministic algorithms.
-    on_device = window.is_cuda and not torch.are_deterministic_algorithms_enabled()
-    place = window.device if on_device else "cpu"
-    full = torch.nn.functional.pad(window.to(place, wide), (left, right))
-    squares = (full * full).reshape(overlap, hop)
-    if frames < overlap:
-        gaps = torch.nn.functional.pad(squares, (0, 0, frames - 1, frames - 1))
-        rows = gaps.unfold(0, frames, 1).sum(-1)
-    else:
-        head = squares.cumsum(0)
-        tail = squares.flip(0).cumsum(0).flip(0)[1:]
-        alike = head[-1:].expand(frames - overlap + 1, hop)
-        rows = torch.cat([head[:-1], alike, tail])
-    # Zeros lie outside the kept samples; an infinity there would make gradients undefined.
-    inverse = params.scale / torch.where(rows == 0, torch.ones_like(rows), rows)
-    kept = inverse.flatten()[params.start : params.start + params.kept]
-    return kept.to(window.device, window.dtype)
 
 
 def _apply(function: Any, form: Any, first: Any, second: Any) -> Any:
@@ -152,6 +142,7 @@ def gradient(
     tensor: torch.Tensor,
     window: Optional,
     of_window: bool,
+    backend: str | None = None,
 ) -> torch.Tensor:
     """The gradient of a call, given the cotangent of its result; contiguous.
 
@@ -159,24 +150,25 @@ def gradient(
         cotangent: of the result's shape.
         tensor: the call's input; only its kind matters unless ``of_window``.
         of_window: the gradient in the window, else in the input.
+        backend: as of :func:`stft`.
     """
     batched = cotangent if params.batched else cotangent.unsqueeze(0)
     if isinstance(params, StftParams):
         if not params.return_complex:
             batched = torch.view_as_complex(batched.contiguous())
-        form = _form_of(params, tensor, window)
+        form = _form_of(params, tensor, window, backend)
         if of_window:
             rows = tensor if params.batched else tensor.unsqueeze(0)
             return adjoints.correlation(form, rows, batched)
         found = adjoints.adjoint(form, batched, window)
     elif of_window:
         # The envelope depends on the window, too: torch's own derivatives know how.
-        _, pullback, *_ = torch.func.vjp(lambda leaf: istft(params, tensor, leaf), window)
+        _, pullback, *_ = torch.func.vjp(lambda leaf: istft(params, tensor, leaf, backend), window)
         of_the_window: torch.Tensor = pullback(cotangent)[0]
         return of_the_window.contiguous()
     else:
         read = _bins_that_are_read(params)
-        found = adjoints.istft_adjoint(read, batched, window)
+        found = adjoints.istft_adjoint(Inversion(read, backend), batched, window)
         if read.bins < params.bins:
             unread = found.new_zeros(params.rows, params.bins - read.bins, params.frames)
             found = torch.cat([found, unread], dim=1)
@@ -233,12 +225,8 @@ def _by_rows(function: Any, in_dims: Any, form: Any, rows: Any, window: Any) -> 
         return _one_by_one(function, in_dims, form, rows, window)
     examples = rows.movedim(dim, 0)
     count, batch = examples.shape[:2]
-    result = _apply(function, _of_rows(form, count * batch), examples.flatten(0, 1), window)
+    result = _apply(function, form.of_rows(count * batch), examples.flatten(0, 1), window)
     return result.unflatten(0, (count, batch)), 0
-
-
-def _of_rows(form: Any, rows: int) -> Any:
-    return form.of_rows(rows) if isinstance(form, Form) else replace(form, rows=rows)
 
 
 def _one_by_one(function: Any, in_dims: Any, form: Any, first: Any, second: Any) -> tuple[Any, int]:
@@ -338,11 +326,11 @@ class Correlation(_Bilinear):
 
 
 class _Linear(Function):
-    """A function of (params, tensor, constant window), linear in the tensor."""
+    """A function of (inversion, tensor, constant window), linear in the tensor."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.params, _, window = inputs
+        ctx.inversion, _, window = inputs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(window)
         ctx.save_for_forward(window)
@@ -352,8 +340,8 @@ class Inverse(_Linear):
     """An istft, its envelope included."""
 
     @staticmethod
-    def forward(params: IstftParams, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-        return adjoints.istft(params, _values(spectrum), window)
+    def forward(inversion: Inversion, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+        return adjoints.istft(inversion, _values(spectrum), window)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
@@ -372,8 +360,8 @@ class InverseAdjoint(_Linear):
     """The adjoint of :class:`Inverse`."""
 
     @staticmethod
-    def forward(params: IstftParams, cotangent: torch.Tensor, window: Optional) -> torch.Tensor:
-        return adjoints.istft_adjoint(params, _values(cotangent), window)
+    def forward(inversion: Inversion, cotangent: torch.Tensor, window: Optional) -> torch.Tensor:
+        return adjoints.istft_adjoint(inversion, _values(cotangent), window)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
@@ -390,4 +378,4 @@ class InverseAdjoint(_Linear):
 
 def _applied(function: Any, ctx: Any, tensor: Optional) -> Any:
     (window,) = ctx.saved_tensors
-    return None if tensor is None else _apply(function, ctx.params, tensor, window)
+    return None if tensor is None else _apply(function, ctx.inversion, tensor, window)

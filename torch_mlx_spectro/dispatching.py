@@ -70,16 +70,19 @@ def _run(op: Operation, plan: Plan, args: Any, kwargs: Any) -> torch.Tensor:
 
     tensor, window = plan.bound["input"], plan.bound["window"]
     computing = backend_module(plan.route.backend)
+    more: dict[str, Any] = {}
     if torch_state.is_differentiated(tensor, window):
         from . import derivatives as computing
+
+        more = {"backend": plan.route.backend}
     if isinstance(plan.params, StftParams):
         as_real = not plan.params.return_complex
         if window is None or as_real:
             native.warn_of_stft(window is None, as_real)
-        spectrum: torch.Tensor = computing.stft(plan.params, tensor, window)
+        spectrum: torch.Tensor = computing.stft(plan.params, tensor, window, **more)
         return spectrum
     padded = plan.params.zero_tail > 0
-    result: torch.Tensor = computing.istft(plan.params, tensor, window)
+    result: torch.Tensor = computing.istft(plan.params, tensor, window, **more)
     if window is None or padded:
         native.warn_of_istft(window is None, padded, _levels_to_caller())
     return result

@@ -16,6 +16,7 @@ class Form:
         edge: factor of the bins that are their own conjugates (onesided spectra only).
         complex_signal, complex_window: the kinds of the two; a real one has real gradients.
         nola: the istft that this is the adjoint of, while its envelope is still to be checked.
+        backend: that computes; None for the one of the tensors' device.
     """
 
     params: StftParams
@@ -23,6 +24,7 @@ class Form:
     complex_window: bool
     edge: float = 1.0
     nola: IstftParams | None = None
+    backend: str | None = None
 
     def of_rows(self, rows: int) -> Form:
         """The same analysis of as many rows."""
@@ -43,6 +45,22 @@ class Form:
         """What an inverse transform (it divides by n_fft) is multiplied by to be the adjoint."""
         twins = 0.5 if self.params.onesided else 1.0
         return self.params.scale * self.params.n_fft * twins
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """An istft of a batch, its envelope included.
+
+    Attributes:
+        backend: that computes; None for the one of the tensors' device.
+    """
+
+    params: IstftParams
+    backend: str | None = None
+
+    def of_rows(self, rows: int) -> Inversion:
+        """The same istft of as many rows."""
+        return replace(self, params=replace(self.params, rows=rows))
 
 
 def analysis_of(params: IstftParams) -> Form:

@@ -38,7 +38,7 @@ def _weigh_edges(form: Form, spectrum: torch.Tensor) -> torch.Tensor:
 def adjoint(form: Form, spectrum: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
     """As :func:`.adjoints.adjoint`, of the transform's kind."""
     prepared = window_of(window, form.params.win_length, form.params.n_fft)
-    kernels = mlx_backend.kernels_for(spectrum)
+    kernels = mlx_backend.kernels_for(spectrum, form.params)
     if kernels is None:
         return _adjoint_in_blocks(form, spectrum, prepared)
     return _adjoint_whole(kernels, form, spectrum, prepared)
@@ -82,7 +82,7 @@ def _adjoint_whole(
 def correlation(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
     """The sum over all frames of frame times inverse transform, shape (n_fft,), unscaled."""
     params = form.params
-    kernels = mlx_backend.kernels_for(signal)
+    kernels = mlx_backend.kernels_for(signal, params)
     if kernels is not None:
         return _correlation_whole(kernels, form, signal, spectrum)
     total = np.zeros(params.n_fft, np.complex128 if params.complex_fft else np.float64)
@@ -129,7 +129,7 @@ def istft_adjoint(
     """As :func:`.adjoints.istft_adjoint`."""
     form = analysis_of(params)
     prepared = window_of(window, params.win_length, params.n_fft)
-    kernels = mlx_backend.kernels_for(cotangent)
+    kernels = mlx_backend.kernels_for(cotangent, form.params)
     kept = cotangent[:, : params.kept]
     if kernels is not None:
         return _istft_adjoint_whole(kernels, form, params, kept, prepared)

@@ -1,7 +1,8 @@
 """The ``mlx`` backend: a resolved call on torch tensors, computed by MLX.
 
-Host tensors run in blocks on MLX CPU streams; MPS tensors whole on MLX's GPU, by the project's own
-Metal kernels (and host tensors too while those are emulated). What else derivatives need is in
+Where MLX has a GPU, tensors of the host and of MPS are computed there whole, by the project's own
+Metal kernels: both lie in memory that it addresses. Elsewhere host tensors run in blocks on MLX CPU
+streams (or by the kernels while those are emulated). What else derivatives need is in
 :mod:`.adjoints`.
 """
 
@@ -27,7 +28,7 @@ from .fused import analysis_scale, istft_fused, kernel_of, refusal, stft_fused, 
 from .kernels.metal import MetalKernels, metal_kernels
 from .params import IstftParams, StftParams
 from .prepared import Window, check_envelope, envelope_of, kernel_envelope, window_of
-from .runtime import runtime
+from .runtime import has_gpu, runtime
 from .strides import frames_outermost, spectrum_strides
 
 
@@ -35,14 +36,18 @@ def computation(
     params: StftParams | IstftParams, tensor: torch.Tensor, window: torch.Tensor | None
 ) -> tuple[str, str | None]:
     """What computes a call on this input, for reports, and why it cannot, if so."""
-    if kernels_for(tensor) is not None:
+    if kernels_for(tensor, params) is not None:
         return kernel_of(params), refusal(params)
     return "mlx cpu blocks", None
 
 
-def kernels_for(tensor: torch.Tensor) -> MetalKernels | None:
-    """The kernels that compute with this tensor; None where it is computed in blocks."""
-    return metal_kernels(runtime().mx, tensor.device.type)
+def kernels_for(tensor: torch.Tensor, params: StftParams | IstftParams) -> MetalKernels | None:
+    """The kernels that compute a call on this tensor; None where it is computed in blocks."""
+    if not has_gpu():
+        return metal_kernels(runtime().mx, tensor.device.type)
+    if tensor.device.type == "cpu" and refusal(params) is not None:
+        return None
+    return metal_kernels(runtime().mx, "mps")
 
 
 def stft(params: StftParams, signal: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
@@ -76,7 +81,10 @@ def analysis(
     Returns:
         Shape (rows, bins, frames), complex64.
     """
-    kernels, prepared = kernels_for(signal), window_of(window, params.win_length, params.n_fft)
+    kernels, prepared = (
+        kernels_for(signal, params),
+        window_of(window, params.win_length, params.n_fft),
+    )
     if kernels is not None:
         spectrum = stft_whole(kernels, params, signal, prepared)
         return _as_natives(params, signal, window, spectrum) if signal.is_cpu else spectrum
@@ -150,7 +158,7 @@ def _as_natives(
     window: torch.Tensor | None,
     spectrum: torch.Tensor,
 ) -> torch.Tensor:
-    """A host spectrum with native's strides: kernels that are emulated here have their own."""
+    """A host spectrum with native's strides: kernels have their own."""
     strides = _natives_strides(params, signal, window)
     if spectrum.stride() == strides:
         return spectrum
@@ -161,7 +169,7 @@ def _as_natives(
 def whole_arrays(tensor: torch.Tensor) -> Iterator[Any]:
     """The stream on which whole arrays of this tensor's device are computed."""
     used = runtime()
-    if tensor.device.type != "cpu":
+    if tensor.device.type != "cpu" or has_gpu():
         yield used.mx.gpu
     else:
         with used.lock:
@@ -182,7 +190,7 @@ def istft(params: IstftParams, spectrum: torch.Tensor, window: torch.Tensor | No
     Raises:
         UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises.
     """
-    kernels = kernels_for(spectrum)
+    kernels = kernels_for(spectrum, params)
     batched = spectrum if params.batched else spectrum.unsqueeze(0)
     prepared = window_of(window, params.win_length, params.n_fft)
     check_envelope(params, prepared)
@@ -231,6 +239,6 @@ def frames_fastest(by_frames: torch.Tensor) -> bool:
 
 def exported(mx: Any, result: Any, borrowed: Borrowed) -> torch.Tensor:
     """Evaluate and export ``result`` while the tensor it was computed from is still held."""
-    tensor = to_torch(mx, result)
+    tensor = to_torch(mx, result, borrowed.owner.device.type)
     del borrowed
     return tensor

@@ -1,11 +1,13 @@
 """The maps of MLX host arrays that have values: in blocks, over several streams, at once.
 
-Blocks write into memory of MLX's own (:func:`uninitialised`), so nothing is copied at either end.
+Blocks write into memory of MLX's own (:func:`uninitialised`), so nothing large is copied at either
+end.
 """
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,6 +26,9 @@ from .runtime import runtime
 #: Samples in all frames from which on blocks are worth their start: below, MLX's own lazy
 #: operations take less time than the streams' threads take to wake.
 WORTHWHILE = 1 << 18
+#: Up to so many bytes a copy takes less time than MLX's thread that reads a file takes to wake: a
+#: megabyte 36 us against 95 (2 cores of a virtual machine).
+COPIED_BYTES = 2 << 20
 #: In what MLX raises where evaluation ahead is refused.
 _TRANSFORMING = "inside a graph transformation"
 
@@ -102,6 +107,17 @@ def uninitialised(shape: tuple[int, ...], dtype: Any) -> tuple[Any, HostArray]:
     return array, np.array(array, copy=False)
 
 
+def filled(shape: tuple[int, ...], dtype: Any, fill: Callable[[HostArray], None]) -> Any:
+    """A new MLX array of the values that ``fill`` writes."""
+    if np.dtype(dtype).itemsize * math.prod(shape) <= COPIED_BYTES:
+        memory = np.empty(shape, dtype)
+        fill(memory)
+        return copy_to_mlx(runtime().mx, memory)
+    array, memory = uninitialised(shape, dtype)
+    fill(memory)
+    return array
+
+
 def _view(array: Any) -> HostView:
     return HostView(np.asarray(array), False, False)
 
@@ -130,14 +146,13 @@ def analysis(form: Form, signal: Any, window: Any) -> Any:
     """As of :func:`.mlx_maps.analysis`."""
     params = form.params
 
-    def compute() -> Any:
-        out, memory = uninitialised((params.rows, params.frames, params.bins), np.complex64)
+    def fill(memory: HostArray) -> None:
         stft_blocks(runtime(), params, _view(signal), _scaled(window, params.scale), memory)
         if params.onesided and form.edge != 1.0:
             memory[..., maps.own_conjugates(params.n_fft)] *= np.float32(form.edge)
-        return out
 
-    return _apart(compute)
+    shape = (params.rows, params.frames, params.bins)
+    return _apart(lambda: filled(shape, np.complex64, fill))
 
 
 def adjoint(form: Form, spectrum: Any, window: Any) -> Any:
@@ -145,13 +160,11 @@ def adjoint(form: Form, spectrum: Any, window: Any) -> Any:
     params = form.params
     dtype = np.complex64 if params.complex_fft else np.float32
 
-    def compute() -> Any:
-        out, memory = uninitialised((params.rows, params.samples), dtype)
+    def fill(memory: HostArray) -> None:
         scaled = _scaled(window, form.inverse_scale)
         adjoint_blocks(runtime(), form, _view(spectrum), scaled, memory)
-        return out
 
-    out = _apart(compute)
+    out = _apart(lambda: filled((params.rows, params.samples), dtype, fill))
     return runtime().mx.real(out) if params.complex_fft and not form.complex_signal else out
 
 
@@ -159,10 +172,8 @@ def inverse(params: IstftParams, spectrum: Any, window: Any, rows: Any) -> Any:
     """As of :func:`.mlx_maps.inverse`."""
     dtype = np.complex64 if params.return_complex else np.float32
 
-    def compute() -> Any:
-        out, memory = uninitialised((params.rows, params.output_length), dtype)
+    def fill(memory: HostArray) -> None:
         envelope = Envelope(np.asarray(rows), vanishes=False)
         istft_blocks(runtime(), params, _view(spectrum), _scaled(window, 1.0), envelope, memory)
-        return out
 
-    return _apart(compute)
+    return _apart(lambda: filled((params.rows, params.output_length), dtype, fill))

@@ -1,13 +1,17 @@
 """The three maps of :mod:`.adjoints` on whole MLX arrays, lazily, on MLX's default stream.
 
-By the project's kernels where MLX computes on an Apple GPU (or they are emulated), else by MLX
+By the project's kernels where MLX computes on a GPU (or they are emulated), else by MLX
 operations. Spectra are (rows, frames, bins), windows have ``n_fft`` values and are scaled here.
 What is made of the maps, and their derivatives, is in :mod:`.mlx_functions`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,19 +22,25 @@ from .forms import Form, synthesis_of
 from .framing import outside_positions
 from .fused import adjoint_fused, analysis_scale, istft_fused, stft_fused, synthesis_scale
 from .host import copy_to_mlx
-from .kernels.describe import Adjoint, points_of, refusal
-from .kernels.metal import DEVICE_ELEMENTS, MetalKernels, metal_kernels
+from .kernels.describe import Adjoint, points_of
+from .kernels.metal import MetalKernels, metal_kernels
+from .kernels.mlx_cuda import mlx_cuda_kernels
+from .kernels.mlx_launcher import DEVICE_ELEMENTS, TRACING
 from .params import NOLA_THRESHOLD, IstftParams, StftParams
 from .runtime import runtime
 
-#: In what MLX raises where values are asked for that a transformation only stands in for.
-_TRACING = "during function transformations"
+#: In what MLX raises of an array that was never computed and cannot be.
+_WITHOUT_VALUES = "without a primitive"
+#: As of :func:`kernels_where`.
+_allowed: ContextVar[str] = ContextVar("torch_mlx_spectro_kernels_where", default="values")
 
 
 def kernels() -> MetalKernels | None:
     """The kernels that compute on MLX's default device; None where MLX operations do."""
     mx = runtime().mx
-    return metal_kernels(mx, "mps" if mx.default_device() == mx.Device(mx.gpu) else "cpu")
+    if mx.default_device() != mx.Device(mx.gpu):
+        return metal_kernels(mx, "cpu")
+    return mlx_cuda_kernels(mx) or metal_kernels(mx, "mps")
 
 
 def is_traced(*arrays: Any) -> bool:
@@ -41,18 +51,70 @@ def is_traced(*arrays: Any) -> bool:
     try:
         runtime().mx.eval(*arrays)
     except ValueError as error:
-        if _TRACING not in str(error):
+        if TRACING not in str(error):
             raise
         return True
     return False
 
 
+@contextmanager
+def kernels_where(allowed: str) -> Iterator[None]:
+    """Which calls of this context may be computed by kernels.
+
+    A trace by ``mx.vmap`` may not have them: MLX does not vectorise custom kernels, not even where
+    a function brings its own rule. One by ``mx.compile`` may, and looks the same. Nor does MLX push
+    tangents (``mx.jvp``) through graphs that have them.
+
+    Args:
+        allowed: ``"values"``: those that no trace has; ``"traces"``: traces, too; ``"nowhere"``.
+    """
+    token = _allowed.set(allowed)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
 def _kernels_for(params: StftParams | IstftParams, *arrays: Any) -> MetalKernels | None:
-    """The kernels for this call; the emulated ones are no part of a graph that is traced."""
-    found = kernels()
-    if found is None or refusal(params) is not None:
+    """The kernels for this call; the emulated ones are never part of a graph that is traced."""
+    allowed, found = _allowed.get(), kernels()
+    if found is None or allowed == "nowhere" or found.refusal(params) is not None:
         return None
-    return None if found.emulated and is_traced(*arrays) else found
+    if allowed == "traces" and not found.emulated:
+        return found
+    return None if stand_in(*arrays) else found
+
+
+def stand_in(*arrays: Any) -> bool:
+    """As :func:`is_traced`, but nothing is evaluated, nor waited for.
+
+    MLX goes through the whole graph, argument by argument, before it computes anything: asked for
+    an array that it has to refuse behind these, it complains of a stand-in among these first.
+    """
+    mx = runtime().mx
+    try:
+        mx.eval(*arrays, _refused(mx))
+    except ValueError as error:
+        if TRACING not in str(error):
+            raise
+        return True
+    except RuntimeError as error:
+        if _WITHOUT_VALUES not in str(error):
+            raise
+    return False
+
+
+@lru_cache(maxsize=1)
+def _refused(mx: Any) -> Any:
+    """An array that MLX can never evaluate: what stood in for an example of a vectorised map."""
+    seen: list[Any] = []
+
+    def keep(example: Any) -> Any:
+        seen.append(example)
+        return example
+
+    mx.vmap(keep)(mx.zeros((1, 1)))
+    return seen[0]
 
 
 def times(mx: Any, array: Any, factor: float) -> Any:

@@ -1,10 +1,27 @@
-"""The ``mps`` backend: a resolved call on MPS tensors, by the project's own kernels."""
+"""The ``mps`` backend: a resolved call on MPS tensors, by the project's own kernels.
+
+How is in :mod:`.device_backend`: kernels are encoded into torch's own stream of MPS commands, so no
+tensor leaves torch, and nothing waits for the device. Sizes without a fused kernel go through
+torch's transforms on MPS. What else derivatives need is in :mod:`.mps_adjoints`.
+
+While Metal is emulated, host tensors stand for MPS tensors; their results have the strides that
+native gives on the host.
+"""
 
 from __future__ import annotations
 
 import torch
 
-from . import torch_state
+from . import device_backend, strides, torch_state
+from .device_backend import exceeds_counts, kernel_name, launches_of
+from .device_windows import Reading
+from .kernels.metal import synthesis_scale
+from .kernels.mps import MpsKernels, mps_kernels
+from .maps import SUM_BRANCHES, own_conjugates
+from .mps_prepared import WINDOWS
+from .params import IstftParams, StftParams
+
+Optional = torch.Tensor | None
 
 
 def unavailable_reason() -> str | None:
@@ -18,3 +35,96 @@ def unavailable_reason() -> str | None:
     if not hasattr(torch.mps, "compile_shader"):
         return f"torch {torch.__version__} compiles no Metal kernels (torch.mps.compile_shader)"
     return None
+
+
+def computation(
+    params: StftParams | IstftParams, tensor: torch.Tensor, window: Optional
+) -> tuple[str, str | None]:
+    """What computes a call on this input, for reports, and why it cannot, if so."""
+    launches = launches_of(params, tensor, window)
+    reason = exceeds_counts(params) or mps_kernels().refusal(launches, tensor.device)
+    return kernel_name("mps", "torch fft", params, launches[0]), reason
+
+
+class _Mps:
+    """How MPS devices do it: :class:`.device_backend.DeviceKind`."""
+
+    def kernels(self) -> MpsKernels:
+        return mps_kernels()
+
+    def scaled_window(
+        self,
+        window: Optional,
+        win_length: int,
+        n_fft: int,
+        factor: float,
+        device: torch.device,
+        conjugate: bool = False,
+    ) -> torch.Tensor:
+        return WINDOWS.scaled(window, win_length, n_fft, factor, device, conjugate)
+
+    def what_is_read(self, params: IstftParams, window: Optional, device: torch.device) -> Reading:
+        return WINDOWS.read_of(params, window, synthesis_scale(params), device)
+
+    def envelope(
+        self,
+        params: IstftParams,
+        window: Optional,
+        device: torch.device,
+        conjugate: bool,
+    ) -> torch.Tensor:
+        return WINDOWS.envelope(params, window, device, conjugate)
+
+    def frames_outermost(
+        self, params: StftParams, signal: torch.Tensor, multiplied: torch.dtype | None
+    ) -> bool:
+        if not signal.is_cpu:
+            return False  # MPS's transforms write a new, contiguous tensor
+        return strides.frames_outermost(params, signal.stride(), signal.dtype, multiplied)
+
+    def inverse_real(self, half: torch.Tensor, n_fft: int) -> torch.Tensor:
+        """By the transform of complex values: the other was wrong on MPS (pytorch#126649).
+
+        A real inverse transform is the real part of the sum over bins 0 ... n_fft // 2, all but DC
+        and Nyquist twice.
+        """
+        bins = half.shape[-1]
+        full = half.new_zeros((*half.shape[:-1], n_fft))
+        full[..., :bins] = 2.0 * half
+        for own in own_conjugates(n_fft):
+            full[..., own] = half[..., own]
+        frames: torch.Tensor = torch.fft.ifft(full).real
+        return frames
+
+    def summed(self, products: torch.Tensor) -> torch.Tensor:
+        """As a tree, as :func:`.maps.correlated`: MPS has no doubles to sum in."""
+        total = products.flatten(0, -2)
+        while len(total) >= SUM_BRANCHES:
+            whole = len(total) // SUM_BRANCHES * SUM_BRANCHES
+            branches = total[:whole].view(-1, SUM_BRANCHES, total.shape[-1])
+            total = torch.cat([branches.sum(1), total[whole:]])
+        return total.sum(0)
+
+
+MPS = _Mps()
+
+
+def stft(params: StftParams, signal: torch.Tensor, window: Optional) -> torch.Tensor:
+    """Compute a resolved ``torch.stft``; as :func:`.mlx_backend.stft`, on an MPS device."""
+    return device_backend.stft(analysis, params, signal, window)
+
+
+def analysis(
+    params: StftParams, signal: torch.Tensor, window: Optional, edge: float = 1.0
+) -> torch.Tensor:
+    """As :func:`.device_backend.analysis`."""
+    return device_backend.analysis(MPS, params, signal, window, edge)
+
+
+def istft(params: IstftParams, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+    """Compute a resolved ``torch.istft``; as :func:`.mlx_backend.istft`, on an MPS device.
+
+    Raises:
+        UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises.
+    """
+    return device_backend.istft(MPS, params, spectrum, window)

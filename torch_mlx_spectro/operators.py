@@ -87,7 +87,9 @@ def _gradient(
         return _natives_gradient(op, cotangent, args, of_window)
     from . import derivatives
 
-    return derivatives.gradient(plan.params, cotangent, tensor, args[_WINDOW], of_window)
+    return derivatives.gradient(
+        plan.params, cotangent, tensor, args[_WINDOW], of_window, plan.route.backend
+    )
 
 
 def _natives_gradient(

@@ -111,7 +111,7 @@ class _Process:
         except (ImportError, OSError) as error:
             return f"mlx cannot be imported: {error}"
         version = getattr(mx, "__version__", "0")
-        if _numbers(version) < MINIMUM_MLX:
+        if version_numbers(version) < MINIMUM_MLX:
             wanted = ".".join(map(str, MINIMUM_MLX))
             return f"mlx {version} is older than {wanted}: pip install -U mlx"
         streams = tuple(
@@ -172,7 +172,7 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def version_numbers(version: str) -> tuple[int, ...]:
     """The leading numbers of a version: ``0.32.4.dev1+gabc`` gives (0, 32, 4)."""
     numbers = []
     for piece in version.split(".")[:3]:

@@ -7,6 +7,8 @@ What is called compiled is those in ``mx.compile``, what is called differentiabl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from functools import wraps
 from typing import Any
 
 from . import mlx_blocks, mlx_maps
@@ -107,6 +109,36 @@ class SpectralTransform(TransformCore):
         """:meth:`istft` by the function of :meth:`get_compiled_istft`."""
         return self.get_compiled_istft(length=length, **options)(z)
 
+    @staticmethod
+    def compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        """``mx.compile`` of a function of the program's, with this project's kernels in its graph.
+
+        In a function that ``mx.compile`` or ``mx.vmap`` traces, transforms are made of MLX's own
+        operations, since MLX vectorises no kernels; in this one they are kernels on a GPU, so it
+        may not call ``mx.vmap`` (nor ``mx.jvp``: :meth:`without_kernels`).
+
+        Args:
+            function: may call any methods of any transforms, and ``mx.grad``.
+            options: of ``mx.compile``.
+        """
+        compiled = runtime().mx.compile(function, **options)
+
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with mlx_maps.kernels_where("traces"):
+                return compiled(*args, **kwargs)
+
+        return call
+
+    @staticmethod
+    def without_kernels() -> AbstractContextManager[None]:
+        """A context in which transforms are made of MLX's own operations: what ``mx.jvp`` needs.
+
+        MLX pushes no tangents through custom kernels; on a CPU, where there are none, nothing
+        changes.
+        """
+        return mlx_maps.kernels_where("nowhere")
+
     def compiled_pair(
         self, length: int, layout: str = "bfn", warmup_batch: int | None = None
     ) -> tuple[Function, Function]:
@@ -193,10 +225,10 @@ class SpectralTransform(TransformCore):
 
 def _steady(function: Function, work: Callable[[Any], int]) -> Function:
     """The function compiled; as it is where its input is computed in blocks or itself traced."""
-    compiled = runtime().mx.compile(function)
+    compiled = SpectralTransform.compile(function)
 
     def call(array: Any) -> Any:
-        if mlx_blocks.serves(work(array), array) or mlx_maps.is_traced(array):
+        if mlx_blocks.serves(work(array), array) or mlx_maps.stand_in(array):
             return function(array)
         return compiled(array)
 

@@ -14,6 +14,7 @@ from . import mlx_functions, mlx_maps
 from .envelope import resolve_envelope
 from .environment import mlx_settings
 from .forms import Form, analysis_of
+from .host import copy_to_mlx
 from .mlx_caches import CountedCache
 from .mlx_calls import (
     LAYOUTS,
@@ -134,11 +135,27 @@ class TransformCore:
             ValueError: the window's shape does not fit.
         """
         other = object.__new__(type(self))
-        other._sizes, other.leading = self._sizes, self.leading
-        other.window_fn, other.periodic = self.window_fn, self.periodic
-        other.istft_backend_policy = self.istft_backend_policy
-        other._set_window(window)
+        other._set(self._arguments(), window)
         return other
+
+    def _arguments(self) -> dict[str, Any]:
+        """All that it is made of, its window aside."""
+        names = ("_sizes", "leading", "window_fn", "periodic", "istft_backend_policy")
+        return {name: getattr(self, name) for name in names}
+
+    def _set(self, arguments: dict[str, Any], window: Any) -> None:
+        vars(self).update(arguments)
+        self._set_window(window)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles are made of: not what was compiled or computed meanwhile."""
+        window = None if self._is_constant else np.array(self.window)
+        return {**self._arguments(), "window": window}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        window = state.pop("window")
+        self._set(state, None if window is None else copy_to_mlx(runtime().mx, window))
 
     def stft(self, x: Any, output_layout: str = "bfn") -> Any:
         """Spectrum of a signal.

@@ -1,4 +1,4 @@
-"""The command line: ``run``, ``doctor``, ``demo`` and ``parity``.
+"""The command line: ``run``, ``doctor``, ``demo``, ``parity`` and ``bench``.
 
 Exit codes: 0 when all is well, 1 when a check failed, 2 for wrong usage or unreadable input;
 ``run`` ends with the exit code of the program it runs.
@@ -11,11 +11,11 @@ import json
 import sys
 from collections.abc import Sequence
 
-from . import demo, doctor, parity, run
+from . import bench, demo, doctor, parity, run
 from .problem import Problem
 
 PROGRAM = "torch-mlx-spectro"
-_COMMANDS = {"run": run, "doctor": doctor, "demo": demo, "parity": parity}
+_COMMANDS = {"run": run, "doctor": doctor, "demo": demo, "parity": parity, "bench": bench}
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -22,17 +22,31 @@ def mlx() -> Candidate:
     return strictly("mlx")
 
 
+def mps() -> Candidate:
+    """Both functions by the kernels on MPS tensors."""
+    return strictly("mps")
+
+
 def native() -> Candidate:
     """Both functions by native torch, through this package's dispatch."""
     return strictly("native")
 
 
-def emulated() -> Candidate:
+def emulated_mlx() -> Candidate:
     """Both functions by the Metal kernels, emulated from here on for the rest of the process."""
+    return _emulated("mlx")
+
+
+def emulated_mps() -> Candidate:
+    """As :func:`emulated_mlx`, launched as on MPS tensors."""
+    return _emulated("mps")
+
+
+def _emulated(backend: str) -> Candidate:
     from torch_mlx_spectro import emulator
 
     _OPEN.enter_context(emulator.Machine().installed())
-    return strictly("mlx")
+    return strictly(backend)
 
 
 class _Calls:
@@ -77,7 +91,7 @@ def strictly(backend: str) -> Candidate:
     """The package's functions with this backend, strict.
 
     Args:
-        backend: ``"mlx"`` or ``"native"``.
+        backend: ``"mlx"``, ``"mps"`` or ``"native"``.
     """
     calls = _Calls(backend)
     name = f"torch_mlx_spectro, backend {backend}"

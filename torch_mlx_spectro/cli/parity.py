@@ -25,7 +25,7 @@ DESCRIPTION = (
 )
 SELECTIONS = ("quick", "grid", "draws", "models", "all")
 DEVICES = ("cpu", "mps", "cuda")
-BACKENDS = ("mlx", "native")
+BACKENDS = ("mlx", "mps", "native")
 
 #: In what the package's own backend differs from torch, and why.
 KNOWN = Path(__file__).with_name("known_differences.toml")
@@ -141,7 +141,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.backend and _has_candidate(options):
         raise Problem("--backend is this package's own: it goes without a candidate")
     if options.emulate_metal and options.backend == "native":
-        raise Problem("--emulate-metal is for --backend mlx: native torch has no Metal kernels")
+        raise Problem("--emulate-metal is for mlx and mps: native torch has no Metal kernels")
     if options.processes > 1 and (options.stft or options.istft):
         raise Problem("--processes needs --candidate: other processes find it by its name")
     if options.processes > 1 and options.emulate_metal and _has_candidate(options):
@@ -246,10 +246,12 @@ def _run(options: argparse.Namespace, candidate: Candidate, entries: Any) -> Rep
     chosen = _selected(options.select)
     given: Candidate | str = candidate
     if options.processes > 1:
-        own = "emulated" if options.emulate_metal else options.backend or "mlx"
+        own = options.backend or "mlx"
+        if options.emulate_metal:
+            own = f"emulated_{own}"
         given = options.candidate or f"torch_mlx_spectro.cli.own:{own}"
     try:
-        with _progress() as progress:
+        with progress() as show:
             report = parity.run(
                 candidate=given,
                 reference=options.reference,
@@ -259,7 +261,7 @@ def _run(options: argparse.Namespace, candidate: Candidate, entries: Any) -> Rep
                 known=entries,
                 gradients=not options.no_gradients,
                 processes=options.processes,
-                progress=progress,
+                progress=show,
                 select=chosen,
             )
     except ValueError as error:  # of the reference: the rest has been looked at
@@ -270,7 +272,7 @@ def _run(options: argparse.Namespace, candidate: Candidate, entries: Any) -> Rep
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int, Sequence[Result]], None]]:
+def progress() -> Iterator[Callable[[int, int, Sequence[Result]], None]]:
     """What shows on stderr, if that is a terminal, how many cases are done and how many fail."""
     from rich.console import Console
     from rich.progress import (

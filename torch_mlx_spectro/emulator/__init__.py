@@ -1,13 +1,14 @@
-"""Metal kernels on the CPU: the text that MLX would hand to a Mac's compiler, compiled and run.
+"""Metal kernels on the CPU: the text that a Mac's compiler would be handed, compiled and run.
 
     from torch_mlx_spectro import emulator
 
     machine = emulator.Machine(checked=True)
     with machine.installed():
-        ...  # mx.fast.metal_kernel is the machine's
+        ...  # mx.fast.metal_kernel and torch.mps.compile_shader are the machine's
     machine.launches[-1].device_read
 
-MLX generates the same text on every machine; it is taken from MLX itself, not imitated. clang (of
+MLX generates the same text on every machine; it is taken from MLX itself, not imitated.
+``torch.mps.compile_shader`` is handed its text, and has the rules of ``shading.py``. clang (of
 the PyPI package ``ziglang``) compiles it in its C++ for OpenCL mode, whose address spaces are
 Metal's under other names. Each thread of a group is a fiber; a launch runs in several orders of
 threads and groups, and has to give the same bits in all of them.

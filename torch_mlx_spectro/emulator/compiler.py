@@ -1,4 +1,4 @@
-"""From MLX's text to a loaded library, by way of a cache on disk that processes share."""
+"""From a text to a loaded library, by way of a cache on disk that processes share."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import os
 import tempfile
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import calls, lint, translate
+from . import calls, lint, shader, translate
 from .errors import Rejected
 from .library import KernelLibrary, Runtime, load_runtime
 from .toolchain import RUNTIME, Toolchain, sources_digest, toolchain
@@ -49,14 +49,19 @@ def default_cache_dir() -> Path:
 
 @dataclass(frozen=True)
 class Request:
-    """What to compile: MLX's text (transformed or not), the kernel's name, and how."""
+    """What to compile: the text (transformed or not), the kernel's name, and how.
+
+    Attributes:
+        is_shader: it is of ``torch.mps.compile_shader``, not MLX's.
+    """
 
     text: str
     name: str
     checked: bool
+    is_shader: bool = False
 
     def key(self, tools: Toolchain) -> str:
-        parts = (tools.identity, self.name, str(self.checked), self.text)
+        parts = (tools.identity, self.name, str(self.checked), str(self.is_shader), self.text)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
 
 
@@ -97,7 +102,11 @@ class Compiler:
                 facts = self._stored(key) or self._compile(request, key)
                 if "rejected" in facts:
                     raise Rejected(facts["rejected"])
-                library = KernelLibrary(self._folder / f"{key}.so", tuple(facts["arrays"]))
+                library = KernelLibrary(
+                    self._folder / f"{key}.so",
+                    tuple(facts["arrays"]),
+                    tuple(shader.Buffer(*buffer) for buffer in facts["buffers"]),
+                )
                 self._loaded[key] = library
             self._loaded.move_to_end(key)
             while len(self._loaded) > LOADED:
@@ -124,7 +133,7 @@ class Compiler:
         facts: dict[str, Any]
         with self._workplace() as work:
             try:
-                facts = {"arrays": self._build(request, work)}
+                facts = self._build(request, work)
                 os.replace(work / "kernel.so", self._folder / f"{key}.so")
             except Rejected as error:
                 facts = {"rejected": str(error)}
@@ -134,11 +143,21 @@ class Compiler:
         self._evict()
         return facts
 
-    def _build(self, request: Request, work: Path) -> list[str]:
-        """Translate, compile and link into ``work``; returns the threadgroup variables' names."""
+    def _build(self, request: Request, work: Path) -> dict[str, Any]:
+        """Translate, compile and link into ``work``.
+
+        Returns:
+            The threadgroup variables' names, and what a shader's buffers are.
+        """
         tools = self._tools
-        signature = translate.signature(request.text, request.name)
-        tokens = translate.tokenize(self._preprocess(request, work))
+        buffers: list[shader.Buffer] = []
+        if request.is_shader:
+            tokens = translate.tokenize(self._preprocess(request, work))
+            tokens = shader.without_others(tokens, request.name)
+            signature, buffers = shader.signature(tokens, request.name)
+        else:
+            signature = translate.signature(request.text, request.name)
+            tokens = translate.tokenize(self._preprocess(request, work))
         lint.check(tokens, request.name)
         text = translate.rewrite(tokens, request.name) + translate.entry(signature) + _IMAGE
         (work / "kernel.cpp").write_text(text, encoding="utf-8")
@@ -159,7 +178,10 @@ class Compiler:
         )
         runtime = self._folder / f"libmtl-{self._runtime_key()}.so"
         tools.link(["kernel.o", str(runtime)], "kernel.so", "kernel.so", work)
-        return list(translate.array_names(tokens, request.name))
+        return {
+            "arrays": translate.array_names(tokens, request.name),
+            "buffers": [astuple(buffer) for buffer in buffers],
+        }
 
     def _preprocess(self, request: Request, work: Path) -> str:
         text = lint.without_standard_includes(translate.without_instantiation(request.text))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -13,11 +13,20 @@ from . import reports
 from .capture import Captured
 from .errors import OrderDependent, OutOfBounds
 from .library import RUNNING, Buffer, KernelLibrary, LaunchData, Runtime
-from .memory import Memory, Output, input_memory, integers, row_contiguous, strides_of
+from .memory import (
+    ArrayOutput,
+    Memory,
+    Output,
+    input_memory,
+    integers,
+    row_contiguous,
+    strides_of,
+)
 
 Order = Literal["ascending", "descending"] | tuple[Literal["random"], int]
+Written = TypeVar("Written", bound=Output)
 
-_INPUT, _CONSTANT, _OUTPUT = 0, 1, 2
+INPUT, CONSTANT, OUTPUT = 0, 1, 2
 _ORDERS = {"ascending": 0, "descending": 1, "random": 2}
 #: Metal's limit on every GPU of the families that MLX runs on.
 THREADGROUP_BYTES = 32 << 10
@@ -68,6 +77,19 @@ class Names:
     ensure_row_contiguous: bool
 
 
+class Sized(Protocol):
+    """What is known of a launch besides its arguments."""
+
+    @property
+    def names(self) -> Names: ...
+
+    @property
+    def grid(self) -> tuple[int, ...]: ...
+
+    @property
+    def threadgroup(self) -> tuple[int, ...]: ...
+
+
 @dataclass(frozen=True)
 class Call:
     """A kernel's arguments; inputs are evaluated arrays."""
@@ -116,7 +138,7 @@ def input_arguments(mx: Any, call: Call) -> list[Argument]:
         if call.names.ensure_row_contiguous and not row_contiguous(mx, array):
             array = mx.contiguous(array)
             mx.eval(array)
-        kind = _CONSTANT if array.size < _FEWEST_DEVICE_ELEMENTS else _INPUT
+        kind = CONSTANT if array.size < _FEWEST_DEVICE_ELEMENTS else INPUT
         arguments.append(Argument(name, input_memory(mx, array), kind))
         if array.ndim == 0:
             continue
@@ -127,7 +149,7 @@ def input_arguments(mx: Any, call: Call) -> list[Argument]:
         )
         for asked, (what, values, dtype) in zip(infos, facts, strict=True):
             if asked:
-                arguments.append(Argument(f"{name}_{what}", integers(values, dtype), _CONSTANT))
+                arguments.append(Argument(f"{name}_{what}", integers(values, dtype), CONSTANT))
     return arguments
 
 
@@ -149,17 +171,43 @@ def execute(
         EmulatorError: what went wrong; see ``errors.py``.
     """
     inputs = input_arguments(mx, call)
-    launch = Launch(call.names.kernel, call.grid, call.threadgroup)
-    first: list[Output] | None = None
-    for order in orders:
+
+    def prepare() -> tuple[list[Argument], list[ArrayOutput]]:
         outputs = [
-            Output(mx, shape, dtype, call.init_value)
+            ArrayOutput(mx, shape, dtype, call.init_value)
             for shape, dtype in zip(call.output_shapes, call.output_dtypes, strict=True)
         ]
-        arguments = inputs + [
-            Argument(name, output.memory, _OUTPUT, output.initialised)
+        written = [
+            Argument(name, output.memory, OUTPUT, output.initialised)
             for name, output in zip(call.names.outputs, outputs, strict=True)
         ]
+        return inputs + written, outputs
+
+    outputs, launch = in_every_order(runtime, library, call, prepare, orders, checked=checked)
+    return [output.array() for output in outputs], launch
+
+
+def in_every_order(
+    runtime: Runtime,
+    library: KernelLibrary,
+    call: Sized,
+    prepare: Callable[[], tuple[list[Argument], list[Written]]],
+    orders: Sequence[Order],
+    *,
+    checked: bool,
+) -> tuple[list[Written], Launch]:
+    """Run a launch in every order, each with outputs of its own; all must give the same bits.
+
+    Args:
+        prepare: makes a run's arguments, and its outputs, which are among them.
+
+    Raises:
+        EmulatorError: what went wrong; see ``errors.py``.
+    """
+    launch = Launch(call.names.kernel, call.grid, call.threadgroup)
+    first: list[Written] | None = None
+    for order in orders:
+        arguments, outputs = prepare()
         _run_once(runtime, library, call, arguments, order, launch, checked)
         _check_canaries(call, outputs)
         if first is None:
@@ -167,7 +215,7 @@ def execute(
         else:
             _compare(call, orders[0], first, order, outputs)
     assert first is not None
-    return [output.array() for output in first], launch
+    return first, launch
 
 
 def _bound(arguments: list[Argument]) -> tuple[Any, Any]:
@@ -189,7 +237,7 @@ def _bound(arguments: list[Argument]) -> tuple[Any, Any]:
 def _run_once(
     runtime: Runtime,
     library: KernelLibrary,
-    call: Call,
+    call: Sized,
     arguments: list[Argument],
     order: Order,
     launch: Launch,
@@ -229,12 +277,12 @@ def _count(launch: Launch, arguments: list[Argument], buffers: Any) -> None:
     }
     kinds = {argument.name: argument.kind for argument in arguments}
     counted = launch.traffic.items()
-    launch.device_read = sum(t.read for name, t in counted if kinds[name] != _CONSTANT)
+    launch.device_read = sum(t.read for name, t in counted if kinds[name] != CONSTANT)
     launch.device_written = sum(t.written for _, t in counted)
-    launch.constant_read = sum(t.read for name, t in counted if kinds[name] == _CONSTANT)
+    launch.constant_read = sum(t.read for name, t in counted if kinds[name] == CONSTANT)
 
 
-def _check_canaries(call: Call, outputs: list[Output]) -> None:
+def _check_canaries(call: Sized, outputs: Sequence[Output]) -> None:
     for name, output in zip(call.names.outputs, outputs, strict=True):
         offset = output.stray()
         if offset is not None:
@@ -245,7 +293,7 @@ def _check_canaries(call: Call, outputs: list[Output]) -> None:
 
 
 def _compare(
-    call: Call, order: Order, first: list[Output], other_order: Order, other: list[Output]
+    call: Sized, order: Order, first: Sequence[Output], other_order: Order, other: Sequence[Output]
 ) -> None:
     for name, a, b in zip(call.names.outputs, first, other, strict=True):
         index = a.first_difference(b)

@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
+from . import shader
 from .errors import EmulatorError
 
 #: One launch at a time in a process: the runtime keeps the launch in its own variables.
@@ -122,10 +123,14 @@ class KernelLibrary:
     Args:
         path: the file.
         arrays: names of its threadgroup variables.
+        buffers: of a shader: what its parameters say.
     """
 
-    def __init__(self, path: Path, arrays: tuple[str, ...]) -> None:
+    def __init__(
+        self, path: Path, arrays: tuple[str, ...], buffers: tuple[shader.Buffer, ...] = ()
+    ) -> None:
         self.arrays = arrays
+        self.buffers = buffers
         self._library = ctypes.CDLL(str(path))
         self.entry = self._address("mtl_entry")
         self.image = self._address("mtl_image")

@@ -153,7 +153,7 @@ class _Walk:
         if _is_function(texts):
             self.parameters(head)
             previous = [token.text for token in head]
-            return "kernel" if self.name in previous else "function"
+            return "kernel" if {self.name, "kernel"} & set(previous) else "function"
         if {"struct", "class", "union"} & set(texts) and "=" not in texts:
             return "class"
         return None

@@ -1,8 +1,9 @@
-"""A machine that runs MLX's Metal kernels on the CPU."""
+"""A machine that runs Metal kernels, of MLX and of torch, on the CPU."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +14,9 @@ from typing import Any
 from .capture import Capture
 from .compiler import Compiler, Request, default_cache_dir
 from .errors import Unavailable
-from .execute import Call, Launch, Names, Order, execute
-from .library import Runtime
+from .execute import Call, Launch, Names, Order, execute, in_every_order
+from .library import KernelLibrary, Runtime
+from .shading import ShaderCall, ShaderLibrary, TensorOutput
 from .toolchain import reason_unavailable
 
 #: What Apple's GPUs allow at most; a pipeline may allow fewer.
@@ -78,7 +80,9 @@ class Machine:
             the same bits.
         checked: look at every access to memory; 20 to 100 times slower.
         cache_dir: of compiled kernels, shared by processes; by default the user's cache folder.
-        transform: applied to MLX's text before it is compiled.
+        transform: applied to a text before it is compiled.
+        updates: kernels of ``compile_shader`` may read and keep what the tensors that they write
+            hold; else they have to write all of it.
 
     Attributes:
         launches: what has run, oldest first; the oldest are dropped beyond 10,000.
@@ -97,6 +101,7 @@ class Machine:
         checked: bool = False,
         cache_dir: Path | str | None = None,
         transform: Callable[[str], str] | None = None,
+        updates: bool = False,
     ) -> None:
         reason = reason_unavailable()
         if reason is not None:
@@ -108,6 +113,7 @@ class Machine:
         self.orders = tuple(orders)
         self.checked = checked
         self.transform = transform
+        self.updates = updates
         self.max_threads: int | Callable[[str], int] = MAX_THREADS
         self.launches: deque[Launch] = deque(maxlen=_LAUNCHES)
         self._compiler = Compiler(Path(cache_dir) if cache_dir else default_cache_dir())
@@ -152,15 +158,29 @@ class Machine:
     #: Says of ``mx.fast.metal_kernel`` that it works without Metal.
     metal_kernel.emulated = True  # type: ignore[attr-defined]
 
+    def compile_shader(self, source: str) -> ShaderLibrary:
+        """As ``torch.mps.compile_shader``; the kernels take host tensors.
+
+        Raises:
+            SyntaxError: Metal's compiler would refuse the text.
+        """
+        return ShaderLibrary(self, source)
+
+    #: Says of ``torch.mps.compile_shader`` that it works without MPS.
+    compile_shader.emulated = True  # type: ignore[attr-defined]
+
     @contextlib.contextmanager
     def installed(self) -> Iterator[Machine]:
-        """``mx.fast.metal_kernel`` is this machine's meanwhile."""
-        before = self._mx.fast.metal_kernel
-        self._mx.fast.metal_kernel = self.metal_kernel
-        try:
+        """``mx.fast.metal_kernel`` and ``torch.mps.compile_shader`` are this machine's meanwhile.
+
+        torch's only where torch has been imported before.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_replaced(self._mx.fast, "metal_kernel", self.metal_kernel))
+            torch: Any = sys.modules.get("torch")
+            if torch is not None:
+                stack.enter_context(_replaced(torch.mps, "compile_shader", self.compile_shader))
             yield self
-        finally:
-            self._mx.fast.metal_kernel = before
 
     def allowed_threads(self, name: str) -> int:
         """Threads of a group that the pipeline of kernel ``name`` allows."""
@@ -184,18 +204,69 @@ class Machine:
             EmulatorError: what went wrong; see ``errors.py``.
         """
         call.check(self.allowed_threads(call.names.kernel))
-        text = call.captured.text if self.transform is None else self.transform(call.captured.text)
+        runtime, library = self._loaded(call.captured.text, call.captured.name)
+        started = time.perf_counter()
+        outputs, launch = execute(
+            self._mx, runtime, library, call, self.orders, checked=self.checked
+        )
+        self._note(launch, started)
+        return outputs
+
+    def shader(self, text: str, name: str) -> KernelLibrary:
+        """A kernel of a shader's text, compiled.
+
+        Raises:
+            Rejected: Metal's compiler would refuse the text.
+        """
+        return self._loaded(text, name, is_shader=True)[1]
+
+    def run_shader(self, library: KernelLibrary, call: ShaderCall) -> list[TensorOutput]:
+        """Run a launch of a shader; returns what it wrote, in memory of its own.
+
+        Raises:
+            EmulatorError: what went wrong; see ``errors.py``.
+        """
+        started = time.perf_counter()
+        outputs, launch = in_every_order(
+            self._running(),
+            library,
+            call,
+            lambda: call.prepare(self.updates),
+            self.orders,
+            checked=self.checked,
+        )
+        self._note(launch, started)
+        return outputs
+
+    def _running(self) -> Runtime:
         with self._lock:
             if self._runtime is None:
                 self._runtime = self._compiler.runtime()
-        library = self._compiler.load(Request(text, call.captured.name, self.checked))
-        started = time.perf_counter()
-        outputs, launch = execute(
-            self._mx, self._runtime, library, call, self.orders, checked=self.checked
-        )
+            return self._runtime
+
+    def _loaded(
+        self, text: str, name: str, is_shader: bool = False
+    ) -> tuple[Runtime, KernelLibrary]:
+        runtime = self._running()  # kernels are linked against it
+        changed = text if self.transform is None else self.transform(text)
+        return runtime, self._compiler.load(Request(changed, name, self.checked, is_shader))
+
+    def _note(self, launch: Launch, started: float) -> None:
         launch.seconds = time.perf_counter() - started
         self.launches.append(launch)
-        return outputs
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, function: Any) -> Iterator[None]:
+    before = getattr(owner, name, None)
+    setattr(owner, name, function)
+    try:
+        yield
+    finally:
+        if before is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
 
 
 def _real_factory(factory: Callable[..., Any]) -> Callable[..., Any]:

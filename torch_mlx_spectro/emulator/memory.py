@@ -1,4 +1,4 @@
-"""MLX arrays as memory: where it is, how far it reaches, and what MLX tells a kernel about it."""
+"""Arguments as memory: where it is, how far it reaches, and what MLX tells of its arrays."""
 
 from __future__ import annotations
 
@@ -57,12 +57,21 @@ def input_memory(mx: Any, array: Any) -> Memory:
     if host.nbytes and not np.shares_memory(host, np.asarray(viewed)):
         raise EmulatorError("MLX copied an array instead of showing its memory")
     pointer = host.ctypes.data
+    low, size = span(host.shape, host.strides, host.itemsize)
+    return Memory((viewed, host), pointer, pointer + low, size, min(host.itemsize, 4))
+
+
+def span(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, int]:
+    """Where the elements lie: first byte, counted from element 0, and bytes from there on.
+
+    Args:
+        strides: in bytes.
+    """
     low = high = 0
-    for extent, stride in zip(host.shape, host.strides, strict=True):
+    for extent, stride in zip(shape, strides, strict=True):
         reach = (extent - 1) * stride
         low, high = low + min(reach, 0), high + max(reach, 0)
-    size = 0 if host.size == 0 else high - low + host.itemsize
-    return Memory((viewed, host), pointer, pointer + low, size, min(host.itemsize, 4))
+    return (0, 0) if 0 in shape else (low, high - low + itemsize)
 
 
 def integers(values: tuple[int, ...], dtype: Any) -> Memory:
@@ -73,31 +82,27 @@ def integers(values: tuple[int, ...], dtype: Any) -> Memory:
 
 
 class Output:
-    """An output of a launch: poisoned or filled, with canaries around it.
+    """Memory that a launch writes: poisoned or filled, with canaries around it.
 
     Args:
-        mx: the module ``mlx.core``.
-        shape: of the output.
-        dtype: MLX's.
-        init_value: what MLX fills it with before the launch, or None.
+        shape: of the values.
+        dtype: of the values.
+        initial: values before the launch; None for poison.
     """
 
-    def __init__(self, mx: Any, shape: tuple[int, ...], dtype: Any, init_value: Any) -> None:
-        self._mx, self._dtype, self.shape = mx, dtype, shape
-        sample = mx.array([0.0 if init_value is None else init_value]).astype(dtype)
-        mx.eval(sample)
-        element = np.array(_viewed(mx, sample))
-        count = int(np.prod(shape, dtype=np.int64))
-        size = count * element.itemsize
+    def __init__(self, shape: tuple[int, ...], dtype: Any, initial: Any = None) -> None:
+        self.shape = shape
+        itemsize = np.dtype(dtype).itemsize
+        size = int(np.prod(shape, dtype=np.int64)) * itemsize
         words = -(-size // 4) + 2 * CANARY_BYTES // 4
         self._whole = np.full(words, POISON, np.uint32)
         body = self._whole.view(np.uint8)[CANARY_BYTES : CANARY_BYTES + size]
-        self.values: HostArray = body.view(element.dtype).reshape(shape)
-        if init_value is not None:
-            self.values[...] = element[0]
+        self.values: HostArray = body.view(dtype).reshape(shape)
+        if initial is not None:
+            self.values[...] = initial
         pointer = self._whole.ctypes.data + CANARY_BYTES
-        self.memory = Memory(self._whole, pointer, pointer, size, min(element.itemsize, 4))
-        self.initialised = init_value is not None
+        self.memory = Memory(self._whole, pointer, pointer, size, min(itemsize, 4))
+        self.initialised = initial is not None
 
     def stray(self) -> int | None:
         """Offset in bytes of a write just outside of the output, or None."""
@@ -118,10 +123,28 @@ class Output:
         flat = int(np.flatnonzero((mine != theirs).any(axis=1))[0])
         return tuple(int(i) for i in np.unravel_index(flat, self.shape or (1,)))
 
+
+class ArrayOutput(Output):
+    """An output as an MLX array.
+
+    Args:
+        mx: the module ``mlx.core``.
+        shape: of the output.
+        dtype: MLX's.
+        init_value: what MLX fills it with before the launch, or None.
+    """
+
+    def __init__(self, mx: Any, shape: tuple[int, ...], dtype: Any, init_value: Any) -> None:
+        self._mx, self._mlx_dtype = mx, dtype
+        sample = mx.array([0.0 if init_value is None else init_value]).astype(dtype)
+        mx.eval(sample)
+        element = np.array(_viewed(mx, sample))
+        super().__init__(shape, element.dtype, None if init_value is None else element[0])
+
     def array(self) -> Any:
         """The output as an MLX array."""
         result = self._mx.array(self.values)
-        if self._dtype == self._mx.bfloat16:
+        if self._mlx_dtype == self._mx.bfloat16:
             result = result.view(self._mx.bfloat16)
         self._mx.eval(result)
         return result

@@ -1,4 +1,4 @@
-"""From MLX's Metal text to text for clang, line by line the same.
+"""From Metal text, MLX's or another, to text for clang, line by line the same.
 
 The text is preprocessed before it comes here, so tokens are what Metal's compiler would see.
 Three things are rewritten: arrays declared ``threadgroup`` in the kernel become references to
@@ -61,13 +61,29 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class Attribute:
+    """Where a thread is, or how many there are: Metal's name for it, ``uint``, uint2 or uint3."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True)
 class Signature:
-    """What MLX's text declares: the kernel, what to call, its buffers in order, its attributes."""
+    """What a text declares: the kernel, what to call, its parameters in order.
+
+    Attributes:
+        places: index of the buffer of each parameter that is one, in their order.
+    """
 
     name: str
     target: str
-    buffers: tuple[Parameter, ...]
-    attributes: tuple[str, ...]
+    parameters: tuple[Parameter | Attribute, ...]
+    places: tuple[int, ...]
+
+    @property
+    def buffers(self) -> tuple[Parameter, ...]:
+        return tuple(one for one in self.parameters if isinstance(one, Parameter))
 
 
 def signature(text: str, name: str) -> Signature:
@@ -80,18 +96,19 @@ def signature(text: str, name: str) -> Signature:
     end = text.find(") {\n", start)
     if start < 0 or end < 0:
         raise Rejected(f"{name}: no declaration of the kernel in MLX's text")
-    buffers: list[Parameter] = []
-    attributes: list[str] = []
+    parameters: list[Parameter | Attribute] = []
+    places: list[int] = []
     for line in text[text.index("\n", start) + 1 : end].split(",\n"):
         if match := _BUFFER.fullmatch(line):
-            buffers.append(Parameter(match["type"], match["reference"], match["name"]))
+            parameters.append(Parameter(match["type"], match["reference"], match["name"]))
+            places.append(int(match["index"]))
         elif match := _ATTRIBUTE.fullmatch(line):
-            attributes.append(match["name"])
+            parameters.append(Attribute(match["name"], match["type"]))
         else:
             raise Rejected(f"{name}: parameter not understood: {line.strip()}")
     instantiations = list(_INSTANTIATION.finditer(text))
     target = instantiations[-1]["target"] if instantiations else name
-    return Signature(name, target, tuple(buffers), tuple(attributes))
+    return Signature(name, target, tuple(parameters), tuple(places))
 
 
 def without_instantiation(text: str) -> str:
@@ -102,11 +119,14 @@ def without_instantiation(text: str) -> str:
 def entry(of: Signature) -> str:
     """The function that the runtime calls: spreads its two arguments over the kernel's."""
     arguments = []
-    for index, buffer in enumerate(of.buffers):
+    places = iter(of.places)
+    for parameter in of.parameters:
+        if isinstance(parameter, Attribute):
+            arguments.append(_attribute(parameter))
+            continue
         # By way of an integer: clang converts no generic pointer to one of constant memory.
-        pointer = f"({buffer.type}*)(ulong)a[{index}]"
-        arguments.append(pointer if buffer.reference == "*" else f"*{pointer}")
-    arguments += [_attribute(name) for name in of.attributes]
+        pointer = f"({parameter.type}*)(ulong)a[{next(places)}]"
+        arguments.append(pointer if parameter.reference == "*" else f"*{pointer}")
     return (
         '\n# 1 "entry"\n'
         '#pragma clang attribute push (__attribute__((no_sanitize("thread"))), '
@@ -119,18 +139,26 @@ def entry(of: Signature) -> str:
     )
 
 
-def _attribute(name: str) -> str:
+def is_attribute(name: str) -> bool:
+    """Whether Metal's attribute of this name is known."""
+    return name in _UINT3 or name in _UINT or name == "grid_origin"
+
+
+def _attribute(attribute: Attribute) -> str:
+    name = attribute.name
+    if name in _UINT:
+        return f"uint({_UINT[name]})"
     if name == "grid_origin":
-        return "(uint3)(0u, 0u, 0u)"
-    if name == "thread_position_in_grid":
+        parts = ["0u"] * 3
+    elif name == "thread_position_in_grid":
         parts = [
             f"t->group_in_grid[{d}] * t->group_nominal[{d}] + t->in_group[{d}]" for d in (0, 1, 2)
         ]
-    elif name in _UINT3:
-        parts = [f"t->{_UINT3[name]}[{d}]" for d in (0, 1, 2)]
     else:
-        return f"uint({_UINT[name]})"
-    return f"(uint3)({', '.join(parts)})"
+        parts = [f"t->{_UINT3[name]}[{d}]" for d in (0, 1, 2)]
+    if attribute.type == "uint":
+        return f"uint({parts[0]})"
+    return f"({attribute.type})({', '.join(parts[: int(attribute.type[-1])])})"
 
 
 def body_of(tokens: list[Token], name: str) -> tuple[int, int]:
@@ -232,11 +260,13 @@ def array_names(tokens: list[Token], name: str) -> tuple[str, ...]:
 
 
 __all__ = [
+    "Attribute",
     "Parameter",
     "Signature",
     "array_names",
     "body_of",
     "entry",
+    "is_attribute",
     "rewrite",
     "signature",
     "text_of",

@@ -9,13 +9,15 @@ INPUTS = {
     "synthesis_walk": ("spectrum", "window", "envelope", "table", "parameters", "edge"),
     "cut_frames": ("signal", "window", "parameters"),
     "add_frames": ("frames", "window", "envelope", "parameters"),
+    "prepare_window": ("window", "parameters"),
 }
-OUTPUTS = {
-    "analysis": "spectrum",
-    "synthesis": "signal",
-    "synthesis_walk": "signal",
-    "cut_frames": "frames",
-    "add_frames": "signal",
+OUTPUTS: dict[str, tuple[str, ...]] = {
+    "analysis": ("spectrum",),
+    "synthesis": ("signal",),
+    "synthesis_walk": ("signal",),
+    "cut_frames": ("frames",),
+    "add_frames": ("signal",),
+    "prepare_window": ("prepared", "vanishes"),
 }
 #: Headers by kernel; the rest of what they need they include.
 HEADERS = {
@@ -24,4 +26,5 @@ HEADERS = {
     "synthesis_walk": ("element.h",),
     "cut_frames": ("framing.h", "element.h"),
     "add_frames": ("framing.h", "element.h"),
+    "prepare_window": ("window.h",),
 }

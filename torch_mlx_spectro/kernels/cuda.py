@@ -12,7 +12,7 @@ import importlib
 import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,12 +20,13 @@ from typing import Any, Protocol
 import torch
 
 from .. import torch_state
-from ..params import IstftParams, StftParams
-from . import cubins, describe
-from .arguments import INPUTS
+from . import cubins
+from .arguments import INPUTS, OUTPUTS
 from .cubins import CudaProblem
 from .cuda_text import Variant, grid_of, text_of, variant_of
 from .describe import Launch
+from .preparing import Preparation
+from .tensors import TensorKernels, result_of
 
 CACHE_ENTRIES = 1024
 #: Strides in LaunchArguments of cuda.h.
@@ -147,7 +148,7 @@ class Prepared:
             self._driver(kernel, grid, group, stream, parameters, device)
 
 
-class CudaKernels:
+class CudaKernels(TensorKernels):
     """The kernels on CUDA tensors.
 
     Args:
@@ -173,95 +174,59 @@ class CudaKernels:
         self._prepared: OrderedDict[Any, Prepared] = OrderedDict()
         self._lock = threading.Lock()
 
-    def analysis(
-        self,
-        params: StftParams,
-        signal: torch.Tensor,
-        window: torch.Tensor,
-        *,
-        edge: float = 1.0,
-        envelope: torch.Tensor | None = None,
-    ) -> torch.Tensor | None:
-        """Spectrum of shape (rows, frames, bins); None where the fused kernel covers it not.
-
-        Args:
-            signal: shape (rows, samples), any strides, its bits resolved.
-            window: shape (n_fft,), contiguous, every scale folded in (:func:`analysis_scale`).
-            edge: factor of bins 0 and n_fft / 2.
-            envelope: what the signal is multiplied by: the rows of an inverse envelope, flat, of
-                the window's type; None for nothing.
-        """
-        launches = describe.analysis(
-            params, signal.is_complex(), window.is_complex(), envelope is not None
-        )
-        if not launches:
-            return None
-        factors = window if envelope is None else envelope
-        return self._run(launches[0], signal, window, factors, edge=edge)
-
-    def synthesis(
-        self,
-        params: IstftParams,
-        spectrum: torch.Tensor,
-        window: torch.Tensor,
-        envelope: torch.Tensor,
-        *,
-        frames_fastest: bool = False,
-        edge: float = 1.0,
-        adjoint: describe.Adjoint | None = None,
-    ) -> torch.Tensor | None:
-        """Signal of shape (rows, output length); None where the fused kernel covers it not.
-
-        Args:
-            spectrum: shape (rows, frames, bins), any strides, its bits resolved.
-            window: shape (n_fft,), contiguous, 1 / n_fft and every other scale folded in.
-            envelope: inverse envelope by hops, flat; ignored for an adjoint.
-            frames_fastest: neighbouring frames are neighbours in memory.
-            edge: factor of bins 0 and n_fft / 2.
-            adjoint: leave the envelope out, and fold the padding of an analysis.
-        """
-        launches = describe.synthesis(params, window.is_complex(), frames_fastest, adjoint)
-        if not launches:
-            return None
-        return self._run(launches[0], spectrum, window, envelope, edge=edge)
-
-    def cut_frames(
-        self, params: StftParams, signal: torch.Tensor, window: torch.Tensor
+    def prepare_window(
+        self, made: Preparation, window: torch.Tensor, vanishes: int = 0
     ) -> torch.Tensor:
-        """Windowed frames, shape (rows, frames, n_fft)."""
-        launch = describe.cut_frames(params, signal.is_complex(), window.is_complex())
-        return self._run(launch, signal, window)
-
-    def add_frames(
-        self,
-        params: IstftParams,
-        frames: torch.Tensor,
-        window: torch.Tensor,
-        envelope: torch.Tensor,
-        adjoint: describe.Adjoint | None = None,
-    ) -> torch.Tensor:
-        """Windowed, overlap-added signal, shape (rows, output length).
+        """A real window, padded and scaled, and behind it an inverse envelope's rows.
 
         Args:
-            frames: shape (rows, frames, n_fft), contiguous.
+            window: shape (win_length,), any stride, its bits resolved.
+            vanishes: address of memory that the device writes its verdict on each column to; 0:
+                nobody asks for them.
         """
-        launch = describe.add_frames(params, window.is_complex(), adjoint)
-        return self._run(launch, frames, window, envelope)
+        result = result_of(made.launch, window.device)
+        if not vanishes:
+            # Verdicts that nobody reads, in memory that this stream alone takes again.
+            unread = torch.empty(made.verdicts, dtype=torch.float32, device=window.device)
+            vanishes = unread.data_ptr()
+        self._launch(made.launch, window, [window.data_ptr(), result.data_ptr(), vanishes])
+        return result
+
+    def preparer(
+        self, made: Preparation, window: torch.Tensor
+    ) -> Callable[[int, int, int, int], None]:
+        """What launches :meth:`prepare_window` for windows like this one.
+
+        It takes the stream and the addresses of window, output and verdicts.
+        """
+        return self.prepared(made.launch, window.device.index, window.stride()).run
 
     def _run(
-        self, launch: Launch, first: torch.Tensor, *others: torch.Tensor, edge: float = 1.0
+        self,
+        launches: Sequence[Launch],
+        first: torch.Tensor,
+        *others: torch.Tensor,
+        edge: float = 1.0,
+        shapes: Callable[[], Sequence[Launch]] = tuple,
     ) -> torch.Tensor:
-        dtype = torch.complex64 if launch.complex_output else torch.float32
-        result = torch.empty(launch.shape, dtype=dtype, device=first.device)
+        # Nothing is tried here: the plans are CUDA's, and each shape takes NVRTC a second.
+        launch = launches[0]
+        result = result_of(launch, first.device)
+        addresses = [tensor.data_ptr() for tensor in (first, *others, result)]
+        self._launch(launch, first, addresses, edge)
+        return result
+
+    def _launch(
+        self, launch: Launch, first: torch.Tensor, addresses: list[int], edge: float = 1.0
+    ) -> None:
+        """Launch on the current stream of the device of a kernel's first input."""
         device: int = first.device.index
         prepared = self.prepared(launch, device, first.stride(), edge)
-        addresses = [tensor.data_ptr() for tensor in (first, *others, result)]
         if device == torch_state.cuda_device():
             prepared.run(torch_state.cuda_stream(device), *addresses)
         else:  # the default stream has no handle of its own: it is that of the current device
             with torch.cuda.device(device):
                 prepared.run(torch_state.cuda_stream(device), *addresses)
-        return result
 
     def prepared(
         self, launch: Launch, device: int, strides: tuple[int, ...], edge: float = 1.0
@@ -281,7 +246,13 @@ class CudaKernels:
             kernel = self._kernel(variant_of(launch), device)
             named = [name for name in INPUTS[launch.kernel] if name not in NOT_TENSORS]
             found = Prepared(
-                self._driver, kernel, launch, device, strides, edge, addresses=len(named) + 1
+                self._driver,
+                kernel,
+                launch,
+                device,
+                strides,
+                edge,
+                addresses=len(named) + len(OUTPUTS[launch.kernel]),
             )
             with self._lock:
                 self._prepared[key] = found

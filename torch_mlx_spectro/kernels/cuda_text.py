@@ -23,16 +23,13 @@ MAX_BLOCKS = (1 << 31) - 1
 
 _SHARED = re.compile(r"^threadgroup (?=\w+ \w+\[)", re.MULTILINE)
 
-#: What ``mx.fast.metal_kernel`` offers a body besides its inputs.
 _POSITIONS = """\
-  const uint3 threadgroup_position_in_grid = group_in_grid<FLAT>(arguments.grid, GROUP);
+  const uint3 threadgroup_position_in_grid = group_in_grid<FLAT>({grid}, GROUP);
   const uint3 thread_position_in_threadgroup = threadIdx;
   uint3 thread_position_in_grid = threadgroup_position_in_grid;
   thread_position_in_grid.x = thread_position_in_grid.x * GROUP + threadIdx.x;
 """
-
-#: Blocks are whole, and a grid may not be; groups that cooperate (those with a plan) fill theirs.
-_EXACT = "  if (thread_position_in_grid.x >= arguments.grid[0]) return;"
+_EXACT = "  if (thread_position_in_grid.x >= {grid}[0]) return;\n"
 
 
 @dataclass(frozen=True)
@@ -89,32 +86,53 @@ def grid_of(launch: Launch) -> tuple[int, int, int]:
     return across, rows, layers
 
 
+def body_of(kernel: str) -> str:
+    """A kernel's body, its group memory declared as CUDA does."""
+    return _SHARED.sub("__shared__ __align__(128) ", source(f"{kernel}.metal"))
+
+
+def positions(grid: str, *, cooperate: bool) -> str:
+    """What ``mx.fast.metal_kernel`` offers a body besides its inputs.
+
+    Args:
+        grid: expression of the launch's threads in three dimensions.
+        cooperate: groups fill their grid, as those with a plan do; others leave the threads of the
+            last block that are beyond it.
+    """
+    return _POSITIONS.format(grid=grid) + ("" if cooperate else _EXACT.format(grid=grid))
+
+
+def bounds_of(group: int, resident: int | None) -> str:
+    """How many threads a block has, and how many blocks a core is to hold, for the compiler."""
+    bounds = ", ".join(str(bound) for bound in (group, resident) if bound)
+    return f"__launch_bounds__({bounds})"
+
+
 @lru_cache(maxsize=64)
 def text_of(variant: Variant) -> str:
     """The whole text of one variant."""
     first, *others = INPUTS[variant.kernel]
     named = [name for name in others if name in ("window", "envelope")]
     inputs = "".join(f"const float* __restrict__ {name}, " for name in (first, *named))
+    outputs = "".join(f"float* __restrict__ {name}, " for name in OUTPUTS[variant.kernel])
     kind = f"LaunchArguments<{variant.integers}>"
     constants = "".join(
         f"  constexpr {'bool' if isinstance(value, bool) else 'int'} {name} = {int(value)};\n"
         for name, value in (*variant.template, ("FLAT", variant.flat), ("GROUP", variant.group))
     )
-    body = _SHARED.sub("__shared__ __align__(128) ", source(f"{variant.kernel}.metal"))
-    bounds = ", ".join(str(bound) for bound in (variant.group, variant.resident) if bound)
     parts = [
         header("cuda.h", *HEADERS[variant.kernel]),
         "" if variant.plan is None else _table(variant.plan),
-        f'extern "C" __global__ void __launch_bounds__({bounds})',
-        f"{variant.name}({inputs}float* __restrict__ {OUTPUTS[variant.kernel]},",
+        f'extern "C" __global__ void {bounds_of(variant.group, variant.resident)}',
+        f"{variant.name}({inputs}{outputs}",
         f"    const __grid_constant__ {kind} arguments) {{",
-        constants + _POSITIONS,
+        constants,
         f"  const long* {first}_strides = arguments.strides;",
         "  const long* parameters = arguments.integers;",
         "  const float edge = arguments.edge;",
         "" if variant.plan is None else "  const float2* table = twiddle_factors;",
-        "" if variant.plan is not None else _EXACT,
-        body + "}",
+        positions("arguments.grid", cooperate=variant.plan is not None),
+        body_of(variant.kernel) + "}",
     ]
     return "\n".join(part for part in parts if part) + "\n"
 

@@ -10,18 +10,23 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..params import PAD_MODES, IstftParams, StftParams
+from .launches import Launch as Launch
+from .launches import Size as Size
+from .launches import Template as Template
 from .plans import (
     FASTEST_FRAMES,
     MAX_POINTS,
     FftPlan,
     analysis_plans,
+    of_group,
     plans,
     radices_of,
+    shapes,
     tile_samples,
 )
 from .sources import integers
 from .tables import table_of
-from .walks import END_SAMPLES, WalkPlan, walk_plan
+from .walks import END_SAMPLES, WalkPlan, walk_of_group, walk_plan
 
 #: MLX counts dimensions and grids, and the kernels frames, in 32 bits.
 MAX_COUNT = (1 << 31) - 1
@@ -32,39 +37,8 @@ MAX_MLX_FFT = 1 << 20
 _PAD_MODES = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 assert set(_PAD_MODES) == set(PAD_MODES)
 
-Template = tuple[tuple[str, int], ...]
-Size = tuple[int, int, int]
 
-
-@dataclass(frozen=True)
-class Launch:
-    """One launch of one kernel.
-
-    Attributes:
-        kernel: name of its body in ``metal_src``.
-        template: what it is compiled for.
-        integers: its run-time integers, in the order of its header.
-        grid: threads.
-        threadgroup: threads of a group.
-        shape: of its output.
-        complex_output: whether the output is complex64 or float32.
-        plan: of its Fourier transform, if it has one.
-        resident: groups that one core should hold at once, if that is known: as many registers as
-            that leaves are better used than spared (CUDA's ``__launch_bounds__``).
-    """
-
-    kernel: str
-    template: Template
-    integers: tuple[int, ...]
-    grid: Size
-    threadgroup: Size
-    shape: tuple[int, ...]
-    complex_output: bool
-    plan: FftPlan | None = None
-    resident: int | None = None
-
-
-def _in_order(header: str, enumeration: str, **values: int) -> tuple[int, ...]:
+def in_order(header: str, enumeration: str, **values: int) -> tuple[int, ...]:
     """Named integers in their header's order; names that the header reserves are zero."""
     names = integers(header, enumeration)
     missing = [name for name in names if name not in values and not name.startswith("unused")]
@@ -102,20 +76,49 @@ def refusal(params: StftParams | IstftParams) -> str | None:
 
 @lru_cache(maxsize=256)
 def analysis(
-    params: StftParams, complex_signal: bool, complex_window: bool, enveloped: bool = False
+    params: StftParams,
+    complex_signal: bool,
+    complex_window: bool,
+    enveloped: bool = False,
+    group: int | None = None,
 ) -> tuple[Launch, ...]:
     """Launches of the fused analysis kernel, best first; empty where it does not cover the call.
 
     Args:
         enveloped: the signal is multiplied by the inverse envelope of frames like these.
+        group: threads of a group; None for what the plans say.
+
+    Raises:
+        ValueError: no group has so many threads.
     """
     fused = points_of(params)
     if fused is None:
         return ()
-    points, packed = fused
+    found = analysis_plans(fused[0], params.frames * params.rows)
+    if group is not None:
+        found = (of_group(found[0], group),)
     return tuple(
-        _analysis(params, plan, packed, complex_signal, complex_window, enveloped)
-        for plan in analysis_plans(points, params.frames * params.rows)
+        _analysis(params, plan, fused[1], complex_signal, complex_window, enveloped)
+        for plan in found
+    )
+
+
+@lru_cache(maxsize=256)
+def analysis_shapes(
+    params: StftParams, complex_signal: bool, complex_window: bool, enveloped: bool = False
+) -> tuple[Launch, ...]:
+    """Launches whose results are those of the best of :func:`analysis`, by groups of other shapes.
+
+    Args:
+        enveloped: as of :func:`analysis`.
+    """
+    fused = points_of(params)
+    if fused is None:
+        return ()
+    best = analysis_plans(fused[0], params.frames * params.rows)[0]
+    return tuple(
+        _analysis(params, plan, fused[1], complex_signal, complex_window, enveloped)
+        for plan in shapes(best)[1:]
     )
 
 
@@ -139,7 +142,7 @@ def _analysis(
     return Launch(
         kernel="analysis",
         template=(*plan.template(), *flags),
-        integers=_in_order(
+        integers=in_order(
             "analysis.h",
             "AnalysisParameter",
             samples=params.samples,
@@ -175,12 +178,18 @@ def synthesis(
     complex_window: bool,
     frames_fastest: bool,
     adjoint: Adjoint | None = None,
+    walk_group: int | None = None,
+    group: int | None = None,
 ) -> tuple[Launch, ...]:
     """Launches of the fused synthesis kernel, best first; empty where it does not cover the call.
 
     Args:
         frames_fastest: neighbouring frames of the spectrum are neighbours in memory.
         adjoint: leave the envelope out, and fold the padding of an analysis.
+        walk_group, group: threads of a group of either kernel; None for what the plans say.
+
+    Raises:
+        ValueError: no group of the first kernel has so many threads.
     """
     fused = points_of(params)
     if fused is None:
@@ -196,12 +205,15 @@ def synthesis(
         ("ENVELOPE", adjoint is None),
         ("FOLD", adjoint is not None and adjoint.padding > 0),
     ]
-    general = [
-        _synthesis(params, plan, flags, adjoint) for plan in plans(points, least_frames=least)
-    ]
     walk = None
     if packed and not complex_window and not (adjoint is not None and adjoint.both_halves):
-        walk = _walk(params, frames_fastest, adjoint)
+        walk = _walk(params, frames_fastest, adjoint, walk_group)
+    if walk is not None and walk_group is not None:
+        return (walk,)
+    found = plans(points, least_frames=least)
+    if group is not None:
+        found = (of_group(found[0], group),)
+    general = [_synthesis(params, plan, flags, adjoint) for plan in found]
     return tuple(general if walk is None else [walk, *general])
 
 
@@ -213,7 +225,9 @@ def _folded(params: IstftParams, adjoint: Adjoint | None) -> int:
     return (adjoint.padding + 2) // 2 * 2
 
 
-def _walk(params: IstftParams, frames_fastest: bool, adjoint: Adjoint | None) -> Launch | None:
+def _walk(
+    params: IstftParams, frames_fastest: bool, adjoint: Adjoint | None, group: int | None
+) -> Launch | None:
     """The launch of the walking kernel, or None where the general one is for the call."""
     even = all(
         number % 2 == 0 for number in (params.hop_length, params.start, params.output_length)
@@ -224,6 +238,8 @@ def _walk(params: IstftParams, frames_fastest: bool, adjoint: Adjoint | None) ->
     plan = walk_plan(
         params.n_fft // 2, params.hop_length, 2 if even else 1, frames_fastest, folded == 0
     )
+    if plan is not None and group is not None:
+        plan = walk_of_group(plan, group)
     return None if plan is None else walk(params, plan, frames_fastest, adjoint)
 
 
@@ -288,7 +304,7 @@ def _synthesis_integers(
 ) -> tuple[int, ...]:
     """The integers of either synthesis kernel."""
     unused = dict.fromkeys(("begin", "end", "run", "end_groups"), 0)
-    return _in_order(
+    return in_order(
         "synthesis.h",
         "SynthesisParameter",
         **_adding(params, adjoint),
@@ -319,12 +335,14 @@ FREE_GROUP = 256
 
 
 @lru_cache(maxsize=256)
-def cut_frames(params: StftParams, complex_signal: bool, complex_window: bool) -> Launch:
+def cut_frames(
+    params: StftParams, complex_signal: bool, complex_window: bool, group: int = FREE_GROUP
+) -> Launch:
     """The launch that cuts windowed frames, shape (rows, frames, n_fft), for MLX's own FFT."""
     return Launch(
         kernel="cut_frames",
         template=(("COMPLEX_SIGNAL", complex_signal), ("COMPLEX_WINDOW", complex_window)),
-        integers=_in_order(
+        integers=in_order(
             "framing.h",
             "FramingParameter",
             samples=params.samples,
@@ -335,14 +353,19 @@ def cut_frames(params: StftParams, complex_signal: bool, complex_window: bool) -
             n_fft=params.n_fft,
         ),
         grid=(params.n_fft, params.frames, params.rows),
-        threadgroup=(min(params.n_fft, FREE_GROUP), 1, 1),
+        threadgroup=(min(params.n_fft, group), 1, 1),
         shape=(params.rows, params.frames, params.n_fft),
         complex_output=complex_signal or complex_window,
     )
 
 
 @lru_cache(maxsize=256)
-def add_frames(params: IstftParams, complex_window: bool, adjoint: Adjoint | None = None) -> Launch:
+def add_frames(
+    params: IstftParams,
+    complex_window: bool,
+    adjoint: Adjoint | None = None,
+    group: int = FREE_GROUP,
+) -> Launch:
     """The launch that windows and overlap-adds frames of MLX's own inverse FFT."""
     return Launch(
         kernel="add_frames",
@@ -352,9 +375,9 @@ def add_frames(params: IstftParams, complex_window: bool, adjoint: Adjoint | Non
             ("ENVELOPE", adjoint is None),
             ("FOLD", adjoint is not None and adjoint.padding > 0),
         ),
-        integers=_in_order("framing.h", "AddingParameter", **_adding(params, adjoint)),
+        integers=in_order("framing.h", "AddingParameter", **_adding(params, adjoint)),
         grid=(params.output_length, params.rows, 1),
-        threadgroup=(min(params.output_length, FREE_GROUP), 1, 1),
+        threadgroup=(min(params.output_length, group), 1, 1),
         shape=(params.rows, params.output_length),
         complex_output=params.return_complex,
     )

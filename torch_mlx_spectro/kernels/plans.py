@@ -5,7 +5,7 @@ A plan is what a kernel is compiled for. Lengths of signals, hops and strides ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 #: Points (complex values) of one frame that fit in a group's memory.
@@ -26,6 +26,11 @@ SYNTHESIS_VALUES = (8, 16, 32, 64)
 #: Threads of a group to aim at. Analysis has nothing to share among frames.
 ANALYSIS_GROUP = 128
 SYNTHESIS_GROUP = 256
+#: Other shapes of a plan that are worth a trial on the GPU at hand: how many values a thread holds,
+#: how many threads a group has, and how many shapes at most, each of which has to be compiled.
+SHAPE_VALUES = (8, 16, 32)
+SHAPE_GROUPS = (128, 256, 64, 512)
+MAX_SHAPES = 8
 #: Cores of the GPU that plans were sized for, an H100.
 CORES = 132
 #: Threads that a core runs at once, and how many times all cores' threads make many frames.
@@ -243,6 +248,51 @@ def _plans(
                 found.append(plan)
             frames //= 2
     return tuple(found)
+
+
+@lru_cache(maxsize=4096)
+def shapes(plan: FftPlan) -> tuple[FftPlan, ...]:
+    """The plan of an analysis and others that compute the same, step by step, by other groups.
+
+    The radices are the same, so each value is the same sum of the same products: results are equal
+    bit by bit, and which shape is taken is a question of speed alone. (Not so of a synthesis, which
+    adds frames up as its groups come upon them.)
+    """
+    counts = [plan.threads]
+    counts += [_threads_of(plan.points, plan.radices, values) for values in SHAPE_VALUES]
+    found = [plan]
+    for group in SHAPE_GROUPS:
+        for threads in dict.fromkeys(counts):
+            frames = min(max(1, group // threads), most_frames(plan), MAX_GROUP_THREADS // threads)
+            found.append(replace(plan, threads=threads, frames=frames))
+    return tuple(dict.fromkeys(found))[:MAX_SHAPES]
+
+
+def most_frames(plan: FftPlan) -> int:
+    """Frames whose buffers fit a group's memory."""
+    return GROUP_MEMORY_BYTES // replace(plan, frames=1).memory_bytes
+
+
+def of_group(plan: FftPlan, group: int, *, same_threads: bool = False) -> FftPlan:
+    """The plan with groups of so many threads.
+
+    Args:
+        same_threads: by the frames of a group alone.
+
+    Raises:
+        ValueError: no whole number of frames makes such a group.
+    """
+    counts = [plan.threads]
+    if not same_threads:
+        counts += [_threads_of(plan.points, plan.radices, values) for values in ANALYSIS_VALUES]
+    for threads in counts:
+        if group % threads == 0 and 0 < group // threads <= most_frames(plan):
+            return replace(plan, threads=threads, frames=group // threads)
+    multiples = " or ".join(map(str, sorted(set(counts))))
+    raise ValueError(
+        f"no group of {group} threads transforms frames of {plan.points} points: it has a multiple "
+        f"of {multiples} threads, of at most {most_frames(plan)} frames"
+    )
 
 
 def tile_samples(plan: FftPlan, n_fft: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from .plans import (
@@ -14,6 +14,7 @@ from .plans import (
     FftPlan,
     even_radices,
     is_power_of_two,
+    of_group,
     radices_of,
     values_of,
 )
@@ -184,3 +185,15 @@ def walk_plan(
     fft = FftPlan(points, radices, threads, min(frames, fitting), half)
     plan = WalkPlan(fft, hop, width)
     return plan if fft.group <= MAX_GROUP_THREADS and plan.sums <= KEPT_SUMS else None
+
+
+def walk_of_group(plan: WalkPlan, group: int) -> WalkPlan:
+    """The plan with groups of so many threads.
+
+    Raises:
+        ValueError: no group has so many.
+    """
+    found = replace(plan, fft=of_group(plan.fft, group, same_threads=True))
+    if found.sums > KEPT_SUMS:
+        raise ValueError(f"threads of a group of {group} would have to keep {found.sums} sums")
+    return found

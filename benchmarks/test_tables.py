@@ -1,0 +1,68 @@
+"""The tables of ``torch-mlx-spectro bench`` as a suite of pytest-benchmark: ``pytest benchmarks``.
+
+The command times a backend and native torch in turn, which a suite cannot; this one has what
+pytest-benchmark adds: its histograms, its storage, ``-k``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import pytest
+import torch
+
+from torch_mlx_spectro.bench.cases import TABLES, Case
+from torch_mlx_spectro.bench.measuring import watch_for
+from torch_mlx_spectro.bench.running import AUTO, AUTO_WARM_UP, NATIVE, backends_for, side_of
+from torch_mlx_spectro.bench.workloads import Workload
+
+DEVICE = "cuda" if torch.cuda.is_available() else "mps" if torch.mps.is_available() else "cpu"
+BACKENDS = (NATIVE, *backends_for(DEVICE)[0])
+ROUNDS = 20
+
+
+@lru_cache(maxsize=1)
+def workload(case: Case) -> Workload:
+    """Made once for the tests of a case, which pytest runs one after the other."""
+    return Workload(case, DEVICE)
+
+
+def timings() -> Iterator[Any]:
+    """Every operation on every case of every table, by native torch and all backends."""
+    for name, table in TABLES.items():
+        for case in table.cases:
+            for operation in table.operations:
+                for backend in BACKENDS:
+                    words = name, operation, str(case), backend
+                    yield pytest.param(case, operation, backend, id="-".join(words))
+
+
+@pytest.mark.parametrize(("case", "operation", "backend"), list(timings()))
+def test_time(benchmark: Any, case: Case, operation: str, backend: str) -> None:
+    side, watch = side_of(backend, workload(case), operation), watch_for(DEVICE)
+    benchmark.group = f"{operation}, {case}"
+    numbers = iter(range(1_000_000))
+
+    def call() -> None:
+        side.call(next(numbers))
+        watch.synchronize()
+
+    with side.context():
+        warm_up = AUTO_WARM_UP if backend == AUTO else 5
+        benchmark.pedantic(call, rounds=ROUNDS, warmup_rounds=warm_up)
+
+
+@pytest.mark.parametrize("case", TABLES["accuracy"].cases, ids=str)
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_errors_are_no_larger_than_twice_natives(case: Case, backend: str) -> None:
+    import torch_mlx_spectro as tms
+    from torch_mlx_spectro import native
+
+    theirs = workload(case).errors(native, NATIVE)
+    with side_of(backend, workload(case), "stft").context():
+        ours = workload(case).errors(tms, backend)
+    assert ours["round_trip"] <= 2 * theirs["round_trip"]
+    assert ours["stft"] <= 2 * theirs["stft"]
+    assert ours["istft"] <= 2 * theirs["istft"]

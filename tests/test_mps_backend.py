@@ -1,0 +1,355 @@
+"""The ``mps`` backend on host tensors, its kernels in the Metal emulator."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import metal
+import pytest
+import torch
+from patched import check_patched
+from reference import istft_params, random_tensor, stft_params
+from test_adjoints import ISTFTS, KINDS, check_identities, check_istft
+from test_opinfo import SAMPLES
+from test_opinfo import check as check_sample
+
+import torch_mlx_spectro as tms
+from stft_parity.cases import Case
+from stft_parity.grid import quick
+from torch_mlx_spectro import (
+    adjoints,
+    emulator,
+    mlx_backend,
+    mps_backend,
+    mps_prepared,
+    native,
+    operators,
+    routing,
+    torch_state,
+)
+from torch_mlx_spectro.kernels.metal import MetalKernels
+from torch_mlx_spectro.kernels.mps import MpsKernels
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*A window was not provided"),
+    pytest.mark.filterwarnings("ignore:.*stft with return_complex=False is deprecated"),
+    pytest.mark.filterwarnings("ignore:.*The length of signal is shorter than the length"),
+]
+needs_emulator = pytest.mark.skipif(
+    emulator.available() is not None, reason=str(emulator.available())
+)
+
+
+@pytest.fixture
+def machine(metal_cache: Path) -> Iterator[emulator.Machine]:
+    """torch's functions patched, strict, and computed by the kernels as MPS tensors would be."""
+    mps_prepared.WINDOWS.forget()
+    with metal.emulated(metal_cache, backend="mps") as used:
+        yield used
+
+
+def kernels_of(machine: emulator.Machine) -> set[str]:
+    """What was launched besides what prepares windows."""
+    names = {launch.kernel.removeprefix("spectro_") for launch in machine.launches}
+    return names - {"prepare_window"}
+
+
+def views() -> Iterator[Case]:
+    """A valid call of each function for every layout of its tensors, as the parity suite has it."""
+    seen = set()
+    for case in quick():
+        for argument in ("layout", "window layout", "dtype"):
+            value = (case.op, argument, case.label(argument))
+            if value not in seen and not case.fault and case.label("dtype") in SINGLE:
+                seen.add(value)
+                yield case
+
+
+SINGLE = ("float32", "complex64")
+VIEWS = list(dict.fromkeys(views()))
+
+
+def test_views_are_many() -> None:
+    labels = {(case.op, case.label("layout")) for case in VIEWS}
+    assert {one for op, one in labels if op == "stft"} >= {"negated", "offset", "expanded samples"}
+    assert {one for op, one in labels if op == "istft"} >= {"conjugated", "offset", "permuted"}
+
+
+@needs_emulator
+@pytest.mark.parametrize("case", VIEWS, ids=lambda case: f"{case.op}-{case.label('layout')}")
+def test_views_are_read_as_they_look(machine: emulator.Machine, case: Case) -> None:
+    if check_patched(case):
+        assert set(tms.stats().calls) == {(case.op, "mps")}
+        assert machine.launches
+
+
+STFTS: list[dict[str, Any]] = [
+    {"n_fft": 16, "hop_length": 5},
+    {"n_fft": 15, "hop_length": 4, "normalized": True},
+    {"n_fft": 22, "hop_length": 7, "onesided": False},
+    {"n_fft": 16, "hop_length": 30, "win_length": 9, "pad_mode": "circular"},
+    {"n_fft": 16, "hop_length": 5, "return_complex": False},
+]
+
+
+@needs_emulator
+@pytest.mark.parametrize("arguments", STFTS, ids=str)
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_stft_is_natives(
+    machine: emulator.Machine, arguments: dict[str, Any], is_complex: bool
+) -> None:
+    if is_complex and "onesided" in arguments:
+        arguments = {**arguments, "onesided": None}
+    given = {"return_complex": True, **arguments}
+    window = random_tensor(1, arguments.get("win_length", arguments["n_fft"]))
+    batch = random_tensor(0, 3, 100, complex_values=is_complex)
+    for signal in (batch, batch[0], batch[:, ::2]):
+        for used in (window, None):
+            found = torch.stft(signal, window=used, **given)
+            expected = native.stft(signal, window=used, **given)
+            assert found.stride() == expected.stride()
+            torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+    fused = {"analysis"} if arguments["n_fft"] < 22 else {"cut_frames"}
+    assert kernels_of(machine) == fused
+
+
+@needs_emulator
+@pytest.mark.parametrize("arguments", ISTFTS[2:5], ids=str)
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_istft_is_natives(
+    machine: emulator.Machine, arguments: dict[str, Any], is_complex: bool
+) -> None:
+    n_fft = arguments["n_fft"]
+    bins = n_fft if is_complex else n_fft // 2 + 1
+    given = {**arguments, "onesided": not is_complex, "return_complex": is_complex}
+    spectrum = random_tensor(0, 2, bins, 9, complex_values=True)
+    window = random_tensor(1, arguments.get("win_length", n_fft), complex_values=is_complex) + 3
+    for values in (spectrum, spectrum.conj(), spectrum[0]):
+        found = torch.istft(values, window=window, **given)
+        expected = native.istft(values, window=window, **given)
+        assert found.stride() == expected.stride()
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+    assert kernels_of(machine) <= {"synthesis", "synthesis_walk", "add_frames"}
+
+
+@needs_emulator
+@pytest.mark.parametrize("kind", KINDS[::2])
+@pytest.mark.parametrize("n_fft", [16, 22], ids=lambda n: f"n{n}")
+def test_identities(
+    machine: emulator.Machine, monkeypatch: pytest.MonkeyPatch, kind: str, n_fft: int
+) -> None:
+    monkeypatch.setattr(adjoints, "_BACKENDS", {"cpu": "mps"})
+    check_identities(kind, n_fft, n_fft // 3, n_fft - 3, 2 * n_fft + 7, pad_mode="reflect")
+    assert "cut_frames" in kernels_of(machine)  # of the correlation
+
+
+@needs_emulator
+@pytest.mark.parametrize("arguments", ISTFTS[2:4], ids=str)
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_adjoints_of_istft(
+    machine: emulator.Machine, monkeypatch: pytest.MonkeyPatch, arguments: Any, is_complex: bool
+) -> None:
+    monkeypatch.setattr(adjoints, "_BACKENDS", {"cpu": "mps"})
+    monkeypatch.setattr(mlx_backend, "istft", mps_backend.istft)
+    check_istft(arguments, is_complex)
+    assert machine.launches
+
+
+#: Some of torch's own samples: blocks and MLX's kernels have all of them.
+FEW = SAMPLES[::6]
+
+
+@needs_emulator
+@pytest.mark.parametrize(("op", "tensor", "kwargs"), FEW)
+def test_torchs_samples(
+    machine: emulator.Machine, op: str, tensor: torch.Tensor, kwargs: dict[str, Any]
+) -> None:
+    check_sample(op, tensor, kwargs, "mps")
+    assert sum(Counter(launch.kernel for launch in machine.launches).values()) >= 5
+
+
+@needs_emulator
+@pytest.mark.parametrize("backend", ["mlx", "mps"])
+def test_derivatives_are_of_the_backend_that_computed_the_call(
+    metal_cache: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    """Both compute the same tensors: which one does is not in these."""
+    launched: list[str] = []
+    for name, kernels in (("mlx", MetalKernels), ("mps", MpsKernels)):
+        original: Any = kernels.synthesis
+
+        def noting(*args: Any, _name: str = name, _original: Any = original, **more: Any) -> Any:
+            launched.append(_name)
+            return _original(*args, **more)
+
+        monkeypatch.setattr(kernels, "synthesis", noting)
+    signal = random_tensor(0, 2, 100).requires_grad_()
+    spectrum = random_tensor(0, 2, 9, 26, complex_values=True).requires_grad_()
+    window = torch.hann_window(16)
+    with metal.emulated(metal_cache, backend=backend):
+        result = torch.stft(signal, 16, 4, window=window, return_complex=True)
+        back = torch.istft(spectrum, 16, 4, window=window)
+    # Elsewhere, as in a backward pass of a program that has unpatched, or in another thread.
+    with emulator.Machine(cache_dir=metal_cache).installed():
+        (first,) = torch.autograd.grad(result, signal, torch.ones_like(result))
+        (second,) = torch.autograd.grad(back, spectrum, torch.ones_like(back))
+    assert set(launched) == {backend}
+    assert (first.shape, second.shape) == (signal.shape, spectrum.shape)
+
+
+@needs_emulator
+def test_operators_and_their_gradients(machine: emulator.Machine) -> None:
+    signal, window = random_tensor(0, 2, 100).requires_grad_(), torch.hann_window(16)
+    call = (16, 4, 16, window, True, "reflect", False, None, True, None, True)
+    result = operators.OPERATORS["stft"][0](signal, *call)
+    weight = random_tensor(2, 2, 9, 26, complex_values=True)
+    (found,) = torch.autograd.grad(result, signal, weight)
+    expected = native.stft(signal, 16, 4, window=window, return_complex=True)
+    torch.testing.assert_close(result, expected)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, signal, weight)[0])
+    assert tms.stats().calls == {("stft", "mps"): 1}
+    assert kernels_of(machine) & {"synthesis", "synthesis_walk"}
+
+
+@needs_emulator
+def test_a_window_that_changes_is_seen(machine: emulator.Machine) -> None:
+    signal, values = random_tensor(0, 300), random_tensor(1, 16).numpy().copy()
+    window = torch.from_numpy(values)
+    for change in (lambda: None, lambda: window.mul_(2), lambda: values.__imul__(3)):
+        change()
+        found = torch.stft(signal, 16, 4, window=window, return_complex=True)
+        expected = native.stft(signal, 16, 4, window=window, return_complex=True)
+        torch.testing.assert_close(found, expected)
+        found = torch.istft(expected, 16, 4, window=window)
+        torch.testing.assert_close(found, native.istft(expected, 16, 4, window=window))
+
+
+@needs_emulator
+def test_no_window_under_another_default_dtype(machine: emulator.Machine) -> None:
+    signal = random_tensor(0, 300)
+    expected = native.stft(signal, 16, 4, return_complex=True)
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.testing.assert_close(torch.stft(signal, 16, 4, return_complex=True), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@needs_emulator
+def test_what_torch_rejects_torch_reports(machine: emulator.Machine) -> None:
+    spectrum = random_tensor(0, 1, 9, 5, complex_values=True)
+    with pytest.raises(RuntimeError, match="window overlap add min"):
+        torch.istft(spectrum, 16, 16, window=torch.hann_window(16))
+    # The window was judged by the device, once the call itself was launched.
+    assert kernels_of(machine)
+    machine.launches.clear()
+    with pytest.raises(tms.NotAccelerated, match=r"dtype torch\.float64 of input"):
+        torch.stft(torch.zeros(100, dtype=torch.float64), 16, return_complex=True)
+    assert not machine.launches
+
+
+@needs_emulator
+def test_device_windows_are_scaled_once_for_each_version(machine: emulator.Machine) -> None:
+    """Of windows on a device the values stay there: the host learns nothing of them."""
+
+    class OfADevice(torch.Tensor):
+        __torch_function__ = torch._C._disabled_torch_function_impl
+        is_cpu = False
+
+    window, device = torch.Tensor._make_subclass(OfADevice, torch.rand(10)), torch.device("cpu")
+    mps_prepared.WINDOWS.forget()
+
+    def scaled(**more: Any) -> torch.Tensor:
+        return mps_prepared.WINDOWS.scaled(window, 10, 16, 0.5, device, **more)
+
+    first = scaled()
+    assert torch.equal(first[:16], torch.nn.functional.pad(torch.Tensor(window) * 0.5, (3, 3)))
+    assert scaled() is first
+    window.mul_(2)
+    assert torch.equal(scaled(), first * 2)
+    assert scaled() is not first
+    mps_prepared.WINDOWS.forget()
+
+
+def test_sums_keep_their_digits() -> None:
+    """Tens of thousands of frames, one by one, would lose half of them."""
+    generator = torch.Generator().manual_seed(0)
+    for count in (0, 1, 31, 32, 33, 70_001):
+        products = torch.rand(1, count, 3, generator=generator)
+        exact = products.double().sum((0, 1))
+        found = mps_backend.MPS.summed(products)
+        assert found.dtype == torch.float32
+        assert (found - exact).abs().max() <= 2e-7 * max(float(exact.max()), 1.0) * 2
+    values = torch.complex(torch.ones(2, 40, 3), torch.full((2, 40, 3), 0.5))
+    assert torch.equal(mps_backend.MPS.summed(values), torch.full((3,), 80 + 40j))
+
+
+@pytest.mark.parametrize("n_fft", [1, 2, 3, 22, 33, 1021])
+def test_real_frames_come_from_a_transform_of_complex_values(
+    monkeypatch: pytest.MonkeyPatch, n_fft: int
+) -> None:
+    half = torch.fft.rfft(random_tensor(0, 2, 3, n_fft))
+    expected = torch.fft.irfft(half, n_fft)
+    monkeypatch.setattr(torch.fft, "irfft", None)
+    found = mps_backend.MPS.inverse_real(half, n_fft)
+    torch.testing.assert_close(found, expected)
+
+
+def test_what_computes_and_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons: list[str | None] = [None]
+    monkeypatch.setattr(
+        mps_backend, "mps_kernels", lambda: SimpleNamespace(refusal=lambda *of: reasons[0])
+    )
+    signal, window = torch.zeros(2, 100), torch.ones(16)
+    computation: Callable[..., Any] = mps_backend.computation
+    stft = stft_params(signal, window, n_fft=16, return_complex=True)
+    prime = stft_params(signal, None, n_fft=11, return_complex=True)
+    spectrum = torch.zeros(2, 9, 5, dtype=torch.complex64)
+    istft = istft_params(spectrum, window, n_fft=16)
+    odd = istft_params(torch.zeros(2, 6, 5, dtype=torch.complex64), None, n_fft=11)
+    assert computation(stft, signal, window) == ("mps analysis", None)
+    assert computation(prime, signal, None) == ("mps cut_frames + torch fft", None)
+    assert computation(istft, spectrum, window)[0].startswith("mps synthesis")
+    assert computation(odd, spectrum, None) == ("torch fft + mps add_frames", None)
+    reasons[0] = "Metal refuses"
+    assert computation(stft, signal, window) == ("mps analysis", "Metal refuses")
+    hop = {"n_fft": 16, "hop_length": 16, "return_complex": True}
+    many = stft_params(torch.zeros(1).expand(1 << 31, 16), window, **hop)
+    assert "dimension" in computation(many, signal, window)[1]
+    long = stft_params(torch.zeros(1).expand(1, (1 << 31) - 17), window, **{**hop, "hop_length": 1})
+    assert "dimension" in computation(long, signal, window)[1]
+
+
+def test_why_there_is_no_mps(monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = mps_backend.unavailable_reason
+    monkeypatch.setattr(torch.backends.mps, "is_built", lambda: False)
+    assert reason() == "this torch is built without MPS"
+    monkeypatch.setattr(torch.backends.mps, "is_built", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert reason() == "torch finds no MPS device"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert reason() is None
+    monkeypatch.delattr(torch.mps, "compile_shader")
+    assert "torch.mps.compile_shader" in str(reason())
+
+
+def test_host_tensors_are_mpss_only_while_it_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert routing.devices_of("mps") == ("mps",)
+    monkeypatch.setattr(torch_state, "mps_is_emulated", lambda: True)
+    assert routing.devices_of("mps") == ("mps", "cpu")
+    assert routing.devices_of("cuda") == ("cuda",)
+    assert mps_backend.unavailable_reason() is None
+
+
+def test_without_mps_a_call_goes_native_with_the_reason() -> None:
+    with tms.backend("mps"):
+        signal = torch.zeros(100)
+        route = tms.explain("stft", signal, 16, window=torch.ones(16), return_complex=True)
+    assert (route.backend, route.reasons) == (
+        "native",
+        ("device cpu of input is not accelerated", "device cpu of window is not accelerated"),
+    )

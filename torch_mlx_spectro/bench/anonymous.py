@@ -1,0 +1,67 @@
+"""A JSON value without what says who measured it: paths, and names of users and hosts."""
+
+from __future__ import annotations
+
+import getpass
+import platform
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+#: An absolute path of two parts or more, of POSIX or of Windows, or one below a home folder.
+_PATH = re.compile(
+    r"(?<![\w.:/\\<>-])(?:~?(?:/[\w.+@%~-]+){2,}/?|[A-Za-z]:\\[^\s'\"]+|~/[^\s'\"]+)"
+)
+#: Shorter names are parts of ordinary words.
+LEAST_NAME = 3
+#: Users and hosts of this name are nobody's in particular, and words of reports.
+COMMON = frozenset({"root", "user", "localhost", "runner", "admin", "mac", "linux", "ubuntu"})
+
+
+def own_names() -> tuple[str, ...]:
+    """The names by which this user and this machine can be told, as far as they are known."""
+    found = [platform.node(), platform.node().partition(".")[0], Path.home().name]
+    with suppress(OSError, KeyError, ImportError):  # no such entry where accounts are
+        found.append(getpass.getuser())
+    return tuple(
+        sorted(
+            {name for name in found if len(name) >= LEAST_NAME and name.lower() not in COMMON},
+            key=len,
+            reverse=True,
+        )
+    )
+
+
+def anonymised(value: Any, names: tuple[str, ...] | None = None) -> Any:
+    """A copy with ``<path>`` and ``<name>`` in place of what it should not tell.
+
+    Args:
+        value: of JSON's types.
+        names: to be replaced; those of this user and machine by default.
+    """
+    hidden = own_names() if names is None else names
+    if isinstance(value, dict):
+        return {_clean(key, hidden): anonymised(item, hidden) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [anonymised(item, hidden) for item in value]
+    return _clean(value, hidden) if isinstance(value, str) else value
+
+
+def revealing(text: str, names: tuple[str, ...] | None = None) -> list[str]:
+    """What a text tells that it should not; empty when it may be shown."""
+    hidden = own_names() if names is None else names
+    found = [match.group() for match in _PATH.finditer(text)]
+    return found + [name for name in hidden if _named(name).search(text)]
+
+
+def _clean(text: str, names: tuple[str, ...]) -> str:
+    text = _PATH.sub("<path>", text)
+    for name in names:
+        text = _named(name).sub("<name>", text)
+    return text
+
+
+def _named(name: str) -> re.Pattern[str]:
+    """The name as a word of its own."""
+    return re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)

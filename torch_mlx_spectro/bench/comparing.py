@@ -1,0 +1,225 @@
+"""What became slower or faster between two reports, told apart from noise.
+
+Compared are ratios to native torch of the same run, never times of two runs: a machine that is
+slower today makes both slower. A cell (an operation on a size by a backend) is a regression when
+
+1. its ratio fell so far that a call takes at least ``THRESHOLD`` longer beside native's, and
+2. its passes tell that from chance (:mod:`.significance`), at a level that holds for all cells
+   together.
+
+Passes and not samples are what is counted, since samples of a few milliseconds share whatever the
+machine was doing just then: they would make a chance look certain.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from .cases import Case, Table
+from .machine import differences
+from .measuring import summary
+from .running import NATIVE
+from .schema import Accuracy, CaseFacts, Failure, Report, Timing
+from .significance import chances, holm
+
+#: How much longer a call takes before it is called slower.
+THRESHOLD = 0.10
+#: Chance of any false regression in a whole comparison, if all that differs is noise.
+LEVEL = 0.05
+#: An error grown by this factor is a regression. It is the largest of very many, of the same
+#: noise: another order of additions moves it by a few percent.
+ERROR_FACTOR = 1.5
+
+Key = tuple[str, str, Case, str]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One cell in both reports.
+
+    Attributes:
+        table, operation, case, backend: which.
+        old, new: the ratios, or, of the table of errors, the errors.
+        slower: how much longer a call takes beside native's: 0.2 is 20 %; negative when faster.
+        chance: how likely noise alone makes it at least this much slower (or faster, if it is
+            faster); 1 where it cannot be known.
+        verdict: ``"regression"``, ``"improvement"``, ``"unclear"`` (far enough, but noise may have
+            done it) or ``"same"``.
+    """
+
+    table: str
+    operation: str
+    case: Case
+    backend: str
+    old: float
+    new: float
+    slower: float
+    chance: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two reports beside each other.
+
+    Attributes:
+        changes: every cell that both have.
+        missing: cells that only the old one has, in words.
+        broken: failures of the new one.
+        machines: in what the machines differ; empty when times may be compared.
+        versions: package to its versions in both, where they differ.
+    """
+
+    changes: tuple[Change, ...]
+    missing: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+    machines: tuple[str, ...] = ()
+    versions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def regressions(self) -> tuple[Change, ...]:
+        return tuple(change for change in self.changes if change.verdict == "regression")
+
+    @property
+    def ok(self) -> bool:
+        return not self.regressions and not self.broken
+
+
+def compare(old: Report, new: Report) -> Comparison:
+    """Compare two reports cell by cell.
+
+    Args:
+        old: the one of before.
+        new: the one in question.
+    """
+    before, after = _cells(old), _cells(new)
+    common = [key for key in after if key in before]
+    pairs = [(before[key], after[key]) for key in common]
+    # Each direction is a family of tests of its own.
+    falls = chances(pairs)
+    gains = [1 - chance for chance in falls]
+    sure_falls, sure_gains = holm(falls, LEVEL), holm(gains, LEVEL)
+    changes = []
+    for index, (key, (a, b)) in enumerate(zip(common, pairs, strict=True)):
+        slower = fmean(a) - fmean(b)  # of logarithms of ratios
+        worse = slower >= 0
+        chance = (falls if worse else gains)[index]
+        sure = (sure_falls if worse else sure_gains)[index]
+        gone = math.expm1(slower)
+        ratio = math.exp(fmean(a)), math.exp(fmean(b))
+        changes.append(Change(*key, *ratio, gone, chance, _verdict(gone, sure)))
+    own, other = _versions(old), _versions(new)
+    return Comparison(
+        changes=(*changes, *_errors(old.get("accuracy", []), new["accuracy"])),
+        missing=tuple(_words(key) for key in before if key not in after),
+        broken=tuple(f"{_failed(found)}: {found['reason']}" for found in new["failures"]),
+        machines=tuple(differences(old["machine"], new["machine"])),
+        versions={
+            name: (own.get(name, "?"), other.get(name, "?"))
+            for name in sorted(own.keys() | other.keys())
+            if own.get(name) != other.get(name)
+        },
+    )
+
+
+def confirmed(first: Comparison, again: Comparison) -> Comparison:
+    """The first comparison, without regressions that a second measurement does not show."""
+    seen = {_key(change) for change in again.regressions}
+    changes = tuple(
+        Change(**(vars(change) | {"verdict": "unclear"}))
+        if change.verdict == "regression" and _key(change) not in seen
+        else change
+        for change in first.changes
+    )
+    return Comparison(changes, first.missing, first.broken, first.machines, first.versions)
+
+
+def tables_of(changes: Sequence[Change], tables: Mapping[str, Table]) -> dict[str, Table]:
+    """The tables cut down to the cases of some changes, to measure these again."""
+    wanted: dict[str, dict[Case, None]] = {}
+    for change in changes:
+        wanted.setdefault(change.table, {})[change.case] = None
+    return {
+        name: Table(tables[name].title, tables[name].operations, tuple(cases))
+        for name, cases in wanted.items()
+        if name in tables
+    }
+
+
+def case_of(facts: CaseFacts) -> Case:
+    """The case that a report describes."""
+    return Case(facts["rows"], facts["samples"], facts["n_fft"], facts["hop_length"])
+
+
+def _cells(report: Report) -> dict[Key, list[float]]:
+    """Cell to the logarithm of the ratio in each of its passes.
+
+    Of lower quartiles: a pause only ever makes a call longer, and of the four samples of a pass two
+    may have had one.
+    """
+    natives = {
+        _place(timing): timing["passes"]
+        for timing in report["timings"]
+        if timing["backend"] == NATIVE
+    }
+    found: dict[Key, list[float]] = {}
+    for timing in report["timings"]:
+        place = _place(timing)
+        if timing["backend"] == NATIVE or place not in natives:
+            continue
+        pairs = zip(natives[place], timing["passes"], strict=True)
+        found[(*place, timing["backend"])] = [
+            math.log(summary(theirs)["low"] / summary(ours)["low"]) for theirs, ours in pairs
+        ]
+    return found
+
+
+def _place(timing: Timing) -> tuple[str, str, Case]:
+    return timing["table"], timing["operation"], case_of(timing["case"])
+
+
+def _verdict(slower: float, certain: bool) -> str:
+    if -THRESHOLD / (1 + THRESHOLD) < slower < THRESHOLD:
+        return "same"
+    if not certain:
+        return "unclear"
+    return "regression" if slower > 0 else "improvement"
+
+
+def _errors(old: Sequence[Accuracy], new: Sequence[Accuracy]) -> list[Change]:
+    """Errors have no noise: the same signals are computed every time."""
+    before = {(case_of(found["case"]), found["backend"]): dict(found) for found in old}
+    changes = []
+    for found in new:
+        case, backend = case_of(found["case"]), found["backend"]
+        if backend == NATIVE or (case, backend) not in before:
+            continue
+        for kind in ("round_trip", "stft", "istft"):
+            was, now = (float(str(side[kind])) for side in (before[case, backend], dict(found)))
+            grown = now > ERROR_FACTOR * was
+            shrunk = was > ERROR_FACTOR * now
+            verdict = "regression" if grown else "improvement" if shrunk else "same"
+            changes.append(
+                Change("accuracy", f"error, {kind}", case, backend, was, now, 0.0, 0.0, verdict)
+            )
+    return changes
+
+
+def _versions(report: Report) -> dict[str, str]:
+    return report["machine"]["versions"] | {"torch_mlx_spectro": report["package"]}
+
+
+def _key(change: Change) -> Key:
+    return change.table, change.operation, change.case, change.backend
+
+
+def _words(key: Key) -> str:
+    _, operation, case, backend = key
+    return f"{operation}, {case}, {backend}"
+
+
+def _failed(found: Failure) -> str:
+    return _words((found["table"], found["operation"], case_of(found["case"]), found["backend"]))

@@ -1,0 +1,154 @@
+"""What a patched call costs beside the transform: microseconds, memory, the import."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import torch_mlx_spectro as tms
+
+from .. import native
+from .cases import ISTFT, ISTFT_BACKWARD, LARGEST, ROUND_TRIP, STFT, STFT_BACKWARD
+from .running import NATIVE, context_of
+from .schema import Cost
+from .workloads import Workload
+
+Plain = Callable[[], Any]
+
+#: Of the loops that tell a few microseconds apart.
+REPEATS, ROUNDS = 20, 1500
+
+#: What a fresh process measures, and prints as JSON.
+_MEMORY = "import sys; from torch_mlx_spectro.bench import costs; costs.print_memory(*sys.argv[1:])"
+_IMPORT = (
+    "import torch, time; t = time.perf_counter(); import torch_mlx_spectro, sys; "
+    "torch_mlx_spectro.stft; sys.stdout.write(str(time.perf_counter() - t))"
+)
+
+
+def measure_costs(rounds: int = ROUNDS) -> list[Cost]:
+    """All of them, on the CPU; memory on Linux only, where MLX can be used.
+
+    Args:
+        rounds: loops of each call whose overhead is measured.
+    """
+    found = [*overhead(rounds)]
+    if sys.platform.startswith("linux") and tms.available_backends()["mlx"].available:
+        found += memory()
+    return [
+        *found,
+        {"what": "import after torch", "value": import_time(), "unit": "ms", "native": None},
+    ]
+
+
+def overhead(rounds: int = ROUNDS) -> Iterator[Cost]:
+    """Microseconds that a patched call costs more than native, where native computes it."""
+    signal, window = torch.randn(1, 16), torch.hann_window(4)
+    spectrum = native.stft(signal, 4, 2, window=window, return_complex=True)
+    for backend, train in (("auto", False), ("native", False), ("auto", True)):
+        x = signal.clone().requires_grad_(train)
+        z = spectrum.clone().requires_grad_(train)
+        with tms.patch(backend):
+            calls: dict[str, tuple[Plain, Plain]] = {
+                "stft": (partial(_stft, native, x, window), partial(_stft, torch, x, window)),
+                "istft": (partial(_istft, native, z, window), partial(_istft, torch, z, window)),
+            }
+            for operation, (plain, patched) in calls.items():
+                seconds, more = difference(plain, patched, REPEATS, rounds)
+                grad = ", requires grad" if train else ""
+                yield {
+                    "what": f"a patched {operation} that native computes, {backend}{grad}: more",
+                    "value": 1e6 * more,
+                    "unit": "us",
+                    "native": 1e6 * seconds,
+                }
+
+
+def _stft(namespace: Any, signal: torch.Tensor, window: torch.Tensor) -> Any:
+    return namespace.stft(signal, 4, 2, window=window, return_complex=True)
+
+
+def _istft(namespace: Any, spectrum: torch.Tensor, window: torch.Tensor) -> Any:
+    return namespace.istft(spectrum, 4, 2, window=window)
+
+
+def difference(plain: Plain, other: Plain, repeats: int, rounds: int) -> tuple[float, float]:
+    """Median seconds of ``plain``, and the median of what ``other`` takes more in the same round.
+
+    For calls too short to time one by one: short loops in turn, the order changing every round.
+    """
+    taken: dict[bool, list[float]] = {False: [], True: []}
+    for index in range(rounds):
+        for which in (index % 2 == 0, index % 2 == 1):
+            call = other if which else plain
+            start = time.perf_counter()
+            for _ in range(repeats):
+                call()
+            taken[which].append((time.perf_counter() - start) / repeats)
+    more = [b - a for a, b in zip(taken[False], taken[True], strict=True)]
+    return statistics.median(taken[False]), statistics.median(more)
+
+
+def memory() -> list[Cost]:
+    """Peak memory of a call on the largest size, each in a fresh process.
+
+    Beyond input and output without a backward pass, beyond input and cotangent with one.
+    """
+    found: list[Cost] = []
+    for operation in (STFT, ISTFT, STFT_BACKWARD, ISTFT_BACKWARD, ROUND_TRIP):
+        grown, of_native = (_in_fresh_process(operation, name) for name in ("mlx", NATIVE))
+        beyond = "output" if operation in (STFT, ISTFT) else "cotangent"
+        what = f"memory of {operation}, {LARGEST}, beyond input and {beyond}"
+        found.append({"what": what, "value": grown, "unit": "MiB", "native": of_native})
+    return found
+
+
+def _in_fresh_process(operation: str, backend: str) -> float:
+    command = [sys.executable, "-c", _MEMORY, operation, backend, str(torch.get_num_threads())]
+    told = subprocess.run(command, capture_output=True, check=True, text=True)
+    return float(json.loads(told.stdout))
+
+
+def print_memory(operation: str, backend: str, threads: str) -> None:
+    """Print the MiB by which one call makes this process grow at its peak."""
+    torch.set_num_threads(int(threads))
+    # A small one first: it loads MLX and what derivatives need, and starts the threads of both.
+    small = Workload(type(LARGEST)(1, 20_000, LARGEST.n_fft, LARGEST.hop_length), "cpu")
+    workload = Workload(LARGEST, "cpu")
+    with context_of(backend)():
+        namespace = native if backend == NATIVE else tms
+        small.call(operation, namespace)(0)
+        call = workload.call(operation, namespace)
+        grown, result = peak_bytes_of(lambda: call(0))
+    if operation in (STFT, ISTFT):
+        grown -= result.nbytes
+    print(json.dumps(grown / 2**20))
+
+
+def peak_bytes_of(call: Plain) -> tuple[int, Any]:
+    """Growth of the peak resident memory while ``call`` ran (Linux), and its result."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    result = call()
+    status = Path("/proc/self/status").read_text().splitlines()
+    (peak,) = (line.split()[1] for line in status if line.startswith("VmHWM:"))
+    return int(peak) * 1024 - before, result
+
+
+def import_time(repeats: int = 7) -> float:
+    """Median milliseconds of importing the package and its functions after torch."""
+    command = [sys.executable, "-c", _IMPORT]
+    taken = [
+        float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+        for _ in range(repeats)
+    ]
+    return 1e3 * statistics.median(taken)

@@ -1,0 +1,65 @@
+"""What numbers are measured on, without the names of hosts, users or folders."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from .schema import Machine
+
+#: What has to be the same for times of two reports to be compared.
+SAME = ("processor", "cpus", "threads", "device", "device_name", "system")
+_PACKAGES = ("torch", "mlx", "numpy", "cuda-core")
+
+
+def machine(device: str) -> Machine:
+    """This machine, with tensors on ``device``."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    # Of torch its own word: the local part says which build it is.
+    versions["torch"] = torch.__version__
+    processor = _processor()
+    return {
+        "processor": processor,
+        "cpus": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "device_name": torch.cuda.get_device_name() if device == "cuda" else processor,
+        "system": f"{platform.system()} {platform.machine()}",
+        "system_release": platform.mac_ver()[0] or platform.release(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "versions": versions,
+    }
+
+
+def differences(old: Machine, new: Machine) -> list[str]:
+    """In what two machines differ, as far as times depend on it."""
+    pairs: list[tuple[str, object, object]] = [
+        (key, dict(old)[key], dict(new)[key]) for key in SAME
+    ]
+    return [f"{key}: {one!r} and {other!r}" for key, one, other in pairs if one != other]
+
+
+def _processor() -> str:
+    """The processor's name; on Linux and macOS that of the model."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    if sys.platform == "darwin":
+        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        told = subprocess.run(command, capture_output=True, text=True, check=False)
+        if told.stdout.strip():
+            return told.stdout.strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,300 @@
+"""How much of a separation model stft and istft are, before and after ``patch``.
+
+The models are audio-separator's own classes, with random weights: of a transform's time weights
+say nothing. In one pass the calls of torch.stft and torch.istft are timed, with the device idle
+before and after each; other passes, without that, time the whole.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import statistics
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypedDict
+
+import torch
+
+import torch_mlx_spectro as tms
+
+from .measuring import Watch, summary, watch_for
+from .running import AUTO, AUTO_WARM_UP, NATIVE, Progress
+from .schema import Machine, Summary
+
+SCHEMA, VERSION = "torch-mlx-spectro-pipeline", 1
+RATE = 44_100
+INSTALL = (
+    "pip install -r tests/pipelines/requirements.txt",
+    "pip install --no-deps -r tests/pipelines/requirements-no-deps.txt",
+)
+#: What the models' modules import; each is a name to import.
+NEEDED = (
+    "audio_separator",
+    "beartype",
+    "einops",
+    "julius",
+    "ml_collections",
+    "rotary_embedding_torch",
+)
+
+Model = Callable[[torch.Tensor], object]
+
+
+class Parts(TypedDict):
+    """One model by one backend.
+
+    ``seconds`` of the whole; ``stft`` and ``istft`` seconds in all calls of each, of the pass in
+    which they were timed, which took ``timed`` in all; ``share`` is their part of that. ``ratio``:
+    native's whole over this one's, taken in turn; null of native itself.
+    """
+
+    model: str
+    backend: str
+    seconds: Summary
+    timed: float
+    stft: float
+    istft: float
+    calls: int
+    share: float
+    ratio: float | None
+    computed_by: list[str]
+
+
+class PipelineReport(TypedDict):
+    """All models; ``sizes`` is ``"as published"`` or ``"small"``."""
+
+    schema: str
+    version: int
+    package: str
+    machine: Machine
+    sizes: str
+    parts: list[Parts]
+
+
+@dataclass(frozen=True)
+class Component:
+    """A model of audio-separator.
+
+    Attributes:
+        name: of the architecture.
+        samples: of a segment.
+        build: makes it, on a device.
+    """
+
+    name: str
+    samples: int
+    build: Callable[[str], Model]
+
+
+def missing() -> list[str]:
+    """What has to be installed first, by the names of imports."""
+    return [name for name in NEEDED if importlib.util.find_spec(name) is None]
+
+
+def components(small: bool) -> tuple[Component, ...]:
+    """The models, with the sizes that are published, or small ones.
+
+    Args:
+        small: of the sizes with which tests/pipelines shows that the results are the same.
+    """
+    roformer: dict[str, Any] = {
+        "stereo": True,
+        "time_transformer_depth": 1,
+        "freq_transformer_depth": 1,
+        "stft_n_fft": 2048,
+        "stft_hop_length": 441,
+        "stft_win_length": 2048,
+    }
+    tiny = {"dim": 16, "depth": 1, "dim_head": 8, "heads": 2, "mlp_expansion_factor": 1}
+    bs = roformer | (tiny if small else {"dim": 512, "depth": 12})
+    mel = roformer | {"num_bands": 60} | (tiny if small else {"dim": 384, "depth": 6})
+    htdemucs = {"channels": 8, "t_layers": 1, "t_heads": 2} if small else {"bottom_channels": 512}
+    hdemucs = {"channels": 4, "dconv_lstm": 6, "dconv_attn": 6} if small else {}
+    segment = 43 * 1024 if small else 8 * RATE
+    demucs = RATE if small else int(7.8 * RATE)
+    makers: dict[str, tuple[int, Callable[[str], Model]]] = {
+        "MDX-Net, transforms only": (1024 * (63 if small else 255), _mdx),
+        "MDX23C": (1024 * (31 if small else 255), partial(_mdx23c, small)),
+        "HTDemucs": (demucs, partial(_demucs, "HTDemucs", samples=demucs, more=htdemucs)),
+        "HDemucs": (segment, partial(_demucs, "HDemucs", samples=segment, more=hdemucs)),
+        "BS-RoFormer": (segment, partial(_roformer, "bs_roformer", "BSRoformer", sizes=bs)),
+        "Mel-Band RoFormer": (
+            segment,
+            partial(_roformer, "mel_band_roformer", "MelBandRoformer", sizes=mel),
+        ),
+    }
+    return tuple(Component(name, *made) for name, made in makers.items())
+
+
+def _class(module: str, name: str) -> Callable[..., Any]:
+    """One of audio-separator's classes."""
+    home = importlib.import_module(f"audio_separator.separator.uvr_lib_v5.{module}")
+    found: Callable[..., Any] = getattr(home, name)
+    return found
+
+
+def _ready(module: Any, device: str) -> Model:
+    model: Model = module.eval().to(device)
+    return model
+
+
+def _mdx(device: str) -> Model:
+    logger = logging.getLogger(__name__)
+    transform = _class("stft", "STFT")(logger, 6144, 1024, 3072, torch.device(device))
+    return lambda mix: transform.inverse(transform(mix))
+
+
+def _mdx23c(small: bool, device: str) -> Model:
+    sizes = {"num_scales": 2, "num_blocks_per_scale": 1, "num_channels": 8, "growth": 4}
+    if not small:
+        sizes = {"num_scales": 5, "num_blocks_per_scale": 2, "num_channels": 128, "growth": 128}
+    config = {
+        "audio": {"n_fft": 8192, "hop_length": 1024, "dim_f": 4096, "num_channels": 2},
+        "model": sizes
+        | {"act": "gelu", "norm": "InstanceNorm", "num_subbands": 4, "scale": [2, 2]}
+        | {"bottleneck_factor": 4},
+        "training": {"instruments": ["vocals", "other"], "target_instrument": None},
+        "inference": {"dim_t": 256},
+    }
+    as_attributes = importlib.import_module("ml_collections").ConfigDict
+    made = _class("tfc_tdf_v3", "TFC_TDF_net")(as_attributes(config), torch.device(device))
+    return _ready(made, device)
+
+
+def _demucs(name: str, device: str, samples: int, more: dict[str, Any]) -> Model:
+    made = _class(f"demucs.{name.lower()}", name)
+    sources = ["drums", "bass", "other", "vocals"]
+    return _ready(made(sources, segment=samples / RATE, **more), device)
+
+
+def _roformer(module: str, name: str, device: str, sizes: dict[str, Any]) -> Model:
+    return _ready(_class(f"roformer.{module}", name)(**sizes), device)
+
+
+@contextmanager
+def timed_calls(watch: Watch) -> Iterator[dict[str, list[float]]]:
+    """Seconds of every call of torch.stft and torch.istft, whoever computes them."""
+    taken: dict[str, list[float]] = {"stft": [], "istft": []}
+
+    def timing(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            watch.synchronize()
+            begin = watch.now()
+            result = function(*args, **kwargs)
+            watch.synchronize()
+            taken[name].append(watch.now() - begin)
+            return result
+
+        return call
+
+    before = {name: getattr(torch, name) for name in taken}
+    for name, function in before.items():
+        setattr(torch, name, timing(name, function))
+    try:
+        yield taken
+    finally:
+        for name, function in before.items():
+            setattr(torch, name, function)
+
+
+def measure_component(
+    component: Component,
+    device: str,
+    backends: Sequence[str],
+    rounds: int,
+    watch: Watch | None = None,
+) -> list[Parts]:
+    """One model, natively and under ``patch`` of each backend, in turn.
+
+    Args:
+        component: the model.
+        device: where it runs.
+        backends: beside native, each strict but ``auto``.
+        rounds: timed runs of each.
+        watch: the clock; the device's own by default.
+    """
+    watch = watch or watch_for(device)
+    generator = torch.Generator().manual_seed(1)
+    mix = torch.randn((1, 2, component.samples), generator=generator).mul_(0.1).to(device)
+    with warnings.catch_warnings(), torch.random.fork_rng():
+        # Deprecated calls of the models' own; the tests of them list them.
+        warnings.simplefilter("ignore")
+        torch.manual_seed(1)
+        model = component.build(device)
+        sides = {name: _patched(name) for name in (NATIVE, *backends)}
+        split, routes = {}, {}
+        for name, context in sides.items():
+            with context(), torch.inference_mode():
+                for _ in range(AUTO_WARM_UP if name == AUTO else 1):
+                    model(mix)
+                tms.reset_stats()
+                with timed_calls(watch) as taken:
+                    whole = _run(model, mix, watch)
+                split[name] = whole, {op: list(found) for op, found in taken.items()}
+                routes[name] = sorted({backend for _, backend in tms.stats().calls}) or [NATIVE]
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
+        order = list(sides.items())
+        for _ in range(rounds):
+            for name, context in order:
+                with context(), torch.inference_mode():
+                    seconds[name].append(_run(model, mix, watch))
+            order.reverse()
+    return [_parts(component.name, name, seconds, split[name], routes[name]) for name in sides]
+
+
+def _patched(backend: str) -> Callable[[], AbstractContextManager[object]]:
+    if backend == NATIVE:
+        return nullcontext
+    return lambda: tms.patch(backend, strict=backend != AUTO)
+
+
+def _run(model: Model, mix: torch.Tensor, watch: Watch) -> float:
+    watch.synchronize()
+    begin = watch.now()
+    model(mix)
+    watch.synchronize()
+    return watch.now() - begin
+
+
+def _parts(
+    model: str,
+    backend: str,
+    seconds: dict[str, list[float]],
+    split: tuple[float, dict[str, list[float]]],
+    routes: list[str],
+) -> Parts:
+    whole, taken = split
+    stft, istft = sum(taken["stft"]), sum(taken["istft"])
+    paired = [a / b for a, b in zip(seconds[NATIVE], seconds[backend], strict=True)]
+    return {
+        "model": model,
+        "backend": backend,
+        "seconds": summary(seconds[backend]),
+        "timed": whole,
+        "stft": stft,
+        "istft": istft,
+        "calls": sum(map(len, taken.values())),
+        "share": (stft + istft) / whole,
+        "ratio": None if backend == NATIVE else statistics.median(paired),
+        "computed_by": routes,
+    }
+
+
+def measure_pipeline(
+    chosen: Sequence[Component],
+    device: str,
+    backends: Sequence[str],
+    rounds: int,
+    progress: Progress = lambda done, total, what: None,
+) -> list[Parts]:
+    """All of some models, see :func:`measure_component`."""
+    parts: list[Parts] = []
+    for index, component in enumerate(chosen):
+        progress(index, len(chosen), component.name)
+        parts += measure_component(component, device, backends, rounds)
+    return parts

@@ -1,0 +1,293 @@
+"""A run: every backend against native torch on the cases of some tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import torch
+
+import torch_mlx_spectro as tms
+
+from .. import native
+from ..routing import DEVICES
+from .cases import Case, Table
+from .machine import machine
+from .measuring import Side, Watch, batch_of, ratios, summary, take_turns, watch_for
+from .schema import SCHEMA, VERSION, Accuracy, Failure, Report, Timing
+from .workloads import Workload, disagreement, facts
+
+NATIVE, AUTO = "native", "auto"
+
+#: Calls after which ``auto`` has decided: a few of native, and as many of each other backend.
+AUTO_WARM_UP = 12
+
+#: Called when a case is done, with how many are done, how many there are, and which one it was.
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is measured.
+
+    Samples are taken in several passes over all cases. What changes slowly (the clock of a
+    processor, its neighbours) then differs among the passes of one case, where it can be seen,
+    instead of among cases.
+
+    Attributes:
+        device: where the tensors are: ``"cpu"``, ``"mps"`` or ``"cuda"``.
+        backends: what is timed beside native.
+        passes: over all cases.
+        samples: of each side in a pass.
+        warm_up: calls of each side before the first pass.
+        seconds_per_case: of all passes of an operation on a case, about, and again of each side's
+            warm-up; one call of that and ``LEAST_SAMPLES`` samples of a pass are made however
+            long they last.
+    """
+
+    device: str
+    backends: tuple[str, ...]
+    passes: int = 5
+    samples: int = 4
+    warm_up: int = 5
+    seconds_per_case: float = 30.0
+
+
+def quick(settings: Settings) -> Settings:
+    """The same with fewer samples: a look, no basis of a claim."""
+    return replace(settings, passes=3, samples=3, warm_up=2, seconds_per_case=3.0)
+
+
+def backends_for(device: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """What computes tensors on this device, and why what else should does not.
+
+    Returns:
+        The backends, ``auto`` last; and backend to the reason for those which are not here.
+    """
+    signal = torch.zeros(1, 2048, device=device)
+    window = torch.ones(512, device=device)
+    found, reasons = [], {}
+    for name, kinds in DEVICES.items():
+        if device not in kinds:
+            continue
+        # By a call, which also finds out that a backend is here and does not take this device.
+        with tms.backend(name):
+            route = tms.explain("stft", signal, 512, window=window, return_complex=True)
+        if route.backend == name:
+            found.append(name)
+        else:
+            reasons[name] = "; ".join(route.reasons) or "native torch computes it"
+    return (*found, AUTO), reasons
+
+
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """Have torch compute by so many threads; None leaves it at what it is."""
+    before = torch.get_num_threads()
+    if number is not None:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass
+class _Cell:
+    """An operation on a case: what has been measured of it."""
+
+    table: str
+    operation: str
+    case: Case
+    batch: int = 0
+    taken: dict[str, list[list[float]]] = field(default_factory=dict)
+    computed_by: dict[str, list[str]] = field(default_factory=dict)
+
+    def failure(self, backend: str, reason: str) -> Failure:
+        return {
+            "table": self.table,
+            "operation": self.operation,
+            "case": facts(self.case),
+            "backend": backend,
+            "reason": reason,
+        }
+
+
+def measure(
+    settings: Settings,
+    tables: Mapping[str, Table],
+    progress: Progress = lambda done, total, what: None,
+    watch: Watch | None = None,
+) -> Report:
+    """Time and compare every backend of the settings with native torch.
+
+    Each is strict: a call that it would leave to native is a failure, not a time. A result that
+    differs from native's by more than rounding is one, too, and is not timed. What a backend or
+    the device raises on a case (memory that does not suffice) ends that case only.
+
+    Args:
+        settings: how.
+        tables: name to cases; one without operations is of errors.
+        progress: called after every case.
+        watch: the clock; the device's own by default.
+
+    Returns:
+        The report, without ``costs`` and ``unavailable``.
+    """
+    watch = watch or watch_for(settings.device)
+    where = machine(settings.device)  # now: its load is the others'
+    cells = [
+        _Cell(name, operation, case)
+        for name, table in tables.items()
+        for case in table.cases
+        for operation in table.operations
+    ]
+    exact = [case for table in tables.values() if not table.operations for case in table.cases]
+    total, done = len(exact) + settings.passes * len(cells), 0
+    failures: list[Failure] = []
+    accuracy: list[Accuracy] = []
+    for case in exact:
+        accuracy += _errors(case, settings, failures)
+        progress(done := done + 1, total, f"errors, {case}")
+    for number in range(settings.passes):
+        for cell in cells:
+            _pass(cell, settings, watch, first=number == 0, failures=failures)
+            progress(done := done + 1, total, f"{cell.operation}, {cell.case}")
+    return {
+        "schema": SCHEMA,
+        "version": VERSION,
+        "package": tms.__version__,
+        "machine": where,
+        "settings": {
+            "backends": list(settings.backends),
+            "tables": list(tables),
+            "passes": settings.passes,
+            "samples": settings.samples,
+            "warm_up": settings.warm_up,
+            "seconds_per_case": settings.seconds_per_case,
+        },
+        "timings": [timing for cell in cells for timing in _timings(cell)],
+        "accuracy": accuracy,
+        "costs": [],
+        "failures": failures,
+        "unavailable": {},
+    }
+
+
+def side_of(backend: str, workload: Workload, operation: str) -> Side:
+    """A backend's side of an operation; native's has nothing of this package in its way."""
+    if backend == NATIVE:
+        return Side(backend, nullcontext, workload.call(operation, native))
+    return Side(backend, context_of(backend), workload.call(operation, tms))
+
+
+def context_of(backend: str) -> Callable[[], AbstractContextManager[None]]:
+    """In which the package's functions compute by this backend, ``auto`` excepted without fail."""
+    return partial(tms.backend, backend, strict=backend != AUTO, verify=0)
+
+
+def _errors(case: Case, settings: Settings, failures: list[Failure]) -> list[Accuracy]:
+    found: list[Accuracy] = []
+    workload = Workload(case, settings.device)
+    for backend in (NATIVE, *settings.backends):
+        try:
+            if backend == NATIVE:
+                found.append(workload.errors(native, backend))
+            else:
+                with context_of(backend)():
+                    found.append(workload.errors(tms, backend))
+        except RuntimeError as error:  # NotAccelerated, or the device's
+            failures.append(_Cell("accuracy", "errors", case).failure(backend, str(error)))
+    return found
+
+
+def _pass(
+    cell: _Cell, settings: Settings, watch: Watch, first: bool, failures: list[Failure]
+) -> None:
+    """Take the samples of one pass; in the first one, find out who takes part."""
+    if not first and not cell.taken:
+        return  # native failed
+    try:
+        workload = Workload(cell.case, settings.device)
+        reference = side_of(NATIVE, workload, cell.operation)
+        sides = [reference]
+        if first:
+            for backend in settings.backends:
+                side = side_of(backend, workload, cell.operation)
+                reason = _warmed(cell, side, reference, settings, watch)
+                if reason:
+                    failures.append(cell.failure(backend, reason))
+                else:
+                    sides.append(side)
+            _call(reference, settings.warm_up, watch, settings.seconds_per_case)
+            cell.batch = batch_of(reference, watch)
+        else:
+            sides += [side_of(name, workload, cell.operation) for name in cell.taken][1:]
+            for side in sides:
+                _call(side, 1, watch)
+        seconds = settings.seconds_per_case / settings.passes
+        kept = workload.sets if settings.device != "cpu" else 1
+        taken = take_turns(sides, watch, settings.samples, cell.batch, seconds, kept)
+    except RuntimeError as error:  # the device's: of memory, mostly
+        failures.append(cell.failure(NATIVE, f"{type(error).__name__}: {error}"))
+        return
+    for name, times in taken.items():
+        cell.taken.setdefault(name, []).append(times)
+
+
+def _warmed(cell: _Cell, side: Side, reference: Side, settings: Settings, watch: Watch) -> str:
+    """Warm a side up and see who computes; why it cannot be timed, or nothing."""
+    count = max(settings.warm_up, AUTO_WARM_UP) if side.name == AUTO else settings.warm_up
+    try:
+        wrong = disagreement(reference.call(0), _first(side))
+        if wrong:
+            return wrong
+        _call(side, count, watch, settings.seconds_per_case)
+        tms.reset_stats()
+        _call(side, 1, watch)
+    except RuntimeError as error:
+        return f"{type(error).__name__}: {error}"
+    cell.computed_by[side.name] = sorted({backend for _, backend in tms.stats().calls})
+    return ""
+
+
+def _first(side: Side) -> Any:
+    with side.context():
+        return side.call(0)
+
+
+def _call(side: Side, times: int, watch: Watch, seconds: float = math.inf) -> None:
+    """Make so many calls, or fewer when the seconds are over."""
+    end = watch.now() + seconds
+    with side.context():
+        for number in range(times):
+            side.call(number)
+            watch.synchronize()
+            if watch.now() >= end:
+                break
+
+
+def _timings(cell: _Cell) -> Iterator[Timing]:
+    for name, passes in cell.taken.items():
+        compared = name != NATIVE
+        relative = _flat(ratios(cell.taken[NATIVE], passes)) if compared else []
+        yield {
+            "table": cell.table,
+            "operation": cell.operation,
+            "case": facts(cell.case),
+            "backend": name,
+            "computed_by": cell.computed_by.get(name, [NATIVE]),
+            "batch": cell.batch,
+            "passes": passes,
+            "seconds": summary(_flat(passes)),
+            "ratio": summary(relative) if compared else None,
+        }
+
+
+def _flat(passes: Sequence[Sequence[float]]) -> list[float]:
+    return list(chain.from_iterable(passes))

@@ -1,0 +1,252 @@
+"""The launcher for MPS: kernels on torch tensors, encoded into torch's own stream.
+
+A variant is compiled once, by ``torch.mps.compile_shader``. A GPU may allow a compiled kernel fewer
+threads than a plan asks for: then the next plan is taken. Nothing here waits for the device.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from .describe import MAX_COUNT, Launch
+from .mps_text import Variant, arguments_of, text_of, variant_of
+from .plans import FftPlan
+from .preparing import Preparation
+from .tables import table_of
+from .tensors import TensorKernels, result_of
+from .tuning import Refused, Tuning
+
+CACHE_ENTRIES = 1024
+#: Kernels that have groups of several shapes, with the same results.
+TUNED = ("analysis",)
+
+
+class MpsProblem(RuntimeError):
+    """Metal does not compile a kernel, or runs it by no plan."""
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A launch that the GPU accepts, and its kernel."""
+
+    launch: Launch
+    kernel: Callable[..., None]
+    names: tuple[str, ...]
+    group: tuple[int, ...]
+    integers: list[int]
+    table: torch.Tensor | None
+    #: No other shape is to be tried any more.
+    settled: bool = True
+
+
+class MpsKernels(TensorKernels):
+    """The kernels on MPS tensors.
+
+    Args:
+        compile_shader: ``torch.mps.compile_shader``, or what stands in for it.
+        tuning: times shapes of groups; None where times mean nothing.
+    """
+
+    def __init__(self, compile_shader: Callable[[str], Any], tuning: Tuning | None = None) -> None:
+        self._compile_shader = compile_shader
+        self._tuning = tuning
+        self._kernels: OrderedDict[Variant, Any] = OrderedDict()
+        #: By the best of the launches: that one, and which is ready, or why none is.
+        self._ready: OrderedDict[tuple[int, torch.device], tuple[Launch, _Ready | str]]
+        self._ready = OrderedDict()
+        self._tables: OrderedDict[tuple[FftPlan, torch.device], torch.Tensor] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def refusal(self, launches: Sequence[Launch], device: torch.device) -> str | None:
+        """Why none of these launches can be made here; None where one can. Compiles."""
+        try:
+            self._made_ready(launches, device)
+        except MpsProblem as problem:
+            return str(problem)
+        return None
+
+    def _run(
+        self,
+        launches: Sequence[Launch],
+        first: torch.Tensor,
+        *others: torch.Tensor,
+        edge: float = 1.0,
+        shapes: Callable[[], Sequence[Launch]] = tuple,
+    ) -> torch.Tensor:
+        ready = self._made_ready(launches, first.device)
+        result = self._launch(ready, first, others, edge)
+        if not ready.settled and result.numel():
+
+            def run(launch: Launch, count: int) -> list[torch.Tensor]:
+                try:
+                    with self._lock:
+                        tried = self._first_accepted([launch], first.device)
+                except MpsProblem as problem:
+                    raise Refused from problem
+                results = [self._launch(tried, first, others, edge) for _ in range(count)]
+                torch.mps.synchronize()
+                return results
+
+            self._settle(launches, shapes(), ready, first.device, run)
+        return result
+
+    def _settle(
+        self,
+        launches: Sequence[Launch],
+        shapes: Sequence[Launch],
+        ready: _Ready,
+        device: torch.device,
+        run: Callable[[Launch, int], list[torch.Tensor]],
+    ) -> None:
+        """Take the fastest shape from now on, as a trial tells, now or earlier."""
+        tuning = self._tuning
+        assert tuning is not None
+        name, every = tuning.key(launches[0]), [*launches, *shapes]
+        known = tuning.known(name, every)
+        if known is None and shapes:
+            tried = tuning.best(name, [ready.launch, *shapes], 0.0, run, _is_equal)
+            known = len(launches) + tried - 1 if tried else None
+        with self._lock:
+            if known is not None:
+                ready = self._first_accepted([every[known], *launches], device)
+            _keep(
+                self._ready,
+                (id(launches[0]), device),
+                (launches[0], replace(ready, settled=True)),
+            )
+
+    def _launch(
+        self, ready: _Ready, first: torch.Tensor, others: tuple[torch.Tensor, ...], edge: float
+    ) -> torch.Tensor:
+        result = result_of(ready.launch, first.device)
+        if result.numel() == 0:
+            return result  # Metal launches no empty grid
+        known = {
+            "strides": list(first.stride()),
+            "table": ready.table,
+            "parameters": ready.integers,
+            "edge": float(edge),
+        }
+        tensors = iter((first, *others, result))
+        arguments = [known[name] if name in known else next(tensors) for name in ready.names]
+        ready.kernel(*arguments, threads=ready.launch.grid, group_size=ready.group)
+        return result
+
+    def prepare_window(
+        self, made: Preparation, window: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A real window, padded and scaled, and behind it an inverse envelope's rows.
+
+        Args:
+            window: shape (win_length,), any stride, its bits resolved.
+
+        Returns:
+            Besides, of each column of the rows, whether they vanish (1) or not (0).
+        """
+        ready = self._made_ready((made.launch,), window.device)
+        prepared = result_of(ready.launch, window.device)
+        vanishes = torch.empty(made.verdicts, dtype=torch.float32, device=window.device)
+        known = {"strides": list(window.stride()), "parameters": ready.integers}
+        tensors = iter((window, prepared, vanishes))
+        arguments = [known[name] if name in known else next(tensors) for name in ready.names]
+        ready.kernel(*arguments, threads=ready.launch.grid, group_size=ready.group)
+        return prepared, vanishes
+
+    def _made_ready(self, launches: Sequence[Launch], device: torch.device) -> _Ready:
+        """Raises MpsProblem, again and again without compiling again."""
+        # By identity, since hashing a launch takes longer than all else here; it is kept, so that
+        # no other can take its place.
+        key = (id(launches[0]), device)
+        with self._lock:
+            known = self._ready.get(key)
+            if known is None:
+                try:
+                    known = (launches[0], self._first_accepted(launches, device))
+                except MpsProblem as problem:
+                    known = (launches[0], str(problem))
+                _keep(self._ready, key, known)
+            else:
+                self._ready.move_to_end(key)
+        found = known[1]
+        if isinstance(found, str):
+            raise MpsProblem(found)
+        return found
+
+    def _first_accepted(self, launches: Sequence[Launch], device: torch.device) -> _Ready:
+        """The first launch whose group the GPU accepts.
+
+        Threads that do not cooperate come in groups of any size.
+        """
+        for launch in launches:
+            if max(launch.grid) > MAX_COUNT:
+                raise MpsProblem("more threads than Metal counts")
+            kernel = self._kernel(variant_of(launch))
+            allowed: int = kernel.max_threads_per_threadgroup
+            group = launch.threadgroup
+            if launch.plan is None:
+                group = (min(group[0], allowed), *group[1:])
+            if group[0] <= allowed:
+                break
+        else:
+            raise MpsProblem(
+                f"the GPU allows {allowed} threads in a group of {launch.kernel}, not {group[0]}"
+            )
+        table = None if launch.plan is None else self._table(launch.plan, device)
+        names = arguments_of(launch.kernel)
+        settled = self._tuning is None or launch.kernel not in TUNED
+        settled = settled or self._group(launch.kernel) is not None
+        return _Ready(launch, kernel, names, group, list(launch.integers), table, settled)
+
+    def _kernel(self, variant: Variant) -> Any:
+        kernel = self._kernels.get(variant)
+        if kernel is None:
+            try:
+                library = self._compile_shader(text_of(variant))
+                kernel = getattr(library, variant.name)
+            except (SyntaxError, RuntimeError) as problem:
+                raise MpsProblem(f"Metal refuses {variant.name}: {_said(problem)}") from problem
+            _keep(self._kernels, variant, kernel)
+        return kernel
+
+    def _table(self, plan: FftPlan, device: torch.device) -> torch.Tensor:
+        table = self._tables.get((plan, device))
+        if table is None:
+            table = torch.from_numpy(table_of(plan)[0]).to(device)
+            _keep(self._tables, (plan, device), table)
+        return table
+
+
+def _is_equal(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Whether two spectra are the same bits."""
+    bits = [torch.view_as_real(result).view(torch.int32) for result in (first, second)]
+    return torch.equal(*bits)
+
+
+def _said(problem: Exception) -> str:
+    """The line that matters of what a compiler says."""
+    lines = str(problem).strip().splitlines() or [type(problem).__name__]
+    return next((line for line in lines if "error" in line), lines[0])
+
+
+def _keep(cache: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    cache[key] = value
+    while len(cache) > CACHE_ENTRIES:
+        cache.popitem(last=False)
+
+
+@lru_cache(maxsize=4)
+def _kernels_of(compile_shader: Callable[[str], Any]) -> MpsKernels:
+    emulated = bool(getattr(compile_shader, "emulated", False))
+    return MpsKernels(compile_shader, None if emulated else Tuning(lambda: "torch mps"))
+
+
+def mps_kernels() -> MpsKernels:
+    """The kernels of this process; emulated ones while Metal is emulated."""
+    return _kernels_of(torch.mps.compile_shader)

@@ -1,0 +1,89 @@
+"""The launch that makes, of a real analysis window, what the other kernels read of it."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ..params import NOLA_THRESHOLD, IstftParams
+from .describe import FREE_GROUP, Launch, in_order
+
+#: Floats to whose multiple the envelope is aligned: the bus width of a GPU.
+_ALIGNMENT = 32
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A launch, and where in its output what is.
+
+    Attributes:
+        rows_at: where the rows of the inverse envelope begin.
+        columns: of the rows; 0 where there are none.
+    """
+
+    launch: Launch
+    rows_at: int
+    columns: int
+
+    @property
+    def verdicts(self) -> int:
+        """How many the launch writes: one on each column, or one if there are none."""
+        return self.columns or 1
+
+
+@lru_cache(maxsize=256)
+def preparation(
+    win_length: int, n_fft: int, factor: float, params: IstftParams | None = None
+) -> Preparation:
+    """What makes ``n_fft`` padded values times ``factor``, and the inverse envelope of a call.
+
+    Args:
+        params: of an istft whose inverse envelope is wanted, too.
+    """
+    rows_at = -(-n_fft // _ALIGNMENT) * _ALIGNMENT
+    hop = overlap = frames = start = kept = rows = 0
+    scale = 1.0
+    if params is not None:
+        hop, overlap, frames = params.hop_length, params.overlap, params.frames
+        start, kept, scale = params.start, params.kept, params.scale
+        rows = min(frames + overlap - 1, 2 * overlap - 1)
+    launch = Launch(
+        kernel="prepare_window",
+        template=(),
+        integers=in_order(
+            "window.h",
+            "WindowParameter",
+            length=win_length,
+            left=(n_fft - win_length) // 2,
+            n_fft=n_fft,
+            hop=hop,
+            frames=frames,
+            overlap=overlap,
+            start=start,
+            kept=kept,
+            rows=rows_at,
+            factor=_bits(factor),
+            factor_rest=_rest(factor),
+            scale=_bits(scale),
+            scale_rest=_rest(scale),
+            threshold=_bits(NOLA_THRESHOLD),
+        ),
+        grid=(rows_at, 1, 1),
+        threadgroup=(min(rows_at, FREE_GROUP), 1, 1),
+        shape=(rows_at + rows * hop,),
+        complex_output=False,
+    )
+    return Preparation(launch, rows_at, hop)
+
+
+def _rest(value: float) -> int:
+    """The bits of what single precision lacks of a value."""
+    (nearest,) = struct.unpack("=f", struct.pack("=f", value))
+    return _bits(value - nearest)
+
+
+def _bits(value: float) -> int:
+    """The bits of a value in single precision, as a signed integer."""
+    (bits,) = struct.unpack("=i", struct.pack("=f", value))
+    return int(bits)

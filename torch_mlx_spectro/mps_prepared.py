@@ -1,0 +1,51 @@
+"""Windows on MPS devices (:mod:`.device_windows`).
+
+torch has one stream of MPS commands: what earlier commands wrote is there when later ones read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+import torch
+
+from .device_windows import DeviceWindows, Verdict
+from .errors import UnresolvedArguments
+from .kernels.mps import mps_kernels
+from .kernels.preparing import Preparation
+from .nola import VANISHES
+
+
+class _OnDevice:
+    """A verdict in the device's memory: reading it waits for the device, as native's check does."""
+
+    def __init__(self, vanishes: torch.Tensor, judged: Callable[[], None]) -> None:
+        self._vanishes, self._judged = vanishes, judged
+
+    def settle(self) -> None:
+        if bool(self._vanishes.any()):
+            raise UnresolvedArguments(VANISHES)
+        self._judged()
+
+
+class MpsWindows(DeviceWindows):
+    """The windows of MPS devices, and of the host's tensors while Metal is emulated."""
+
+    def _made(self, made: Preparation, window: torch.Tensor) -> torch.Tensor:
+        return mps_kernels().prepare_window(made, window)[0]
+
+    def _made_and_judged(
+        self, made: Preparation, window: torch.Tensor, judged: Callable[[], None]
+    ) -> tuple[torch.Tensor, Verdict]:
+        prepared, vanishes = mps_kernels().prepare_window(made, window)
+        return prepared, _OnDevice(vanishes, judged)
+
+    def _stream(self, device: torch.device) -> Hashable:
+        return device
+
+    def _counts_versions(self, window: torch.Tensor) -> bool:
+        # NumPy may write a host tensor, which no version tells.
+        return not window.is_inference() and not window.is_cpu
+
+
+WINDOWS = MpsWindows()
