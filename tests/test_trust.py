@@ -80,6 +80,7 @@ class World:
                 stft=lambda *_, name=name: self._compute(name),
             )
             monkeypatch.setitem(sys.modules, f"torch_mlx_spectro.{name}_backend", backend)
+        deciding.backend_module.cache_clear()
         self.computed.clear()
         self.compared = 0
 
@@ -115,9 +116,10 @@ class World:
 
 
 @pytest.fixture(autouse=True)
-def _settled_shapes() -> Iterator[None]:
-    """Calls here go to ``dispatch`` past the shapes that are settled, and leave none."""
+def _nothing_is_left() -> Iterator[None]:
+    """Neither the shapes that were settled nor the backends that are none."""
     yield
+    deciding.backend_module.cache_clear()
     for settled in dispatching.native_calls.values():
         settled._shapes = set()
 

@@ -376,6 +376,7 @@ if not child:
     assert store.flush()
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
+assert "waits" not in path.read_text()  # which the parent has to write
 """
 
 
