@@ -27,6 +27,11 @@ def mps() -> Candidate:
     return strictly("mps")
 
 
+def cuda() -> Candidate:
+    """Both functions by the kernels on CUDA tensors."""
+    return strictly("cuda")
+
+
 def native() -> Candidate:
     """Both functions by native torch, through this package's dispatch."""
     return strictly("native")
@@ -91,7 +96,7 @@ def strictly(backend: str) -> Candidate:
     """The package's functions with this backend, strict.
 
     Args:
-        backend: ``"mlx"``, ``"mps"`` or ``"native"``.
+        backend: ``"mlx"``, ``"mps"``, ``"cuda"`` or ``"native"``.
     """
     calls = _Calls(backend)
     name = f"torch_mlx_spectro, backend {backend}"

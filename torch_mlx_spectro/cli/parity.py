@@ -25,7 +25,7 @@ DESCRIPTION = (
 )
 SELECTIONS = ("quick", "grid", "draws", "models", "all")
 DEVICES = ("cpu", "mps", "cuda")
-BACKENDS = ("mlx", "mps", "native")
+BACKENDS = ("mlx", "mps", "cuda", "native")
 
 #: In what the package's own backend differs from torch, and why.
 KNOWN = Path(__file__).with_name("known_differences.toml")
@@ -50,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--device", choices=DEVICES, default="cpu", help="where the tensors are")
     what.add_argument(
-        "--backend", choices=BACKENDS, help="this package's own, without a candidate (default mlx)"
+        "--backend",
+        choices=BACKENDS,
+        help="this package's own, without a candidate (default mlx, on a CUDA device cuda)",
     )
     what.add_argument(
         "--emulate-metal", action="store_true", help="run Metal kernels on the CPU, emulated"
@@ -132,6 +134,12 @@ def _has_candidate(options: argparse.Namespace) -> bool:
     return bool(options.candidate or options.stft or options.istft)
 
 
+def _own(options: argparse.Namespace) -> str:
+    """The backend of this package that is the candidate, where there is no other."""
+    by_default = "cuda" if options.device == "cuda" else "mlx"
+    return str(options.backend or by_default)
+
+
 def _check(options: argparse.Namespace) -> None:
     """Say now what would go wrong at the end of a long run."""
     import torch
@@ -140,8 +148,8 @@ def _check(options: argparse.Namespace) -> None:
         raise Problem("either --candidate, or --stft and --istft")
     if options.backend and _has_candidate(options):
         raise Problem("--backend is this package's own: it goes without a candidate")
-    if options.emulate_metal and options.backend == "native":
-        raise Problem("--emulate-metal is for mlx and mps: native torch has no Metal kernels")
+    if options.emulate_metal and _own(options) not in ("mlx", "mps"):
+        raise Problem("--emulate-metal is for mlx and mps: the others have no Metal kernels")
     if options.processes > 1 and (options.stft or options.istft):
         raise Problem("--processes needs --candidate: other processes find it by its name")
     if options.processes > 1 and options.emulate_metal and _has_candidate(options):
@@ -188,7 +196,7 @@ def _candidate(options: argparse.Namespace) -> Candidate:
         from .. import available_backends
         from .own import strictly
 
-        backend = options.backend or "mlx"
+        backend = _own(options)
         found = available_backends()[backend]
         if not found.available:
             raise Problem(f"{backend} is not available: {found.reason}", 1)
@@ -246,7 +254,7 @@ def _run(options: argparse.Namespace, candidate: Candidate, entries: Any) -> Rep
     chosen = _selected(options.select)
     given: Candidate | str = candidate
     if options.processes > 1:
-        own = options.backend or "mlx"
+        own = _own(options)
         if options.emulate_metal:
             own = f"emulated_{own}"
         given = options.candidate or f"torch_mlx_spectro.cli.own:{own}"
