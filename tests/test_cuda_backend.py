@@ -175,6 +175,23 @@ def test_a_scaled_window_is_kept_while_it_is_the_same() -> None:
         assert torch.equal(conjugate[3:13], complex_window.conj())
 
 
+def test_kernels_read_single_precision_whatever_the_default_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spectrum = torch.zeros(1, 9, 5, dtype=torch.complex64)
+    params = istft_params(spectrum, None, n_fft=16)
+    device = torch.device("cpu")
+    torch.set_default_dtype(torch.float64)
+    try:
+        with standing_in(recording(Recorder())):
+            ones = cuda_prepared.scaled_window(None, 16, 16, 0.5, device)
+            monkeypatch.setattr(torch_state, "is_capturing", lambda: True)
+            rows = cuda_prepared.device_envelope(params, None, window_of(None, 16, 16), device)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (ones.dtype, rows.dtype) == (torch.float32, torch.float32)
+
+
 def test_a_window_without_versions_and_a_captured_one_are_scaled_each_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
