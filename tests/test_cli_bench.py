@@ -184,6 +184,11 @@ def test_regression_of_a_run_made_now_has_to_show_twice(second, code, files, cap
         return next(results)
 
     monkeypatch.setattr(running, "measure", measure)
+    # The files are of no machine that there is.
+    code_of_strangers, _, err = run(capsys, "--device", "cpu", "--compare", files["old"])
+    assert (code_of_strangers, asked) == (2, [])
+    assert "different machines" in err
+    monkeypatch.setattr(machine, "differences", lambda old, new: [])
     found, out, _ = run(capsys, "--device", "cpu", "--compare", files["old"])
     assert found == code
     assert asked == [{"stft": 5, "istft": 5, "roundtrip": 5, "accuracy": 3}, {"stft": 1}]

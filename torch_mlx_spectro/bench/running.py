@@ -16,6 +16,7 @@ import torch_mlx_spectro as tms
 
 from .. import native
 from ..routing import DEVICES
+from . import schema
 from .cases import Case, Table
 from .machine import machine
 from .measuring import Side, Watch, batch_of, ratios, summary, take_turns, watch_for
@@ -163,19 +164,23 @@ def measure(
         "version": VERSION,
         "package": tms.__version__,
         "machine": where,
-        "settings": {
-            "backends": list(settings.backends),
-            "tables": list(tables),
-            "passes": settings.passes,
-            "samples": settings.samples,
-            "warm_up": settings.warm_up,
-            "seconds_per_case": settings.seconds_per_case,
-        },
+        "settings": _as_facts(settings, tables),
         "timings": [timing for cell in cells for timing in _timings(cell)],
         "accuracy": accuracy,
         "costs": [],
         "failures": failures,
         "unavailable": {},
+    }
+
+
+def _as_facts(settings: Settings, tables: Mapping[str, Table]) -> schema.Settings:
+    return {
+        "backends": list(settings.backends),
+        "tables": list(tables),
+        "passes": settings.passes,
+        "samples": settings.samples,
+        "warm_up": settings.warm_up,
+        "seconds_per_case": settings.seconds_per_case,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,6 +100,11 @@ def command(options: argparse.Namespace) -> int:
             chosen = _settings(options)
             return pipeline(options, chosen.device, chosen.backends)
         settings, tables = _settings(options), _tables(options)
+        if old_report is not None:
+            from ..bench.machine import differences, machine
+
+            here = machine(settings.device)  # before it takes minutes
+            _check_machines(options, differences(old_report["machine"], here))
         report = _measured(options, settings, tables)
         if options.submit_file:
             from .bench_submission import submit
@@ -260,15 +265,19 @@ def _compared(options: argparse.Namespace, old: Report, new: Report) -> Comparis
     from ..bench.comparing import compare
 
     comparison = compare(old, new)
-    if comparison.machines and not options.force:
-        raise Problem(
-            "the reports are of different machines, whose ratios differ for that alone ("
-            + "; ".join(comparison.machines)
-            + "); --force compares them nevertheless"
-        )
+    _check_machines(options, comparison.machines)
     if not comparison.changes:
         raise Problem("the reports have no measurement in common")
     return comparison
+
+
+def _check_machines(options: argparse.Namespace, apart: Sequence[str]) -> None:
+    if apart and not options.force:
+        raise Problem(
+            "the reports are of different machines, whose ratios differ for that alone ("
+            + "; ".join(apart)
+            + "); --force compares them nevertheless"
+        )
 
 
 def _measured_again(

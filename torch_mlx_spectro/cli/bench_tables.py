@@ -115,7 +115,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     console.print(
         f"{len(comparison.regressions)} regressions, {len(changed)} changes in"
         f" {len(comparison.changes)} measurements; {same} are the same to {THRESHOLD:.0%}"
-        f" (chance of a false regression by noise: at most {LEVEL:.0%} in all)",
+        f" (chance of a false regression by noise as passes show it: at most {LEVEL:.0%})",
         soft_wrap=True,
     )
     for words in comparison.missing:
