@@ -417,6 +417,27 @@ def test_a_broken_metal_kernel_is_found_at_its_first_use(
     assert all(torch.equal(answer, expected) for answer in answers)
 
 
+@pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))
+def test_on_mps_both_ways_to_metal_are_compared_and_timed(
+    metal_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    World({"native": 0.0}).begin(monkeypatch)  # whose clock stands still: all tie
+    monkeypatch.setattr(routing, "OTHERS", routing.CANDIDATES["mps"])
+    monkeypatch.setattr(routing, "DEVICES", {"mps": ("mps",), "mlx": ("cpu",)})
+    x, w = torch.randn(2, 600), torch.hann_window(64)
+    arguments: dict[str, Any] = {"hop_length": 16, "window": w, "return_complex": True}
+    expected = NATIVE["stft"](x, 64, **arguments)
+    call, routes = (operations.STFT, Choice("auto"), (x, 64), arguments), []
+    with emulator.Machine(cache_dir=metal_cache).installed():
+        for _ in range(3 * TRIALS + 2):
+            routes.append(deciding.decide(*call).route.backend)
+            torch.testing.assert_close(dispatching.dispatch(*call, sys._getframe()), expected)
+    turns = [name for name in ("native", "mps", "mlx") for _ in range(TRIALS)]
+    assert routes == [*turns, "native", "native"]
+    assert tms.stats().verified == 2
+    assert tms.stats().mismatches == 0
+
+
 PROCESS = """\
 import sys, torch, torch_mlx_spectro as tms
 x, w = torch.randn(4, 263_000, generator=torch.Generator().manual_seed(0)), torch.hann_window(1024)
