@@ -129,7 +129,7 @@ class Recorded(CudaKernels):
     ) -> torch.Tensor:
         names = integers("window.h", "WindowParameter")
         given = dict(zip(names, made.launch.integers, strict=True))
-        prepared = torch.zeros(made.launch.shape)
+        prepared = torch.zeros(made.launch.shape, dtype=torch.float32)
         left, length = given["left"], given["length"]
         scale = np.array([given["factor"]], np.int32).view(np.float32)[0]
         prepared[left : left + length] = window * float(scale)

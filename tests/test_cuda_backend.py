@@ -184,9 +184,9 @@ def test_kernels_read_single_precision_whatever_the_default_is(
     torch.set_default_dtype(torch.float64)
     try:
         with standing_in(recording(Recorder())):
-            ones = cuda_prepared.scaled_window(None, 16, 16, 0.5, device)
+            ones = WINDOWS.scaled(None, 16, 16, 0.5, device)
             monkeypatch.setattr(torch_state, "is_capturing", lambda: True)
-            rows = cuda_prepared.device_envelope(params, None, window_of(None, 16, 16), device)
+            rows = WINDOWS.envelope(params, None, device)
     finally:
         torch.set_default_dtype(torch.float32)
     assert (ones.dtype, rows.dtype) == (torch.float32, torch.float32)
