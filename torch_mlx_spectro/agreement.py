@@ -5,15 +5,16 @@ one must: wrong samples, a wrong window, half precision inside. Each row of a ba
 itself, for a quiet row may be wrong beside a loud one.
 
 First, both results are compared with each other. That settles nearly every call. What it leaves
-in doubt is computed natively in double precision, on the host, and the errors of both are compared:
-ours may be a multiple of native's, plus a share of the largest value, plus what a few roundings of
-the input do to the result where terms cancel or where the envelope is small.
+in doubt is computed natively in double precision, on the host or, of CUDA tensors, where they are
+(the way to the host and the computation there took up to a second). Then the errors of both are
+compared: ours may be a multiple of native's, plus a share of the largest value, plus what a few
+roundings of the input do to the result where terms cancel or where the envelope is small.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -48,6 +49,7 @@ class Judged:
         batched: results have a dimension of rows.
         pairs: complex results are pairs of reals.
         recorded: autograd has to know the result.
+        place: the device that compares, and computes in double precision.
     """
 
     recompute: Recompute
@@ -57,10 +59,11 @@ class Judged:
     batched: bool
     pairs: bool
     recorded: bool
+    place: torch.device | str = torch_state.HOST
 
     def rows(self, result: torch.Tensor) -> torch.Tensor:
-        """The values of a result on the host, one row of the batch in each."""
-        values = result.detach().to(torch_state.HOST).resolve_conj().resolve_neg()
+        """The values of a result, one row of the batch in each."""
+        values = result.detach().to(self.place).resolve_conj().resolve_neg()
         values = torch.view_as_complex(values) if self.pairs else values
         return values.reshape(values.shape[0] if self.batched else 1, -1)
 
@@ -70,6 +73,15 @@ def disagreement(call: Judged, expected: torch.Tensor, actual: torch.Tensor) -> 
     found = _of_layout(call, expected, actual)
     if found is not None or actual.numel() == 0:
         return found
+    try:
+        return _of_all_values(call, expected, actual)
+    except torch.OutOfMemoryError:
+        if call.place == torch_state.HOST:
+            raise
+    return _of_all_values(replace(call, place=torch_state.HOST), expected, actual)
+
+
+def _of_all_values(call: Judged, expected: torch.Tensor, actual: torch.Tensor) -> str | None:
     native, ours = call.rows(expected), call.rows(actual)
     return _of_values(call, native, ours) if _is_in_doubt(native, ours) else None
 
@@ -116,7 +128,8 @@ def _largest(values: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
 
 
 def _of_values(call: Judged, native: torch.Tensor, ours: torch.Tensor) -> str | None:
-    tensor, window = _wide(call.tensor), None if call.window is None else _wide(call.window)
+    tensor = _wide(call.tensor, call.place)
+    window = None if call.window is None else _wide(call.window, call.place)
     truth = call.rows(call.recompute(tensor, window))
     if not bool(_finite_alike(call, native, ours, truth).all()):
         return "it is not finite elsewhere than native's"
@@ -154,8 +167,8 @@ def _finite_alike(
     return (finite == torch.isfinite(native)) | (finite == rounded) | overflows[:, None]
 
 
-def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    values = tensor.detach().to(torch_state.HOST)
+def _wide(tensor: torch.Tensor, place: torch.device | str) -> torch.Tensor:
+    values = tensor.detach().to(place)
     return values.to(torch.complex128 if values.is_complex() else torch.float64)
 
 
@@ -171,7 +184,7 @@ def _moved_by_rounding(
     moved = truth.new_zeros(len(truth), dtype=torch.float64)
     for _ in range(ROUNDING_TRIALS):
         share = torch.rand(tensor.shape, generator=noise, dtype=torch.float64) - 0.5
-        rounded = tensor * (1 + torch.finfo(torch.float32).eps * share)
+        rounded = tensor * (1 + torch.finfo(torch.float32).eps * share.to(tensor.device))
         there = call.rows(call.recompute(rounded, window))
         moved = torch.maximum(moved, _largest(there - truth, finite & torch.isfinite(there)))
     return moved
