@@ -272,6 +272,19 @@ def test_a_program_of_silence_is_not_compared_for_ever(monkeypatch: pytest.Monke
     assert VERIFIED not in world.store.sections()
 
 
+def test_of_calls_that_take_much_memory_no_second_one_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    framed = 3 * 101 * 16
+    for most, compared in ((framed, 1), (framed - 1, 0)):
+        monkeypatch.setattr(dispatching, "MAX_COMPARED", most)
+        world = World({"native": 0.1, "one": 0.05})
+        world.begin(monkeypatch)
+        world.calls(20)
+        assert world.computed[-1] == "one"
+        assert world.compared == compared
+
+
 def test_noise_tells_and_half_silence_does() -> None:
     assert agreement.is_telling(EXPECTED)
     padded = torch.cat([SIGNAL, torch.zeros(3, 400)], 1)

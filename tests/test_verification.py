@@ -168,6 +168,16 @@ def test_every_kind_of_difference_is_found(fault: str, monkeypatch: pytest.Monke
     assert counts()[2:] == (1, 1)
 
 
+@pytest.mark.parametrize("at_once", [1, 2 * SPECTRUM[0].numel(), 1 << 22])
+def test_the_last_row_is_compared_however_many_are_at_once(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agreement, "COMPARED_AT_ONCE", at_once)
+    spoil(monkeypatch, "stft", lambda z: z.index_put_((torch.tensor(2),), z[2] * 1.01))
+    with tms.patch("mlx", verify=1), pytest.warns(RuntimeWarning, match="in row 2,"):
+        stft()
+
+
 def test_a_quiet_row_is_judged_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     quiet = SIGNAL * torch.tensor([[1.0], [1e-5], [1.0]])
     spoil(monkeypatch, "stft", lambda z: z.index_put_((torch.tensor(1),), z[1] * 1.01))

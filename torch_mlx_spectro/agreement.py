@@ -31,6 +31,8 @@ MARGIN = 4.0
 #: about a third of SHARE_OF_PEAK, ours by the tests twice that and the share.
 BEYOND_DOUBT = 2 * SHARE_OF_PEAK
 ROUNDING_TRIALS = 3
+#: Values that are compared at once, as whole rows: each takes some 30 bytes meanwhile.
+COMPARED_AT_ONCE = 1 << 22
 #: One of so many values has to be finite and not zero: of a click hardly any is, of noise all are.
 TELLING_SHARE = 4
 
@@ -83,7 +85,12 @@ def disagreement(call: Judged, expected: torch.Tensor, actual: torch.Tensor) -> 
 
 def _of_all_values(call: Judged, expected: torch.Tensor, actual: torch.Tensor) -> str | None:
     native, ours = call.rows(expected), call.rows(actual)
-    return _of_values(call, native, ours) if _is_in_doubt(native, ours) else None
+    rows = max(1, COMPARED_AT_ONCE // native.shape[1])
+    is_in_doubt = any(
+        _is_in_doubt(native[first : first + rows], ours[first : first + rows])
+        for first in range(0, len(native), rows)
+    )
+    return _of_values(call, native, ours) if is_in_doubt else None
 
 
 def is_telling(expected: torch.Tensor) -> bool:
@@ -124,7 +131,7 @@ def _is_in_doubt(native: torch.Tensor, ours: torch.Tensor) -> bool:
 
 def _largest(values: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
     """The largest absolute value of each row, among those that count."""
-    return torch.where(finite, values, torch.zeros_like(values)).abs().amax(dim=1)
+    return torch.where(finite, values, values.new_zeros(())).abs().amax(dim=1)
 
 
 def _of_values(call: Judged, native: torch.Tensor, ours: torch.Tensor) -> str | None:

@@ -30,9 +30,10 @@ from .deciding import (
 )
 from .errors import NotAccelerated, UnresolvedArguments
 from .operations import Operation
-from .routing import Choice
+from .routing import Choice, framed_samples
 from .statistics import TRANSPARENT, Counters
 from .trials import CudaTimer, Settled
+from .trust import MAX_COMPARED
 from .verification import Check
 
 counters = Counters()
@@ -141,7 +142,7 @@ def _check_of(op: Operation, choice: Choice, plan: Plan, args: Any, kwargs: Any)
     case = case_of(plan.route, plan.params, tensor, window)
     is_due = bool(choice.verify) and verifier.is_due(choice.verify, case.key)
     if not is_due and choice.backend == "auto":
-        is_due = trust.is_due(case)
+        is_due = framed_samples(plan.params) <= MAX_COMPARED and trust.is_due(case)
     return Check(op.native, case.key, plan.bound, args, kwargs) if is_due else None
 
 
