@@ -12,7 +12,7 @@ import torch
 from gradients import derivatives, wide
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro import cuda_backend, cuda_calls, cuda_prepared, native
+from torch_mlx_spectro import agreement, cuda_backend, cuda_calls, cuda_prepared, native
 
 CUDA = tms.available_backends()["cuda"]
 pytestmark = [
@@ -474,6 +474,43 @@ def test_without_kernels_native_computes_and_says_why(monkeypatch: pytest.Monkey
         assert tms.stats().fallbacks == {"they are not here": 2}
     finally:
         cuda_calls.missing_reason.cache_clear()
+
+
+def test_results_in_doubt_are_computed_in_double_precision_where_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """torch.istft on CUDA uses imaginary parts of DC, which double precision and we ignore."""
+    places: list[str] = []
+    wide = agreement._wide
+
+    def noted(tensor: torch.Tensor, place: Any) -> torch.Tensor:
+        places.append(torch.device(place).type)
+        return wide(tensor, place)
+
+    monkeypatch.setattr(agreement, "_wide", noted)
+    window = torch.hann_window(64, device="cuda") + 0.1
+    with tms.backend("cuda", strict=True, verify=1):
+        signal = noise(2, 9_000)
+        spectrum = tms.stft(signal, 64, window=window, return_complex=True)
+        assert not places
+        spectrum[:, 0].imag.fill_(3.0)
+        tms.istft(spectrum, 64, window=window)
+    assert places == ["cuda", "cuda"]
+    assert (tms.stats().verified, tms.stats().mismatches) == (2, 0)
+
+
+def test_a_fresh_window_is_judged_while_its_call_runs() -> None:
+    """Windows made anew for every call, good ones and one whose envelope vanishes."""
+    spectrum = spectrum_of(2, 64, 50)
+    expected = native.istft(spectrum, 64, 64, window=torch.ones(64, device="cuda"))
+    for _ in range(20):
+        window = torch.ones(64, device="cuda")
+        result = tms.istft(spectrum, 64, 64, window=window)
+        assert torch.allclose(result, expected, atol=1e-5)
+        with pytest.raises(RuntimeError, match="window overlap add min"):
+            tms.istft(spectrum, 64, 64, window=torch.hann_window(64, device="cuda"))
+        again = tms.istft(spectrum, 64, 64, window=window)
+        assert torch.equal(result, again)
 
 
 def test_explained() -> None:

@@ -216,6 +216,35 @@ def test_no_memory_to_verify_is_no_mismatch(error: Exception) -> None:
     assert check.verdict(params, SPECTRUM) == (False, "")
 
 
+def test_where_a_device_has_no_memory_for_it_the_host_compares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    places: list[str] = []
+    compare = agreement._of_all_values
+
+    def of_all_values(call: agreement.Judged, *results: torch.Tensor) -> str | None:
+        places.append(str(call.place))
+        if call.place != "cpu":
+            raise torch.OutOfMemoryError("no memory")
+        return compare(call, *results)
+
+    monkeypatch.setattr(agreement, "_of_all_values", of_all_values)
+    result = torch.randn(2, 9, 5)
+    call = agreement.Judged(
+        recompute=lambda tensor, window: result.double(),
+        tensor=result,
+        window=None,
+        n_fft=16,
+        batched=True,
+        pairs=False,
+        recorded=False,
+        place=torch.device("cuda", 0),
+    )
+    assert agreement.disagreement(call, result, result.clone()) is None
+    assert "error against float64" in str(agreement.disagreement(call, result, result * 1.1))
+    assert places == ["cuda:0", "cpu"] * 2
+
+
 def test_input_that_is_written_to_meanwhile_is_not_judged() -> None:
     x = SIGNAL.clone()
     bound = operations.STFT.bind(x, 16, 4, window=WINDOW, return_complex=True)
