@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import metal
@@ -90,11 +91,34 @@ def tally(pytestconfig: pytest.Config) -> Tally:
     return pytestconfig.stash.setdefault(_TALLY, Tally())
 
 
+#: What the processes of pytest-xdist have compared.
+_OF_WORKERS = pytest.StashKey[list[str]]()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["launches"] = dict(metal.LAUNCHES)
+        if _TALLY in session.config.stash:
+            output["compared"] = session.config.stash[_TALLY].summary()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    output = getattr(node, "workeroutput", {})
+    metal.LAUNCHES.update(output.get("launches", {}))
+    if "compared" in output:
+        node.config.stash.setdefault(_OF_WORKERS, []).append(output["compared"])
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
+    compared = config.stash.get(_OF_WORKERS, [])
     if _TALLY in config.stash:
-        terminalreporter.write_line(f"torch parity: {config.stash[_TALLY].summary()}")
+        compared = [*compared, config.stash[_TALLY].summary()]
+    for summary in compared:
+        terminalreporter.write_line(f"torch parity: {summary}")
     if metal.LAUNCHES:
         counts = ", ".join(f"{n} of {name}" for name, n in sorted(metal.LAUNCHES.items()))
         terminalreporter.write_line(f"launches in the Metal emulator: {counts}")
