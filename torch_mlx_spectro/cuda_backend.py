@@ -17,7 +17,7 @@ import torch
 from . import device_backend, torch_state
 from .cuda_prepared import WINDOWS, Preparer
 from .device_backend import exceeds_counts, kernel_name, launches_of
-from .device_windows import Reading
+from .device_windows import DeviceWindows, Reading
 from .kernels import cubins
 from .kernels.cubins import CudaProblem
 from .kernels.cuda import CudaKernels, architecture_of, cuda_kernels
@@ -100,31 +100,10 @@ def on_its_device(function: Function) -> Function:
 class _Cuda:
     """How CUDA devices do it: :class:`.device_backend.DeviceKind`."""
 
+    windows: DeviceWindows = WINDOWS
+
     def kernels(self) -> CudaKernels:
         return cuda_kernels()
-
-    def scaled_window(
-        self,
-        window: Optional,
-        win_length: int,
-        n_fft: int,
-        factor: float,
-        device: torch.device,
-        conjugate: bool = False,
-    ) -> torch.Tensor:
-        return WINDOWS.scaled(window, win_length, n_fft, factor, device, conjugate)
-
-    def what_is_read(self, params: IstftParams, window: Optional, device: torch.device) -> Reading:
-        return what_is_read(params, window, device)
-
-    def envelope(
-        self,
-        params: IstftParams,
-        window: Optional,
-        device: torch.device,
-        conjugate: bool,
-    ) -> torch.Tensor:
-        return WINDOWS.envelope(params, window, device, conjugate)
 
     def frames_outermost(
         self, params: StftParams, signal: torch.Tensor, multiplied: torch.dtype | None
@@ -187,7 +166,7 @@ def what_is_read(
         factor = analysis_scale(params)
         scaled = WINDOWS.scaled(window, params.win_length, params.n_fft, factor, device)
         return Reading(scaled, scaled)
-    return WINDOWS.read_of(params, window, synthesis_scale(params), device)
+    return WINDOWS.read_of(params, window, device)
 
 
 def preparer_of(params: StftParams | IstftParams, window: torch.Tensor) -> Preparer | None:

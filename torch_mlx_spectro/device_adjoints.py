@@ -35,7 +35,7 @@ def adjoint(kind: DeviceKind, form: Form, spectrum: torch.Tensor, window: Option
     if points_of(params) is not None:
         # The fused kernel divides not, and takes both halves as one when it packs them.
         scale = params.scale * (1.0 if params.complex_fft else 0.5)
-    prepared = kind.scaled_window(
+    prepared = kind.windows.scaled(
         window, params.win_length, params.n_fft, scale, spectrum.device, conjugate=True
     )
     return synthesis_of_frames(
@@ -54,7 +54,7 @@ def correlation(
 ) -> torch.Tensor:
     """The sum over all frames of frame times inverse transform, shape (n_fft,), unscaled."""
     params = form.params
-    ones = kind.scaled_window(None, params.n_fft, params.n_fft, 1.0, signal.device)
+    ones = kind.windows.scaled(None, params.n_fft, params.n_fft, 1.0, signal.device)
     frames = kind.kernels().cut_frames(params, resolved(signal), ones)
     inverse = inverse_frames(
         kind,
@@ -73,7 +73,7 @@ def istft_adjoint(
     form = analysis_of(params)
     conjugate = window is not None and window.is_complex()
     kept = cotangent[:, : params.kept]
-    rows = kind.envelope(params, window, cotangent.device, conjugate)
+    rows = kind.windows.envelope(params, window, cotangent.device, conjugate)
     is_fused = points_of(form.params) is not None
     if not is_fused:  # only the fused kernel multiplies as it reads
         kept = kept * _of_samples(params, rows)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import torch
 
-from .device_windows import Reading
+from .device_windows import DeviceWindows
 from .kernels import describe
 from .kernels.metal import analysis_scale
 from .kernels.tensors import TensorKernels
@@ -26,38 +26,16 @@ Optional = torch.Tensor | None
 
 
 class DeviceKind(Protocol):
-    """What a kind of device does in its own way."""
+    """What a kind of device does in its own way.
+
+    Attributes:
+        windows: of its devices.
+    """
+
+    windows: DeviceWindows
 
     def kernels(self) -> TensorKernels:
         """The kernels of this process."""
-
-    def scaled_window(
-        self,
-        window: Optional,
-        win_length: int,
-        n_fft: int,
-        factor: float,
-        device: torch.device,
-        conjugate: bool = False,
-    ) -> torch.Tensor:
-        """The window as a kernel reads it: n_fft values, padded as torch pads them, scaled."""
-
-    def what_is_read(self, params: IstftParams, window: Optional, device: torch.device) -> Reading:
-        """What an istft's kernel reads besides its input.
-
-        Raises:
-            UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises;
-                or settling what is returned raises it.
-        """
-
-    def envelope(
-        self,
-        params: IstftParams,
-        window: Optional,
-        device: torch.device,
-        conjugate: bool,
-    ) -> torch.Tensor:
-        """The rows of the inverse envelope (or, of a complex one, their conjugates), flat."""
 
     def frames_outermost(
         self, params: StftParams, signal: torch.Tensor, multiplied: torch.dtype | None
@@ -176,7 +154,7 @@ def spectrum_of(
         envelope: what a fused kernel multiplies the signal by; as of ``TensorKernels.analysis``.
     """
     kernels, signal = kind.kernels(), resolved(signal)
-    prepared = kind.scaled_window(
+    prepared = kind.windows.scaled(
         window, params.win_length, params.n_fft, analysis_scale(params), signal.device, conjugate
     )
     spectrum = kernels.analysis(params, signal, prepared, edge=edge, envelope=envelope)
@@ -200,7 +178,7 @@ def istft(
         UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises.
     """
     batched = spectrum if params.batched else spectrum.unsqueeze(0)
-    read = kind.what_is_read(params, window, spectrum.device)
+    read = kind.windows.read_of(params, window, spectrum.device)
     by_frames = resolved(batched).transpose(1, 2)
     signal = synthesis_of_frames(kind, params, by_frames, read.window, read.envelope)
     read.settle()

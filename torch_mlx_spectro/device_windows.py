@@ -21,6 +21,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from .kernels.metal import synthesis_scale
 from .kernels.preparing import Preparation, preparation
 from .known_windows import MAX_WINDOWS, KnownWindow, KnownWindows
 from .params import IstftParams
@@ -71,7 +72,7 @@ class Reading(NamedTuple):
 
 
 class DeviceWindows(ABC):
-    """The windows of one kind of device. Methods whose name begins with _ are the kind's own."""
+    """The windows of one kind of device; its own methods are those up to :meth:`_on_device`."""
 
     def __init__(self) -> None:
         self.known = KnownWindows()
@@ -147,13 +148,10 @@ class DeviceWindows(ABC):
         window = self._window_or_ones(window, params.win_length, device)
         if window.is_complex():
             return self._complex_envelope(params, window, conjugate)
-        read = self._read_of(params, window, 1.0)
-        return read.envelope
+        return self._read_of(params, window).envelope
 
-    def read_of(
-        self, params: IstftParams, window: Optional, factor: float, device: torch.device
-    ) -> Reading:
-        """What an istft's kernel reads: the window times ``factor``, and the inverse envelope.
+    def read_of(self, params: IstftParams, window: Optional, device: torch.device) -> Reading:
+        """What an istft's kernel reads: the scaled window, and the inverse envelope.
 
         Raises:
             UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises.
@@ -162,9 +160,10 @@ class DeviceWindows(ABC):
         judged = self._is_judged_now(params, window)
         given = self._window_or_ones(window, params.win_length, device)
         if given.is_complex():
-            times = self.scaled(given, params.win_length, params.n_fft, factor, device)
-            return Reading(times, self._complex_envelope(params, given, False))
-        return self._read_of(params, given, factor, judged)
+            factor = synthesis_scale(params)
+            scaled = self.scaled(given, params.win_length, params.n_fft, factor, device)
+            return Reading(scaled, self._complex_envelope(params, given, False))
+        return self._read_of(params, given, judged)
 
     def is_judged(self, params: IstftParams, window: Optional) -> bool:
         """Whether it is known, without asking the device, if the envelope of a call vanishes."""
@@ -193,10 +192,9 @@ class DeviceWindows(ABC):
             known.judged.add(geometry)
         return True
 
-    def _read_of(
-        self, params: IstftParams, window: torch.Tensor, factor: float, judged: bool = True
-    ) -> Reading:
+    def _read_of(self, params: IstftParams, window: torch.Tensor, judged: bool = True) -> Reading:
         """What is read of a real window."""
+        factor = synthesis_scale(params)
         made = preparation(params.win_length, params.n_fft, factor, params)
         # Rows depend on the number of frames only where frames are few.
         few = min(params.frames, params.overlap)

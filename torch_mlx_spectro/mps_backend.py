@@ -14,8 +14,7 @@ import torch
 
 from . import device_backend, strides, torch_state
 from .device_backend import exceeds_counts, kernel_name, launches_of
-from .device_windows import Reading
-from .kernels.metal import synthesis_scale
+from .device_windows import DeviceWindows
 from .kernels.mps import MpsKernels, mps_kernels
 from .maps import SUM_BRANCHES, own_conjugates
 from .mps_prepared import WINDOWS
@@ -49,31 +48,10 @@ def computation(
 class _Mps:
     """How MPS devices do it: :class:`.device_backend.DeviceKind`."""
 
+    windows: DeviceWindows = WINDOWS
+
     def kernels(self) -> MpsKernels:
         return mps_kernels()
-
-    def scaled_window(
-        self,
-        window: Optional,
-        win_length: int,
-        n_fft: int,
-        factor: float,
-        device: torch.device,
-        conjugate: bool = False,
-    ) -> torch.Tensor:
-        return WINDOWS.scaled(window, win_length, n_fft, factor, device, conjugate)
-
-    def what_is_read(self, params: IstftParams, window: Optional, device: torch.device) -> Reading:
-        return WINDOWS.read_of(params, window, synthesis_scale(params), device)
-
-    def envelope(
-        self,
-        params: IstftParams,
-        window: Optional,
-        device: torch.device,
-        conjugate: bool,
-    ) -> torch.Tensor:
-        return WINDOWS.envelope(params, window, device, conjugate)
 
     def frames_outermost(
         self, params: StftParams, signal: torch.Tensor, multiplied: torch.dtype | None

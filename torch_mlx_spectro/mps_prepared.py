@@ -13,7 +13,7 @@ from .device_windows import DeviceWindows, Verdict
 from .errors import UnresolvedArguments
 from .kernels.mps import mps_kernels
 from .kernels.preparing import Preparation
-from .nola import VANISHES
+from .prepared import VANISHES
 
 
 class _OnDevice:

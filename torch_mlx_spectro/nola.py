@@ -14,10 +14,9 @@ from typing import Any, TypeVar
 import torch
 
 from .errors import UnresolvedArguments
+from .prepared import VANISHES
 
 Result = TypeVar("Result")
-
-VANISHES = "the overlap-added square of the window vanishes"
 
 #: Pieces of memory that are kept for a device, and verdicts that each has room for at least.
 MAX_FLAGS = 16

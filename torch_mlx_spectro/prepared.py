@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 CACHE_ENTRIES = 128
 
+VANISHES = "the overlap-added square of the window vanishes"
+
 
 class Cache:
     """A bounded, locked, least-recently-used cache of small prepared arrays."""
@@ -171,7 +173,7 @@ def envelope_of(params: IstftParams, window: Window) -> Envelope:
 def check_envelope(params: IstftParams, window: Window) -> None:
     """Raise UnresolvedArguments where the envelope vanishes: torch then raises its own error."""
     if envelope_of(params, window).vanishes:
-        raise UnresolvedArguments("the overlap-added square of the window vanishes")
+        raise UnresolvedArguments(VANISHES)
 
 
 def kernel_envelope(

@@ -74,24 +74,18 @@ class MlxCudaKernels(MetalKernels):
             return "rows that CUDA counts by its first dimension are more than MLX's grids count"
         return super().refusal(params)
 
-    def _launch(self, launch: Launch, inputs: list[Any], stream: Any) -> Any:
-        mx, group = self._mx, launch.threadgroup[0]
-        blocks, rows, layers = grid_of(launch)
-        extra = {
-            "FLAT": (rows, layers) != blocks_of(launch)[1:],
-            "GROUP": group,
-            "INTEGERS": len(launch.integers),
-        }
-        (result,) = self._kernel(launch)(
-            inputs=inputs,
-            template=[*launch.template, *extra.items()],
-            grid=(blocks * group, rows, layers),
-            threadgroup=launch.threadgroup,
-            output_shapes=[launch.shape],
-            output_dtypes=[mx.complex64 if launch.complex_output else mx.float32],
-            stream=stream,
+    def _template(self, launch: Launch) -> list[tuple[str, int]]:
+        flat = grid_of(launch)[1:] != blocks_of(launch)[1:]
+        more = (
+            ("FLAT", flat),
+            ("GROUP", launch.threadgroup[0]),
+            ("INTEGERS", len(launch.integers)),
         )
-        return result
+        return [*launch.template, *more]
+
+    def _grid(self, launch: Launch) -> tuple[int, int, int]:
+        blocks, rows, layers = grid_of(launch)
+        return blocks * launch.threadgroup[0], rows, layers
 
     def _kernel(self, launch: Launch) -> Any:
         name, group = launch.kernel, launch.threadgroup[0]

@@ -11,19 +11,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..environment import autotune_settings
 from ..host import copy_to_mlx
 from .arguments import HEADERS, INPUTS, OUTPUTS
 from .launches import Launch
 from .sources import header, source
 from .tables import table_of
-from .tuning import VARIABLE, Refused, Tuning, forced_group
+from .tuning import VARIABLE, Demands, Refused, Tuning
 
 #: Inputs of fewer elements come to a kernel in another address space; ours are made longer.
 DEVICE_ELEMENTS = 8
@@ -64,7 +62,7 @@ class _Taken(NamedTuple):
     final: bool
 
 
-class MlxLauncher:
+class MlxLauncher(Demands):
     """Launches of the kernels that one factory of MLX makes.
 
     Args:
@@ -83,14 +81,6 @@ class MlxLauncher:
         self._tuning = tuning
         #: By what a kernel is compiled for by its first plan: the plan that is taken.
         self._running = _Bounded()
-
-    @cached_property
-    def _threads(self) -> Mapping[str, int]:
-        """Threads of groups that the environment demands, as it was at the first launch."""
-        return autotune_settings().threads
-
-    def _group(self, kernel: str) -> int | None:
-        return forced_group(self._threads, kernel)
 
     def _best_running(
         self,
@@ -207,14 +197,22 @@ class MlxLauncher:
         mx = self._mx
         (result,) = self._kernel(launch)(
             inputs=inputs,
-            template=list(launch.template),
-            grid=launch.grid,
+            template=self._template(launch),
+            grid=self._grid(launch),
             threadgroup=launch.threadgroup,
             output_shapes=[launch.shape],
             output_dtypes=[mx.complex64 if launch.complex_output else mx.float32],
             stream=stream,
         )
         return result
+
+    def _template(self, launch: Launch) -> list[tuple[str, int]]:
+        """What a kernel is compiled for."""
+        return list(launch.template)
+
+    def _grid(self, launch: Launch) -> tuple[int, int, int]:
+        """Threads of a launch, as MLX counts them."""
+        return launch.grid
 
     def _kernel(self, launch: Launch) -> Any:
         name = launch.kernel

@@ -45,6 +45,18 @@ class _Ready:
     #: No other shape is to be tried any more.
     settled: bool = True
 
+    def encode(self, first: torch.Tensor, *others: torch.Tensor, edge: float = 1.0) -> None:
+        """Launch on these tensors: the kernel's inputs, then its outputs."""
+        known = {
+            "strides": list(first.stride()),
+            "table": self.table,
+            "parameters": self.integers,
+            "edge": float(edge),
+        }
+        tensors = iter((first, *others))
+        arguments = [known[name] if name in known else next(tensors) for name in self.names]
+        self.kernel(*arguments, threads=self.launch.grid, group_size=self.group)
+
 
 class MpsKernels(TensorKernels):
     """The kernels on MPS tensors.
@@ -128,15 +140,7 @@ class MpsKernels(TensorKernels):
         result = result_of(ready.launch, first.device)
         if result.numel() == 0:
             return result  # Metal launches no empty grid
-        known = {
-            "strides": list(first.stride()),
-            "table": ready.table,
-            "parameters": ready.integers,
-            "edge": float(edge),
-        }
-        tensors = iter((first, *others, result))
-        arguments = [known[name] if name in known else next(tensors) for name in ready.names]
-        ready.kernel(*arguments, threads=ready.launch.grid, group_size=ready.group)
+        ready.encode(first, *others, result, edge=edge)
         return result
 
     def prepare_window(
@@ -153,10 +157,7 @@ class MpsKernels(TensorKernels):
         ready = self._made_ready((made.launch,), window.device)
         prepared = result_of(ready.launch, window.device)
         vanishes = torch.empty(made.verdicts, dtype=torch.float32, device=window.device)
-        known = {"strides": list(window.stride()), "parameters": ready.integers}
-        tensors = iter((window, prepared, vanishes))
-        arguments = [known[name] if name in known else next(tensors) for name in ready.names]
-        ready.kernel(*arguments, threads=ready.launch.grid, group_size=ready.group)
+        ready.encode(window, prepared, vanishes)
         return prepared, vanishes
 
     def _made_ready(self, launches: Sequence[Launch], device: torch.device) -> _Ready:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
 
 import torch
 
-from ..environment import autotune_settings
 from ..params import IstftParams, StftParams
 from . import describe
 from .describe import Launch
-from .tuning import demanded, forced_group
+from .tuning import Demands, demanded
 
 
-class TensorKernels:
+class TensorKernels(Demands):
     """What is launched for a call, and with which tensors; how it is launched is a subclass's."""
-
-    @cached_property
-    def _threads(self) -> Mapping[str, int]:
-        """Threads of groups that the environment demands, as it was at the first launch."""
-        return autotune_settings().threads
-
-    def _group(self, kernel: str) -> int | None:
-        return forced_group(self._threads, kernel)
 
     def analysis(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 from ..environment import ANY_KERNEL, AutotuneSettings, autotune_settings
@@ -158,6 +159,19 @@ class Tuning:
 def forced_group(threads: Mapping[str, int], kernel: str) -> int | None:
     """Threads of a kernel's group, where the environment says how many."""
     return threads.get(kernel, threads.get(ANY_KERNEL))
+
+
+class Demands:
+    """A launcher that heeds what the environment demands."""
+
+    @cached_property
+    def _threads(self) -> Mapping[str, int]:
+        """Threads of groups, as the environment was at the first launch."""
+        return autotune_settings().threads
+
+    def _group(self, kernel: str) -> int | None:
+        """Threads of a kernel's group, where the environment says how many."""
+        return forced_group(self._threads, kernel)
 
 
 def demanded(described: Callable[..., tuple[Launch, ...]], *arguments: Any) -> tuple[Launch, ...]:
