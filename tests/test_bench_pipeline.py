@@ -7,16 +7,12 @@ import itertools
 
 import pytest
 import torch
+from needs import needs_mlx
 
-import torch_mlx_spectro as tms
 from torch_mlx_spectro.bench import pipeline
 from torch_mlx_spectro.bench.measuring import Watch
 from torch_mlx_spectro.bench.pipeline import Component, Parts, measure_component, timed_calls
 from torch_mlx_spectro.bench.schema import check
-
-needs_mlx = pytest.mark.skipif(
-    not tms.available_backends()["mlx"].available, reason="MLX is not available"
-)
 
 
 class Clock:

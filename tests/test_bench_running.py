@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 
-import pytest
 import torch
 from bench_reports import TINY, TINY_TABLES
+from needs import needs_mlx
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import functional
@@ -17,9 +17,6 @@ from torch_mlx_spectro.bench.running import Settings, backends_for, measure, qui
 from torch_mlx_spectro.bench.schema import read_report, to_json
 from torch_mlx_spectro.bench.workloads import Workload
 
-needs_mlx = pytest.mark.skipif(
-    not tms.available_backends()["mlx"].available, reason="MLX is not available"
-)
 FEW = {"passes": 2, "samples": 2, "warm_up": 1}
 
 

@@ -9,6 +9,7 @@ import types
 
 import pytest
 from bench_reports import TINY_TABLES, report
+from needs import needs_mlx
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import cli
@@ -17,9 +18,6 @@ from torch_mlx_spectro.bench.schema import check, read_report, to_json
 from torch_mlx_spectro.cli import bench, bench_submission, bench_tables
 from torch_mlx_spectro.cli.problem import Problem
 
-needs_mlx = pytest.mark.skipif(
-    not tms.available_backends()["mlx"].available, reason="MLX is not available"
-)
 QUIET = {"samples": 0.03, "passes": 0.01, "pauses": 0.0}
 
 

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 import reports
 import torch
+from needs import needs_emulator, needs_mlx
 
 import stft_parity
 import torch_mlx_spectro as tms
@@ -51,10 +52,6 @@ class right:
 def make():
     return Candidate(conjugated, native[1], "made")
 """
-
-needs_mlx = pytest.mark.skipif(
-    not tms.available_backends()["mlx"].available, reason="MLX is not available"
-)
 
 
 @pytest.fixture
@@ -109,7 +106,7 @@ def test_native_against_itself_is_well(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @needs_mlx
-@pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))
+@needs_emulator
 def test_kernels_are_emulated_meanwhile(
     metal_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,7 +225,7 @@ def test_other_processes_are_told_the_candidate_by_its_path(
 
 
 @needs_mlx
-@pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))
+@needs_emulator
 @pytest.mark.parametrize(
     ("make", "route"),
     [(own.emulated_mlx, "mlx: metal analysis"), (own.emulated_mps, "mps: mps analysis")],

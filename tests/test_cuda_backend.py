@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from cuda_stand_in import Emulated, Recorder, recording, standing_in
+from needs import ONCE_ONLY, needs_emulator
 from reference import istft_params, random_tensor, stft_params
 from test_adjoints import ISTFTS, KINDS, check_identities, check_istft
 
@@ -17,7 +18,6 @@ from torch_mlx_spectro import (
     adjoints,
     cuda_backend,
     derivatives,
-    emulator,
     known_windows,
     mlx_backend,
     native,
@@ -28,14 +28,7 @@ from torch_mlx_spectro.cuda_prepared import WINDOWS
 from torch_mlx_spectro.errors import UnresolvedArguments
 from torch_mlx_spectro.kernels import cubins
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*A window was not provided"),
-    pytest.mark.filterwarnings("ignore:.*stft with return_complex=False is deprecated"),
-    pytest.mark.filterwarnings("ignore:.*The length of signal is shorter than the length"),
-]
-needs_emulator = pytest.mark.skipif(
-    emulator.available() is not None, reason=str(emulator.available())
-)
+pytestmark = ONCE_ONLY
 
 
 @pytest.fixture(scope="module")

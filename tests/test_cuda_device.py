@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from gradients import derivatives, wide
+from needs import ONCE_ONLY
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import agreement, cuda_backend, cuda_calls, cuda_prepared, native
@@ -17,9 +18,7 @@ from torch_mlx_spectro import agreement, cuda_backend, cuda_calls, cuda_prepared
 CUDA = tms.available_backends()["cuda"]
 pytestmark = [
     pytest.mark.skipif(not CUDA.available, reason=f"no CUDA kernels: {CUDA.reason}"),
-    pytest.mark.filterwarnings("ignore:.*A window was not provided"),
-    pytest.mark.filterwarnings("ignore:.*stft with return_complex=False is deprecated"),
-    pytest.mark.filterwarnings("ignore:.*The length of signal is shorter than the length"),
+    *ONCE_ONLY,
     pytest.mark.filterwarnings("ignore:.*Synchronization debug mode is a prototype"),
 ]
 

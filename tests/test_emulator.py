@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import needs_emulator
 
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.emulator import toolchain
 
-pytestmark = pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))
+pytestmark = needs_emulator
 
 mx = pytest.importorskip("mlx.core")
 

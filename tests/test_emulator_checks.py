@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import needs_emulator
 from test_emulator import ROTATE, mx, rotated, run
 
 from torch_mlx_spectro import emulator
 
-pytestmark = pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))
+pytestmark = needs_emulator
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from needs import needs_emulator
 from test_emulator import mx, run
 
 from torch_mlx_spectro import emulator
 
-pytestmark = pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))
+pytestmark = needs_emulator
 
 BODY = "y[thread_position_in_grid.x] = x[0];"
 

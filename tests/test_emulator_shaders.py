@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from needs import needs_emulator
 
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.emulator import shader, shading
 
-pytestmark = pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))
+pytestmark = needs_emulator
 
 #: The example of torch's documentation.
 FULL = (

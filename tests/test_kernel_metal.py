@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needs import needs_emulator
 from reference import istft_params, random_array, random_tensor, stft_params
 
 from torch_mlx_spectro import emulator
@@ -23,7 +24,7 @@ from torch_mlx_spectro.kernels.metal import MetalKernels
 from torch_mlx_spectro.params import IstftParams, StftParams
 from torch_mlx_spectro.runtime import runtime
 
-pytestmark = pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))
+pytestmark = needs_emulator
 
 
 class Emulated:

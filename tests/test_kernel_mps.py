@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from needs import needs_emulator
 from reference import istft_params, random_tensor, stft_params
 
 from torch_mlx_spectro import emulator, native
@@ -21,10 +22,6 @@ from torch_mlx_spectro.kernels.metal import analysis_scale
 from torch_mlx_spectro.kernels.mps import MpsKernels, MpsProblem, mps_kernels
 from torch_mlx_spectro.kernels.mps_text import Variant, arguments_of, text_of, variant_of
 from torch_mlx_spectro.kernels.sources import source
-
-needs_emulator = pytest.mark.skipif(
-    emulator.available() is not None, reason=str(emulator.available())
-)
 
 SIGNAL = random_tensor(0, 2, 100)
 WINDOW = torch.hann_window(16)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needs import needs_emulator
 from reference import istft_params
 
 from torch_mlx_spectro import emulator
@@ -21,9 +22,6 @@ from torch_mlx_spectro.kernels.sources import header, source
 from torch_mlx_spectro.runtime import runtime
 
 Prepare = Any
-needs_emulator = pytest.mark.skipif(
-    emulator.available() is not None, reason=f"emulator: {emulator.available()}"
-)
 
 
 @pytest.fixture(scope="module")

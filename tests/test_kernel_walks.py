@@ -7,19 +7,16 @@ from pathlib import Path
 import metal
 import pytest
 from metal import several_rounds
+from needs import needs_emulator
 from patched import check_patched
 from reference import random_array, random_tensor, stft_params
 from test_kernel_metal import Emulated, adjoint_params, agree, inner
 
 from stft_parity.cases import istft_case
-from torch_mlx_spectro import emulator
 from torch_mlx_spectro.kernels import plans, walks
 from torch_mlx_spectro.kernels.describe import Adjoint
 from torch_mlx_spectro.kernels.walks import WalkPlan, mirrored_radices, walk_plan
 
-emulated_only = pytest.mark.skipif(
-    emulator.available() is not None, reason=str(emulator.available())
-)
 POINTS = [points for points in range(1, plans.MAX_POINTS + 1) if plans.radices_of(points)]
 
 
@@ -105,7 +102,7 @@ WALKED = [
 ]
 
 
-@emulated_only
+@needs_emulator
 @pytest.mark.parametrize("layout", [".mT", ".mT.contiguous()"])
 @pytest.mark.parametrize(("n", "hop", "frames", "more"), WALKED)
 @pytest.mark.usefixtures(several_rounds.__name__)
@@ -120,7 +117,7 @@ def test_long_runs_are_natives(
         assert {launch.kernel for launch in machine.launches} == {"spectro_synthesis_walk"}
 
 
-@emulated_only
+@needs_emulator
 @pytest.mark.parametrize("mode", ["reflect", "constant", "replicate", "circular"])
 @pytest.mark.parametrize("fastest", [False, True])
 @pytest.mark.parametrize(("n", "hop"), [(64, 16), (96, 37), (1024, 256)])

@@ -10,6 +10,7 @@ import metal
 import pytest
 import test_kernel_metal
 from metal import several_rounds
+from needs import needs_emulator
 from patched import check_patched
 from test_kernel_metal import Emulated
 
@@ -17,7 +18,7 @@ from stft_parity.cases import Case, istft_case, stft_case
 from torch_mlx_spectro import emulator
 
 pytestmark = [
-    pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available())),
+    needs_emulator,
     pytest.mark.usefixtures(several_rounds.__name__),
 ]
 

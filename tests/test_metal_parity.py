@@ -14,6 +14,7 @@ import hypothesis.strategies as st
 import metal
 import pytest
 import torch
+from needs import needs_emulator
 from patched import check_patched
 from strategies import istft_cases, stft_cases
 
@@ -25,7 +26,7 @@ from torch_mlx_spectro.kernels.plans import radices_of
 from torch_mlx_spectro.kernels.walks import walk_plan
 from torch_mlx_spectro.operations import ISTFT
 
-pytestmark = pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))
+pytestmark = needs_emulator
 
 SIZES = [
     *(320, 400, 441, 480, 512, 600, 640, 720, 800, 882, 960, 1000, 1024, 1200, 1536, 1920, 2000),

@@ -15,13 +15,12 @@ import numpy as np
 import pytest
 from mlx_cases import LAZILY, close, computed, dot, noise
 from mlx_cuda_stand_in import DECLARATIONS, CudaKernel
+from needs import needs_emulator
 
-from torch_mlx_spectro import SpectralTransform, emulator, mlx_maps
+from torch_mlx_spectro import SpectralTransform, mlx_maps
 from torch_mlx_spectro.kernels import cubins, cuda_text, mlx_cuda
 from torch_mlx_spectro.kernels.mlx_cuda import MlxCudaKernels
 from torch_mlx_spectro.mlx_calls import Sizes, resolved_istft, resolved_stft
-
-needs_emulator = pytest.mark.skipif(emulator.available() is not None, reason="no emulator here")
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx_cases import LAZILY, close, computed, dot, noise
+from needs import needs_emulator
 
 from torch_mlx_spectro import SpectralTransform, emulator, mlx_maps
 
-pytestmark = pytest.mark.skipif(emulator.available() is not None, reason="no emulator here")
+pytestmark = needs_emulator
 
 
 @pytest.fixture

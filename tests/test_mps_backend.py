@@ -11,6 +11,7 @@ from typing import Any
 import metal
 import pytest
 import torch
+from needs import ONCE_ONLY, needs_emulator
 from patched import check_patched
 from reference import istft_params, random_tensor, stft_params
 from test_adjoints import ISTFTS, KINDS, check_identities, check_istft
@@ -34,14 +35,7 @@ from torch_mlx_spectro import (
 from torch_mlx_spectro.kernels.metal import MetalKernels
 from torch_mlx_spectro.kernels.mps import MpsKernels
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*A window was not provided"),
-    pytest.mark.filterwarnings("ignore:.*stft with return_complex=False is deprecated"),
-    pytest.mark.filterwarnings("ignore:.*The length of signal is shorter than the length"),
-]
-needs_emulator = pytest.mark.skipif(
-    emulator.available() is not None, reason=str(emulator.available())
-)
+pytestmark = ONCE_ONLY
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import metal
 import pytest
 import torch
 from gradients import compare_derivatives, torchs_own_warnings
+from needs import needs_emulator
 from patched import NATIVE
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro import emulator
 
 DTYPES = (torch.float32, torch.complex64)
 
@@ -82,7 +82,7 @@ def test_samples_in_blocks(op: str, tensor: torch.Tensor, kwargs: dict[str, Any]
     check(op, tensor, kwargs)
 
 
-@pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))
+@needs_emulator
 @pytest.mark.parametrize(("op", "tensor", "kwargs"), SAMPLES)
 def test_samples_by_metal_kernels(
     op: str, tensor: torch.Tensor, kwargs: dict[str, Any], metal_cache: Path

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from needs import needs_emulator
 
 from stft_parity import (
     ASPECTS,
@@ -74,7 +75,7 @@ def test_all_of_quick_in_mlx_blocks() -> None:
     assert 0.5 < sorted(errors)[len(errors) // 2] < 2
 
 
-@pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))
+@needs_emulator
 def test_all_of_quick_in_emulated_kernels(metal_cache: Path) -> None:
     machine = emulator.Machine(checked=False, cache_dir=metal_cache)
     with machine.installed():

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from needs import needs_emulator
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro import emulator, pytest_plugin
+from torch_mlx_spectro import pytest_plugin
 from torch_mlx_spectro.pytest_plugin import Known, read_known
 
 pytest_plugins = "pytester"
@@ -209,7 +210,7 @@ def test_options_that_make_no_sense(options: list[str], told: str, suite: pytest
     assert not tms.is_patched()
 
 
-@pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))
+@needs_emulator
 def test_metal_kernels_are_emulated(
     suite: pytest.Pytester, metal_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

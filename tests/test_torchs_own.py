@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 from cli_process import python
+from needs import needs_emulator
 from torchs_own import run
 from torchs_own.run import Misuse, Outcome, Side
-
-from torch_mlx_spectro import emulator
 
 TESTS = """\
 import os, unittest
@@ -182,7 +181,7 @@ def test_an_entry_for_single_precision_holds_there_only(
     assert run.main([str(tiny), "--known", known]) == 1
 
 
-@pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))
+@needs_emulator
 def test_metal_kernels_compute_in_the_emulator(
     tiny: Path,
     metal_cache: Path,

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from cli_process import python
+from needs import needs_mlx
 from torch.utils.checkpoint import checkpoint
 
 import torch_mlx_spectro as tms
@@ -28,9 +29,7 @@ SEED, STEPS = 0, 50
 #: the losses have thresholds, and a bin that crosses one moves the curve.
 TOLERANCE = 1e-4
 
-pytestmark = pytest.mark.skipif(
-    not tms.available_backends()["mlx"].available, reason="MLX is not available"
-)
+pytestmark = needs_mlx
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from cli_process import python
+from needs import needs_emulator
 from patched import NATIVE
 
 import torch_mlx_spectro as tms
@@ -397,7 +398,7 @@ def test_memory_of_cases_is_bounded_and_locks_do_not_stop_a_forked_child() -> No
     assert not trust._trusted
 
 
-@pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))
+@needs_emulator
 def test_a_broken_metal_kernel_is_found_at_its_first_use(
     metal_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -430,7 +431,7 @@ def test_a_broken_metal_kernel_is_found_at_its_first_use(
     assert all(torch.equal(answer, expected) for answer in answers)
 
 
-@pytest.mark.skipif(emulator.available() is not None, reason=str(emulator.available()))
+@needs_emulator
 def test_on_mps_both_ways_to_metal_are_compared_and_timed(
     metal_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needs import needs_emulator
 from reference import stft_params
 
 from torch_mlx_spectro import emulator
@@ -26,7 +27,6 @@ from torch_mlx_spectro.kernels.mps import MpsKernels
 from torch_mlx_spectro.kernels.tuning import SECTION, Tuning, shape_of
 from torch_mlx_spectro.verdicts import Store
 
-needs_emulator = pytest.mark.skipif(emulator.available() is not None, reason="no emulator here")
 MEASURING = AutotuneSettings(measure=True, persist=True, cache_path=None, threads={})
 VERSIONS = {"test": "1"}
 
