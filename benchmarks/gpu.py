@@ -301,12 +301,12 @@ def compiled() -> list[Row]:
         "shared_bytes": attribute.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
     }
     rows = []
-    for (variant, _), function in cuda_kernels()._kernels.items():
+    for (variant, _), loaded in cuda_kernels()._kernels.items():
+        kernel, function = driver.CUkernel(loaded.value), driver.CUfunction(loaded.value)
         template = dict(variant.template)
         row: Row = {"kernel": variant.kernel, "group": variant.group, "plan": str(variant.plan)}
         row["flags"] = {key: int(value) for key, value in template.items() if len(key) > 2}
         for key, which in wanted.items():
-            kernel = driver.CUkernel(int(function))
             status, row[key] = driver.cuKernelGetAttribute(which, kernel, driver.CUdevice(0))
             assert int(status) == 0, status
         status, row["groups_per_core"] = driver.cuOccupancyMaxActiveBlocksPerMultiprocessor(

@@ -13,6 +13,10 @@
 
 namespace spectro {
 
+#ifndef __CUDACC__
+inline void will_read(const device void*) {}  // Metal has no such hint
+#endif
+
 template <class P> struct Mirrored {
   typedef Pass<P, 0> First;
   enum {
@@ -65,6 +69,24 @@ template <class P> struct Mirrored {
       }
     }
     middle = t == 0 ? bins[step * (POINTS / 2)] : complex(0.0f, 0.0f);
+  }
+
+  // Asks for what `read` will read, in vain where there is no cache to be told.
+  static inline void ask(const device float2* bins, long step, uint t) {
+    const long stride = step * BUTTERFLIES;
+#pragma unroll
+    for (int set = 0; set < 2; ++set) {
+      const uint k = set == 0 ? t : partner(t);
+      const device float2* up = bins + long(k) * step;
+      const device float2* down = bins + long(uint(POINTS) - k) * step;
+#pragma unroll
+      for (int r = 0; r < HALF; ++r) {
+        will_read(up);
+        will_read(down);
+        up += stride;
+        down -= stride;
+      }
+    }
   }
 
   // DC and Nyquist are real, and weighted.

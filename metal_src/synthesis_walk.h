@@ -88,7 +88,9 @@ template <class P, int FRAMES, bool FRAMES_FASTEST> struct RoundThreads {
     // Frames that are stored at once fall on different banks.
     SPREAD = ACROSS && Exchange<P, 0>::SWIZZLED && is_power_of_two(FRAMES),
     BLOCK = P::radix(0) < LINE ? P::radix(0) : LINE,
-    APART = FRAMES >= BLOCK ? 1 : BLOCK / FRAMES
+    APART = FRAMES >= BLOCK ? 1 : BLOCK / FRAMES,
+    // Of short frames, and of a (bins, frames) spectrum, asking costs more than it saves.
+    ASKS = !FRAMES_FASTEST && int(P::POINTS) >= 512
   };
 
   static inline uint twist(uint frame) {
@@ -114,9 +116,9 @@ template <class P, int FRAMES, bool FRAMES_FASTEST> struct Walk {
   float edge;
 
   // Hands inverse transforms of frames m0 ... m0 + FRAMES - 1 to `finish`, zeros for those that are
-  // not in low ... high - 1.
+  // not in low ... high - 1. Frames `following` ... are those of the next round.
   template <class Finish>
-  inline void transform(int m0, int low, int high, uint thread_index,
+  inline void transform(int m0, int following, int low, int high, uint thread_index,
                         const thread Finish& finish) const {
     const uint t0 = Threads::loader(thread_index), f0 = Threads::loaded(thread_index);
     Mirrored<P> pairs;
@@ -130,6 +132,11 @@ template <class P, int FRAMES, bool FRAMES_FASTEST> struct Walk {
       }
     } else {
       pairs.clear();
+    }
+    // Asked for while these are transformed.
+    const int ahead = following + int(f0);
+    if (Threads::ASKS && ahead >= low && ahead < high && Mirrored<P>::owns(t0)) {
+      Mirrored<P>::ask(spectrum + long(ahead) * frame_step, bin_step, t0);
     }
     pairs.weigh_edges(t0, edge);
     float2 a[Mirrored<P>::R], b[Mirrored<P>::R];
@@ -183,7 +190,7 @@ inline void synthesis_run(const thread Walk<P, FRAMES, FRAMES_FASTEST>& work, th
     const uint index = thread_index + uint(round * zero);
     const int m0 = backward ? end_hop - FRAMES * (round + 1) : oldest + FRAMES * round;
     const IntoSums<S> finish = {&sums, index, m0, backward, output, row};
-    work.transform(m0, low, high, index, finish);
+    work.transform(m0, backward ? m0 - FRAMES : m0 + FRAMES, low, high, index, finish);
     threadgroup_barrier(mem_flags::mem_threadgroup);
   }
 }

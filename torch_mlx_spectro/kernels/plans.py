@@ -20,7 +20,7 @@ LINE_POINTS = 16
 
 #: Values that one thread holds in a pass: of the best plan, and of those for GPUs that allow a
 #: group fewer threads. Synthesis holds its output samples besides. For analysis 8 were faster than
-#: 16 for all sizes tried (docs/gpu.md).
+#: 16 for all sizes tried but the longest, and few passes then, too (docs/gpu.md).
 ANALYSIS_VALUES = (8, 16, 32, 64)
 SYNTHESIS_VALUES = (8, 16, 32, 64)
 #: Threads of a group to aim at. Analysis has nothing to share among frames.
@@ -38,6 +38,10 @@ CORE_THREADS = 2048
 ANALYSIS_WAVES = 2
 #: Radices of an analysis: none needs more than the best plan's values, or few more.
 ANALYSIS_RADICES = (2, 3, 4, 5, 6, 7, 8, 9, 10)
+#: Points from which an analysis is long, the radices of such a one, and its threads' values.
+LONG_POINTS = 2048
+LONG_RADICES = (*ANALYSIS_RADICES, 16)
+LONG_VALUES = (18, 32, 64)
 SIMD_WIDTH = 32
 #: What a barrier of the whole group costs, as work, where the threads of a frame are not part of
 #: one SIMD group.
@@ -186,6 +190,8 @@ def analysis_plans(points: int, frames: int) -> tuple[FftPlan, ...]:
             SIMD group come first: as fast there, and a group reads what its frames share once.
     """
     radices = analysis_radices(points)
+    if points >= LONG_POINTS:
+        return _plans(points, radices, LONG_VALUES, ANALYSIS_GROUP, 1)
     found = _plans(points, radices, ANALYSIS_VALUES, ANALYSIS_GROUP, 1)
     if frames * found[0].threads > ANALYSIS_WAVES * CORES * CORE_THREADS:
         lean = _plans(points, radices, ANALYSIS_VALUES[1:], SYNTHESIS_GROUP, 1)
@@ -198,15 +204,19 @@ def analysis_plans(points: int, frames: int) -> tuple[FftPlan, ...]:
 def analysis_radices(points: int) -> tuple[int, ...] | None:
     """Radices of an analysis' passes, or None where ``points`` has a prime factor above 7.
 
-    Of all orders tried, a large power of two at both ends was the best, and among odd radices.
+    Of all orders tried, a large power of two at both ends was the best, and among odd radices; of
+    long ones, two at the beginning.
     """
-    radices = even_radices(points, ANALYSIS_RADICES)
+    is_long = points >= LONG_POINTS
+    radices = even_radices(points, LONG_RADICES if is_long else ANALYSIS_RADICES)
     if radices is None:
         return None
     powers = [radix for radix in radices if is_power_of_two(radix)]
     others = [radix for radix in radices if not is_power_of_two(radix)]
     if len(powers) == 1:
         return (*others[:1], *powers, *others[1:])
+    if is_long and others and len(powers) > 2:
+        return (*powers[-2:], *others, *powers[:-2])
     return (*powers[-1:], *others, *powers[:-1])
 
 

@@ -42,10 +42,10 @@ KEPT_REGISTERS = 0.85
 VALUE_REGISTERS = 3
 #: Frames of a run; longer ones were slower. Over a (bins, frames) spectrum, lines read in part
 #: leave the cache before their other frames are read: fewer, and fewer still of the longer frames
-#: that a group has not eight of.
+#: that a group has not eight of, unless all groups run at once.
 MOST_FRAMES = 36
 MOST_FASTEST_FRAMES = 24
-MOST_LONG_FASTEST_FRAMES = 12
+MOST_LONG_FASTEST_FRAMES = 16
 
 
 @dataclass(frozen=True)
@@ -125,17 +125,18 @@ class WalkPlan:
         """
         frames = self.fft.frames
         fewest = -(-self.overlap // frames)
-        most = MOST_FRAMES
-        if frames_fastest:
-            long = frames < WALK_FASTEST_FRAMES
-            most = MOST_LONG_FASTEST_FRAMES if long else MOST_FASTEST_FRAMES
+        long = frames < WALK_FASTEST_FRAMES
         costs = []
-        for rounds in range(fewest, max(most // frames, fewest) + 1):
+        for rounds in range(fewest, max(MOST_FRAMES // frames, fewest) + 1):
             run = rounds * frames - (self.overlap - 1)
             groups = -(-hops // run) * rows
             waves = -(-groups // (CORES * self.resident))
-            # Of equals the longest, which transforms the fewest frames twice.
-            costs.append(((-(-groups // CORES) + waves) * rounds, -run))
+            most = MOST_FRAMES
+            if frames_fastest and not (long and waves == 1):
+                most = MOST_LONG_FASTEST_FRAMES if long else MOST_FASTEST_FRAMES
+            if rounds * frames <= most or rounds == fewest:
+                # Of equals the longest, which transforms the fewest frames twice.
+                costs.append(((-(-groups // CORES) + waves) * rounds, -run))
         return -min(costs)[1]
 
 
