@@ -7,11 +7,11 @@ memory are the host's. What only a device can show is in test_cuda_device.py.
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -107,7 +107,17 @@ class Recorder:
         self.loaded.append((code, name))
         return name
 
-    def launch(self, *arguments: Any) -> None:
+    def launch(self, config: Any, kernel: Any, parameters: Any, extra: None) -> int:
+        *sizes, stream = struct.unpack("7I4xQ16x", ctypes.string_at(config.value, 56))
+        assert sizes[4:] == [1, 1, 0]
+        self.seen(kernel, tuple(sizes[:3]), sizes[3], stream, parameters.value)
+        return 0
+
+    def mend(self, error: int, device: int) -> None:
+        raise AssertionError("nothing is refused")
+
+    def seen(self, *arguments: Any) -> None:
+        """Of a launch: the kernel, blocks, threads, stream and the address of its parameters."""
         self.launched.append(arguments)
 
 
@@ -153,12 +163,13 @@ def standing_in(kernels: Any) -> Iterator[None]:
     """Host tensors are on "the device", which computes with these kernels."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch_state, "cuda_device", lambda: None)
+        patch.setattr(torch_state, "has_one_cuda_device", lambda: False)
         patch.setattr(torch_state, "cuda_stream", lambda device: 7)
         patch.setattr(torch_state, "is_capturing", lambda: False)
         patch.setattr(cuda_prepared.CudaWindows, "_on_device", lambda self, values, device: values)
         patch.setattr(cuda_prepared, "cuda_kernels", lambda: kernels)
         patch.setattr(nola, "host_memory", torch.empty)
-        patch.setattr(nola, "event_on", lambda device: mock.Mock())
+        patch.setattr(nola, "is_idle", lambda device: True)
         patch.setattr(cuda_backend, "cuda_kernels", lambda: kernels)
         patch.setattr(cuda_backend, "device_reason", lambda device: None)
         patch.setattr(adjoints, "_BACKENDS", {"cpu": "cuda"})

@@ -219,10 +219,8 @@ def test_nothing_is_kept_of_a_window_that_is_gone() -> None:
 def test_a_known_window_is_judged_without_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one window only the first call waits, whatever the lengths of the others."""
     asked: list[int] = []
-    take = nola._free_flags.take
-    monkeypatch.setattr(
-        nola._free_flags, "take", lambda *given: asked.append(given[0]) or take(*given)
-    )
+    take = nola._pool.take
+    monkeypatch.setattr(nola._pool, "take", lambda *given: asked.append(given[0]) or take(*given))
     window = torch.hann_window(16) + 0.1
     device = torch.device("cpu")
     with standing_in(recording(Recorder())):

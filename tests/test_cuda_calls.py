@@ -17,12 +17,14 @@ from reference import istft_params, stft_params
 from torch_mlx_spectro import (
     cuda_backend,
     cuda_calls,
+    cuda_prepared,
     derivatives,
     dispatching,
+    nola,
     torch_state,
 )
 from torch_mlx_spectro.dispatching import Plan
-from torch_mlx_spectro.operations import ISTFT, STFT
+from torch_mlx_spectro.operations import STFT
 from torch_mlx_spectro.routing import Choice, Route
 
 WINDOW = torch.hann_window(16) + 0.1
@@ -43,18 +45,29 @@ def recall_stft(
     signal: torch.Tensor = SIGNAL, window: Any = WINDOW, backend: str = "cuda", **changes: Any
 ) -> Any:
     arguments = {**STFT_ARGUMENTS, "window": window, **changes}
-    return cuda_calls.recall("stft", backend, STFT.bind, (signal, 16), arguments)
+    return cuda_calls.recall("stft", backend, signal, (signal, 16), arguments)
 
 
 def remember_stft(
     signal: torch.Tensor = SIGNAL, window: torch.Tensor = WINDOW, **changes: Any
 ) -> torch.Tensor:
     arguments = {**STFT_ARGUMENTS, **changes}
-    bound = STFT.bind(signal, 16, window=window, **arguments)
     params = stft_params(signal, window, n_fft=16, **arguments)
     result = torch.stft(signal, 16, window=window, **arguments)
-    cuda_calls.remember("stft", {"cuda"}, bound, params, result)
+    given = {**STFT_ARGUMENTS, "window": window, **changes}
+    cuda_calls.remember("stft", {"cuda"}, (signal, 16), given, params, result)
     return result
+
+
+def remember_istft(window: torch.Tensor = WINDOW) -> torch.Tensor:
+    params = istft_params(SPECTRUM, window, n_fft=16, hop_length=4)
+    result = torch.empty(2, params.output_length)
+    cuda_calls.remember("istft", {"cuda"}, (SPECTRUM, 16, 4), {"window": window}, params, result)
+    return result
+
+
+def recall_istft(window: torch.Tensor) -> Any:
+    return cuda_calls.recall("istft", "cuda", SPECTRUM, (SPECTRUM, 16, 4), {"window": window})
 
 
 def test_a_call_is_launched_again_with_its_own_tensors(driver: Recorder) -> None:
@@ -63,8 +76,8 @@ def test_a_call_is_launched_again_with_its_own_tensors(driver: Recorder) -> None
     assert not driver.launched
     result = recall_stft()
     assert (result.shape, result.stride()) == (expected.shape, expected.stride())
-    ((kernel, grid, group, stream, parameters, device),) = driver.launched
-    assert (kernel, stream, device) == ("spectro_analysis", 7, None)
+    ((kernel, grid, group, stream, parameters),) = driver.launched
+    assert (kernel, stream) == ("spectro_analysis", 7)
     assert grid[1:] == (2, 1)
     assert group > 0
     assert parameters
@@ -83,18 +96,18 @@ def test_addresses_are_those_of_the_tensors(driver: Recorder) -> None:
         places = struct.unpack("4Q", _memory(parameters, 32))
         seen.append(tuple(struct.unpack("Q", _memory(place, 8))[0] for place in places))
 
-    driver.launch = read  # type: ignore[method-assign]
+    driver.seen = read  # type: ignore[method-assign]
     remember_stft()
     result = recall_stft()
-    window = held().reading.window
-    assert torch.equal(window[:16], WINDOW / 2)
-    assert seen == [(SIGNAL.data_ptr(), *[window.data_ptr()] * 2, result.data_ptr())]
+    (read,) = reads()
+    assert torch.equal(read.memory[:16], WINDOW / 2)
+    assert seen == [(SIGNAL.data_ptr(), *[read.memory.data_ptr()] * 2, result.data_ptr())]
 
 
-def held() -> Any:
-    """What the only call that is remembered read last."""
+def reads() -> list[Any]:
+    """What the only call that is remembered has read."""
     (call,) = cuda_calls.calls._calls.values()
-    return call._held
+    return call._reads
 
 
 def _memory(address: int, size: int) -> bytes:
@@ -102,11 +115,8 @@ def _memory(address: int, size: int) -> bytes:
 
 
 def test_istft_is_remembered_with_its_envelope(driver: Recorder) -> None:
-    bound = ISTFT.bind(SPECTRUM, 16, 4, window=WINDOW)
-    params = istft_params(SPECTRUM, WINDOW, n_fft=16, hop_length=4)
-    result = torch.empty(2, params.output_length)
-    cuda_calls.remember("istft", {"cuda"}, bound, params, result)
-    again = cuda_calls.recall("istft", "cuda", ISTFT.bind, (SPECTRUM, 16, 4), {"window": WINDOW})
+    result = remember_istft()
+    again = recall_istft(WINDOW)
     assert again.shape == result.shape
     assert [launch[0] for launch in driver.launched] == [driver.loaded[0][1]]
 
@@ -147,7 +157,7 @@ def test_another_window_is_prepared_and_the_same_one_is_not(driver: Recorder) ->
         (address,) = struct.unpack("Q", ctypes.string_at(place, 8))
         windows.append((address, list(struct.unpack("16f", ctypes.string_at(address, 64)))))
 
-    driver.launch = read  # type: ignore[method-assign]
+    driver.seen = read  # type: ignore[method-assign]
     window = WINDOW.clone()
     remember_stft(window=window)
 
@@ -176,15 +186,16 @@ def test_another_window_is_prepared_and_the_same_one_is_not(driver: Recorder) ->
 
 
 def test_a_vanishing_envelope_is_decided_anew(driver: Recorder) -> None:
-    bound = ISTFT.bind(SPECTRUM, 16, 4, window=WINDOW)
-    params = istft_params(SPECTRUM, WINDOW, n_fft=16, hop_length=4)
-    cuda_calls.remember("istft", {"cuda"}, bound, params, torch.empty(2, params.output_length))
-
-    def recall(window: torch.Tensor) -> Any:
-        return cuda_calls.recall("istft", "cuda", ISTFT.bind, (SPECTRUM, 16, 4), {"window": window})
-
-    assert recall(WINDOW) is not None
-    assert recall(torch.zeros(16)) is None
+    remember_istft()
+    assert recall_istft(WINDOW.clone()) is not None
+    (read,) = reads()
+    for _ in range(3):
+        assert recall_istft(torch.zeros(16)) is None
+        assert reads() == [read]
+    window = torch.zeros(16)
+    for _ in range(2):
+        assert recall_istft(window) is None
+    assert recall_istft(window.add_(1)) is not None
 
 
 def test_what_is_no_launch_is_computed_by_the_functions(
@@ -250,13 +261,88 @@ def test_what_warns_is_decided_anew_where_torch_repeats_its_warnings(
 def test_another_stream_prepares_its_own(driver: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     remember_stft()
     recall_stft()
-    first = held()
-    assert first.stream == 7
     monkeypatch.setattr(torch_state, "cuda_stream", lambda device: 8)
-    assert recall_stft() is not None
-    assert driver.launched[-1][3] == 8
-    assert held().stream == 8
-    assert held().addresses != first.addresses
+    for _ in range(2):
+        assert recall_stft() is not None
+        assert driver.launched[-1][3] == 8
+    first, second = reads()
+    assert (first.stream, second.stream) == (7, 8)
+    assert first.window != second.window
+
+
+def test_a_window_that_is_gone_leaves_its_memory_to_the_next(driver: Recorder) -> None:
+    remember_stft()
+    assert recall_stft(window=torch.rand(16)) is not None
+    (first,) = reads()
+    for _ in range(3):
+        window = torch.rand(16)
+        assert recall_stft(window=window) is not None
+        del window
+    (last,) = reads()
+    assert last.memory is first.memory
+
+
+def test_windows_that_take_turns_are_prepared_once(driver: Recorder) -> None:
+    remember_istft()
+    windows = [torch.rand(16) + 0.1 for _ in range(cuda_calls.MAX_WINDOWS_OF_A_CALL)]
+    for _ in range(3):
+        for window in windows:
+            assert recall_istft(window) is not None
+    made = [read.memory.data_ptr() for read in reads()]
+    assert len(set(made)) == len(windows)
+    # The oldest one gives way; memory that others read is not written again.
+    assert recall_istft(torch.rand(16) + 0.1) is not None
+    assert [read.memory.data_ptr() for read in reads()][:-1] == made[1:]
+
+
+def test_what_was_broken_off_is_not_written_to_again(
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remember_istft()
+    assert recall_istft(WINDOW.clone()) is not None
+    (first,) = reads()
+
+    def interrupted(self: Any, *arguments: Any) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nola.Flags, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            recall_istft(WINDOW.clone())
+    assert reads() == []
+    assert recall_istft(WINDOW.clone()) is not None
+    (second,) = reads()
+    assert second.verdict._flags is not first.verdict._flags
+
+
+def test_within_a_call_another_one_has_memory_of_its_own(
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from a finalizer, or another thread, between the two launches."""
+    remember_stft()
+    for window in (torch.rand(16), torch.rand(16)):
+        assert recall_stft(window=window) is not None
+    del window
+    places: list[int] = []
+
+    def read(*arguments: Any) -> None:
+        (place,) = struct.unpack("Q", _memory(arguments[4] + 8, 8))
+        places.append(struct.unpack("Q", _memory(place, 8))[0])
+
+    launch = cuda_prepared.Preparer.launch
+
+    def interrupted(self: Any, window: torch.Tensor, place: Any) -> None:
+        launch(self, window, place)
+        if not nested:
+            nested.append(place.window)
+            assert recall_stft(window=torch.rand(16)) is not None
+
+    nested: list[int] = []
+    driver.seen = read  # type: ignore[method-assign]
+    monkeypatch.setattr(cuda_prepared.Preparer, "launch", interrupted)
+    assert recall_stft(window=torch.rand(16)) is not None
+    inner, outer = places
+    assert outer == nested[0] != inner
 
 
 def test_the_table_is_bounded(driver: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +365,7 @@ def test_threads_do_not_mix_their_addresses(driver: Recorder) -> None:
         if address != expected.address:
             wrong.append(address)
 
-    driver.launch = read  # type: ignore[method-assign]
+    driver.seen = read  # type: ignore[method-assign]
     remember_stft()
 
     def work() -> None:
@@ -303,6 +389,7 @@ def test_a_call_that_is_verified_is_not_kept(verify: int, driver: Recorder) -> N
     params = stft_params(SIGNAL, WINDOW, n_fft=16, **STFT_ARGUMENTS)
     result = torch.stft(SIGNAL, 16, window=WINDOW, **STFT_ARGUMENTS)
     plan = Plan(Route("stft", "cuda", "cuda analysis"), bound, params, settled=True)
-    dispatching._remember(STFT, Choice("auto", verify=verify), plan, (SIGNAL,), {}, result)
+    given = {**STFT_ARGUMENTS, "window": WINDOW}
+    dispatching._remember(STFT, Choice("auto", verify=verify), plan, (SIGNAL, 16), given, result)
     for backend in ("cuda", "auto"):
         assert (recall_stft(backend=backend) is None) == bool(verify)

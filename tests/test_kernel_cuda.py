@@ -106,7 +106,7 @@ def test_arguments_are_laid_out_as_the_compiler_lays_them_out() -> None:
         read.append(struct.unpack(layout, ctypes.string_at(pointers[4], struct.calcsize(layout))))
         read.append([p % 8 for p in pointers])
 
-    driver.launch = look  # type: ignore[method-assign]
+    driver.seen = look  # type: ignore[method-assign]
     Prepared.run(recording(driver).prepared(launch, 0, (1000, 1), edge=0.5), 7, 11, 22, 33, 44)
     assert read[0] == [11, 22, 33, 44]
     assert read[1] == (1000, 1, 0, *launch.integers, *launch.grid, 0.5)
@@ -220,11 +220,11 @@ class FakeDriver:
     """``cuda.bindings.driver`` as far as the launcher uses it."""
 
     def __init__(self, *errors: int) -> None:
-        self.errors, self.called = list(errors), []
+        self.errors, self.called = list(errors), list[Any]()
 
-    def cuLaunchKernel(self, *arguments: Any) -> tuple[int]:
-        self.called.append(arguments)
-        return (self.errors.pop(0),)
+    def launch(self, *arguments: Any) -> int:
+        self.called.append("launch")
+        return self.errors.pop(0)
 
     def cuDevicePrimaryCtxRetain(self, device: Any) -> tuple[int, str]:
         return 0, f"context of {device}"
@@ -236,24 +236,29 @@ class FakeDriver:
     def CUdevice(self, index: int) -> int:
         return index
 
+    def CUresult(self, error: int) -> int:
+        return error
 
-def driver_of(fake: FakeDriver) -> CudaDriver:
+
+def run_on(fake: FakeDriver) -> None:
+    """Launch something on device 1."""
     driver = CudaDriver.__new__(CudaDriver)
     driver._driver = driver._core = fake
-    driver._launch = fake.cuLaunchKernel
-    return driver
+    driver.launch = fake.launch
+    launch = launches()[0]
+    Prepared(driver, ctypes.c_void_p(5), launch, 1, (1,), 1.0, addresses=4).run(7, 1, 2, 3, 4)
 
 
 def test_a_thread_without_a_context_gets_torchs() -> None:
     fake = FakeDriver(201, 0)
-    driver_of(fake).launch("kernel", (4, 2, 1), 64, 7, 1234, 1)
-    launched = ("kernel", 4, 2, 1, 64, 1, 1, 0, 7, 1234, 0)
-    assert fake.called == [launched, "context of 1", launched]
+    run_on(fake)
+    assert fake.called == ["launch", "context of 1", "launch"]
 
 
-def test_what_the_driver_refuses_is_raised() -> None:
+@pytest.mark.parametrize("errors", [(719,), (201, 719)])
+def test_what_the_driver_refuses_is_raised(errors: tuple[int, ...]) -> None:
     with pytest.raises(CudaProblem, match="719"):
-        driver_of(FakeDriver(719)).launch("kernel", (1, 1, 1), 32, 0, 0, 0)
+        run_on(FakeDriver(*errors))
 
 
 @needs_nvrtc

@@ -2,9 +2,10 @@
 
 For small calls the Python on the way to the launch decides. So what a call comes down to (one
 launch, its grid, its packed arguments, the shape of its result) is kept by what it was decided on:
-the layouts and the device of input and window, and the other arguments. What is made of the
-window's values is kept while the window is the same and unchanged; another one of its kind is
-prepared anew. A call that differs in anything else is decided anew (:mod:`.dispatching`).
+the layouts and the device of input and window, and the other arguments, as the program spells them.
+What is made of a window's values is kept while the window is the same and unchanged; a new one of
+its kind is prepared in the memory of one that is gone. A call that differs in anything else is
+decided anew (:mod:`.dispatching`).
 """
 
 from __future__ import annotations
@@ -12,42 +13,58 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from . import torch_state
 from .errors import UnresolvedArguments
-from .known_windows import KnownWindow
+from .known_windows import WindowVersion
 
 if TYPE_CHECKING:
-    from .cuda_prepared import Preparer
-    from .device_windows import Reading
+    from .cuda_prepared import Place, Preparer
+    from .device_windows import Verdict
     from .params import IstftParams, StftParams
 
 MAX_CALLS = 1024
+#: Windows of one call that are kept prepared.
+MAX_WINDOWS_OF_A_CALL = 4
 #: complex64 values are read whole.
 _ALIGNMENT = 8
 
 #: Position of the window among either function's arguments.
 _WINDOW = 4
 
-Bound = dict[str, Any]
 
-
-class _Held(NamedTuple):
-    """What a launch reads besides its input, and the window that it was made of.
+class _Read:
+    """What a launch reads besides its input.
 
     Attributes:
-        known: as nobody else knows it.
+        version: of the window that it was made of, as nobody else knows it; None: of none.
         stream: that it was made on.
-        reading: holds the memory behind ``addresses``.
+        window, envelope: addresses.
+        verdict: to be settled when a window has been prepared.
+        memory: holds the values.
+        place: of the memory, if it may be written again once the window is gone.
     """
 
-    known: KnownWindow
-    stream: int
-    reading: Reading
-    addresses: tuple[int, int]
+    __slots__ = ("envelope", "memory", "place", "stream", "verdict", "version", "window")
+
+    def __init__(
+        self,
+        stream: int,
+        addresses: tuple[int, int],
+        verdict: Verdict | None,
+        memory: object,
+        place: Place | None = None,
+    ) -> None:
+        self.version: WindowVersion | None = None
+        self.stream, self.memory, self.place, self.verdict = stream, memory, place, verdict
+        self.window, self.envelope = addresses
+
+    def is_free(self) -> bool:
+        """Whether its window is gone. Whoever reads it holds the window."""
+        return self.version is None or self.version.of() is None
 
 
 class Call:
@@ -62,7 +79,7 @@ class Call:
         warns: torch warns of such calls, once, or each time if it is told to.
     """
 
-    __slots__ = ("_held", "_params", "_preparer", "_result", "_run", "warns")
+    __slots__ = ("_device", "_params", "_preparer", "_reads", "_result", "_run", "warns")
 
     def __init__(
         self,
@@ -76,8 +93,9 @@ class Call:
         self._preparer = preparer
         self.warns = warns
         self._run = run
-        self._result = (tuple(result.shape), result.stride(), result.dtype, result.device)
-        self._held: _Held | None = None
+        self._result = (tuple(result.shape), result.stride(), result.dtype)
+        self._device = result.device
+        self._reads: list[_Read] = []
 
     def compute(
         self, tensor: torch.Tensor, window: torch.Tensor, differentiated: bool
@@ -96,31 +114,79 @@ class Call:
             or tensor.is_neg()
         ):
             return self._compute_by_functions(tensor, window, differentiated)
-        stream = torch_state.cuda_stream(tensor.get_device())
-        shape, strides, dtype, device = self._result
-        held = self._held
-        if held is not None and held.stream == stream and held.known.is_of(window):
-            result = torch.empty_strided(shape, strides, dtype=dtype, device=device)
-            run(stream, address, *held.addresses, result.data_ptr())
-            return result
-        reading = self._read(window, stream)
+        device = self._device
+        stream = torch_state.cuda_stream(device.index)
+        free, is_new = None, False
+        for read in self._reads:
+            version = read.version
+            of = None if version is None else version.of()
+            if read.stream != stream:
+                continue
+            if of is window and version is not None and version.is_of(window):
+                break
+            if of is None and read.place is not None:
+                free = read
+        else:
+            # First of all: the device works on it while the host goes on.
+            read, is_new = self._prepared(free, window, stream), True
+        shape, strides, dtype = self._result
         result = torch.empty_strided(shape, strides, dtype=dtype, device=device)
-        addresses = reading.addresses
-        run(stream, address, *addresses, result.data_ptr())
-        reading.settle()
-        # Of a window that counts no versions nothing is kept.
-        known = None if window.is_inference() else KnownWindow(window)
-        self._held = None if known is None else _Held(known, stream, reading, addresses)
+        run(stream, address, read.window, read.envelope, result.data_ptr())
+        if is_new:
+            self._keep(read, window)
         return result
 
-    def _read(self, window: torch.Tensor, stream: int) -> Reading:
-        """What the launch reads of a window besides the one that it last had."""
-        reading = None if self._preparer is None else self._preparer.read(window, stream)
-        if reading is None:
-            from . import cuda_backend
+    def _prepared(self, free: _Read | None, window: torch.Tensor, stream: int) -> _Read:
+        """What is read of a window that the call did not have the last times, in nobody's hands.
 
-            reading = cuda_backend.what_is_read(self._params, window, self._result[-1])
-        return reading
+        Args:
+            free: what may be written again, unless another thread does already.
+        """
+        preparer = self._preparer
+        if preparer is not None and preparer.fits(window):
+            read = self._taken(free)
+            if read is None:
+                place = preparer.place(stream)
+                addresses = place.window, place.envelope
+                read = _Read(stream, addresses, place.verdict, place.memory, place)
+            assert read.place is not None
+            preparer.launch(window, read.place)
+            return read
+        from . import cuda_backend
+
+        reading = cuda_backend.what_is_read(self._params, window, self._device)
+        return _Read(stream, reading.addresses, reading, reading)
+
+    def _keep(self, read: _Read, window: torch.Tensor) -> None:
+        """Keep what was made of a window, and of those that the call had last.
+
+        Raises:
+            UnresolvedArguments: as :meth:`compute`.
+        """
+        reads = self._reads
+        # While the device works. Of a window that counts no versions nothing is known.
+        read.version = None if window.is_inference() else WindowVersion(window)
+        refused = None
+        try:
+            if read.verdict is not None:
+                read.verdict.settle()
+        except UnresolvedArguments as error:
+            read.version, refused = None, error
+        if read.place is not None or read.version is not None:
+            reads.append(read)
+        if len(reads) > MAX_WINDOWS_OF_A_CALL:
+            self._taken(next((read for read in reads if read.is_free()), reads[0]))
+        if refused is not None:
+            raise refused
+
+    def _taken(self, read: _Read | None) -> _Read | None:
+        """Take from the list, into nobody else's hands; None if somebody has."""
+        if read is not None:
+            try:
+                self._reads.remove(read)
+            except ValueError:
+                return None
+        return read
 
     def _compute_by_functions(
         self, tensor: torch.Tensor, window: torch.Tensor, differentiated: bool
@@ -170,11 +236,24 @@ def missing_reason() -> str | None:
     return cuda_backend.unavailable_reason()
 
 
-def _key(name: str, backend: str, bound: Bound, differentiated: bool) -> Hashable:
+def _window_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return args[_WINDOW] if len(args) > _WINDOW else kwargs.get("window")
+
+
+def _key(
+    name: str,
+    backend: str,
+    tensor: torch.Tensor,
+    window: torch.Tensor,
+    differentiated: bool,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Hashable:
     """What a call is decided on, but for its window's values and for torch's state."""
-    tensor, window = bound["input"], bound["window"]
-    _, *others = bound.values()
-    del others[_WINDOW - 1]
+    others = [*args[1:_WINDOW], *args[_WINDOW + 1 :], *kwargs, len(args)]
+    for value in kwargs.values():
+        if value is not window and value is not tensor:
+            others.append(value)
     # Types, because True == 1 == 1.0, of which torch rejects two.
     return (
         name,
@@ -198,30 +277,26 @@ def _is_ordinary(tensor: torch.Tensor, window: Any) -> bool:
     return (
         type(window) in torch_state.PLAIN_TYPES
         and not torch_state.is_intercepted()
-        and tensor.get_device() == torch_state.cuda_device()
+        and (torch_state.has_one_cuda_device() or tensor.get_device() == torch_state.cuda_device())
         and not torch_state.is_capturing()
     )
 
 
 def recall(
-    name: str, backend: str, bind: Callable[..., Bound], args: Any, kwargs: Any
+    name: str, backend: str, tensor: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> torch.Tensor | None:
     """The result of a call that was decided before; None if it was not.
 
     Args:
         name: of the function.
         backend: that is asked for.
-        bind: names the arguments.
+        tensor: the input, which is among the arguments.
     """
-    try:
-        bound = bind(*args, **kwargs)
-    except TypeError:
-        return None
-    tensor, window = bound["input"], bound["window"]
+    window = _window_of(args, kwargs)
     if not _is_ordinary(tensor, window):
         return None
     differentiated = (tensor.requires_grad or window.requires_grad) and torch.is_grad_enabled()
-    call = calls.get(_key(name, backend, bound, differentiated))
+    call = calls.get(_key(name, backend, tensor, window, differentiated, args, kwargs))
     if call is None or (call.warns and torch.is_warn_always_enabled()):
         return None
     try:
@@ -233,7 +308,8 @@ def recall(
 def remember(
     name: str,
     backends: Iterable[str],
-    bound: Bound,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
     params: StftParams | IstftParams,
     result: torch.Tensor,
 ) -> None:
@@ -242,7 +318,8 @@ def remember(
     Args:
         backends: asked for any of these, the call is to be answered so.
     """
-    tensor, window = bound["input"], bound["window"]
+    tensor = args[0] if args else kwargs["input"]
+    window = _window_of(args, kwargs)
     if not _is_ordinary(tensor, window):
         return
     from . import cuda_backend
@@ -252,4 +329,5 @@ def remember(
     preparer = None if run is None else cuda_backend.preparer_of(params, window)
     call = Call(params, run, result, cuda_backend.warns(params), preparer)
     for backend in backends:
-        calls.put(_key(name, backend, bound, differentiated), call)
+        key = _key(name, backend, tensor, window, differentiated, args, kwargs)
+        calls.put(key, call)

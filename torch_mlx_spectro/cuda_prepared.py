@@ -6,15 +6,18 @@ Memory that is given back is used again by its stream alone, so what is kept bel
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from typing import NamedTuple
 
 import torch
 
-from . import nola, torch_state
-from .device_windows import DeviceWindows, Reading
+from . import torch_state
+from .device_windows import DeviceWindows
 from .kernels.cuda import cuda_kernels
 from .kernels.preparing import Preparation, preparation
 from .nola import Flagged
 from .params import IstftParams
+
+_FLOAT_BYTES = 4
 
 
 class CudaWindows(DeviceWindows):
@@ -27,8 +30,7 @@ class CudaWindows(DeviceWindows):
         self, made: Preparation, window: torch.Tensor, judged: Callable[[], None]
     ) -> tuple[torch.Tensor, Flagged]:
         verdict = Flagged(made.columns, window.device, judged)
-        launch = cuda_kernels().prepare_window
-        return verdict.launch(lambda flags: launch(made, window, flags)), verdict
+        return cuda_kernels().prepare_window(made, window, verdict.ask()), verdict
 
     def _stream(self, device: torch.device) -> Hashable:
         return device.index, torch_state.cuda_stream(device.index)
@@ -40,23 +42,36 @@ class CudaWindows(DeviceWindows):
         # From pinned memory: of any other the copy would be waited for.
         return values.pin_memory().to(device, non_blocking=True)
 
-    def forget(self) -> None:
-        super().forget()
-        nola.forget()
-
 
 WINDOWS = CudaWindows()
+
+
+class Place(NamedTuple):
+    """Where a window is prepared.
+
+    Attributes:
+        stream: that does it.
+        window, envelope: addresses.
+        memory: behind them.
+        verdict: on an istft's envelope, to be settled after each launch.
+    """
+
+    stream: int
+    window: int
+    envelope: int
+    memory: torch.Tensor
+    verdict: Flagged | None
 
 
 class Preparer:
     """Prepares windows that nobody knows for calls of one kind: a launch, and little else.
 
     Args:
-        window: one of those windows.
+        window: one of those windows, which is real.
         params: of an istft.
     """
 
-    __slots__ = ("_device", "_made", "_run", "_stride")
+    __slots__ = ("_columns", "_device", "_floats", "_rows_at", "_run", "_stride", "_unread")
 
     def __init__(
         self,
@@ -65,27 +80,31 @@ class Preparer:
         factor: float,
         params: IstftParams | None = None,
     ) -> None:
-        self._made = preparation(len(window), n_fft, factor, params)
-        self._run = cuda_kernels().preparer(self._made, window)
-        self._stride, self._device = window.stride(), window.device
+        made = preparation(len(window), n_fft, factor, params)
+        self._run = cuda_kernels().preparer(made, window)
+        self._stride, self._device, self._columns = window.stride(), window.device, made.columns
+        (written,) = made.launch.shape
+        self._unread = written * _FLOAT_BYTES
+        self._floats = written + 1  # the last one is for the verdict that nobody reads
+        self._rows_at = made.rows_at * _FLOAT_BYTES if made.columns else 0
 
-    def read(self, window: torch.Tensor, stream: int) -> Reading | None:
-        """What is read of a window; None of one that is not like the first, or is known."""
-        if (
-            window.stride() != self._stride
-            or window.is_complex()
-            or window.is_neg()
-            or WINDOWS.known.find(window) is not None
-        ):
-            return None
-        made = self._made
-        (floats,) = made.launch.shape
-        # The last one is for the verdict that nobody reads.
-        prepared = torch.empty(floats + 1, dtype=torch.float32, device=self._device)
-        of, to = window.data_ptr(), prepared.data_ptr()
-        if not made.columns:
-            self._run(stream, of, to, to + floats * prepared.element_size())
-            return Reading(prepared, prepared)
-        verdict = Flagged(made.columns, self._device)
-        verdict.launch(lambda flags: self._run(stream, of, to, flags))
-        return Reading(prepared, prepared, made.rows_at, verdict)
+    def fits(self, window: torch.Tensor) -> bool:
+        """Whether a window of the same length and type can be prepared as the first was."""
+        return (
+            window.stride() == self._stride
+            and not window.is_neg()
+            and WINDOWS.known.find(window) is None
+        )
+
+    def place(self, stream: int) -> Place:
+        """Memory for what is read of one window at a time."""
+        memory = torch.empty(self._floats, dtype=torch.float32, device=self._device)
+        at = memory.data_ptr()
+        verdict = Flagged(self._columns, self._device) if self._columns else None
+        return Place(stream, at, at + self._rows_at, memory, verdict)
+
+    def launch(self, window: torch.Tensor, place: Place) -> None:
+        """Launch the preparation of a window in a place that nobody else has."""
+        to, verdict = place.window, place.verdict
+        verdicts = to + self._unread if verdict is None else verdict.ask()
+        self._run(place.stream, window.data_ptr(), to, verdicts)

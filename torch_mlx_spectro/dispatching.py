@@ -64,7 +64,7 @@ def _run(op: Operation, plan: Plan, args: Any, kwargs: Any) -> torch.Tensor:
         return op.native(*args, **kwargs)
     if plan.trial is not None and plan.route.backend == "cuda":
         # What is timed is what later calls will take.
-        known = cuda_calls.recall(op.name, "cuda", op.bind, args, kwargs)
+        known = cuda_calls.recall(op.name, "cuda", plan.bound["input"], args, kwargs)
         if known is not None:
             return known
     from .params import StftParams
@@ -126,7 +126,7 @@ def _remember(
     if plan.bound is not None and plan.params is not None and plan.route.backend == "cuda":
         if not choice.verify:  # calls that are recalled are not verified
             asked = {"cuda", choice.backend} if plan.settled else {"cuda"}
-            cuda_calls.remember(op.name, asked, plan.bound, plan.params, result)
+            cuda_calls.remember(op.name, asked, args, kwargs, plan.params, result)
     elif plan.settled and plan.route.backend == "native" and not choice.strict:
         tensor = args[0] if args else kwargs["input"]
         native_calls[op.name].add(shape_of_call(tensor, args, kwargs))

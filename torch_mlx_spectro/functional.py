@@ -100,7 +100,7 @@ def _function(
     settled = native_calls[name].has
     bump_native = counters.sites(name, "native").get
     bump_cuda = counters.sites(name, "cuda").get
-    recall, missing_reason, bind = cuda_calls.recall, cuda_calls.missing_reason, op.bind
+    recall, missing_reason = cuda_calls.recall, cuda_calls.missing_reason
 
     compiled = _compiled(op, patched=choose is patched_choice)
 
@@ -141,7 +141,7 @@ def _function(
                 return result
             known = None
             if not (choice.verify or verifier.quarantined):
-                known = recall(name, backend, bind, args, kwargs)
+                known = recall(name, backend, tensor, args, kwargs)
             if known is not None:
                 caller = get_frame(1)
                 bump = bump_cuda((id(caller.f_code), caller.f_lasti))

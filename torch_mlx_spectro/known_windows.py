@@ -13,7 +13,30 @@ MAX_WINDOWS = 256
 MAX_OF_A_WINDOW = 64
 
 
-class KnownWindow:
+class WindowVersion:
+    """One version of one window, which counts them.
+
+    Attributes:
+        of: the window; None once it is gone.
+    """
+
+    __slots__ = ("_address", "_version", "of")
+
+    def __init__(self, window: torch.Tensor, forget: Callable[[Any], object] | None = None) -> None:
+        self.of = weakref.ref(window, forget)
+        self._version = window._version
+        self._address = window.data_ptr()
+
+    def is_of(self, window: torch.Tensor) -> bool:
+        """Whether this is that window, unchanged."""
+        return (
+            self.of() is window
+            and self._version == window._version
+            and self._address == window.data_ptr()
+        )
+
+
+class KnownWindow(WindowVersion):
     """One version of one window, and what was made and found of it.
 
     Attributes:
@@ -21,22 +44,12 @@ class KnownWindow:
         judged: calls, by what decides it, whose envelope does not vanish.
     """
 
-    __slots__ = ("_address", "_of", "_version", "judged", "made")
+    __slots__ = ("judged", "made")
 
     def __init__(self, window: torch.Tensor, forget: Callable[[Any], object] | None = None) -> None:
-        self._of = weakref.ref(window, forget)
-        self._version = window._version
-        self._address = window.data_ptr()
+        super().__init__(window, forget)
         self.made: dict[Hashable, torch.Tensor] = {}
         self.judged: set[Hashable] = set()
-
-    def is_of(self, window: torch.Tensor) -> bool:
-        """Whether this is that window, unchanged."""
-        return (
-            self._of() is window
-            and self._version == window._version
-            and self._address == window.data_ptr()
-        )
 
 
 class KnownWindows:

@@ -2,117 +2,150 @@
 
 torch.istft refuses a window whose overlap-added square is below the NOLA threshold at a sample
 that it keeps. The kernel that makes the envelope writes its verdict on each column to memory of the
-host's; nobody waits for it before the call itself is launched.
+host's, and the host looks there: that takes no call of CUDA's, and nobody waits before the call
+itself is launched.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from .errors import UnresolvedArguments
 from .prepared import VANISHES
 
-Result = TypeVar("Result")
-
-#: Pieces of memory that are kept for a device, and verdicts that each has room for at least.
-MAX_FLAGS = 16
+#: Verdicts that a piece of memory has room for at least.
 LEAST_FLAGS = 4096
+#: A verdict is a float, 0.0 or 1.0; one that is not written yet is no number. A byte of each.
+_BYTES, _ONE, _PENDING = 4, 0x3F, 0xFF
+#: Looks at the memory before others get their turn, and turns before the device is asked whether
+#: it still works.
+_LOOKS, _TURNS = 16, 4096
 
 
 class Flags:
-    """Memory of the host that a device writes verdicts to, and what tells that it has."""
+    """Memory of the host that a device writes verdicts to."""
 
-    def __init__(self, columns: int, device: torch.device) -> None:
-        self._memory = host_memory(columns)
-        self._event = event_on(device)
-        self.values = self._memory.numpy()
-        self.address = self._memory.data_ptr()
+    def __init__(self, columns: int) -> None:
+        memory = host_memory(columns)
+        self.address = memory.data_ptr()
+        self.columns = columns
+        values: Any = memory.numpy()
+        self._bytes = memoryview(values).cast("B")  # keeps the memory, too
+        self._pending = bytes([_PENDING]) * self._bytes.nbytes
+        self.reset(columns)
 
-    def written(self) -> None:
-        """Its writer has been launched."""
-        self._event.record()
+    def reset(self, columns: int) -> None:
+        """Nothing is written yet."""
+        size = columns * _BYTES
+        self._bytes[:size] = self._pending[:size]
 
-    def wait(self) -> None:
-        self._event.synchronize()
+    def wait(self, columns: int, is_idle: Callable[[], bool]) -> bool:
+        """Wait until the first so many verdicts are written; returns whether any is against it.
+
+        Args:
+            is_idle: whether their writer must have ended; raises if it has failed.
+        """
+        written = self._bytes[: columns * _BYTES].tobytes
+        ended, turns = False, 0
+        while True:
+            for _ in range(_LOOKS):
+                verdicts = written()
+                if _PENDING not in verdicts:
+                    return _ONE in verdicts
+            if ended:
+                raise RuntimeError("a kernel has ended, and its verdict has not come")
+            time.sleep(0)
+            turns += 1
+            if turns % _TURNS == 0:
+                ended = is_idle()
 
 
 def host_memory(columns: int) -> torch.Tensor:
-    """Memory that a device can write to."""
+    """Memory that all devices can write to."""
     return torch.empty(columns, dtype=torch.float32, device="cpu", pin_memory=True)
 
 
-def event_on(device: torch.device) -> Any:
-    """An event that is recorded on a device's current stream."""
-    with torch.cuda.device(device):
-        make: Any = torch.cuda.Event  # has no types
-        event = make()
-    return event
+def is_idle(device: torch.device) -> bool:
+    """Whether what was launched on a device's current stream has ended."""
+    idle: bool = torch.cuda.current_stream(device).query()
+    return idle
 
 
-class _FreeFlags:
-    """Memory that no launch writes to any more, by device; new memory is costly."""
+class _Pool:
+    """Memory for verdicts, which is made once, as that is costly, and kept for good.
+
+    What is not given back, because something broke off, may still be written to.
+    """
 
     def __init__(self) -> None:
-        self._free: dict[int | None, list[Flags]] = {}
+        self._made: list[Flags] = []
+        self._free: dict[int, list[Flags]] = {}
 
-    def take(self, columns: int, device: torch.device) -> Flags:
+    def take(self, columns: int) -> Flags:
         """Memory for at least so many verdicts, in nobody else's hands."""
-        free = self._free.setdefault(device.index, [])
-        with suppress(IndexError):
-            flags = free.pop()
-            if len(flags.values) >= columns:
-                return flags
-        return Flags(max(columns, LEAST_FLAGS), device)
+        room = LEAST_FLAGS
+        while room < columns:
+            room *= 2
+        free = self._free.get(room)
+        if free:
+            with suppress(IndexError):  # another thread was faster
+                return free.pop()
+        flags = Flags(room)
+        self._made.append(flags)
+        return flags
 
-    def give_back(self, flags: Flags, device: torch.device) -> None:
-        free = self._free.setdefault(device.index, [])
-        if len(free) < MAX_FLAGS:
-            free.append(flags)
-
-    def clear(self) -> None:
-        self._free = {}
+    def give_back(self, flags: Flags) -> None:
+        self._free.setdefault(flags.columns, []).append(flags)
 
 
-_free_flags = _FreeFlags()
+_pool = _Pool()
 
 
 class Flagged:
     """Whether torch refuses an envelope, in memory of the host that the device writes.
 
+    It may be asked for of one launch after another, each settled before the next.
+
     Args:
         columns: of the envelope's rows.
+        device: that writes them.
         judged: is called if it does not vanish.
     """
 
-    __slots__ = ("_columns", "_device", "_flags", "_judged")
+    __slots__ = ("_columns", "_device", "_flags", "_is_settled", "_judged")
 
     def __init__(
         self, columns: int, device: torch.device, judged: Callable[[], None] | None = None
     ) -> None:
         self._columns, self._device, self._judged = columns, device, judged
-        self._flags = _free_flags.take(columns, device)
+        self._is_settled = True
+        self._flags = _pool.take(columns)
 
-    def launch(self, launch: Callable[[int], Result]) -> Result:
-        """Launch what writes verdicts to the address that it is given."""
-        result = launch(self._flags.address)
-        self._flags.written()
-        return result
+    def __del__(self) -> None:
+        # Else something broke off, and the memory may still be written to.
+        if self._is_settled:
+            _pool.give_back(self._flags)
+
+    def ask(self) -> int:
+        """The address where verdicts are to be written by what is launched now."""
+        self._is_settled = False
+        return self._flags.address
 
     def settle(self) -> None:
         """As :meth:`.device_windows.Verdict.settle`."""
-        self._flags.wait()
-        vanishes = bool(self._flags.values[: self._columns].any())
-        _free_flags.give_back(self._flags, self._device)
+        flags, columns = self._flags, self._columns
+        vanishes = flags.wait(columns, self._is_idle)
+        flags.reset(columns)
+        self._is_settled = True
         if vanishes:
             raise UnresolvedArguments(VANISHES)
         if self._judged is not None:
             self._judged()
 
-
-def forget() -> None:
-    """Give back what is kept."""
-    _free_flags.clear()
+    def _is_idle(self) -> bool:
+        return is_idle(self._device)

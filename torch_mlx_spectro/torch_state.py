@@ -45,6 +45,13 @@ is_capturing: Callable[[], bool] = getattr(
     _C, "_cuda_isCurrentStreamCapturing", torch.cuda.is_current_stream_capturing
 )
 
+
+@lru_cache(maxsize=1)
+def has_one_cuda_device() -> bool:
+    """Whether no device but one can be the current one."""
+    return torch.cuda.device_count() == 1
+
+
 PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
 DTYPES = (torch.float32, torch.complex64)
 HOST = "cpu"

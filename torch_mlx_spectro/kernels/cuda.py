@@ -31,65 +31,64 @@ from .tensors import TensorKernels, result_of
 CACHE_ENTRIES = 1024
 #: Strides in LaunchArguments of cuda.h.
 STRIDES = 3
-#: cuLaunchKernel's answer to a thread that has not used CUDA yet.
+LIBRARY = "libcuda.so.1"
+#: cuLaunchKernelEx's answer to a thread that has not used CUDA yet.
 _INVALID_CONTEXT = 201
+#: CUlaunchConfig: blocks, threads, bytes of shared memory, then what a launch may differ in: its
+#: stream; and no attributes, of which it has the address and the number.
+CONFIG = struct.Struct("=7I4x")
+VARIABLE = "=Q16x"
 
 
 class Driver(Protocol):
     """What is asked of CUDA's driver."""
 
+    #: cuLaunchKernelEx: of the addresses of a configuration, a kernel, the addresses of its
+    #: parameters, and None; the answer is 0 or an error.
+    launch: Callable[[Any, Any, Any, None], int]
+
     def load(self, code: bytes, name: str) -> Any:
         """A kernel, for all devices of the code's architecture."""
 
-    def launch(
-        self,
-        kernel: Any,
-        grid: tuple[int, int, int],
-        group: int,
-        stream: int,
-        parameters: int,
-        device: int,
-    ) -> None:
-        """Launch a kernel; ``parameters`` is the address of the addresses of its parameters."""
+    def mend(self, error: int, device: int) -> None:
+        """Put right what kept a launch from the device, so that it may be tried again.
+
+        Raises:
+            CudaProblem: it is not to be put right.
+        """
 
 
 class CudaDriver:
-    """CUDA's own driver, by cuda.bindings, with cuda.core's objects."""
+    """CUDA's own driver, by cuda.bindings, with cuda.core's objects.
+
+    What is called for each launch is called by ctypes, whose way to the driver is the shortest.
+    """
 
     def __init__(self) -> None:
         self._core = importlib.import_module("cuda.core")
         self._driver = importlib.import_module("cuda.bindings.driver")
-        self._launch = self._driver.cuLaunchKernel
         self._loaded: list[Any] = []  # kernels live as long as what they were loaded from
+        try:
+            launch: Any = ctypes.CDLL(LIBRARY).cuLaunchKernelEx
+        except (OSError, AttributeError) as error:
+            raise CudaProblem(f"{LIBRARY} has no cuLaunchKernelEx: {error}") from error
+        launch.argtypes, launch.restype = (ctypes.c_void_p,) * 4, ctypes.c_int
+        self.launch: Callable[[Any, Any, Any, None], int] = launch
 
     def load(self, code: bytes, name: str) -> Any:
         kernel = self._core.ObjectCode.from_cubin(code).get_kernel(name)
         self._loaded.append(kernel)
-        return self._driver.CUfunction(int(kernel.handle))
+        return ctypes.c_void_p(int(kernel.handle))
 
-    def launch(
-        self,
-        kernel: Any,
-        grid: tuple[int, int, int],
-        group: int,
-        stream: int,
-        parameters: int,
-        device: int,
-    ) -> None:
-        (error,) = self._launch(kernel, *grid, group, 1, 1, 0, stream, parameters, 0)
-        if error:
-            if int(error) == _INVALID_CONTEXT:
-                self._enter_context(device)
-                (error,) = self._launch(kernel, *grid, group, 1, 1, 0, stream, parameters, 0)
-            self._check(error)
-
-    def _enter_context(self, device: int) -> None:
-        """Make torch's context of a device this thread's own."""
+    def mend(self, error: int, device: int) -> None:
         driver = self._driver
-        error, context = driver.cuDevicePrimaryCtxRetain(driver.CUdevice(device))
-        self._check(error)
-        (error,) = driver.cuCtxSetCurrent(context)
-        self._check(error)
+        if error != _INVALID_CONTEXT:
+            self._check(driver.CUresult(error))
+        # The thread has not used CUDA yet: torch's context of the device becomes its own.
+        answer, context = driver.cuDevicePrimaryCtxRetain(driver.CUdevice(device))
+        self._check(answer)
+        (answer,) = driver.cuCtxSetCurrent(context)
+        self._check(answer)
 
     def _check(self, error: Any) -> None:
         if error:
@@ -97,7 +96,7 @@ class CudaDriver:
 
 
 class Prepared:
-    """One launch on one device, packed but for the addresses of its tensors.
+    """One launch on one device, packed but for its stream and the addresses of its tensors.
 
     Args:
         kernel: as loaded by the driver.
@@ -105,7 +104,10 @@ class Prepared:
         addresses: tensors that it takes.
     """
 
-    __slots__ = ("_addresses", "_buffer", "_driver", "_fixed", "_lock", "_pack", "_parameters")
+    __slots__ = (
+        *("_buffer", "_config", "_device", "_driver", "_kernel", "_launch", "_lock", "_pack"),
+        *("_parameters", "_places", "_variable"),
+    )
 
     def __init__(
         self,
@@ -118,34 +120,39 @@ class Prepared:
         addresses: int,
     ) -> None:
         padded = (*strides, *(0,) * (STRIDES - len(strides)))
+        # As the compiler lays LaunchArguments out: its members fall on their own sizes.
         numbers = struct.pack(
             f"={STRIDES}q{len(launch.integers)}q3If", *padded, *launch.integers, *launch.grid, edge
         )
-        # As the compiler lays LaunchArguments out: its members fall on their own sizes.
-        self._buffer = ctypes.create_string_buffer(8 * addresses + len(numbers) + 8)
-        begin = -ctypes.addressof(self._buffer) % 8
-        places = [8 * index for index in range(addresses + 1)]
-        struct.pack_into(f"{len(numbers)}s", self._buffer, begin + places[-1], numbers)
-        base = ctypes.addressof(self._buffer) + begin
-        self._parameters = (ctypes.c_void_p * (addresses + 1))(*[base + place for place in places])
-        self._pack = struct.Struct(f"={addresses}Q").pack_into
-        self._addresses = begin
-        self._driver = driver.launch
-        self._fixed = (
-            kernel,
-            grid_of(launch),
-            launch.threadgroup[0],
-            ctypes.addressof(self._parameters),
-            device,
-        )
+        sizes = CONFIG.pack(*grid_of(launch), launch.threadgroup[0], 1, 1, 0)
+        variable = struct.Struct(VARIABLE + f"{addresses}Q")
+        # Configuration, addresses and numbers, one behind the other.
+        self._buffer = ctypes.create_string_buffer(len(sizes) + variable.size + len(numbers) + 8)
+        start = ctypes.addressof(self._buffer)
+        begin = -start % 8
+        struct.pack_into(f"{len(sizes)}s", self._buffer, begin, sizes)
+        self._variable = begin + len(sizes)
+        end = self._variable + variable.size
+        struct.pack_into(f"{len(numbers)}s", self._buffer, end, numbers)
+        first = end - 8 * addresses
+        places = [start + first + 8 * index for index in range(addresses + 1)]
+        self._places = (ctypes.c_void_p * (addresses + 1))(*places)
+        self._config = ctypes.c_void_p(start + begin)
+        self._parameters = ctypes.c_void_p(ctypes.addressof(self._places))
+        self._kernel, self._pack = kernel, variable.pack_into
+        self._driver, self._launch, self._device = driver, driver.launch, device
         self._lock = threading.Lock()
 
     def run(self, stream: int, *addresses: int) -> None:
         """Launch on a stream (its raw handle), with the addresses of the kernel's tensors."""
-        kernel, grid, group, parameters, device = self._fixed
         with self._lock:  # the driver has copied the arguments when it returns
-            self._pack(self._buffer, self._addresses, *addresses)
-            self._driver(kernel, grid, group, stream, parameters, device)
+            self._pack(self._buffer, self._variable, stream, *addresses)
+            error = self._launch(self._config, self._kernel, self._parameters, None)
+            if error:
+                self._driver.mend(error, self._device)
+                error = self._launch(self._config, self._kernel, self._parameters, None)
+        if error:
+            raise CudaProblem(f"CUDA refuses a launch with error {error}")
 
 
 class CudaKernels(TensorKernels):
