@@ -53,7 +53,8 @@ template <class P> struct Mirrored {
   }
 
   // `bins` is a frame's bin 0, `step` from one bin to the next. Addresses move by additions.
-  inline void read(const device float2* bins, long step, uint t) {
+  template <class Visitor>
+  static inline void visit(const device float2* bins, long step, uint t, Visitor visitor) {
     const long stride = step * BUTTERFLIES;
 #pragma unroll
     for (int set = 0; set < 2; ++set) {
@@ -62,31 +63,37 @@ template <class P> struct Mirrored {
       const device float2* down = bins + long(uint(POINTS) - k) * step;
 #pragma unroll
       for (int r = 0; r < HALF; ++r) {
-        low[set][r] = *up;
-        high[set][r] = *down;
+        visitor.at(set, r, up, down);
         up += stride;
         down -= stride;
       }
     }
-    middle = t == 0 ? bins[step * (POINTS / 2)] : complex(0.0f, 0.0f);
   }
+
+  struct Reader {
+    thread Mirrored* pairs;
+    inline void at(int set, int r, const device float2* up, const device float2* down) const {
+      pairs->low[set][r] = *up;
+      pairs->high[set][r] = *down;
+    }
+  };
+
+  static inline void read(const device float2* bins, long step, uint t, thread Mirrored& pairs) {
+    const Reader reader = {&pairs};
+    visit(bins, step, t, reader);
+    pairs.middle = t == 0 ? bins[step * (POINTS / 2)] : complex(0.0f, 0.0f);
+  }
+
+  struct Asker {
+    inline void at(int, int, const device float2* up, const device float2* down) const {
+      will_read(up);
+      will_read(down);
+    }
+  };
 
   // Asks for what `read` will read, in vain where there is no cache to be told.
   static inline void ask(const device float2* bins, long step, uint t) {
-    const long stride = step * BUTTERFLIES;
-#pragma unroll
-    for (int set = 0; set < 2; ++set) {
-      const uint k = set == 0 ? t : partner(t);
-      const device float2* up = bins + long(k) * step;
-      const device float2* down = bins + long(uint(POINTS) - k) * step;
-#pragma unroll
-      for (int r = 0; r < HALF; ++r) {
-        will_read(up);
-        will_read(down);
-        up += stride;
-        down -= stride;
-      }
-    }
+    visit(bins, step, t, Asker());
   }
 
   // DC and Nyquist are real, and weighted.

@@ -126,9 +126,9 @@ template <class P, int FRAMES, bool FRAMES_FASTEST> struct Walk {
     if (m >= low && m < high && Mirrored<P>::owns(t0)) {
       const device float2* bins = spectrum + long(m) * frame_step;
       if (bin_step == 1) {
-        pairs.read(bins, 1, t0);
+        Mirrored<P>::read(bins, 1, t0, pairs);
       } else {
-        pairs.read(bins, bin_step, t0);
+        Mirrored<P>::read(bins, bin_step, t0, pairs);
       }
     } else {
       pairs.clear();
