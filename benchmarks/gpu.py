@@ -187,9 +187,9 @@ def launched(
     """
     case, scale, edge = data.case, 1 / data.case.n_fft, 1.0
     if name == "stft":
-        scale = 0.5
+        scale = 1.0
     elif name.endswith("backward"):
-        scale, edge = (0.5, 2.0) if name == "stft backward" else (scale, 0.5)
+        scale, edge = (0.5, 2.0) if name == "stft backward" else (2 * scale, 0.5)
     window = data.window * scale
     rows = resolve_envelope(data.window.cpu().numpy(), synthesis_params(case)).rows
     envelope = torch.from_numpy(rows.reshape(-1)).cuda()

@@ -3,15 +3,15 @@
 // NumPy:  frames = sliding_window_view(np.pad(x[row], padding, mode), n_fft)[::hop][:frames]
 //         spectrum[row] = np.fft.fft(frames * window)[:, :bins]
 //         with bins 0 and n_fft / 2 multiplied by `edge`. The caller folds every other scale into
-//         the window, and one half where the packed transform is used.
+//         the window.
 // Grid:   x: ceil(frames / FRAMES) groups of FRAMES * P::THREADS threads; y: rows.
 // Output: (rows, frames, bins), dense.
 // Limits: P::POINTS is n_fft / 2 (packed: n_fft even, signal and window real) or n_fft (direct);
 //         n_fft <= 8192 packed, 4096 direct. hop, strides and lengths are run-time, 64 bits.
 //
 // As the adjoint of synthesis: ENVELOPE (the signal is multiplied by the inverse envelope first; then
-// HOP is the hop, which otherwise is not compiled for), constant padding, edge one half and a window scaled by two (the other bins of a real spectrum
-// stand for two each).
+// HOP is the hop, which otherwise is not compiled for), constant padding, edge one half and a window
+// scaled by two (the other bins of a real spectrum stand for two each).
 #pragma once
 
 #include "fft.h"
@@ -107,9 +107,8 @@ struct Packed {
       if (POINTS % 2 == 0 && t == 0) {
         float2 middle;
         get<BOTH_PARTS>(exchange, frame + uint(POINTS / 2 * BYTES), middle);
-        middle = complex(2.0f * middle.x, -2.0f * middle.y);
-        spectrum[POINTS / 2] = middle;
-        if (TWO_SIDED) spectrum[POINTS + POINTS / 2] = conjugate(middle);
+        spectrum[POINTS / 2] = conjugate(middle);
+        if (TWO_SIDED) spectrum[POINTS + POINTS / 2] = middle;
       }
     }
 
@@ -120,8 +119,9 @@ struct Packed {
       const bool is_edge = c == 0 && t == 0;
       float2 u, v;
       combine(low + conjugate(high), low - conjugate(high), (split + t)[THREADS * c], u, v);
-      u = product(u, is_edge ? edge : 1.0f);
-      v = product(conjugate(v), is_edge ? edge : 1.0f);
+      const float factor = is_edge ? 0.5f * edge : 0.5f;
+      u = product(u, factor);
+      v = product(conjugate(v), factor);
       (spectrum + t)[THREADS * c] = u;
       (spectrum + (uint(POINTS) - t))[-THREADS * c] = v;
       if (TWO_SIDED && !is_edge) {

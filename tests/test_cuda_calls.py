@@ -30,7 +30,8 @@ from torch_mlx_spectro.routing import Choice, Route
 WINDOW = torch.hann_window(16) + 0.1
 SIGNAL = torch.randn(2, 100)
 SPECTRUM = torch.randn(2, 9, 26, dtype=torch.complex64)
-STFT_ARGUMENTS: dict[str, Any] = {"hop_length": 4, "return_complex": True}
+#: Normalized: its window is not read as it is.
+STFT_ARGUMENTS: dict[str, Any] = {"hop_length": 4, "normalized": True, "return_complex": True}
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_addresses_are_those_of_the_tensors(driver: Recorder) -> None:
     remember_stft()
     result = recall_stft()
     (read,) = reads()
-    assert torch.equal(read.memory[:16], WINDOW / 2)
+    assert torch.equal(read.memory[:16], WINDOW / 4)
     assert seen == [(SIGNAL.data_ptr(), *[read.memory.data_ptr()] * 2, result.data_ptr())]
 
 
@@ -161,28 +162,55 @@ def test_another_window_is_prepared_and_the_same_one_is_not(driver: Recorder) ->
     window = WINDOW.clone()
     remember_stft(window=window)
 
-    def last_is_half(of: torch.Tensor) -> bool:
-        return torch.allclose(torch.tensor(windows[-1][1]) * 2, of)
+    def last_is_a_quarter(of: torch.Tensor) -> bool:
+        return torch.allclose(torch.tensor(windows[-1][1]) * 4, of)
 
     for _ in range(2):
         assert recall_stft(window=window) is not None
-        assert last_is_half(window)
+        assert last_is_a_quarter(window)
     assert windows[0][0] == windows[1][0]
     window.mul_(2)
     assert recall_stft(window=window) is not None
-    assert last_is_half(window)
+    assert last_is_a_quarter(window)
     window.data = torch.ones(16)
     assert recall_stft(window=window) is not None
-    assert last_is_half(torch.ones(16))
+    assert last_is_a_quarter(torch.ones(16))
     with torch.inference_mode():
         unversioned = torch.rand(16)
         for _ in range(2):
             assert recall_stft(window=unversioned) is not None
-            assert last_is_half(unversioned)
+            assert last_is_a_quarter(unversioned)
             unversioned.add_(1)
     other = WINDOW[::2].repeat_interleave(2)
     assert recall_stft(window=other) is not None
-    assert last_is_half(other)
+    assert last_is_a_quarter(other)
+
+
+@pytest.mark.parametrize("kind", ["plain", "strided", "negative", "at an odd place", "inference"])
+def test_a_window_that_needs_nothing_is_read_where_it_is(driver: Recorder, kind: str) -> None:
+    remember_stft(normalized=False)
+    places: list[int] = []
+
+    def read(*arguments: Any) -> None:
+        (place,) = struct.unpack("Q", _memory(arguments[4] + 8, 8))
+        places.append(struct.unpack("Q", _memory(place, 8))[0])
+
+    driver.seen = read  # type: ignore[method-assign]
+    with torch.inference_mode(kind == "inference"):
+        window = torch.rand(16)
+    if kind == "strided":
+        window = torch.rand(32)[::2]
+    elif kind == "negative":
+        window = torch._neg_view(window)
+    elif kind == "at an odd place":
+        window = torch.rand(17)[1:]
+    result = recall_stft(window=window, normalized=False)
+    if kind in ("plain", "inference"):
+        assert places == [window.data_ptr()]
+        assert reads() == []
+    else:
+        assert places != [window.data_ptr()]
+    assert result is not None
 
 
 def test_a_vanishing_envelope_is_decided_anew(driver: Recorder) -> None:

@@ -123,8 +123,7 @@ def test_synthesis_is_the_adjoint_of_analysis(
             adjoint=adjoint,
         )
     else:
-        halved = 0.5 if describe.points_of(params)[1] else 1.0  # type: ignore[index]
-        transformed = emulated.call("analysis", params, signal.numpy(), window * halved)
+        transformed = emulated.call("analysis", params, signal.numpy(), window)
         real = kind != "complex"
         signal_back = emulated.call(
             "synthesis",
@@ -176,7 +175,7 @@ def test_analysis_is_the_adjoint_of_synthesis(
         "pad_mode": "constant",
     }
     forward = StftParams(**{**vars(forward), **changes})
-    scale = 1 / n if is_complex else (1 / n if describe.points_of(forward)[1] else 2 / n)  # type: ignore[index]
+    scale = 1 / n if is_complex else 2 / n
     spectrum_back = emulated.call(
         "analysis",
         forward,
@@ -191,7 +190,7 @@ def test_analysis_is_the_adjoint_of_synthesis(
 def analyse(emulated: Emulated, samples: int, hop: int = 8, n: int = 32) -> Any:
     signal = random_tensor(0, 2, samples)
     params = stft_params(signal, None, n_fft=n, hop_length=hop)
-    return emulated.call("analysis", params, signal.numpy(), np.full(n, 0.5, np.float32))
+    return emulated.call("analysis", params, signal.numpy(), np.ones(n, np.float32))
 
 
 def test_a_new_length_or_hop_compiles_nothing(make: Callable[..., Emulated]) -> None:
@@ -239,7 +238,7 @@ def test_inputs_of_few_values_are_device_memory(emulated: Emulated, samples: int
     """MLX passes fewer than eight elements in another address space."""
     signal = random_tensor(0, 1, samples)
     params = stft_params(signal, None, n_fft=2, hop_length=1, pad_mode="constant")
-    spectrum = emulated.call("analysis", params, signal.numpy(), np.full(2, 0.5, np.float32))
+    spectrum = emulated.call("analysis", params, signal.numpy(), np.ones(2, np.float32))
     padded = np.pad(signal.numpy(), [(0, 0), (1, 1)])
     frames = np.lib.stride_tricks.sliding_window_view(padded, 2, axis=1)
     np.testing.assert_allclose(spectrum, np.fft.rfft(frames), atol=1e-6)
@@ -249,7 +248,7 @@ def test_signals_of_any_strides_are_read_where_they_are(emulated: Emulated) -> N
     mx, stream = emulated.mx, emulated.stream
     values = random_array(0, 50, 3)
     params = stft_params(random_tensor(0, 3, 50), None, n_fft=8, hop_length=2)
-    window = emulated.kernels.constant(np.full(8, 0.5, np.float32))
+    window = emulated.kernels.constant(np.ones(8, np.float32))
     for view in (mx.array(values).T, mx.array(np.repeat(values.T, 2, axis=1))[:, ::2]):
         got = np.array(emulated.kernels.analysis(params, view, window, stream))
         padded = np.pad(values.T, [(0, 0), (4, 4)], mode="reflect")

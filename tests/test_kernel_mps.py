@@ -18,7 +18,6 @@ from torch_mlx_spectro import emulator, native
 from torch_mlx_spectro.kernels import describe, mps
 from torch_mlx_spectro.kernels.arguments import INPUTS
 from torch_mlx_spectro.kernels.describe import Adjoint, Launch
-from torch_mlx_spectro.kernels.metal import analysis_scale
 from torch_mlx_spectro.kernels.mps import MpsKernels, MpsProblem, mps_kernels
 from torch_mlx_spectro.kernels.mps_text import Variant, arguments_of, text_of, variant_of
 from torch_mlx_spectro.kernels.sources import source
@@ -249,7 +248,7 @@ def test_the_kernels_are_those_of_the_function_in_place(metal_cache: Path) -> No
 def computed(metal_cache: Path, transform: Callable[[str], str] | None = None) -> float:
     """The largest error of an emulated analysis."""
     machine = emulator.Machine(cache_dir=metal_cache, checked=True, transform=transform)
-    window = WINDOW * analysis_scale(PARAMS)
+    window = WINDOW * PARAMS.scale
     result = MpsKernels(machine.compile_shader).analysis(PARAMS, SIGNAL, window)
     assert result is not None
     assert [launch.kernel for launch in machine.launches] == ["spectro_analysis"]

@@ -23,7 +23,7 @@ from .kernels.cubins import CudaProblem
 from .kernels.cuda import CudaKernels, architecture_of, cuda_kernels
 from .kernels.cuda_text import MAX_BLOCKS, grid_of
 from .kernels.describe import Launch
-from .kernels.metal import analysis_scale, synthesis_scale
+from .kernels.metal import synthesis_scale
 from .params import IstftParams, StftParams
 from .strides import frames_in_order, spectrum_strides
 
@@ -163,10 +163,17 @@ def what_is_read(
             settling what is returned raises it.
     """
     if isinstance(params, StftParams):
-        factor = analysis_scale(params)
-        scaled = WINDOWS.scaled(window, params.win_length, params.n_fft, factor, device)
+        sizes = params.win_length, params.n_fft
+        scaled = WINDOWS.scaled(window, *sizes, params.scale, device)
         return Reading(scaled, scaled)
     return WINDOWS.read_of(params, window, device)
+
+
+def takes_windows(params: StftParams | IstftParams) -> bool:
+    """Whether a call's kernel reads windows as they are."""
+    if isinstance(params, IstftParams):
+        return False
+    return params.scale == 1.0 and params.win_length == params.n_fft
 
 
 def preparer_of(params: StftParams | IstftParams, window: torch.Tensor) -> Preparer | None:
@@ -174,7 +181,7 @@ def preparer_of(params: StftParams | IstftParams, window: torch.Tensor) -> Prepa
     if window.is_complex():
         return None
     if isinstance(params, StftParams):
-        return Preparer(window, params.n_fft, analysis_scale(params))
+        return Preparer(window, params.n_fft, params.scale)
     return Preparer(window, params.n_fft, synthesis_scale(params), params)
 
 

@@ -19,7 +19,7 @@ import torch
 
 from . import torch_state
 from .errors import UnresolvedArguments
-from .known_windows import WindowVersion
+from .known_windows import WindowVersion, is_read_as_it_is
 
 if TYPE_CHECKING:
     from .cuda_prepared import Place, Preparer
@@ -74,12 +74,16 @@ class Call:
         run: launches it; None where it takes more than one launch.
         result: of the call, for its layout.
         preparer: of windows like the call's that are not known; None if they are complex.
+        takes_windows: it reads a window's own values.
 
     Attributes:
         warns: torch warns of such calls, once, or each time if it is told to.
     """
 
-    __slots__ = ("_device", "_params", "_preparer", "_reads", "_result", "_run", "warns")
+    __slots__ = (
+        *("_device", "_params", "_preparer", "_reads", "_result", "_run", "_takes_windows"),
+        "warns",
+    )
 
     def __init__(
         self,
@@ -88,8 +92,10 @@ class Call:
         result: torch.Tensor,
         warns: bool = False,
         preparer: Preparer | None = None,
+        takes_windows: bool = False,
     ) -> None:
         self._params = params
+        self._takes_windows = takes_windows
         self._preparer = preparer
         self.warns = warns
         self._run = run
@@ -116,6 +122,12 @@ class Call:
             return self._compute_by_functions(tensor, window, differentiated)
         device = self._device
         stream = torch_state.cuda_stream(device.index)
+        shape, strides, dtype = self._result
+        if self._takes_windows and is_read_as_it_is(window):
+            result = torch.empty_strided(shape, strides, dtype=dtype, device=device)
+            own = window.data_ptr()
+            run(stream, address, own, own, result.data_ptr())
+            return result
         free, is_new = None, False
         for read in self._reads:
             version = read.version
@@ -129,7 +141,6 @@ class Call:
         else:
             # First of all: the device works on it while the host goes on.
             read, is_new = self._prepared(free, window, stream), True
-        shape, strides, dtype = self._result
         result = torch.empty_strided(shape, strides, dtype=dtype, device=device)
         run(stream, address, read.window, read.envelope, result.data_ptr())
         if is_new:
@@ -327,7 +338,8 @@ def remember(
     differentiated = torch_state.is_differentiated(tensor, window)
     run = cuda_backend.single_launch(params, tensor, window, result)
     preparer = None if run is None else cuda_backend.preparer_of(params, window)
-    call = Call(params, run, result, cuda_backend.warns(params), preparer)
+    takes_windows = run is not None and cuda_backend.takes_windows(params)
+    call = Call(params, run, result, cuda_backend.warns(params), preparer, takes_windows)
     for backend in backends:
         key = _key(name, backend, tensor, window, differentiated, args, kwargs)
         calls.put(key, call)

@@ -1,11 +1,11 @@
 """What a call reads of its window, made on the device from the values that are there.
 
-A real window is padded, scaled and squared into the inverse envelope by one launch
-(:mod:`.kernels.preparing`), so that a program which makes its window anew for every call pays for
-a launch and no more. The same launch finds whether torch refuses the envelope: the first istft with
-a window waits for that, after its own launch, as native waits for the same answer in every call. A
-window that is known is judged without waiting; for further lengths its values are read once
-(:func:`.prepared.window_of`), as those of complex windows always are.
+Most stfts read the window itself. Else a real one is padded, scaled and squared into the inverse
+envelope by one launch (:mod:`.kernels.preparing`), so that a program which makes its window anew
+for every call pays for a launch and no more. The same launch finds whether torch refuses the
+envelope: the first istft with a window waits for that, after its own launch, as native waits for
+the same answer in every call. A window that is known is judged without waiting; for further lengths
+its values are read once (:func:`.prepared.window_of`), as those of complex windows always are.
 
 What is kept belongs to one version of a window and to one stream of the device: what a stream's
 kernels wrote is there when its next ones read it. While a graph is recorded nothing is kept or
@@ -23,7 +23,7 @@ import torch
 
 from .kernels.metal import synthesis_scale
 from .kernels.preparing import Preparation, preparation
-from .known_windows import MAX_WINDOWS, KnownWindow, KnownWindows
+from .known_windows import MAX_WINDOWS, KnownWindow, KnownWindows, is_read_as_it_is
 from .params import IstftParams
 from .prepared import Cache, check_envelope, envelope_of, is_known, window_of
 
@@ -124,9 +124,11 @@ class DeviceWindows(ABC):
             window: shape (win_length,), or None for ones.
 
         Returns:
-            ``n_fft`` values, or more.
+            ``n_fft`` values, or more; the window itself where nothing is to be done.
         """
         window = self._window_or_ones(window, win_length, device)
+        if factor == 1.0 and win_length == n_fft and is_read_as_it_is(window):
+            return window.detach()
         if window.is_complex():
             what = (win_length, n_fft, factor, conjugate)
             return self._kept(window, what, lambda: _scaled(window, n_fft, factor, conjugate))

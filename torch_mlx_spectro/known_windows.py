@@ -11,6 +11,8 @@ import torch
 #: Windows that are known, and what is kept of each.
 MAX_WINDOWS = 256
 MAX_OF_A_WINDOW = 64
+#: What kernels read of a window at once.
+_PAIR_BYTES = 8
 
 
 class WindowVersion:
@@ -85,3 +87,13 @@ class KnownWindows:
 
     def clear(self) -> None:
         self._known = {}
+
+
+def is_read_as_it_is(window: torch.Tensor) -> bool:
+    """Whether a kernel can read a window's own values, which it does in pairs."""
+    return (
+        not window.is_complex()
+        and window.is_contiguous()
+        and not window.is_neg()
+        and window.data_ptr() % _PAIR_BYTES == 0
+    )
