@@ -90,19 +90,19 @@ class World:
         self.now += self.costs[name]
         return self.answer * (1 + self.errors.get(name, 0.0))
 
-    def _native(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if x.dtype == torch.float32:
+    def _native(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if input.dtype == torch.float32:
             if self.computed and self._is_comparing():
                 self.compared += 1
             else:
                 self.computed.append("native")
             self.now += self.costs["native"]
-        return NATIVE["stft"](x, *args, **kwargs)
+        return NATIVE["stft"](input, *args, **kwargs)
 
     @staticmethod
     def _is_comparing() -> bool:
         frame = sys._getframe(2)
-        return frame.f_code.co_name in ("verdict", "answer")
+        return frame.f_code.co_name in ("_of_whole", "_of_part", "answer")
 
     def calls(
         self, number: int, choice: Choice | None = None, signal: torch.Tensor = SIGNAL
@@ -273,11 +273,11 @@ def test_a_program_of_silence_is_not_compared_for_ever(monkeypatch: pytest.Monke
     assert VERIFIED not in world.store.sections()
 
 
-def test_of_calls_that_take_much_memory_no_second_one_is_made(
+def test_of_calls_that_take_much_memory_rows_are_compared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     framed = 3 * 101 * 16
-    for most, compared in ((framed, 1), (framed - 1, 0)):
+    for most, compared in ((framed, 1), (framed - 1, 3)):
         monkeypatch.setattr(dispatching, "MAX_COMPARED", most)
         world = World({"native": 0.1, "one": 0.05})
         world.begin(monkeypatch)

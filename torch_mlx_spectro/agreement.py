@@ -73,8 +73,15 @@ class Judged:
 def disagreement(call: Judged, expected: torch.Tensor, actual: torch.Tensor) -> str | None:
     """In what ``actual``, our result, differs from ``expected``, native's; None if in nothing."""
     found = _of_layout(call, expected, actual)
-    if found is not None or actual.numel() == 0:
-        return found
+    return found if found is not None else disagreement_of_values(call, expected, actual)
+
+
+def disagreement_of_values(
+    call: Judged, expected: torch.Tensor, actual: torch.Tensor
+) -> str | None:
+    """As :func:`disagreement`, of values alone, which lie as they may."""
+    if actual.numel() == 0:
+        return None
     try:
         return _of_all_values(call, expected, actual)
     except torch.OutOfMemoryError:

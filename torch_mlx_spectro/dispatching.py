@@ -140,10 +140,10 @@ def _check_of(op: Operation, choice: Choice, plan: Plan, args: Any, kwargs: Any)
     if not verification.can_be_verified(tensor):
         return None
     case = case_of(plan.route, plan.params, tensor, window)
-    is_due = bool(choice.verify) and verifier.is_due(choice.verify, case.key)
+    is_due, in_parts = bool(choice.verify) and verifier.is_due(choice.verify, case.key), False
     if not is_due and choice.backend == "auto":
-        is_due = framed_samples(plan.params) <= MAX_COMPARED and trust.is_due(case)
-    return Check(op.native, case.key, plan.bound, args, kwargs) if is_due else None
+        is_due, in_parts = trust.is_due(case), framed_samples(plan.params) > MAX_COMPARED
+    return Check(op.native, case.key, plan.bound, args, kwargs, in_parts) if is_due else None
 
 
 def _verified(

@@ -23,8 +23,9 @@ QUARANTINED = "quarantined"
 MAX_CASES = 4096
 #: Comparisons that tell nothing (of silence, say) after which a process goes on without one.
 MAX_UNTELLING = 8
-#: Samples in all frames up to which a first call is compared. The comparison takes up to seven
-#: times the memory of the result, here 1.8 GiB; a program that wants more may not have it left.
+#: Samples in all frames up to which all of a first call is compared. The comparison takes up to
+#: seven times the memory of the result, here 1.8 GiB; a program that wants more may not have it
+#: left. Of larger calls parts are compared (:mod:`.excerpts`).
 MAX_COMPARED = 1 << 26
 
 

@@ -14,12 +14,14 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from . import agreement, torch_state
+from .excerpts import Excerpt, excerpts_of
 
 if TYPE_CHECKING:
     from .params import IstftParams, StftParams
@@ -143,6 +145,7 @@ class Check:
         key: of the call's route.
         bound: the call's arguments by name.
         args, kwargs: the same as they came.
+        in_parts: compare some parts of the result alone (:mod:`.excerpts`).
 
     Attributes:
         telling: once there is a verdict: whether wrong values would have shown.
@@ -155,8 +158,10 @@ class Check:
         bound: Mapping[str, Any],
         args: Any,
         kwargs: Any,
+        in_parts: bool = False,
     ) -> None:
         self.native, self.key, self.bound = native, key, bound
+        self._in_parts = in_parts
         self.telling = False
         self._args, self._kwargs = args, kwargs
         self._tensors = (bound["input"], bound["window"])
@@ -169,7 +174,7 @@ class Check:
         ]
 
     def verdict(self, params: StftParams | IstftParams, actual: torch.Tensor) -> tuple[bool, str]:
-        """Compute the call natively and compare.
+        """Compute the call natively and compare; of a large one, parts of it.
 
         Native's once-only warnings have been given by the call itself.
 
@@ -188,23 +193,65 @@ class Check:
             # MPS has no double precision, and is not believed before it was compared.
             place=tensor.device if tensor.is_cuda else torch_state.HOST,
         )
+        compared, found = False, ""
         with torch.no_grad(), _warned_already():
             try:
-                expected = self.native(*self._args, **self._kwargs)
-            except Exception as error:
-                if _is_out_of_memory(error):
-                    return False, ""
-                return True, f"native torch raises {type(error).__name__}: {error}"
-            self.telling = agreement.is_telling(expected)
-            try:
-                found = agreement.disagreement(judged, expected, actual)
+                if self._in_parts:
+                    for excerpt in excerpts_of(params, self.bound):
+                        compared, found = True, self._of_part(judged, excerpt, actual)
+                        if found:
+                            break
+                else:
+                    compared, found = True, self._of_whole(judged, actual)
             except Exception as error:
                 if not _is_out_of_memory(error):
                     raise
-                found = "it is in doubt, and there is no memory to compute it in double precision"
+                return False, ""
         if self._read_versions() != self._versions:
             return False, ""  # another thread has written to the input meanwhile
-        return True, found or ""
+        return compared, found
+
+    def _of_whole(self, judged: agreement.Judged, actual: torch.Tensor) -> str:
+        try:
+            expected = self.native(*self._args, **self._kwargs)
+        except Exception as error:
+            if _is_out_of_memory(error):
+                raise
+            return f"native torch raises {type(error).__name__}: {error}"
+        self.telling = agreement.is_telling(expected)
+        return self._judge(judged, agreement.disagreement, expected, actual)
+
+    def _of_part(self, judged: agreement.Judged, excerpt: Excerpt, actual: torch.Tensor) -> str:
+        given = excerpt.given
+
+        def recompute(tensor: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
+            changed = {"input": tensor} if window is None else {"input": tensor, "window": window}
+            return excerpt.of_part(self.native(**given | changed))
+
+        part = replace(judged, recompute=recompute, tensor=given["input"])
+        try:
+            expected = excerpt.of_part(self.native(**given))
+        except Exception as error:
+            if _is_out_of_memory(error):
+                raise
+            return f"native torch raises {type(error).__name__} for a part: {error}"
+        self.telling = self.telling or agreement.is_telling(expected)
+        ours = excerpt.of_whole(actual)
+        return self._judge(part, agreement.disagreement_of_values, expected, ours)
+
+    @staticmethod
+    def _judge(
+        judged: agreement.Judged,
+        judge: Callable[[agreement.Judged, torch.Tensor, torch.Tensor], str | None],
+        expected: torch.Tensor,
+        actual: torch.Tensor,
+    ) -> str:
+        try:
+            return judge(judged, expected, actual) or ""
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            return "it is in doubt, and there is no memory to compute it in double precision"
 
     def answer(self) -> torch.Tensor:
         """Native's answer, known to autograd."""
