@@ -13,8 +13,9 @@
 
 namespace spectro {
 
-// ROWS is where the rows begin in `prepared`; what follows are bits of floats, a REST what its
-// predecessor lacks of a double.
+// Kept are samples from START on, before END: positions as hops and what is left. ROWS is where the
+// rows begin in `prepared`; what follows are bits of floats, a REST what its predecessor lacks of a
+// double.
 enum WindowParameter {
   WINDOW_LENGTH,
   WINDOW_LEFT,
@@ -22,8 +23,10 @@ enum WindowParameter {
   WINDOW_HOP,
   WINDOW_FRAMES,
   WINDOW_OVERLAP,
-  WINDOW_START,
-  WINDOW_KEPT,
+  WINDOW_START_HOPS,
+  WINDOW_START_REST,
+  WINDOW_END_HOPS,
+  WINDOW_END_REST,
   WINDOW_ROWS,
   WINDOW_FACTOR,
   WINDOW_FACTOR_REST,
@@ -90,44 +93,54 @@ struct WindowReader {
   }
 };
 
+// Loops are not unrolled: the kernel is launched rarely, and what it waits for is its code.
 struct EnvelopeColumn {
   WindowReader reader;
-  long i;
+  int i, hop, overlap, n_fft;
+  long kept_from, kept_to;  // hops with a kept sample here, the last one excluded
   device float* rows;
   bool vanishes;
 
-  inline Wide plus_piece(Wide sum, long piece) const {
-    const long at = piece * reader.parameters[WINDOW_HOP] + i;
-    if (at < reader.parameters[WINDOW_N_FFT]) sum = plus_square(sum, reader.at(at));
+  inline Wide plus_piece(Wide sum, int piece) const {
+    const int at = piece * hop + i;
+    if (at < n_fft) sum = plus_square(sum, reader.at(at));
     return sum;
   }
 
   // Row r is that of hops first ... last.
-  inline void put(long r, Wide sum, long first, long last) {
-    const long hop = reader.parameters[WINDOW_HOP], start = reader.parameters[WINDOW_START];
-    rows[r * hop + i] = inverse(sum, reader.wide(WINDOW_SCALE));
-    const long reaches = start > i ? (start - i + hop - 1) / hop : 0;
-    const long kept = reaches > first ? reaches : first;
-    const bool is_kept = kept <= last && kept * hop + i < start + reader.parameters[WINDOW_KEPT];
-    vanishes = vanishes || (is_kept && sum.high < reader.number(WINDOW_THRESHOLD));
+  inline void put(int r, Wide sum, long first, long last) {
+    rows[long(r) * hop + i] = inverse(sum, reader.wide(WINDOW_SCALE));
+    const long from = first > kept_from ? first : kept_from;
+    const long to = last + 1 < kept_to ? last + 1 : kept_to;
+    vanishes = vanishes || (from < to && sum.high < reader.number(WINDOW_THRESHOLD));
   }
 
-  inline void put_all() {
-    const long frames = reader.parameters[WINDOW_FRAMES];
-    const long overlap = reader.parameters[WINDOW_OVERLAP];
-    if (frames < overlap) {
-      for (long r = 0; r < frames + overlap - 1; ++r) put(r, sum_of(r - frames + 1, r), r, r);
-      return;
+  // Fewer frames than lie over a sample elsewhere.
+  inline void put_few(int frames) {
+#pragma unroll 1
+    for (int r = 0; r < frames + overlap - 1; ++r) {
+      Wide sum = none();
+#pragma unroll 1
+      for (int piece = r < frames ? 0 : r - frames + 1; piece <= r && piece < overlap; ++piece) {
+        sum = plus_piece(sum, piece);
+      }
+      put(r, sum, r, r);
     }
-    Wide sum = none();
-    for (long r = 0; r < overlap; ++r) {
-      sum = plus_piece(sum, r);
-      put(r, sum, r, r + 1 < overlap ? r : frames - 1);
-    }
-    sum = none();
-    for (long piece = overlap - 1; piece > 0; --piece) {
-      sum = plus_piece(sum, piece);
-      put(piece + overlap - 1, sum, piece + frames - 1, piece + frames - 1);
+  }
+
+  // From the first frame on, then from the last one back.
+  inline void put_many(long frames) {
+#pragma unroll 1
+    for (int side = 0; side < 2; ++side) {
+      Wide sum = none();
+#pragma unroll 1
+      for (int step = 0; step < overlap - side; ++step) {
+        const int piece = side == 0 ? step : overlap - 1 - step;
+        const int r = side == 0 ? step : piece + overlap - 1;
+        const long hops = side == 0 ? r : piece + frames - 1;
+        sum = plus_piece(sum, piece);
+        put(r, sum, hops, side == 0 && r == overlap - 1 ? frames - 1 : hops);
+      }
     }
   }
 
@@ -136,15 +149,6 @@ struct EnvelopeColumn {
     zero.high = 0.0f;
     zero.low = 0.0f;
     return zero;
-  }
-
-  inline Wide sum_of(long first, long last) const {
-    Wide sum = none();
-    const long overlap = reader.parameters[WINDOW_OVERLAP];
-    for (long piece = first > 0 ? first : 0; piece <= last && piece < overlap; ++piece) {
-      sum = plus_piece(sum, piece);
-    }
-    return sum;
   }
 };
 
@@ -159,10 +163,21 @@ inline void prepare_window(const device float* window, long step, const device l
   if (long(i) >= parameters[WINDOW_HOP]) return;
   EnvelopeColumn column;
   column.reader = reader;
-  column.i = i;
+  column.i = int(i);
+  column.hop = int(parameters[WINDOW_HOP]);
+  column.overlap = int(parameters[WINDOW_OVERLAP]);
+  column.n_fft = int(parameters[WINDOW_N_FFT]);
+  column.kept_from =
+      parameters[WINDOW_START_HOPS] + (long(i) < parameters[WINDOW_START_REST] ? 1 : 0);
+  column.kept_to = parameters[WINDOW_END_HOPS] + (long(i) < parameters[WINDOW_END_REST] ? 1 : 0);
   column.rows = prepared + parameters[WINDOW_ROWS];
   column.vanishes = false;
-  column.put_all();
+  const long frames = parameters[WINDOW_FRAMES];
+  if (frames < column.overlap) {
+    column.put_few(int(frames));
+  } else {
+    column.put_many(frames);
+  }
   vanishes[i] = column.vanishes ? 1.0f : 0.0f;
 }
 

@@ -42,11 +42,12 @@ def preparation(
         params: of an istft whose inverse envelope is wanted, too.
     """
     rows_at = -(-n_fft // _ALIGNMENT) * _ALIGNMENT
-    hop = overlap = frames = start = kept = rows = 0
-    scale = 1.0
+    hop = overlap = frames = rows = 0
+    start, end, scale = (0, 0), (0, 0), 1.0
     if params is not None:
         hop, overlap, frames = params.hop_length, params.overlap, params.frames
-        start, kept, scale = params.start, params.kept, params.scale
+        start, end = divmod(params.start, hop), divmod(params.start + params.kept, hop)
+        scale = params.scale
         rows = min(frames + overlap - 1, 2 * overlap - 1)
     launch = Launch(
         kernel="prepare_window",
@@ -60,8 +61,10 @@ def preparation(
             hop=hop,
             frames=frames,
             overlap=overlap,
-            start=start,
-            kept=kept,
+            start_hops=start[0],
+            start_rest=start[1],
+            end_hops=end[0],
+            end_rest=end[1],
             rows=rows_at,
             factor=_bits(factor),
             factor_rest=_rest(factor),
