@@ -107,7 +107,7 @@ def test_addresses_are_those_of_the_tensors(driver: Recorder) -> None:
 
 def reads() -> list[Any]:
     """What the only call that is remembered has read."""
-    (call,) = cuda_calls.calls._calls.values()
+    (call,) = cuda_calls.calls._values.values()
     return call._reads
 
 
@@ -374,7 +374,7 @@ def test_within_a_call_another_one_has_memory_of_its_own(
 
 
 def test_the_table_is_bounded(driver: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_calls, "MAX_CALLS", 3)
+    monkeypatch.setattr(cuda_calls.calls, "most", 3)
     signals = [torch.randn(2, 100 + n) for n in range(4)]
     for signal in signals:
         remember_stft(signal)

@@ -10,14 +10,14 @@ decided anew (:mod:`.dispatching`).
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from . import torch_state
+from .call_keys import Known, key_of, window_of
 from .errors import UnresolvedArguments
 from .known_windows import WindowVersion, is_read_as_it_is
 
@@ -31,9 +31,6 @@ MAX_CALLS = 1024
 MAX_WINDOWS_OF_A_CALL = 4
 #: complex64 values are read whole.
 _ALIGNMENT = 8
-
-#: Position of the window among either function's arguments.
-_WINDOW = 4
 
 
 class _Read:
@@ -211,32 +208,7 @@ class Call:
         return result
 
 
-class Calls:
-    """A bounded table of calls, read without a lock."""
-
-    def __init__(self) -> None:
-        self._calls: dict[Hashable, Call] = {}
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable) -> Call | None:
-        try:
-            return self._calls.get(key)
-        except TypeError:  # an argument cannot be hashed
-            return None
-
-    def put(self, key: Hashable, call: Call) -> None:
-        """Keep a call; when there are too many, forget all and begin again."""
-        with self._lock:
-            if len(self._calls) >= MAX_CALLS:
-                self._calls = {}
-            self._calls[key] = call
-
-    def clear(self) -> None:
-        with self._lock:
-            self._calls = {}
-
-
-calls = Calls()
+calls: Known[Call] = Known(MAX_CALLS)
 
 
 @lru_cache(maxsize=1)
@@ -245,42 +217,6 @@ def missing_reason() -> str | None:
     from . import cuda_backend
 
     return cuda_backend.unavailable_reason()
-
-
-def _window_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return args[_WINDOW] if len(args) > _WINDOW else kwargs.get("window")
-
-
-def _key(
-    name: str,
-    backend: str,
-    tensor: torch.Tensor,
-    window: torch.Tensor,
-    differentiated: bool,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Hashable:
-    """What a call is decided on, but for its window's values and for torch's state."""
-    others = [*args[1:_WINDOW], *args[_WINDOW + 1 :], *kwargs, len(args)]
-    for value in kwargs.values():
-        if value is not window and value is not tensor:
-            others.append(value)
-    # Types, because True == 1 == 1.0, of which torch rejects two.
-    return (
-        name,
-        backend,
-        differentiated,
-        tensor.shape,
-        tensor.stride(),
-        tensor.dtype,
-        tensor.get_device(),
-        window.shape,
-        window.dtype,
-        window.layout,
-        window.get_device(),
-        *others,
-        *map(type, others),
-    )
 
 
 def _is_ordinary(tensor: torch.Tensor, window: Any) -> bool:
@@ -303,11 +239,11 @@ def recall(
         backend: that is asked for.
         tensor: the input, which is among the arguments.
     """
-    window = _window_of(args, kwargs)
+    window = window_of(args, kwargs)
     if not _is_ordinary(tensor, window):
         return None
     differentiated = (tensor.requires_grad or window.requires_grad) and torch.is_grad_enabled()
-    call = calls.get(_key(name, backend, tensor, window, differentiated, args, kwargs))
+    call = calls.get(key_of(name, backend, tensor, window, differentiated, args, kwargs))
     if call is None or (call.warns and torch.is_warn_always_enabled()):
         return None
     try:
@@ -330,7 +266,7 @@ def remember(
         backends: asked for any of these, the call is to be answered so.
     """
     tensor = args[0] if args else kwargs["input"]
-    window = _window_of(args, kwargs)
+    window = window_of(args, kwargs)
     if not _is_ordinary(tensor, window):
         return
     from . import cuda_backend
@@ -341,5 +277,5 @@ def remember(
     takes_windows = run is not None and cuda_backend.takes_windows(params)
     call = Call(params, run, result, cuda_backend.warns(params), preparer, takes_windows)
     for backend in backends:
-        key = _key(name, backend, tensor, window, differentiated, args, kwargs)
+        key = key_of(name, backend, tensor, window, differentiated, args, kwargs)
         calls.put(key, call)

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import torch
 
-from . import cuda_calls, native, torch_state, verdicts, verification
+from . import cuda_calls, known_plans, native, torch_state, verdicts, verification
 from .deciding import (
     NOT_RESOLVED,
     Plan,
@@ -97,10 +97,12 @@ def dispatch(
     Raises:
         NotAccelerated: the choice is strict, and nothing but native can compute this call.
     """
-    plan = decide(op, choice, args, kwargs)
+    key = known_plans.key_of_call(op, choice, args, kwargs)
+    known = known_plans.recall(op, key, args, kwargs)
+    plan = known or decide(op, choice, args, kwargs)
     if plan.fallback and choice.strict:
         raise NotAccelerated(op.name, plan.route.reasons)
-    is_checked = choice.verify or choice.backend == "auto"
+    is_checked = known is None and (choice.verify or choice.backend == "auto")
     check = _check_of(op, choice, plan, args, kwargs) if is_checked else None
     try:
         run = partial(_run, op, plan, args, kwargs)
@@ -113,7 +115,9 @@ def dispatch(
         raise NotAccelerated(op.name, plan.route.reasons)
     if check is not None and plan.params is not None:
         plan, result = _verified(op, choice, plan, check, result)
-    _remember(op, choice, plan, args, kwargs, result)
+    if known is None:
+        known_plans.remember(key, plan)
+        _remember(op, choice, plan, args, kwargs, result)
     reasons = plan.route.reasons if plan.fallback or plan.rejected else ()
     counters.count(op.name, plan.route.backend, caller, reasons)
     return result

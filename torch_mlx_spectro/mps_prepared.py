@@ -23,7 +23,8 @@ class _OnDevice:
         self._vanishes, self._judged = vanishes, judged
 
     def settle(self) -> None:
-        if bool(self._vanishes.any()):
+        # Copied, which waits, and looked at by the host: on MPS each operation costs a command.
+        if bool(self._vanishes.cpu().any()):
             raise UnresolvedArguments(VANISHES)
         self._judged()
 

@@ -1,0 +1,90 @@
+"""What a call is decided on, as a key that is read off it in a few microseconds, unresolved."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+from typing import Any, Generic, TypeVar
+
+import torch
+
+#: Position of the window among either function's arguments.
+_WINDOW = 4
+
+Value = TypeVar("Value")
+
+
+def window_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The window that is passed, whatever it is."""
+    return args[_WINDOW] if len(args) > _WINDOW else kwargs.get("window")
+
+
+def key_of(
+    name: str,
+    backend: str,
+    tensor: torch.Tensor,
+    window: torch.Tensor | None,
+    differentiated: bool,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Hashable:
+    """What a call is decided on, but for the tensors' values and for torch's state.
+
+    Args:
+        name: of the function.
+        backend: that is asked for.
+        tensor, window: which are among the arguments.
+        args, kwargs: as the program spells them.
+    """
+    others = [*args[1:_WINDOW], *args[_WINDOW + 1 :], *kwargs, len(args)]
+    for value in kwargs.values():
+        if value is not window and value is not tensor:
+            others.append(value)
+    of_window: tuple[Hashable, ...] = ()
+    if window is not None:
+        of_window = (window.shape, window.dtype, window.layout, window.get_device())
+    # Types, because True == 1 == 1.0, of which torch rejects two.
+    return (
+        name,
+        backend,
+        differentiated,
+        tensor.shape,
+        tensor.stride(),
+        tensor.dtype,
+        tensor.get_device(),
+        *of_window,
+        *others,
+        *map(type, others),
+    )
+
+
+class Known(Generic[Value]):
+    """A bounded table of what is known of calls, read without a lock."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._values: dict[Hashable, Value] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> Value | None:
+        """What was put under a key; keys that cannot be hashed have nothing."""
+        try:
+            return self._values.get(key)
+        except TypeError:
+            return None
+
+    def put(self, key: Hashable, value: Value) -> None:
+        """Keep something; when there is too much, forget all and begin again."""
+        with self._lock:
+            if len(self._values) >= self.most:
+                self._values = {}
+            self._values[key] = value
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._values = {}
+
+    def after_fork_in_child(self) -> None:
+        """A forked child has a lock that nobody holds."""
+        self._lock = threading.Lock()
