@@ -20,7 +20,7 @@ import stft_parity
 import torch_mlx_spectro as tms
 from stft_parity.cases import istft_case, stft_case
 from torch_mlx_spectro import cli, emulator
-from torch_mlx_spectro.cli import own, parity
+from torch_mlx_spectro.cli import own, parity, terminal
 
 #: A few hundred cases are the suite's own test; here it matters what becomes of them.
 FEW = (
@@ -332,6 +332,16 @@ def test_the_bar_shows_on_a_terminal_what_is_done_and_fails(
         show(3, 40, [failing] * 3)
     assert "3/40" in terminal.getvalue()
     assert "3 failing" in terminal.getvalue()
+
+
+def test_a_log_is_told_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "BETWEEN_LINES", 0.0)
+    failing = stft_parity.Result(stft_case(), "raised", True)
+    with parity.progress() as show:
+        show(1, 40, [failing])
+    assert capsys.readouterr().err == "comparing: 1 of 40, 1 failing\n"
 
 
 def test_selections_devices_and_backends_are_those_that_exist() -> None:

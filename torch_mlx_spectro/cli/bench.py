@@ -202,7 +202,7 @@ def _measured(options: argparse.Namespace, settings: Settings, tables: dict[str,
 
 @contextmanager
 def progress(description: str) -> Iterator[Progress]:
-    """What shows on stderr, if that is a terminal, how far it is and what is being measured."""
+    """What shows on stderr how far it is and what is being measured."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -213,7 +213,12 @@ def progress(description: str) -> Iterator[Progress]:
     )
     from rich.progress import Progress as Bar
 
+    from .terminal import lines_of_progress
+
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lines_of_progress(description, sys.stderr)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -222,7 +227,7 @@ def progress(description: str) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[what]}"),
     )
-    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Bar(*columns, console=console) as bar:
         task = bar.add_task(description, total=None, what="")
         yield lambda done, total, what: bar.update(task, completed=done, total=total, what=what)
 

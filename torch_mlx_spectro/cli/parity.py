@@ -281,7 +281,7 @@ def _run(options: argparse.Namespace, candidate: Candidate, entries: Any) -> Rep
 
 @contextmanager
 def progress() -> Iterator[Callable[[int, int, Sequence[Result]], None]]:
-    """What shows on stderr, if that is a terminal, how many cases are done and how many fail."""
+    """What shows on stderr how many cases are done and how many fail."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -291,7 +291,10 @@ def progress() -> Iterator[Callable[[int, int, Sequence[Result]], None]]:
         TimeRemainingColumn,
     )
 
+    from .terminal import lines_of_progress
+
     console = Console(stderr=True)
+    tell = None if console.is_terminal else lines_of_progress("comparing", sys.stderr)
     columns = (
         TextColumn("comparing"),
         BarColumn(),
@@ -299,7 +302,7 @@ def progress() -> Iterator[Callable[[int, int, Sequence[Result]], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[failing]} failing"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, disable=tell is not None) as bar:
         task = bar.add_task("", total=None, failing=0)
         failing = seen = 0
 
@@ -308,6 +311,8 @@ def progress() -> Iterator[Callable[[int, int, Sequence[Result]], None]]:
             failing += sum(result.failed for result in results[seen:])
             seen = len(results)
             bar.update(task, completed=done, total=total, failing=failing)
+            if tell is not None:
+                tell(done, total, f"{failing} failing")
 
         yield show
 
