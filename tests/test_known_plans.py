@@ -137,6 +137,15 @@ def test_a_vanishing_envelope_is_torchs_to_refuse(decided: list[str]) -> None:
     assert decided == ["istft"]
 
 
+def test_a_window_of_another_device_is_torchs_to_refuse(decided: list[str]) -> None:
+    """Both are on device -1, by torch's numbers."""
+    stft()
+    istft()
+    for call in (stft, istft):
+        with pytest.raises(RuntimeError, match="same device"):
+            call(window=torch.ones(16, device="meta"))
+
+
 def test_a_wrong_argument_is_torchs_to_refuse(decided: list[str]) -> None:
     stft()
     for wrong in ({"hop_length": 4.0}, {"center": 1}, {"unknown": 1}):

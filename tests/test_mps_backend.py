@@ -18,6 +18,7 @@ from test_adjoints import ISTFTS, KINDS, check_identities, check_istft
 from test_opinfo import SAMPLES
 from test_opinfo import check as check_sample
 
+import stft_parity
 import torch_mlx_spectro as tms
 from stft_parity.cases import Case
 from stft_parity.grid import quick
@@ -32,6 +33,8 @@ from torch_mlx_spectro import (
     routing,
     torch_state,
 )
+from torch_mlx_spectro.cli import own
+from torch_mlx_spectro.cli.parity import KNOWN
 from torch_mlx_spectro.kernels.metal import MetalKernels
 from torch_mlx_spectro.kernels.mps import MpsKernels
 
@@ -65,6 +68,15 @@ def views() -> Iterator[Case]:
 
 SINGLE = ("float32", "complex64")
 VIEWS = list(dict.fromkeys(views()))
+
+
+@needs_emulator
+def test_the_quick_selection_is_natives_strictly(metal_cache: Path) -> None:
+    """Invalid calls, too, each after valid ones that differ in one argument alone."""
+    with metal.emulated(metal_cache, backend="mps", checked=False):
+        report = stft_parity.run(candidate=own.strictly("mps"), cases="quick", known=KNOWN)
+    assert not report.failures
+    assert report.counts()["pass"] > 300
 
 
 def test_views_are_many() -> None:

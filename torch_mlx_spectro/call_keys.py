@@ -42,7 +42,7 @@ def key_of(
             others.append(value)
     of_window: tuple[Hashable, ...] = ()
     if window is not None:
-        of_window = (window.shape, window.dtype, window.layout, window.get_device())
+        of_window = (window.shape, window.dtype, window.layout, window.device)
     # Types, because True == 1 == 1.0, of which torch rejects two.
     return (
         name,
@@ -51,7 +51,7 @@ def key_of(
         tensor.shape,
         tensor.stride(),
         tensor.dtype,
-        tensor.get_device(),
+        tensor.device,
         *of_window,
         *others,
         *map(type, others),
