@@ -93,7 +93,7 @@ struct WindowReader {
   }
 };
 
-// Loops are not unrolled: the kernel is launched rarely, and what it waits for is its code.
+// Loops are not unrolled: that made four times the code, to be fetched for one run.
 struct EnvelopeColumn {
   WindowReader reader;
   int i, hop, overlap, n_fft;
