@@ -102,6 +102,8 @@ class Recorder:
     def __init__(self) -> None:
         self.loaded: list[tuple[bytes, str]] = []
         self.launched: list[tuple[Any, ...]] = []
+        #: Of a launch: the kernel, blocks, threads, stream and the address of its parameters.
+        self.seen: Callable[..., Any] = lambda *arguments: self.launched.append(arguments)
 
     def load(self, code: bytes, name: str) -> str:
         self.loaded.append((code, name))
@@ -115,10 +117,6 @@ class Recorder:
 
     def mend(self, error: int, device: int) -> None:
         raise AssertionError("nothing is refused")
-
-    def seen(self, *arguments: Any) -> None:
-        """Of a launch: the kernel, blocks, threads, stream and the address of its parameters."""
-        self.launched.append(arguments)
 
 
 class Recorded(CudaKernels):

@@ -97,7 +97,7 @@ def test_addresses_are_those_of_the_tensors(driver: Recorder) -> None:
         places = struct.unpack("4Q", _memory(parameters, 32))
         seen.append(tuple(struct.unpack("Q", _memory(place, 8))[0] for place in places))
 
-    driver.seen = read  # type: ignore[method-assign]
+    driver.seen = read
     remember_stft()
     result = recall_stft()
     (read,) = reads()
@@ -108,7 +108,7 @@ def test_addresses_are_those_of_the_tensors(driver: Recorder) -> None:
 def reads() -> list[Any]:
     """What the only call that is remembered has read."""
     (call,) = cuda_calls.calls._values.values()
-    return call._reads
+    return call._places
 
 
 def _memory(address: int, size: int) -> bytes:
@@ -158,7 +158,7 @@ def test_another_window_is_prepared_and_the_same_one_is_not(driver: Recorder) ->
         (address,) = struct.unpack("Q", ctypes.string_at(place, 8))
         windows.append((address, list(struct.unpack("16f", ctypes.string_at(address, 64)))))
 
-    driver.seen = read  # type: ignore[method-assign]
+    driver.seen = read
     window = WINDOW.clone()
     remember_stft(window=window)
 
@@ -195,7 +195,7 @@ def test_a_window_that_needs_nothing_is_read_where_it_is(driver: Recorder, kind:
         (place,) = struct.unpack("Q", _memory(arguments[4] + 8, 8))
         places.append(struct.unpack("Q", _memory(place, 8))[0])
 
-    driver.seen = read  # type: ignore[method-assign]
+    driver.seen = read
     with torch.inference_mode(kind == "inference"):
         window = torch.rand(16)
     if kind == "strided":
@@ -366,7 +366,7 @@ def test_within_a_call_another_one_has_memory_of_its_own(
             assert recall_stft(window=torch.rand(16)) is not None
 
     nested: list[int] = []
-    driver.seen = read  # type: ignore[method-assign]
+    driver.seen = read
     monkeypatch.setattr(cuda_prepared.Preparer, "launch", interrupted)
     assert recall_stft(window=torch.rand(16)) is not None
     inner, outer = places
@@ -393,7 +393,7 @@ def test_threads_do_not_mix_their_addresses(driver: Recorder) -> None:
         if address != expected.address:
             wrong.append(address)
 
-    driver.seen = read  # type: ignore[method-assign]
+    driver.seen = read
     remember_stft()
 
     def work() -> None:

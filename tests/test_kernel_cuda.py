@@ -106,7 +106,7 @@ def test_arguments_are_laid_out_as_the_compiler_lays_them_out() -> None:
         read.append(struct.unpack(layout, ctypes.string_at(pointers[4], struct.calcsize(layout))))
         read.append([p % 8 for p in pointers])
 
-    driver.seen = look  # type: ignore[method-assign]
+    driver.seen = look
     Prepared.run(recording(driver).prepared(launch, 0, (1000, 1), edge=0.5), 7, 11, 22, 33, 44)
     assert read[0] == [11, 22, 33, 44]
     assert read[1] == (1000, 1, 0, *launch.integers, *launch.grid, 0.5)

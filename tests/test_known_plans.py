@@ -87,11 +87,12 @@ def test_what_differs_is_decided_anew(decided: list[str], changes: dict[str, Any
 
 @contextmanager
 def quarantined() -> Iterator[None]:
-    deciding.verifier.quarantined["some route"] = "wrong"  # type: ignore[index]
+    routes: dict[Any, str] = deciding.verifier.quarantined
+    routes["some route"] = "wrong"
     try:
         yield
     finally:
-        deciding.verifier.quarantined.clear()
+        routes.clear()
 
 
 @pytest.mark.parametrize("state", ["verified", "quarantined", "vmap"])

@@ -16,11 +16,9 @@ from torch_mlx_spectro.trials import (
     HOPELESS,
     LONG,
     MAX_AGE,
-    MAX_SHAPES,
     MAX_SIGNATURES,
     ROUTES,
     TRIALS,
-    Settled,
     Trials,
     seconds_of,
 )
@@ -235,18 +233,6 @@ def test_old_signatures_are_forgotten_when_there_are_too_many() -> None:
     assert len(trials._races) == MAX_SIGNATURES
 
 
-def test_settled_shapes_are_bounded_and_may_be_unhashable() -> None:
-    settled = Settled()
-    settled.add(([],))
-    assert not settled.has(([],))
-    for shape in range(MAX_SHAPES):
-        settled.add(shape)
-    assert settled.has(0)
-    settled.add("one more")
-    assert settled.has("one more")
-    assert not settled.has(0)
-
-
 def test_trials_of_many_threads_lose_no_time() -> None:
     trials = Trials(Clock())
     threads, calls = 8, 200
@@ -275,13 +261,10 @@ def test_trials_of_many_threads_lose_no_time() -> None:
 
 
 def test_locks_of_a_parent_do_not_stop_its_forked_child() -> None:
-    trials, settled = Trials(Clock()), Settled()
-    for held in (trials, settled):
-        assert held._lock.acquire(timeout=1)
-        held.after_fork_in_child()
+    trials = Trials(Clock())
+    assert trials._lock.acquire(timeout=1)
+    trials.after_fork_in_child()
     trials.time("signature", "native", lambda: None)
-    settled.add("shape")
-    assert settled.has("shape")
     trials.clear()
     assert trials.pick("signature", MLX) == ("native", True)
 

@@ -102,7 +102,7 @@ class World:
     @staticmethod
     def _is_comparing() -> bool:
         frame = sys._getframe(2)
-        return frame.f_code.co_name in ("_of_whole", "_of_part", "answer")
+        return frame.f_code.co_name in ("compute", "answer")
 
     def calls(
         self, number: int, choice: Choice | None = None, signal: torch.Tensor = SIGNAL
@@ -122,7 +122,7 @@ def _nothing_is_left() -> Iterator[None]:
     yield
     deciding.backend_module.cache_clear()
     for settled in dispatching.native_calls.values():
-        settled._shapes = set()
+        settled.clear()
 
 
 def test_the_fastest_right_one_is_compared_once_and_then_used(

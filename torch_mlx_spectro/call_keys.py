@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -59,7 +60,10 @@ def key_of(
 
 
 class Known(Generic[Value]):
-    """A bounded table of what is known of calls, read without a lock."""
+    """A bounded table of what is known of calls, read without a lock.
+
+    A stale answer costs nothing but time. Keys that cannot be hashed have nothing.
+    """
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -67,7 +71,7 @@ class Known(Generic[Value]):
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> Value | None:
-        """What was put under a key; keys that cannot be hashed have nothing."""
+        """What was put under a key."""
         try:
             return self._values.get(key)
         except TypeError:
@@ -78,7 +82,8 @@ class Known(Generic[Value]):
         with self._lock:
             if len(self._values) >= self.most:
                 self._values = {}
-            self._values[key] = value
+            with suppress(TypeError):
+                self._values[key] = value
 
     def clear(self) -> None:
         """Forget everything."""

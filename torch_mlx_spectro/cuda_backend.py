@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from . import device_backend, torch_state
-from .cuda_prepared import WINDOWS, Preparer
+from .cuda_prepared import WINDOWS, Place, Preparer
 from .device_backend import exceeds_counts, kernel_name, launches_of
 from .device_windows import DeviceWindows, Reading
 from .kernels import cubins
@@ -24,6 +24,7 @@ from .kernels.cuda import CudaKernels, architecture_of, cuda_kernels
 from .kernels.cuda_text import MAX_BLOCKS, grid_of
 from .kernels.describe import Launch
 from .kernels.metal import synthesis_scale
+from .known_windows import needs_no_preparation
 from .params import IstftParams, StftParams
 from .strides import frames_in_order, spectrum_strides
 
@@ -169,11 +170,19 @@ def what_is_read(
     return WINDOWS.read_of(params, window, device)
 
 
+def place_of(
+    params: StftParams | IstftParams, window: torch.Tensor, device: torch.device, stream: int
+) -> Place:
+    """Where :func:`what_is_read` of a window lies; its verdict settles it."""
+    reading = what_is_read(params, window, device)
+    return Place(stream, reading.addresses, reading, reading, is_reused=False)
+
+
 def takes_windows(params: StftParams | IstftParams) -> bool:
     """Whether a call's kernel reads windows as they are."""
-    if isinstance(params, IstftParams):
-        return False
-    return params.scale == 1.0 and params.win_length == params.n_fft
+    return isinstance(params, StftParams) and needs_no_preparation(
+        params.win_length, params.n_fft, params.scale
+    )
 
 
 def preparer_of(params: StftParams | IstftParams, window: torch.Tensor) -> Preparer | None:

@@ -23,7 +23,6 @@ from .known_windows import WindowVersion, is_read_as_it_is
 
 if TYPE_CHECKING:
     from .cuda_prepared import Place, Preparer
-    from .device_windows import Verdict
     from .params import IstftParams, StftParams
 
 MAX_CALLS = 1024
@@ -31,37 +30,6 @@ MAX_CALLS = 1024
 MAX_WINDOWS_OF_A_CALL = 4
 #: complex64 values are read whole.
 _ALIGNMENT = 8
-
-
-class _Read:
-    """What a launch reads besides its input.
-
-    Attributes:
-        version: of the window that it was made of, as nobody else knows it; None: of none.
-        stream: that it was made on.
-        window, envelope: addresses.
-        verdict: to be settled when a window has been prepared.
-        memory: holds the values.
-        place: of the memory, if it may be written again once the window is gone.
-    """
-
-    __slots__ = ("envelope", "memory", "place", "stream", "verdict", "version", "window")
-
-    def __init__(
-        self,
-        stream: int,
-        addresses: tuple[int, int],
-        verdict: Verdict | None,
-        memory: object,
-        place: Place | None = None,
-    ) -> None:
-        self.version: WindowVersion | None = None
-        self.stream, self.memory, self.place, self.verdict = stream, memory, place, verdict
-        self.window, self.envelope = addresses
-
-    def is_free(self) -> bool:
-        """Whether its window is gone. Whoever reads it holds the window."""
-        return self.version is None or self.version.of() is None
 
 
 class Call:
@@ -78,7 +46,7 @@ class Call:
     """
 
     __slots__ = (
-        *("_device", "_params", "_preparer", "_reads", "_result", "_run", "_takes_windows"),
+        *("_device", "_params", "_places", "_preparer", "_result", "_run", "_takes_windows"),
         "warns",
     )
 
@@ -98,7 +66,7 @@ class Call:
         self._run = run
         self._result = (tuple(result.shape), result.stride(), result.dtype)
         self._device = result.device
-        self._reads: list[_Read] = []
+        self._places: list[Place] = []
 
     def compute(
         self, tensor: torch.Tensor, window: torch.Tensor, differentiated: bool
@@ -119,82 +87,71 @@ class Call:
             return self._compute_by_functions(tensor, window, differentiated)
         device = self._device
         stream = torch_state.cuda_stream(device.index)
-        shape, strides, dtype = self._result
+        place, is_new = None, False
         if self._takes_windows and is_read_as_it_is(window):
-            result = torch.empty_strided(shape, strides, dtype=dtype, device=device)
-            own = window.data_ptr()
-            run(stream, address, own, own, result.data_ptr())
-            return result
-        free, is_new = None, False
-        for read in self._reads:
-            version = read.version
-            of = None if version is None else version.of()
-            if read.stream != stream:
-                continue
-            if of is window and version is not None and version.is_of(window):
-                break
-            if of is None and read.place is not None:
-                free = read
+            of_window = of_envelope = window.data_ptr()
         else:
-            # First of all: the device works on it while the host goes on.
-            read, is_new = self._prepared(free, window, stream), True
+            # First of all: the device works on a new one while the host goes on.
+            place, is_new = self._place_of(window, stream)
+            of_window, of_envelope = place.window, place.envelope
+        shape, strides, dtype = self._result
         result = torch.empty_strided(shape, strides, dtype=dtype, device=device)
-        run(stream, address, read.window, read.envelope, result.data_ptr())
-        if is_new:
-            self._keep(read, window)
+        run(stream, address, of_window, of_envelope, result.data_ptr())
+        if place is not None and is_new:
+            self._keep(place, window)
         return result
 
-    def _prepared(self, free: _Read | None, window: torch.Tensor, stream: int) -> _Read:
-        """What is read of a window that the call did not have the last times, in nobody's hands.
-
-        Args:
-            free: what may be written again, unless another thread does already.
-        """
+    def _place_of(self, window: torch.Tensor, stream: int) -> tuple[Place, bool]:
+        """What is read of a window; whether it is new, and then in nobody else's hands."""
+        free = None
+        for place in self._places:
+            version = place.version
+            if place.stream != stream:
+                continue
+            if version is not None and version.is_of(window):
+                return place, False
+            if place.is_reused and place.is_free():
+                free = place
         preparer = self._preparer
         if preparer is not None and preparer.fits(window):
-            read = self._taken(free)
-            if read is None:
-                place = preparer.place(stream)
-                addresses = place.window, place.envelope
-                read = _Read(stream, addresses, place.verdict, place.memory, place)
-            assert read.place is not None
-            preparer.launch(window, read.place)
-            return read
+            # What is free may be written again, unless another thread does already.
+            new = self._taken(free) or preparer.place(stream)
+            preparer.launch(window, new)
+            return new, True
         from . import cuda_backend
 
-        reading = cuda_backend.what_is_read(self._params, window, self._device)
-        return _Read(stream, reading.addresses, reading, reading)
+        return cuda_backend.place_of(self._params, window, self._device, stream), True
 
-    def _keep(self, read: _Read, window: torch.Tensor) -> None:
+    def _keep(self, place: Place, window: torch.Tensor) -> None:
         """Keep what was made of a window, and of those that the call had last.
 
         Raises:
             UnresolvedArguments: as :meth:`compute`.
         """
-        reads = self._reads
+        places = self._places
         # While the device works. Of a window that counts no versions nothing is known.
-        read.version = None if window.is_inference() else WindowVersion(window)
+        place.version = None if window.is_inference() else WindowVersion(window)
         refused = None
         try:
-            if read.verdict is not None:
-                read.verdict.settle()
+            if place.verdict is not None:
+                place.verdict.settle()
         except UnresolvedArguments as error:
-            read.version, refused = None, error
-        if read.place is not None or read.version is not None:
-            reads.append(read)
-        if len(reads) > MAX_WINDOWS_OF_A_CALL:
-            self._taken(next((read for read in reads if read.is_free()), reads[0]))
+            place.version, refused = None, error
+        if place.is_reused or place.version is not None:
+            places.append(place)
+        if len(places) > MAX_WINDOWS_OF_A_CALL:
+            self._taken(next((place for place in places if place.is_free()), places[0]))
         if refused is not None:
             raise refused
 
-    def _taken(self, read: _Read | None) -> _Read | None:
+    def _taken(self, place: Place | None) -> Place | None:
         """Take from the list, into nobody else's hands; None if somebody has."""
-        if read is not None:
+        if place is not None:
             try:
-                self._reads.remove(read)
+                self._places.remove(place)
             except ValueError:
                 return None
-        return read
+        return place
 
     def _compute_by_functions(
         self, tensor: torch.Tensor, window: torch.Tensor, differentiated: bool

@@ -6,14 +6,14 @@ Memory that is given back is used again by its stream alone, so what is kept bel
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import NamedTuple
 
 import torch
 
 from . import torch_state
-from .device_windows import DeviceWindows
+from .device_windows import DeviceWindows, Verdict
 from .kernels.cuda import cuda_kernels
 from .kernels.preparing import Preparation, preparation
+from .known_windows import WindowVersion
 from .nola import Flagged
 from .params import IstftParams
 
@@ -46,21 +46,36 @@ class CudaWindows(DeviceWindows):
 WINDOWS = CudaWindows()
 
 
-class Place(NamedTuple):
-    """Where a window is prepared.
+class Place:
+    """What a launch reads besides its input.
 
     Attributes:
-        stream: that does it.
+        stream: that makes it.
         window, envelope: addresses.
         memory: behind them.
-        verdict: on an istft's envelope, to be settled after each launch.
+        verdict: on an istft's envelope, to be settled when a window has been prepared.
+        is_reused: may be written again once the window is gone.
+        version: of the window that is prepared there, as nobody else knows it; None: of none.
     """
 
-    stream: int
-    window: int
-    envelope: int
-    memory: torch.Tensor
-    verdict: Flagged | None
+    __slots__ = ("envelope", "is_reused", "memory", "stream", "verdict", "version", "window")
+
+    def __init__(
+        self,
+        stream: int,
+        addresses: tuple[int, int],
+        memory: object,
+        verdict: Verdict | None,
+        is_reused: bool,
+    ) -> None:
+        self.stream, self.memory, self.verdict = stream, memory, verdict
+        self.window, self.envelope = addresses
+        self.is_reused = is_reused
+        self.version: WindowVersion | None = None
+
+    def is_free(self) -> bool:
+        """Whether its window is gone. Whoever reads it holds the window."""
+        return self.version is None or self.version.of() is None
 
 
 class Preparer:
@@ -101,10 +116,10 @@ class Preparer:
         memory = torch.empty(self._floats, dtype=torch.float32, device=self._device)
         at = memory.data_ptr()
         verdict = Flagged(self._columns, self._device) if self._columns else None
-        return Place(stream, at, at + self._rows_at, memory, verdict)
+        return Place(stream, (at, at + self._rows_at), memory, verdict, is_reused=True)
 
     def launch(self, window: torch.Tensor, place: Place) -> None:
         """Launch the preparation of a window in a place that nobody else has."""
         to, verdict = place.window, place.verdict
-        verdicts = to + self._unread if verdict is None else verdict.ask()
+        verdicts = verdict.ask() if isinstance(verdict, Flagged) else to + self._unread
         self._run(place.stream, window.data_ptr(), to, verdicts)

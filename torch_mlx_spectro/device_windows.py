@@ -23,7 +23,13 @@ import torch
 
 from .kernels.metal import synthesis_scale
 from .kernels.preparing import Preparation, preparation
-from .known_windows import MAX_WINDOWS, KnownWindow, KnownWindows, is_read_as_it_is
+from .known_windows import (
+    MAX_WINDOWS,
+    KnownWindow,
+    KnownWindows,
+    is_read_as_it_is,
+    needs_no_preparation,
+)
 from .params import IstftParams
 from .prepared import Cache, check_envelope, envelope_of, is_known, window_of
 
@@ -127,7 +133,7 @@ class DeviceWindows(ABC):
             ``n_fft`` values, or more; the window itself where nothing is to be done.
         """
         window = self._window_or_ones(window, win_length, device)
-        if factor == 1.0 and win_length == n_fft and is_read_as_it_is(window):
+        if needs_no_preparation(win_length, n_fft, factor) and is_read_as_it_is(window):
             return window.detach()
         if window.is_complex():
             what = (win_length, n_fft, factor, conjugate)

@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 
 from . import cuda_calls, known_plans, native, torch_state, verdicts, verification
+from .call_keys import Known
 from .deciding import (
     NOT_RESOLVED,
     Plan,
@@ -32,13 +33,15 @@ from .errors import NotAccelerated, UnresolvedArguments
 from .operations import Operation
 from .routing import Choice, framed_samples
 from .statistics import TRANSPARENT, Counters
-from .trials import CudaTimer, Settled
+from .trials import CudaTimer
 from .trust import MAX_COMPARED
 from .verification import Check
 
+MAX_SHAPES = 4096
+
 counters = Counters()
 #: Calls that ``auto`` leaves to native for good: they go there without being resolved again.
-native_calls = {"stft": Settled(), "istft": Settled()}
+native_calls: dict[str, Known[bool]] = {name: Known(MAX_SHAPES) for name in ("stft", "istft")}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=counters.after_fork_in_child)
     for _calls in native_calls.values():
@@ -133,7 +136,7 @@ def _remember(
             cuda_calls.remember(op.name, asked, args, kwargs, plan.params, result)
     elif plan.settled and plan.route.backend == "native" and not choice.strict:
         tensor = args[0] if args else kwargs["input"]
-        native_calls[op.name].add(shape_of_call(tensor, args, kwargs))
+        native_calls[op.name].put(shape_of_call(tensor, args, kwargs), True)
 
 
 def _check_of(op: Operation, choice: Choice, plan: Plan, args: Any, kwargs: Any) -> Check | None:

@@ -35,7 +35,7 @@ class Excerpt(NamedTuple):
     begin: int
     end: int
     at: int
-    rows: slice | None
+    rows: slice | None = None
 
     def of_part(self, result: torch.Tensor) -> torch.Tensor:
         """What of this call's result is compared."""
@@ -61,9 +61,11 @@ def excerpts_of(params: StftParams | IstftParams, bound: Mapping[str, Any]) -> I
         row = tensor if rows is None else tensor[rows]
         for first, last in _frames(params):
             if isinstance(params, StftParams):
-                yield from _of_stft(params, given, row, rows, first, last)
+                found = _of_stft(params, given, row, (first, last))
             else:
-                yield from _of_istft(params, given, row, rows, first, last)
+                found = _of_istft(params, given, row, (first, last))
+            if found is not None:
+                yield found._replace(rows=rows)
 
 
 def _rows(params: StftParams | IstftParams) -> list[slice | None]:
@@ -84,14 +86,10 @@ def _frames(params: StftParams | IstftParams) -> list[tuple[int, int]]:
 
 
 def _of_stft(
-    params: StftParams,
-    given: dict[str, Any],
-    row: torch.Tensor,
-    rows: slice | None,
-    first: int,
-    last: int,
-) -> Iterator[Excerpt]:
-    """Frames first ... last - 1 of a row."""
+    params: StftParams, given: dict[str, Any], row: torch.Tensor, frames: tuple[int, int]
+) -> Excerpt | None:
+    """Some frames of a row."""
+    first, last = frames
     hop, n_fft, padding = params.hop_length, params.n_fft, params.padding
     dim = -1 if params.return_complex else -2
     begin, end = first * hop - padding, (last - 1) * hop - padding + n_fft
@@ -102,32 +100,28 @@ def _of_stft(
         part, given = row[..., begin:end], given | {"center": False}
         skipped = first
     elif params.pad_mode == "circular":
-        return  # pads with what is at the other end
+        return None  # pads with what is at the other end
     elif first == 0:
         part = row[..., : max(end, padding + n_fft)]
     else:
         skipped = max(0, first - -(-padding // hop))
         part = row[..., skipped * hop :]
-    yield Excerpt(given | {"input": part}, dim, first - skipped, last - skipped, first, rows)
+    return Excerpt(given | {"input": part}, dim, first - skipped, last - skipped, first)
 
 
 def _of_istft(
-    params: IstftParams,
-    given: dict[str, Any],
-    row: torch.Tensor,
-    rows: slice | None,
-    first: int,
-    last: int,
-) -> Iterator[Excerpt]:
-    """The samples that depend on none but frames first ... last - 1 of a row."""
+    params: IstftParams, given: dict[str, Any], row: torch.Tensor, frames: tuple[int, int]
+) -> Excerpt | None:
+    """The samples that depend on none but some frames of a row."""
+    first, last = frames
     hop, start = params.hop_length, params.start
     # Positions count from the first frame's first sample.
     low = start if first == 0 else max((first + params.overlap - 1) * hop, first * hop + start)
     covered = (last - 1) * hop + params.n_fft - start
     high = min(covered if last == params.frames else last * hop, covered, start + params.kept)
     if high <= low:
-        return
+        return None
     part = {name: value for name, value in given.items() if name != "length"}
     part["input"] = row[..., first:last]
     origin = first * hop + start
-    yield Excerpt(part, -1, low - origin, high - origin, low - start, rows)
+    return Excerpt(part, -1, low - origin, high - origin, low - start)

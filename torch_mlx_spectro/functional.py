@@ -97,7 +97,7 @@ def _function(
     native_function, name, small = op.native, op.name, op.small
     is_compiling, overrides = torch_state.is_compiling, torch_state.overrides
     count, get_frame, plain = counters.count, sys._getframe, torch.Tensor
-    settled = native_calls[name].has
+    settled = native_calls[name].get
     bump_native = counters.sites(name, "native").get
     bump_cuda = counters.sites(name, "cuda").get
     recall, missing_reason = cuda_calls.recall, cuda_calls.missing_reason

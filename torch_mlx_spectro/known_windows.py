@@ -89,6 +89,11 @@ class KnownWindows:
         self._known = {}
 
 
+def needs_no_preparation(win_length: int, n_fft: int, factor: float) -> bool:
+    """Whether a window of these sizes, to be multiplied by this, is what a kernel reads."""
+    return factor == 1.0 and win_length == n_fft
+
+
 def is_read_as_it_is(window: torch.Tensor) -> bool:
     """Whether a kernel can read a window's own values, which it does in pairs."""
     return (

@@ -13,7 +13,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 from typing import Any, Protocol, TypeGuard
 
 import torch
@@ -29,7 +28,6 @@ ADVANTAGE = 0.9
 #: Of native's time, beyond which a candidate is not timed again.
 HOPELESS = 2.0
 MAX_SIGNATURES = 256
-MAX_SHAPES = 4096
 #: Section of the store, and seconds after which what it has is measured again: what was measured in
 #: a busy minute does not hold for ever.
 ROUTES = "routes"
@@ -243,33 +241,6 @@ class Trials:
         with self._lock:
             self._races.clear()
             self._running.clear()
-
-    def after_fork_in_child(self) -> None:
-        """A forked child has a lock that nobody holds."""
-        self._lock = threading.Lock()
-
-
-class Settled:
-    """A bounded set of call shapes, read without a lock: a stale answer costs nothing but time."""
-
-    def __init__(self) -> None:
-        self._shapes: set[Hashable] = set()
-        self._lock = threading.Lock()
-
-    def has(self, shape: Hashable) -> bool:
-        """Whether the shape was added; shapes that cannot be hashed never are."""
-        try:
-            return shape in self._shapes
-        except TypeError:
-            return False
-
-    def add(self, shape: Hashable) -> None:
-        """Remember a shape; when there are too many, forget all and begin again."""
-        with self._lock:
-            if len(self._shapes) >= MAX_SHAPES:
-                self._shapes = set()
-            with suppress(TypeError):
-                self._shapes.add(shape)
 
     def after_fork_in_child(self) -> None:
         """A forked child has a lock that nobody holds."""

@@ -212,40 +212,44 @@ class Check:
         return compared, found
 
     def _of_whole(self, judged: agreement.Judged, actual: torch.Tensor) -> str:
-        try:
-            expected = self.native(*self._args, **self._kwargs)
-        except Exception as error:
-            if _is_out_of_memory(error):
-                raise
-            return f"native torch raises {type(error).__name__}: {error}"
-        self.telling = agreement.is_telling(expected)
-        return self._judge(judged, agreement.disagreement, expected, actual)
+        def compute() -> torch.Tensor:
+            return self.native(*self._args, **self._kwargs)
+
+        return self._judge(judged, agreement.disagreement, compute, actual)
 
     def _of_part(self, judged: agreement.Judged, excerpt: Excerpt, actual: torch.Tensor) -> str:
         given = excerpt.given
 
-        def recompute(tensor: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
-            changed = {"input": tensor} if window is None else {"input": tensor, "window": window}
+        def compute(**changed: torch.Tensor) -> torch.Tensor:
             return excerpt.of_part(self.native(**given | changed))
 
+        def recompute(tensor: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
+            return compute(input=tensor, **({} if window is None else {"window": window}))
+
+        def judge(
+            part: agreement.Judged, expected: torch.Tensor, whole: torch.Tensor
+        ) -> str | None:
+            return agreement.disagreement_of_values(part, expected, excerpt.of_whole(whole))
+
         part = replace(judged, recompute=recompute, tensor=given["input"])
+        return self._judge(part, judge, compute, actual, " for a part")
+
+    def _judge(
+        self,
+        judged: agreement.Judged,
+        judge: Callable[[agreement.Judged, torch.Tensor, torch.Tensor], str | None],
+        compute: Callable[[], torch.Tensor],
+        actual: torch.Tensor,
+        where: str = "",
+    ) -> str:
+        """In what ``actual`` is wrong beside what native computes."""
         try:
-            expected = excerpt.of_part(self.native(**given))
+            expected = compute()
         except Exception as error:
             if _is_out_of_memory(error):
                 raise
-            return f"native torch raises {type(error).__name__} for a part: {error}"
+            return f"native torch raises {type(error).__name__}{where}: {error}"
         self.telling = self.telling or agreement.is_telling(expected)
-        ours = excerpt.of_whole(actual)
-        return self._judge(part, agreement.disagreement_of_values, expected, ours)
-
-    @staticmethod
-    def _judge(
-        judged: agreement.Judged,
-        judge: Callable[[agreement.Judged, torch.Tensor, torch.Tensor], str | None],
-        expected: torch.Tensor,
-        actual: torch.Tensor,
-    ) -> str:
         try:
             return judge(judged, expected, actual) or ""
         except Exception as error:
