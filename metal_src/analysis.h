@@ -1,17 +1,16 @@
 // The analysis map: signal -> padded frames -> window -> Fourier transform -> bins.
 //
 // NumPy:  frames = sliding_window_view(np.pad(x[row], padding, mode), n_fft)[::hop][:frames]
-//         spectrum[row] = np.fft.fft(frames * window)[:, :bins]
-//         with bins 0 and n_fft / 2 multiplied by `edge`. The caller folds every other scale into
-//         the window.
+//         spectrum[row] = np.fft.fft(frames * window)[:, :bins] * scale
+//         with bins 0 and n_fft / 2 multiplied by `edge`, too.
 // Grid:   x: ceil(frames / FRAMES) groups of FRAMES * P::THREADS threads; y: rows.
 // Output: (rows, frames, bins), dense.
 // Limits: P::POINTS is n_fft / 2 (packed: n_fft even, signal and window real) or n_fft (direct);
 //         n_fft <= 8192 packed, 4096 direct. hop, strides and lengths are run-time, 64 bits.
 //
 // As the adjoint of synthesis: ENVELOPE (the signal is multiplied by the inverse envelope first; then
-// HOP is the hop, which otherwise is not compiled for), constant padding, edge one half and a window
-// scaled by two (the other bins of a real spectrum stand for two each).
+// HOP is the hop, which otherwise is not compiled for), constant padding, edge one half and a scale
+// with a factor of two (the other bins of a real spectrum stand for two each).
 #pragma once
 
 #include "fft.h"
@@ -20,7 +19,7 @@
 
 namespace spectro {
 
-// The launch's integers, in this order.
+// The launch's integers, in this order; the scale is the bits of a float.
 enum AnalysisParameter {
   ANALYSIS_SAMPLES,
   ANALYSIS_FRAMES,
@@ -31,6 +30,7 @@ enum AnalysisParameter {
   ANALYSIS_BINS,
   ANALYSIS_OVERLAP,
   ANALYSIS_SPLIT_TABLE,
+  ANALYSIS_SCALE,
   ANALYSIS_PARAMETERS
 };
 
@@ -88,7 +88,7 @@ struct Packed {
 
     template <bool TWO_SIDED>
     static inline void write(const threadgroup float2* exchange, uint frame,
-                             const device float2* split, uint t, float edge,
+                             const device float2* split, uint t, float scale, float edge,
                              device float2* spectrum) {
       // All are read before the first is written: the reads do not wait for one another.
       float2 low[EACH], high[EACH];
@@ -102,11 +102,13 @@ struct Packed {
       }
 #pragma unroll
       for (int c = 0; c < EACH; ++c) {
-        if (owns(t, c)) write_pair<TWO_SIDED>(low[c], high[c], split, t, c, edge, spectrum);
+        if (!owns(t, c)) continue;
+        write_pair<TWO_SIDED>(low[c], high[c], split, t, c, 0.5f * scale, edge, spectrum);
       }
       if (POINTS % 2 == 0 && t == 0) {
         float2 middle;
         get<BOTH_PARTS>(exchange, frame + uint(POINTS / 2 * BYTES), middle);
+        middle = product(middle, scale);
         spectrum[POINTS / 2] = conjugate(middle);
         if (TWO_SIDED) spectrum[POINTS + POINTS / 2] = middle;
       }
@@ -115,11 +117,11 @@ struct Packed {
     // Pointers of a thread plus what the compiler knows.
     template <bool TWO_SIDED>
     static inline void write_pair(float2 low, float2 high, const device float2* split, uint t,
-                                  int c, float edge, device float2* spectrum) {
+                                  int c, float half_scale, float edge, device float2* spectrum) {
       const bool is_edge = c == 0 && t == 0;
       float2 u, v;
       combine(low + conjugate(high), low - conjugate(high), (split + t)[THREADS * c], u, v);
-      const float factor = is_edge ? 0.5f * edge : 0.5f;
+      const float factor = is_edge ? half_scale * edge : half_scale;
       u = product(u, factor);
       v = product(conjugate(v), factor);
       (spectrum + t)[THREADS * c] = u;
@@ -142,12 +144,12 @@ struct Direct {
   template <class P> struct Bins {
     template <bool TWO_SIDED>
     static inline void write(const threadgroup float2* exchange, uint frame, const device float2*,
-                             uint t, float edge, device float2* spectrum) {
+                             uint t, float scale, float edge, device float2* spectrum) {
       const threadgroup float2* z = &at_bytes<float2>(exchange, frame);
       const uint points = P::POINTS, bins = TWO_SIDED ? points : points / 2 + 1;
       for (uint k = t; k < bins; k += P::THREADS) {
         const bool is_edge = k == 0 || 2 * k == points;
-        spectrum[k] = is_edge ? product(z[k], edge) : z[k];
+        spectrum[k] = product(z[k], is_edge ? scale * edge : scale);
       }
     }
   };
@@ -157,7 +159,7 @@ struct Direct {
 template <class Packing, bool TWO_SIDED> struct IntoSpectrum {
   const device float2* split;
   device float2* spectrum;
-  float edge;
+  float scale, edge;
   bool active;
 
   template <class P, class LAST>
@@ -166,7 +168,7 @@ template <class Packing, bool TWO_SIDED> struct IntoSpectrum {
     typedef typename Packing::template Bins<P> Bins;
     LAST::template store<BOTH_PARTS>(exchange, frame, t, v);
     frame_barrier<P::THREADS>();
-    if (active) Bins::template write<TWO_SIDED>(exchange, frame, split, t, edge, spectrum);
+    if (active) Bins::template write<TWO_SIDED>(exchange, frame, split, t, scale, edge, spectrum);
   }
 };
 
@@ -234,8 +236,8 @@ inline void analysis(const device T* signal, long row_step, long sample_step,
   }
   First::transform(table, t, v);
   const IntoSpectrum<Packing, TWO_SIDED> finish = {
-      table + parameters[ANALYSIS_SPLIT_TABLE], spectrum + (long(row) * frames + m) * bins, edge,
-      active};
+      table + parameters[ANALYSIS_SPLIT_TABLE], spectrum + (long(row) * frames + m) * bins,
+      as_type<float>(int(parameters[ANALYSIS_SCALE])), edge, active};
   Chain<P, 0>::run(exchange, f * uint(P::FRAME_BYTES), table, t, v, finish);
 }
 

@@ -7,5 +7,6 @@ threadgroup float2 exchange[spectro::exchange_elements<FramePlan>(FRAMES)];
 spectro::analysis<FramePlan, Packing, TWO_SIDED, ENVELOPE, HOP, FRAMES>(
     (const device Sample*)signal, long(signal_strides[0]), long(signal_strides[1]),
     (const device Weight*)window, (const device Weight*)envelope, (const device float2*)table,
-    (const device long*)parameters, edge, (device float2*)spectrum, exchange, thread_position_in_threadgroup.x,
-    threadgroup_position_in_grid.x, threadgroup_position_in_grid.y);
+    (const device long*)parameters, edge, (device float2*)spectrum, exchange,
+    thread_position_in_threadgroup.x, threadgroup_position_in_grid.x,
+    threadgroup_position_in_grid.y);

@@ -156,6 +156,10 @@ def recording(driver: Recorder) -> CudaKernels:
     return Recorded(driver, lambda device: 90, None, lambda text, architecture, folder: b"code")
 
 
+def _empty_strided(shape: Any, strides: Any, dtype: torch.dtype) -> torch.Tensor:
+    return torch.empty_strided(shape, strides, dtype=dtype)
+
+
 @contextmanager
 def standing_in(kernels: Any) -> Iterator[None]:
     """Host tensors are on "the device", which computes with these kernels."""
@@ -164,6 +168,7 @@ def standing_in(kernels: Any) -> Iterator[None]:
         patch.setattr(torch_state, "has_one_cuda_device", lambda: False)
         patch.setattr(torch_state, "cuda_stream", lambda device: 7)
         patch.setattr(torch_state, "is_capturing", lambda: False)
+        patch.setattr(torch_state, "cuda_empty_strided", _empty_strided)
         patch.setattr(cuda_prepared.CudaWindows, "_on_device", lambda self, values, device: values)
         patch.setattr(cuda_prepared, "cuda_kernels", lambda: kernels)
         patch.setattr(nola, "host_memory", torch.empty)

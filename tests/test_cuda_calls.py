@@ -27,11 +27,13 @@ from torch_mlx_spectro.dispatching import Plan
 from torch_mlx_spectro.operations import STFT
 from torch_mlx_spectro.routing import Choice, Route
 
-WINDOW = torch.hann_window(16) + 0.1
+LENGTH = 12
+WINDOW = torch.hann_window(LENGTH) + 0.1
 SIGNAL = torch.randn(2, 100)
 SPECTRUM = torch.randn(2, 9, 26, dtype=torch.complex64)
-#: Normalized: its window is not read as it is.
-STFT_ARGUMENTS: dict[str, Any] = {"hop_length": 4, "normalized": True, "return_complex": True}
+#: Of windows that are padded, and so not read as they are.
+STFT_ARGUMENTS: dict[str, Any] = {"hop_length": 4, "win_length": LENGTH, "return_complex": True}
+ISTFT_ARGUMENTS: dict[str, Any] = {"hop_length": 4, "win_length": LENGTH}
 
 
 @pytest.fixture
@@ -61,14 +63,16 @@ def remember_stft(
 
 
 def remember_istft(window: torch.Tensor = WINDOW) -> torch.Tensor:
-    params = istft_params(SPECTRUM, window, n_fft=16, hop_length=4)
+    params = istft_params(SPECTRUM, window, n_fft=16, **ISTFT_ARGUMENTS)
     result = torch.empty(2, params.output_length)
-    cuda_calls.remember("istft", {"cuda"}, (SPECTRUM, 16, 4), {"window": window}, params, result)
+    arguments = {**ISTFT_ARGUMENTS, "window": window}
+    cuda_calls.remember("istft", {"cuda"}, (SPECTRUM, 16), arguments, params, result)
     return result
 
 
 def recall_istft(window: torch.Tensor) -> Any:
-    return cuda_calls.recall("istft", "cuda", SPECTRUM, (SPECTRUM, 16, 4), {"window": window})
+    arguments = {**ISTFT_ARGUMENTS, "window": window}
+    return cuda_calls.recall("istft", "cuda", SPECTRUM, (SPECTRUM, 16), arguments)
 
 
 def test_a_call_is_launched_again_with_its_own_tensors(driver: Recorder) -> None:
@@ -101,8 +105,12 @@ def test_addresses_are_those_of_the_tensors(driver: Recorder) -> None:
     remember_stft()
     result = recall_stft()
     (read,) = reads()
-    assert torch.equal(read.memory[:16], WINDOW / 4)
+    assert torch.equal(read.memory[:16], padded(WINDOW))
     assert seen == [(SIGNAL.data_ptr(), *[read.memory.data_ptr()] * 2, result.data_ptr())]
+
+
+def padded(window: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.pad(window, (2, 2))
 
 
 def reads() -> list[Any]:
@@ -129,11 +137,11 @@ def test_istft_is_remembered_with_its_envelope(driver: Recorder) -> None:
         {"signal": torch.randn(100, 2).t()},
         {"signal": torch.randn(2, 100, dtype=torch.complex64).imag},
         {"signal": torch.randn(2, 100).requires_grad_()},
-        {"window": torch.ones(16, dtype=torch.complex64)},
-        {"window": torch.ones(16).to_sparse()},
-        {"window": torch.ones(15)},
+        {"window": torch.ones(LENGTH, dtype=torch.complex64)},
+        {"window": torch.ones(LENGTH).to_sparse()},
+        {"window": torch.ones(LENGTH - 1)},
         {"window": None},
-        {"window": [1.0] * 16},
+        {"window": [1.0] * LENGTH},
         {"hop_length": 5},
         {"hop_length": 4.0},
         {"center": 1},
@@ -162,33 +170,37 @@ def test_another_window_is_prepared_and_the_same_one_is_not(driver: Recorder) ->
     window = WINDOW.clone()
     remember_stft(window=window)
 
-    def last_is_a_quarter(of: torch.Tensor) -> bool:
-        return torch.allclose(torch.tensor(windows[-1][1]) * 4, of)
+    def last_is(of: torch.Tensor) -> bool:
+        return torch.equal(torch.tensor(windows[-1][1]), padded(of))
 
     for _ in range(2):
         assert recall_stft(window=window) is not None
-        assert last_is_a_quarter(window)
+        assert last_is(window)
     assert windows[0][0] == windows[1][0]
     window.mul_(2)
     assert recall_stft(window=window) is not None
-    assert last_is_a_quarter(window)
-    window.data = torch.ones(16)
+    assert last_is(window)
+    window.data = torch.ones(LENGTH)
     assert recall_stft(window=window) is not None
-    assert last_is_a_quarter(torch.ones(16))
+    assert last_is(torch.ones(LENGTH))
     with torch.inference_mode():
-        unversioned = torch.rand(16)
+        unversioned = torch.rand(LENGTH)
         for _ in range(2):
             assert recall_stft(window=unversioned) is not None
-            assert last_is_a_quarter(unversioned)
+            assert last_is(unversioned)
             unversioned.add_(1)
     other = WINDOW[::2].repeat_interleave(2)
     assert recall_stft(window=other) is not None
-    assert last_is_a_quarter(other)
+    assert last_is(other)
 
 
+@pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize("kind", ["plain", "strided", "negative", "at an odd place", "inference"])
-def test_a_window_that_needs_nothing_is_read_where_it_is(driver: Recorder, kind: str) -> None:
-    remember_stft(normalized=False)
+def test_a_window_that_needs_nothing_is_read_where_it_is(
+    driver: Recorder, kind: str, normalized: bool
+) -> None:
+    whole = {"win_length": 16, "normalized": normalized}
+    remember_stft(window=torch.rand(16), **whole)
     places: list[int] = []
 
     def read(*arguments: Any) -> None:
@@ -204,7 +216,7 @@ def test_a_window_that_needs_nothing_is_read_where_it_is(driver: Recorder, kind:
         window = torch._neg_view(window)
     elif kind == "at an odd place":
         window = torch.rand(17)[1:]
-    result = recall_stft(window=window, normalized=False)
+    result = recall_stft(window=window, **whole)
     if kind in ("plain", "inference"):
         assert places == [window.data_ptr()]
         assert reads() == []
@@ -218,9 +230,9 @@ def test_a_vanishing_envelope_is_decided_anew(driver: Recorder) -> None:
     assert recall_istft(WINDOW.clone()) is not None
     (read,) = reads()
     for _ in range(3):
-        assert recall_istft(torch.zeros(16)) is None
+        assert recall_istft(torch.zeros(LENGTH)) is None
         assert reads() == [read]
-    window = torch.zeros(16)
+    window = torch.zeros(LENGTH)
     for _ in range(2):
         assert recall_istft(window) is None
     assert recall_istft(window.add_(1)) is not None
@@ -269,6 +281,20 @@ def test_torchs_state_is_asked_each_time(
     assert recall_stft() is None
 
 
+def test_a_graph_records_what_reads_its_window(
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window, whole = torch.rand(16), {"win_length": 16}
+    remember_stft(window=window, **whole)
+    monkeypatch.setattr(torch_state, "is_capturing", lambda: True)
+    assert recall_stft(window=window, **whole) is not None
+    assert len(driver.launched) == 1
+    # What would be kept of a window is not: the graph's own launches make it each time.
+    assert recall_stft(window=torch.rand(32)[::2], **whole) is None
+    remember_stft(window=window, hop_length=5, **whole)
+    assert recall_stft(window=window, hop_length=5, **whole) is None
+
+
 @pytest.mark.parametrize(
     "changes", [{"return_complex": False}, {"onesided": False, "pad_mode": "replicate"}], ids=str
 )
@@ -300,10 +326,10 @@ def test_another_stream_prepares_its_own(driver: Recorder, monkeypatch: pytest.M
 
 def test_a_window_that_is_gone_leaves_its_memory_to_the_next(driver: Recorder) -> None:
     remember_stft()
-    assert recall_stft(window=torch.rand(16)) is not None
+    assert recall_stft(window=torch.rand(LENGTH)) is not None
     (first,) = reads()
     for _ in range(3):
-        window = torch.rand(16)
+        window = torch.rand(LENGTH)
         assert recall_stft(window=window) is not None
         del window
     (last,) = reads()
@@ -312,14 +338,14 @@ def test_a_window_that_is_gone_leaves_its_memory_to_the_next(driver: Recorder) -
 
 def test_windows_that_take_turns_are_prepared_once(driver: Recorder) -> None:
     remember_istft()
-    windows = [torch.rand(16) + 0.1 for _ in range(cuda_calls.MAX_WINDOWS_OF_A_CALL)]
+    windows = [torch.rand(LENGTH) + 0.1 for _ in range(cuda_calls.MAX_WINDOWS_OF_A_CALL)]
     for _ in range(3):
         for window in windows:
             assert recall_istft(window) is not None
     made = [read.memory.data_ptr() for read in reads()]
     assert len(set(made)) == len(windows)
     # The oldest one gives way; memory that others read is not written again.
-    assert recall_istft(torch.rand(16) + 0.1) is not None
+    assert recall_istft(torch.rand(LENGTH) + 0.1) is not None
     assert [read.memory.data_ptr() for read in reads()][:-1] == made[1:]
 
 
@@ -330,11 +356,11 @@ def test_what_was_broken_off_is_not_written_to_again(
     assert recall_istft(WINDOW.clone()) is not None
     (first,) = reads()
 
-    def interrupted(self: Any, *arguments: Any) -> bool:
+    def interrupted(verdict: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(nola.Flags, "wait", interrupted)
+        patch.setattr(nola.Flagged, "settle", interrupted)
         with pytest.raises(KeyboardInterrupt):
             recall_istft(WINDOW.clone())
     assert reads() == []
@@ -348,7 +374,7 @@ def test_within_a_call_another_one_has_memory_of_its_own(
 ) -> None:
     """As from a finalizer, or another thread, between the two launches."""
     remember_stft()
-    for window in (torch.rand(16), torch.rand(16)):
+    for window in (torch.rand(LENGTH), torch.rand(LENGTH)):
         assert recall_stft(window=window) is not None
     del window
     places: list[int] = []
@@ -363,12 +389,12 @@ def test_within_a_call_another_one_has_memory_of_its_own(
         launch(self, window, place)
         if not nested:
             nested.append(place.window)
-            assert recall_stft(window=torch.rand(16)) is not None
+            assert recall_stft(window=torch.rand(LENGTH)) is not None
 
     nested: list[int] = []
     driver.seen = read
     monkeypatch.setattr(cuda_prepared.Preparer, "launch", interrupted)
-    assert recall_stft(window=torch.rand(16)) is not None
+    assert recall_stft(window=torch.rand(LENGTH)) is not None
     inner, outer = places
     assert outer == nested[0] != inner
 

@@ -12,7 +12,7 @@ import torch
 
 from torch_mlx_spectro import nola
 from torch_mlx_spectro.errors import UnresolvedArguments
-from torch_mlx_spectro.nola import Flagged, Flags
+from torch_mlx_spectro.nola import Flagged, Flags, wait_for
 
 HOST = torch.device("cpu")
 
@@ -124,6 +124,7 @@ def test_a_kernel_without_a_verdict_is_no_endless_wait(monkeypatch: pytest.Monke
 def test_others_have_their_turn_meanwhile() -> None:
     """The interpreter is let go of: else the writer below would wait for a switch interval."""
     flags = Flags(1)
+    written = flags.first(1).tobytes
     turns = 0
 
     def is_idle() -> bool:
@@ -138,6 +139,6 @@ def test_others_have_their_turn_meanwhile() -> None:
 
     thread = threading.Thread(target=write_later)
     thread.start()
-    assert flags.wait(1, is_idle) is False
+    assert wait_for(written, is_idle) == bytes(4)
     thread.join()
     assert turns == 50

@@ -23,7 +23,7 @@ from .kernels.cubins import CudaProblem
 from .kernels.cuda import CudaKernels, architecture_of, cuda_kernels
 from .kernels.cuda_text import MAX_BLOCKS, grid_of
 from .kernels.describe import Launch
-from .kernels.metal import synthesis_scale
+from .kernels.metal import analysis_scale, synthesis_scale
 from .known_windows import needs_no_preparation
 from .params import IstftParams, StftParams
 from .strides import frames_in_order, spectrum_strides
@@ -165,7 +165,7 @@ def what_is_read(
     """
     if isinstance(params, StftParams):
         sizes = params.win_length, params.n_fft
-        scaled = WINDOWS.scaled(window, *sizes, params.scale, device)
+        scaled = WINDOWS.scaled(window, *sizes, analysis_scale(params), device)
         return Reading(scaled, scaled)
     return WINDOWS.read_of(params, window, device)
 
@@ -181,7 +181,7 @@ def place_of(
 def takes_windows(params: StftParams | IstftParams) -> bool:
     """Whether a call's kernel reads windows as they are."""
     return isinstance(params, StftParams) and needs_no_preparation(
-        params.win_length, params.n_fft, params.scale
+        params.win_length, params.n_fft, analysis_scale(params)
     )
 
 
@@ -190,7 +190,7 @@ def preparer_of(params: StftParams | IstftParams, window: torch.Tensor) -> Prepa
     if window.is_complex():
         return None
     if isinstance(params, StftParams):
-        return Preparer(window, params.n_fft, params.scale)
+        return Preparer(window, params.n_fft, analysis_scale(params))
     return Preparer(window, params.n_fft, synthesis_scale(params), params)
 
 

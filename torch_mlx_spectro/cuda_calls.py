@@ -19,7 +19,7 @@ import torch
 from . import torch_state
 from .call_keys import Known, key_of, window_of
 from .errors import UnresolvedArguments
-from .known_windows import WindowVersion, is_read_as_it_is
+from .known_windows import WindowVersion, read_where_it_is
 
 if TYPE_CHECKING:
     from .cuda_prepared import Place, Preparer
@@ -46,7 +46,7 @@ class Call:
     """
 
     __slots__ = (
-        *("_device", "_params", "_places", "_preparer", "_result", "_run", "_takes_windows"),
+        *("_index", "_params", "_places", "_preparer", "_result", "_run", "_takes_windows"),
         "warns",
     )
 
@@ -65,13 +65,16 @@ class Call:
         self.warns = warns
         self._run = run
         self._result = (tuple(result.shape), result.stride(), result.dtype)
-        self._device = result.device
+        self._index = result.device.index
         self._places: list[Place] = []
 
     def compute(
         self, tensor: torch.Tensor, window: torch.Tensor, differentiated: bool
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | None:
         """The result for an input and a window like those that the call was decided for.
+
+        Returns:
+            None while a graph is recorded that is to prepare the window itself.
 
         Raises:
             UnresolvedArguments: of this window torch would not take an envelope.
@@ -84,18 +87,19 @@ class Call:
             or tensor.is_conj()
             or tensor.is_neg()
         ):
+            if torch_state.is_capturing():
+                return None
             return self._compute_by_functions(tensor, window, differentiated)
-        device = self._device
-        stream = torch_state.cuda_stream(device.index)
+        stream = torch_state.cuda_stream(self._index)
         place, is_new = None, False
-        if self._takes_windows and is_read_as_it_is(window):
-            of_window = of_envelope = window.data_ptr()
-        else:
+        of_window = of_envelope = read_where_it_is(window) if self._takes_windows else 0
+        if not of_window:
+            if torch_state.is_capturing():
+                return None
             # First of all: the device works on a new one while the host goes on.
             place, is_new = self._place_of(window, stream)
             of_window, of_envelope = place.window, place.envelope
-        shape, strides, dtype = self._result
-        result = torch.empty_strided(shape, strides, dtype=dtype, device=device)
+        result = torch_state.cuda_empty_strided(*self._result)
         run(stream, address, of_window, of_envelope, result.data_ptr())
         if place is not None and is_new:
             self._keep(place, window)
@@ -120,7 +124,7 @@ class Call:
             return new, True
         from . import cuda_backend
 
-        return cuda_backend.place_of(self._params, window, self._device, stream), True
+        return cuda_backend.place_of(self._params, window, window.device, stream), True
 
     def _keep(self, place: Place, window: torch.Tensor) -> None:
         """Keep what was made of a window, and of those that the call had last.
@@ -182,7 +186,6 @@ def _is_ordinary(tensor: torch.Tensor, window: Any) -> bool:
         type(window) in torch_state.PLAIN_TYPES
         and not torch_state.is_intercepted()
         and (torch_state.has_one_cuda_device() or tensor.get_device() == torch_state.cuda_device())
-        and not torch_state.is_capturing()
     )
 
 
@@ -224,7 +227,7 @@ def remember(
     """
     tensor = args[0] if args else kwargs["input"]
     window = window_of(args, kwargs)
-    if not _is_ordinary(tensor, window):
+    if not _is_ordinary(tensor, window) or torch_state.is_capturing():
         return
     from . import cuda_backend
 

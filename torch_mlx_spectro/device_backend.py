@@ -16,6 +16,7 @@ import torch
 
 from .device_windows import DeviceWindows
 from .kernels import describe
+from .kernels.metal import analysis_scale
 from .kernels.tensors import TensorKernels
 from .maps import own_conjugates
 from .params import IstftParams, StftParams
@@ -154,7 +155,7 @@ def spectrum_of(
     """
     kernels, signal = kind.kernels(), resolved(signal)
     prepared = kind.windows.scaled(
-        window, params.win_length, params.n_fft, params.scale, signal.device, conjugate
+        window, params.win_length, params.n_fft, analysis_scale(params), signal.device, conjugate
     )
     spectrum = kernels.analysis(params, signal, prepared, edge=edge, envelope=envelope)
     if spectrum is not None:

@@ -27,8 +27,8 @@ from .known_windows import (
     MAX_WINDOWS,
     KnownWindow,
     KnownWindows,
-    is_read_as_it_is,
     needs_no_preparation,
+    read_where_it_is,
 )
 from .params import IstftParams
 from .prepared import Cache, check_envelope, envelope_of, is_known, window_of
@@ -133,7 +133,7 @@ class DeviceWindows(ABC):
             ``n_fft`` values, or more; the window itself where nothing is to be done.
         """
         window = self._window_or_ones(window, win_length, device)
-        if needs_no_preparation(win_length, n_fft, factor) and is_read_as_it_is(window):
+        if needs_no_preparation(win_length, n_fft, factor) and read_where_it_is(window):
             return window.detach()
         if window.is_complex():
             what = (win_length, n_fft, factor, conjugate)

@@ -12,11 +12,12 @@ from typing import Any
 from . import maps
 from .kernels import describe
 from .kernels.describe import Adjoint, refusal
-from .kernels.metal import MetalKernels, synthesis_scale
+from .kernels.metal import MetalKernels, analysis_scale, synthesis_scale
 from .params import IstftParams, StftParams
 
 __all__ = [
     "adjoint_fused",
+    "analysis_scale",
     "istft_fused",
     "kernel_of",
     "refusal",
@@ -40,7 +41,7 @@ def stft_fused(
 
     Args:
         signal: MLX array of shape (rows, samples), any strides.
-        window: made by ``kernels.constant`` of n_fft values times the call's scale.
+        window: made by ``kernels.constant`` of n_fft values times :func:`analysis_scale`.
         edge: factor of bins 0 and n_fft / 2 of a onesided spectrum.
         envelope: what a fused kernel multiplies the signal by, made by ``kernels.constant``; for
             sizes that have none the caller multiplies.
@@ -74,7 +75,7 @@ def adjoint_fused(
     Args:
         params: a synthesis of the analysis' sizes that keeps the samples of its signal.
         spectrum: MLX array of shape (rows, frames, bins), any strides.
-        window: of n_fft values, made by ``kernels.constant``, times :func:`adjoint_scale`.
+        window: of n_fft values, made by ``kernels.constant``, times every scale.
         edge: factor of bins 0 and n_fft / 2 before an inverse real transform.
         fold: the analysis' padding.
     """

@@ -94,11 +94,9 @@ def needs_no_preparation(win_length: int, n_fft: int, factor: float) -> bool:
     return factor == 1.0 and win_length == n_fft
 
 
-def is_read_as_it_is(window: torch.Tensor) -> bool:
-    """Whether a kernel can read a window's own values, which it does in pairs."""
-    return (
-        not window.is_complex()
-        and window.is_contiguous()
-        and not window.is_neg()
-        and window.data_ptr() % _PAIR_BYTES == 0
-    )
+def read_where_it_is(window: torch.Tensor) -> int:
+    """The address of a window's own values; 0 where no kernel can read them, in pairs."""
+    if window.is_complex() or not window.is_contiguous() or window.is_neg():
+        return 0
+    address = window.data_ptr()
+    return address if address % _PAIR_BYTES == 0 else 0

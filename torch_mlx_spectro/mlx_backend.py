@@ -24,7 +24,14 @@ from .bridge import (
     to_mlx,
     to_torch,
 )
-from .fused import istft_fused, kernel_of, refusal, stft_fused, synthesis_scale
+from .fused import (
+    analysis_scale,
+    istft_fused,
+    kernel_of,
+    refusal,
+    stft_fused,
+    synthesis_scale,
+)
 from .kernels.metal import MetalKernels, metal_kernels
 from .params import IstftParams, StftParams
 from .prepared import Window, check_envelope, envelope_of, kernel_envelope, window_of
@@ -144,7 +151,7 @@ def stft_whole(
     mx = runtime().mx
     with whole_arrays(signal) as stream:
         borrowed = to_mlx(mx, signal, stream)
-        prepared = window.for_kernels(kernels, params.scale, conjugate)
+        prepared = window.for_kernels(kernels, analysis_scale(params), conjugate)
         result = stft_fused(
             kernels, mx, params, borrowed.array, prepared, stream, edge=edge, envelope=envelope
         )

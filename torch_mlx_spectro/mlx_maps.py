@@ -20,7 +20,7 @@ from . import maps
 from .envelope import row_of_hop
 from .forms import Form, synthesis_of
 from .framing import outside_positions
-from .fused import adjoint_fused, istft_fused, stft_fused, synthesis_scale
+from .fused import adjoint_fused, analysis_scale, istft_fused, stft_fused, synthesis_scale
 from .host import copy_to_mlx
 from .kernels.describe import Adjoint, points_of
 from .kernels.metal import MetalKernels, metal_kernels
@@ -138,7 +138,7 @@ def analysis(form: Form, signal: Any, window: Any) -> Any:
     mx, params = runtime().mx, form.params
     launcher = _kernels_for(params, signal, window)
     if launcher is not None:
-        scaled = _for_kernels(mx, window, params.scale)
+        scaled = _for_kernels(mx, window, analysis_scale(params))
         return stft_fused(launcher, mx, params, signal, scaled, None, edge=form.edge)
     spectrum = maps.spectra(
         mx,

@@ -36,33 +36,32 @@ class Flags:
         self.columns = columns
         values: Any = memory.numpy()
         self._bytes = memoryview(values).cast("B")  # keeps the memory, too
-        self._pending = bytes([_PENDING]) * self._bytes.nbytes
-        self.reset(columns)
+        self._bytes[:] = bytes([_PENDING]) * self._bytes.nbytes
 
-    def reset(self, columns: int) -> None:
-        """Nothing is written yet."""
-        size = columns * _BYTES
-        self._bytes[:size] = self._pending[:size]
+    def first(self, columns: int) -> memoryview:
+        """The first so many verdicts; none is written yet."""
+        return self._bytes[: columns * _BYTES]
 
-    def wait(self, columns: int, is_idle: Callable[[], bool]) -> bool:
-        """Wait until the first so many verdicts are written; returns whether any is against it.
 
-        Args:
-            is_idle: whether their writer must have ended; raises if it has failed.
-        """
-        written = self._bytes[: columns * _BYTES].tobytes
-        ended, turns = False, 0
-        while True:
-            for _ in range(_LOOKS):
-                verdicts = written()
-                if _PENDING not in verdicts:
-                    return _ONE in verdicts
-            if ended:
-                raise RuntimeError("a kernel has ended, and its verdict has not come")
-            time.sleep(0)
-            turns += 1
-            if turns % _TURNS == 0:
-                ended = is_idle()
+def wait_for(written: Callable[[], bytes], is_idle: Callable[[], bool]) -> bytes:
+    """Wait until all verdicts are written, and return them.
+
+    Args:
+        written: returns them as they are.
+        is_idle: whether their writer must have ended; raises if it has failed.
+    """
+    ended, turns = False, 0
+    while True:
+        for _ in range(_LOOKS):
+            verdicts = written()
+            if _PENDING not in verdicts:
+                return verdicts
+        if ended:
+            raise RuntimeError("a kernel has ended, and its verdict has not come")
+        time.sleep(0)
+        turns += 1
+        if turns % _TURNS == 0:
+            ended = is_idle()
 
 
 def host_memory(columns: int) -> torch.Tensor:
@@ -117,14 +116,20 @@ class Flagged:
         judged: is called if it does not vanish.
     """
 
-    __slots__ = ("_columns", "_device", "_flags", "_is_settled", "_judged")
+    __slots__ = (
+        *("_device", "_fine", "_flags", "_is_settled", "_judged", "_pending", "_verdicts"),
+        "_written",
+    )
 
     def __init__(
         self, columns: int, device: torch.device, judged: Callable[[], None] | None = None
     ) -> None:
-        self._columns, self._device, self._judged = columns, device, judged
+        self._device, self._judged = device, judged
         self._is_settled = True
         self._flags = _pool.take(columns)
+        self._verdicts = self._flags.first(columns)
+        self._written = self._verdicts.tobytes
+        self._pending, self._fine = bytes([_PENDING]) * (columns * _BYTES), bytes(columns * _BYTES)
 
     def __del__(self) -> None:
         # Else something broke off, and the memory may still be written to.
@@ -138,11 +143,13 @@ class Flagged:
 
     def settle(self) -> None:
         """As :meth:`.device_windows.Verdict.settle`."""
-        flags, columns = self._flags, self._columns
-        vanishes = flags.wait(columns, self._is_idle)
-        flags.reset(columns)
+        # Most have come by now, and find nothing: no more is done than has to be.
+        is_fine = self._written() == self._fine
+        if not is_fine:
+            is_fine = _ONE not in wait_for(self._written, self._is_idle)
+        self._verdicts[:] = self._pending
         self._is_settled = True
-        if vanishes:
+        if not is_fine:
             raise UnresolvedArguments(VANISHES)
         if self._judged is not None:
             self._judged()

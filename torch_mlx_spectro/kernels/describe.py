@@ -13,6 +13,7 @@ from ..params import PAD_MODES, IstftParams, StftParams
 from .launches import Launch as Launch
 from .launches import Size as Size
 from .launches import Template as Template
+from .launches import bits_of as bits_of
 from .plans import (
     FASTEST_FRAMES,
     MAX_POINTS,
@@ -154,6 +155,7 @@ def _analysis(
             bins=params.bins,
             overlap=-(-params.n_fft // params.hop_length),
             split_table=table_of(plan)[1],
+            scale=bits_of(params.scale),
         ),
         grid=(groups * plan.group, params.rows, 1),
         threadgroup=(plan.group, 1, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from .plans import FftPlan
@@ -36,3 +37,9 @@ class Launch:
     complex_output: bool
     plan: FftPlan | None = None
     resident: int | None = None
+
+
+def bits_of(value: float) -> int:
+    """The bits of a value in single precision, as a signed integer: a launch has no others."""
+    (bits,) = struct.unpack("=i", struct.pack("=f", value))
+    return int(bits)

@@ -34,7 +34,7 @@ class MetalKernels(MlxLauncher):
 
         Args:
             signal: shape (rows, samples), any strides.
-            window: shape (n_fft,) or longer, every scale folded in.
+            window: shape (n_fft,) or longer.
             edge: factor of bins 0 and n_fft / 2.
             envelope: what the signal is multiplied by: the rows of an inverse envelope, flat, of
                 the window's type; None for nothing.
@@ -117,6 +117,11 @@ class MetalKernels(MlxLauncher):
         launch = describe.add_frames(params, _is_complex(window), adjoint, group)
         frames = self._in_device_memory(frames, stream)
         return self._launch(launch, [frames, window, envelope, self._integers(launch)], stream)
+
+
+def analysis_scale(params: StftParams) -> float:
+    """What an analysis' window is multiplied by: the fused kernel scales its results itself."""
+    return 1.0 if describe.points_of(params) is not None else params.scale
 
 
 def synthesis_scale(params: IstftParams) -> float:

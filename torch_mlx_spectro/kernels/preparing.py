@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..params import NOLA_THRESHOLD, IstftParams
-from .describe import FREE_GROUP, Launch, in_order
+from .describe import FREE_GROUP, Launch, bits_of, in_order
 
 #: Floats to whose multiple the envelope is aligned: the bus width of a GPU.
 _ALIGNMENT = 32
@@ -66,11 +66,11 @@ def preparation(
             end_hops=end[0],
             end_rest=end[1],
             rows=rows_at,
-            factor=_bits(factor),
+            factor=bits_of(factor),
             factor_rest=_rest(factor),
-            scale=_bits(scale),
+            scale=bits_of(scale),
             scale_rest=_rest(scale),
-            threshold=_bits(NOLA_THRESHOLD),
+            threshold=bits_of(NOLA_THRESHOLD),
         ),
         grid=(rows_at, 1, 1),
         threadgroup=(min(rows_at, FREE_GROUP), 1, 1),
@@ -83,10 +83,4 @@ def preparation(
 def _rest(value: float) -> int:
     """The bits of what single precision lacks of a value."""
     (nearest,) = struct.unpack("=f", struct.pack("=f", value))
-    return _bits(value - nearest)
-
-
-def _bits(value: float) -> int:
-    """The bits of a value in single precision, as a signed integer."""
-    (bits,) = struct.unpack("=i", struct.pack("=f", value))
-    return int(bits)
+    return bits_of(value - nearest)

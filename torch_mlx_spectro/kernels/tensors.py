@@ -28,7 +28,7 @@ class TensorKernels(Demands):
 
         Args:
             signal: shape (rows, samples), any strides, its bits resolved.
-            window: shape (n_fft,), contiguous, every scale folded in.
+            window: shape (n_fft,), contiguous.
             edge: factor of bins 0 and n_fft / 2.
             envelope: what the signal is multiplied by: the rows of an inverse envelope, flat, of
                 the window's type; None for nothing.
