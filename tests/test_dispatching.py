@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,19 @@ from patched import NATIVE, accelerated_calls
 import torch_mlx_spectro as tms
 from stft_parity.cases import Case, istft_case, stft_case
 from stft_parity.comparison import check_layout, compare
-from torch_mlx_spectro import dispatching, functional, native
+from torch_mlx_spectro import (
+    deciding,
+    dispatching,
+    functional,
+    mlx_adjoints,
+    native,
+    operations,
+    routing,
+    verdicts,
+)
+from torch_mlx_spectro.routing import Choice
+from torch_mlx_spectro.trials import MAX_ASKED, TRIALS, Trials
+from torch_mlx_spectro.verdicts import Store
 
 #: Windows without zeros: also as integers they invert.
 CALLS = [stft_case(w="torch.ones(16)"), istft_case(w="torch.ones(16)")]
@@ -215,3 +228,84 @@ def test_on_any_device_what_is_settled_is_natives_without_being_decided(
     with tms.backend("auto"):
         assert tms.stft(signal, 16, **arguments).shape == (2, 9, 101)
     assert tms.stats().calls == {("stft", "native"): 1}
+
+
+class Costs:
+    """What native and MLX take there and back, by a clock of their own."""
+
+    def __init__(self, native: tuple[float, float], mlx: tuple[float, float]) -> None:
+        self.now = 0.0
+        self.native, self.mlx = native, mlx
+
+    def spend(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have calls take this, and ``auto`` time them."""
+        for name, seconds in (("analysis", self.mlx[0]), ("adjoint", self.mlx[1])):
+            right = getattr(mlx_adjoints, name)
+            monkeypatch.setattr(mlx_adjoints, name, partial(self._spend, right, seconds))
+        monkeypatch.setattr(routing, "AUTO_FRAMED_SAMPLES", 1)
+        monkeypatch.setattr(verdicts._process, "store", Store(None, versions={}))
+        trials = Trials(lambda: self.now)
+        for module in (deciding, dispatching):
+            monkeypatch.setattr(module, "trials", trials)
+        deciding.trust.clear()
+
+    def _spend(self, function: Callable[..., Any], seconds: float, *args: Any) -> Any:
+        self.now += seconds
+        return function(*args)
+
+    def of_native(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        result: torch.Tensor = self._spend(partial(NATIVE["stft"], **kwargs), self.native[0], *args)
+        if result.requires_grad:
+
+            def back(cotangent: torch.Tensor) -> None:
+                self.now += self.native[1]
+
+            result.register_hook(back)
+            result = result.view_as(result)  # so that this hook comes after those on the result
+        return result
+
+    def train(self, steps: int, *, backward: bool = True) -> list[str]:
+        """Who has computed each call."""
+        operation = operations.Operation("stft", self.of_native, operations.STFT.bind, 0)
+        window, found = torch.hann_window(16), []
+        for _ in range(steps):
+            tms.reset_stats()
+            signal = torch.randn(2, 400, requires_grad=True)
+            given = {"window": window, "return_complex": True}
+            args = (operation, Choice("auto"), (signal, 16, 4), given, sys._getframe())
+            spectrum = dispatching.dispatch(*args)
+            expected = NATIVE["stft"](signal, 16, 4, **given)
+            torch.testing.assert_close(spectrum, expected)
+            if backward:
+                (ours,) = torch.autograd.grad(spectrum.abs().sum(), signal)
+                (theirs,) = torch.autograd.grad(expected.abs().sum(), signal)
+                torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+            ((_, backend),) = tms.stats().calls
+            found.append(backend)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("native", "mlx", "winner"),
+    [((0.02, 0.01), (0.01, 0.09), "native"), ((0.02, 0.09), (0.025, 0.01), "mlx")],
+    ids=["slower back", "faster back"],
+)
+def test_training_is_timed_there_and_back(
+    native: tuple[float, float],
+    mlx: tuple[float, float],
+    winner: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    costs = Costs(native, mlx)
+    costs.spend(monkeypatch)
+    steps = costs.train(2 * TRIALS + 4)
+    assert steps == ["native"] * TRIALS + ["mlx"] * TRIALS + [winner] * 4
+    race = deciding.trials._races[next(key for key in deciding.trials._races if "grad" in str(key))]
+    assert race.seconds() == pytest.approx({"native": sum(native), "mlx": sum(mlx)})
+
+
+def test_what_is_differentiated_in_vain_is_timed_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = Costs(native=(0.02, 0.01), mlx=(0.01, 0.09))
+    costs.spend(monkeypatch)
+    decided = 2 * TRIALS + MAX_ASKED
+    assert costs.train(decided + 3, backward=False)[decided:] == ["mlx"] * 3

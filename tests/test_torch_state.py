@@ -237,7 +237,7 @@ def test_private_names_of_torch_are_there() -> None:
         question = getattr(torch_state, name)
         assert getattr(question, "__qualname__", "") != missing, name
         assert not question()
-    for name in ("_is_batched", "_is_wrapped"):
+    for name in ("is_batched", "_is_wrapped"):
         assert getattr(torch_state, name).__qualname__ != "<lambda>", name
     assert torch_state._FUNCTIONALIZE is not None
     assert torch_state._always(0)() == 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import torch
 from hypothesis import strategies
 
 from torch_mlx_spectro.trials import (
@@ -16,10 +17,13 @@ from torch_mlx_spectro.trials import (
     HOPELESS,
     LONG,
     MAX_AGE,
+    MAX_ASKED,
     MAX_SIGNATURES,
     ROUTES,
     TRIALS,
+    HostTimer,
     Trials,
+    WayBack,
     seconds_of,
 )
 from torch_mlx_spectro.verdicts import Store
@@ -294,7 +298,7 @@ def test_a_devices_times_are_waited_for_by_nobody(ours: float, winner: str) -> N
         assert timed
         timer = Events(1.0 if name == "native" else ours)
         timers.append(timer)
-        trials.time_on_device("signature", name, partial(timer.called.append, "call"), timer)
+        trials.time("signature", name, partial(timer.called.append, "call"), timer)
         assert timer.called == ["begin", "call", "end"]
     # All are under way and none is known: ours goes on, undecided.
     assert trials.pick("signature", ("cuda",)) == ("cuda", False)
@@ -312,10 +316,106 @@ def test_a_devices_call_that_raises_leaves_no_time() -> None:
         raise KeyError("broken")
 
     with pytest.raises(KeyError):
-        trials.time_on_device("signature", "native", broken, Events(1.0))
+        trials.time("signature", "native", broken, Events(1.0))
     assert not trials.is_running("signature")
 
 
 def test_the_hopeless_are_those_of_more_than_twice_natives_time() -> None:
     just = {"native": [0.1], "mlx": [0.1, 0.1 * HOPELESS * 0.99]}
     assert computed_by(just, 20).count("mlx") == TRIALS
+
+
+class Fixed:
+    """A timing that is known, or one that is not."""
+
+    def __init__(self, took: float | None) -> None:
+        self.took = took
+
+    def seconds(self) -> float | None:
+        return self.took
+
+
+def both_ways(
+    costs: dict[str, tuple[float, float]], calls: int, is_trained: bool = True
+) -> list[str]:
+    """Differentiated calls, as auto makes them: of each backend what it takes there, and back."""
+    trials, chosen = Trials(Clock()), []
+    for _ in range(calls):
+        name, timed = trials.pick_both_ways("call", "both", MLX)
+        chosen.append(name)
+        there, back = costs[name]
+        if timed:
+            trials.note("call", name, Fixed(there))
+            if is_trained:
+                trials.note("both", name, Fixed(there + back))
+    return chosen
+
+
+def test_what_is_trained_is_won_by_the_fastest_there_and_back() -> None:
+    slow_back = {"native": (0.2, 0.1), "mlx": (0.1, 0.9)}
+    assert both_ways(slow_back, 20)[2 * TRIALS :] == ["native"] * (20 - 2 * TRIALS)
+    fast_back = {"native": (0.2, 0.9), "mlx": (0.25, 0.1)}
+    assert both_ways(fast_back, 20)[2 * TRIALS :] == ["mlx"] * (20 - 2 * TRIALS)
+
+
+def test_what_nobody_takes_gradients_of_is_won_by_the_fastest_there() -> None:
+    costs = {"native": (0.2, 0.1), "mlx": (0.1, 0.9)}
+    chosen = both_ways(costs, 40, is_trained=False)
+    decided = 2 * TRIALS + MAX_ASKED
+    assert chosen[decided:] == ["mlx"] * (40 - decided)
+
+
+def test_what_was_there_and_back_in_an_earlier_process_is_known() -> None:
+    store = Store(None, versions={})
+    for calls in (2 * TRIALS, 0):
+        trials = Trials(Clock(), lambda: store)
+        for _ in range(calls):
+            name, _ = trials.pick_both_ways("call", "both", MLX)
+            trials.note("call", name, Fixed(0.1 if name == "mlx" else 0.2))
+            trials.note("both", name, Fixed(0.9 if name == "mlx" else 0.3))
+        assert trials.pick_both_ways("call", "both", MLX) == ("native", False)
+    assert set(store.sections()[ROUTES]) == {"call", "both"}
+
+
+def test_a_way_back_that_a_device_has_not_finished_is_waited_for_by_nobody() -> None:
+    trials = Trials(Clock())
+    backs = []
+    for _ in range(2 * TRIALS):
+        name, timed = trials.pick_both_ways("call", "both", MLX)
+        assert timed
+        trials.note("call", name, Fixed(0.1 if name == "mlx" else 0.2))
+        backs.append(Fixed(None))
+        trials.note("both", name, backs[-1])
+    assert trials.pick_both_ways("call", "both", MLX) == ("mlx", False)
+    assert trials.is_running("both")
+    for number, back in enumerate(backs):
+        back.took = 0.3 if number < TRIALS else 0.9
+    assert trials.pick_both_ways("call", "both", MLX) == ("native", False)
+    assert not trials.is_running("both")
+
+
+def test_the_first_way_back_is_timed_and_what_lies_around_it_is_not() -> None:
+    clock = Clock()
+
+    class Costly(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *cotangents: torch.Tensor) -> torch.Tensor:
+            clock.now += 2.0
+            return cotangents[0]
+
+    costly: Any = Costly.apply
+    noted: list[Any] = []
+    tensor = torch.ones(3, requires_grad=True)
+    before = costly(tensor).view(3)
+    result = costly(before)
+    back = WayBack(Fixed(1.0), HostTimer(clock, lambda: None), noted.append)
+    back.watch(result, before)
+    for _ in range(2):
+        costly(result).sum().backward(retain_graph=True)
+    assert [timing.seconds() for timing in noted] == [3.0]
+    back = WayBack(Fixed(None), HostTimer(clock, lambda: None), noted.append)
+    assert back.seconds() is None

@@ -26,6 +26,7 @@ from torch_mlx_spectro import (
     operations,
     routing,
     verdicts,
+    verifying,
 )
 from torch_mlx_spectro.routing import Choice
 from torch_mlx_spectro.trials import ROUTES, TRIALS, Trials
@@ -65,9 +66,9 @@ class World:
             "verifier": Verifier(),
             "trust": Trust(lambda: self.store),
         }
-        for module in (deciding, dispatching):
-            for name, value in state.items():
-                monkeypatch.setattr(module, name, value)
+        for name, value in state.items():
+            monkeypatch.setattr(deciding, name, value)
+        monkeypatch.setattr(dispatching, "trials", state["trials"])
         monkeypatch.setattr(verdicts._process, "store", self.store)
         monkeypatch.setattr(routing, "AUTO_FRAMED_SAMPLES", 1)
         names = tuple(name for name in self.costs if name != "native")
@@ -278,7 +279,7 @@ def test_of_calls_that_take_much_memory_rows_are_compared(
 ) -> None:
     framed = 3 * 101 * 16
     for most, compared in ((framed, 1), (framed - 1, 3)):
-        monkeypatch.setattr(dispatching, "MAX_COMPARED", most)
+        monkeypatch.setattr(verifying, "MAX_COMPARED", most)
         world = World({"native": 0.1, "one": 0.05})
         world.begin(monkeypatch)
         world.calls(20)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +18,20 @@ Value = TypeVar("Value")
 def window_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The window that is passed, whatever it is."""
     return args[_WINDOW] if len(args) > _WINDOW else kwargs.get("window")
+
+
+def with_tensors(
+    args: tuple[Any, ...], kwargs: dict[str, Any], tensors: Mapping[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a call with other tensors in it, by their names."""
+    changed, named = list(args), dict(kwargs)
+    for name, place in (("input", 0), ("window", _WINDOW)):
+        if name in tensors:
+            if len(changed) > place:
+                changed[place] = tensors[name]
+            else:
+                named[name] = tensors[name]
+    return changed, named
 
 
 def key_of(

@@ -229,9 +229,12 @@ def _turn(
         name = routing.static_choice(candidates, tensor.device.type, framed)
         return Turn(name, STATIC, settled=True)
     signature = routing.signature_of(params, tensor)
-    name, timed = trials.pick(signature, candidates)
+    if signature.is_differentiated:
+        name, timed = trials.pick_both_ways(signature, signature.both_ways, candidates)
+    else:
+        name, timed = trials.pick(signature, candidates)
     if timed:
         return Turn(name, "auto: being measured", signature)
-    if trials.is_running(signature):
+    if trials.is_running(signature) or trials.is_running(signature.both_ways):
         return Turn(name, "auto: being measured")
     return Turn(name, "auto: measured faster", settled=True)

@@ -7,35 +7,30 @@ lead to native: any other that comes out of a computation is a bug and stays vis
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import partial
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import torch
 
-from . import cuda_calls, known_plans, native, torch_state, verdicts, verification
-from .call_keys import Known
+from . import cuda_calls, known_plans, native, torch_state, verifying
+from .call_keys import Known, with_tensors
 from .deciding import (
     NOT_RESOLVED,
     Plan,
     backend_module,
-    case_of,
     decide,
     native_plan,
     trials,
-    trust,
-    verifier,
 )
 from .errors import NotAccelerated, UnresolvedArguments
 from .operations import Operation
-from .routing import Choice, framed_samples
-from .statistics import TRANSPARENT, Counters
-from .trials import CudaTimer
-from .trust import MAX_COMPARED
-from .verification import Check
+from .routing import Choice
+from .statistics import Counters, levels_to_caller
+from .trials import CudaTimer, Timer, WayBack
+from .verifying import Due
 
 MAX_SHAPES = 4096
 
@@ -88,8 +83,27 @@ def _run(op: Operation, plan: Plan, args: Any, kwargs: Any) -> torch.Tensor:
     padded = plan.params.zero_tail > 0
     result: torch.Tensor = computing.istft(plan.params, tensor, window, **more)
     if window is None or padded:
-        native.warn_of_istft(window is None, padded, _levels_to_caller())
+        native.warn_of_istft(window is None, padded, levels_to_caller())
     return result
+
+
+def _computed(op: Operation, plan: Plan, args: Any, kwargs: Any, due: Due | None) -> torch.Tensor:
+    """The result of a call, made with aliases of what autograd is to be watched at."""
+    aliases: dict[str, torch.Tensor] = {}
+    if due is not None and due.gradients is not None and plan.bound is not None:
+        aliases = due.gradients.aliases(plan.bound)
+    timed = plan.trial
+    if timed is not None and timed.is_differentiated:
+        tensor = aliases.get("input", args[0] if args else kwargs["input"])
+        # One more, that autograd comes to before anything is compared.
+        aliases["input"] = tensor.view_as(tensor)
+    if aliases:
+        args, kwargs = with_tensors(args, kwargs, aliases)
+        plan = replace(plan, bound=None if plan.bound is None else plan.bound | aliases)
+    run = partial(_run, op, plan, args, kwargs)
+    if timed is None:
+        return run()
+    return _timed(plan, run, args[0] if args else kwargs["input"])
 
 
 def dispatch(
@@ -105,19 +119,19 @@ def dispatch(
     plan = known or decide(op, choice, args, kwargs)
     if plan.fallback and choice.strict:
         raise NotAccelerated(op.name, plan.route.reasons)
-    is_checked = known is None and (choice.verify or choice.backend == "auto")
-    check = _check_of(op, choice, plan, args, kwargs) if is_checked else None
+    due = None
+    if known is None and (choice.verify or choice.backend == "auto"):
+        due = verifying.due(op, choice, plan, args, kwargs, counters.count_verified)
     try:
-        run = partial(_run, op, plan, args, kwargs)
-        result = run() if plan.trial is None else _timed(plan, run)
+        result = _computed(op, plan, args, kwargs, due)
     except UnresolvedArguments:
         plan = native_plan(op, NOT_RESOLVED, rejected=True)
         result = op.native(*args, **kwargs)
     if plan.rejected and choice.strict:
         # torch did not raise after all, so this was a call that we had to compute.
         raise NotAccelerated(op.name, plan.route.reasons)
-    if check is not None and plan.params is not None:
-        plan, result = _verified(op, choice, plan, check, result)
+    if due is not None and plan.params is not None:
+        plan, result = due.verified(plan, result)
     if known is None:
         known_plans.remember(key, plan)
         _remember(op, choice, plan, args, kwargs, result)
@@ -139,75 +153,24 @@ def _remember(
         native_calls[op.name].put(shape_of_call(tensor, args, kwargs), True)
 
 
-def _check_of(op: Operation, choice: Choice, plan: Plan, args: Any, kwargs: Any) -> Check | None:
-    """The check of an accelerated call that is due; None for every other call."""
-    if plan.params is None or plan.bound is None:
-        return None
-    tensor, window = plan.bound["input"], plan.bound["window"]
-    if not verification.can_be_verified(tensor):
-        return None
-    case = case_of(plan.route, plan.params, tensor, window)
-    is_due, in_parts = bool(choice.verify) and verifier.is_due(choice.verify, case.key), False
-    if not is_due and choice.backend == "auto":
-        is_due, in_parts = trust.is_due(case), framed_samples(plan.params) > MAX_COMPARED
-    return Check(op.native, case.key, plan.bound, args, kwargs, in_parts) if is_due else None
+def _timed(plan: Plan, run: Callable[[], torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:
+    """Run a call of ``auto`` with a clock, and have autograd's way back timed, if there is one.
 
-
-def _verified(
-    op: Operation, choice: Choice, plan: Plan, check: Check, result: torch.Tensor
-) -> tuple[Plan, torch.Tensor]:
-    """The plan and the result of a call that was due: native's where ours is wrong.
-
-    Raises:
-        NotAccelerated: ours is wrong, and the choice is strict.
+    Args:
+        tensor: that ``run`` differentiates in.
     """
-    assert plan.params is not None
-    tensor, window = check.bound["input"], check.bound["window"]
-    case = case_of(plan.route, plan.params, tensor, window)
-    compared, wrong = check.verdict(plan.params, result)
-    if compared:
-        counters.count_verified(agrees=not wrong)
-    if not wrong:
-        is_trusted = trust.note(case, compared and check.telling)
-        return replace(plan, settled=plan.settled and is_trusted), result
-    is_new = verifier.quarantine(check.key, wrong)
-    reason = verifier.reason_against(check.key) or wrong
-    if is_new:
-        trust.distrust(case, reason)
-        verification.warn(check, wrong, verdicts.store().path, _levels_to_caller())
-    if choice.strict:
-        raise NotAccelerated(op.name, (reason,))
-    return native_plan(op, reason, fallback=True), check.answer()
+    trial, backend = plan.trial, plan.route.backend
+    assert trial is not None
+    timer, back = _timer_of(trial.device), _timer_of(trial.device)
+    result: torch.Tensor = trials.time(trial, backend, run, timer)
+    if trial.is_differentiated and result.requires_grad:
+        note = partial(trials.note, trial.both_ways, backend)
+        WayBack(timer, back, note).watch(result, tensor)
+    return result
 
 
-def _timed(plan: Plan, run: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """Run a call of ``auto`` with a clock: CUDA's own, else ours with MPS's queue empty."""
-    assert plan.trial is not None
-    device = plan.trial.device
+def _timer_of(device: str) -> Timer:
+    """CUDA's own clock, else ours, with MPS's queue empty."""
     if device == "cuda":
-        timer = CudaTimer()
-        return cast(torch.Tensor, trials.time_on_device(plan.trial, plan.route.backend, run, timer))
-
-    def finished() -> torch.Tensor:
-        result = run()
-        if device == "mps":
-            torch.mps.synchronize()
-        return result
-
-    if device == "mps":
-        torch.mps.synchronize()
-    return cast(torch.Tensor, trials.time(plan.trial, plan.route.backend, finished))
-
-
-_PACKAGE = __name__.rpartition(".")[0]
-
-
-def _levels_to_caller() -> int:
-    """Levels from our caller to the first frame outside this package and torch's methods."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and (
-        frame.f_globals.get("__package__") == _PACKAGE
-        or frame.f_globals.get("__name__") in TRANSPARENT
-    ):
-        frame, level = frame.f_back, level + 1
-    return level
+        return CudaTimer()
+    return trials.timer(torch.mps.synchronize) if device == "mps" else trials.timer()

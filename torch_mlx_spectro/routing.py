@@ -246,6 +246,16 @@ class Signature(NamedTuple):
     bins_innermost: bool
     flags: tuple[bool, bool, torch.dtype, int, bool]
 
+    @property
+    def is_differentiated(self) -> bool:
+        """Whether calls like it are differentiated in their input."""
+        return self.flags[-1]
+
+    @property
+    def both_ways(self) -> Signature:
+        """What a timing holds for that includes the way from the cotangent to the gradient."""
+        return self._replace(kind=f"{self.kind} and gradient")
+
 
 def framed_samples(params: StftParams | IstftParams) -> int:
     """Samples in all frames of a call."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -19,7 +20,13 @@ Site = tuple[int, int]
 Bump = Callable[[], int]
 
 #: torch's own modules that pass a call on: not the program's line.
-TRANSPARENT = frozenset({"torch._tensor", "torch.functional", "torch.overrides"})
+TRANSPARENT = frozenset(
+    {
+        *("torch._tensor", "torch.functional", "torch.overrides"),
+        *("torch.autograd", "torch.autograd.graph"),
+    }
+)
+_PACKAGE = __name__.rpartition(".")[0]
 
 
 def site_of(frame: FrameType) -> Site:
@@ -40,8 +47,8 @@ class Stats:
         calls: (op, backend) to count; op is ``"stft"`` or ``"istft"``.
         fallbacks: reason to count, for calls that were to be accelerated and could not be.
         sites: ``file:line`` of the caller to ``{"accelerated": n, "native": n}``.
-        verified: accelerated calls that were compared with native torch.
-        mismatches: those of them that were wrong; they are among the fallbacks.
+        verified: results and gradients of accelerated calls that were compared with native torch's.
+        mismatches: those of them that were wrong; calls with wrong results are among the fallbacks.
     """
 
     accelerated: int
@@ -199,3 +206,14 @@ class Counters:
     def after_fork_in_child(self) -> None:
         """A forked child has a lock that nobody holds; its counts go on from its parent's."""
         self._lock = threading.Lock()
+
+
+def levels_to_caller() -> int:
+    """Levels from our caller to the first frame outside this package and torch's methods."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and (
+        frame.f_globals.get("__package__") == _PACKAGE
+        or frame.f_globals.get("__name__") in TRANSPARENT
+    ):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -30,7 +30,10 @@ _functorch: Any = getattr(_C, "_functorch", None)
 _functorch_level = getattr(_functorch, "peek_interpreter_stack", _always(None))
 _functorch_stack = getattr(_functorch, "get_interpreter_stack", _always(None))
 _FUNCTIONALIZE = getattr(getattr(_functorch, "TransformType", None), "Functionalize", None)
-_is_batched = getattr(_functorch, "is_legacy_batchedtensor", lambda tensor: False)
+#: torch's older vmap holds a tensor's examples.
+is_batched: Callable[[torch.Tensor], bool] = getattr(
+    _functorch, "is_legacy_batchedtensor", lambda tensor: False
+)
 _is_wrapped = getattr(_functorch, "is_functorch_wrapped_tensor", lambda tensor: True)
 
 #: Index of the current CUDA device; raw handle of a device's current stream; whether that of the
@@ -52,6 +55,15 @@ cuda_empty_strided: Callable[..., torch.Tensor] = getattr(
     "_empty_strided_cuda",
     lambda shape, strides, dtype: torch.empty_strided(shape, strides, dtype=dtype, device="cuda"),
 )
+
+#: A number of the backward pass that this thread works for.
+backward_pass: Callable[[], int] = getattr(_C, "_current_graph_task_id", _always(-1))
+
+
+def after_backward(function: Callable[[], None]) -> None:
+    """Call a function when the backward pass that this thread works for has ended."""
+    engine: Any = torch.autograd.Variable._execution_engine
+    engine.queue_callback(function)
 
 
 @lru_cache(maxsize=1)
@@ -166,16 +178,16 @@ def unbatched(function: Callable[..., Any], *tensors: Any) -> torch.Tensor | Non
     Returns:
         The result as that vmap wants it; None where no tensor is batched by it.
     """
-    batched = [isinstance(tensor, torch.Tensor) and _is_batched(tensor) for tensor in tensors]
+    batched = [isinstance(tensor, torch.Tensor) and is_batched(tensor) for tensor in tensors]
     if not any(batched):
         return None
     level = _C._vmapmode_increment_nesting() - 1
     _C._vmapmode_decrement_nesting()
     values = [
-        torch._remove_batch_dim(tensor, level, 0, 0) if is_batched else tensor
-        for tensor, is_batched in zip(tensors, batched, strict=True)
+        torch._remove_batch_dim(tensor, level, 0, 0) if has_examples else tensor
+        for tensor, has_examples in zip(tensors, batched, strict=True)
     ]
-    dims = [0 if is_batched else None for is_batched in batched]
+    dims = [0 if has_examples else None for has_examples in batched]
     result: torch.Tensor = torch._add_batch_dim(function(*values, *dims), 0, level)
     return result
 

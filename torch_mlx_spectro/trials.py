@@ -28,21 +28,28 @@ ADVANTAGE = 0.9
 #: Of native's time, beyond which a candidate is not timed again.
 HOPELESS = 2.0
 MAX_SIGNATURES = 256
+#: Differentiated calls that are timed, beyond those whose own time is wanted, lest their gradients
+#: are asked for.
+MAX_ASKED = 8
 #: Section of the store, and seconds after which what it has is measured again: what was measured in
 #: a busy minute does not hold for ever.
 ROUTES = "routes"
 MAX_AGE = 7 * 24 * 3600
 
 
-class Timer(Protocol):
-    """Times a call on a device's own clock."""
+class Timing(Protocol):
+    """What tells how long something took."""
+
+    def seconds(self) -> float | None:
+        """How long it took; None while the device has not finished."""
+
+
+class Timer(Timing, Protocol):
+    """Times what comes between its beginning and its end."""
 
     def begin(self) -> None: ...
 
     def end(self) -> None: ...
-
-    def seconds(self) -> float | None:
-        """How long it took; None while the device has not finished."""
 
 
 class CudaTimer:
@@ -66,6 +73,60 @@ class CudaTimer:
         return milliseconds / 1000
 
 
+class HostTimer:
+    """A clock of the host's, around work that is finished at both ends."""
+
+    def __init__(self, clock: Callable[[], float], finish: Callable[[], None]) -> None:
+        self._clock, self._finish = clock, finish
+        self._begin = self._took = math.nan
+
+    def begin(self) -> None:
+        self._finish()
+        self._begin = self._clock()
+
+    def end(self) -> None:
+        self._finish()
+        self._took = self._clock() - self._begin
+
+    def seconds(self) -> float:
+        return self._took
+
+
+class WayBack:
+    """Times a differentiated call with its first way back, from cotangent to gradient.
+
+    Between the two autograd does nothing else but by chance, and of times the best counts.
+
+    Args:
+        forward: of the call.
+        back: a timer.
+        note: is given the timing of both, once autograd was there.
+    """
+
+    def __init__(self, forward: Timing, back: Timer, note: Callable[[Timing], None]) -> None:
+        self._forward, self._back, self._note = forward, back, note
+        self._left = [back.begin, back.end]
+
+    def watch(self, result: Any, tensor: Any) -> None:
+        """Wait for the way back from a result to the tensor that it was computed from."""
+        result.register_hook(self._at_cotangent)
+        tensor.register_hook(self._at_gradient)
+
+    def _at_cotangent(self, cotangent: torch.Tensor) -> None:
+        if len(self._left) == 2:
+            self._left.pop(0)()
+
+    def _at_gradient(self, gradient: torch.Tensor) -> None:
+        if len(self._left) == 1:
+            self._left.pop()()
+            self._note(self)
+
+    def seconds(self) -> float | None:
+        """How long both took; None while the device has not finished."""
+        ways = self._forward.seconds(), self._back.seconds()
+        return None if ways[0] is None or ways[1] is None else ways[0] + ways[1]
+
+
 class Race:
     """The times of one signature.
 
@@ -73,13 +134,15 @@ class Race:
         known: best times of backends, of an earlier process.
     """
 
-    __slots__ = ("_known", "_times", "kept")
+    __slots__ = ("_known", "_times", "asked", "kept")
 
     def __init__(self, known: dict[str, float]) -> None:
         self._known = known
         self._times: dict[str, list[float]] = {}
         #: The times as they are in the store.
         self.kept = known
+        #: Calls that were to be timed after all others were.
+        self.asked = 0
 
     def note(self, name: str, took: float) -> None:
         self._times.setdefault(name, []).append(took)
@@ -156,7 +219,7 @@ class Trials:
         self._lock = threading.Lock()
         self._races: OrderedDict[Hashable, Race] = OrderedDict()
         #: Calls whose device has yet to say how long they took.
-        self._running: list[tuple[Hashable, str, Timer]] = []
+        self._running: list[tuple[Hashable, str, Timing]] = []
 
     def pick(self, signature: Hashable, candidates: tuple[str, ...]) -> tuple[str, bool]:
         """The backend for a call of this signature, and whether the call is to be timed.
@@ -175,33 +238,76 @@ class Trials:
             if waiting:
                 fastest = race.winner(candidates)
                 return (candidates[0] if fastest == "native" else fastest), False
+        return self._won(signature, race, candidates), False
+
+    def pick_both_ways(
+        self, signature: Hashable, both: Hashable, candidates: tuple[str, ...]
+    ) -> tuple[str, bool]:
+        """As :meth:`pick`, of a differentiated call: the fastest there and back.
+
+        If autograd asks for no gradients, the fastest there.
+
+        Args:
+            both: signature of the times of both ways, as :class:`WayBack` notes them.
+        """
+        fastest, timed = self.pick(signature, candidates)
+        if timed or self.is_running(signature):
+            return fastest, timed
+        known = {} if both in self._races else self._recalled(both)
+        with self._lock:
+            self._collect()
+            race = self._race(both, known)
+            waiting = [name for running, name, _ in self._running if running == both]
+            for name in ("native", *candidates):
+                if not race.has_enough(name, waiting.count(name)):
+                    race.asked += 1
+                    return (name, True) if race.asked <= MAX_ASKED else (fastest, False)
+            if waiting:
+                return fastest, False
+        return self._won(both, race, candidates), False
+
+    def _won(self, signature: Hashable, race: Race, candidates: tuple[str, ...]) -> str:
+        """The winner of a race, whose times are kept."""
+        with self._lock:
             winner, seconds = race.winner(candidates), race.seconds()
             is_new, race.kept = race.kept != seconds, seconds
         if is_new:
             outcome = {"winner": winner, "seconds": seconds, "measured": int(self._now())}
             self._store().put(ROUTES, str(signature), outcome)
-        return winner, False
+        return winner
 
-    def time(self, signature: Hashable, backend_name: str, call: Callable[[], Any]) -> Any:
-        """Run and time a call; a call that raises leaves no time."""
-        begin = self._clock()
-        result = call()
-        took = self._clock() - begin
-        with self._lock:
-            self._note(signature, backend_name, took)
-        return result
+    def timer(self, finish: Callable[[], None] = lambda: None) -> Timer:
+        """A timer by this object's clock.
 
-    def time_on_device(
-        self, signature: Hashable, backend_name: str, call: Callable[[], Any], timer: Timer
+        Args:
+            finish: waits for what has been launched.
+        """
+        return HostTimer(self._clock, finish)
+
+    def time(
+        self,
+        signature: Hashable,
+        backend_name: str,
+        call: Callable[[], Any],
+        timer: Timer | None = None,
     ) -> Any:
-        """Run a call and have its device time it; a call that raises leaves no time."""
+        """Run a call and time it, by default on the host; a call that raises leaves no time."""
+        timer = timer or self.timer()
         timer.begin()
         result = call()
         timer.end()
-        with self._lock:
-            self._running.append((signature, backend_name, timer))
-            del self._running[:-MAX_SIGNATURES]
+        self.note(signature, backend_name, timer)
         return result
+
+    def note(self, signature: Hashable, backend_name: str, timing: Timing) -> None:
+        """Note how long a call took, once that is known."""
+        with self._lock:
+            took = timing.seconds()
+            if took is None:
+                self._running.append((signature, backend_name, timing))
+                del self._running[:-MAX_SIGNATURES]
+            else:
+                self._note(signature, backend_name, took)
 
     def is_running(self, signature: Hashable) -> bool:
         """Whether a time of this signature is not known yet."""

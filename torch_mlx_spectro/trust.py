@@ -39,6 +39,17 @@ class Case(NamedTuple):
     def __str__(self) -> str:
         return "|".join(map(str, (*self.key, self.size, self.chip)))
 
+    def of_gradient(self, name: str, differentiated: tuple[str, ...]) -> Case:
+        """The case of a call's gradient in one of its arguments.
+
+        Args:
+            differentiated: all of them that are: together they may be made in another way.
+        """
+        what = f"gradient of {self.key.op} in {name}"
+        if len(differentiated) > 1:
+            what += f", of {' and '.join(differentiated)}"
+        return self._replace(key=self.key._replace(op=what))
+
     @property
     def way(self) -> str:
         """The text of what is distrusted where a case is wrong: of any size."""

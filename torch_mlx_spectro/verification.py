@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from . import agreement, torch_state
+from .call_keys import with_tensors
 from .excerpts import Excerpt, excerpts_of
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class Check:
             place=tensor.device if tensor.is_cuda else torch_state.HOST,
         )
         compared, found = False, ""
-        with torch.no_grad(), _warned_already():
+        with torch.no_grad(), warned_already():
             try:
                 if self._in_parts:
                     for excerpt in excerpts_of(params, self.bound):
@@ -204,7 +205,7 @@ class Check:
                 else:
                     compared, found = True, self._of_whole(judged, actual)
             except Exception as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 return False, ""
         if self._read_versions() != self._versions:
@@ -246,81 +247,90 @@ class Check:
         try:
             expected = compute()
         except Exception as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             return f"native torch raises {type(error).__name__}{where}: {error}"
         self.telling = self.telling or agreement.is_telling(expected)
         try:
             return judge(judged, expected, actual) or ""
         except Exception as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return "it is in doubt, and there is no memory to compute it in double precision"
 
     def answer(self) -> torch.Tensor:
         """Native's answer, known to autograd."""
-        with _warned_already():
+        with warned_already():
             return self.native(*self._args, **self._kwargs)
 
     def _recompute(self, tensor: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
         """Native's answer to this call with another input and window."""
-        args, kwargs = list(self._args), dict(self._kwargs)
-        for name, place, value in (("input", 0, tensor), ("window", 4, window)):
-            if len(args) > place:
-                args[place] = value
-            else:
-                kwargs[name] = value
+        args, kwargs = with_tensors(self._args, self._kwargs, {"input": tensor, "window": window})
         return self.native(*args, **kwargs)
 
-    def warning(self, what: str, kept: Path | None) -> str:
-        """What the program is told of a wrong result, with the lines that reproduce it.
 
-        Args:
-            kept: the file in which later processes will find it.
-        """
-        later = "" if kept is None else f", and under auto in later ones, by {kept}"
-        return (
-            f"torch_mlx_spectro: {self.key.op} computed by {self.key.backend} "
-            f"({self.key.kernel}) is not native torch's: {what}. Native torch computes such calls "
-            f"from now on in this process{later}. Please report this to the authors of "
-            "torch_mlx_spectro, with the output of `torch-mlx-spectro doctor --json` and these "
-            "lines, which verify the same call; their values are random, so if they give no "
-            "warning, the values of "
-            f"your input matter:\n{self.reproducer()}"
-        )
+def warning(key: RouteKey, what: str, lines: str, kept: Path | None) -> str:
+    """What the program is told of a wrong result.
 
-    def reproducer(self) -> str:
-        """A program that verifies this call, with random values."""
-        tensor, window = self._tensors
-        given = {
-            name: "w" if name == "window" else repr(value)
-            for name, value in self.bound.items()
-            if name not in ("input", "n_fft") and value is not None
-        }
-        arguments = "".join(f", {name}={value}" for name, value in given.items())
-        lines = [
-            "import torch, torch_mlx_spectro as tms",
-            "noise = torch.Generator().manual_seed(0)",
-            f"x = {_random(tensor, 'randn')}",
-            *([] if window is None else [f"w = {_random(window, 'rand')} + 0.5"]),
-            f"with tms.backend({self.key.backend!r}, verify=1):",
-            f"    tms.{self.key.op}(x, {self.bound['n_fft']!r}{arguments})",
-        ]
-        return "\n".join(lines)
+    Args:
+        lines: of :func:`reproducer`.
+        kept: the file in which later processes will find it.
+    """
+    later = "" if kept is None else f", and under auto in later ones, by {kept}"
+    return (
+        f"torch_mlx_spectro: {key.op} computed by {key.backend} "
+        f"({key.kernel}) is not native torch's: {what}. Native torch computes such calls "
+        f"from now on in this process{later}. Please report this to the authors of "
+        "torch_mlx_spectro, with the output of `torch-mlx-spectro doctor --json` and these "
+        "lines, which verify the same call; their values are random, so if they give no "
+        "warning, the values of "
+        f"your input matter:\n{lines}"
+    )
 
 
-def _random(tensor: torch.Tensor, function: str) -> str:
-    """An expression for random values in a tensor's layout."""
+def reproducer(key: RouteKey, bound: Mapping[str, Any]) -> str:
+    """A program that verifies a call with random values, and its gradients, if it has any.
+
+    Args:
+        bound: the call's arguments by name.
+    """
+    tensor, window = bound["input"], bound["window"]
+    given = {
+        name: "w" if name == "window" else repr(value)
+        for name, value in bound.items()
+        if name not in ("input", "n_fft") and value is not None
+    }
+    arguments = "".join(f", {name}={value}" for name, value in given.items())
+    lines = [
+        "import torch, torch_mlx_spectro as tms",
+        "noise = torch.Generator().manual_seed(0)",
+        f"x = {_random(tensor, 'randn')}",
+        *([] if window is None else [f"w = {_random(window, 'rand', ' + 0.5')}"]),
+        f"with tms.backend({key.backend!r}, verify=1):",
+        f"    y = tms.{key.op}(x, {bound['n_fft']!r}{arguments})",
+    ]
+    if torch_state.is_differentiated(tensor, window):
+        lines.append("    y.backward(torch.randn_like(y))")
+    return "\n".join(lines)
+
+
+def _random(tensor: torch.Tensor, function: str, more: str = "") -> str:
+    """An expression for random values in a tensor's layout.
+
+    Args:
+        more: what is done to the values.
+    """
     steps = zip(tensor.shape, tensor.stride(), strict=True)
     size = 1 + sum((length - 1) * stride for length, stride in steps) if tensor.numel() else 0
     text = f"torch.{function}({size}, generator=noise, dtype={tensor.dtype})"
+    text = f"({text}{more})" if more else text
     text += f".to({str(tensor.device)!r})" if tensor.device.type != torch_state.HOST else ""
     text += f".as_strided({tuple(tensor.shape)}, {tensor.stride()})"
     text += ".conj()" if tensor.is_conj() else ""
     return text + (".requires_grad_()" if tensor.requires_grad else "")
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """The second computation needs memory that the program's own may leave no room for."""
     known = (MemoryError, torch.OutOfMemoryError)
     texts = ("out of memory", "can't allocate memory")
@@ -332,7 +342,7 @@ _silence = threading.Lock()
 
 
 @contextmanager
-def _warned_already() -> Iterator[None]:
+def warned_already() -> Iterator[None]:
     """Let native be silent where torch repeats its once-only warnings; elsewhere it is.
 
     ``warnings.catch_warnings`` is not for several threads; that mode is not for production.
@@ -352,6 +362,6 @@ def can_be_verified(tensor: torch.Tensor) -> bool:
     return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
-def warn(check: Check, what: str, kept: Path | None, stacklevel: int) -> None:
+def warn(key: RouteKey, what: str, lines: str, kept: Path | None, stacklevel: int) -> None:
     """Tell the program, at the line that ``stacklevel`` counts from our caller."""
-    warnings.warn(check.warning(what, kept), RuntimeWarning, stacklevel=stacklevel + 1)
+    warnings.warn(warning(key, what, lines, kept), RuntimeWarning, stacklevel=stacklevel + 1)
