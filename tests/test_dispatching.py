@@ -99,6 +99,17 @@ def test_other_dtypes_are_natives_and_counted(
     assert refused.value.reasons == (reason,)
 
 
+def test_strictly_torchs_own_exception_comes_before_ours() -> None:
+    """This torch computes no such transform, whoever does not accelerate it."""
+    signal = torch.randn(40).to(torch.float16)
+    arguments = {"window": torch.ones(15, dtype=torch.float16), "return_complex": True}
+    with pytest.raises(RuntimeError) as expected:
+        NATIVE["stft"](signal, 15, **arguments)
+    with tms.patch(backend="mlx", strict=True), pytest.raises(RuntimeError) as raised:
+        torch.stft(signal, 15, **arguments)
+    assert (type(raised.value), str(raised.value)) == (type(expected.value), str(expected.value))
+
+
 def test_every_reason_is_given() -> None:
     signal = torch.randn(40, dtype=torch.float64, requires_grad=True)
     with tms.patch(backend="mlx", strict=True), pytest.raises(tms.NotAccelerated) as refused:

@@ -167,6 +167,18 @@ def test_what_is_wrong_in_a_part_is_found(row: int, frame: int) -> None:
     assert checked("istft", back, params, wrong_signal)[1]
 
 
+@pytest.mark.parametrize(
+    "part", ["[..., 0]", "[..., :50]", "[:1]", "[:, :8]", "[:0]"], ids=lambda part: part
+)
+def test_a_result_of_another_shape_is_wrong_and_raises_nothing(part: str) -> None:
+    bound, params = bound_stft(noise(2, 480), 16, window=torch.ones(16), return_complex=True)
+    given = {name: value for name, value in bound.items() if value is not None}
+    actual = eval(f"whole{part}", {"whole": NATIVE["stft"](**given)})
+    key = verification.key_of(Route("stft", "mlx", "a kernel"), params, bound["input"], None)
+    check = verification.Check(NATIVE["stft"], key, bound, (), given, in_parts=True)
+    assert check.verdict(params, actual) == (True, f"its shape is {tuple(actual.shape)}")
+
+
 def test_parts_that_native_refuses_are_wrong_and_without_memory_nothing_is() -> None:
     bound, params = bound_stft(noise(2, 480), 16, window=None, return_complex=True)
     route = Route("stft", "mlx", "a kernel")

@@ -118,6 +118,7 @@ def dispatch(
     known = known_plans.recall(op, key, args, kwargs)
     plan = known or decide(op, choice, args, kwargs)
     if plan.fallback and choice.strict:
+        op.native(*args, **kwargs)  # torch's own exception comes before ours
         raise NotAccelerated(op.name, plan.route.reasons)
     due = None
     if known is None and (choice.verify or choice.backend == "auto"):

@@ -41,10 +41,13 @@ class Excerpt(NamedTuple):
         """What of this call's result is compared."""
         return result.narrow(self.dim, self.begin, self.end - self.begin)
 
-    def of_whole(self, result: torch.Tensor) -> torch.Tensor:
-        """What of the whole call's result it is compared with."""
+    def of_whole(self, result: torch.Tensor) -> torch.Tensor | None:
+        """What of the whole call's result it is compared with; None where there is no such part."""
+        length = self.end - self.begin
+        if result.dim() < -self.dim or result.shape[self.dim] < self.at + length:
+            return None
         rows = result if self.rows is None else result[self.rows]
-        return rows.narrow(self.dim, self.at, self.end - self.begin)
+        return rows.narrow(self.dim, self.at, length)
 
 
 def excerpts_of(params: StftParams | IstftParams, bound: Mapping[str, Any]) -> Iterator[Excerpt]:

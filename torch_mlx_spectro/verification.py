@@ -230,7 +230,10 @@ class Check:
         def judge(
             part: agreement.Judged, expected: torch.Tensor, whole: torch.Tensor
         ) -> str | None:
-            return agreement.disagreement_of_values(part, expected, excerpt.of_whole(whole))
+            found = excerpt.of_whole(whole)
+            if found is None or found.shape != expected.shape:
+                return f"its shape is {tuple(whole.shape)}"
+            return agreement.disagreement_of_values(part, expected, found)
 
         part = replace(judged, recompute=recompute, tensor=given["input"])
         return self._judge(part, judge, compute, actual, " for a part")
