@@ -206,6 +206,17 @@ def test_nothing_of_the_input_is_kept_for_its_own_gradient() -> None:
     assert counts() == (2, 0)
 
 
+@pytest.mark.parametrize("op", ["stft", "istft"])
+def test_nothing_is_to_be_seen_of_it(op: str) -> None:
+    with tms.patch("mlx", strict=True, verify=1):
+        tensor, window = leaves(op, "input", "window")
+        result: Any = call(op, tensor, window)
+    given: tuple[Any, ...] = (tensor, window, result)
+    assert [leaf._backward_hooks for leaf in given] == [None] * 3
+    assert (tensor.grad_fn, window.grad_fn) == (None, None)
+    assert (result.is_leaf, result._is_view()) == (False, call(op, tensor, window, True)._is_view())
+
+
 def test_the_input_may_be_changed_after_the_call() -> None:
     """As after native's, which keeps nothing of it."""
     with tms.patch("mlx", strict=True, verify=1):
@@ -214,6 +225,16 @@ def test_the_input_may_be_changed_after_the_call() -> None:
         tensor.mul_(2)
         result.backward(cotangent_of(result))
     assert counts() == (2, 0)
+
+
+@pytest.mark.parametrize("op", ["stft", "istft"])
+def test_the_result_may_be_changed_in_place(op: str) -> None:
+    with tms.patch("mlx", strict=True, verify=1):
+        tensor, window = leaves(op, "input", "window")
+        result = call(op, tensor, window)
+        result.mul_(2)
+        result.backward(cotangent_of(result))
+    assert counts() == (3, 0)
 
 
 def test_examples_of_a_vectorised_backward_pass_are_not_compared() -> None:

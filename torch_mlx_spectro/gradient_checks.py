@@ -1,8 +1,8 @@
 """The first derivatives of a verified call: compared with native's when autograd computes them.
 
-The call is made with aliases of its tensors. A hook on the result sees the cotangent, hooks on the
-aliases see the gradients that are ours, and may put native's in their place. Derivatives of higher
-order are made of the same maps (:mod:`.derivatives`), and are not compared by themselves.
+The call is made with aliases of its tensors. A hook behind the result sees the cotangent, hooks on
+the aliases see the gradients that are ours, and may put native's in their place. Derivatives of
+higher order are made of the same maps (:mod:`.derivatives`), and are not compared by themselves.
 """
 
 from __future__ import annotations
@@ -88,11 +88,12 @@ class GradientCheck:
         return made
 
     def watch(self, result: Any) -> None:
-        """Wait for the cotangent of the call's result."""
-        result.register_hook(self._keep)
+        """Wait for the cotangent of the call's result, which itself shows nothing of that."""
+        result.grad_fn.register_prehook(self._keep)
 
-    def _keep(self, cotangent: torch.Tensor) -> None:
-        if not self._left or not _is_plain(cotangent):
+    def _keep(self, cotangents: tuple[torch.Tensor | None, ...]) -> None:
+        (cotangent,) = cotangents
+        if not self._left or cotangent is None or not _is_plain(cotangent):
             return
         backward = torch_state.backward_pass()
         if backward < 0:

@@ -109,10 +109,10 @@ class WayBack:
 
     def watch(self, result: Any, tensor: Any) -> None:
         """Wait for the way back from a result to the tensor that it was computed from."""
-        result.register_hook(self._at_cotangent)
+        result.grad_fn.register_prehook(self._at_cotangent)
         tensor.register_hook(self._at_gradient)
 
-    def _at_cotangent(self, cotangent: torch.Tensor) -> None:
+    def _at_cotangent(self, cotangents: tuple[torch.Tensor | None, ...]) -> None:
         if len(self._left) == 2:
             self._left.pop(0)()
 
