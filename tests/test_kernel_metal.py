@@ -18,7 +18,7 @@ from torch_mlx_spectro import emulator
 from torch_mlx_spectro.emulator import execute
 from torch_mlx_spectro.emulator.memory import Memory
 from torch_mlx_spectro.envelope import resolve_envelope
-from torch_mlx_spectro.kernels import describe, metal, mlx_launcher
+from torch_mlx_spectro.kernels import describe, metal
 from torch_mlx_spectro.kernels.describe import Adjoint
 from torch_mlx_spectro.kernels.metal import MetalKernels
 from torch_mlx_spectro.params import IstftParams, StftParams
@@ -226,11 +226,11 @@ def test_a_gpu_that_allows_no_plan_is_an_error(make: Callable[..., Emulated]) ->
 def test_tables_and_integers_are_made_once_and_bounded(
     emulated: Emulated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mlx_launcher, "CACHE_ENTRIES", 5)
+    monkeypatch.setattr(emulated.kernels._tables.recent, "most", 5)
     for samples in range(100, 120):
         analyse(emulated, samples)
-    assert len(emulated.kernels._tables._values) == 5
-    assert len(emulated.kernels._running._values) == 1
+    assert len(emulated.kernels._tables) == 5
+    assert len(emulated.kernels._running) == 1
 
 
 @pytest.mark.parametrize("samples", [0, 1, 2, 3, 7])

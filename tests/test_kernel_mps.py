@@ -214,7 +214,7 @@ def test_caches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         params = stft_params(SIGNAL, None, n_fft=n_fft, return_complex=True)
         kernels.analysis(params, SIGNAL, torch.ones(n_fft))
     for cache in (kernels._kernels, kernels._ready, kernels._tables):
-        assert len(cache) == 2  # type: ignore[arg-type]
+        assert len(cache) == 2
 
 
 def test_many_threads_compile_once() -> None:

@@ -21,7 +21,7 @@ from reference import (
 )
 
 from torch_mlx_spectro import bridge, mlx_backend, prepared
-from torch_mlx_spectro.prepared import Cache
+from torch_mlx_spectro.recent import Cache
 
 
 @pytest.fixture(autouse=True)
@@ -103,22 +103,11 @@ def test_frames_of_another_number_have_their_own_envelope() -> None:
         close(istft_of(spectrum, window, **call), expected, 5e-6)
 
 
-def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
-    bounded = Cache(3)
-    for key in ("a", "b", "c"):
-        bounded.get(key, lambda key=key: key.upper())
-    assert bounded.get("a", lambda: "made again") == "A"
-    bounded.get("d", lambda: "D")
-    assert len(bounded._values) == 3
-    assert bounded.get("a", lambda: "made again") == "A"
-    assert bounded.get("b", lambda: "made again") == "made again"
-
-
 def test_programs_of_many_windows_do_not_fill_the_memory(cache: Cache) -> None:
     signal = random_tensor(0, 64)
     for seed in range(prepared.CACHE_ENTRIES + 20):
         stft_of(signal, random_tensor(seed, 8), n_fft=8)
-    assert len(cache._values) == prepared.CACHE_ENTRIES
+    assert len(cache) == prepared.CACHE_ENTRIES
 
 
 def test_what_one_thread_prepared_another_may_use() -> None:

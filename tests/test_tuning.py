@@ -282,7 +282,7 @@ def test_the_environment_demands_a_group(
     forced.analyse()
     assert forced.gpu.launched == [64]
     forced.machine.max_threads = 32
-    forced.kernels._running._values.clear()
+    forced.kernels._running.clear()
     with pytest.raises(ValueError, match="SPEC_MLX_TGX"):
         forced.analyse()
 

@@ -31,7 +31,8 @@ from .known_windows import (
     read_where_it_is,
 )
 from .params import IstftParams
-from .prepared import Cache, check_envelope, envelope_of, is_known, window_of
+from .prepared import check_envelope, envelope_of, is_known, window_of
+from .recent import Cache
 
 Optional = torch.Tensor | None
 
@@ -83,7 +84,7 @@ class DeviceWindows(ABC):
     def __init__(self) -> None:
         self.known = KnownWindows()
         #: Windows of ones, and envelopes of complex windows.
-        self._constants = Cache(MAX_WINDOWS)
+        self._constants: Cache[Hashable, torch.Tensor] = Cache(MAX_WINDOWS)
 
     @abstractmethod
     def _made(self, made: Preparation, window: torch.Tensor) -> torch.Tensor:

@@ -6,11 +6,12 @@ Counted only where ``SPEC_MLX_CACHE_STATS`` asks for it.
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from typing import Any
 
 from .environment import mlx_settings
+from .recent import Cache
 
 RECENT_EVENTS = 128
 #: Transforms that :func:`.transform.get_transform_mlx` keeps.
@@ -66,38 +67,28 @@ class CountedCache:
     """
 
     def __init__(self, name: str, entries: int) -> None:
-        self._name, self._entries = name, entries
-        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+        self._name = name
+        self._cache: Cache[Hashable, Any] = Cache(entries)
         self._lock = threading.Lock()
         self._hits = self._misses = 0
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """The value of ``key``, made when missing; two threads that make it get the same one."""
+        value = self._cache.find(key)
+        is_there = value is not None
         with self._lock:
-            found = key in self._values
-            if found:
-                self._hits += 1
-                self._values.move_to_end(key)
-                value = self._values[key]
-            else:
-                self._misses += 1
-        _events.record(f"{self._name}.{'hit' if found else 'miss'}", key)
-        if found:
-            return value
-        value = make()
-        with self._lock:
-            value = self._values.setdefault(key, value)
-            while len(self._values) > self._entries:
-                self._values.popitem(last=False)
-        return value
+            self._hits += is_there
+            self._misses += not is_there
+        _events.record(f"{self._name}.{'hit' if is_there else 'miss'}", key)
+        return value if is_there else self._cache.put(key, make(), replace=False)
 
     def info(self) -> dict[str, int]:
         with self._lock:
             return {
                 "hits": self._hits,
                 "misses": self._misses,
-                "maxsize": self._entries,
-                "currsize": len(self._values),
+                "maxsize": self._cache.recent.most,
+                "currsize": len(self._cache),
             }
 
 

@@ -7,8 +7,7 @@ for every call, and writes to a window that shares memory with numpy leave no tr
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from .errors import UnresolvedArguments
 from .host import copy_to_mlx
 from .kernels.metal import MetalKernels
 from .params import IstftParams
+from .recent import Cache
 from .runtime import runtime
 
 if TYPE_CHECKING:
@@ -29,36 +29,7 @@ CACHE_ENTRIES = 128
 VANISHES = "the overlap-added square of the window vanishes"
 
 
-class Cache:
-    """A bounded, locked, least-recently-used cache of small prepared arrays."""
-
-    def __init__(self, entries: int) -> None:
-        self._entries = entries
-        self._values: OrderedDict[Hashable, Any] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """The value of ``key``, made when missing. Two threads may both make it: it is equal."""
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
-        return self.put(key, make())
-
-    def put(self, key: Hashable, value: Any) -> Any:
-        """Keep a value; returns it."""
-        with self._lock:
-            self._values[key] = value
-            while len(self._values) > self._entries:
-                self._values.popitem(last=False)
-        return value
-
-    def clear(self) -> None:
-        with self._lock:
-            self._values.clear()
-
-
-_prepared = Cache(CACHE_ENTRIES)
+_prepared: Cache[Hashable, Any] = Cache(CACHE_ENTRIES)
 
 
 class _PerTensor:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol, TypeGuard
 
 import torch
 
+from .recent import Recent
 from .verdicts import Store
 
 #: Timed calls of each backend; the first one of an accelerator warms up, and does not count.
@@ -217,7 +217,7 @@ class Trials:
         self._store = store
         self._now = now
         self._lock = threading.Lock()
-        self._races: OrderedDict[Hashable, Race] = OrderedDict()
+        self._races: Recent[Hashable, Race] = Recent(MAX_SIGNATURES)
         #: Calls whose device has yet to say how long they took.
         self._running: list[tuple[Hashable, str, Timing]] = []
 
@@ -330,14 +330,7 @@ class Trials:
         self._running = unknown
 
     def _race(self, signature: Hashable, known: dict[str, float]) -> Race:
-        race = self._races.get(signature)
-        if race is None:
-            race = self._races[signature] = Race(known)
-            while len(self._races) > MAX_SIGNATURES:
-                self._races.popitem(last=False)
-        else:
-            self._races.move_to_end(signature)
-        return race
+        return self._races.get(signature) or self._races.put(signature, Race(known))
 
     def _note(self, signature: Hashable, backend_name: str, took: float) -> None:
         # No time is nothing: a clock may be too coarse, and a share of zero decides nothing.

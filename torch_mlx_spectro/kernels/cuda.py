@@ -11,7 +11,6 @@ import ctypes
 import importlib
 import struct
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, Protocol
 import torch
 
 from .. import torch_state
+from ..recent import Cache
 from . import cubins
 from .arguments import INPUTS, OUTPUTS
 from .cubins import CudaProblem
@@ -178,7 +178,7 @@ class CudaKernels(TensorKernels):
         self._compiled = compiled
         #: All that were ever loaded, as in CUDA itself: they may be running, or be in a graph.
         self._kernels: dict[Any, Any] = {}
-        self._prepared: OrderedDict[Any, Prepared] = OrderedDict()
+        self._prepared: Cache[Any, Prepared] = Cache(CACHE_ENTRIES)
         self._lock = threading.Lock()
 
     def prepare_window(
@@ -245,10 +245,7 @@ class CudaKernels(TensorKernels):
             strides: of the first input, in elements.
         """
         key = (launch, device, strides, edge)
-        with self._lock:
-            found = self._prepared.get(key)
-            if found is not None:
-                self._prepared.move_to_end(key)
+        found = self._prepared.find(key)
         if found is None:
             kernel = self._kernel(variant_of(launch), device)
             named = [name for name in INPUTS[launch.kernel] if name not in NOT_TENSORS]
@@ -261,10 +258,7 @@ class CudaKernels(TensorKernels):
                 edge,
                 addresses=len(named) + len(OUTPUTS[launch.kernel]),
             )
-            with self._lock:
-                self._prepared[key] = found
-                while len(self._prepared) > CACHE_ENTRIES:
-                    self._prepared.popitem(last=False)
+            self._prepared.put(key, found)
         return found
 
     def is_loaded(self, launch: Launch, device: int) -> bool:

@@ -90,7 +90,7 @@ class MlxCudaKernels(MetalKernels):
     def _kernel(self, launch: Launch) -> Any:
         name, group = launch.kernel, launch.threadgroup[0]
         key = (name, group, launch.resident)
-        kernel = self._kernels.get(key)
+        kernel = self._kernels.find(key)
         if kernel is None:
             kernel = self._factory(
                 name=f"spectro_{name}",
@@ -109,7 +109,7 @@ class MlxCudaKernels(MetalKernels):
     def _number(self, value: float) -> Any:
         """An array of one number: MLX would make a new one of a number at each call."""
         key = ("edge", value)
-        found = self._tables.get(key)
+        found = self._tables.find(key)
         if found is None:
             found = self._tables.put(key, self.constant(np.array([value], np.float32)))
         return found

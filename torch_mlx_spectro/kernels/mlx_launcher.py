@@ -8,15 +8,14 @@ where it is refused. Which of several shapes is the fastest, :mod:`.tuning` find
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..host import copy_to_mlx
+from ..recent import Cache
 from .arguments import HEADERS, INPUTS, OUTPUTS
 from .launches import Launch
 from .sources import header, source
@@ -30,29 +29,6 @@ CACHE_ENTRIES = 256
 TRACING = "during function transformations"
 #: In what MLX raises where a pipeline allows fewer threads than the group has.
 _REFUSAL = "hread group size"
-
-
-class _Bounded:
-    """A locked, least-recently-used cache."""
-
-    def __init__(self) -> None:
-        self._values: OrderedDict[Any, Any] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Any) -> Any:
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-            return self._values.get(key)
-
-    def put(self, key: Any, value: Any, *, replace: bool = True) -> Any:
-        with self._lock:
-            if not replace:
-                value = self._values.get(key, value)
-            self._values[key] = value
-            while len(self._values) > CACHE_ENTRIES:
-                self._values.popitem(last=False)
-        return value
 
 
 class _Taken(NamedTuple):
@@ -76,11 +52,11 @@ class MlxLauncher(Demands):
         self.emulated = bool(getattr(factory, "emulated", False))
         self._mx = mx
         self._factory = factory
-        self._kernels = _Bounded()
-        self._tables = _Bounded()
+        self._kernels: Cache[Any, Any] = Cache(CACHE_ENTRIES)
+        self._tables: Cache[Any, Any] = Cache(CACHE_ENTRIES)
         self._tuning = tuning
         #: By what a kernel is compiled for by its first plan: the plan that is taken.
-        self._running = _Bounded()
+        self._running: Cache[Any, _Taken] = Cache(CACHE_ENTRIES)
 
     def _best_running(
         self,
@@ -95,7 +71,7 @@ class MlxLauncher(Demands):
             shapes: returns launches of which one may be taken instead.
         """
         key = (launches[0].kernel, launches[0].template)
-        taken: _Taken | None = self._running.get(key)
+        taken: _Taken | None = self._running.find(key)
         if taken is None or not taken.final:
             return self._first(key, launches, inputs, stream, shapes)
         place = taken.place
@@ -216,7 +192,7 @@ class MlxLauncher(Demands):
 
     def _kernel(self, launch: Launch) -> Any:
         name = launch.kernel
-        kernel = self._kernels.get(name)
+        kernel = self._kernels.find(name)
         if kernel is None:
             kernel = self._factory(
                 name=f"spectro_{name}",
@@ -231,14 +207,14 @@ class MlxLauncher(Demands):
 
     def _table(self, launch: Launch) -> Any:
         assert launch.plan is not None
-        table = self._tables.get(launch.plan)
+        table = self._tables.find(launch.plan)
         if table is None:
             table = self._tables.put(launch.plan, self.constant(table_of(launch.plan)[0]))
         return table
 
     def _integers(self, launch: Launch) -> Any:
         numbers = self._numbers(launch)
-        values = self._tables.get(numbers)
+        values = self._tables.find(numbers)
         if values is None:
             values = self._tables.put(numbers, self.constant(np.array(numbers, np.int64)))
         return values

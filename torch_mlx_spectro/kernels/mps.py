@@ -7,7 +7,6 @@ threads than a plan asks for: then the next plan is taken. Nothing here waits fo
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..recent import Recent
 from .describe import MAX_COUNT, Launch
 from .mps_text import Variant, arguments_of, text_of, variant_of
 from .plans import FftPlan
@@ -69,11 +69,11 @@ class MpsKernels(TensorKernels):
     def __init__(self, compile_shader: Callable[[str], Any], tuning: Tuning | None = None) -> None:
         self._compile_shader = compile_shader
         self._tuning = tuning
-        self._kernels: OrderedDict[Variant, Any] = OrderedDict()
+        self._kernels: Recent[Variant, Any] = Recent(CACHE_ENTRIES)
         #: By the best of the launches: that one, and which is ready, or why none is.
-        self._ready: OrderedDict[tuple[int, torch.device], tuple[Launch, _Ready | str]]
-        self._ready = OrderedDict()
-        self._tables: OrderedDict[tuple[FftPlan, torch.device], torch.Tensor] = OrderedDict()
+        self._ready: Recent[tuple[int, torch.device], tuple[Launch, _Ready | str]]
+        self._ready = Recent(CACHE_ENTRIES)
+        self._tables: Recent[tuple[FftPlan, torch.device], torch.Tensor] = Recent(CACHE_ENTRIES)
         self._lock = threading.RLock()
 
     def refusal(self, launches: Sequence[Launch], device: torch.device) -> str | None:
@@ -128,11 +128,8 @@ class MpsKernels(TensorKernels):
         with self._lock:
             if known is not None:
                 ready = self._first_accepted([every[known], *launches], device)
-            _keep(
-                self._ready,
-                (id(launches[0]), device),
-                (launches[0], replace(ready, settled=True)),
-            )
+            key = (id(launches[0]), device)
+            self._ready.put(key, (launches[0], replace(ready, settled=True)))
 
     def _launch(
         self, ready: _Ready, first: torch.Tensor, others: tuple[torch.Tensor, ...], edge: float
@@ -172,9 +169,7 @@ class MpsKernels(TensorKernels):
                     known = (launches[0], self._first_accepted(launches, device))
                 except MpsProblem as problem:
                     known = (launches[0], str(problem))
-                _keep(self._ready, key, known)
-            else:
-                self._ready.move_to_end(key)
+                self._ready.put(key, known)
         found = known[1]
         if isinstance(found, str):
             raise MpsProblem(found)
@@ -213,14 +208,14 @@ class MpsKernels(TensorKernels):
                 kernel = getattr(library, variant.name)
             except (SyntaxError, RuntimeError) as problem:
                 raise MpsProblem(f"Metal refuses {variant.name}: {_said(problem)}") from problem
-            _keep(self._kernels, variant, kernel)
+            self._kernels.put(variant, kernel)
         return kernel
 
     def _table(self, plan: FftPlan, device: torch.device) -> torch.Tensor:
         table = self._tables.get((plan, device))
         if table is None:
             table = torch.from_numpy(table_of(plan)[0]).to(device)
-            _keep(self._tables, (plan, device), table)
+            self._tables.put((plan, device), table)
         return table
 
 
@@ -234,12 +229,6 @@ def _said(problem: Exception) -> str:
     """The line that matters of what a compiler says."""
     lines = str(problem).strip().splitlines() or [type(problem).__name__]
     return next((line for line in lines if "error" in line), lines[0])
-
-
-def _keep(cache: OrderedDict[Any, Any], key: Any, value: Any) -> None:
-    cache[key] = value
-    while len(cache) > CACHE_ENTRIES:
-        cache.popitem(last=False)
 
 
 @lru_cache(maxsize=4)
