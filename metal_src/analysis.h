@@ -1,7 +1,7 @@
 // The analysis map: signal -> padded frames -> window -> Fourier transform -> bins.
 //
 // NumPy:  frames = sliding_window_view(np.pad(x[row], padding, mode), n_fft)[::hop][:frames]
-//         spectrum[row] = np.fft.fft(frames * window)[:, :bins] * scale
+//         spectrum[row] = np.fft.fft(frames * window)[:, :bins] * (scale if SCALED else 1)
 //         with bins 0 and n_fft / 2 multiplied by `edge`, too.
 // Grid:   x: ceil(frames / FRAMES) groups of FRAMES * P::THREADS threads; y: rows.
 // Output: (rows, frames, bins), dense.
@@ -9,8 +9,8 @@
 //         n_fft <= 8192 packed, 4096 direct. hop, strides and lengths are run-time, 64 bits.
 //
 // As the adjoint of synthesis: ENVELOPE (the signal is multiplied by the inverse envelope first; then
-// HOP is the hop, which otherwise is not compiled for), constant padding, edge one half and a scale
-// with a factor of two (the other bins of a real spectrum stand for two each).
+// HOP is the hop, which otherwise is not compiled for), constant padding, edge one half and a window
+// scaled by two (the other bins of a real spectrum stand for two each).
 #pragma once
 
 #include "fft.h"
@@ -189,8 +189,8 @@ inline void load_points(const thread F& frame, const device W* window, uint t,
 
 // One group's share. T, W: float or float2, of signal and window (and envelope). `thread_index`
 // counts in the group; `exchange` has exchange_elements<P>(FRAMES).
-template <class P, class Packing, bool TWO_SIDED, bool ENVELOPE, int HOP, int FRAMES, class T,
-          class W>
+template <class P, class Packing, bool TWO_SIDED, bool SCALED, bool ENVELOPE, int HOP, int FRAMES,
+          class T, class W>
 inline void analysis(const device T* signal, long row_step, long sample_step,
                      const device W* window, const device W* envelope, const device float2* table,
                      const device long* parameters, float edge, device float2* spectrum,
@@ -237,7 +237,7 @@ inline void analysis(const device T* signal, long row_step, long sample_step,
   First::transform(table, t, v);
   const IntoSpectrum<Packing, TWO_SIDED> finish = {
       table + parameters[ANALYSIS_SPLIT_TABLE], spectrum + (long(row) * frames + m) * bins,
-      as_type<float>(int(parameters[ANALYSIS_SCALE])), edge, active};
+      SCALED ? as_type<float>(int(parameters[ANALYSIS_SCALE])) : 1.0f, edge, active};
   Chain<P, 0>::run(exchange, f * uint(P::FRAME_BYTES), table, t, v, finish);
 }
 

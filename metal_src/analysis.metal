@@ -4,7 +4,7 @@ typedef typename spectro::AnalysisPacking<PACKED>::Type Packing;
 typedef typename spectro::Element<COMPLEX_SIGNAL>::Type Sample;
 typedef typename spectro::Element<COMPLEX_WINDOW>::Type Weight;
 threadgroup float2 exchange[spectro::exchange_elements<FramePlan>(FRAMES)];
-spectro::analysis<FramePlan, Packing, TWO_SIDED, ENVELOPE, HOP, FRAMES>(
+spectro::analysis<FramePlan, Packing, TWO_SIDED, SCALED, ENVELOPE, HOP, FRAMES>(
     (const device Sample*)signal, long(signal_strides[0]), long(signal_strides[1]),
     (const device Weight*)window, (const device Weight*)envelope, (const device float2*)table,
     (const device long*)parameters, edge, (device float2*)spectrum, exchange,

@@ -13,7 +13,16 @@ from gradients import derivatives, wide
 from needs import ONCE_ONLY
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro import agreement, cuda_backend, cuda_calls, cuda_prepared, native
+from torch_mlx_spectro import (
+    agreement,
+    cuda_backend,
+    cuda_calls,
+    cuda_prepared,
+    deciding,
+    native,
+    verdicts,
+)
+from torch_mlx_spectro.verdicts import Store
 
 CUDA = tms.available_backends()["cuda"]
 pytestmark = [
@@ -436,6 +445,36 @@ def test_auto_measures_and_decides_without_waiting() -> None:
     assert route.reasons == ("auto: measured faster",)
     assert tms.stats().calls["stft", "native"] >= 3
     assert tms.stats().calls["stft", "cuda"] >= 3
+
+
+@pytest.mark.parametrize("op", ["stft", "istft"])
+def test_training_is_compared_and_timed_there_and_back(
+    op: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By autograd's own thread of the device."""
+    monkeypatch.setattr(verdicts._process, "store", Store(None, versions={}))
+    for state in (deciding.trials, deciding.trust, deciding.verifier):
+        state.clear()
+    window = torch.hann_window(512, device="cuda")
+    given: dict[str, Any] = {"window": window}
+    tensor = noise(2, 40_000) if op == "stft" else spectrum_of(2, 512, 300)
+    if op == "stft":
+        given["return_complex"] = True
+    with tms.backend("auto"):
+        for _ in range(30):
+            leaf = tensor.clone().requires_grad_()
+            result = getattr(tms, op)(leaf, 512, 128, **given)
+            result.abs().square().sum().backward()
+            torch.cuda.synchronize()  # the program's own
+    expected = tensor.clone().requires_grad_()
+    getattr(native, op)(expected, 512, 128, **given).abs().square().sum().backward()
+    assert leaf.grad is not None
+    torch.testing.assert_close(leaf.grad, expected.grad, rtol=1e-4, atol=1e-3)
+    stats = tms.stats()
+    assert (stats.verified, stats.mismatches) == (2, 0)
+    races = deciding.trials._races
+    both = [races.get(key) for key in list(races) if "gradient" in key.kind]  # type: ignore[attr-defined]
+    assert [sorted(race.seconds()) for race in both if race] == [["cuda", "native"]]
 
 
 def test_compiled_programs() -> None:

@@ -80,7 +80,8 @@ def istft(
     params = _bins_that_are_read(params)
     batched = batched[:, : params.bins]
     if window is None or torch_state.is_constant(window):
-        inversion = Inversion(replace(params, batched=True), backend)
+        inverted = params if params.batched else replace(params, batched=True)
+        inversion = Inversion(inverted, backend)
         signal: torch.Tensor = _apply(Inverse, inversion, batched, window)
     else:
         signal = _istft_of_window(params, batched, window, backend)
@@ -182,7 +183,7 @@ class _Bilinear(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         form, first, second = inputs
-        ctx.form = replace(form, nola=None)
+        ctx.form = form if form.nola is None else replace(form, nola=None)
         ctx.set_materialize_grads(False)
         ctx.save_for_forward(first, second)  # until the tangent is computed, which is now
         # What is not saved may be changed in place after the call, as after native's.

@@ -154,8 +154,9 @@ def spectrum_of(
         envelope: what a fused kernel multiplies the signal by; as of ``TensorKernels.analysis``.
     """
     kernels, signal = kind.kernels(), resolved(signal)
+    scale = analysis_scale(params, envelope is not None)
     prepared = kind.windows.scaled(
-        window, params.win_length, params.n_fft, analysis_scale(params), signal.device, conjugate
+        window, params.win_length, params.n_fft, scale, signal.device, conjugate
     )
     spectrum = kernels.analysis(params, signal, prepared, edge=edge, envelope=envelope)
     if spectrum is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from .params import IstftParams, StftParams
 
@@ -63,6 +64,7 @@ class Inversion:
         return replace(self, params=replace(self.params, rows=rows))
 
 
+@lru_cache(maxsize=256)
 def analysis_of(params: IstftParams) -> Form:
     """The analysis that a onesided or complex istft is the adjoint of, its envelope left out.
 
@@ -89,6 +91,7 @@ def analysis_of(params: IstftParams) -> Form:
     return Form(analysis, params.return_complex, False, edge=0.5 if real else 1.0)
 
 
+@lru_cache(maxsize=256)
 def synthesis_of(form: Form, start: int, kept: int) -> IstftParams:
     """The overlap-add of the form's frames, from padded sample ``start`` on."""
     params = form.params

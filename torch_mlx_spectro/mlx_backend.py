@@ -151,7 +151,8 @@ def stft_whole(
     mx = runtime().mx
     with whole_arrays(signal) as stream:
         borrowed = to_mlx(mx, signal, stream)
-        prepared = window.for_kernels(kernels, analysis_scale(params), conjugate)
+        scale = analysis_scale(params, envelope is not None)
+        prepared = window.for_kernels(kernels, scale, conjugate)
         result = stft_fused(
             kernels, mx, params, borrowed.array, prepared, stream, edge=edge, envelope=envelope
         )

@@ -136,6 +136,8 @@ def _analysis(
         ("COMPLEX_SIGNAL", complex_signal),
         ("COMPLEX_WINDOW", complex_window),
         ("TWO_SIDED", params.bins == params.n_fft),
+        # A factor that is not known when it is compiled takes registers of all.
+        ("SCALED", params.scale != 1.0 and not enveloped),
         ("ENVELOPE", enveloped),
         ("HOP", params.hop_length if enveloped else 1),
     ]

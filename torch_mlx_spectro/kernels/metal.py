@@ -37,7 +37,7 @@ class MetalKernels(MlxLauncher):
             window: shape (n_fft,) or longer.
             edge: factor of bins 0 and n_fft / 2.
             envelope: what the signal is multiplied by: the rows of an inverse envelope, flat, of
-                the window's type; None for nothing.
+                the window's type, which then has every scale folded in; None for nothing.
         """
         kinds = (_is_complex(signal), _is_complex(window), envelope is not None)
         launches = demanded(describe.analysis, params, *kinds, self._group("analysis"))
@@ -119,9 +119,13 @@ class MetalKernels(MlxLauncher):
         return self._launch(launch, [frames, window, envelope, self._integers(launch)], stream)
 
 
-def analysis_scale(params: StftParams) -> float:
-    """What an analysis' window is multiplied by: the fused kernel scales its results itself."""
-    return 1.0 if describe.points_of(params) is not None else params.scale
+def analysis_scale(params: StftParams, enveloped: bool = False) -> float:
+    """What an analysis' window is multiplied by: the fused kernel scales its results itself.
+
+    Args:
+        enveloped: it multiplies its signal by an inverse envelope; then the window has every scale.
+    """
+    return 1.0 if describe.points_of(params) is not None and not enveloped else params.scale
 
 
 def synthesis_scale(params: IstftParams) -> float:

@@ -31,7 +31,7 @@ class TensorKernels(Demands):
             window: shape (n_fft,), contiguous.
             edge: factor of bins 0 and n_fft / 2.
             envelope: what the signal is multiplied by: the rows of an inverse envelope, flat, of
-                the window's type; None for nothing.
+                the window's type, which then has every scale folded in; None for nothing.
         """
         kinds = (signal.is_complex(), window.is_complex(), envelope is not None)
         launches = demanded(describe.analysis, params, *kinds, self._group("analysis"))
