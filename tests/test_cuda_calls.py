@@ -281,6 +281,24 @@ def test_torchs_state_is_asked_each_time(
     assert recall_stft() is None
 
 
+def test_what_may_be_computed_again_is_decided_anew_under_auto(
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpointed call keeps the backend that its first computation had."""
+    leaf = SIGNAL.clone().requires_grad_()
+    params = stft_params(leaf, WINDOW, n_fft=16, **STFT_ARGUMENTS)
+    given = {**STFT_ARGUMENTS, "window": WINDOW}
+    cuda_calls.remember("stft", {"auto", "cuda"}, (leaf, 16), given, params, SPECTRUM)
+    remember_stft()
+    for module in (cuda_backend, derivatives):
+        monkeypatch.setattr(module, "stft", lambda *given: SPECTRUM)
+    monkeypatch.setattr(torch_state, "recomputes", lambda: True)
+    assert recall_stft(leaf, backend="auto") is None
+    assert recall_stft(leaf) is SPECTRUM
+    monkeypatch.setattr(torch_state, "recomputes", lambda: False)
+    assert recall_stft(leaf, backend="auto") is SPECTRUM
+
+
 def test_a_graph_records_what_reads_its_window(
     driver: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

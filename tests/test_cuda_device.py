@@ -11,6 +11,7 @@ import pytest
 import torch
 from gradients import derivatives, wide
 from needs import ONCE_ONLY
+from torch.utils.checkpoint import checkpoint
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import (
@@ -475,6 +476,24 @@ def test_training_is_compared_and_timed_there_and_back(
     races = deciding.trials._races
     both = [races.get(key) for key in list(races) if "gradient" in key.kind]  # type: ignore[attr-defined]
     assert [sorted(race.seconds()) for race in both if race] == [["cuda", "native"]]
+
+
+def test_auto_leaves_checkpointed_calls_with_whom_they_were_given_to_first() -> None:
+    """Saved tensors of both computations are compared by torch."""
+    for state in (deciding.trials, deciding.trust, deciding.verifier):
+        state.clear()
+    window = torch.hann_window(512, device="cuda")
+
+    def program(x: torch.Tensor) -> torch.Tensor:
+        z = tms.stft(x, 512, 128, window=window, return_complex=True)
+        return tms.istft(z * 2, 512, 128, window=window, length=x.shape[-1])
+
+    with tms.backend("auto"):
+        for step in range(20):
+            leaf = noise(2, 30_000, seed=step).requires_grad_()
+            checkpoint(program, leaf, use_reentrant=False).square().sum().backward()
+            if step % 3 == 0:
+                program(leaf).square().sum().backward()
 
 
 def test_compiled_programs() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from cli_process import python
 from patched import NATIVE, accelerated_calls
+from torch.utils.checkpoint import checkpoint
 
 import torch_mlx_spectro as tms
 from stft_parity.cases import Case, istft_case, stft_case
@@ -322,3 +323,37 @@ def test_what_is_differentiated_in_vain_is_timed_there(monkeypatch: pytest.Monke
     costs.spend(monkeypatch)
     decided = 2 * TRIALS + MAX_ASKED
     assert costs.train(decided + 3, backward=False)[decided:] == ["mlx"] * 3
+
+
+def test_checkpointed_calls_stay_with_whom_they_were_given_to_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is saved when they are computed again has to be what was saved before."""
+    costs = Costs(native=(0.02, 0.01), mlx=(0.01, 0.01))
+    costs.spend(monkeypatch)
+    operation = operations.Operation("stft", costs.of_native, operations.STFT.bind, 0)
+    given = {"window": torch.hann_window(16), "return_complex": True}
+
+    def analysed(signal: torch.Tensor) -> torch.Tensor:
+        args = (operation, Choice("auto"), (signal, 16, 4), given, sys._getframe())
+        return dispatching.dispatch(*args).abs()
+
+    def computed_by() -> str:
+        ((_, backend),) = tms.stats().calls
+        tms.reset_stats()
+        return backend
+
+    signal = torch.randn(2, 400, requires_grad=True)
+    before = checkpoint(analysed, signal, use_reentrant=False)
+    assert computed_by() == "native"
+    assert costs.train(2 * TRIALS + 1)[-1] == "mlx"
+    tms.reset_stats()
+    before.sum().backward()
+    assert computed_by() == "native"
+    deciding.trials._kept.clear()  # as in a process that begins with this outcome
+    for _ in range(2):
+        checkpoint(analysed, signal, use_reentrant=False).sum().backward()
+        assert computed_by() == "mlx"
+    with torch.autograd.graph.save_on_cpu():
+        analysed(signal)
+    assert deciding.trials._kept.popitem()[1] == "mlx"

@@ -14,7 +14,7 @@ from needs import ONCE_ONLY
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro import deciding, dispatching, known_plans, native
+from torch_mlx_spectro import deciding, dispatching, known_plans, native, torch_state
 from torch_mlx_spectro.operations import STFT
 from torch_mlx_spectro.routing import Choice
 
@@ -121,6 +121,17 @@ def test_under_a_mode_nothing_is_known(decided: list[str]) -> None:
     stft()
     with Sees(), pytest.raises(tms.NotAccelerated, match="TorchDispatchMode"):
         stft()
+
+
+def test_what_may_be_computed_again_is_decided_anew_under_auto(
+    decided: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = (torch.randn(2, 100, requires_grad=True), 16)
+    monkeypatch.setattr(torch_state, "recomputes", lambda: True)
+    assert known_plans.key_of_call(STFT, Choice("auto"), args, {}) is None
+    assert known_plans.key_of_call(STFT, Choice("mps"), args, {}) is not None
+    with torch.no_grad():
+        assert known_plans.key_of_call(STFT, Choice("auto"), args, {}) is not None
 
 
 @pytest.mark.parametrize("given", [3, None, [1.0], torch.zeros(4).to_sparse()], ids=type)

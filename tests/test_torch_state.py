@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from torch_mlx_spectro import torch_state
 
@@ -230,6 +231,23 @@ def test_function_modes_and_classes_want_to_see_calls() -> None:
     assert not torch_state.overrides(None)
 
 
+def test_what_is_computed_again_and_what_is_kept_elsewhere() -> None:
+    seen: list[bool] = []
+
+    def asked(tensor: torch.Tensor) -> torch.Tensor:
+        seen.append(torch_state.recomputes())
+        return tensor.exp()
+
+    tensor = torch.ones(3, requires_grad=True)
+    checkpoint(asked, tensor, use_reentrant=False).sum().backward()
+    assert seen == [True, True]
+    with torch.autograd.graph.saved_tensors_hooks(lambda kept: kept, lambda kept: kept):
+        assert torch_state.recomputes()  # whatever they do
+    with torch.autograd.graph.save_on_cpu():
+        assert not torch_state.recomputes()
+    assert not torch_state.recomputes()
+
+
 def test_private_names_of_torch_are_there() -> None:
     """Where torch lacks one, a state would pass unseen: a new torch must be looked at."""
     missing = torch_state._always(None).__qualname__
@@ -239,6 +257,10 @@ def test_private_names_of_torch_are_there() -> None:
         assert not question()
     for name in ("is_batched", "_is_wrapped"):
         assert getattr(torch_state, name).__qualname__ != "<lambda>", name
+    assert torch_state.backward_pass() == -1
+    assert torch_state._saved_tensors_hooks(False) is None
+    for name in ("backward_pass", "_saved_tensors_hooks"):
+        assert getattr(torch_state, name).__qualname__ != missing, name
     assert torch_state._FUNCTIONALIZE is not None
     assert torch_state._always(0)() == 0
     assert hasattr(forward_ad, "_current_level")

@@ -341,7 +341,13 @@ def both_ways(
     costs: dict[str, tuple[float, float]], calls: int, is_trained: bool = True
 ) -> list[str]:
     """Differentiated calls, as auto makes them: of each backend what it takes there, and back."""
-    trials, chosen = Trials(Clock()), []
+    return both_ways_of(Trials(Clock()), costs, calls, is_trained)
+
+
+def both_ways_of(
+    trials: Trials, costs: dict[str, tuple[float, float]], calls: int, is_trained: bool = True
+) -> list[str]:
+    chosen = []
     for _ in range(calls):
         name, timed = trials.pick_both_ways("call", "both", MLX)
         chosen.append(name)
@@ -421,3 +427,30 @@ def test_the_first_way_back_is_timed_and_what_lies_around_it_is_not() -> None:
     assert [timing.seconds() for timing in noted] == [3.0]
     back = WayBack(Fixed(None), HostTimer(clock, lambda: None), noted.append)
     assert back.seconds() is None
+
+
+def test_what_is_kept_stays_whatever_is_measured_meanwhile() -> None:
+    trials = Trials(Clock())
+    assert trials.keep(("both", "call"), MLX) == "native"
+    assert both_ways_of(trials, {"native": (0.2, 0.2), "mlx": (0.1, 0.1)}, 20)[-1] == "mlx"
+    assert trials.keep(("both", "call"), MLX) == "native"
+    trials.clear()
+    assert both_ways_of(trials, {"native": (0.2, 0.2), "mlx": (0.1, 0.1)}, 20)[-1] == "mlx"
+    assert trials.keep(("both", "call"), MLX) == "mlx"
+    assert trials.keep(("both", "call"), ("mps",)) == "native"  # mlx cannot compute this one
+    assert trials.keep(("both", "call"), MLX) == "mlx"
+
+
+def test_an_outcome_of_an_earlier_process_is_kept() -> None:
+    store = Store(None, versions={})
+    both_ways_of(Trials(Clock(), lambda: store), {"native": (0.2, 0.2), "mlx": (0.1, 0.1)}, 20)
+    assert Trials(Clock(), lambda: store).keep(("both", "call"), MLX) == "mlx"
+
+
+def test_where_too_much_is_kept_native_computes() -> None:
+    trials = Trials(Clock())
+    for signature in range(MAX_SIGNATURES):
+        trials.keep((signature,), MLX)
+    both_ways_of(trials, {"native": (0.2, 0.2), "mlx": (0.1, 0.1)}, 20)
+    assert trials.keep(("both", "call"), MLX) == "native"
+    assert len(trials._kept) == MAX_SIGNATURES

@@ -203,6 +203,8 @@ def recall(
     if not _is_ordinary(tensor, window):
         return None
     differentiated = (tensor.requires_grad or window.requires_grad) and torch.is_grad_enabled()
+    if differentiated and backend == "auto" and torch_state.recomputes():
+        return None  # such calls keep the backend that they have
     call = calls.get(key_of(name, backend, tensor, window, differentiated, args, kwargs))
     if call is None or (call.warns and torch.is_warn_always_enabled()):
         return None

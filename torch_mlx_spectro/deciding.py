@@ -42,6 +42,7 @@ NOT_RESOLVED = "these arguments are accepted by this torch but not known to this
 NOT_MEASURED = "auto: transformed calls are not measured"
 TOO_SMALL = "auto: too small for MLX on the CPU"
 CAPTURED = "auto: a CUDA graph is being captured"
+KEPT = "auto: checkpointed calls stay with whom they were given to first, and are not measured"
 STATIC = "auto: nothing may be measured (SPEC_MLX_AUTOTUNE)"
 
 
@@ -102,7 +103,7 @@ def _routed(
     tensor, window = bound["input"], bound["window"]
     left, refused = _candidates(choice, tensor, window)
     while left and params is not None:
-        turn = _turn(choice, tensor, params, left)
+        turn = _turn(choice, tensor, window, params, left)
         reasons = (turn.why, *refused) if turn.why else ()
         if turn.backend == "native":
             route = Route(op.name, "native", "torch", reasons)
@@ -211,6 +212,7 @@ class Turn(NamedTuple):
 def _turn(
     choice: Choice,
     tensor: torch.Tensor,
+    window: torch.Tensor | None,
     params: StftParams | IstftParams,
     candidates: tuple[str, ...],
 ) -> Turn:
@@ -229,6 +231,8 @@ def _turn(
         name = routing.static_choice(candidates, tensor.device.type, framed)
         return Turn(name, STATIC, settled=True)
     signature = routing.signature_of(params, tensor)
+    if torch_state.is_differentiated(tensor, window) and torch_state.recomputes():
+        return Turn(trials.keep((signature.both_ways, signature), candidates), KEPT)
     if signature.is_differentiated:
         name, timed = trials.pick_both_ways(signature, signature.both_ways, candidates)
     else:

@@ -66,7 +66,8 @@ class GradientCheck:
             if name not in ("input", "window") and value is not None
         }
         tensor, self._window = bound["input"], bound["window"]
-        self._left = names_of(bound)
+        #: Names of what has yet to be compared; removing one cannot be divided by another thread.
+        self._left = list(names_of(bound))
         self._shape, self._dtype = tensor.shape, tensor.dtype
         self._input = tensor if "window" in self._left else None
         self._versions = self._read_versions()
@@ -107,9 +108,12 @@ class GradientCheck:
     def _compare(self, name: str, gradient: torch.Tensor) -> torch.Tensor | None:
         """The gradient to be used in place of ours, if any."""
         cotangent = self._cotangents.get(torch_state.backward_pass())
-        if name not in self._left or cotangent is None or not _is_plain(gradient):
+        if cotangent is None or not _is_plain(gradient):
             return None
-        self._left = tuple(left for left in self._left if left != name)
+        try:
+            self._left.remove(name)
+        except ValueError:
+            return None
         outcome = self._outcome(name, cotangent, gradient)
         if not self._note(outcome):
             return None

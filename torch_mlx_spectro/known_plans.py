@@ -37,6 +37,8 @@ def key_of_call(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Hashab
     if torch_state.is_intercepted():
         return None
     differentiated = torch_state.is_differentiated(tensor, window)
+    if differentiated and choice.backend == "auto" and torch_state.recomputes():
+        return None  # such calls keep the backend that they have
     # What is emulated compiles by its own rules.
     compiled_by = torch.mps.compile_shader
     return (

@@ -56,6 +56,22 @@ cuda_empty_strided: Callable[..., torch.Tensor] = getattr(
     lambda shape, strides, dtype: torch.empty_strided(shape, strides, dtype=dtype, device="cuda"),
 )
 
+_saved_tensors_hooks = getattr(
+    getattr(_C, "_autograd", None), "_top_saved_tensors_default_hooks", _always(None)
+)
+#: Where torch's own hooks are that keep what is saved, wherever they keep it.
+_KEEPS_SAVED = "torch.autograd.graph"
+
+
+def recomputes() -> bool:
+    """Whether what autograd saves now may be computed again, as torch.utils.checkpoint does.
+
+    Then the second computation has to save what the first one did.
+    """
+    hooks = _saved_tensors_hooks(False)
+    return hooks is not None and getattr(hooks[0], "__module__", "") != _KEEPS_SAVED
+
+
 #: A number of the backward pass that this thread works for.
 backward_pass: Callable[[], int] = getattr(_C, "_current_graph_task_id", _always(-1))
 

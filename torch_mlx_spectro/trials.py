@@ -220,6 +220,8 @@ class Trials:
         self._races: Recent[Hashable, Race] = Recent(MAX_SIGNATURES)
         #: Calls whose device has yet to say how long they took.
         self._running: list[tuple[Hashable, str, Timing]] = []
+        #: Backends that calls are to keep; more of them are native's.
+        self._kept: dict[Hashable, str] = {}
 
     def pick(self, signature: Hashable, candidates: tuple[str, ...]) -> tuple[str, bool]:
         """The backend for a call of this signature, and whether the call is to be timed.
@@ -265,6 +267,31 @@ class Trials:
             if waiting:
                 return fastest, False
         return self._won(both, race, candidates), False
+
+    def keep(self, signatures: tuple[Hashable, ...], candidates: tuple[str, ...]) -> str:
+        """The backend of calls that may not go from one to another any more in this process.
+
+        Args:
+            signatures: of what they do, as :meth:`pick` and :meth:`pick_both_ways` have them; the
+                first one whose race is over decides, for good, or native does.
+            candidates: beside native.
+        """
+        name = self._kept.get(signatures[0])
+        if name is None:
+            name = next(
+                filter(None, (self._decided(one, candidates) for one in signatures)), "native"
+            )
+            is_full = len(self._kept) >= MAX_SIGNATURES
+            name = "native" if is_full else self._kept.setdefault(signatures[0], name)
+        return name if name in candidates else "native"
+
+    def _decided(self, signature: Hashable, candidates: tuple[str, ...]) -> str | None:
+        """The winner of a race that is over; None of others."""
+        known = {} if signature in self._races else self._recalled(signature)
+        with self._lock:
+            race = self._race(signature, known)
+            is_over = all(race.has_enough(name, 0) for name in ("native", *candidates))
+            return race.winner(candidates) if is_over else None
 
     def _won(self, signature: Hashable, race: Race, candidates: tuple[str, ...]) -> str:
         """The winner of a race, whose times are kept."""
@@ -340,6 +367,7 @@ class Trials:
         with self._lock:
             self._races.clear()
             self._running.clear()
+            self._kept.clear()
 
     def after_fork_in_child(self) -> None:
         """A forked child has a lock that nobody holds."""
