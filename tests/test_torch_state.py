@@ -258,6 +258,7 @@ def test_private_names_of_torch_are_there() -> None:
     for name in ("is_batched", "_is_wrapped"):
         assert getattr(torch_state, name).__qualname__ != "<lambda>", name
     assert torch_state.backward_pass() == -1
+    assert torch_state.is_deterministic.__name__ == "_get_deterministic_algorithms"
     assert torch_state._saved_tensors_hooks(False) is None
     for name in ("backward_pass", "_saved_tensors_hooks"):
         assert getattr(torch_state, name).__qualname__ != missing, name

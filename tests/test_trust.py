@@ -348,6 +348,27 @@ def test_calls_that_cannot_be_timed_are_natives(monkeypatch: pytest.MonkeyPatch)
     assert world.store.sections() == {}
 
 
+def test_nothing_is_timed_where_results_may_not_depend_on_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World({"native": 0.1, "one": 9.0})
+    world.begin(monkeypatch)
+    world.calls(20)  # settled: native is the faster one
+    assert world.computed[-1] == "native"
+    world.computed.clear()
+    monkeypatch.setattr(routing, "STATIC_FRAMED_SAMPLES", 1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        world.calls(5)
+        route = deciding.decide(world.op, Choice("auto"), (SIGNAL, 16), ARGUMENTS).route
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert world.computed == ["one"] * 5
+    assert route.reasons == (deciding.DETERMINISTIC,)
+    world.calls(1)
+    assert world.computed[-1] == "native"
+
+
 def test_nothing_is_timed_where_the_environment_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routing, "_default", routing._Default())
     monkeypatch.setenv("SPEC_MLX_AUTOTUNE", "0")

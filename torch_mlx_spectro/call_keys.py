@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from . import torch_state
+
 #: Position of the window among either function's arguments.
 _WINDOW = 4
 
@@ -63,6 +65,7 @@ def key_of(
         name,
         backend,
         differentiated,
+        torch_state.is_deterministic(),
         tensor.shape,
         tensor.stride(),
         tensor.dtype,

@@ -44,6 +44,7 @@ TOO_SMALL = "auto: too small for MLX on the CPU"
 CAPTURED = "auto: a CUDA graph is being captured"
 KEPT = "auto: checkpointed calls stay with whom they were given to first, and are not measured"
 STATIC = "auto: nothing may be measured (SPEC_MLX_AUTOTUNE)"
+DETERMINISTIC = "auto: nothing is measured where torch is to use deterministic algorithms"
 
 
 @dataclass(frozen=True)
@@ -227,9 +228,10 @@ def _turn(
     if tensor.is_cuda and torch_state.is_capturing():
         # What is recorded is not computed now; native's istft cannot be recorded at all.
         return Turn(candidates[0], CAPTURED)
-    if not routing.measures():
+    if torch_state.is_deterministic() or not routing.measures():
+        # What is the faster one depends on the run.
         name = routing.static_choice(candidates, tensor.device.type, framed)
-        return Turn(name, STATIC, settled=True)
+        return Turn(name, DETERMINISTIC if routing.measures() else STATIC, settled=True)
     signature = routing.signature_of(params, tensor)
     if torch_state.is_differentiated(tensor, window) and torch_state.recomputes():
         return Turn(trials.keep((signature.both_ways, signature), candidates), KEPT)

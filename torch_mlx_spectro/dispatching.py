@@ -53,6 +53,7 @@ def shape_of_call(tensor: torch.Tensor, args: Any, kwargs: Any) -> Hashable:
         sizes,
         kwargs.get("hop_length"),
         torch.get_num_threads(),
+        torch_state.is_deterministic(),
         tensor.requires_grad and torch.is_grad_enabled(),
     )
 

@@ -135,12 +135,17 @@ class GradientCheck:
         with torch.no_grad(), warned_already():
             try:
                 expected = self._gradient(name, cotangent, self._window)
+            except Exception:
+                # Native has no such derivative here (none that is deterministic, say), or no memory
+                # for it. The program has ours, and does not wait for native's.
+                return Outcome(name)
+            try:
                 wrong = _of_kind(expected, gradient)
                 wrong = wrong or agreement.disagreement_of_values(judged, expected, gradient) or ""
             except Exception as error:
-                if is_out_of_memory(error) or isinstance(error, NotImplementedError):
-                    return Outcome(name)  # no memory, or this device has no such derivative
-                raise
+                if not is_out_of_memory(error):
+                    raise
+                return Outcome(name)
             telling = agreement.is_telling(expected)
         if self._read_versions() != self._versions:
             return Outcome(name)  # another thread has written to them meanwhile

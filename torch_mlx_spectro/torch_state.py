@@ -93,6 +93,10 @@ DTYPES = (torch.float32, torch.complex64)
 HOST = "cpu"
 
 
+#: The program asks for the same results from run to run.
+is_deterministic: Callable[[], bool] = getattr(
+    _C, "_get_deterministic_algorithms", torch.are_deterministic_algorithms_enabled
+)
 #: torch.compile or torch.export is reading the program; a constant to it.
 is_compiling = torch.compiler.is_compiling
 #: torch.export is reading it.
