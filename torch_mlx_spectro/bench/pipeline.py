@@ -229,7 +229,7 @@ def measure_component(
         sides = {name: _patched(name) for name in (NATIVE, *backends)}
         split, routes = {}, {}
         for name, context in sides.items():
-            with context(), torch.inference_mode():
+            with context(), torch.no_grad():  # as audio-separator does
                 for _ in range(AUTO_WARM_UP if name == AUTO else 1):
                     model(mix)
                 tms.reset_stats()
@@ -241,7 +241,7 @@ def measure_component(
         order = list(sides.items())
         for _ in range(rounds):
             for name, context in order:
-                with context(), torch.inference_mode():
+                with context(), torch.no_grad():  # as audio-separator does
                     seconds[name].append(_run(model, mix, watch))
             order.reverse()
     return [_parts(component.name, name, seconds, split[name], routes[name]) for name in sides]
