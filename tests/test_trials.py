@@ -429,6 +429,19 @@ def test_the_first_way_back_is_timed_and_what_lies_around_it_is_not() -> None:
     assert back.seconds() is None
 
 
+def test_a_pass_that_does_not_come_to_the_tensor_is_not_timed() -> None:
+    clock = Clock()
+    noted: list[Any] = []
+    tensor, other = (torch.ones(3, requires_grad=True) for _ in range(2))
+    before = tensor.view(3)
+    result = before * other
+    WayBack(Fixed(1.0), HostTimer(clock, lambda: None), noted.append).watch(result, before)
+    torch.autograd.grad(result.sum(), other, retain_graph=True)
+    clock.now += 100.0
+    result.sum().backward()
+    assert [timing.seconds() for timing in noted] == [1.0]
+
+
 def test_what_is_kept_stays_whatever_is_measured_meanwhile() -> None:
     trials = Trials(Clock())
     assert trials.keep(("both", "call"), MLX) == "native"

@@ -105,7 +105,7 @@ class WayBack:
 
     def __init__(self, forward: Timing, back: Timer, note: Callable[[Timing], None]) -> None:
         self._forward, self._back, self._note = forward, back, note
-        self._left = [back.begin, back.end]
+        self._is_under_way = self._is_over = False
 
     def watch(self, result: Any, tensor: Any) -> None:
         """Wait for the way back from a result to the tensor that it was computed from."""
@@ -113,12 +113,14 @@ class WayBack:
         tensor.register_hook(self._at_gradient)
 
     def _at_cotangent(self, cotangents: tuple[torch.Tensor | None, ...]) -> None:
-        if len(self._left) == 2:
-            self._left.pop(0)()
+        if not self._is_over:  # again, where a pass before has not come to the tensor
+            self._back.begin()
+            self._is_under_way = True
 
     def _at_gradient(self, gradient: torch.Tensor) -> None:
-        if len(self._left) == 1:
-            self._left.pop()()
+        if self._is_under_way and not self._is_over:
+            self._is_over = True
+            self._back.end()
             self._note(self)
 
     def seconds(self) -> float | None:
