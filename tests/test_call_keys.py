@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from torch_mlx_spectro.call_keys import Known
+import torch
+
+from torch_mlx_spectro import dispatching
+from torch_mlx_spectro.call_keys import Known, key_of
 from torch_mlx_spectro.dispatching import MAX_SHAPES
 
 
@@ -24,3 +27,19 @@ def test_the_lock_of_a_parent_does_not_stop_its_forked_child() -> None:
     settled.after_fork_in_child()
     settled.put("shape", True)
     assert settled.get("shape")
+
+
+def test_deterministic_algorithms_are_another_decision() -> None:
+    signal = torch.randn(100)
+
+    def keys() -> list[object]:
+        shape = dispatching.shape_of_call(signal, (signal, 16), {})
+        return [shape, key_of("stft", "auto", signal, None, False, (signal, 16), {})]
+
+    before = keys()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert all(key not in before for key in keys())
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert keys() == before
