@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
+import hypothesis
 import torch
+from reference import drawn
+from strategies import istft_cases, stft_cases
 
 import torch_mlx_spectro as tms
 from stft_parity.cases import Case
@@ -21,6 +25,34 @@ def accelerated_calls() -> int:
     assert stats.native == 0, stats.as_dict()
     assert not stats.fallbacks, stats.as_dict()
     return stats.accelerated
+
+
+def verify_drawn(op: str, examples: int, use: Callable[[Case, Callable[..., Any]], object]) -> int:
+    """Use the patched function, strict and verified, in drawn cases that native accepts.
+
+    Over everything the parity tests draw: infinities, denormals, cancellation, views.
+
+    Returns:
+        How many there were.
+    """
+    used = 0
+
+    @drawn(examples)
+    @hypothesis.given({"stft": stft_cases, "istft": istft_cases}[op]())
+    def check(case: Case) -> None:
+        nonlocal used
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                case.call(NATIVE[op])
+            except Exception:
+                return
+            with tms.patch("mlx", strict=True, verify=1):
+                use(case, getattr(torch, op))
+        used += 1
+
+    check()
+    return used
 
 
 def check_patched(case: Case) -> bool:

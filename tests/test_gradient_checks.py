@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import gc
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import hypothesis
 import pytest
 import torch
-from patched import NATIVE
-from reference import drawn
-from strategies import istft_cases, stft_cases
+from patched import NATIVE, verify_drawn
 
 import torch_mlx_spectro as tms
 from stft_parity.cases import Case
@@ -332,39 +328,18 @@ def test_backward_passes_of_one_graph_at_once_keep_their_cotangents_apart(
 
 @pytest.mark.parametrize("op", ["stft", "istft"])
 def test_no_right_gradient_is_found_wrong(op: str) -> None:
-    """Over what the parity tests draw."""
-    compared = 0
 
-    @drawn(15)
-    @hypothesis.given({"stft": stft_cases, "istft": istft_cases}[op]())
-    def check(case: Case) -> None:
-        nonlocal compared
-
-        def differentiated(function: Callable[..., torch.Tensor]) -> torch.Tensor:
-            result = case.call(function)
-            if result.requires_grad:
-                result.backward(cotangent_of(result))
-            return result
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                case.call(NATIVE[op])
-            except Exception:
-                return
-            with tms.patch("mlx", strict=True, verify=1):
-                differentiated(with_gradients(getattr(torch, op)))
-        compared += 1
-
-    def with_gradients(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        def called(*args: Any, **kwargs: Any) -> torch.Tensor:
+    def differentiate(case: Case, function: Callable[..., torch.Tensor]) -> None:
+        def of_a_leaf(*args: Any, **kwargs: Any) -> torch.Tensor:
             args, kwargs = list(args), dict(kwargs)
             tensor = args.pop(0) if args else kwargs.pop("input")
             return function(tensor.detach().requires_grad_(), *args, **kwargs)
 
-        return called
+        result = case.call(of_a_leaf)
+        if result.requires_grad:
+            result.backward(cotangent_of(result))
 
-    check()
+    compared = verify_drawn(op, 15, differentiate)
     verified, mismatches = counts()
     assert mismatches == 0
     assert verified > compared > 5

@@ -10,13 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import pytest
 import torch
 from cli_process import python
-from patched import NATIVE
-from reference import drawn
-from strategies import istft_cases, stft_cases
+from patched import NATIVE, verify_drawn
 
 import torch_mlx_spectro as tms
 from stft_parity import tolerances
@@ -404,24 +401,7 @@ def test_verification_gives_no_warnings_of_its_own() -> None:
 
 @pytest.mark.parametrize("op", ["stft", "istft"])
 def test_no_correct_call_is_found_wrong(op: str) -> None:
-    """Over everything the parity tests draw: infinities, denormals, cancellation, views."""
-    verified = 0
-
-    @drawn(15)
-    @hypothesis.given({"stft": stft_cases, "istft": istft_cases}[op]())
-    def check(case: Case) -> None:
-        nonlocal verified
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                case.call(NATIVE[op])
-            except Exception:
-                return
-            with tms.patch("mlx", strict=True, verify=1):
-                case.call(getattr(torch, op))
-        verified += 1
-
-    check()
+    verified = verify_drawn(op, 15, lambda case, function: case.call(function))
     assert counts() == (verified, 0, verified, 0)
     assert verified > 5
 

@@ -107,11 +107,25 @@ def is_telling(expected: torch.Tensor) -> bool:
     return int(torch.count_nonzero(told)) * TELLING_SHARE >= max(values.numel(), 1)
 
 
-def _of_layout(call: Judged, expected: torch.Tensor, actual: torch.Tensor) -> str | None:
+def place_for(tensor: torch.Tensor) -> torch.device | str:
+    """The device that judges what was computed of a tensor."""
+    # MPS has no double precision, and is not believed before it was compared.
+    return tensor.device if tensor.is_cuda else torch_state.HOST
+
+
+def disagreement_of_kind(expected: torch.Tensor, actual: torch.Tensor) -> str | None:
+    """As :func:`disagreement`, of what both are, however they lie."""
     for what in ("shape", "dtype", "device", "layout"):
         wanted, got = getattr(expected, what), getattr(actual, what)
         if wanted != got:
             return f"its {what} is {_shown(got)}, native's {_shown(wanted)}"
+    return None
+
+
+def _of_layout(call: Judged, expected: torch.Tensor, actual: torch.Tensor) -> str | None:
+    kind = disagreement_of_kind(expected, actual)
+    if kind is not None:
+        return kind
     if expected.stride() != actual.stride():
         return f"its strides are {actual.stride()}, native's {expected.stride()}"
     for what in ("is_conj", "is_neg", "is_inference"):

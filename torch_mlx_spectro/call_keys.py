@@ -17,6 +17,11 @@ _WINDOW = 4
 Value = TypeVar("Value")
 
 
+def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The input that is passed, whatever it is."""
+    return args[0] if args else kwargs.get("input")
+
+
 def window_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The window that is passed, whatever it is."""
     return args[_WINDOW] if len(args) > _WINDOW else kwargs.get("window")
@@ -34,6 +39,15 @@ def with_tensors(
             else:
                 named[name] = tensors[name]
     return changed, named
+
+
+def keeps_its_backend(backend: str, differentiated: bool) -> bool:
+    """Whether a call stays with whom its first computation was given to, as checkpointed ones do.
+
+    Args:
+        backend: that is asked for.
+    """
+    return differentiated and backend == "auto" and torch_state.recomputes()
 
 
 def key_of(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import torch_state
-from .call_keys import Known, key_of, window_of
+from .call_keys import Known, input_of, keeps_its_backend, key_of, window_of
 from .errors import UnresolvedArguments
 from .known_windows import WindowVersion, read_where_it_is
 
@@ -203,8 +203,8 @@ def recall(
     if not _is_ordinary(tensor, window):
         return None
     differentiated = (tensor.requires_grad or window.requires_grad) and torch.is_grad_enabled()
-    if differentiated and backend == "auto" and torch_state.recomputes():
-        return None  # such calls keep the backend that they have
+    if keeps_its_backend(backend, differentiated):
+        return None
     call = calls.get(key_of(name, backend, tensor, window, differentiated, args, kwargs))
     if call is None or (call.warns and torch.is_warn_always_enabled()):
         return None
@@ -227,7 +227,7 @@ def remember(
     Args:
         backends: asked for any of these, the call is to be answered so.
     """
-    tensor = args[0] if args else kwargs["input"]
+    tensor = input_of(args, kwargs)
     window = window_of(args, kwargs)
     if not _is_ordinary(tensor, window) or torch_state.is_capturing():
         return

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from . import routing, torch_state, verdicts, verification
+from .call_keys import keeps_its_backend
 from .errors import UnresolvedArguments
 from .operations import Operation
 from .routing import Choice, Route, Signature
@@ -233,7 +234,7 @@ def _turn(
         name = routing.static_choice(candidates, tensor.device.type, framed)
         return Turn(name, DETERMINISTIC if routing.measures() else STATIC, settled=True)
     signature = routing.signature_of(params, tensor)
-    if torch_state.is_differentiated(tensor, window) and torch_state.recomputes():
+    if keeps_its_backend(choice.backend, torch_state.is_differentiated(tensor, window)):
         return Turn(trials.keep((signature.both_ways, signature), candidates), KEPT)
     if signature.is_differentiated:
         name, timed = trials.pick_both_ways(signature, signature.both_ways, candidates)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from . import cuda_calls, known_plans, native, torch_state, verifying
-from .call_keys import Known, with_tensors
+from .call_keys import Known, input_of, with_tensors
 from .deciding import (
     NOT_RESOLVED,
     Plan,
@@ -95,16 +95,14 @@ def _computed(op: Operation, plan: Plan, args: Any, kwargs: Any, due: Due | None
         aliases = due.gradients.aliases(plan.bound)
     timed = plan.trial
     if timed is not None and timed.is_differentiated:
-        tensor = aliases.get("input", args[0] if args else kwargs["input"])
+        tensor = aliases.get("input", input_of(args, kwargs))
         # One more, that autograd comes to before anything is compared.
         aliases["input"] = tensor.view_as(tensor)
     if aliases:
         args, kwargs = with_tensors(args, kwargs, aliases)
         plan = replace(plan, bound=None if plan.bound is None else plan.bound | aliases)
     run = partial(_run, op, plan, args, kwargs)
-    if timed is None:
-        return run()
-    return _timed(plan, run, args[0] if args else kwargs["input"])
+    return run() if timed is None else _timed(plan, run, input_of(args, kwargs))
 
 
 def dispatch(
@@ -151,7 +149,7 @@ def _remember(
             asked = {"cuda", choice.backend} if plan.settled else {"cuda"}
             cuda_calls.remember(op.name, asked, args, kwargs, plan.params, result)
     elif plan.settled and plan.route.backend == "native" and not choice.strict:
-        tensor = args[0] if args else kwargs["input"]
+        tensor = input_of(args, kwargs)
         native_calls[op.name].put(shape_of_call(tensor, args, kwargs), True)
 
 
@@ -163,11 +161,11 @@ def _timed(plan: Plan, run: Callable[[], torch.Tensor], tensor: torch.Tensor) ->
     """
     trial, backend = plan.trial, plan.route.backend
     assert trial is not None
-    timer, back = _timer_of(trial.device), _timer_of(trial.device)
+    timer = _timer_of(trial.device)
     result: torch.Tensor = trials.time(trial, backend, run, timer)
     if trial.is_differentiated and result.requires_grad:
         note = partial(trials.note, trial.both_ways, backend)
-        WayBack(timer, back, note).watch(result, tensor)
+        WayBack(timer, _timer_of(trial.device), note).watch(result, tensor)
     return result
 
 

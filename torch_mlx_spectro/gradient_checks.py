@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from . import agreement, torch_state
-from .verification import Native, is_out_of_memory, warned_already
+from .verification import Native, is_out_of_memory, versions_of, warned_already
 
 if TYPE_CHECKING:
     from .params import IstftParams, StftParams
@@ -70,15 +70,9 @@ class GradientCheck:
         self._left = list(names_of(bound))
         self._shape, self._dtype = tensor.shape, tensor.dtype
         self._input = tensor if "window" in self._left else None
-        self._versions = self._read_versions()
+        self._versions = versions_of(self._input, self._window)
         #: By the backward pass that they belong to.
         self._cotangents: dict[int, torch.Tensor] = {}
-
-    def _read_versions(self) -> list[int | None]:
-        kept = (self._input, self._window)
-        return [
-            None if tensor is None or tensor.is_inference() else tensor._version for tensor in kept
-        ]
 
     def aliases(self, bound: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """What the call is to be made with in place of the arguments that are differentiated."""
@@ -130,7 +124,7 @@ class GradientCheck:
             batched=self._params.batched and name == "input",
             pairs=False,
             recorded=False,
-            place=cotangent.device if cotangent.is_cuda else torch_state.HOST,
+            place=agreement.place_for(cotangent),
         )
         with torch.no_grad(), warned_already():
             try:
@@ -140,14 +134,14 @@ class GradientCheck:
                 # for it. The program has ours, and does not wait for native's.
                 return Outcome(name)
             try:
-                wrong = _of_kind(expected, gradient)
+                wrong = agreement.disagreement_of_kind(expected, gradient)
                 wrong = wrong or agreement.disagreement_of_values(judged, expected, gradient) or ""
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 return Outcome(name)
             telling = agreement.is_telling(expected)
-        if self._read_versions() != self._versions:
+        if versions_of(self._input, self._window) != self._versions:
             return Outcome(name)  # another thread has written to them meanwhile
         return Outcome(name, True, telling, wrong and f"its gradient in {name}: {wrong}")
 
@@ -201,11 +195,3 @@ def _is_plain(tensor: torch.Tensor) -> bool:
         and not torch_state.is_intercepted()
         and not torch_state.is_compiling()
     )
-
-
-def _of_kind(expected: torch.Tensor, actual: torch.Tensor) -> str:
-    for what in ("shape", "dtype", "device"):
-        wanted, got = getattr(expected, what), getattr(actual, what)
-        if wanted != got:
-            return f"its {what} is {got}, native's {wanted}"
-    return ""

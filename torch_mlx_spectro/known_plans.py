@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from . import torch_state
-from .call_keys import Known, key_of, window_of
+from .call_keys import Known, input_of, keeps_its_backend, key_of, window_of
 from .deciding import Plan, verifier
 from .operations import Operation
 from .routing import Choice
@@ -26,7 +26,7 @@ if hasattr(os, "register_at_fork"):
 
 def key_of_call(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Hashable | None:
     """What a call on MPS is decided on; None of any other, and where each has to be decided."""
-    tensor = args[0] if args else kwargs.get("input")
+    tensor = input_of(args, kwargs)
     if type(tensor) not in torch_state.PLAIN_TYPES or choice.verify or verifier.quarantined:
         return None
     if not (tensor.is_mps or (tensor.is_cpu and torch_state.mps_is_emulated())):
@@ -37,8 +37,8 @@ def key_of_call(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Hashab
     if torch_state.is_intercepted():
         return None
     differentiated = torch_state.is_differentiated(tensor, window)
-    if differentiated and choice.backend == "auto" and torch_state.recomputes():
-        return None  # such calls keep the backend that they have
+    if keeps_its_backend(choice.backend, differentiated):
+        return None
     # What is emulated compiles by its own rules.
     compiled_by = torch.mps.compile_shader
     return (

@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Hashable
-from typing import Any, Protocol, TypeGuard
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 import torch
 
@@ -182,6 +182,21 @@ class Race:
         return {name: took for name, took in best.items() if took is not None}
 
 
+class _Standing(NamedTuple):
+    """How a race stands.
+
+    Attributes:
+        lacking: who is to be timed next; None if nobody is.
+        is_waited_for: some times are under way.
+        ahead: who is the fastest so far.
+    """
+
+    race: Race
+    lacking: str | None
+    is_waited_for: bool
+    ahead: str
+
+
 def seconds_of(outcome: Any, now: float) -> dict[str, float]:
     """The times in what a store has kept; none where it is old, or anything else: of a file."""
     if not isinstance(outcome, dict):
@@ -231,18 +246,12 @@ class Trials:
         Args:
             candidates: beside native; where they tie, an earlier one is preferred.
         """
-        known = {} if signature in self._races else self._recalled(signature)
-        with self._lock:
-            self._collect()
-            race = self._race(signature, known)
-            waiting = [name for running, name, _ in self._running if running == signature]
-            for name in ("native", *candidates):
-                if not race.has_enough(name, waiting.count(name)):
-                    return name, True
-            if waiting:
-                fastest = race.winner(candidates)
-                return (candidates[0] if fastest == "native" else fastest), False
-        return self._won(signature, race, candidates), False
+        standing = self._standing(signature, candidates)
+        if standing.lacking is not None:
+            return standing.lacking, True
+        if standing.is_waited_for:
+            return (candidates[0] if standing.ahead == "native" else standing.ahead), False
+        return self._won(signature, standing.race, candidates), False
 
     def pick_both_ways(
         self, signature: Hashable, both: Hashable, candidates: tuple[str, ...]
@@ -257,18 +266,29 @@ class Trials:
         fastest, timed = self.pick(signature, candidates)
         if timed or self.is_running(signature):
             return fastest, timed
-        known = {} if both in self._races else self._recalled(both)
+        standing = self._standing(both, candidates)
+        if standing.lacking is not None:
+            with self._lock:
+                standing.race.asked += 1
+                is_timed = standing.race.asked <= MAX_ASKED
+            return (standing.lacking, True) if is_timed else (fastest, False)
+        if standing.is_waited_for:
+            return fastest, False
+        return self._won(both, standing.race, candidates), False
+
+    def _standing(self, signature: Hashable, candidates: tuple[str, ...]) -> _Standing:
+        """How a race stands, with the times that are known by now."""
+        known = {} if signature in self._races else self._recalled(signature)
         with self._lock:
             self._collect()
-            race = self._race(both, known)
-            waiting = [name for running, name, _ in self._running if running == both]
-            for name in ("native", *candidates):
-                if not race.has_enough(name, waiting.count(name)):
-                    race.asked += 1
-                    return (name, True) if race.asked <= MAX_ASKED else (fastest, False)
-            if waiting:
-                return fastest, False
-        return self._won(both, race, candidates), False
+            race = self._race(signature, known)
+            waiting = [name for running, name, _ in self._running if running == signature]
+            lacking = (
+                name
+                for name in ("native", *candidates)
+                if not race.has_enough(name, waiting.count(name))
+            )
+            return _Standing(race, next(lacking, None), bool(waiting), race.winner(candidates))
 
     def keep(self, signatures: tuple[Hashable, ...], candidates: tuple[str, ...]) -> str:
         """The backend of calls that may not go from one to another any more in this process.

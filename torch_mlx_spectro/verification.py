@@ -166,13 +166,7 @@ class Check:
         self.telling = False
         self._args, self._kwargs = args, kwargs
         self._tensors = (bound["input"], bound["window"])
-        self._versions = self._read_versions()
-
-    def _read_versions(self) -> list[int | None]:
-        return [
-            None if tensor is None or tensor.is_inference() else tensor._version
-            for tensor in self._tensors
-        ]
+        self._versions = versions_of(*self._tensors)
 
     def verdict(self, params: StftParams | IstftParams, actual: torch.Tensor) -> tuple[bool, str]:
         """Compute the call natively and compare; of a large one, parts of it.
@@ -191,8 +185,7 @@ class Check:
             batched=params.batched,
             pairs=self.key.op == "stft" and not params.return_complex,
             recorded=torch_state.is_differentiated(tensor, window),
-            # MPS has no double precision, and is not believed before it was compared.
-            place=tensor.device if tensor.is_cuda else torch_state.HOST,
+            place=agreement.place_for(tensor),
         )
         compared, found = False, ""
         with torch.no_grad(), warned_already():
@@ -208,7 +201,7 @@ class Check:
                 if not is_out_of_memory(error):
                     raise
                 return False, ""
-        if self._read_versions() != self._versions:
+        if versions_of(*self._tensors) != self._versions:
             return False, ""  # another thread has written to the input meanwhile
         return compared, found
 
@@ -356,6 +349,13 @@ def warned_already() -> Iterator[None]:
     with _silence, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def versions_of(*tensors: torch.Tensor | None) -> list[int | None]:
+    """What tells whether tensors were written to; None of those that count no versions."""
+    return [
+        None if tensor is None or tensor.is_inference() else tensor._version for tensor in tensors
+    ]
 
 
 def can_be_verified(tensor: torch.Tensor) -> bool:

@@ -13,7 +13,7 @@ from ..params import PAD_MODES, IstftParams, StftParams
 from .launches import Launch as Launch
 from .launches import Size as Size
 from .launches import Template as Template
-from .launches import bits_of as bits_of
+from .launches import bits_of
 from .plans import (
     FASTEST_FRAMES,
     MAX_POINTS,

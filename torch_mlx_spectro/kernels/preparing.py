@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..params import NOLA_THRESHOLD, IstftParams
-from .describe import FREE_GROUP, Launch, bits_of, in_order
+from .describe import FREE_GROUP, Launch, in_order
+from .launches import bits_of
 
 #: Floats to whose multiple the envelope is aligned: the bus width of a GPU.
 _ALIGNMENT = 32
