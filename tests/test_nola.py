@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -142,3 +144,25 @@ def test_others_have_their_turn_meanwhile() -> None:
     assert wait_for(written, is_idle) == bytes(4)
     thread.join()
     assert turns == 50
+
+
+def test_one_that_outlives_the_modules_ends_silently() -> None:
+    """Modules are emptied one after another: of another's is what is kept of the last calls."""
+    code = (
+        "import torch\n"
+        "from torch_mlx_spectro import nola\n"
+        "nola.host_memory = torch.empty\n"
+        "torch.nn.kept = nola, nola.Flagged(3, torch.device('cpu'))\n"
+    )
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert ended.stderr == ""
+
+
+def test_one_that_gets_no_memory_gives_none_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(columns: int) -> torch.Tensor:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(nola, "host_memory", refuse)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        Flagged(3, HOST)  # and no warning of an exception that nobody sees

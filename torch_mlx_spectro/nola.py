@@ -117,16 +117,19 @@ class Flagged:
     """
 
     __slots__ = (
-        *("_device", "_fine", "_flags", "_is_settled", "_judged", "_pending", "_verdicts"),
-        "_written",
+        *("_device", "_fine", "_flags", "_give_back", "_is_settled", "_judged", "_pending"),
+        *("_verdicts", "_written"),
     )
 
     def __init__(
         self, columns: int, device: torch.device, judged: Callable[[], None] | None = None
     ) -> None:
         self._device, self._judged = device, judged
-        self._is_settled = True
+        self._is_settled = False
         self._flags = _pool.take(columns)
+        # When a process ends, modules are emptied before the last of these go.
+        self._give_back = _pool.give_back
+        self._is_settled = True
         self._verdicts = self._flags.first(columns)
         self._written = self._verdicts.tobytes
         self._pending, self._fine = bytes([_PENDING]) * (columns * _BYTES), bytes(columns * _BYTES)
@@ -134,7 +137,7 @@ class Flagged:
     def __del__(self) -> None:
         # Else something broke off, and the memory may still be written to.
         if self._is_settled:
-            _pool.give_back(self._flags)
+            self._give_back(self._flags)
 
     def ask(self) -> int:
         """The address where verdicts are to be written by what is launched now."""
