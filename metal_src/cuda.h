@@ -36,6 +36,15 @@ inline void will_read(const void* address) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
 }
 
+// Before memory is touched: waits until what the stream ran before has ended, with all results in
+// memory. A launch that asks for it (PROGRAMMATIC_STREAM_SERIALIZATION) comes to the cores while the
+// last groups of its predecessor leave; of any other launch there is nothing to wait for.
+inline void after_earlier_launches() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // A launch's small arguments, by value: no memory of the device holds them.
 template <int INTEGERS> struct LaunchArguments {
   long strides[3];  // of the first input, in elements

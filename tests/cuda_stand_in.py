@@ -102,6 +102,8 @@ class Recorder:
     def __init__(self) -> None:
         self.loaded: list[tuple[bytes, str]] = []
         self.launched: list[tuple[Any, ...]] = []
+        #: Of each launch its attributes: which, and its value.
+        self.attributes: list[list[tuple[int, int]]] = []
         #: Of a launch: the kernel, blocks, threads, stream and the address of its parameters.
         self.seen: Callable[..., Any] = lambda *arguments: self.launched.append(arguments)
 
@@ -110,8 +112,10 @@ class Recorder:
         return name
 
     def launch(self, config: Any, kernel: Any, parameters: Any, extra: None) -> int:
-        *sizes, stream = struct.unpack("7I4xQ16x", ctypes.string_at(config.value, 56))
+        *sizes, stream, at, count = struct.unpack("7I4xQQI4x", ctypes.string_at(config.value, 56))
         assert sizes[4:] == [1, 1, 0]
+        attributes = ctypes.string_at(at, 72 * count)
+        self.attributes.append(list(struct.iter_unpack("I4xi60x", attributes)))
         self.seen(kernel, tuple(sizes[:3]), sizes[3], stream, parameters.value)
         return 0
 

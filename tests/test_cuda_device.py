@@ -360,6 +360,31 @@ def test_a_training_step_is_captured() -> None:
     assert torch.allclose(weight.grad, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("n_fft", "hop", "rows", "samples"), [SIZES[0], SIZES[1], SIZES[5]])
+def test_each_launch_reads_what_the_one_before_wrote(
+    n_fft: int, hop: int, rows: int, samples: int
+) -> None:
+    """Launches come to the cores while their predecessors leave (cuda.h)."""
+
+    def chain(wait: Callable[[], None]) -> list[torch.Tensor]:
+        signal, found = noise(rows, samples), []
+        for turn in range(40):
+            window = torch.hann_window(n_fft, device="cuda").add_(0.1 + 0.01 * turn)
+            wait()
+            z = tms.stft(signal, n_fft, hop, window=window, return_complex=True)
+            wait()
+            back = tms.istft(z, n_fft, hop, window=window, length=samples)
+            wait()
+            found.append(signal := back.mul(0.99))
+            del z, back  # the next turn writes there
+        return found
+
+    with torch.no_grad():
+        expected = chain(torch.cuda.synchronize)
+        for _ in range(5):
+            assert all(map(torch.equal, chain(lambda: None), expected))
+
+
 def test_what_was_not_made_before_is_not_captured() -> None:
     window = torch.hann_window(80, device="cuda") + 0.1
     signal = noise(2, 3_000)

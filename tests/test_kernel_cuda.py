@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import importlib.util
+import re
 import struct
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from cuda_stand_in import Recorder, recording
 from reference import istft_params, stft_params
 
 from torch_mlx_spectro.kernels import cubins, cuda_text, describe
+from torch_mlx_spectro.kernels.arguments import INPUTS, OUTPUTS
 from torch_mlx_spectro.kernels.cubins import CudaProblem
 from torch_mlx_spectro.kernels.cuda import CudaDriver, CudaKernels, Prepared
 from torch_mlx_spectro.kernels.describe import Adjoint, Launch
@@ -112,6 +115,32 @@ def test_arguments_are_laid_out_as_the_compiler_lays_them_out() -> None:
     assert read[1] == (1000, 1, 0, *launch.integers, *launch.grid, 0.5)
     assert read[2] == [0] * 5
     assert prepared is not None
+
+
+@pytest.mark.parametrize(("architecture", "attributes"), [(90, [(6, 1)]), (80, []), (120, [])])
+def test_launches_come_early_where_that_was_tried(
+    architecture: int, attributes: list[tuple[int, int]]
+) -> None:
+    driver, launch = Recorder(), launches()[0]
+    kernels = CudaKernels(driver, lambda device: architecture, None, lambda *given: b"code")
+    prepared = kernels.prepared(launch, 0, (1000, 1))
+    for stream in (7, 8):  # what differs from run to run leaves them as they are
+        prepared.run(stream, 11, 22, 33, 44)
+    assert driver.attributes == [attributes] * 2
+
+
+def test_every_thread_waits_for_what_ran_before_it_touches_memory_or_leaves() -> None:
+    for launch in launches():
+        variant = cuda_text.variant_of(launch)
+        _, _, function = cuda_text.text_of(variant).partition('extern "C" __global__')
+        before, waits, after = function.partition("{")[2].partition("after_earlier_launches();")
+        assert waits
+        assert "__restrict__" not in function.partition("{")[0]  # might be read before
+        assert "after_earlier_launches" not in after
+        tensors = [*INPUTS[launch.kernel], *OUTPUTS[launch.kernel], "return"]
+        used = [name for name in tensors if re.search(rf"\b{name}\b(?!_strides)", before)]
+        # Where launches' arguments and the table lie is named before; nothing is read there.
+        assert set(used) <= {"parameters", "table", "edge"}
 
 
 def test_a_variant_is_compiled_and_loaded_once_for_an_architecture() -> None:
@@ -279,3 +308,28 @@ def test_what_does_not_compile_says_why() -> None:
     with pytest.raises(Exception, match="undeclared_name"):
         cubins.compile_text('extern "C" __global__ void f() { undeclared_name(); }', 90)
     assert 90 in cubins.architectures()
+
+
+def ptx_of(text: str) -> str:
+    """By NVRTC itself: cuda.core would ask the driver."""
+    nvrtc = importlib.import_module("cuda.bindings.nvrtc")
+    _, program = nvrtc.nvrtcCreateProgram(text.encode(), b"text.cu", 0, [], [])
+    options = (
+        *(b"--gpu-architecture=compute_90", b"--std=c++17"),
+        b"--device-as-default-execution-space",
+    )
+    (error,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    assert int(error) == 0
+    _, size = nvrtc.nvrtcGetPTXSize(program)
+    code = bytes(size)
+    nvrtc.nvrtcGetPTX(program, code)
+    return code.decode()
+
+
+@needs_nvrtc
+def test_the_compiler_reads_no_memory_before_the_wait() -> None:
+    for variant in dict.fromkeys(cuda_text.variant_of(launch) for launch in launches()):
+        _, _, function = ptx_of(cuda_text.text_of(variant)).partition(".entry")
+        before, waits, _ = function.partition("griddepcontrol.wait")
+        assert waits
+        assert not re.search(r"\b(ld|st|atom|red)\.global|\bret;", before)

@@ -35,9 +35,17 @@ LIBRARY = "libcuda.so.1"
 #: cuLaunchKernelEx's answer to a thread that has not used CUDA yet.
 _INVALID_CONTEXT = 201
 #: CUlaunchConfig: blocks, threads, bytes of shared memory, then what a launch may differ in: its
-#: stream; and no attributes, of which it has the address and the number.
+#: stream; and its attributes, of which it has the address and the number.
 CONFIG = struct.Struct("=7I4x")
-VARIABLE = "=Q16x"
+VARIABLE = "=Q16s"
+ATTRIBUTES = struct.Struct("=QI4x")
+#: CUlaunchAttribute: which, and its value.
+ATTRIBUTE = struct.Struct("=I4xi60x")
+#: CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: groups come to the cores while the last
+#: ones of the stream's earlier launch leave, and wait there (after_earlier_launches of cuda.h).
+_EARLY = 6
+#: Devices where that was tried, by 10 * major + minor of their compute capability.
+EARLY_ARCHITECTURES = (90,)
 
 
 class Driver(Protocol):
@@ -102,11 +110,12 @@ class Prepared:
         kernel: as loaded by the driver.
         strides: of the first input, in elements.
         addresses: tensors that it takes.
+        early: its groups may come before the stream's earlier launch has ended.
     """
 
     __slots__ = (
-        *("_buffer", "_config", "_device", "_driver", "_kernel", "_launch", "_lock", "_pack"),
-        *("_parameters", "_places", "_variable"),
+        *("_attributes", "_buffer", "_config", "_device", "_driver", "_kernel", "_launch"),
+        *("_lock", "_pack", "_parameters", "_places", "_variable"),
     )
 
     def __init__(
@@ -118,6 +127,7 @@ class Prepared:
         strides: tuple[int, ...],
         edge: float,
         addresses: int,
+        early: bool = False,
     ) -> None:
         padded = (*strides, *(0,) * (STRIDES - len(strides)))
         # As the compiler lays LaunchArguments out: its members fall on their own sizes.
@@ -126,14 +136,20 @@ class Prepared:
         )
         sizes = CONFIG.pack(*grid_of(launch), launch.threadgroup[0], 1, 1, 0)
         variable = struct.Struct(VARIABLE + f"{addresses}Q")
-        # Configuration, addresses and numbers, one behind the other.
-        self._buffer = ctypes.create_string_buffer(len(sizes) + variable.size + len(numbers) + 8)
+        attributes = ATTRIBUTE.pack(_EARLY, True) if early else b""
+        numbers += bytes(-len(numbers) % 8)
+        # Configuration, addresses, numbers and attributes, one behind the other.
+        whole = len(sizes) + variable.size + len(numbers) + len(attributes)
+        self._buffer = ctypes.create_string_buffer(whole + 8)
         start = ctypes.addressof(self._buffer)
         begin = -start % 8
         struct.pack_into(f"{len(sizes)}s", self._buffer, begin, sizes)
         self._variable = begin + len(sizes)
         end = self._variable + variable.size
-        struct.pack_into(f"{len(numbers)}s", self._buffer, end, numbers)
+        struct.pack_into(
+            f"{len(numbers)}s{len(attributes)}s", self._buffer, end, numbers, attributes
+        )
+        self._attributes = ATTRIBUTES.pack(start + end + len(numbers), int(early))
         first = end - 8 * addresses
         places = [start + first + 8 * index for index in range(addresses + 1)]
         self._places = (ctypes.c_void_p * (addresses + 1))(*places)
@@ -146,7 +162,7 @@ class Prepared:
     def run(self, stream: int, *addresses: int) -> None:
         """Launch on a stream (its raw handle), with the addresses of the kernel's tensors."""
         with self._lock:  # the driver has copied the arguments when it returns
-            self._pack(self._buffer, self._variable, stream, *addresses)
+            self._pack(self._buffer, self._variable, stream, self._attributes, *addresses)
             error = self._launch(self._config, self._kernel, self._parameters, None)
             if error:
                 self._driver.mend(error, self._device)
@@ -257,6 +273,7 @@ class CudaKernels(TensorKernels):
                 strides,
                 edge,
                 addresses=len(named) + len(OUTPUTS[launch.kernel]),
+                early=self._architecture_of(device) in EARLY_ARCHITECTURES,
             )
             self._prepared.put(key, found)
         return found

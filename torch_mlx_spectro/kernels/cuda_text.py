@@ -29,6 +29,8 @@ _POSITIONS = """\
   uint3 thread_position_in_grid = threadgroup_position_in_grid;
   thread_position_in_grid.x = thread_position_in_grid.x * GROUP + threadIdx.x;
 """
+#: After what every thread computes from its own position: there it cost the least (docs/gpu.md).
+_WAIT = "  after_earlier_launches();\n"
 _EXACT = "  if (thread_position_in_grid.x >= {grid}[0]) return;\n"
 
 
@@ -91,15 +93,17 @@ def body_of(kernel: str) -> str:
     return _SHARED.sub("__shared__ __align__(128) ", source(f"{kernel}.metal"))
 
 
-def positions(grid: str, *, cooperate: bool) -> str:
+def positions(grid: str, *, cooperate: bool, early: bool = False) -> str:
     """What ``mx.fast.metal_kernel`` offers a body besides its inputs.
 
     Args:
         grid: expression of the launch's threads in three dimensions.
         cooperate: groups fill their grid, as those with a plan do; others leave the threads of the
             last block that are beyond it.
+        early: the launch may come before an earlier one has ended.
     """
-    return _POSITIONS.format(grid=grid) + ("" if cooperate else _EXACT.format(grid=grid))
+    wait = _WAIT if early else ""  # of all threads: one that left at once would not have waited
+    return _POSITIONS.format(grid=grid) + wait + ("" if cooperate else _EXACT.format(grid=grid))
 
 
 def bounds_of(group: int, resident: int | None) -> str:
@@ -113,8 +117,10 @@ def text_of(variant: Variant) -> str:
     """The whole text of one variant."""
     first, *others = INPUTS[variant.kernel]
     named = [name for name in others if name in ("window", "envelope")]
-    inputs = "".join(f"const float* __restrict__ {name}, " for name in (first, *named))
-    outputs = "".join(f"float* __restrict__ {name}, " for name in OUTPUTS[variant.kernel])
+    # Without __restrict__: with it the compiler might read an input before the wait, and by a way
+    # that is only for what nobody writes as long as the kernel is there.
+    inputs = "".join(f"const float* {name}, " for name in (first, *named))
+    outputs = "".join(f"float* {name}, " for name in OUTPUTS[variant.kernel])
     kind = f"LaunchArguments<{variant.integers}>"
     constants = "".join(
         f"  constexpr {'bool' if isinstance(value, bool) else 'int'} {name} = {int(value)};\n"
@@ -131,7 +137,7 @@ def text_of(variant: Variant) -> str:
         "  const long* parameters = arguments.integers;",
         "  const float edge = arguments.edge;",
         "" if variant.plan is None else "  const float2* table = twiddle_factors;",
-        positions("arguments.grid", cooperate=variant.plan is not None),
+        positions("arguments.grid", cooperate=variant.plan is not None, early=True),
         body_of(variant.kernel) + "}",
     ]
     return "\n".join(part for part in parts if part) + "\n"
