@@ -6,9 +6,10 @@
 //         rows[r] = q[max(0, r - frames + 1) : min(overlap, r + 1)].sum(axis=0)
 //         prepared = [scaled, zeros, scale / rows where rows != 0]; envelope.py numbers the rows
 //         vanishes[i]: a row is below the threshold at a kept sample of column i
-// Grid:   thread i makes value i of the window and column i of the rows. No barriers.
-// Limits: hop 0 asks for the window alone, and a verdict of 0. Sums carry some 48 bits (squares split by fma, sums by
-//         Knuth's two-sum), so their inverses are float64's, rounded, or next to it.
+// Grid:   a thread for each verdict, then one for each value of `prepared`. No barriers.
+// Limits: hop 0 asks for the window alone, and one verdict of 0. Sums carry some 48 bits (squares
+//         split by fma, sums by Knuth's two-sum), so their inverses are float64's, rounded, or next
+//         to it.
 #pragma once
 
 namespace spectro {
@@ -93,92 +94,73 @@ struct WindowReader {
   }
 };
 
-// Loops are not unrolled: that made four times the code, to be fetched for one run.
+// Column `i` of the rows: a sample of each hop.
 struct EnvelopeColumn {
   WindowReader reader;
-  int i, hop, overlap, n_fft;
-  long kept_from, kept_to;  // hops with a kept sample here, the last one excluded
-  device float* rows;
-  bool vanishes;
+  int i, hop, overlap;
+  long frames;
 
-  inline Wide plus_piece(Wide sum, int piece) const {
-    const int at = piece * hop + i;
-    if (at < n_fft) sum = plus_square(sum, reader.at(at));
-    return sum;
-  }
-
-  // Row r is that of hops first ... last.
-  inline void put(int r, Wide sum, long first, long last) {
-    rows[long(r) * hop + i] = inverse(sum, reader.wide(WINDOW_SCALE));
-    const long from = first > kept_from ? first : kept_from;
-    const long to = last + 1 < kept_to ? last + 1 : kept_to;
-    vanishes = vanishes || (from < to && sum.high < reader.number(WINDOW_THRESHOLD));
-  }
-
-  // Fewer frames than lie over a sample elsewhere.
-  inline void put_few(int frames) {
-#pragma unroll 1
-    for (int r = 0; r < frames + overlap - 1; ++r) {
-      Wide sum = none();
-#pragma unroll 1
-      for (int piece = r < frames ? 0 : r - frames + 1; piece <= r && piece < overlap; ++piece) {
-        sum = plus_piece(sum, piece);
-      }
-      put(r, sum, r, r);
+  // Of the squares that lie over a sample of row r. Some loads are under way at once: a thread
+  // waits for them, and for little else; a copy of the code for each would be fetched for one run.
+  inline Wide sum(int r) const {
+    const int most = frames < overlap ? int(frames) : overlap;
+    const int last = r < overlap ? r : overlap - 1;
+    Wide found;
+    found.high = found.low = 0.0f;
+#pragma unroll 2
+    for (int piece = r < most ? 0 : r - most + 1; piece <= last; ++piece) {
+      found = plus_square(found, reader.at(long(piece) * hop + i));
     }
+    return found;
   }
 
-  // From the first frame on, then from the last one back.
-  inline void put_many(long frames) {
+  // The row of a hop.
+  inline int row(long number) const {
+    if (number < overlap - 1) return int(number);
+    if (number < frames) return overlap - 1;
+    return int(frames < overlap ? number : number - frames + overlap);
+  }
+
+  // Whether a row is below the threshold at a sample that is kept.
+  inline bool vanishes() const {
+    const device long* given = reader.parameters;
+    const long first = given[WINDOW_START_HOPS] + (i < given[WINDOW_START_REST] ? 1 : 0);
+    const long end = given[WINDOW_END_HOPS] + (i < given[WINDOW_END_REST] ? 1 : 0);
+    // From row to row one more square comes in, until all have, and then one goes: the least of
+    // them are at the ends. Of fewer frames squares come and go at once.
+    const long step = frames < overlap || end - first < 2 ? 1 : end - 1 - first;
 #pragma unroll 1
-    for (int side = 0; side < 2; ++side) {
-      Wide sum = none();
-#pragma unroll 1
-      for (int step = 0; step < overlap - side; ++step) {
-        const int piece = side == 0 ? step : overlap - 1 - step;
-        const int r = side == 0 ? step : piece + overlap - 1;
-        const long hops = side == 0 ? r : piece + frames - 1;
-        sum = plus_piece(sum, piece);
-        put(r, sum, hops, side == 0 && r == overlap - 1 ? frames - 1 : hops);
-      }
+    for (long number = first; number < end; number += step) {
+      if (sum(row(number)).high < reader.number(WINDOW_THRESHOLD)) return true;
     }
-  }
-
-  static inline Wide none() {
-    Wide zero;
-    zero.high = 0.0f;
-    zero.low = 0.0f;
-    return zero;
+    return false;
   }
 };
 
 inline void prepare_window(const device float* window, long step, const device long* parameters,
-                           device float* prepared, device float* vanishes, uint i) {
+                           device float* prepared, device float* vanishes, uint thread_index) {
   WindowReader reader;
   reader.window = window;
   reader.step = step;
   reader.parameters = parameters;
-  if (long(i) < parameters[WINDOW_ROWS]) prepared[i] = reader.scaled(i);
-  if (parameters[WINDOW_HOP] == 0 && i == 0) vanishes[0] = 0.0f;
-  if (long(i) >= parameters[WINDOW_HOP]) return;
   EnvelopeColumn column;
   column.reader = reader;
-  column.i = int(i);
   column.hop = int(parameters[WINDOW_HOP]);
   column.overlap = int(parameters[WINDOW_OVERLAP]);
-  column.n_fft = int(parameters[WINDOW_N_FFT]);
-  column.kept_from =
-      parameters[WINDOW_START_HOPS] + (long(i) < parameters[WINDOW_START_REST] ? 1 : 0);
-  column.kept_to = parameters[WINDOW_END_HOPS] + (long(i) < parameters[WINDOW_END_REST] ? 1 : 0);
-  column.rows = prepared + parameters[WINDOW_ROWS];
-  column.vanishes = false;
-  const long frames = parameters[WINDOW_FRAMES];
-  if (frames < column.overlap) {
-    column.put_few(int(frames));
-  } else {
-    column.put_many(frames);
+  column.frames = parameters[WINDOW_FRAMES];
+  const uint verdicts = column.hop > 0 ? uint(column.hop) : 1;
+  if (thread_index < verdicts) {
+    column.i = int(thread_index);
+    vanishes[thread_index] = column.hop > 0 && column.vanishes() ? 1.0f : 0.0f;
+    return;
   }
-  vanishes[i] = column.vanishes ? 1.0f : 0.0f;
+  const uint at = thread_index - verdicts, rows = uint(parameters[WINDOW_ROWS]);
+  if (at < rows) {
+    prepared[at] = reader.scaled(at);
+    return;
+  }
+  column.i = int((at - rows) % verdicts);
+  prepared[at] = inverse(column.sum(int((at - rows) / verdicts)), reader.wide(WINDOW_SCALE));
 }
 
 }  // namespace spectro

@@ -57,8 +57,13 @@ def prepare(tmp_path_factory: pytest.TempPathFactory) -> Prepare:
     return call
 
 
+def holed(win_length: int) -> torch.Tensor:
+    """A window with zeros anywhere: under few frames the envelope vanishes in its middle."""
+    return (torch.rand(win_length) > 0.5).float()
+
+
 @needs_emulator
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=200)
 @given(data=st.data())
 def test_window_and_envelope_are_those_of_double_precision(prepare: Prepare, data: Any) -> None:
     n_fft = data.draw(st.sampled_from([2, 3, 15, 16, 33, 64, 200]))
@@ -67,7 +72,7 @@ def test_window_and_envelope_are_those_of_double_precision(prepare: Prepare, dat
     frames = data.draw(st.integers(1, 12))
     center = data.draw(st.booleans()) and n_fft // 2 < n_fft + hop * (frames - 1) - n_fft // 2
     length = data.draw(st.none() | st.integers(1, 300))
-    make = data.draw(st.sampled_from([torch.hann_window, torch.ones, torch.rand]))
+    make = data.draw(st.sampled_from([torch.hann_window, torch.ones, torch.rand, holed]))
     window = make(win_length)
     spectrum = torch.zeros(1, n_fft // 2 + 1, frames, dtype=torch.complex64)
     params = istft_params(
@@ -102,6 +107,19 @@ def test_a_window_alone(prepare: Prepare) -> None:
     expected = np.zeros(32, np.float32)
     expected[3:13] = (window.double() / 3).numpy()
     np.testing.assert_array_max_ulp(prepared, expected, 1)
+
+
+@needs_emulator
+@pytest.mark.parametrize("frames", [2, 9])
+def test_a_hole_in_a_window_is_one_in_the_envelope_of_few_frames(
+    prepare: Prepare, frames: int
+) -> None:
+    window = torch.tensor([1.0] * 4 + [0.0] * 8 + [1.0] * 4)
+    spectrum = torch.zeros(1, 9, frames, dtype=torch.complex64)
+    params = istft_params(spectrum, window, n_fft=16, hop_length=4, center=False)
+    _, vanishes = prepare(preparation(16, 16, 1.0, params), window)
+    assert vanishes.any() == (frames == 2)
+    assert resolve_envelope(window.numpy(), params).vanishes == (frames == 2)
 
 
 @needs_emulator

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..params import NOLA_THRESHOLD, IstftParams
-from .describe import FREE_GROUP, Launch, in_order
+from .describe import Launch, in_order
 from .launches import bits_of
 
+#: Threads of a group: few, as all groups run at once, each thread for a moment.
+GROUP = 128
 #: Floats to whose multiple the envelope is aligned: the bus width of a GPU.
 _ALIGNMENT = 32
 
@@ -73,8 +75,8 @@ def preparation(
             scale_rest=_rest(scale),
             threshold=bits_of(NOLA_THRESHOLD),
         ),
-        grid=(rows_at, 1, 1),
-        threadgroup=(min(rows_at, FREE_GROUP), 1, 1),
+        grid=(max(hop, 1) + rows_at + rows * hop, 1, 1),
+        threadgroup=(GROUP, 1, 1),
         shape=(rows_at + rows * hop,),
         complex_output=False,
     )
