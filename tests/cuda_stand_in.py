@@ -181,9 +181,9 @@ def standing_in(kernels: Any) -> Iterator[None]:
         patch.setattr(cuda_backend, "device_reason", lambda device: None)
         patch.setattr(adjoints, "_BACKENDS", {"cpu": "cuda"})
         cuda_prepared.WINDOWS.forget()
-        cuda_calls.calls.clear()
+        cuda_calls.forget()
         try:
             yield
         finally:
             cuda_prepared.WINDOWS.forget()
-            cuda_calls.calls.clear()
+            cuda_calls.forget()

@@ -6,6 +6,7 @@ import ctypes
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 import torch
 from cuda_stand_in import Recorder, recording, standing_in
 from reference import istft_params, stft_params
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from torch_mlx_spectro import (
     cuda_backend,
@@ -201,6 +204,7 @@ def test_a_window_that_needs_nothing_is_read_where_it_is(
 ) -> None:
     whole = {"win_length": 16, "normalized": normalized}
     remember_stft(window=torch.rand(16), **whole)
+    assert recall_stft(window=torch.rand(16), **whole) is not None  # known by its kind, too
     places: list[int] = []
 
     def read(*arguments: Any) -> None:
@@ -255,30 +259,117 @@ def test_what_is_no_launch_is_computed_by_the_functions(
     assert recall_stft(leaf) is SIGNAL
     with torch.no_grad():
         assert recall_stft(leaf) is not SIGNAL
-    negative = torch.complex(torch.zeros(2, 200), torch.randn(2, 200)).conj().imag[:, ::1]
+    negative = torch._neg_view(torch.randn(2, 100))
     assert negative.is_neg()
-    remember_stft(negative)
-    assert recall_stft(negative) is SIGNAL
+    for _ in range(2):
+        assert recall_stft(negative) is SIGNAL
     odd = torch.randn(201)
     odd = (odd[1:] if odd.data_ptr() % 8 == 0 else odd[:-1]).view(2, 100)
     assert recall_stft(odd) is SIGNAL
-    assert computed == ["derivatives", "cuda_backend", "cuda_backend"]
+    assert computed == ["derivatives", *["cuda_backend"] * 3]
 
 
-@pytest.mark.parametrize("state", ["capture", "device", "dispatch mode", "vmap"])
+STATES = [
+    *("capture", "device", "dispatch mode", "functorch", "forward mode", "trace"),
+    "deterministic algorithms",
+]
+
+
+@contextmanager
+def state_of_torch(state: str, patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Something that wants a call to be decided anew."""
+    with ExitStack() as stack:
+        if state == "capture":
+            patch.setattr(torch_state, "is_capturing", lambda: True)
+        elif state == "device":
+            patch.setattr(torch_state, "cuda_device", lambda: 1)
+        elif state == "dispatch mode":
+            stack.enter_context(Passing())
+        elif state == "forward mode":
+            stack.enter_context(forward_ad.dual_level())
+        elif state == "deterministic algorithms":
+            torch.use_deterministic_algorithms(True)
+            stack.callback(torch.use_deterministic_algorithms, False)
+        yield
+
+
+class Passing(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("known", ["by its key", "by its kind"])
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.filterwarnings("ignore:.*jit.trace. is deprecated")
 def test_torchs_state_is_asked_each_time(
-    driver: Recorder, monkeypatch: pytest.MonkeyPatch, state: str
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch, state: str, known: str
 ) -> None:
     remember_stft()
-    if state == "capture":
-        monkeypatch.setattr(torch_state, "is_capturing", lambda: True)
-    elif state == "device":
-        monkeypatch.setattr(torch_state, "cuda_device", lambda: 1)
-    elif state == "dispatch mode":
-        monkeypatch.setattr(torch_state, "_dispatch_modes", lambda: 1)
-    else:
-        monkeypatch.setattr(torch_state, "_functorch_level", object)
-    assert recall_stft() is None
+    if known == "by its kind":
+        assert recall_stft() is not None
+    found: list[Any] = []
+
+    def look(x: torch.Tensor) -> torch.Tensor:
+        found.append(recall_stft(window=WINDOW.clone()) if state == "capture" else recall_stft())
+        return x * 2
+
+    with state_of_torch(state, monkeypatch):
+        if state == "functorch":
+            torch.func.vmap(look)(torch.ones(3))
+        elif state == "trace":
+            torch.jit.trace(look, torch.ones(3), check_trace=False)
+        else:
+            look(torch.ones(3))
+    assert found == [None]
+    monkeypatch.undo()
+
+
+def test_calls_of_a_kind_are_found_by_one_question(
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remember_stft()
+    assert recall_stft() is not None
+
+    def refuse(*given: Any) -> Any:
+        raise AssertionError("asked for its key")
+
+    monkeypatch.setattr(cuda_calls, "key_of", refuse)
+    assert recall_stft(torch.randn(2, 100), torch.rand(LENGTH)) is not None
+    assert len(driver.launched) == 2
+    with pytest.raises(AssertionError, match="asked for its key"), torch.inference_mode():
+        recall_stft()  # of another state, as good as any
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("context", [torch.inference_mode, partial(torch.autocast, "cpu")])
+def test_a_kind_belongs_to_a_state_of_torch(driver: Recorder, context: Any) -> None:
+    remember_stft()
+    for state in (nullcontext, context):
+        with state():
+            for _ in range(3):
+                assert recall_stft() is not None
+    ((*known,),) = cuda_calls.kinds._values.values()
+    assert len(known) == 2
+
+
+def test_kinds_of_a_spelling_are_bounded(driver: Recorder) -> None:
+    signals = [torch.randn(2, 100 + n) for n in range(cuda_calls.MAX_KINDS + 2)]
+    for signal in signals:
+        remember_stft(signal)
+        assert recall_stft(signal) is not None
+    ((*known,),) = cuda_calls.kinds._values.values()
+    assert len(known) == cuda_calls.MAX_KINDS
+    assert recall_stft(signals[0]) is not None
+
+
+def test_a_torch_without_likenesses_is_asked_question_by_question(
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_state, "_has_likeness", lambda: False)
+    remember_stft()
+    for _ in range(2):
+        assert recall_stft() is not None
+    assert not cuda_calls.kinds._values
 
 
 def test_what_may_be_computed_again_is_decided_anew_under_auto(

@@ -37,7 +37,7 @@ Call = Callable[..., torch.Tensor]
 
 @pytest.fixture(autouse=True)
 def strict() -> Iterator[None]:
-    cuda_calls.calls.clear()
+    cuda_calls.forget()
     cuda_prepared.WINDOWS.forget()
     tms.reset_stats()
     with tms.backend("cuda", strict=True):

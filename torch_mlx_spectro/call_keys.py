@@ -50,6 +50,18 @@ def keeps_its_backend(backend: str, differentiated: bool) -> bool:
     return differentiated and backend == "auto" and torch_state.recomputes()
 
 
+def spelling_of(
+    args: tuple[Any, ...], kwargs: dict[str, Any], tensor: Any, window: Any
+) -> list[Any]:
+    """The arguments of a call besides its tensors, as the program spells them."""
+    others = [*args[1:_WINDOW], *args[_WINDOW + 1 :], *kwargs, len(args)]
+    for value in kwargs.values():
+        if value is not window and value is not tensor:
+            others.append(value)
+    # Types, because True == 1 == 1.0, of which torch rejects two.
+    return [*others, *map(type, others)]
+
+
 def key_of(
     name: str,
     backend: str,
@@ -67,14 +79,9 @@ def key_of(
         tensor, window: which are among the arguments.
         args, kwargs: as the program spells them.
     """
-    others = [*args[1:_WINDOW], *args[_WINDOW + 1 :], *kwargs, len(args)]
-    for value in kwargs.values():
-        if value is not window and value is not tensor:
-            others.append(value)
     of_window: tuple[Hashable, ...] = ()
     if window is not None:
         of_window = (window.shape, window.dtype, window.layout, window.device)
-    # Types, because True == 1 == 1.0, of which torch rejects two.
     return (
         name,
         backend,
@@ -85,8 +92,7 @@ def key_of(
         tensor.dtype,
         tensor.device,
         *of_window,
-        *others,
-        *map(type, others),
+        *spelling_of(args, kwargs, tensor, window),
     )
 
 

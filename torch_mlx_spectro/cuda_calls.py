@@ -6,18 +6,23 @@ the layouts and the device of input and window, and the other arguments, as the 
 What is made of a window's values is kept while the window is the same and unchanged; a new one of
 its kind is prepared in the memory of one that is gone. A call that differs in anything else is
 decided anew (:mod:`.dispatching`).
+
+Within a program whose other code has had the processor's caches each question to torch takes
+microseconds, and there are twenty. So calls whose tensors are like those of one before are found by
+one question for all (:func:`.torch_state.likeness`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from . import torch_state
-from .call_keys import Known, input_of, keeps_its_backend, key_of, window_of
+from .call_keys import Known, input_of, keeps_its_backend, key_of, spelling_of, window_of
 from .errors import UnresolvedArguments
 from .known_windows import WindowVersion, read_where_it_is
 
@@ -28,7 +33,9 @@ if TYPE_CHECKING:
 MAX_CALLS = 1024
 #: Windows of one call that are kept prepared.
 MAX_WINDOWS_OF_A_CALL = 4
-#: complex64 values are read whole.
+#: Kinds of tensors, and states of torch around them, that calls of one spelling are known by.
+MAX_KINDS = 8
+#: complex64 values, and windows in pairs, are read whole.
 _ALIGNMENT = 8
 
 
@@ -90,9 +97,41 @@ class Call:
             if torch_state.is_capturing():
                 return None
             return self._compute_by_functions(tensor, window, differentiated)
+        return self._launched(
+            run, address, window, read_where_it_is(window) if self._takes_windows else 0
+        )
+
+    def is_known_by_kind(self, tensor: torch.Tensor, window: torch.Tensor) -> bool:
+        """Whether :meth:`compute_alike` may be asked for tensors like these."""
+        return not (
+            self._run is None
+            or tensor.requires_grad
+            or window.requires_grad
+            or tensor.is_conj()
+            or tensor.is_neg()
+            or (self._takes_windows and not read_where_it_is(window))
+        )
+
+    def compute_alike(self, tensor: torch.Tensor, window: torch.Tensor) -> torch.Tensor | None:
+        """As :meth:`compute`, for tensors that are like those of :meth:`is_known_by_kind`."""
+        run, address = self._run, tensor.data_ptr()
+        of_window = window.data_ptr() if self._takes_windows else 0
+        if run is None or (address | of_window) % _ALIGNMENT:
+            return self.compute(tensor, window, False)
+        return self._launched(run, address, window, of_window)
+
+    def _launched(
+        self, run: Callable[..., None], address: int, window: torch.Tensor, of_window: int
+    ) -> torch.Tensor | None:
+        """The result of the call's launch.
+
+        Args:
+            address: of the input.
+            of_window: of the window's values, if they are read where they are; else 0.
+        """
         stream = torch_state.cuda_stream(self._index)
         place, is_new = None, False
-        of_window = of_envelope = read_where_it_is(window) if self._takes_windows else 0
+        of_envelope = of_window
         if not of_window:
             if torch_state.is_capturing():
                 return None
@@ -170,6 +209,14 @@ class Call:
 
 
 calls: Known[Call] = Known(MAX_CALLS)
+#: The same calls by their spelling: what tells whether tensors are of a kind, and the call.
+kinds: Known[tuple[tuple[Callable[..., bool], Call], ...]] = Known(MAX_CALLS)
+
+
+def forget() -> None:
+    """Every call is to be decided anew."""
+    calls.clear()
+    kinds.clear()
 
 
 @lru_cache(maxsize=1)
@@ -200,6 +247,17 @@ def recall(
         tensor: the input, which is among the arguments.
     """
     window = window_of(args, kwargs)
+    if type(window) not in torch_state.PLAIN_TYPES:
+        return None
+    spelling = (
+        *(name, backend, torch_state.is_deterministic()),
+        *spelling_of(args, kwargs, tensor, window),
+    )
+    for is_like, alike in kinds.get(spelling) or ():
+        if is_like(tensor, window) and _may_be_launched(alike, tensor):
+            with suppress(UnresolvedArguments):
+                return alike.compute_alike(tensor, window)
+            return None
     if not _is_ordinary(tensor, window):
         return None
     differentiated = (tensor.requires_grad or window.requires_grad) and torch.is_grad_enabled()
@@ -208,10 +266,32 @@ def recall(
     call = calls.get(key_of(name, backend, tensor, window, differentiated, args, kwargs))
     if call is None or (call.warns and torch.is_warn_always_enabled()):
         return None
+    _know_by_kind(spelling, call, tensor, window)
     try:
         return call.compute(tensor, window, differentiated)
     except UnresolvedArguments:
         return None
+
+
+def _may_be_launched(call: Call, tensor: torch.Tensor) -> bool:
+    """What a likeness does not tell of torch's state."""
+    return (
+        not torch_state.is_forward_mode()
+        and (torch_state.has_one_cuda_device() or tensor.get_device() == torch_state.cuda_device())
+        and not (call.warns and torch.is_warn_always_enabled())
+    )
+
+
+def _know_by_kind(
+    spelling: Hashable, call: Call, tensor: torch.Tensor, window: torch.Tensor
+) -> None:
+    """Have the next call of a spelling and of tensors like these found by their likeness."""
+    if call.is_known_by_kind(tensor, window):
+        is_like = torch_state.likeness(tensor, window)
+        if is_like is not None:
+            known = kinds.get(spelling) or ()
+            # Two threads at once keep one of them: the other is found when it is next asked for.
+            kinds.put(spelling, (*known, (is_like, call))[-MAX_KINDS:])
 
 
 def remember(
