@@ -42,6 +42,7 @@ struct Wide {
   float low;
 };
 
+// In statements of their own: within one, compilers may fuse a product and a sum.
 inline Wide plus_square(Wide sum, float value) {
   const float square = value * value;
   const float high = sum.high + square;

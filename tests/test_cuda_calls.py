@@ -27,6 +27,7 @@ from torch_mlx_spectro import (
     torch_state,
 )
 from torch_mlx_spectro.dispatching import Plan
+from torch_mlx_spectro.kernels.cubins import CudaProblem
 from torch_mlx_spectro.operations import STFT
 from torch_mlx_spectro.routing import Choice, Route
 
@@ -556,3 +557,17 @@ def test_a_call_that_is_verified_is_not_kept(verify: int, driver: Recorder) -> N
     dispatching._remember(STFT, Choice("auto", verify=verify), plan, (SIGNAL, 16), given, result)
     for backend in ("cuda", "auto"):
         assert (recall_stft(backend=backend) is None) == bool(verify)
+
+
+@pytest.mark.parametrize("known", ["by its key", "by its kind"])
+def test_what_the_device_refuses_is_decided_anew(driver: Recorder, known: str) -> None:
+    def refuse(*given: Any) -> None:
+        raise CudaProblem("out of resources")
+
+    remember_istft()
+    if known == "by its kind":
+        assert recall_istft(WINDOW.clone()) is not None
+    seen, driver.seen = driver.seen, refuse
+    assert recall_istft(WINDOW.clone()) is None
+    driver.seen = seen
+    assert recall_istft(WINDOW.clone()) is not None

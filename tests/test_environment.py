@@ -179,5 +179,6 @@ def test_only_this_module_reads_variables_and_each_is_described() -> None:
         "SPEC_MLX_AUTOTUNE_PERSIST",
         "SPEC_MLX_AUTOTUNE_CACHE_PATH",
         THREADS,
+        "PYTORCH_MPS_FAST_MATH",
     }
     assert all(name in source and meaning for name, meaning in RECOGNISED.items())

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -333,3 +334,31 @@ def test_the_compiler_reads_no_memory_before_the_wait() -> None:
         before, waits, _ = function.partition("griddepcontrol.wait")
         assert waits
         assert not re.search(r"\b(ld|st|atom|red)\.global|\bret;", before)
+
+
+def test_what_nvrtc_refuses_is_told_without_compiling_again() -> None:
+    texts: list[str] = []
+
+    def compiled(text: str, architecture: int, folder: Path | None) -> bytes:
+        texts.append(text)
+        raise CudaProblem("NVRTC does not compile: no")
+
+    kernels = CudaKernels(Recorder(), lambda device: 90, None, compiled)
+    for _ in range(2):
+        with pytest.raises(CudaProblem, match="does not compile: no"):
+            kernels.prepared(launches()[0], 0, (1000, 1))
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize("text", ["no builtins\nthere", ""])
+def test_exceptions_of_the_compiler_are_problems(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    def refuse(*given: Any) -> Any:
+        raise LookupError(text)
+
+    core = SimpleNamespace(ProgramOptions=lambda **options: None, Program=refuse)
+    monkeypatch.setitem(sys.modules, "cuda.core", core)
+    said = "does not compile: no builtins$" if text else "does not compile: LookupError$"
+    with pytest.raises(CudaProblem, match=said):
+        cubins.compile_text("text", 90)

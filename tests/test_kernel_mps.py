@@ -198,7 +198,7 @@ def test_what_metal_does_not_compile_is_a_reason(error: type[Exception]) -> None
         reason = kernels.refusal(plans, torch.device("cpu"))
         expected = "Metal refuses spectro_analysis: program_source:3:1: error: no such thing"
         assert reason == expected
-    assert len(asked) == 1
+    assert len(asked) == len({launch.template for launch in plans})  # another might be taken
 
     def broken(text: str) -> Any:
         raise KeyError("a bug of ours")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +38,7 @@ from torch_mlx_spectro import (
 from torch_mlx_spectro.cli import own
 from torch_mlx_spectro.cli.parity import KNOWN
 from torch_mlx_spectro.kernels.metal import MetalKernels
-from torch_mlx_spectro.kernels.mps import MpsKernels
+from torch_mlx_spectro.kernels.mps import MpsKernels, MpsProblem
 
 pytestmark = ONCE_ONLY
 
@@ -339,8 +341,31 @@ def test_why_there_is_no_mps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reason() == "torch finds no MPS device"
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert reason() is None
+    for asked, version, is_exempt in (
+        ("1", "14.7", False),
+        ("1", "15.0", True),
+        ("0", "14.7", True),
+    ):
+        monkeypatch.setenv("PYTORCH_MPS_FAST_MATH", asked)
+        monkeypatch.setattr(platform, "mac_ver", lambda version=version: (version, (), ""))
+        assert (reason() is None) == is_exempt
     monkeypatch.delattr(torch.mps, "compile_shader")
     assert "torch.mps.compile_shader" in str(reason())
+
+
+def test_what_is_kept_of_windows_belongs_to_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that torch lets a program have from 2.15 on."""
+    device, stream_of = torch.device("mps"), mps_prepared.WINDOWS._stream
+    before = stream_of(device)
+    streams = iter((0, 3))
+
+    def current_stream() -> Any:
+        return SimpleNamespace(stream_id=next(streams))
+
+    monkeypatch.setattr(torch.mps, "current_stream", current_stream, raising=False)
+    assert stream_of(device) == before
+    assert stream_of(device) == (device, 3)
+    assert stream_of(torch.device("cpu")) == (torch.device("cpu"), 0)
 
 
 def test_host_tensors_are_mpss_only_while_it_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,3 +384,97 @@ def test_without_mps_a_call_goes_native_with_the_reason() -> None:
         "native",
         ("device cpu of input is not accelerated", "device cpu of window is not accelerated"),
     )
+
+
+@contextmanager
+def refusing(kernels: tuple[str, ...]) -> Iterator[None]:
+    """Metal does not compile some kernels."""
+    compile_shader = torch.mps.compile_shader
+
+    def compiled(text: str) -> Any:
+        for name in kernels:
+            if f"[[kernel]] void spectro_{name}(" in text:
+                raise SyntaxError(f"program_source:7:1: error: no {name} today")
+        return compile_shader(text)
+
+    compiled.emulated = True  # type: ignore[attr-defined]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.mps, "compile_shader", compiled)
+        yield
+
+
+REFUSED = [
+    (("prepare_window",), "istft", {}),
+    (("synthesis_walk", "synthesis"), "istft", {}),
+    (("analysis",), "stft", {}),
+    (("cut_frames",), "stft", {"n_fft": 22, "hop_length": 7}),
+    (("synthesis_walk", "synthesis"), "stft", {"differentiated": "input"}),
+    (("add_frames",), "stft", {"n_fft": 22, "hop_length": 7, "differentiated": "input"}),
+    (("cut_frames",), "stft", {"differentiated": "window"}),
+    (("analysis",), "istft", {"differentiated": "input"}),
+]
+
+
+@needs_emulator
+@pytest.mark.parametrize(("kernels", "name", "arguments"), REFUSED, ids=str)
+def test_what_metal_refuses_is_natives_with_the_reason(
+    machine: emulator.Machine, kernels: tuple[str, ...], name: str, arguments: dict[str, Any]
+) -> None:
+    """Before anything is computed, so that no backward pass comes to nothing."""
+    sizes = {"n_fft": 16, "hop_length": 5, **arguments}
+    differentiated = sizes.pop("differentiated", None)
+    window = random_tensor(1, sizes["n_fft"]).abs() + 0.1
+    tensor = random_tensor(0, 3, 100)
+    if name == "istft":
+        tensor = torch.stft(tensor, window=window, return_complex=True, **sizes)
+    else:
+        sizes["return_complex"] = True
+    for leaf in {"input": [tensor], "window": [window]}.get(differentiated, []):
+        leaf.requires_grad_()
+    function = getattr(torch, name)
+    with refusing(kernels):
+        with pytest.raises(tms.NotAccelerated, match=f"error: no {kernels[-1]} today"):
+            function(tensor, window=window, **sizes)
+        with tms.backend("mps"):
+            tms.reset_stats()
+            result = function(tensor, window=window, **sizes)
+            assert dict(tms.stats().calls) == {(name, "native"): 1}
+            (reason,) = tms.stats().fallbacks
+            assert f"no {kernels[-1]} today" in reason
+            if differentiated:
+                result.abs().sum().backward()
+    expected = getattr(native, name)(tensor, window=window, **sizes)
+    torch.testing.assert_close(result, expected)
+
+
+@needs_emulator
+def test_another_kernel_takes_the_place_of_one_that_metal_refuses(
+    machine: emulator.Machine,
+) -> None:
+    window, sizes = torch.hann_window(256) + 0.1, {"n_fft": 256, "hop_length": 64}
+    z = native.stft(random_tensor(0, 2, 2000), window=window, return_complex=True, **sizes)
+    torch.istft(z, window=window, **sizes)
+    assert kernels_of(machine) == {"synthesis_walk"}
+    machine.launches.clear()
+    with refusing(("synthesis_walk",)):
+        found = torch.istft(z, window=window, **sizes)
+    assert kernels_of(machine) == {"synthesis"}
+    torch.testing.assert_close(found, native.istft(z, window=window, **sizes), atol=1e-5, rtol=1e-5)
+
+
+@needs_emulator
+def test_a_launch_that_fails_after_all_is_natives(
+    machine: emulator.Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: Any, **more: Any) -> Any:
+        raise MpsProblem("not any more")
+
+    monkeypatch.setattr(MpsKernels, "_launch", refuse)
+    signal, given = random_tensor(0, 2, 100), {"window": torch.ones(16), "return_complex": True}
+    with pytest.raises(tms.NotAccelerated, match="not any more"):
+        torch.stft(signal, 16, **given)
+    with tms.backend("mps"):
+        tms.reset_stats()
+        found = torch.stft(signal, 16, **given)
+    assert dict(tms.stats().fallbacks) == {"not any more": 1}
+    assert torch.equal(found, native.stft(signal, 16, **given))

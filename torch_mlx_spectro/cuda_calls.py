@@ -23,7 +23,7 @@ import torch
 
 from . import torch_state
 from .call_keys import Known, input_of, keeps_its_backend, key_of, spelling_of, window_of
-from .errors import UnresolvedArguments
+from .errors import KernelRefused, UnresolvedArguments
 from .known_windows import WindowVersion, read_where_it_is
 
 if TYPE_CHECKING:
@@ -208,6 +208,9 @@ class Call:
         return result
 
 
+#: What sends a call on the way of those that are not known, to native in the end.
+_DECIDED_ANEW = (UnresolvedArguments, KernelRefused)
+
 calls: Known[Call] = Known(MAX_CALLS)
 #: The same calls by their spelling: what tells whether tensors are of a kind, and the call.
 kinds: Known[tuple[tuple[Callable[..., bool], Call], ...]] = Known(MAX_CALLS)
@@ -255,7 +258,7 @@ def recall(
     )
     for is_like, alike in kinds.get(spelling) or ():
         if is_like(tensor, window) and _may_be_launched(alike, tensor):
-            with suppress(UnresolvedArguments):
+            with suppress(*_DECIDED_ANEW):
                 return alike.compute_alike(tensor, window)
             return None
     if not _is_ordinary(tensor, window):
@@ -267,10 +270,9 @@ def recall(
     if call is None or (call.warns and torch.is_warn_always_enabled()):
         return None
     _know_by_kind(spelling, call, tensor, window)
-    try:
+    with suppress(*_DECIDED_ANEW):
         return call.compute(tensor, window, differentiated)
-    except UnresolvedArguments:
-        return None
+    return None
 
 
 def _may_be_launched(call: Call, tensor: torch.Tensor) -> bool:

@@ -28,7 +28,7 @@ from torch.autograd import Function
 
 from . import adjoints, torch_state
 from .differentiable_envelope import inverse_envelope
-from .forms import Form, Inversion, analysis_of
+from .forms import Form, Inversion, analysis_of, bins_that_are_read
 from .params import IstftParams, StftParams
 from .prepared import check_envelope, window_of
 
@@ -58,13 +58,6 @@ def _form_of(
     return Form(params, signal.is_complex(), complex_window, backend=backend)
 
 
-def _bins_that_are_read(params: IstftParams) -> IstftParams:
-    """The same call onesided, if real: of two-sided spectra torch does not read the other half."""
-    if params.onesided or params.return_complex:
-        return params
-    return replace(params, onesided=True, bins=params.n_fft // 2 + 1)
-
-
 def istft(
     params: IstftParams, spectrum: torch.Tensor, window: Optional, backend: str | None = None
 ) -> torch.Tensor:
@@ -77,7 +70,7 @@ def istft(
         UnresolvedArguments: the envelope vanishes, for which torch raises.
     """
     batched = spectrum if params.batched else spectrum.unsqueeze(0)
-    params = _bins_that_are_read(params)
+    params = bins_that_are_read(params)
     batched = batched[:, : params.bins]
     if window is None or torch_state.is_constant(window):
         inverted = params if params.batched else replace(params, batched=True)
@@ -168,7 +161,7 @@ def gradient(
         of_the_window: torch.Tensor = pullback(cotangent)[0]
         return of_the_window.contiguous()
     else:
-        read = _bins_that_are_read(params)
+        read = bins_that_are_read(params)
         found = adjoints.istft_adjoint(Inversion(read, backend), batched, window)
         if read.bins < params.bins:
             unread = found.new_zeros(params.rows, params.bins - read.bins, params.frames)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from .device_backend import (
@@ -12,11 +14,38 @@ from .device_backend import (
     synthesis_of_frames,
 )
 from .device_backend import analysis as analysis_of_batch
-from .forms import Form, analysis_of, synthesis_of
-from .kernels.describe import Adjoint, points_of
-from .params import IstftParams
+from .forms import Form, analysis_of, bins_that_are_read, synthesis_of
+from .kernels import describe
+from .kernels.describe import Adjoint, Launch, points_of
+from .params import IstftParams, StftParams
 
 Optional = torch.Tensor | None
+
+
+def launches_back(
+    params: StftParams | IstftParams, tensor: torch.Tensor, window: Optional
+) -> list[tuple[Launch, ...]]:
+    """What the way back of a call launches, alternatives each, where its cotangent lies as usual.
+
+    Args:
+        tensor, window: of the call.
+    """
+    complex_window = window is not None and window.is_complex()
+    if isinstance(params, StftParams):
+        form = Form(params, tensor.is_complex(), complex_window)
+    else:
+        form = replace(analysis_of(bins_that_are_read(params)), complex_window=complex_window)
+    folded = synthesis_of(form, form.params.padding, form.params.samples)
+    adjoint = Adjoint(form.params.padding, form.params.pad_mode, form.both_halves)
+    back = describe.synthesis(folded, complex_window, False, adjoint)
+    through = describe.analysis(form.params, form.complex_signal, complex_window, True)
+    cut = describe.cut_frames(form.params, form.complex_signal, complex_window)
+    found = [back or (describe.add_frames(folded, complex_window, adjoint),)]
+    if isinstance(params, IstftParams):
+        found = [through or (cut,)]
+    if window is not None and window.requires_grad:
+        found.append((describe.cut_frames(form.params, form.complex_signal, False),))
+    return found
 
 
 def analysis(kind: DeviceKind, form: Form, signal: torch.Tensor, window: Optional) -> torch.Tensor:

@@ -25,7 +25,7 @@ from .deciding import (
     native_plan,
     trials,
 )
-from .errors import NotAccelerated, UnresolvedArguments
+from .errors import KernelRefused, NotAccelerated, UnresolvedArguments
 from .operations import Operation
 from .routing import Choice
 from .statistics import Counters, levels_to_caller
@@ -127,6 +127,11 @@ def dispatch(
     except UnresolvedArguments:
         plan = native_plan(op, NOT_RESOLVED, rejected=True)
         result = op.native(*args, **kwargs)
+    except KernelRefused as refused:
+        plan = native_plan(op, str(refused), fallback=True)
+        result = op.native(*args, **kwargs)
+        if choice.strict:
+            raise NotAccelerated(op.name, plan.route.reasons) from refused
     if plan.rejected and choice.strict:
         # torch did not raise after all, so this was a call that we had to compute.
         raise NotAccelerated(op.name, plan.route.reasons)

@@ -33,6 +33,9 @@ RECOGNISED: dict[str, str] = {
     "SPEC_MLX_AUTOTUNE_CACHE_PATH": (
         "file of what was measured (default: verdicts.json in the user's folder of caches)"
     ),
+    "PYTORCH_MPS_FAST_MATH": (
+        "torch's own; 1: on macOS before 15, where kernels cannot refuse it, mps is not used"
+    ),
     "SPEC_MLX_TGX": (
         "threads of a group, for every kernel (256) or by the kernel's name (analysis:256),"
         " separated by commas (default: measured)"
@@ -145,6 +148,11 @@ def mlx_settings() -> MlxSettings:
         fuse_norm=_flag("MLX_OLA_FUSE_NORM", default=True),
         cache_stats=_flag("SPEC_MLX_CACHE_STATS", default=False),
     )
+
+
+def asks_for_fast_math() -> bool:
+    """Whether torch is to compile Metal kernels with fast mathematics."""
+    return os.environ.get("PYTORCH_MPS_FAST_MATH") == "1"
 
 
 def autotune_settings() -> AutotuneSettings:

@@ -21,5 +21,9 @@ class NotAccelerated(RuntimeError):
         return f"{self.op} was not accelerated (strict mode): {'; '.join(self.reasons)}"
 
 
+class KernelRefused(RuntimeError):
+    """Internal: a device does not compile a kernel or run it, and says why: native computes."""
+
+
 class UnresolvedArguments(Exception):
     """Internal: these arguments are torch's to judge; it raises its own exception for them."""

@@ -64,6 +64,13 @@ class Inversion:
         return replace(self, params=replace(self.params, rows=rows))
 
 
+def bins_that_are_read(params: IstftParams) -> IstftParams:
+    """The same call onesided, if real: of two-sided spectra torch does not read the other half."""
+    if params.onesided or params.return_complex:
+        return params
+    return replace(params, onesided=True, bins=params.n_fft // 2 + 1)
+
+
 @lru_cache(maxsize=256)
 def analysis_of(params: IstftParams) -> Form:
     """The analysis that a onesided or complex istft is the adjoint of, its envelope left out.

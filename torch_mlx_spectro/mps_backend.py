@@ -10,17 +10,24 @@ native gives on the host.
 
 from __future__ import annotations
 
+import platform
+
 import torch
 
-from . import device_backend, strides, torch_state
+from . import device_adjoints, device_backend, strides, torch_state
 from .device_backend import exceeds_counts, kernel_name, launches_of
 from .device_windows import DeviceWindows
+from .environment import asks_for_fast_math
+from .kernels.describe import Launch
 from .kernels.mps import MpsKernels, mps_kernels
+from .kernels.preparing import preparation
 from .maps import SUM_BRANCHES, own_conjugates
 from .mps_prepared import WINDOWS
 from .params import IstftParams, StftParams
 
 Optional = torch.Tensor | None
+#: The macOS whose Metal lets a kernel ask for safe mathematics (``math_mode``).
+SAFE_MATH = 15
 
 
 def unavailable_reason() -> str | None:
@@ -33,6 +40,8 @@ def unavailable_reason() -> str | None:
         return "torch finds no MPS device"
     if not hasattr(torch.mps, "compile_shader"):
         return f"torch {torch.__version__} compiles no Metal kernels (torch.mps.compile_shader)"
+    if asks_for_fast_math() and int(platform.mac_ver()[0].partition(".")[0] or 0) < SAFE_MATH:
+        return "PYTORCH_MPS_FAST_MATH is set, and macOS before 15 lets no kernel be exempt from it"
     return None
 
 
@@ -41,8 +50,29 @@ def computation(
 ) -> tuple[str, str | None]:
     """What computes a call on this input, for reports, and why it cannot, if so."""
     launches = launches_of(params, tensor, window)
-    reason = exceeds_counts(params) or mps_kernels().refusal(launches, tensor.device)
+    reason = exceeds_counts(params) or _refusal(params, tensor, window, launches)
     return kernel_name("mps", "torch fft", params, launches[0]), reason
+
+
+def _refusal(
+    params: StftParams | IstftParams,
+    tensor: torch.Tensor,
+    window: Optional,
+    launches: tuple[Launch, ...],
+) -> str | None:
+    """Why the call, or the way back that it may have, is not computed here; None where it is.
+
+    Args:
+        launches: of the call itself.
+    """
+    every = [launches]
+    if window is None or not window.is_complex():
+        # One kernel for windows of all sizes.
+        every.append((preparation(params.win_length, params.n_fft, 1.0).launch,))
+    if torch_state.is_differentiated(tensor, window):
+        every += device_adjoints.launches_back(params, tensor, window)
+    reasons = (mps_kernels().refusal(one, tensor.device) for one in every)
+    return next(filter(None, reasons), None)
 
 
 class _Mps:

@@ -1,6 +1,7 @@
 """Windows on MPS devices (:mod:`.device_windows`).
 
-torch has one stream of MPS commands: what earlier commands wrote is there when later ones read.
+What earlier commands of a stream wrote is there when its later ones read. Torch up to 2.14 lets a
+program use one stream.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable, Hashable
 
 import torch
 
+from . import torch_state
 from .device_windows import DeviceWindows, Verdict
 from .errors import UnresolvedArguments
 from .kernels.mps import mps_kernels
@@ -42,7 +44,7 @@ class MpsWindows(DeviceWindows):
         return prepared, _OnDevice(vanishes, judged)
 
     def _stream(self, device: torch.device) -> Hashable:
-        return device
+        return device, torch_state.mps_stream() if device.type == "mps" else 0
 
     def _counts_versions(self, window: torch.Tensor) -> bool:
         # NumPy may write a host tensor, which no version tells.

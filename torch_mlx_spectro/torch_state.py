@@ -48,6 +48,13 @@ is_capturing: Callable[[], bool] = getattr(
     _C, "_cuda_isCurrentStreamCapturing", torch.cuda.is_current_stream_capturing
 )
 
+
+def mps_stream() -> int:
+    """A number of torch's current stream of MPS commands; versions without streams have one."""
+    current: Callable[[], Any] | None = getattr(torch.mps, "current_stream", None)
+    return 0 if current is None else int(current().stream_id)
+
+
 #: A tensor on the current CUDA device, uninitialised, of a shape, strides and dtype. What
 #: torch.compile's programs call takes half as long as what is public.
 cuda_empty_strided: Callable[..., torch.Tensor] = getattr(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import disk
+from ..errors import KernelRefused
 
 #: What every text is compiled with. Contracting a product and a sum into one fused operation, the
 #: default, only rounds less.
@@ -22,7 +23,7 @@ OPTIONS: dict[str, Any] = {"std": "c++17", "device_as_default_execution_space": 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-class CudaProblem(RuntimeError):
+class CudaProblem(KernelRefused):
     """CUDA code cannot be made or run here; the text says why."""
 
 
@@ -80,10 +81,18 @@ def compiled(text: str, architecture: int, folder: Path | None) -> bytes:
 
 
 def compile_text(text: str, architecture: int) -> bytes:
-    """Compile a text, whatever is on disk."""
+    """Compile a text, whatever is on disk.
+
+    Raises:
+        CudaProblem: NVRTC does not compile it; half of an installation may be missing.
+    """
     core = importlib.import_module("cuda.core")
-    options = core.ProgramOptions(arch=f"sm_{architecture}", **OPTIONS)
-    code: bytes = core.Program(text, "c++", options).compile("cubin").code
+    try:
+        options = core.ProgramOptions(arch=f"sm_{architecture}", **OPTIONS)
+        code: bytes = core.Program(text, "c++", options).compile("cubin").code
+    except Exception as error:  # cuda.core's own, which are of several kinds
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise CudaProblem(f"NVRTC does not compile: {lines[0]}") from error
     return code
 
 

@@ -194,6 +194,8 @@ class CudaKernels(TensorKernels):
         self._compiled = compiled
         #: All that were ever loaded, as in CUDA itself: they may be running, or be in a graph.
         self._kernels: dict[Any, Any] = {}
+        #: Why those that do not compile do not.
+        self._refused: Cache[Any, str] = Cache(CACHE_ENTRIES)
         self._prepared: Cache[Any, Prepared] = Cache(CACHE_ENTRIES)
         self._lock = threading.Lock()
 
@@ -287,7 +289,14 @@ class CudaKernels(TensorKernels):
         key = (variant, self._architecture_of(device))
         kernel = self._kernels.get(key)
         if kernel is None:
-            code = self._compiled(text_of(variant), key[1], self._folder)
+            problem = self._refused.find(key)
+            if problem is not None:  # as it would be again, a second later
+                raise CudaProblem(problem)
+            try:
+                code = self._compiled(text_of(variant), key[1], self._folder)
+            except CudaProblem as refused:
+                self._refused.put(key, str(refused))
+                raise
             with self._lock:
                 kernel = self._kernels.get(key)
                 if kernel is None:

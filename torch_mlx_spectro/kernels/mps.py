@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..errors import KernelRefused
 from ..recent import Recent
 from .describe import MAX_COUNT, Launch
 from .mps_text import Variant, arguments_of, text_of, variant_of
@@ -28,7 +29,7 @@ CACHE_ENTRIES = 1024
 TUNED = ("analysis",)
 
 
-class MpsProblem(RuntimeError):
+class MpsProblem(KernelRefused):
     """Metal does not compile a kernel, or runs it by no plan."""
 
 
@@ -176,21 +177,26 @@ class MpsKernels(TensorKernels):
         return found
 
     def _first_accepted(self, launches: Sequence[Launch], device: torch.device) -> _Ready:
-        """The first launch whose group the GPU accepts.
-
-        Threads that do not cooperate come in groups of any size.
-        """
+        """The first launch that Metal compiles, and whose group the GPU accepts."""
+        problem = None
         for launch in launches:
-            if max(launch.grid) > MAX_COUNT:
-                raise MpsProblem("more threads than Metal counts")
-            kernel = self._kernel(variant_of(launch))
-            allowed: int = kernel.max_threads_per_threadgroup
-            group = launch.threadgroup
-            if launch.plan is None:
-                group = (min(group[0], allowed), *group[1:])
-            if group[0] <= allowed:
-                break
-        else:
+            try:
+                return self._accepted(launch, device)
+            except MpsProblem as refused:
+                problem = refused
+        assert problem is not None, "there is a launch"
+        raise problem
+
+    def _accepted(self, launch: Launch, device: torch.device) -> _Ready:
+        """Threads that do not cooperate come in groups of any size."""
+        if max(launch.grid) > MAX_COUNT:
+            raise MpsProblem("more threads than Metal counts")
+        kernel = self._kernel(variant_of(launch))
+        allowed: int = kernel.max_threads_per_threadgroup
+        group = launch.threadgroup
+        if launch.plan is None:
+            group = (min(group[0], allowed), *group[1:])
+        if group[0] > allowed:
             raise MpsProblem(
                 f"the GPU allows {allowed} threads in a group of {launch.kernel}, not {group[0]}"
             )
