@@ -39,7 +39,9 @@ def emulated(
 def several_rounds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Runs of three rounds at least, as large inputs have them, for small sizes, too."""
 
-    def run_hops(plan: WalkPlan, hops: int, rows: int, frames_fastest: bool) -> int:
+    def run_hops(
+        plan: WalkPlan, hops: int, rows: int, frames_fastest: bool, cores: int | None
+    ) -> int:
         rounds = -(-plan.overlap // plan.fft.frames) + 2
         return rounds * plan.fft.frames - (plan.overlap - 1)
 

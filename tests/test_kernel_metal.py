@@ -332,6 +332,7 @@ def test_a_gpus_kernels_are_for_its_tensors_alone(has_metal: bool) -> None:
     mx = type("Module", (), parts)()
     assert (metal.metal_kernels(mx, "mps") is not None) == has_metal
     assert metal.metal_kernels(mx, "cpu") is None
+    assert metal._kernels_of(mx, mx.fast.metal_kernel).cores == metal.APPLE_CORES
     mx.fast.metal_kernel.emulated = True
     again = type("Module", (), parts)()
     assert metal.metal_kernels(again, "cpu") is not None

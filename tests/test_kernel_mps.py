@@ -14,7 +14,7 @@ import torch
 from needs import needs_emulator
 from reference import istft_params, random_tensor, stft_params
 
-from torch_mlx_spectro import emulator, native
+from torch_mlx_spectro import emulator, native, torch_state
 from torch_mlx_spectro.kernels import describe, mps
 from torch_mlx_spectro.kernels.arguments import INPUTS
 from torch_mlx_spectro.kernels.describe import Adjoint, Launch
@@ -278,3 +278,31 @@ def test_a_text_that_is_not_bound_so_fails(metal_cache: Path, old: str, new: str
 
     with pytest.raises((emulator.EmulatorError, MpsProblem)):
         computed(metal_cache, transform)
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+def test_runs_are_for_the_cores_at_hand(monkeypatch: pytest.MonkeyPatch, emulated: bool) -> None:
+    recorder: Any = Recorder()
+    recorder.emulated = emulated
+    monkeypatch.setattr(torch.mps, "compile_shader", recorder)
+    monkeypatch.setattr(torch.backends.mps, "get_core_count", lambda: 8, raising=False)
+    kernels = mps_kernels()
+    assert kernels.cores == (None if emulated else 8)
+    spectrum, window = torch.zeros(1, 1700, 513, dtype=torch.complex64), torch.ones(1024)
+    params = istft_params(spectrum.transpose(1, 2), window, n_fft=1024, hop_length=256)
+    kernels.synthesis(params, spectrum, window, window)
+    ((_, sizes),) = recorder.calls
+    launch = describe.synthesis(params, False, False, cores=kernels.cores)[0]
+    assert sizes["threads"] == launch.grid
+    assert (launch.grid < describe.synthesis(params, False, False)[0].grid) != emulated
+
+
+@pytest.mark.parametrize("error", [RuntimeError, AttributeError])
+def test_cores_that_torch_does_not_tell(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def refuse() -> int:
+        raise error
+
+    monkeypatch.setattr(torch.backends.mps, "get_core_count", refuse, raising=False)
+    assert torch_state.mps_cores() is None

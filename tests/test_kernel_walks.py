@@ -82,6 +82,20 @@ def test_a_full_gpu_transforms_few_frames_twice() -> None:
     assert plan.run_hops(60, 1, False) < run
 
 
+def test_fewer_cores_transform_fewer_frames_twice() -> None:
+    """Ten seconds of music: an H100's cores are kept busy by short runs, ten cores by long ones."""
+    plan = walk_plan(512, 256, 2, False, True)
+    assert plan is not None
+    hops = 1723
+
+    def twice(cores: int | None) -> float:
+        run = plan.run_hops(hops, 1, False, cores)
+        return (run + plan.overlap - 1) / run
+
+    assert twice(10) < twice(40) < twice(None) == twice(132)
+    assert twice(10) < 1.15 < 1.3 < twice(None)
+
+
 #: n_fft, hop, frames, more arguments: units of two and of one, hops side by side and over several
 #: threads' turns, windows that end within a hop, windows read anew, halves, a tail of zeros.
 WALKED = [

@@ -54,15 +54,22 @@ class DeviceKind(Protocol):
 
 
 def launches_of(
-    params: StftParams | IstftParams, tensor: torch.Tensor, window: Optional
+    params: StftParams | IstftParams,
+    tensor: torch.Tensor,
+    window: Optional,
+    cores: int | None = None,
 ) -> tuple[describe.Launch, ...]:
-    """Our launches for a call: alternatives, best first."""
+    """Our launches for a call: alternatives, best first.
+
+    Args:
+        cores: as of :class:`.TensorKernels`.
+    """
     complex_window = window is not None and window.is_complex()
     if isinstance(params, StftParams):
         fused = describe.analysis(params, tensor.is_complex(), complex_window)
         return fused or (describe.cut_frames(params, tensor.is_complex(), complex_window),)
     by_frames = tensor.transpose(-2, -1)
-    fused = describe.synthesis(params, complex_window, frames_fastest(by_frames))
+    fused = describe.synthesis(params, complex_window, frames_fastest(by_frames), cores=cores)
     return fused or (describe.add_frames(params, complex_window),)
 
 

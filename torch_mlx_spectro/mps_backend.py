@@ -49,7 +49,7 @@ def computation(
     params: StftParams | IstftParams, tensor: torch.Tensor, window: Optional
 ) -> tuple[str, str | None]:
     """What computes a call on this input, for reports, and why it cannot, if so."""
-    launches = launches_of(params, tensor, window)
+    launches = launches_of(params, tensor, window, mps_kernels().cores)
     reason = exceeds_counts(params) or _refusal(params, tensor, window, launches)
     return kernel_name("mps", "torch fft", params, launches[0]), reason
 

@@ -55,6 +55,14 @@ def mps_stream() -> int:
     return 0 if current is None else int(current().stream_id)
 
 
+def mps_cores() -> int | None:
+    """Cores of the GPU; None where torch does not tell."""
+    try:
+        return int(torch.backends.mps.get_core_count()) or None
+    except (AttributeError, RuntimeError):
+        return None
+
+
 #: A tensor on the current CUDA device, uninitialised, of a shape, strides and dtype. What
 #: torch.compile's programs call takes half as long as what is public.
 cuda_empty_strided: Callable[..., torch.Tensor] = getattr(

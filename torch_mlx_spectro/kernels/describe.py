@@ -184,6 +184,7 @@ def synthesis(
     adjoint: Adjoint | None = None,
     walk_group: int | None = None,
     group: int | None = None,
+    cores: int | None = None,
 ) -> tuple[Launch, ...]:
     """Launches of the fused synthesis kernel, best first; empty where it does not cover the call.
 
@@ -191,6 +192,7 @@ def synthesis(
         frames_fastest: neighbouring frames of the spectrum are neighbours in memory.
         adjoint: leave the envelope out, and fold the padding of an analysis.
         walk_group, group: threads of a group of either kernel; None for what the plans say.
+        cores: of the GPU; None for those of the one that plans were sized for.
 
     Raises:
         ValueError: no group of the first kernel has so many threads.
@@ -211,7 +213,7 @@ def synthesis(
     ]
     walk = None
     if packed and not complex_window and not (adjoint is not None and adjoint.both_halves):
-        walk = _walk(params, frames_fastest, adjoint, walk_group)
+        walk = _walk(params, frames_fastest, adjoint, walk_group, cores)
     if walk is not None and walk_group is not None:
         return (walk,)
     found = plans(points, least_frames=least)
@@ -230,7 +232,11 @@ def _folded(params: IstftParams, adjoint: Adjoint | None) -> int:
 
 
 def _walk(
-    params: IstftParams, frames_fastest: bool, adjoint: Adjoint | None, group: int | None
+    params: IstftParams,
+    frames_fastest: bool,
+    adjoint: Adjoint | None,
+    group: int | None,
+    cores: int | None,
 ) -> Launch | None:
     """The launch of the walking kernel, or None where the general one is for the call."""
     even = all(
@@ -244,7 +250,7 @@ def _walk(
     )
     if plan is not None and group is not None:
         plan = walk_of_group(plan, group)
-    return None if plan is None else walk(params, plan, frames_fastest, adjoint)
+    return None if plan is None else walk(params, plan, frames_fastest, adjoint, cores=cores)
 
 
 def walk(
@@ -253,18 +259,20 @@ def walk(
     frames_fastest: bool,
     adjoint: Adjoint | None = None,
     run: int | None = None,
+    cores: int | None = None,
 ) -> Launch:
     """The launch of the walking kernel by a plan that fits the call.
 
     Args:
         run: hops of a run, if not as many as the plan says.
+        cores: as of :func:`synthesis`.
     """
     length, hop, folded = params.output_length, params.hop_length, _folded(params, adjoint)
     begin, end = folded, (length - folded) // 2 * 2 if folded else length
     samples = END_SAMPLES if folded else 1
     ends = -(-max(begin, length - end) // (plan.fft.group * samples))
     hops = (end - 1 + params.start) // hop - (begin + params.start) // hop + 1
-    run = run or plan.run_hops(hops, params.rows, frames_fastest)
+    run = run or plan.run_hops(hops, params.rows, frames_fastest, cores)
     flags = [
         ("SAMPLES", samples),
         ("FRAMES_FASTEST", frames_fastest),

@@ -10,6 +10,7 @@ from ..params import IstftParams, StftParams
 from . import describe
 from .describe import Launch
 from .mlx_launcher import MlxLauncher
+from .plans import APPLE_CORES
 from .tuning import Tuning, demanded
 
 
@@ -78,9 +79,8 @@ class MetalKernels(MlxLauncher):
             adjoint: leave the envelope out, and fold the padding of an analysis.
         """
         groups = (self._group("synthesis_walk"), self._group("synthesis"))
-        launches = demanded(
-            describe.synthesis, params, _is_complex(window), frames_fastest, adjoint, *groups
-        )
+        kinds = (_is_complex(window), frames_fastest, adjoint)
+        launches = demanded(describe.synthesis, params, *kinds, *groups, self.cores)
         if not launches:
             return None
         spectrum = self._in_device_memory(spectrum, stream)
@@ -144,8 +144,9 @@ def _is_complex(array: Any) -> bool:
 
 @lru_cache(maxsize=4)
 def _kernels_of(mx: Any, factory: Callable[..., Any]) -> MetalKernels:
-    emulated = bool(getattr(factory, "emulated", False))
-    return MetalKernels(mx, factory, None if emulated else Tuning(lambda: device_name(mx)))
+    if getattr(factory, "emulated", False):
+        return MetalKernels(mx, factory)
+    return MetalKernels(mx, factory, Tuning(lambda: device_name(mx)), APPLE_CORES)
 
 
 def metal_kernels(mx: Any, device_type: str) -> MetalKernels | None:

@@ -45,9 +45,17 @@ class MlxLauncher(Demands):
         mx: the module ``mlx.core``.
         factory: ``mx.fast.metal_kernel``, or what stands in for it.
         tuning: times shapes of groups; None where times mean nothing.
+        cores: of the GPU; None for those of the one that plans were sized for.
     """
 
-    def __init__(self, mx: Any, factory: Callable[..., Any], tuning: Tuning | None = None) -> None:
+    def __init__(
+        self,
+        mx: Any,
+        factory: Callable[..., Any],
+        tuning: Tuning | None = None,
+        cores: int | None = None,
+    ) -> None:
+        self.cores = cores
         #: Computed on the host, and good for host tensors.
         self.emulated = bool(getattr(factory, "emulated", False))
         self._mx = mx

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from .. import torch_state
 from ..errors import KernelRefused
 from ..recent import Recent
 from .describe import MAX_COUNT, Launch
@@ -65,9 +66,16 @@ class MpsKernels(TensorKernels):
     Args:
         compile_shader: ``torch.mps.compile_shader``, or what stands in for it.
         tuning: times shapes of groups; None where times mean nothing.
+        cores: of the GPU; None for those of the one that plans were sized for.
     """
 
-    def __init__(self, compile_shader: Callable[[str], Any], tuning: Tuning | None = None) -> None:
+    def __init__(
+        self,
+        compile_shader: Callable[[str], Any],
+        tuning: Tuning | None = None,
+        cores: int | None = None,
+    ) -> None:
+        self.cores = cores
         self._compile_shader = compile_shader
         self._tuning = tuning
         self._kernels: Recent[Variant, Any] = Recent(CACHE_ENTRIES)
@@ -239,8 +247,9 @@ def _said(problem: Exception) -> str:
 
 @lru_cache(maxsize=4)
 def _kernels_of(compile_shader: Callable[[str], Any]) -> MpsKernels:
-    emulated = bool(getattr(compile_shader, "emulated", False))
-    return MpsKernels(compile_shader, None if emulated else Tuning(lambda: "torch mps"))
+    if getattr(compile_shader, "emulated", False):
+        return MpsKernels(compile_shader)
+    return MpsKernels(compile_shader, Tuning(lambda: "torch mps"), torch_state.mps_cores())
 
 
 def mps_kernels() -> MpsKernels:

@@ -33,6 +33,9 @@ SHAPE_GROUPS = (128, 256, 64, 512)
 MAX_SHAPES = 8
 #: Cores of the GPU that plans were sized for, an H100.
 CORES = 132
+#: Cores of an Apple GPU where nobody tells their number, which is 7 to 80: too many cost less than
+#: too few, some frames transformed twice and not idle cores. Not measured.
+APPLE_CORES = 40
 #: Threads that a core runs at once, and how many times all cores' threads make many frames.
 CORE_THREADS = 2048
 ANALYSIS_WAVES = 2

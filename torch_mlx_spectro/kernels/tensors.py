@@ -13,7 +13,13 @@ from .tuning import Demands, demanded
 
 
 class TensorKernels(Demands):
-    """What is launched for a call, and with which tensors; how it is launched is a subclass's."""
+    """What is launched for a call, and with which tensors; how it is launched is a subclass's.
+
+    Attributes:
+        cores: of the GPU; None for those of the one that plans were sized for.
+    """
+
+    cores: int | None = None
 
     def analysis(
         self,
@@ -66,9 +72,8 @@ class TensorKernels(Demands):
             adjoint: leave the envelope out, and fold the padding of an analysis.
         """
         groups = (self._group("synthesis_walk"), self._group("synthesis"))
-        launches = demanded(
-            describe.synthesis, params, window.is_complex(), frames_fastest, adjoint, *groups
-        )
+        kinds = (window.is_complex(), frames_fastest, adjoint)
+        launches = demanded(describe.synthesis, params, *kinds, *groups, self.cores)
         if not launches:
             return None
         return self._run(launches, spectrum, window, envelope, edge=edge)

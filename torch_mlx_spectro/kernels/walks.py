@@ -117,12 +117,17 @@ class WalkPlan:
             ("HALF", self.fft.half),
         ]
 
-    def run_hops(self, hops: int, rows: int, frames_fastest: bool) -> int:
+    def run_hops(self, hops: int, rows: int, frames_fastest: bool, cores: int | None = None) -> int:
         """Hops of a run of whole rounds.
 
         A core works for as long as its groups have rounds, and waits for the last of them: the
         cost is the sum of both, in rounds, and ordered what was measured.
+
+        Args:
+            cores: of the GPU; None for those of an H100. Where they are fewer, fewer groups keep
+                all of them busy, and longer runs transform fewer frames twice.
         """
+        cores = cores or CORES
         frames = self.fft.frames
         fewest = -(-self.overlap // frames)
         long = frames < WALK_FASTEST_FRAMES
@@ -130,13 +135,13 @@ class WalkPlan:
         for rounds in range(fewest, max(MOST_FRAMES // frames, fewest) + 1):
             run = rounds * frames - (self.overlap - 1)
             groups = -(-hops // run) * rows
-            waves = -(-groups // (CORES * self.resident))
+            waves = -(-groups // (cores * self.resident))
             most = MOST_FRAMES
             if frames_fastest and not (long and waves == 1):
                 most = MOST_LONG_FASTEST_FRAMES if long else MOST_FASTEST_FRAMES
             if rounds * frames <= most or rounds == fewest:
                 # Of equals the longest, which transforms the fewest frames twice.
-                costs.append(((-(-groups // CORES) + waves) * rounds, -run))
+                costs.append(((-(-groups // cores) + waves) * rounds, -run))
         return -min(costs)[1]
 
 
