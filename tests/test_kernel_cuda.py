@@ -306,7 +306,7 @@ def test_every_kernel_compiles(n_fft: int, hop: int) -> None:
 
 @needs_nvrtc
 def test_what_does_not_compile_says_why() -> None:
-    with pytest.raises(Exception, match="undeclared_name"):
+    with pytest.raises(CudaProblem, match="undeclared_name"):
         cubins.compile_text('extern "C" __global__ void f() { undeclared_name(); }', 90)
     assert 90 in cubins.architectures()
 

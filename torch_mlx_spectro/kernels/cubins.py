@@ -92,7 +92,8 @@ def compile_text(text: str, architecture: int) -> bytes:
         code: bytes = core.Program(text, "c++", options).compile("cubin").code
     except Exception as error:  # cuda.core's own, which are of several kinds
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise CudaProblem(f"NVRTC does not compile: {lines[0]}") from error
+        said = next((line.strip() for line in lines if "error:" in line), lines[0])
+        raise CudaProblem(f"NVRTC does not compile: {said}") from error
     return code
 
 
