@@ -405,6 +405,8 @@ def refusing(kernels: tuple[str, ...]) -> Iterator[None]:
 
 REFUSED = [
     (("prepare_window",), "istft", {}),
+    (("prepare_window",), "stft", {"win_length": 9}),
+    (("prepare_window",), "stft", {"differentiated": "input"}),
     (("synthesis_walk", "synthesis"), "istft", {}),
     (("analysis",), "stft", {}),
     (("cut_frames",), "stft", {"n_fft": 22, "hop_length": 7}),
@@ -423,7 +425,7 @@ def test_what_metal_refuses_is_natives_with_the_reason(
     """Before anything is computed, so that no backward pass comes to nothing."""
     sizes = {"n_fft": 16, "hop_length": 5, **arguments}
     differentiated = sizes.pop("differentiated", None)
-    window = random_tensor(1, sizes["n_fft"]).abs() + 0.1
+    window = random_tensor(1, sizes.get("win_length", sizes["n_fft"])).abs() + 0.1
     tensor = random_tensor(0, 3, 100)
     if name == "istft":
         tensor = torch.stft(tensor, window=window, return_complex=True, **sizes)
@@ -445,6 +447,13 @@ def test_what_metal_refuses_is_natives_with_the_reason(
                 result.abs().sum().backward()
     expected = getattr(native, name)(tensor, window=window, **sizes)
     torch.testing.assert_close(result, expected)
+
+
+@needs_emulator
+def test_what_a_call_does_not_launch_is_not_asked_for(machine: emulator.Machine) -> None:
+    with refusing(("prepare_window", "synthesis", "synthesis_walk")):
+        torch.stft(random_tensor(0, 3, 100), 16, window=torch.ones(16), return_complex=True)
+    assert kernels_of(machine) == {"analysis"}
 
 
 @needs_emulator

@@ -19,8 +19,10 @@ from .device_backend import exceeds_counts, kernel_name, launches_of
 from .device_windows import DeviceWindows
 from .environment import asks_for_fast_math
 from .kernels.describe import Launch
+from .kernels.metal import analysis_scale
 from .kernels.mps import MpsKernels, mps_kernels
 from .kernels.preparing import preparation
+from .known_windows import needs_no_preparation, read_where_it_is
 from .maps import SUM_BRANCHES, own_conjugates
 from .mps_prepared import WINDOWS
 from .params import IstftParams, StftParams
@@ -65,14 +67,24 @@ def _refusal(
     Args:
         launches: of the call itself.
     """
-    every = [launches]
-    if window is None or not window.is_complex():
+    every, differentiated = [launches], torch_state.is_differentiated(tensor, window)
+    if differentiated or not _reads_window_as_it_is(params, window):
         # One kernel for windows of all sizes.
         every.append((preparation(params.win_length, params.n_fft, 1.0).launch,))
-    if torch_state.is_differentiated(tensor, window):
+    if differentiated:
         every += device_adjoints.launches_back(params, tensor, window)
     reasons = (mps_kernels().refusal(one, tensor.device) for one in every)
     return next(filter(None, reasons), None)
+
+
+def _reads_window_as_it_is(params: StftParams | IstftParams, window: Optional) -> bool:
+    """Whether nothing of a call's window is prepared by a kernel of ours."""
+    if window is not None and window.is_complex():
+        return True
+    if isinstance(params, IstftParams):
+        return False
+    given = window is None or read_where_it_is(window) != 0
+    return given and needs_no_preparation(params.win_length, params.n_fft, analysis_scale(params))
 
 
 class _Mps:
