@@ -309,9 +309,8 @@ def test_real_frames_come_from_a_transform_of_complex_values(
 
 def test_what_computes_and_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     reasons: list[str | None] = [None]
-    monkeypatch.setattr(
-        mps_backend, "mps_kernels", lambda: SimpleNamespace(refusal=lambda *of: reasons[0])
-    )
+    kernels = SimpleNamespace(refusal=lambda *of: reasons[0], cores=None)
+    monkeypatch.setattr(mps_backend, "mps_kernels", lambda: kernels)
     signal, window = torch.zeros(2, 100), torch.ones(16)
     computation: Callable[..., Any] = mps_backend.computation
     stft = stft_params(signal, window, n_fft=16, return_complex=True)
