@@ -353,7 +353,7 @@ def test_why_there_is_no_mps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_kept_of_windows_belongs_to_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of those that torch lets a program have from 2.15 on."""
+    """Of those that torch, after 2.14, lets a program have."""
     device, stream_of = torch.device("mps"), mps_prepared.WINDOWS._stream
     before = stream_of(device)
     streams = iter((0, 3))
