@@ -257,6 +257,12 @@ def test_the_folder_of_a_user_without_home_is_none(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: "~/.cache/x")
     assert disk.cache_folder() is None
 
+    def refuse(*_: object, **__: object) -> str:
+        raise RuntimeError("could not determine the home directory for '~/.cache'")
+
+    monkeypatch.setattr(platformdirs, "user_cache_dir", refuse)
+    assert disk.cache_folder() is None
+
 
 def test_without_a_path_verdicts_live_as_long_as_the_process() -> None:
     store = store_of(None)

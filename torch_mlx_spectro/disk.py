@@ -12,8 +12,11 @@ def cache_folder() -> Path | None:
     """The folder by the platform's convention; None where the user has no home."""
     import platformdirs  # takes a millisecond that a program without accelerated calls need not pay
 
-    folder = Path(platformdirs.user_cache_dir("torch_mlx_spectro", appauthor=False))
-    return folder if folder.is_absolute() else None  # "~" is left as it is where it is unknown
+    try:
+        folder = Path(platformdirs.user_cache_dir("torch_mlx_spectro", appauthor=False))
+    except RuntimeError:  # as pathlib says it: in a container a user may have no home at all
+        return None
+    return folder if folder.is_absolute() else None  # older ones leave "~" where it is unknown
 
 
 def write_whole(path: Path, data: bytes) -> bool:
