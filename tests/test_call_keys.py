@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from torch_mlx_spectro import dispatching
-from torch_mlx_spectro.call_keys import Known, key_of
+from torch_mlx_spectro.call_keys import Known, key_of, spelling_of
 from torch_mlx_spectro.dispatching import MAX_SHAPES
 
 
@@ -34,7 +34,8 @@ def test_deterministic_algorithms_are_another_decision() -> None:
 
     def keys() -> list[object]:
         shape = dispatching.shape_of_call(signal, (signal, 16), {})
-        return [shape, key_of("stft", "auto", signal, None, False, (signal, 16), {})]
+        spelling = spelling_of("stft", "auto", signal, None, (signal, 16), {})
+        return [shape, key_of(spelling, signal, None, False)]
 
     before = keys()
     torch.use_deterministic_algorithms(True)

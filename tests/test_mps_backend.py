@@ -396,9 +396,10 @@ def refusing(kernels: tuple[str, ...]) -> Iterator[None]:
                 raise SyntaxError(f"program_source:7:1: error: no {name} today")
         return compile_shader(text)
 
-    compiled.emulated = True  # type: ignore[attr-defined]
+    shader: Any = compiled
+    shader.emulated = True
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.mps, "compile_shader", compiled)
+        patch.setattr(torch.mps, "compile_shader", shader)
         yield
 
 

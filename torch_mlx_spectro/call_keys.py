@@ -51,27 +51,14 @@ def keeps_its_backend(backend: str, differentiated: bool) -> bool:
 
 
 def spelling_of(
-    args: tuple[Any, ...], kwargs: dict[str, Any], tensor: Any, window: Any
-) -> list[Any]:
-    """The arguments of a call besides its tensors, as the program spells them."""
-    others = [*args[1:_WINDOW], *args[_WINDOW + 1 :], *kwargs, len(args)]
-    for value in kwargs.values():
-        if value is not window and value is not tensor:
-            others.append(value)
-    # Types, because True == 1 == 1.0, of which torch rejects two.
-    return [*others, *map(type, others)]
-
-
-def key_of(
     name: str,
     backend: str,
-    tensor: torch.Tensor,
-    window: torch.Tensor | None,
-    differentiated: bool,
+    tensor: Any,
+    window: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-) -> Hashable:
-    """What a call is decided on, but for the tensors' values and for torch's state.
+) -> tuple[Any, ...]:
+    """What a call is decided on besides its tensors.
 
     Args:
         name: of the function.
@@ -79,20 +66,36 @@ def key_of(
         tensor, window: which are among the arguments.
         args, kwargs: as the program spells them.
     """
+    others = [*args[1:_WINDOW], *args[_WINDOW + 1 :], *kwargs, len(args)]
+    for value in kwargs.values():
+        if value is not window and value is not tensor:
+            others.append(value)
+    # Types, because True == 1 == 1.0, of which torch rejects two.
+    return (name, backend, torch_state.is_deterministic(), *others, *map(type, others))
+
+
+def key_of(
+    spelling: tuple[Any, ...],
+    tensor: torch.Tensor,
+    window: torch.Tensor | None,
+    differentiated: bool,
+) -> Hashable:
+    """What a call is decided on, but for the tensors' values and for torch's state.
+
+    Args:
+        spelling: as of :func:`spelling_of`.
+    """
     of_window: tuple[Hashable, ...] = ()
     if window is not None:
         of_window = (window.shape, window.dtype, window.layout, window.device)
     return (
-        name,
-        backend,
         differentiated,
-        torch_state.is_deterministic(),
         tensor.shape,
         tensor.stride(),
         tensor.dtype,
         tensor.device,
         *of_window,
-        *spelling_of(args, kwargs, tensor, window),
+        *spelling,
     )
 
 

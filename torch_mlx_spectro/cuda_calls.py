@@ -230,13 +230,13 @@ def missing_reason() -> str | None:
     return cuda_backend.unavailable_reason()
 
 
-def _is_ordinary(tensor: torch.Tensor, window: Any) -> bool:
-    """Whether nothing in torch's state or in the arguments asks for another decision."""
-    return (
-        type(window) in torch_state.PLAIN_TYPES
-        and not torch_state.is_intercepted()
-        and (torch_state.has_one_cuda_device() or tensor.get_device() == torch_state.cuda_device())
-    )
+def _is_ordinary(tensor: torch.Tensor) -> bool:
+    """Whether nothing in torch's state asks for another decision."""
+    return not torch_state.is_intercepted() and _is_on_current_device(tensor)
+
+
+def _is_on_current_device(tensor: torch.Tensor) -> bool:
+    return torch_state.has_one_cuda_device() or tensor.get_device() == torch_state.cuda_device()
 
 
 def recall(
@@ -252,22 +252,19 @@ def recall(
     window = window_of(args, kwargs)
     if type(window) not in torch_state.PLAIN_TYPES:
         return None
-    spelling = (
-        *(name, backend, torch_state.is_deterministic()),
-        *spelling_of(args, kwargs, tensor, window),
-    )
+    spelling = spelling_of(name, backend, tensor, window, args, kwargs)
     for is_like, alike in kinds.get(spelling) or ():
         if is_like(tensor, window) and _may_be_launched(alike, tensor):
             with suppress(*_DECIDED_ANEW):
                 return alike.compute_alike(tensor, window)
             return None
-    if not _is_ordinary(tensor, window):
+    if not _is_ordinary(tensor):
         return None
     differentiated = (tensor.requires_grad or window.requires_grad) and torch.is_grad_enabled()
     if keeps_its_backend(backend, differentiated):
         return None
-    call = calls.get(key_of(name, backend, tensor, window, differentiated, args, kwargs))
-    if call is None or (call.warns and torch.is_warn_always_enabled()):
+    call = calls.get(key_of(spelling, tensor, window, differentiated))
+    if call is None or _warns_again(call):
         return None
     _know_by_kind(spelling, call, tensor, window)
     with suppress(*_DECIDED_ANEW):
@@ -279,9 +276,14 @@ def _may_be_launched(call: Call, tensor: torch.Tensor) -> bool:
     """What a likeness does not tell of torch's state."""
     return (
         not torch_state.is_forward_mode()
-        and (torch_state.has_one_cuda_device() or tensor.get_device() == torch_state.cuda_device())
-        and not (call.warns and torch.is_warn_always_enabled())
+        and _is_on_current_device(tensor)
+        and not _warns_again(call)
     )
+
+
+def _warns_again(call: Call) -> bool:
+    """Whether torch repeats what it warned of when the call was first made."""
+    return call.warns and torch.is_warn_always_enabled()
 
 
 def _know_by_kind(
@@ -311,7 +313,9 @@ def remember(
     """
     tensor = input_of(args, kwargs)
     window = window_of(args, kwargs)
-    if not _is_ordinary(tensor, window) or torch_state.is_capturing():
+    if type(window) not in torch_state.PLAIN_TYPES or not _is_ordinary(tensor):
+        return
+    if torch_state.is_capturing():
         return
     from . import cuda_backend
 
@@ -321,5 +325,6 @@ def remember(
     takes_windows = run is not None and cuda_backend.takes_windows(params)
     call = Call(params, run, result, cuda_backend.warns(params), preparer, takes_windows)
     for backend in backends:
-        key = key_of(name, backend, tensor, window, differentiated, args, kwargs)
+        spelling = spelling_of(name, backend, tensor, window, args, kwargs)
+        key = key_of(spelling, tensor, window, differentiated)
         calls.put(key, call)

@@ -33,16 +33,15 @@ def launches_back(
     complex_window = window is not None and window.is_complex()
     if isinstance(params, StftParams):
         form = Form(params, tensor.is_complex(), complex_window)
+        folded = synthesis_of(form, params.padding, params.samples)
+        adjoint = Adjoint(params.padding, params.pad_mode, form.both_halves)
+        fused = describe.synthesis(folded, complex_window, False, adjoint)
+        found = [fused or (describe.add_frames(folded, complex_window, adjoint),)]
     else:
         form = replace(analysis_of(bins_that_are_read(params)), complex_window=complex_window)
-    folded = synthesis_of(form, form.params.padding, form.params.samples)
-    adjoint = Adjoint(form.params.padding, form.params.pad_mode, form.both_halves)
-    back = describe.synthesis(folded, complex_window, False, adjoint)
-    through = describe.analysis(form.params, form.complex_signal, complex_window, True)
-    cut = describe.cut_frames(form.params, form.complex_signal, complex_window)
-    found = [back or (describe.add_frames(folded, complex_window, adjoint),)]
-    if isinstance(params, IstftParams):
-        found = [through or (cut,)]
+        kinds = (form.complex_signal, complex_window)
+        fused = describe.analysis(form.params, *kinds, True)
+        found = [fused or (describe.cut_frames(form.params, *kinds),)]
     if window is not None and window.requires_grad:
         found.append((describe.cut_frames(form.params, form.complex_signal, False),))
     return found

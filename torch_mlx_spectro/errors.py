@@ -27,3 +27,9 @@ class KernelRefused(RuntimeError):
 
 class UnresolvedArguments(Exception):
     """Internal: these arguments are torch's to judge; it raises its own exception for them."""
+
+
+def telling_line(problem: Exception, mark: str) -> str:
+    """The line that matters of what a compiler says: the first one with a mark, or the first."""
+    lines = str(problem).strip().splitlines() or [type(problem).__name__]
+    return next((line for line in lines if mark in line), lines[0])

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from . import torch_state
-from .call_keys import Known, input_of, keeps_its_backend, key_of, window_of
+from .call_keys import Known, input_of, keeps_its_backend, key_of, spelling_of, window_of
 from .deciding import Plan, verifier
 from .operations import Operation
 from .routing import Choice
@@ -43,7 +43,12 @@ def key_of_call(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Hashab
     compiled_by = torch.mps.compile_shader
     return (
         compiled_by,
-        key_of(op.name, choice.backend, tensor, window, differentiated, args, kwargs),
+        key_of(
+            spelling_of(op.name, choice.backend, tensor, window, args, kwargs),
+            tensor,
+            window,
+            differentiated,
+        ),
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import disk
-from ..errors import KernelRefused
+from ..errors import KernelRefused, telling_line
 
 #: What every text is compiled with. Contracting a product and a sum into one fused operation, the
 #: default, only rounds less.
@@ -91,8 +91,7 @@ def compile_text(text: str, architecture: int) -> bytes:
         options = core.ProgramOptions(arch=f"sm_{architecture}", **OPTIONS)
         code: bytes = core.Program(text, "c++", options).compile("cubin").code
     except Exception as error:  # cuda.core's own, which are of several kinds
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        said = next((line.strip() for line in lines if "error:" in line), lines[0])
+        said = telling_line(error, "error:").strip()
         raise CudaProblem(f"NVRTC does not compile: {said}") from error
     return code
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from .. import torch_state
-from ..errors import KernelRefused
+from ..errors import KernelRefused, telling_line
 from ..recent import Recent
 from .describe import MAX_COUNT, Launch
 from .mps_text import Variant, arguments_of, text_of, variant_of
@@ -221,7 +221,9 @@ class MpsKernels(TensorKernels):
                 library = self._compile_shader(text_of(variant))
                 kernel = getattr(library, variant.name)
             except (SyntaxError, RuntimeError) as problem:
-                raise MpsProblem(f"Metal refuses {variant.name}: {_said(problem)}") from problem
+                raise MpsProblem(
+                    f"Metal refuses {variant.name}: {telling_line(problem, 'error')}"
+                ) from problem
             self._kernels.put(variant, kernel)
         return kernel
 
@@ -237,12 +239,6 @@ def _is_equal(first: torch.Tensor, second: torch.Tensor) -> bool:
     """Whether two spectra are the same bits."""
     bits = [torch.view_as_real(result).view(torch.int32) for result in (first, second)]
     return torch.equal(*bits)
-
-
-def _said(problem: Exception) -> str:
-    """The line that matters of what a compiler says."""
-    lines = str(problem).strip().splitlines() or [type(problem).__name__]
-    return next((line for line in lines if "error" in line), lines[0])
 
 
 @lru_cache(maxsize=4)
