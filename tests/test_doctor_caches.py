@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -67,3 +68,10 @@ def test_both_folders_are_looked_for():
         "CUDA kernels",
         "emulated Metal kernels",
     ]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no owners here")
+def test_a_folder_that_others_may_write_is_told(tmp_path):
+    tmp_path.chmod(0o777)
+    folder = caches._measured("kernels", lambda: tmp_path)
+    assert f"no compiled code from {tmp_path}: every user may write it" in folder.problem

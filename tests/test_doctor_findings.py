@@ -25,6 +25,7 @@ GOOD: dict[str, Any] = {
     "versions": {"torch": "2.13.0", "mlx": "0.32.4", "macos": None},
     "mps_storage": {"expected": "no MPS device", "found": "no MPS device"},
     "verdicts": {"path": "", "counts": {}, "quarantined": {}, "warning": ""},
+    "folders": [{"path": "/cache/cuda", "problem": ""}],
     "processes": {"forked": False},
 }
 
@@ -148,6 +149,12 @@ def test_quarantined_routes_are_a_warning():
 
 def test_a_damaged_file_of_verdicts_is_a_warning():
     assert only(verdicts=GOOD["verdicts"] | {"warning": "it is not JSON"}).level == "warning"
+
+
+def test_a_folder_whose_code_is_not_run_is_a_warning():
+    finding = only(folders=[{"path": "/a cache/cuda", "problem": "every user may write it"}])
+    assert (finding.level, finding.text) == ("warning", "every user may write it.")
+    assert finding.fix == ("rm -r '/a cache/cuda'",)
 
 
 def test_a_forked_process_is_a_warning():

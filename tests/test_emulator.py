@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from needs import needs_emulator
 
-from torch_mlx_spectro import emulator
+from torch_mlx_spectro import disk, emulator
 from torch_mlx_spectro.emulator import toolchain
 
 pytestmark = needs_emulator
@@ -390,6 +391,79 @@ def test_a_rejection_is_remembered(tmp_path: Path) -> None:
         with pytest.raises(emulator.Rejected, match="goto"):
             run(machine, "again: goto again;")
         assert machine.compilations == compilations
+
+
+@pytest.fixture
+def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of this process."""
+    folder = tmp_path / "private"
+    monkeypatch.setattr(disk, "private_folder", lambda: folder)
+    return folder
+
+
+def compile_and_run(machine: emulator.Machine) -> None:
+    x, expected = rotated(1)
+    (y,) = run(machine, ROTATE, {"x": x}, grid=(64, 1, 1), threadgroup=(64, 1, 1))
+    np.testing.assert_array_equal(y, expected)
+
+
+def test_a_folder_that_others_may_write_is_neither_read_nor_written(
+    tmp_path: Path, private: Path
+) -> None:
+    folder = tmp_path / "cache"
+    compile_and_run(emulator.Machine(cache_dir=folder))
+    assert folder.stat().st_mode & 0o777 == 0o700
+    files = sorted(folder.iterdir())
+    for library in folder.glob("*.so"):
+        library.unlink()  # of which this process has the first
+        library.write_bytes(b"another's")
+    folder.chmod(0o777)
+    machine = emulator.Machine(cache_dir=folder)
+    with pytest.warns(RuntimeWarning, match="every user may write it. Each process compiles anew"):
+        compile_and_run(machine)
+    compile_and_run(machine)
+    assert machine.compilations == 1
+    assert sorted(folder.iterdir()) == files
+    assert len(list(private.glob("*.json"))) == 1
+    compile_and_run(emulator.Machine(cache_dir=private))
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022])
+def test_files_that_others_may_write_are_told_of_and_replaced(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        compile_and_run(emulator.Machine(cache_dir=tmp_path))
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+    for library in tmp_path.glob("*.so"):
+        library.chmod(0o666)
+    machine = emulator.Machine(cache_dir=tmp_path)
+    with pytest.warns(RuntimeWarning, match="every user may write it. It compiles anew") as told:
+        compile_and_run(machine)
+    assert (machine.compilations, len(told)) == (1, 2)  # the runtime's library, too
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+
+
+def test_without_a_home_or_its_folder_kernels_are_kept_by_the_process(
+    tmp_path: Path, private: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "cache_folder", lambda: None)
+    machine = emulator.Machine()
+    compile_and_run(machine)
+    assert len(list(private.glob("*.json"))) == machine.compilations == 1
+    (tmp_path / "file").touch()  # no folder can be made below it
+    machine = emulator.Machine(cache_dir=tmp_path / "file" / "cache")
+    compile_and_run(machine)
+    assert machine.compilations == 0
+
+
+def test_kernels_are_kept_in_the_folder_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "cache_folder", lambda: tmp_path)
+    compile_and_run(emulator.Machine())
+    assert len(list((tmp_path / "emulator").glob("*.json"))) == 1
 
 
 def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
+import os
 import re
 import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -205,9 +207,58 @@ def test_damaged_files_cost_a_compilation(
         path.mkdir()
     else:
         path.write_bytes({"cut": whole[:-1], "changed": whole[:-1] + b"?", "empty": b""}[damage])
-    assert cubins.compiled("text", 90, tmp_path) == b"text for 90"
+    told = pytest.warns(RuntimeWarning, match="it is a folder") if path.is_dir() else nullcontext()
+    with told:
+        assert cubins.compiled("text", 90, tmp_path) == b"text for 90"
     assert counting.calls == 2
     assert len(list(tmp_path.iterdir())) == 1, "something temporary was left"
+
+
+def test_a_file_of_another_text_costs_a_compilation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(monkeypatch)
+    for text in ("text", "other"):
+        cubins.compiled(text, 90, tmp_path)
+    one, other = tmp_path.iterdir()
+    one.rename(tmp_path / "aside")
+    other.rename(one)
+    (tmp_path / "aside").rename(other)
+    for text in ("text", "other"):
+        assert cubins.compiled(text, 90, tmp_path) == f"{text} for 90".encode()
+    assert counting.calls == 4
+
+
+needs_owners = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no owners here")
+
+
+@needs_owners
+def test_a_folder_that_others_may_write_is_neither_read_nor_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(monkeypatch)
+    cubins.compiled("text", 90, tmp_path)
+    tmp_path.chmod(0o777)
+    with pytest.warns(RuntimeWarning, match="every user may write it. Each process compiles anew"):
+        assert cubins.compiled("text", 90, tmp_path) == b"text for 90"
+    cubins.compiled("other", 90, tmp_path)  # without a warning, which would fail the test
+    assert counting.calls == 3
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@needs_owners
+def test_a_file_that_others_may_write_is_told_of_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(monkeypatch)
+    cubins.compiled("text", 90, tmp_path)
+    (path,) = tmp_path.iterdir()
+    path.chmod(0o666)
+    with pytest.warns(RuntimeWarning, match="every user may write it. It compiles anew"):
+        cubins.compiled("text", 90, tmp_path)
+    cubins.compiled("text", 90, tmp_path)
+    assert counting.calls == 2
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_folder_that_cannot_be_written_is_left_alone(

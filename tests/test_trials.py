@@ -191,6 +191,7 @@ def test_an_outcome_is_kept_once_and_taken_up_by_the_next_process(tmp_path: Path
         None, 1, "mlx", [], {}, {"winner": "mlx"}, {"seconds": []}, {"seconds": {"mlx": 1.0}},
         {"seconds": {"native": "1"}}, {"seconds": {"native": -1.0}}, {"seconds": {"native": 0}},
         {"seconds": {"native": 1.0, "mlx": None}}, {"seconds": {"native": float("inf")}},
+        {"seconds": {"native": True}}, {"seconds": {"native": 10**400}},
     ],
 )  # fmt: skip
 def test_an_outcome_that_makes_no_sense_is_measured_again(outcome: Any) -> None:

@@ -1,11 +1,58 @@
-"""The package's folder for what it would have to find out again; files that are whole or absent."""
+"""What this package keeps on disk: files that are whole or absent, regular, and its user's own.
+
+Two rules, of which this module is the home:
+
+- A path is read and written only where there is a regular file, or nothing. Whatever else is there
+  (a device, a FIFO, a symbolic link, a folder) stays as it is. The folders above may be symbolic
+  links: many a user's ``~/.cache`` is one.
+- Compiled code is run only from a folder, and a file, that nobody but the user may write.
+
+Folders are made for their user alone, whatever the umask; permissions of what exists are looked at,
+and never changed.
+"""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import ctypes
+import errno
 import os
+import shutil
+import stat
+import sys
 import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+
+#: No symbolic link is followed, no FIFO is waited for, and no child of this process inherits it.
+_WITH_CARE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_WITH_CARE |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+#: Two names exchanged in one step: Linux's RENAME_EXCHANGE, and macOS's RENAME_SWAP.
+_EXCHANGE = 2
+_HERE = -100  # AT_FDCWD
+#: What a system or a file system (NFS is one) says that cannot exchange names.
+_CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+#: What was told of, once in a process.
+_TOLD: set[str] = set()
+
+
+class Refused(OSError):
+    """What is at a path is not to be touched, or not to be run; the text says what it is."""
 
 
 def cache_folder() -> Path | None:
@@ -19,19 +66,355 @@ def cache_folder() -> Path | None:
     return folder if folder.is_absolute() else None  # older ones leave "~" where it is unknown
 
 
-def write_whole(path: Path, data: bytes) -> bool:
-    """Write a file whole or not at all; tells whether it was: not every folder allows it."""
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for the user alone.
+
+    Raises:
+        OSError: it cannot be made.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-    except OSError:
-        return False
+        folder.mkdir(0o700, exist_ok=True)
+    except FileNotFoundError:
+        make_folder(folder.parent)
+        folder.mkdir(0o700, exist_ok=True)
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Read a regular file, or the beginning of one that has more than ``most`` bytes.
+
+    Raises:
+        Refused: something else is there.
+        OSError: nothing is there, or it cannot be read.
+    """
+    with _open_regular(path) as handle:
+        return _read(handle, most)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, where nothing is or a regular file.
+
+    Raises:
+        Refused: something else is there.
+        OSError: it cannot be written.
+    """
+    _check_path(path)
+    make_folder(path.parent)
+    handle, name = tempfile.mkstemp(dir=path.parent)  # for the user alone
+    new = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        os.replace(temporary, path)
-    except OSError:
+        _put(new, path)
+    finally:
+        # Not a file only where what was exchanged for it could not be put back.
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            if stat.S_ISREG(os.lstat(new).st_mode):
+                new.unlink()
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path, patience: float) -> Iterator[None]:
+    """Hold the lock between processes that is beside a file, in a folder that is made if missing.
+
+    The system takes it back from a process that ends. A forked child shares none with its parent.
+
+    Args:
+        patience: seconds to wait for another process.
+
+    Raises:
+        Refused: at one of the two paths is neither a regular file nor nothing.
+        OSError: another process keeps it, or there are no locks here.
+    """
+    lock = path.with_name(f"{path.name}.lock")
+    for one in (path, lock):
+        _check_path(one)
+    make_folder(path.parent)
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT | _WITH_CARE, 0o600)
+    try:
+        _check_regular(os.fstat(handle))
+        deadline = time.monotonic() + patience
+        while not _take_lock(handle):
+            if time.monotonic() >= deadline:
+                raise TimeoutError(errno.ETIMEDOUT, "another process keeps the lock", str(lock))
+            time.sleep(0.005)
+        try:
+            yield
+        finally:
+            _release_lock(handle)
+    finally:
+        os.close(handle)
+
+
+class CodeFolder:
+    """A folder of compiled code, open, that nobody but its user may write.
+
+    Attributes:
+        path: of the folder by its descriptor, so that nobody who may write a folder above it can
+            put another in its place.
+    """
+
+    def __init__(self, folder: Path, path: Path) -> None:
+        self._folder = folder
+        self.path = path
+
+    def read(self, name: str, most: int) -> bytes | None:
+        """What is in a file; None where no file of this name may be run, or it has more bytes."""
+        with contextlib.suppress(OSError), self._file(name) as handle:
+            data = _read(handle, most)
+            return data if len(data) <= most else None
+        return None
+
+    def has(self, name: str) -> bool:
+        """Whether a file of this name may be run."""
+        with contextlib.suppress(OSError), self._file(name):
+            return True
+        return False
+
+    @contextlib.contextmanager
+    def _file(self, name: str) -> Iterator[int]:
+        try:
+            with _open_regular(self.path / name) as handle:
+                _check_writers(handle)
+                yield handle
+        except Refused as refused:
+            path = self._folder / name
+            _warn_once(f"torch_mlx_spectro does not run {path}: {refused}. It compiles anew")
+            raise
+
+
+@contextlib.contextmanager
+def open_code_folder(folder: Path) -> Iterator[CodeFolder | None]:
+    """A folder of compiled code, made if missing; None, and told once, where others may write it.
+
+    It is none without a word where it can be neither read nor made.
+    """
+    with contextlib.ExitStack() as stack:
+        found = None
+        try:
+            make_folder(folder)
+            found = CodeFolder(folder, stack.enter_context(_open_trusted(folder)))
+        except Refused as refused:
+            _warn_once(_distrust(folder, refused))
+        except OSError:
+            pass
+        yield found
+
+
+def explain_distrust(folder: Path) -> str:
+    """Why code in a folder is not run; empty where it is, or would be if there were a folder."""
+    try:
+        with _open_trusted(folder):
+            return ""
+    except Refused as refused:
+        return _distrust(folder, refused)
+    except OSError:
+        return ""
+
+
+def _distrust(folder: Path, refused: Refused) -> str:
+    return (
+        f"torch_mlx_spectro runs no compiled code from {folder}: {refused}. Each process compiles"
+        " anew. Remove the folder: the next process makes one that only its user may write"
+    )
+
+
+@lru_cache(maxsize=1)
+def private_folder() -> Path:
+    """A new folder of this process, for what may be kept nowhere else; removed at its end."""
+    folder = Path(tempfile.mkdtemp(prefix="torch_mlx_spectro-"))  # for the user alone
+    atexit.register(_remove, folder, os.getpid())
+    return folder
+
+
+def _remove(folder: Path, process: int) -> None:
+    if os.getpid() == process:  # a forked child leaves it to its parent
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_path(path: Path) -> None:
+    """Refuse what is no regular file. It is not opened: that alone is an act on some devices."""
+    if path.parts and path.parts[0].startswith("~"):
+        raise Refused(f"there is no home of {path.parts[0]}")
+    with contextlib.suppress(FileNotFoundError):
+        _check_regular(os.lstat(path))
+
+
+def _check_regular(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        raise Refused(f"it is {kind}, not a regular file")
+
+
+@contextlib.contextmanager
+def _open_regular(path: Path) -> Iterator[int]:
+    """The descriptor of a regular file, to be read."""
+    _check_path(path)
+    handle = os.open(path, os.O_RDONLY | _WITH_CARE)
+    try:
+        _check_regular(os.fstat(handle))  # it may be another by now
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _read(handle: int, most: int) -> bytes:
+    """Up to one byte more than ``most``."""
+    with os.fdopen(handle, "rb", closefd=False) as file:
+        return file.read(most + 1)
+
+
+def _put(new: Path, path: Path) -> None:
+    """Put a file where nothing is, or in the place of a regular file, and of nothing else.
+
+    To look first and then to rename would replace what came there in between. A link replaces
+    nothing, and an exchange loses nothing: what comes out is looked at, and goes back if it is no
+    file. Who reads meanwhile finds one file or the other.
+    """
+    try:
+        os.link(new, path)
+    except OSError:  # something is there, or this file system has no links
+        pass
+    else:
+        return
+    if _exchange(new, path):
+        try:
+            _check_regular(os.lstat(new))
+        except Refused:
+            _exchange(new, path)
+            raise
+        return
+    # Where nobody else may write the folder, nobody else can come in between.
+    with _open_trusted(path.parent, "the folder cannot exchange files, and others may write it"):
+        _check_path(path)
+        os.replace(new, path)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange what two names stand for; tells whether this system and file system can.
+
+    Raises:
+        OSError: they can, and did not.
+    """
+    names = os.fsencode(one), os.fsencode(other)
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        if sys.platform == "darwin":
+            failed = library.renamex_np(*names, _EXCHANGE)
+        else:
+            failed = library.renameat2(_HERE, names[0], _HERE, names[1], _EXCHANGE)
+    except (AttributeError, TypeError):  # older systems, and Windows
+        return False
+    error = ctypes.get_errno()
+    if failed and error not in _CANNOT:
+        raise OSError(error, os.strerror(error), str(other))
+    return not failed
+
+
+def _take_lock(handle: int) -> bool:
+    """Take the lock of a file; tells whether no other process has it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK):
+            raise
         return False
     return True
+
+
+def _release_lock(handle: int) -> None:
+    """Give the lock back, also where a child forked meanwhile has the descriptor, too."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+@contextlib.contextmanager
+def _open_trusted(folder: Path, problem: str = "") -> Iterator[Path]:
+    """A path to a folder that nobody else may write, as long as it is open.
+
+    Args:
+        problem: what is said where others may; by default who they are.
+
+    Raises:
+        Refused: others may.
+    """
+    if not hasattr(os, "geteuid"):
+        # Windows: what is below a user's profile only that user, and administrators, may write.
+        if Path.home().resolve() not in folder.resolve().parents:
+            raise Refused(problem or "it is not in the profile of its user")
+        yield folder
+        return
+    handle = os.open(
+        folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+    )
+    try:
+        try:
+            _check_writers(handle)
+        except Refused:
+            if problem:
+                raise Refused(problem) from None
+            raise
+        # Only Linux has such paths, and only there is code kept in folders.
+        yield Path(f"/proc/self/fd/{handle}") if sys.platform == "linux" else folder
+    finally:
+        os.close(handle)
+
+
+def _check_writers(handle: int) -> None:
+    """Refuse what belongs to another user, or what another user may write."""
+    if not hasattr(os, "geteuid"):
+        return  # Windows: its folder says it
+    status = os.fstat(handle)
+    if status.st_uid != os.geteuid():
+        raise Refused(f"it belongs to another user (number {status.st_uid})")
+    if status.st_mode & stat.S_IWOTH:
+        raise Refused("every user may write it")
+    if status.st_mode & stat.S_IWGRP and not (_is_alone_in(status.st_gid) and _is_plain(handle)):
+        raise Refused("its group may write it")
+
+
+@lru_cache(maxsize=16)
+def _is_alone_in(group: int) -> bool:
+    """Whether nobody else is in a group of the user's.
+
+    Where users have groups of their own the umask is often 002: folders of such a group are no less
+    the user's own. OpenSSH, as Debian builds it, asks the same.
+    """
+    import grp
+    import pwd
+
+    assert sys.platform != "win32"
+    try:
+        user, members = pwd.getpwuid(os.geteuid()), grp.getgrgid(group).gr_mem
+    except KeyError:
+        return False
+    same = {other.pw_name for other in pwd.getpwall() if other.pw_gid == group}
+    return user.pw_gid == group and {*members, *same} <= {user.pw_name}
+
+
+def _is_plain(handle: int) -> bool:
+    """Whether no list of further users stands behind the permissions of the group."""
+    if not hasattr(os, "listxattr"):
+        return True
+    try:
+        return "system.posix_acl_access" not in os.listxattr(handle)
+    except OSError:  # a file system that has no such lists
+        return True
+
+
+def _warn_once(text: str) -> None:
+    if text not in _TOLD:
+        _TOLD.add(text)
+        warnings.warn(text, RuntimeWarning, stacklevel=3)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol, TypeGuard
 import torch
 
 from .recent import Recent
-from .verdicts import Store
+from .verdicts import MAX_NUMBER, Store
 
 #: Timed calls of each backend; the first one of an accelerator warms up, and does not count.
 TRIALS = 3
@@ -210,7 +210,8 @@ def seconds_of(outcome: Any, now: float) -> dict[str, float]:
 
 
 def _is_time(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and 0 < value <= MAX_NUMBER
 
 
 class Trials:

@@ -5,7 +5,8 @@ A verdict is a JSON value under a section and a key: which backend is the fastes
 Verdicts hold for the versions of torch, MLX, this package and its kernels, and for one machine;
 the file has those of several such environments side by side, so that two of them on one disk do
 not forever replace each other's, and an upgrade simply begins anew: it is nothing to warn of.
-What is warned of, once, is a file that cannot be understood.
+What is warned of, once, is a file that cannot be understood, and a path where something else is
+than a file or nothing (:mod:`.disk`): that stays as it is.
 
     {"format": 1,
      "environments": [{"versions": {"torch": ...}, "sections": {"routes": {...}}}, ...]}
@@ -42,6 +43,9 @@ MAX_ENTRIES = 512
 MAX_ENVIRONMENTS = 4
 #: A file of ours has a few hundred bytes an entry.
 MAX_BYTES = 8 << 20
+#: Dictionaries and lists within each other, of a file of ours; and its largest number.
+MAX_DEPTH = 16
+MAX_NUMBER = 1 << 63
 #: Seconds between writes: the verdicts of a program's first second take two writes, not hundreds.
 INTERVAL = 1.0
 #: Seconds to wait for another process's write, in the midst of a program and at its end.
@@ -59,11 +63,13 @@ class Store:
     processes have written meanwhile, when one is put.
 
     Args:
-        path: of the file; None keeps verdicts in memory only.
+        path: of the file; None keeps verdicts in memory only, as does a path that is not to be
+            touched, once that is found.
         versions: what the verdicts hold for; by default :func:`current_versions`.
         clock: returns seconds; a test passes its own.
 
     Attributes:
+        path: of the file; None where there is none.
         warning: what the program was told of the file; "" if nothing.
     """
 
@@ -102,6 +108,8 @@ class Store:
             TypeError, ValueError: the value is not JSON.
         """
         value = json.loads(json.dumps(value, allow_nan=False))
+        if not _is_plain(value):
+            raise ValueError("a verdict has too large a number, or too many levels")
         with self._lock:
             for sections in (self._known(), self._unwritten):
                 _place(sections, section, key, value)
@@ -144,12 +152,16 @@ class Store:
         return written
 
     def clear(self) -> None:
-        """Forget every verdict, and remove the file, with those of other environments."""
-        with self._writing, self._lock:
-            self._sections, self._unwritten = {}, {}
-            if self.path is not None and self.path.exists():
-                with contextlib.suppress(OSError), _locked(self.path, PATIENCE_AT_EXIT):
-                    self.path.unlink()
+        """Forget every verdict, and empty the file, of those of other environments, too."""
+        with self._writing:
+            with self._lock:
+                self._sections, self._unwritten = {}, {}
+            path = self.path
+            if path is not None and os.path.lexists(path):
+                self._write(list, PATIENCE_AT_EXIT)
+            with self._lock:
+                told = self._untold()
+        self._tell(told)
 
     def after_fork_in_child(self) -> None:
         """A forked child has locks that nobody holds; what is unwritten, its parent will write."""
@@ -171,45 +183,59 @@ class Store:
 
     def _read(self) -> list[dict[str, Any]]:
         """Every environment in the file; none, and a warning, where it cannot be understood."""
-        if self.path is None:
+        path = self.path
+        if path is None:
             return []
         try:
-            with self.path.open("rb") as file:
-                data = file.read(MAX_BYTES + 1)
+            return _environments(disk.read_regular(path, MAX_BYTES))
+        except disk.Refused as refused:
+            self._leave_file(refused)
         except OSError:
-            return []
-        try:
-            return _environments(data)
+            pass
         except ValueError as error:  # of JSON and of UTF-8, too
-            self._warn(str(error))
-            return []
+            self._warn(f"{error}. It measures again, and replaces the file")
+        return []
 
     def _merge_into_file(self, unwritten: Sections, patience: float) -> bool:
+        def merged() -> list[dict[str, Any]]:
+            environments = self._read()
+            sections = self._ours(environments)
+            for section, entries in unwritten.items():
+                for key, value in entries.items():
+                    _place(sections, section, key, value)
+            versions = dict(self.versions())
+            others = [entry for entry in environments if entry["versions"] != versions]
+            return [*others, {"versions": versions, "sections": sections}][-MAX_ENVIRONMENTS:]
+
+        return self._write(merged, patience)
+
+    def _write(self, make: Callable[[], list[dict[str, Any]]], patience: float) -> bool:
+        """Write environments that are made under the lock; tells whether the file has them now."""
         path = self.path
         if path is None:
             return True
-        # NotImplementedError: a file system without locks.
-        with contextlib.suppress(OSError, NotImplementedError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(path, patience):
-                environments = self._read()
-                sections = self._ours(environments)
-                for section, entries in unwritten.items():
-                    for key, value in entries.items():
-                        _place(sections, section, key, value)
-                versions = dict(self.versions())
-                others = [entry for entry in environments if entry["versions"] != versions]
-                kept = [*others, {"versions": versions, "sections": sections}]
-                content = {"format": FORMAT, "environments": kept[-MAX_ENVIRONMENTS:]}
-                return disk.write_whole(path, json.dumps(content).encode())
+        try:
+            with disk.hold_lock(path, patience):
+                content = {"format": FORMAT, "environments": make()}
+                disk.write_whole(path, json.dumps(content).encode())
+        except disk.Refused as refused:
+            self._leave_file(refused)
+        except OSError:
+            pass
+        else:
+            return True
         return False
+
+    def _leave_file(self, refused: disk.Refused) -> None:
+        self._warn(f"{refused}. Nothing there is changed, and verdicts last as long as the process")
+        self.path = None
 
     def _warn(self, problem: str) -> None:
         """Note what is wrong with the file, once; it is told when no lock is held."""
         if not self.warning:
             self.warning = (
                 f"torch_mlx_spectro ignores {self.path}, in which it keeps what it has measured: "
-                f"{problem}. It measures again, and replaces the file"
+                f"{problem}"
             )
             self._is_untold = True
 
@@ -222,16 +248,6 @@ class Store:
     def _tell(self, text: str) -> None:
         if text:
             warnings.warn(text, RuntimeWarning, stacklevel=3)
-
-
-def _locked(path: Path, patience: float) -> contextlib.AbstractContextManager[Any]:
-    """The lock between processes, of which torch brings the implementation.
-
-    An object of its own for each use: a forked child shares none with its parent.
-    """
-    import filelock
-
-    return filelock.FileLock(f"{path}.lock", timeout=patience, poll_interval=0.005)
 
 
 def _environments(data: bytes) -> list[dict[str, Any]]:
@@ -248,8 +264,12 @@ def _environments(data: bytes) -> list[dict[str, Any]]:
         raise ValueError(f"it is not JSON ({error})") from error
     if not isinstance(content, dict) or "format" not in content:
         raise ValueError("it is not a file of verdicts")
-    if content["format"] != FORMAT:
-        raise ValueError(f"its format is {content['format']!r}, and this version reads {FORMAT}")
+    if not _is_plain(content):
+        raise ValueError("it has too large a number, or too many levels")
+    if repr(content["format"]) != repr(FORMAT):  # true equals 1
+        raise ValueError(
+            f"its format is {content['format']!r:.40}, and this version reads {FORMAT}"
+        )
     environments = content.get("environments")
     if not (isinstance(environments, list) and all(map(_is_environment, environments))):
         raise ValueError("its verdicts are damaged")
@@ -261,6 +281,15 @@ def _is_environment(entry: Any) -> bool:
         return False
     sections = entry.get("sections")
     return isinstance(sections, dict) and all(isinstance(one, dict) for one in sections.values())
+
+
+def _is_plain(value: Json, depth: int = MAX_DEPTH) -> bool:
+    """Whether a value may be copied, compared and computed with, whoever wrote the file."""
+    if isinstance(value, (dict, list)):
+        inner = value.values() if isinstance(value, dict) else value
+        return depth > 0 and all(_is_plain(one, depth - 1) for one in inner)
+    # NaN is in no range; JSON's 1e999 is infinite.
+    return not isinstance(value, (int, float)) or -MAX_NUMBER <= value <= MAX_NUMBER
 
 
 def _place(sections: Sections, section: str, key: str, value: Json) -> None:
@@ -363,6 +392,11 @@ def path_of(settings: AutotuneSettings) -> Path | None:
     if not settings.persist:
         return None
     if settings.cache_path is not None:
-        return Path(settings.cache_path).expanduser()
+        path = Path(settings.cache_path)
+        with contextlib.suppress(
+            RuntimeError
+        ):  # as of a user who is not known: it is told of later
+            path = path.expanduser()
+        return path
     folder = disk.cache_folder()
     return None if folder is None else folder / "verdicts.json"

@@ -9,12 +9,14 @@ import os
 import tempfile
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import disk
 from . import calls, lint, shader, translate
-from .errors import Rejected
+from .errors import EmulatorError, Rejected
 from .library import KernelLibrary, Runtime, load_runtime
 from .toolchain import RUNTIME, Toolchain, sources_digest, toolchain
 
@@ -23,6 +25,7 @@ CACHE_FILES = 6000
 CACHE_BYTES = 400 << 20
 #: Loaded at a time.
 LOADED = 512
+_FACTS_BYTES = 1 << 20
 
 # Where the library's own constants are: linker symbols.
 _IMAGE = """
@@ -40,11 +43,10 @@ __attribute__((visibility("default"))) const void* mtl_image_end() {
 """
 
 
-def default_cache_dir() -> Path:
-    """Where compiled kernels are kept unless the machine is told otherwise."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("torch-mlx-spectro")) / "emulator"
+def default_cache_dir() -> Path | None:
+    """Where compiled kernels are kept unless the machine is told otherwise; None without a home."""
+    folder = disk.cache_folder()
+    return None if folder is None else folder / "emulator"
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,11 @@ class Compiler:
     """Compiles each text once; the results are shared by all processes with the same cache.
 
     Args:
-        cache_dir: a folder; made if missing.
+        cache_dir: a folder; made if missing. Where others may write it, or it cannot be made, or
+            is None, a folder of this process takes its place.
     """
 
-    def __init__(self, cache_dir: Path) -> None:
+    def __init__(self, cache_dir: Path | None) -> None:
         self._folder = cache_dir
         self._tools = toolchain()
         self._loaded: OrderedDict[str, KernelLibrary] = OrderedDict()
@@ -81,13 +84,13 @@ class Compiler:
 
     def runtime(self) -> Runtime:
         """The runtime, compiled if this cache has none."""
-        name = f"libmtl-{self._runtime_key()}.so"
-        path = self._folder / name
-        if not path.is_file():
-            with self._workplace() as work:
-                self._tools.compile_runtime(work / name, name, work)
-                os.replace(work / name, path)
-        return load_runtime(path)
+        name = self._runtime_name()
+        with self._opened() as kept:
+            if not kept.has(name):
+                with _workplace(kept) as work:
+                    self._tools.compile_runtime(Path(name), name, work)
+                    _keep(work / name, kept.path / name)
+            return load_runtime(kept.path / name)
 
     def load(self, request: Request) -> KernelLibrary:
         """The library of a kernel. The runtime must have been loaded before.
@@ -99,48 +102,54 @@ class Compiler:
         with self._lock:
             library = self._loaded.get(key)
             if library is None:
-                facts = self._stored(key) or self._compile(request, key)
-                if "rejected" in facts:
-                    raise Rejected(facts["rejected"])
-                library = KernelLibrary(
-                    self._folder / f"{key}.so",
-                    tuple(facts["arrays"]),
-                    tuple(shader.Buffer(*buffer) for buffer in facts["buffers"]),
-                )
-                self._loaded[key] = library
+                library = self._loaded[key] = self._found(request, key)
             self._loaded.move_to_end(key)
             while len(self._loaded) > LOADED:
                 self._loaded.popitem(last=False)
             return library
 
-    def _runtime_key(self) -> str:
-        return hashlib.sha256((self._tools.identity + sources_digest()).encode()).hexdigest()[:16]
+    def _found(self, request: Request, key: str) -> KernelLibrary:
+        with self._opened() as kept:
+            facts = _stored(kept, key) or self._compile(kept, request, key)
+            if "rejected" in facts:
+                raise Rejected(facts["rejected"])
+            return KernelLibrary(
+                kept.path / f"{key}.so",
+                tuple(facts["arrays"]),
+                tuple(shader.Buffer(*buffer) for buffer in facts["buffers"]),
+            )
 
-    def _stored(self, key: str) -> dict[str, Any] | None:
-        """Facts of a compiled kernel, if both of its files are there."""
-        path = self._folder / f"{key}.json"
-        try:
-            facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            os.utime(path)
-            if "rejected" not in facts:
-                os.utime(self._folder / f"{key}.so")
-        except (OSError, ValueError):
-            return None
-        return facts
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[disk.CodeFolder]:
+        """The folder, or one of this process, from which compiled code may be run."""
+        if self._folder is not None:
+            with disk.open_code_folder(self._folder) as kept:
+                if kept is not None:
+                    yield kept
+                    return
+        self._folder = disk.private_folder()
+        with disk.open_code_folder(self._folder) as kept:
+            if kept is None:
+                raise EmulatorError(f"{self._folder}: compiled kernels cannot be kept there")
+            yield kept
 
-    def _compile(self, request: Request, key: str) -> dict[str, Any]:
+    def _runtime_name(self) -> str:
+        identity = self._tools.identity + sources_digest()
+        return f"libmtl-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
+
+    def _compile(self, kept: disk.CodeFolder, request: Request, key: str) -> dict[str, Any]:
         self.compilations += 1
         facts: dict[str, Any]
-        with self._workplace() as work:
+        with _workplace(kept) as work:
             try:
                 facts = self._build(request, work)
-                os.replace(work / "kernel.so", self._folder / f"{key}.so")
+                _keep(work / "kernel.so", kept.path / f"{key}.so")
             except Rejected as error:
                 facts = {"rejected": str(error)}
             # Last, since it says that the library is there.
             (work / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-            os.replace(work / "facts.json", self._folder / f"{key}.json")
-        self._evict()
+            _keep(work / "facts.json", kept.path / f"{key}.json")
+        _evict(kept.path)
         return facts
 
     def _build(self, request: Request, work: Path) -> dict[str, Any]:
@@ -176,8 +185,8 @@ class Compiler:
             *("-x", "ir", "-O1", *tools.common, *sanitize, *instrument),
             *("-c", "kernel.ll", "-o", "kernel.o"),
         )
-        runtime = self._folder / f"libmtl-{self._runtime_key()}.so"
-        tools.link(["kernel.o", str(runtime)], "kernel.so", "kernel.so", work)
+        runtime = os.path.join(os.pardir, self._runtime_name())  # zig inherits no descriptors
+        tools.link(["kernel.o", runtime], "kernel.so", "kernel.so", work)
         return {
             "arrays": translate.array_names(tokens, request.name),
             "buffers": [astuple(buffer) for buffer in buffers],
@@ -200,25 +209,47 @@ class Compiler:
             raise Rejected(f"{request.name}: {message.strip()}")
         return done.stdout
 
-    @contextlib.contextmanager
-    def _workplace(self) -> Any:
-        """A folder beside the cache's files, so that a finished file is moved in one step."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="work-", dir=self._folder) as work:
-            yield Path(work)
 
-    def _evict(self) -> None:
-        """Remove the files that were used longest ago, beyond the cache's bounds."""
-        entries = []
-        for path in self._folder.glob("*.[js]*"):
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                if not path.name.startswith("libmtl-"):
-                    entries.append((status.st_mtime, status.st_size, path))
-        entries.sort()
-        total = sum(size for _, size, _ in entries)
-        while entries and (len(entries) > CACHE_FILES or total > CACHE_BYTES):
-            _, size, path = entries.pop(0)
-            total -= size
-            with contextlib.suppress(OSError):
-                path.unlink()
+def _stored(kept: disk.CodeFolder, key: str) -> dict[str, Any] | None:
+    """Facts of a compiled kernel, if both of its files are there."""
+    library = f"{key}.so"
+    try:
+        facts: dict[str, Any] = json.loads(kept.read(f"{key}.json", _FACTS_BYTES) or b"")
+        if "rejected" not in facts:
+            if not kept.has(library):
+                return None
+            os.utime(kept.path / library)
+        os.utime(kept.path / f"{key}.json")
+    except (OSError, ValueError):
+        return None
+    return facts
+
+
+@contextlib.contextmanager
+def _workplace(kept: disk.CodeFolder) -> Iterator[Path]:
+    """A folder beside the cache's files, so that a finished file is moved in one step."""
+    with tempfile.TemporaryDirectory(prefix="work-", dir=kept.path) as work:
+        yield Path(work)
+
+
+def _keep(made: Path, path: Path) -> None:
+    """Move a finished file into the cache, for the user alone, whatever the umask."""
+    made.chmod(0o600)
+    os.replace(made, path)
+
+
+def _evict(folder: Path) -> None:
+    """Remove the files that were used longest ago, beyond the cache's bounds."""
+    entries = []
+    for path in folder.glob("*.[js]*"):
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            if not path.name.startswith("libmtl-"):
+                entries.append((status.st_mtime, status.st_size, path))
+    entries.sort()
+    total = sum(size for _, size, _ in entries)
+    while entries and (len(entries) > CACHE_FILES or total > CACHE_BYTES):
+        _, size, path = entries.pop(0)
+        total -= size
+        with contextlib.suppress(OSError):
+            path.unlink()

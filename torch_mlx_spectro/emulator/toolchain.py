@@ -108,6 +108,9 @@ class Toolchain:
     def compile_runtime(self, output: Path, soname: str, cwd: Path) -> None:
         """Compile and link runtime.cpp.
 
+        Args:
+            output: relative to ``cwd``, which may be named by a descriptor that zig does not have.
+
         Raises:
             EmulatorError: it does not compile.
         """

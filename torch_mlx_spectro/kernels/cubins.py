@@ -1,12 +1,14 @@
 """Machine code of CUDA text: compiled by NVRTC through cuda.core, and kept on disk.
 
 A file is named by what it was made from, written whole or not at all, and carries a digest of its
-contents: one that is damaged, or a folder that cannot be written, costs a compilation and nothing
-else. Nothing of CUDA is imported before the first text is compiled or looked up.
+name and contents: one that is damaged or has another's name, or a folder that cannot be written,
+costs a compilation and nothing else. What others may write is not run (:mod:`..disk`). Nothing of
+CUDA is imported before the first text is compiled or looked up.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 from functools import lru_cache
@@ -21,6 +23,8 @@ from ..errors import KernelRefused, telling_line
 OPTIONS: dict[str, Any] = {"std": "c++17", "device_as_default_execution_space": True}
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
+#: A file has some 100 KB.
+_MAX_BYTES = 64 << 20
 
 
 class CudaProblem(KernelRefused):
@@ -69,14 +73,17 @@ def compiled(text: str, architecture: int, folder: Path | None) -> bytes:
     Raises:
         CudaProblem: there is no NVRTC here.
     """
+    if folder is None:
+        return compile_text(text, architecture)
     key = repr((text, architecture, sorted(OPTIONS.items()), nvrtc_version()))
     name = hashlib.sha256(key.encode()).hexdigest() + ".cubin"
-    path = None if folder is None else folder / name
-    code = None if path is None else _read(path)
-    if code is None:
-        code = compile_text(text, architecture)
-        if path is not None:
-            disk.write_whole(path, hashlib.sha256(code).digest() + code)
+    with disk.open_code_folder(folder) as kept:
+        code = None if kept is None else _read(kept, name)
+        if code is None:
+            code = compile_text(text, architecture)
+            if kept is not None:
+                with contextlib.suppress(OSError):
+                    disk.write_whole(kept.path / name, _digest(name, code) + code)
     return code
 
 
@@ -96,10 +103,11 @@ def compile_text(text: str, architecture: int) -> bytes:
     return code
 
 
-def _read(path: Path) -> bytes | None:
-    try:
-        whole = path.read_bytes()
-    except OSError:
-        return None
+def _read(kept: disk.CodeFolder, name: str) -> bytes | None:
+    whole = kept.read(name, _MAX_BYTES) or b""
     digest, code = whole[:_DIGEST_BYTES], whole[_DIGEST_BYTES:]
-    return code if code and hashlib.sha256(code).digest() == digest else None
+    return code if code and _digest(name, code) == digest else None
+
+
+def _digest(name: str, code: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + code).digest()

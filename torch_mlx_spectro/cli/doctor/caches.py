@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ... import verdicts
+from ... import disk, verdicts
 from ...emulator.compiler import default_cache_dir
 from ...kernels import cubins
 from ...trust import QUARANTINED
@@ -39,12 +39,14 @@ class Folder:
         name: what is in it.
         path: empty where no folder is known.
         files, bytes: how much.
+        problem: why code in it is not run; empty otherwise.
     """
 
     name: str
     path: str = ""
     files: int = 0
     bytes: int = 0
+    problem: str = ""
 
 
 def kept_verdicts(store: verdicts.Store | None = None) -> Verdicts:
@@ -93,4 +95,4 @@ def _measured(name: str, folder: Callable[[], Path | None]) -> Folder:
                 sizes.append(file.stat().st_size)
         except OSError:  # another process has removed it
             continue
-    return Folder(name, str(path), len(sizes), sum(sizes))
+    return Folder(name, str(path), len(sizes), sum(sizes), disk.explain_distrust(path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,7 @@ def findings_of(found: Mapping[str, Any]) -> tuple[Finding, ...]:
         ),
         *_of_storage(found["mps_storage"]),
         *_of_verdicts(found["verdicts"]),
+        *_of_folders(found["folders"]),
         *_of_processes(found["processes"]),
     ]
     return tuple(sorted(gathered, key=lambda finding: LEVELS.index(finding.level)))
@@ -151,6 +152,14 @@ def _of_verdicts(kept: Mapping[str, Any]) -> list[Finding]:
         fix = ("torch-mlx-spectro doctor --report", *forget)
         findings.append(Finding("warning", text, fix))
     return findings
+
+
+def _of_folders(folders: Iterable[Mapping[str, Any]]) -> list[Finding]:
+    return [
+        Finding("warning", f"{folder['problem']}.", (f"rm -r {shlex.quote(folder['path'])}",))
+        for folder in folders
+        if folder["problem"]
+    ]
 
 
 def _of_processes(processes: Mapping[str, Any]) -> list[Finding]:
