@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,7 +81,8 @@ def strict_mlx() -> Iterator[None]:
 def metal_cache(pytestconfig: pytest.Config) -> Path:
     """Where the Metal emulator keeps what it compiled, from one run to the next."""
     assert pytestconfig.cache is not None
-    return pytestconfig.cache.mkdir("metal")
+    # A folder that the machine makes itself, for this user: not a container's with another.
+    return pytestconfig.cache.mkdir("metal") / (str(os.getuid()) if hasattr(os, "getuid") else "")
 
 
 _TALLY = pytest.StashKey[Tally]()

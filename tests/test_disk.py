@@ -145,7 +145,7 @@ def test_what_cannot_be_written_leaves_nothing_behind(
         assert [found.read_bytes() for found in tmp_path.iterdir()] == [b"before"]
 
 
-@pytest.mark.parametrize("error", [errno.EINVAL, errno.EACCES])
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EPERM, errno.EACCES])
 def test_what_an_exchange_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
     def refuse(*_: Any) -> int:
         disk.ctypes.set_errno(error)
@@ -153,11 +153,11 @@ def test_what_an_exchange_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
     library = SimpleNamespace(renameat2=refuse, renamex_np=refuse)
     monkeypatch.setattr(disk.ctypes, "CDLL", lambda *_, **__: library)
-    if error == errno.EINVAL:  # as NFS does
-        assert not disk._exchange(tmp_path, tmp_path)
-    else:
+    if error == errno.EACCES:
         with pytest.raises(PermissionError):
             disk._exchange(tmp_path, tmp_path)
+    else:  # as NFS does, and a container
+        assert not disk._exchange(tmp_path, tmp_path)
     monkeypatch.setattr(disk.ctypes, "CDLL", lambda *_, **__: SimpleNamespace())
     assert not disk._exchange(tmp_path, tmp_path)  # a C library without it
 
@@ -268,25 +268,26 @@ OTHER = SimpleNamespace(pw_name="other", pw_gid=8)
 
 
 @pytest.mark.parametrize(
-    ("users", "members", "group", "alone"),
+    ("users", "name", "members", "group", "alone"),
     [
-        ([ME, OTHER], [], GROUP, True),
-        ([ME, OTHER], ["me"], GROUP, True),
-        ([ME, OTHER], ["me", "other"], GROUP, False),
-        ([ME, SimpleNamespace(pw_name="other", pw_gid=7)], [], GROUP, False),
-        ([ME, OTHER], [], 9, False),
-        ([ME, OTHER], None, GROUP, False),
+        ([ME, OTHER], "me", [], GROUP, True),
+        ([ME, OTHER], "me", ["me"], GROUP, True),
+        ([ME, OTHER], "me", ["me", "other"], GROUP, False),
+        ([ME, SimpleNamespace(pw_name="other", pw_gid=7)], "me", [], GROUP, False),
+        ([ME], "users", [], GROUP, False),  # of a directory service that lists nobody
+        ([ME, OTHER], "me", [], 9, False),
+        ([ME, OTHER], "", [], GROUP, False),
     ],
 )
 def test_who_is_alone_in_a_group(
-    monkeypatch: pytest.MonkeyPatch, users: Any, members: Any, group: int, alone: bool
+    monkeypatch: pytest.MonkeyPatch, users: Any, name: str, members: Any, group: int, alone: bool
 ) -> None:
     grp, pwd = pytest.importorskip("grp"), pytest.importorskip("pwd")
 
     def find(number: int) -> Any:
-        if members is None:
+        if not name:
             raise KeyError(number)
-        return SimpleNamespace(gr_mem=members)
+        return SimpleNamespace(gr_name=name, gr_mem=members)
 
     monkeypatch.setattr(pwd, "getpwuid", lambda number: ME)
     monkeypatch.setattr(pwd, "getpwall", lambda: users)

@@ -44,8 +44,9 @@ _KINDS = {
 #: Two names exchanged in one step: Linux's RENAME_EXCHANGE, and macOS's RENAME_SWAP.
 _EXCHANGE = 2
 _HERE = -100  # AT_FDCWD
-#: What a system or a file system (NFS is one) says that cannot exchange names.
-_CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
+#: What a system or a file system (NFS is one) says that cannot exchange names, or a container that
+#: does not know of it.
+_CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM)
 
 #: What was told of, once in a process.
 _TOLD: set[str] = set()
@@ -381,30 +382,32 @@ def _check_writers(handle: int) -> None:
         raise Refused(f"it belongs to another user (number {status.st_uid})")
     if status.st_mode & stat.S_IWOTH:
         raise Refused("every user may write it")
-    if status.st_mode & stat.S_IWGRP and not (_is_alone_in(status.st_gid) and _is_plain(handle)):
+    if status.st_mode & stat.S_IWGRP and not (_is_alone_in(status.st_gid) and _has_no_list(handle)):
         raise Refused("its group may write it")
 
 
 @lru_cache(maxsize=16)
 def _is_alone_in(group: int) -> bool:
-    """Whether nobody else is in a group of the user's.
+    """Whether a group is the user's own, with nobody else in it.
 
-    Where users have groups of their own the umask is often 002: folders of such a group are no less
-    the user's own. OpenSSH, as Debian builds it, asks the same.
+    Where users have such groups, of their own names, the umask is often 002, and folders of the
+    group are no less the user's. OpenSSH, as Debian builds it, asks for members likewise; the name
+    is asked for, too, since a directory service may not list who else has the group.
     """
     import grp
     import pwd
 
     assert sys.platform != "win32"
     try:
-        user, members = pwd.getpwuid(os.geteuid()), grp.getgrgid(group).gr_mem
+        user, found = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
     except KeyError:
         return False
-    same = {other.pw_name for other in pwd.getpwall() if other.pw_gid == group}
-    return user.pw_gid == group and {*members, *same} <= {user.pw_name}
+    others = {other.pw_name for other in pwd.getpwall() if other.pw_gid == group}
+    is_own = (user.pw_gid, user.pw_name) == (group, found.gr_name)
+    return is_own and {*found.gr_mem, *others} <= {user.pw_name}
 
 
-def _is_plain(handle: int) -> bool:
+def _has_no_list(handle: int) -> bool:
     """Whether no list of further users stands behind the permissions of the group."""
     if not hasattr(os, "listxattr"):
         return True

@@ -85,7 +85,7 @@ class Compiler:
     def runtime(self) -> Runtime:
         """The runtime, compiled if this cache has none."""
         name = self._runtime_name()
-        with self._opened() as kept:
+        with self._open_folder() as kept:
             if not kept.has(name):
                 with _workplace(kept) as work:
                     self._tools.compile_runtime(Path(name), name, work)
@@ -102,15 +102,15 @@ class Compiler:
         with self._lock:
             library = self._loaded.get(key)
             if library is None:
-                library = self._loaded[key] = self._found(request, key)
+                library = self._loaded[key] = self._find(request, key)
             self._loaded.move_to_end(key)
             while len(self._loaded) > LOADED:
                 self._loaded.popitem(last=False)
             return library
 
-    def _found(self, request: Request, key: str) -> KernelLibrary:
-        with self._opened() as kept:
-            facts = _stored(kept, key) or self._compile(kept, request, key)
+    def _find(self, request: Request, key: str) -> KernelLibrary:
+        with self._open_folder() as kept:
+            facts = _read_facts(kept, key) or self._compile(kept, request, key)
             if "rejected" in facts:
                 raise Rejected(facts["rejected"])
             return KernelLibrary(
@@ -120,7 +120,7 @@ class Compiler:
             )
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[disk.CodeFolder]:
+    def _open_folder(self) -> Iterator[disk.CodeFolder]:
         """The folder, or one of this process, from which compiled code may be run."""
         if self._folder is not None:
             with disk.open_code_folder(self._folder) as kept:
@@ -210,7 +210,7 @@ class Compiler:
         return done.stdout
 
 
-def _stored(kept: disk.CodeFolder, key: str) -> dict[str, Any] | None:
+def _read_facts(kept: disk.CodeFolder, key: str) -> dict[str, Any] | None:
     """Facts of a compiled kernel, if both of its files are there."""
     library = f"{key}.so"
     try:
