@@ -181,6 +181,30 @@ def test_a_lock_is_given_back_though_a_child_has_its_descriptor(
     os.close(childs)
 
 
+@pytest.mark.parametrize("is_free", [True, False])
+def test_windows_locks_by_its_own_functions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_free: bool
+) -> None:
+    """By a stand-in: this was not run on Windows."""
+    asked: list[tuple[int, int]] = []
+
+    def locking(handle: int, how: int, count: int) -> None:
+        asked.append((how, count))
+        if not is_free:
+            raise PermissionError(errno.EACCES, "another process has it")
+
+    module = SimpleNamespace(LK_NBLCK=2, LK_UNLCK=0, locking=locking)
+    monkeypatch.setitem(sys.modules, "msvcrt", module)
+    monkeypatch.setattr(sys, "platform", "win32")
+    if is_free:
+        with disk.hold_lock(tmp_path / "file", 0):
+            assert asked == [(2, 1)]
+        assert asked == [(2, 1), (0, 1)]
+    else:
+        with pytest.raises(TimeoutError), disk.hold_lock(tmp_path / "file", 0):
+            pass
+
+
 needs_owners = pytest.mark.skipif(sys.platform != "linux", reason="code is kept on Linux alone")
 
 

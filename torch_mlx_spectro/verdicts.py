@@ -393,9 +393,7 @@ def path_of(settings: AutotuneSettings) -> Path | None:
         return None
     if settings.cache_path is not None:
         path = Path(settings.cache_path)
-        with contextlib.suppress(
-            RuntimeError
-        ):  # as of a user who is not known: it is told of later
+        with contextlib.suppress(RuntimeError):  # ~nobody/x: refused, and told of, when it is used
             path = path.expanduser()
         return path
     folder = disk.cache_folder()
