@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,6 +45,25 @@ def test_a_missing_or_broken_mlx_is_a_reason(
     assert reason_with(monkeypatch, error) == f"mlx cannot be imported: {error}"
 
 
+def test_a_program_named_mlx_is_told_that_it_hides_mlx(tmp_path: Path) -> None:
+    """``import mlx`` runs the program itself, which comes to us again while we wait for it."""
+    program = tmp_path / "mlx.py"
+    program.write_text(
+        "import torch, torch_mlx_spectro as tms\n"
+        "tms.patch('mlx')\n"
+        "x, w = torch.ones(64), torch.ones(16)\n"
+        "torch.stft(x, 16, window=w, return_complex=True)\n"
+        "if __name__ == '__main__':\n"
+        "    print(tms.explain(torch.stft, x, 16, window=w, return_complex=True).reasons)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, program.name], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'mlx' is not a package" in done.stdout
+    assert f"({program} has its name)" in done.stdout
+
+
 def test_an_old_mlx_is_a_reason_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     old = SimpleNamespace(__version__="0.31.9")
     wanted = "mlx 0.31.9 is older than 0.32.4: pip install -U mlx"
@@ -68,10 +89,11 @@ def test_version_numbers(text: str, numbers: tuple[int, ...]) -> None:
 
 
 def test_a_forked_child_has_no_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime.runtime()  # the test process has loaded MLX
     process = runtime._Process()
     process.after_fork_in_child()
     monkeypatch.setattr(runtime, "_process", process)
-    assert process.forked  # the test process has loaded MLX
+    assert process.forked
     assert runtime.unavailable_reason() == runtime.FORKED
     with pytest.raises(RuntimeError, match="forked"):
         runtime.runtime()
@@ -131,11 +153,11 @@ def test_a_producer_that_fails_leaves_a_usable_runtime() -> None:
 
 def test_a_child_forked_before_mlx_was_loaded_may_load_it(monkeypatch: pytest.MonkeyPatch) -> None:
     process = runtime._Process()
-    assert process.lock.acquire(timeout=1)  # a thread of the parent was just loading it
+    held = process.lock  # by a thread of the parent that was just loading it
     monkeypatch.delitem(sys.modules, "mlx.core")
     process.after_fork_in_child()
     assert not process.forked
-    assert not process.lock.locked()
+    assert process.lock is not held
 
 
 def test_mlx_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,8 @@ class _Process:
     """MLX's state in this process, made on first use, remade in a forked child."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        # Re-entrant: a user's own file `mlx.py` is what `import mlx` runs, and it may call us.
+        self.lock = threading.RLock()
         self.forked = False
         self.runtime: Runtime | None = None
         self.reason: str | None = None
@@ -109,7 +110,10 @@ class _Process:
         try:
             mx = importlib.import_module("mlx.core")
         except (ImportError, OSError) as error:
-            return f"mlx cannot be imported: {error}"
+            found = sys.modules.get("mlx")
+            hidden = found is not None and not hasattr(found, "__path__")
+            by = f" ({getattr(found, '__file__', 'a module')} has its name)" if hidden else ""
+            return f"mlx cannot be imported: {error}{by}"
         version = getattr(mx, "__version__", "0")
         if version_numbers(version) < MINIMUM_MLX:
             wanted = ".".join(map(str, MINIMUM_MLX))
@@ -122,7 +126,7 @@ class _Process:
 
     def after_fork_in_child(self) -> None:
         # Any lock may have been held by a thread that does not exist here.
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         if "mlx.core" in sys.modules:
             self.forked = True
             self.runtime = None
