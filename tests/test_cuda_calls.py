@@ -29,6 +29,7 @@ from torch_mlx_spectro import (
 from torch_mlx_spectro.dispatching import Plan
 from torch_mlx_spectro.kernels.cubins import CudaProblem
 from torch_mlx_spectro.operations import STFT
+from torch_mlx_spectro.recent import preparations
 from torch_mlx_spectro.routing import Choice, Route
 
 LENGTH = 12
@@ -420,6 +421,17 @@ def test_what_warns_is_decided_anew_where_torch_repeats_its_warnings(
         assert (recall_stft(**changes) is None) == ("return_complex" in changes)
     finally:
         torch.set_warn_always(False)
+
+
+def test_the_call_that_makes_a_launch_ready_is_seen_to_prepare(driver: Recorder) -> None:
+    """``auto`` times no such call; what it times is what later calls take."""
+    remember_stft()
+    prepared = []
+    for _ in range(3):
+        before = preparations()
+        assert recall_stft() is not None
+        prepared.append(preparations() != before)
+    assert prepared == [True, False, False]
 
 
 def test_another_stream_prepares_its_own(driver: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from torch_mlx_spectro.recent import Cache, Recent
+from torch_mlx_spectro.recent import Cache, Recent, preparations
 
 
 def test_what_was_used_last_stays() -> None:
@@ -55,3 +55,14 @@ def test_threads_that_make_a_value_at_once_get_the_same_one() -> None:
     for thread in threads:
         thread.join()
     assert got[0] is got[1]
+
+
+def test_what_is_newly_kept_is_counted_and_what_is_found_is_not() -> None:
+    cache: Cache[str, int] = Cache(2)
+    before = preparations()
+    cache.get("a", lambda: 1)
+    assert preparations() == before + 1
+    cache.get("a", lambda: 1)
+    cache.put("a", 2, replace=False)
+    assert cache.find("b") is None
+    assert preparations() == before + 1

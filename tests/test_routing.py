@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import routing, runtime
 from torch_mlx_spectro.routing import Choice, current_choice, patched_choice
+from torch_mlx_spectro.trials import Race
 
 
 def test_the_innermost_choice_holds() -> None:
@@ -204,3 +205,13 @@ def test_a_backend_asked_for_on_anothers_device_says_so() -> None:
     with tms.backend("cuda", strict=True), pytest.raises(tms.NotAccelerated, match="device cpu"):
         tms.stft(signal, 16, window=window, return_complex=True)
     assert not routing.available_backends()["cuda"].available or torch.cuda.is_available()
+
+
+def test_auto_prefers_mps_for_mps_tensors() -> None:
+    """What comes from MLX crosses its queue, and is copied: where they tie, ``mps`` is chosen."""
+    auto = routing.candidates_of(Choice("auto"), "mps")
+    assert auto == ("mps", "mlx")
+    assert routing.static_choice(auto, "mps", 1 << 30) == "mps"
+    for mlx, winner in ((1.0, "mps"), (0.91, "mps"), (0.5, "mlx")):
+        known = {"native": 9.0, "mps": 1.0, "mlx": mlx}
+        assert Race(known).winner(auto) == winner

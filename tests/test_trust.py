@@ -141,6 +141,26 @@ def test_the_fastest_right_one_is_compared_once_and_then_used(
     assert (tms.stats().verified, tms.stats().mismatches) == (2, 0)
 
 
+@pytest.mark.parametrize("warming", [[1.5, 0.0013], [1.5, 0.02, 0.0013], [1.5, 0.02, 0.02, 0.02]])
+def test_a_small_call_settles_on_a_backend_whose_first_calls_warm_up(
+    warming: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was seen on an H100's host: native was kept, though it took ten times as long."""
+
+    class Warming(World):
+        def _compute(self, name: str) -> torch.Tensor:
+            warm_up = self.computed.count(name)
+            self.now += warming[warm_up] if warm_up < len(warming) else 0.0
+            return super()._compute(name)
+
+    world = Warming({"native": 1e-4, "cuda": 1e-5})
+    world.begin(monkeypatch)
+    monkeypatch.setattr(cuda_calls, "recall", lambda *_: None)
+    monkeypatch.setattr(cuda_calls, "remember", lambda *_: None)
+    world.calls(40)
+    assert set(world.computed[-25:]) == {"cuda"}
+
+
 def test_a_later_process_neither_times_nor_compares(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World({"native": 0.1, "one": 0.05, "two": 0.02})
     world.begin(monkeypatch)

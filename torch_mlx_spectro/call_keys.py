@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from . import torch_state
+from . import recent, torch_state
 
 #: Position of the window among either function's arguments.
 _WINDOW = 4
@@ -119,6 +119,7 @@ class Known(Generic[Value]):
 
     def put(self, key: Hashable, value: Value) -> None:
         """Keep something; when there is too much, forget all and begin again."""
+        recent.note_preparation()
         with self._lock:
             if len(self._values) >= self.most:
                 self._values = {}

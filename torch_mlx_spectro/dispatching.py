@@ -29,7 +29,7 @@ from .errors import KernelRefused, NotAccelerated, UnresolvedArguments
 from .operations import Operation
 from .routing import Choice
 from .statistics import Counters, levels_to_caller
-from .trials import CudaTimer, Timer, WayBack
+from .timers import CudaTimer, Timer, WayBack
 from .verifying import Due
 
 MAX_SHAPES = 4096

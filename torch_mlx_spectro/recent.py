@@ -10,6 +10,22 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
+_preparations = 0
+
+
+def preparations() -> int:
+    """How often this process has kept something new for later calls: kernels, launches, windows.
+
+    Where it grows during a call, that call did what later ones need not do.
+    """
+    return _preparations
+
+
+def note_preparation() -> None:
+    """Count one; of two threads at once one may not be counted."""
+    global _preparations
+    _preparations += 1
+
 
 class Recent(Generic[Key, Value]):
     """Values by key, of which the least recently used is forgotten; its owner has the lock.
@@ -40,6 +56,7 @@ class Recent(Generic[Key, Value]):
 
     def put(self, key: Key, value: Value) -> Value:
         """Keep a value; returns it."""
+        note_preparation()
         self._values[key] = value
         self._values.move_to_end(key)
         while len(self._values) > self.most:

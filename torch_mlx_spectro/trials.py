@@ -4,6 +4,12 @@ Every call is computed once, by the backend whose turn it is: native first, so t
 calls never pays for loading and warming up another, then each candidate, TRIALS calls each. Then
 the fastest keeps the signature; native, unless another is faster by more than noise. Nothing is
 measured again in this process, nor in later ones that find the times in the store.
+
+A call that compiles, allocates or prepares is no measurement. The first call of a backend does not
+count, nor does one during which something new was kept for later calls
+(:func:`.recent.preparations`). What nobody tells (a plan of cuFFT's, a block of memory, a pipeline
+that Metal makes late) shows in the times: the best two have to agree, and a candidate that looks
+hopeless is timed some more while that is cheap.
 """
 
 from __future__ import annotations
@@ -12,20 +18,30 @@ import math
 import threading
 import time
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple, Protocol, TypeGuard
-
-import torch
+from typing import Any, NamedTuple, TypeGuard
 
 from .recent import Recent
+from .timers import HostTimer, Timer, Timing
 from .verdicts import MAX_NUMBER, Store
 
-#: Timed calls of each backend; the first one of an accelerator warms up, and does not count.
-TRIALS = 3
-#: Seconds of calls after which two of a backend are enough: noise is small beside long calls.
-LONG = 1.0
+#: Timed calls of each backend: one that warms up, and those that have to agree.
+COUNTED = 2
+TRIALS = 1 + COUNTED
+#: Two times agree if the longer one is at most this multiple of the other.
+AGREEING = 2.0
+#: Timed calls of a backend whose times do not agree, or look hopeless.
+MAX_TRIALS = 8
+#: Of these, calls that do not count because something was prepared. A program may do what has to be
+#: prepared in each call, such as making a window: then that is what a call takes.
+MAX_WARM_UPS = 4
+#: Seconds of a call's time from which one is enough, but to drop a candidate: noise is small beside
+#: long calls.
+LONG = 0.5
+#: Seconds of times that count, after which a candidate that looks hopeless is not timed again.
+CHEAP = 0.1
 #: Another has to need at most this share of native's time, or of that of a candidate before it.
 ADVANTAGE = 0.9
-#: Of native's time, beyond which a candidate is not timed again.
+#: Of native's time, beyond which a candidate looks hopeless.
 HOPELESS = 2.0
 MAX_SIGNATURES = 256
 #: Differentiated calls that are timed, beyond those whose own time is wanted, lest their gradients
@@ -35,98 +51,37 @@ MAX_ASKED = 8
 #: a busy minute does not hold for ever.
 ROUTES = "routes"
 MAX_AGE = 7 * 24 * 3600
+#: How these times were taken. Those of another rule are measured again: under the first one a call
+#: that still warmed up could count, and decide.
+RULE = 2
 
 
-class Timing(Protocol):
-    """What tells how long something took."""
+class _Times:
+    """What is known of one backend's timed calls.
 
-    def seconds(self) -> float | None:
-        """How long it took; None while the device has not finished."""
-
-
-class Timer(Timing, Protocol):
-    """Times what comes between its beginning and its end."""
-
-    def begin(self) -> None: ...
-
-    def end(self) -> None: ...
-
-
-class CudaTimer:
-    """Two events on the current stream, around a call: what its launches wait for counts."""
-
-    def __init__(self) -> None:
-        event: Any = torch.cuda.Event
-        self._events = [event(enable_timing=True) for _ in range(2)]
-
-    def begin(self) -> None:
-        self._events[0].record()
-
-    def end(self) -> None:
-        self._events[1].record()
-
-    def seconds(self) -> float | None:
-        """How long it took; None while the device has not finished."""
-        if not self._events[1].query():
-            return None
-        milliseconds: float = self._events[0].elapsed_time(self._events[1])
-        return milliseconds / 1000
-
-
-class HostTimer:
-    """A clock of the host's, around work that is finished at both ends."""
-
-    def __init__(self, clock: Callable[[], float], finish: Callable[[], None]) -> None:
-        self._clock, self._finish = clock, finish
-        self._begin = self._took = math.nan
-
-    def begin(self) -> None:
-        self._finish()
-        self._begin = self._clock()
-
-    def end(self) -> None:
-        self._finish()
-        self._took = self._clock() - self._begin
-
-    def seconds(self) -> float:
-        return self._took
-
-
-class WayBack:
-    """Times a differentiated call with its first way back, from cotangent to gradient.
-
-    Between the two autograd does nothing else but by chance, and of times the best counts.
-
-    Args:
-        forward: of the call.
-        back: a timer.
-        note: is given the timing of both, once autograd was there.
+    Attributes:
+        calls: that were timed.
+        warm_ups: of them, those that do not count.
+        counted: seconds of those that do, and are known.
     """
 
-    def __init__(self, forward: Timing, back: Timer, note: Callable[[Timing], None]) -> None:
-        self._forward, self._back, self._note = forward, back, note
-        self._is_under_way = self._is_over = False
+    __slots__ = ("calls", "counted", "warm_ups")
 
-    def watch(self, result: Any, tensor: Any) -> None:
-        """Wait for the way back from a result to the tensor that it was computed from."""
-        result.grad_fn.register_prehook(self._at_cotangent)
-        tensor.register_hook(self._at_gradient)
+    def __init__(self) -> None:
+        self.calls = self.warm_ups = 0
+        self.counted: list[float] = []
 
-    def _at_cotangent(self, cotangents: tuple[torch.Tensor | None, ...]) -> None:
-        if not self._is_over:  # again, where a pass before has not come to the tensor
-            self._back.begin()
-            self._is_under_way = True
+    def begin(self, prepared: bool) -> bool:
+        """Note one more call; returns whether its time counts."""
+        counts = self.calls > 0 and not (prepared and self.warm_ups < MAX_WARM_UPS)
+        self.calls += 1
+        self.warm_ups += not counts
+        return counts
 
-    def _at_gradient(self, gradient: torch.Tensor) -> None:
-        if self._is_under_way and not self._is_over:
-            self._is_over = True
-            self._back.end()
-            self._note(self)
-
-    def seconds(self) -> float | None:
-        """How long both took; None while the device has not finished."""
-        ways = self._forward.seconds(), self._back.seconds()
-        return None if ways[0] is None or ways[1] is None else ways[0] + ways[1]
+    def agree(self) -> bool:
+        """Whether the best two are much the same, so that neither was an accident."""
+        best, second = sorted(self.counted)[:COUNTED]
+        return second <= AGREEING * best
 
 
 class Race:
@@ -140,32 +95,49 @@ class Race:
 
     def __init__(self, known: dict[str, float]) -> None:
         self._known = known
-        self._times: dict[str, list[float]] = {}
+        self._times: dict[str, _Times] = {}
         #: The times as they are in the store.
         self.kept = known
         #: Calls that were to be timed after all others were.
         self.asked = 0
 
+    def begin(self, name: str, prepared: bool) -> bool:
+        """Note that a call of a backend was timed; returns whether its time counts.
+
+        Args:
+            prepared: as of :class:`Timing`.
+        """
+        return self._times.setdefault(name, _Times()).begin(prepared)
+
     def note(self, name: str, took: float) -> None:
-        self._times.setdefault(name, []).append(took)
+        """Note how long a call took that counts."""
+        self._times.setdefault(name, _Times()).counted.append(took)
 
     def best(self, name: str) -> float | None:
         """A backend's best time so far; None before one counts."""
-        times = self._times.get(name, ())
-        counted = times if name == "native" else times[1:]
-        return min(
-            (*counted, *(known for known in (self._known.get(name),) if known)), default=None
-        )
+        times, known = self._times.get(name), self._known.get(name)
+        counted = [] if times is None else times.counted
+        return min([*counted, *([known] if known else [])], default=None)
 
     def has_enough(self, name: str, waiting: int) -> bool:
         """Whether a backend need not be timed again; ``waiting`` of its times are under way."""
-        times = self._times.get(name, ())
-        if name in self._known or len(times) + waiting >= TRIALS:
+        if name in self._known:
             return True
+        times = self._times.get(name)
+        if times is None:
+            return False
+        known, total = len(times.counted), sum(times.counted)
+        is_hopeless = self._is_hopeless(name)
+        if times.calls >= MAX_TRIALS or (total >= LONG and (known >= COUNTED or not is_hopeless)):
+            return True
+        if known + waiting < COUNTED:
+            return False
+        # While some are under way it is enough as far as anybody knows.
+        return bool(waiting) or (times.agree() and (total >= CHEAP or not is_hopeless))
+
+    def _is_hopeless(self, name: str) -> bool:
         native, ours = self.best("native"), self.best(name)
-        if name != "native" and native and ours and ours > HOPELESS * native:
-            return True
-        return len(times) > 1 and sum(times) >= LONG
+        return bool(name != "native" and native and ours and ours > HOPELESS * native)
 
     def winner(self, candidates: tuple[str, ...]) -> str:
         """The fastest of native and those candidates whose times are known."""
@@ -204,6 +176,8 @@ def seconds_of(outcome: Any, now: float) -> dict[str, float]:
     seconds, measured = outcome.get("seconds"), outcome.get("measured")
     if not (isinstance(seconds, dict) and "native" in seconds and _is_time(measured)):
         return {}
+    if outcome.get("rule") != RULE:
+        return {}
     if not (0 <= now - measured <= MAX_AGE and all(map(_is_time, seconds.values()))):
         return {}
     return {name: float(took) for name, took in seconds.items()}
@@ -237,7 +211,7 @@ class Trials:
         self._lock = threading.Lock()
         self._races: Recent[Hashable, Race] = Recent(MAX_SIGNATURES)
         #: Calls whose device has yet to say how long they took.
-        self._running: list[tuple[Hashable, str, Timing]] = []
+        self._running: list[tuple[Hashable, str, Timing, bool]] = []
         #: Backends that calls are to keep; more of them are native's.
         self._kept: dict[Hashable, str] = {}
 
@@ -283,13 +257,14 @@ class Trials:
         with self._lock:
             self._collect()
             race = self._race(signature, known)
-            waiting = [name for running, name, _ in self._running if running == signature]
+            running = [entry for entry in self._running if entry[0] == signature]
+            waiting = [name for _, name, _, counts in running if counts]
             lacking = (
                 name
                 for name in ("native", *candidates)
                 if not race.has_enough(name, waiting.count(name))
             )
-            return _Standing(race, next(lacking, None), bool(waiting), race.winner(candidates))
+            return _Standing(race, next(lacking, None), bool(running), race.winner(candidates))
 
     def keep(self, signatures: tuple[Hashable, ...], candidates: tuple[str, ...]) -> str:
         """The backend of calls that may not go from one to another any more in this process.
@@ -322,7 +297,8 @@ class Trials:
             winner, seconds = race.winner(candidates), race.seconds()
             is_new, race.kept = race.kept != seconds, seconds
         if is_new:
-            outcome = {"winner": winner, "seconds": seconds, "measured": int(self._now())}
+            measured = int(self._now())
+            outcome = {"winner": winner, "seconds": seconds, "measured": measured, "rule": RULE}
             self._store().put(ROUTES, str(signature), outcome)
         return winner
 
@@ -353,17 +329,18 @@ class Trials:
         """Note how long a call took, once that is known."""
         with self._lock:
             took = timing.seconds()
+            counts = self._race(signature, {}).begin(backend_name, timing.prepared)
             if took is None:
-                self._running.append((signature, backend_name, timing))
+                self._running.append((signature, backend_name, timing, counts))
                 del self._running[:-MAX_SIGNATURES]
             else:
-                self._note(signature, backend_name, took)
+                self._note(signature, backend_name, took, counts)
 
     def is_running(self, signature: Hashable) -> bool:
         """Whether a time of this signature is not known yet."""
         with self._lock:
             self._collect()
-            return any(running == signature for running, _, _ in self._running)
+            return any(running == signature for running, *_ in self._running)
 
     def _recalled(self, signature: Hashable) -> dict[str, float]:
         return seconds_of(self._store().get(ROUTES, str(signature)), self._now())
@@ -371,20 +348,21 @@ class Trials:
     def _collect(self) -> None:
         """Note the times that are known by now."""
         unknown = []
-        for signature, name, timer in self._running:
+        for signature, name, timer, counts in self._running:
             took = timer.seconds()
             if took is None:
-                unknown.append((signature, name, timer))
+                unknown.append((signature, name, timer, counts))
             else:
-                self._note(signature, name, took)
+                self._note(signature, name, took, counts)
         self._running = unknown
 
     def _race(self, signature: Hashable, known: dict[str, float]) -> Race:
         return self._races.get(signature) or self._races.put(signature, Race(known))
 
-    def _note(self, signature: Hashable, backend_name: str, took: float) -> None:
-        # No time is nothing: a clock may be too coarse, and a share of zero decides nothing.
-        self._race(signature, {}).note(backend_name, max(took, 1e-9))
+    def _note(self, signature: Hashable, backend_name: str, took: float, counts: bool) -> None:
+        if counts:
+            # No time is nothing: a clock may be too coarse, and a share of zero decides nothing.
+            self._race(signature, {}).note(backend_name, max(took, 1e-9))
 
     def clear(self) -> None:
         with self._lock:
