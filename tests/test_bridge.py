@@ -14,6 +14,7 @@ from cli_process import python
 from reference import random_tensor, runtime_of
 
 from torch_mlx_spectro import bridge, host
+from torch_mlx_spectro.cli.doctor import checks
 from torch_mlx_spectro.runtime import runtime
 
 
@@ -118,21 +119,66 @@ class _OnMps:
         return 4
 
 
+class _Lent:
+    """Stands in for an MPS tensor in MLX's memory, which notes when it is copied and released."""
+
+    def __init__(self, order: list[str]) -> None:
+        self.order = order
+
+    def clone(self) -> torch.Tensor:
+        self.order.append("torch copies")
+        return torch.zeros(4)
+
+    def __del__(self) -> None:
+        self.order.append("mlx has its memory back")
+
+
 def test_each_queue_is_finished_before_the_other_side_reads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """And MLX gets its memory back after the copy has run, which torch computes on from then on."""
     order: list[str] = []
 
     def note(name: str) -> Any:
         return lambda *_: order.append(name)
 
+    def lend(_: Any) -> _Lent:
+        order.append("torch reads")
+        return _Lent(order)
+
     monkeypatch.setattr(torch.mps, "synchronize", note("torch finishes"))
-    monkeypatch.setattr(torch.utils.dlpack, "from_dlpack", note("torch reads"))
+    monkeypatch.setattr(torch.utils.dlpack, "from_dlpack", lend)
     mx = SimpleNamespace(from_dlpack=note("mlx reads"), eval=note("mlx finishes"))
     tensor: Any = _OnMps()
     assert bridge.to_mlx(mx, tensor).owner is tensor
-    bridge.to_torch(mx, None, "mps")
-    assert order == ["torch finishes", "mlx reads", "mlx finishes", "torch reads"]
+    own = bridge.to_torch(mx, None, "mps")
+    assert own.untyped_storage().resizable()
+    there = ["torch finishes", "mlx reads"]
+    back = ["mlx finishes", "torch reads", "torch copies", "torch finishes"]
+    assert order == [*there, *back, "mlx has its memory back"]
+
+
+@pytest.mark.parametrize("name", ["contiguous", "complex", "empty"])
+def test_what_mlx_computed_for_mps_lies_in_memory_of_torchs(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: None)
+    mx = runtime_of(1).mx
+    array = bridge.to_mlx(mx, CROSSING[name](random_tensor(2, 3, 5))).array
+    lent, own = (bridge.to_torch(mx, array, device) for device in ("cpu", "mps"))
+    assert own.untyped_storage().resizable()
+    assert (own.shape, own.stride(), own.dtype) == (lent.shape, lent.stride(), lent.dtype)
+    assert torch.equal(own, lent)
+    own.add_(1)
+    assert lent.numel() == 0 or not torch.equal(own, lent)
+
+
+@pytest.mark.skipif(not torch.backends.mps.is_available(), reason="no MPS")
+@pytest.mark.parametrize("backend", ["mlx", "mps"])
+def test_on_mps_no_result_changes_while_torch_reads_it(backend: str) -> None:
+    """Later commands of torch's on what was changed in place; memory that is given away early."""
+    for _ in range(20):
+        assert checks.find_disturbed(backend, "mps") == []
 
 
 def test_viewing_a_tensor_leaves_it_resizable() -> None:

@@ -184,6 +184,8 @@ def as_on_a_mac(monkeypatch, metal_cache):
     monkeypatch.setattr(checks, "pairs", lambda: pairs)
     compute, stft, istft = checks._compute, matrix._stft, matrix._istft
     monkeypatch.setattr(checks, "_compute", lambda name, device, dtype: compute(name, "cpu", dtype))
+    disturbed = checks.find_disturbed
+    monkeypatch.setattr(checks, "find_disturbed", lambda name, device: disturbed(name, "cpu"))
     monkeypatch.setattr(matrix, "_stft", lambda kind, device: stft(kind, "cpu"))
     monkeypatch.setattr(matrix, "_istft", lambda kind, device: istft(kind, "cpu"))
     with machine.installed():

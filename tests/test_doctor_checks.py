@@ -122,3 +122,38 @@ def test_every_backend_is_checked_on_every_device_that_it_takes(
     monkeypatch.setattr(checks, "present", lambda: devices)
     monkeypatch.setattr(checks.runtime, "has_gpu", lambda: gpu)
     assert set(checks.pairs()) == expected
+
+
+def test_no_result_shares_its_memory_with_a_later_one(monkeypatch):
+    assert checks.find_disturbed("mlx", "cpu") == []
+    right, memory = mlx_backend.stft_in_blocks, {}
+
+    def recycled(*args):
+        result = right(*args)
+        return memory.setdefault(result.shape, result).copy_(result)
+
+    monkeypatch.setattr(mlx_backend, "stft_in_blocks", recycled)
+    assert checks.find_disturbed("mlx", "cpu") == ["kept"]
+
+
+@pytest.mark.parametrize(("backend", "ok"), [("mlx", False), ("native", True)])
+def test_a_backend_whose_results_are_disturbed_fails(backend, ok, monkeypatch):
+    monkeypatch.setattr(checks, "find_disturbed", lambda *_: ["kept", "changed in place"])
+    found = checks.check(backend, "cpu")
+    assert found.ok == ok
+    assert found.error == ("" if ok else "memory was used again of results kept, changed in place")
+
+
+@pytest.mark.parametrize(
+    ("late", "expected"), [("abs", "read after it was released"), ("mul_", "changed in place")]
+)
+def test_commands_that_run_late_on_recycled_memory_are_noticed(late, expected, monkeypatch):
+    """What a command of a GPU's queue reads is what is in the memory when it runs."""
+    right, calls = getattr(torch.Tensor, late), []
+
+    def run_late(tensor, *args):
+        calls.append(late)
+        return right(tensor.zero_() if len(calls) == 5 else tensor, *args)
+
+    monkeypatch.setattr(torch.Tensor, late, run_late)
+    assert expected in checks.find_disturbed("mlx", "cpu")

@@ -6,12 +6,19 @@ torch allocated: they own it, have native's strides, and can be resized.
 
 Host tensors, where MLX has a GPU, cross whole, by DLPack: the GPU addresses the host's memory, so
 MLX adopts it if Metal accepts its place (``newBufferWithBytesNoCopy``; ml-explore/mlx#3872), and
-else copies it. MLX hands out its memory as the host's without a copy.
+else copies it. MLX hands out its memory as the host's without a copy. That is safe: what torch
+computes on the host is computed when its functions return, and the tensor holds the array, whose
+buffer goes back to MLX when the tensor is gone.
 
 MPS tensors cross whole, by DLPack. DLPack does not order the two queues, so the producer is
 finished before the consumer reads: ``torch.mps.synchronize`` on the way in, ``mx.eval`` on the way
 out. An imported buffer is borrowed: its tensor stays referenced (:class:`Borrowed`) until
 everything computed from it has been evaluated.
+
+torch's commands on a GPU never compute on MLX's buffers: Metal does not track hazards of them, so
+later commands may overtake earlier ones on the same memory, and MLX gives a buffer to its next
+array as soon as the tensor is freed, though commands may still have to read it. So what MLX has
+computed is copied into memory that torch allocated, and the array is held until the copy has run.
 
 Neither numpy nor MLX knows torch's conjugate and negative bits, so these never cross unresolved.
 """
@@ -135,15 +142,26 @@ def dense_order(tensor: torch.Tensor) -> list[int] | None:
 
 
 def to_torch(mx: Any, array: Any, device_type: str) -> torch.Tensor:
-    """Export an MLX array without a copy; torch may read it at once.
+    """Export an MLX array; torch may read it at once.
 
-    The tensor holds the array alive, and cannot be resized.
+    A host tensor is exported without a copy: it holds the array alive, and cannot be resized. A
+    tensor on MPS is a copy in torch's own memory.
 
     Args:
         device_type: of the tensor: ``"cpu"`` or ``"mps"``, whose memory is one where MLX has a GPU.
     """
     mx.eval(array)
-    lent = array.__dlpack__(dl_device=_DLPACK_CPU) if device_type == "cpu" else array
+    if device_type == "cpu":
+        return _from_dlpack(array.__dlpack__(dl_device=_DLPACK_CPU))
+    lent = _from_dlpack(array)
+    own = lent.clone()
+    # Until then the array is held, by ``lent``. Its way here has emptied the queue already
+    # (to_mlx), so that this waits for the copy alone.
+    torch.mps.synchronize()
+    return own
+
+
+def _from_dlpack(lent: Any) -> torch.Tensor:
     exported: torch.Tensor = torch.utils.dlpack.from_dlpack(lent)
     return exported
 

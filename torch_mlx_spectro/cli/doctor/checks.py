@@ -15,6 +15,9 @@ from ... import agreement, runtime
 from .devices import backends_for, present
 
 N_FFT, HOP, SAMPLES = 512, 128, 16384
+#: Results that are computed while earlier ones are read, and by what each is larger than the last:
+#: by powers of two, so that all have the same bits but for their exponents.
+ROUNDS, STEP = 12, 2.0
 #: In front of the signal, so that it is a slice: storage offsets get lost where memory crosses.
 OFFSET = 3
 
@@ -81,6 +84,9 @@ def check(backend: str, device: str) -> Check:
     ]
     told = raised or (f"errors of {', '.join(wrong)} are more than rounding" if wrong else "")
     calls = dict(Counter(tms.stats().as_dict()["calls"]) - before)
+    if not told and backend != "native":
+        disturbed = find_disturbed(backend, device)
+        told = f"memory was used again of results {', '.join(disturbed)}" if disturbed else ""
     return Check(backend, device, not told, told, errors, time.perf_counter() - begin, calls)
 
 
@@ -109,6 +115,41 @@ def measure(backend: str, device: str) -> tuple[dict[str, dict[str, float]], dic
         for name, value in exact.items()
     }
     return errors, {name: float(value.abs().max()) for name, value in exact.items()}
+
+
+def find_disturbed(backend: str, device: str) -> list[str]:
+    """What later calls, or torch's later commands, have changed of earlier results, if anything.
+
+    For a backend whose results lie in memory that the device's other commands do not wait for, or
+    that is given away while torch still reads it. Nothing here waits for the device.
+    """
+    noise = torch.Generator().manual_seed(1)
+    signal = torch.randn(SAMPLES, generator=noise).to(device)
+    window = torch.hann_window(N_FFT).to(device)
+    found: dict[str, list[torch.Tensor]] = {}
+    with tms.backend(backend, strict=True, verify=0):
+        for round in range(ROUNDS):
+            # Read in torch's commands after the result is gone; the next one may get its memory.
+            louder = signal * STEP**round
+            spectrum = tms.stft(louder, N_FFT, HOP, window=window, return_complex=True)
+            found.setdefault("read after it was released", []).append(spectrum.abs())
+            del spectrum
+            # Changed in place, and read after that.
+            spectrum = tms.stft(louder, N_FFT, HOP, window=window, return_complex=True)
+            spectrum.mul_(2.0)
+            spectrum.add_(spectrum)
+            found.setdefault("changed in place", []).append(spectrum.abs() / 4.0)
+            found.setdefault("kept", []).append(spectrum)
+    disturbed = []
+    for name, values in found.items():
+        first, *others = (value.cpu() for value in values)
+        steps = enumerate(others, 1)
+        if not all(torch.allclose(other, first * STEP**step) for step, other in steps):
+            disturbed.append(name)
+    first = found["changed in place"][0].cpu()
+    if not torch.allclose(first, found["read after it was released"][0].cpu()):
+        disturbed.append("the first one")
+    return disturbed
 
 
 def _compute(backend: str, device: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
