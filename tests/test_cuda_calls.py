@@ -434,6 +434,17 @@ def test_the_call_that_makes_a_launch_ready_is_seen_to_prepare(driver: Recorder)
     assert prepared == [True, False, False]
 
 
+@pytest.mark.parametrize("known", ["by its key", "by its kind"])
+def test_zeros_without_memory_are_decided_anew(driver: Recorder, known: str) -> None:
+    """There is no address that a kernel could read."""
+    remember_stft()
+    if known == "by its kind":
+        assert recall_stft() is not None
+    assert recall_stft(torch._efficientzerotensor(SIGNAL.shape)) is None
+    assert recall_stft(window=torch._efficientzerotensor(WINDOW.shape)) is None
+    assert recall_stft() is not None
+
+
 def test_another_stream_prepares_its_own(driver: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     remember_stft()
     recall_stft()

@@ -54,7 +54,11 @@ class _Memory:
             "version": 3,
             "typestr": _TYPESTR[owner.dtype],
             "shape": tuple(owner.shape),
-            "strides": tuple(size * stride for stride in owner.stride()),
+            # Nobody goes along a dimension of one; torch's stride there may be any.
+            "strides": tuple(
+                size * stride if length > 1 else size
+                for length, stride in zip(owner.shape, owner.stride(), strict=True)
+            ),
             "data": (owner.data_ptr(), False),
         }
 

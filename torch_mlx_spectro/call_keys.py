@@ -87,13 +87,15 @@ def key_of(
     """
     of_window: tuple[Hashable, ...] = ()
     if window is not None:
-        of_window = (window.shape, window.dtype, window.layout, window.device)
+        is_zero = torch_state.is_zero_tensor(window)
+        of_window = (window.shape, window.dtype, window.layout, window.device, is_zero)
     return (
         differentiated,
         tensor.shape,
         tensor.stride(),
         tensor.dtype,
         tensor.device,
+        torch_state.is_zero_tensor(tensor),
         *of_window,
         *spelling,
     )

@@ -14,6 +14,8 @@ import operator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .errors import UnresolvedArguments
 
 #: torch.istft refuses an overlap-added squared window below this anywhere in the kept range.
@@ -100,8 +102,12 @@ def _integer(value: Any) -> int:
     """An int as torch's argument parser takes it: 64-bit, Python's or NumPy's, never bool."""
     if type(value) is int and abs(value) < _TOO_LARGE:
         return value
-    if isinstance(value, bool) or not hasattr(value, "__index__") or hasattr(value, "is_cuda"):
+    # torch refuses what has nothing but an ``__index__``, such as arrays without dimensions; of
+    # tensors only torch knows whether it reads them.
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise UnresolvedArguments("not a plain integer")
+    if isinstance(value, np.timedelta64):
+        raise UnresolvedArguments("a duration")
     number = operator.index(value)
     _require(abs(number) < _TOO_LARGE, "torch's integers have 64 bits")
     return number
@@ -175,6 +181,7 @@ def resolve_stft(
     asked_onesided = _optional_flag(onesided)
     _require(len(signal.shape) in (1, 2), "input is 1-D or 2-D")
     _require(n_fft > 0 and hop > 0 and 0 < win <= n_fft, "sizes are positive, win <= n_fft")
+    _require(hop <= _MOST_VALUES, "beyond, torch's own strides overflow, and it depends on them")
     _require(not (center and align is not None), "align_to_window needs center=False")
     _check_window(window, win)
     complex_fft = signal.is_complex or (window is not None and window.is_complex)

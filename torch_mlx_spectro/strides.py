@@ -18,7 +18,11 @@ from functools import lru_cache
 
 import torch
 
+from .errors import UnresolvedArguments
 from .params import StftParams
+
+#: torch counts strides of complex64 values in bytes, in 64 bits.
+_MAX_STRIDE = (1 << 63) // 8 - 1
 
 
 @lru_cache(maxsize=1)
@@ -43,6 +47,9 @@ def frames_outermost(
 
     Returns:
         True for (frames, rows, bins), False for the usual (rows, frames, bins).
+
+    Raises:
+        UnresolvedArguments: native's strides overflow; what it makes of that is its own affair.
     """
     return _torch_uses_mkl() and frames_in_order(params, strides, dtype, window_dtype)
 
@@ -65,6 +72,8 @@ def frames_in_order(
         signal = torch.empty((params.rows, padded), dtype=dtype, device="meta")
     elif params.padded:
         signal = signal.clone()
+    if params.hop_length * signal.stride(1) > _MAX_STRIDE:
+        raise UnresolvedArguments("strides of frames do not overflow")
     framed = signal.as_strided(
         (params.rows, params.frames, params.n_fft),
         (signal.stride(0), params.hop_length * signal.stride(1), signal.stride(1)),

@@ -152,6 +152,11 @@ def has_one_cuda_device() -> bool:
     return torch.cuda.device_count() == 1
 
 
+#: Zeros that have no memory, as autograd makes them for tangents and programs by private names.
+is_zero_tensor: Callable[[torch.Tensor], bool] = getattr(
+    torch.Tensor, "_is_zerotensor", lambda tensor: False
+)
+
 PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
 DTYPES = (torch.float32, torch.complex64)
 HOST = "cpu"
@@ -310,4 +315,6 @@ def tensor_reasons(name: str, tensor: Any, devices: tuple[str, ...]) -> list[str
         reasons.append(f"layout {tensor.layout} of {name} is not accelerated")
     if tensor.device.type not in devices:
         reasons.append(f"device {tensor.device.type} of {name} is not accelerated")
+    if is_zero_tensor(tensor):
+        reasons.append(f"{name} is a tensor of zeros without memory")
     return reasons
