@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import mlx.core as mx
@@ -204,3 +206,14 @@ def test_features_are_differentiated_vectorised_and_compiled() -> None:
 def test_the_square_has_a_gradient_where_the_spectrum_is_zero() -> None:
     gradient = mx.grad(lambda x: magnitude(x * (1 + 0j), 2.0).sum())(mx.zeros(3))
     assert gradient.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_window_that_is_set_is_what_spectra_are_divided_by() -> None:
+    made = Spectrogram(32, hop_length=8, power=None, normalized="window")
+    signal = mx.array(np.random.default_rng(0).standard_normal(300).astype(np.float32))
+    mx.eval(made(signal))
+    window = np.linspace(1, 2, 32, dtype=np.float32)
+    made.transform.window = window
+    expected = np.array(made.transform.stft(signal)) / np.linalg.norm(window.astype(np.float64))
+    for same in (made, copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        np.testing.assert_allclose(np.array(same(signal)), expected, rtol=1e-5, atol=1e-5)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
+import mlx.core as mx
+import numpy as np
 import pytest
 import torch
 
+from torch_mlx_spectro import SpectralTransform, get_transform_mlx
 from torch_mlx_spectro.mlx_calls import (
     Sizes,
+    integer,
     one_of,
     resolve_fft_params,
     resolved_istft,
@@ -95,3 +100,40 @@ def test_fft_params_grow_by_their_padding() -> None:
             resolve_fft_params(*wrong)
     with pytest.raises(ValueError, match="pad must be >= 0"):
         resolve_fft_params(16, 4, 16, -1)
+
+
+INTEGERS = [7, 7.0, np.int16(7), np.float32(7), np.array(7), torch.tensor(7), mx.array(7)]
+OTHERS = [6.7, np.float64(6.7), np.array(6.7), mx.array(6.7), "7", True, np.True_, None, [7], 7j]
+
+
+@pytest.mark.parametrize("value", INTEGERS, ids=repr)
+def test_sizes_are_integers_of_any_kind(value: Any) -> None:
+    found = integer("hop_length", value)
+    assert (found, type(found)) == (7, int)
+
+
+@pytest.mark.parametrize("value", [*OTHERS, float("inf"), float("nan")], ids=repr)
+def test_what_is_no_integer_is_refused_by_its_name(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"hop_length must be an integer; got "):
+        integer("hop_length", value)
+
+
+@pytest.mark.parametrize("name", ["n_fft", "hop_length", "win_length"])
+def test_no_size_is_truncated(name: str) -> None:
+    given: dict[str, Any] = {"n_fft": 64, "hop_length": 16, "win_length": 8, name: 14.7}
+    for make in (SpectralTransform, get_transform_mlx, partial(resolve_fft_params, pad=0)):
+        with pytest.raises(ValueError, match=f"{name} must be an integer; got 14.7"):
+            make(**given)
+    made = SpectralTransform(**given | {name: 16.0})
+    assert getattr(made, name) == 16
+
+
+def test_no_length_is_truncated() -> None:
+    transform = SpectralTransform(64, 16)
+    spectrum = transform.stft(mx.zeros((1, 400)))
+    refused = pytest.raises(ValueError, match=r"length must be an integer; got 300.5")
+    with refused:
+        transform.istft(spectrum, 300.5)  # type: ignore[arg-type]
+    with refused:
+        transform.compiled_pair(300.5)  # type: ignore[arg-type]
+    assert transform.istft(spectrum, 300.0).shape == (1, 300)  # type: ignore[arg-type]

@@ -139,3 +139,18 @@ assert grown < 16 << 10, f"{grown} KiB more for an hour than for a minute: a sig
 def test_an_hour_takes_no_more_memory_than_a_minute(tmp_path: Path) -> None:
     finished = python("-W", "error", "-c", AN_HOUR, cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
+
+
+def test_a_stream_keeps_the_window_that_it_began_with() -> None:
+    transform = SpectralTransform(16, 4)
+    signal = mx.array(np.random.default_rng(0).standard_normal((1, 200)).astype(np.float32))
+    spectrum = transform.stft(signal)
+    expected = [np.array(spectrum), np.array(transform.istft(spectrum, 200))]
+    analysis, synthesis = transform.stft_stream(), transform.istft_stream(200)
+    frames = [analysis.push(signal[:, :90])]
+    samples = [synthesis.push(spectrum[..., :20])]
+    transform.window = np.ones(16)
+    frames += [analysis.push(signal[:, 90:]), analysis.finish()]
+    samples += [synthesis.push(spectrum[..., 20:]), synthesis.finish()]
+    np.testing.assert_allclose(np.concatenate(frames, axis=-1), expected[0], atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(samples, axis=-1), expected[1], atol=1e-5)

@@ -7,6 +7,7 @@ import pickle
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -303,3 +304,60 @@ assert not any(name.partition(".")[0] == "torch" for name in sys.modules)
 def test_all_of_it_works_with_no_torch(tmp_path: Path) -> None:
     finished = python("-W", "error", "-c", WITHOUT_TORCH, cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
+
+
+def test_nothing_is_left_of_a_window_that_was_before() -> None:
+    """The envelope of istft, and compiled functions, those included that the program holds."""
+    transform, signal = SpectralTransform(64, 16), mx.array(noise(8, 2, 500))
+    window = mx.array(np.hamming(64).astype(np.float32))
+    held = transform.get_compiled_stft(), transform.get_compiled_istft(length=500)
+    for made in (window, mx.ones((64,)), None):
+        mx.eval(held[1](held[0](signal)), transform.istft(transform.stft(signal), 500))
+        transform.window = made
+        fresh = SpectralTransform(64, 16, window=made)
+        spectrum = fresh.stft(signal)
+        assert np.array_equal(np.array(transform.window), np.array(fresh.window))
+        for compute in (transform.stft, held[0], transform.stft_compiled):
+            close(compute(signal), np.array(spectrum))
+        expected = np.array(fresh.istft(spectrum, 500))
+        close(expected, np.array(signal))
+        close(transform.istft(spectrum, 500), expected)
+        close(held[1](spectrum), expected)
+        close(transform.istft_compiled(spectrum, length=500), expected)
+
+
+@pytest.mark.parametrize("window", [np.ones(63), np.ones((2, 64)), np.ones(64, np.complex64)])
+def test_a_window_that_does_not_fit_leaves_the_transform_as_it_was(window: Any) -> None:
+    transform = SpectralTransform(64, 16)
+    before, signal = transform.window, mx.array(noise(9, 1, 500))
+    with pytest.raises(ValueError, match="window"):
+        transform.window = window
+    assert transform.window is before
+    close(transform.istft(transform.stft(signal), 500), np.array(signal))
+    assert transform.has_window_by_name
+
+
+def test_a_window_that_is_set_is_not_that_of_later_transforms() -> None:
+    """get_transform_mlx gives the same one for the same arguments: not with another window."""
+    get_transform = tms.get_transform_mlx
+    first = get_transform(n_fft=48, hop_length=12)
+    assert get_transform(n_fft=48, hop_length=12) is first
+    first.window = np.ones(48)
+    second = get_transform(n_fft=48, hop_length=12)
+    assert second is not first
+    close(second.window, np.array(SpectralTransform(48, 12).window))
+    assert get_transform(n_fft=48, hop_length=12) is second
+
+
+def test_a_window_that_is_set_is_copied_and_pickled_and_differentiated() -> None:
+    transform, signal = SpectralTransform(16, 4), mx.array(noise(10, 1, 100))
+    window = mx.array(np.hamming(16).astype(np.float32))
+    transform.window = window
+    for other in (copy.deepcopy(transform), pickle.loads(pickle.dumps(transform))):
+        close(other.stft(signal), np.array(transform.stft(signal)))
+    given = SpectralTransform(16, 4, window=window)
+    gradients = [
+        mx.grad(lambda w, made=made: mx.abs(made.with_window(w).stft(signal)).sum())(window)
+        for made in (transform, given)
+    ]
+    close(gradients[0], np.array(gradients[1]))

@@ -74,18 +74,26 @@ class Spectrogram:
             leading="any",
         )
         self.pad, self.power = pad, power
-        self._scale = 1.0
-        if normalized in (True, "window"):
-            self._scale = 1.0 / math.sqrt(float(np.sum(np.asarray(self.transform.window) ** 2.0)))
+        self._is_scaled = normalized in (True, "window")
+        #: A window, and what spectra are multiplied by for it.
+        self._scale: tuple[Any, float] = (None, 1.0)
 
     def __call__(self, x: Any) -> Any:
         mx = runtime().mx
         if self.pad:
             x = mx.pad(x, [(0, 0)] * (x.ndim - 1) + [(self.pad, self.pad)])
         spectrum = self.transform.stft(x)
-        if self._scale != 1.0:
-            spectrum = spectrum * self._scale
+        if self._is_scaled:
+            spectrum = spectrum * self._scale_by_window()
         return spectrum if self.power is None else magnitude(spectrum, self.power)
+
+    def _scale_by_window(self) -> float:
+        window, scale = self._scale
+        if window is not self.transform.window:
+            window = self.transform.window
+            scale = 1.0 / math.sqrt(float(np.sum(np.asarray(window) ** 2.0)))
+            self._scale = window, scale
+        return scale
 
 
 def magnitude(spectrum: Any, power: float) -> Any:

@@ -82,6 +82,10 @@ class CountedCache:
         _events.record(f"{self._name}.{'hit' if is_there else 'miss'}", key)
         return value if is_there else self._cache.put(key, make(), replace=False)
 
+    def put(self, key: Hashable, value: Any) -> Any:
+        """Keep a value in the place of what is there; returns it."""
+        return self._cache.put(key, value)
+
     def info(self) -> dict[str, int]:
         with self._lock:
             return {

@@ -8,6 +8,7 @@ torch would refuse raises ValueError with the reason.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -40,6 +41,20 @@ def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
     return str(value)
 
 
+def integer(name: str, value: Any) -> int:
+    """Return a size as an int; mlx-spectro takes ``512.0`` for one, too.
+
+    Raises:
+        ValueError: naming the argument, where the value is not an integer.
+    """
+    number = value.item() if getattr(value, "ndim", None) == 0 else value
+    if isinstance(number, float) and number.is_integer():
+        return int(number)
+    if not isinstance(number, bool) and hasattr(number, "__index__"):
+        return operator.index(number)
+    raise ValueError(f"{name} must be an integer; got {value!r}")
+
+
 @dataclass(frozen=True)
 class Sizes:
     """What a transform's calls have in common."""
@@ -69,12 +84,12 @@ class Sizes:
         """Check what can be checked without a signal.
 
         Raises:
-            ValueError: a size is not positive, ``win_length`` exceeds ``n_fft``, a mode is unknown,
-                or a minimal tail is asked for with a padding that has no such thing.
+            ValueError: a size is not a positive integer, ``win_length`` exceeds ``n_fft``, a mode
+                is unknown, or a minimal tail is asked for with a padding that has no such thing.
         """
-        n_fft = int(n_fft)
-        hop = n_fft // 4 if hop_length is None else int(hop_length)
-        win = n_fft if win_length is None else int(win_length)
+        n_fft = integer("n_fft", n_fft)
+        hop = n_fft // 4 if hop_length is None else integer("hop_length", hop_length)
+        win = n_fft if win_length is None else integer("win_length", win_length)
         for name, size in (("n_fft", n_fft), ("hop_length", hop), ("win_length", win)):
             if size <= 0:
                 raise ValueError(f"{name} must be positive; got {size}")
@@ -176,17 +191,17 @@ def resolve_fft_params(
         pad: samples by which a frame grows on either side.
 
     Raises:
-        ValueError: a size is not positive, or ``win_length`` exceeds the padded frame.
+        ValueError: a size is not a positive integer, or ``win_length`` exceeds the padded frame.
     """
-    n_fft, pad = int(n_fft), int(pad)
+    n_fft, pad = integer("n_fft", n_fft), integer("pad", pad)
     if n_fft <= 0:
         raise ValueError(f"n_fft must be positive; got {n_fft}")
     if pad < 0:
         raise ValueError(f"pad must be >= 0; got {pad}")
-    hop = n_fft // 4 if hop_length is None else int(hop_length)
+    hop = n_fft // 4 if hop_length is None else integer("hop_length", hop_length)
     if hop <= 0:
         raise ValueError(f"hop_length must be positive; got {hop}")
-    win = n_fft if win_length is None else int(win_length)
+    win = n_fft if win_length is None else integer("win_length", win_length)
     if win <= 0:
         raise ValueError(f"win_length must be positive; got {win}")
     grown = n_fft + 2 * pad

@@ -32,6 +32,7 @@ class StftStream:
         self._transform, self._sizes = transform, transform._sizes
         if self._sizes.center and self._sizes.pad_mode == "circular":
             raise ValueError("circular padding begins with the end of the signal: no stream has it")
+        self._window = transform.window
         self._padding = self._sizes.n_fft // 2 if self._sizes.center else 0
         #: Samples from the next frame's first one on; before the first frame, the signal's.
         self._pending: Any = None
@@ -149,7 +150,7 @@ class StftStream:
             covered = self._pending[:, self._skip : self._skip + length]
             params = _uncentred(resolved_stft(sizes, self._any_length(), is_complex), count, length)
             form = Form(params, params.complex_fft, complex_window=False)
-            spectrum = mlx_functions.analysis(form)(covered, self._transform.window)
+            spectrum = mlx_functions.analysis(form)(covered, self._window)
             self._frames += count
             self._skip += count * sizes.hop_length
         gone = min(self._skip, self._pending.shape[1])
@@ -185,7 +186,8 @@ class IstftStream:
     def __init__(self, transform: TransformCore, length: int | None = None) -> None:
         self._transform, self._length = transform, length
         self._sizes = transform._sizes
-        self._window = np.asarray(transform.window).astype(np.float64)
+        self._array = transform.window
+        self._window = np.asarray(self._array).astype(np.float64)
         self._overlap = -(-self._sizes.n_fft // self._sizes.hop_length)
         self._begun = overlap_added_square(self._window, self._sizes.hop_length, self._overlap)
         #: Overlap-added samples from position ``_at`` on, the envelope not yet divided by.
@@ -258,7 +260,7 @@ class IstftStream:
         mx, sizes = runtime().mx, self._sizes
         count = rows.shape[1]
         params = resolved_istft(replace(sizes, center=False), count, None, False)
-        added = mlx_functions.adjoint(analysis_of(params))(rows, self._transform.window)
+        added = mlx_functions.adjoint(analysis_of(params))(rows, self._array)
         before = self._frames * sizes.hop_length - self._at
         self._frames += count
         longer = before + added.shape[1] - self._pending.shape[1]

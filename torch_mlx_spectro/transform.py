@@ -13,7 +13,7 @@ from typing import Any
 
 from . import mlx_blocks, mlx_maps
 from .mlx_caches import CountedCache, transforms
-from .mlx_calls import LAYOUTS, one_of, resolve_fft_params
+from .mlx_calls import LAYOUTS, integer, one_of, resolve_fft_params
 from .runtime import runtime
 from .streaming import IstftStream, StftStream
 from .transform_core import TransformCore
@@ -77,6 +77,7 @@ class SpectralTransform(TransformCore):
         def make() -> Function:
             per_sample = self.n_fft / self.hop_length
             return _steady(
+                self,
                 lambda x: self.stft(x, output_layout=output_layout),
                 lambda x: int(x.size * per_sample),
             )
@@ -93,6 +94,7 @@ class SpectralTransform(TransformCore):
         def make() -> Function:
             per_bin = self.n_fft / (self.n_fft // 2 + 1)
             return _steady(
+                self,
                 lambda z: self.istft(z, length, input_layout=input_layout, **options),
                 lambda z: int(z.size * per_bin),
             )
@@ -149,15 +151,16 @@ class SpectralTransform(TransformCore):
             layout: of the spectra between the two.
             warmup_batch: rows of a signal to compile for at once.
         """
+        length = integer("length", length)
         if mlx_maps.kernels() is not None:
             self.warmup(1, length)  # a GPU's first launch finds out how many threads it allows
         pair = (
             self.get_compiled_stft(output_layout=layout),
-            self.get_compiled_istft(length=int(length), input_layout=layout),
+            self.get_compiled_istft(length=length, input_layout=layout),
         )
         if warmup_batch is not None:
             mx = runtime().mx
-            mx.eval(pair[1](pair[0](mx.zeros((int(warmup_batch), int(length))))))
+            mx.eval(pair[1](pair[0](mx.zeros((int(warmup_batch), length)))))
         return pair
 
     def warmup(self, batch: int = 1, length: int = WARM_UP_SAMPLES) -> None:
@@ -223,13 +226,25 @@ class SpectralTransform(TransformCore):
         yield stream.finish()
 
 
-def _steady(function: Function, work: Callable[[Any], int]) -> Function:
-    """The function compiled; as it is where its input is computed in blocks or itself traced."""
-    compiled = SpectralTransform.compile(function)
+def _steady(
+    transform: SpectralTransform, function: Function, work: Callable[[Any], int]
+) -> Function:
+    """The function compiled; as it is where its input is computed in blocks or itself traced.
+
+    What is compiled has the transform's window in it: another one has it compiled anew.
+    """
+    known: tuple[Any, Function] = (None, function)
 
     def call(array: Any) -> Any:
+        nonlocal known
         if mlx_blocks.serves(work(array), array) or mlx_maps.stand_in(array):
             return function(array)
+        window, compiled = known
+        if window is not transform.window:
+            window = transform.window
+            # MLX knows what it has compiled by the function: each needs one of its own.
+            compiled = SpectralTransform.compile(lambda array: function(array))
+            known = window, compiled
         return compiled(array)
 
     return call
@@ -238,7 +253,8 @@ def _steady(function: Function, work: Callable[[Any], int]) -> Function:
 def get_transform_mlx(**arguments: Any) -> SpectralTransform:
     """A :class:`SpectralTransform`, the same one for the same arguments.
 
-    A transform of a given ``window`` is made anew: an array is no key.
+    A transform of a given ``window`` is made anew, since an array is no key; and so is one whose
+    ``window`` the program has set meanwhile.
 
     Args:
         arguments: as of :class:`SpectralTransform`.
@@ -247,6 +263,8 @@ def get_transform_mlx(**arguments: Any) -> SpectralTransform:
         return SpectralTransform(**arguments)
     key = tuple(sorted(arguments.items()))
     found: SpectralTransform = transforms.get(key, lambda: SpectralTransform(**arguments))
+    if not found.has_window_by_name:
+        found = transforms.put(key, SpectralTransform(**arguments))
     return found
 
 

@@ -23,6 +23,7 @@ from .mlx_calls import (
     POLICIES,
     SAFETY,
     Sizes,
+    integer,
     one_of,
     resolved_istft,
     resolved_stft,
@@ -85,13 +86,35 @@ class TransformCore:
 
     def _set_window(self, window: Any) -> None:
         sizes = self._sizes
-        #: A window by name is a constant; one that is given may be differentiated.
-        self._is_constant = window is None
-        self.window = make_window(
+        self._window = make_window(
             window, self.window_fn, sizes.win_length, sizes.n_fft, self.periodic
         )
-        mlx_maps.is_traced(self.window)  # evaluates it, if not: nothing lazy may cross to a thread
+        #: A window by name is a constant; one that is given may be differentiated.
+        self._is_constant = window is None
+        mlx_maps.is_traced(self._window)  # evaluates it, if not: nothing lazy may cross to a thread
         self._envelopes = CountedCache("ola_envelope_cache", ENVELOPES)
+
+    @property
+    def window(self) -> Any:
+        """The window, of ``n_fft`` values.
+
+        Setting it is as making the transform by it: of what was derived from the last one nothing
+        is left, in compiled functions neither. Streams keep the one that they began with, and so do
+        functions that the program itself has compiled. None sets the window of ``window_fn``.
+
+        Raises:
+            ValueError: the window's shape does not fit, or it is complex.
+        """
+        return self._window
+
+    @window.setter
+    def window(self, window: Any) -> None:
+        self._set_window(window)
+
+    @property
+    def has_window_by_name(self) -> bool:
+        """Whether the window is that of ``window_fn``."""
+        return self._is_constant
 
     @property
     def n_fft(self) -> int:
@@ -238,6 +261,7 @@ class TransformCore:
             RuntimeError: ``torch_like``, ``validate`` or policy ``"metal"`` is not satisfied.
         """
         self._check_options(safety, long_mode_strategy, backend_policy)
+        length = None if length is None else integer("length", length)
         rows, lead = self._spectrum_rows(z, input_layout, return_complex)
         params = resolved_istft(self._sizes, rows.shape[1], length, return_complex)
         if torch_like and safety != "off":

@@ -126,9 +126,9 @@ def _check(options: argparse.Namespace) -> None:
         raise Problem("--force is for --compare")
     if options.pipeline and (options.compare or options.submit_file or options.plot):
         raise Problem("--pipeline is a measurement of its own: with it go --json and --quick")
-    if options.pipeline and options.table:
+    if options.pipeline and options.table is not None:
         raise Problem("--pipeline has no tables to choose from")
-    if options.submit_file and (options.compare or options.table):
+    if options.submit_file and (options.compare or options.table is not None):
         raise Problem("--submit-file is of all four tables, and of nothing else")
     if options.threads is not None and options.threads < 1:
         raise Problem(f"--threads {options.threads}: at least 1")
@@ -164,12 +164,12 @@ def _settings(options: argparse.Namespace) -> Settings:
     device = _device(options)
     found, reasons = backends_for(device)
     chosen = found
-    if options.backends:
+    if options.backends is not None:
         chosen = tuple(dict.fromkeys(options.backends.split(",")))
         for name in chosen:
             if name not in found:
                 reason = reasons.get(name, f"for tensors on {device} there are {', '.join(found)}")
-                raise Problem(f"--backends {name}: {reason}")
+                raise Problem(f"--backends {name or repr(name)}: {reason}")
     settings = Settings(device, chosen)
     return quick(settings) if options.quick else settings
 
@@ -178,12 +178,13 @@ def _tables(options: argparse.Namespace) -> dict[str, Table]:
     """The tables of cases asked for; that of costs is not among them."""
     from ..bench.cases import PUBLISHED, TABLES
 
-    names = options.table.split(",") if options.table else list(PUBLISHED)
+    names = list(PUBLISHED) if options.table is None else options.table.split(",")
     if "all" in names:
         return dict(TABLES)
     unknown = [name for name in names if name not in (*TABLES, COSTS)]
     if unknown:
-        raise Problem(f"--table {unknown[0]}: there are {', '.join((*TABLES, COSTS))} and all")
+        name = unknown[0] or repr(unknown[0])
+        raise Problem(f"--table {name}: there are {', '.join((*TABLES, COSTS))} and all")
     return {name: TABLES[name] for name in TABLES if name in names}
 
 
