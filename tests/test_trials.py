@@ -377,6 +377,7 @@ class Events:
     """A device's clock: the time is known once the device has finished."""
 
     prepared = False
+    name = ""
 
     def __init__(self, took: float) -> None:
         self.took, self.finished, self.called = took, False, list[str]()
@@ -408,6 +409,32 @@ def test_a_devices_times_are_waited_for_by_nobody(ours: float, winner: str) -> N
     for timer in timers:
         timer.finished = True
     assert trials.pick("signature", ("cuda",)) == (winner, False)
+    assert not trials.is_running("signature")
+
+
+@pytest.mark.parametrize("late", [0, 1, 2, 7])
+@pytest.mark.parametrize("warming", [[], [0.0013], [0.02, 0.0013], [0.005, 0.005, 0.005]])
+def test_a_device_that_tells_late_and_warms_up_settles_on_the_faster(
+    late: int, warming: list[float]
+) -> None:
+    """A program that waits for nothing is calls ahead of its device."""
+    trials = Trials(Clock())
+    costs = {"native": [0.3, 1e-4], "cuda": [1.5, *warming, 1e-5]}
+    timers: list[Events] = []
+    chosen: list[str] = []
+    for _ in range(60):
+        name, timed = trials.pick("signature", ("cuda",))
+        if timed:
+            number = len([one for one in timers if one.name == name])
+            timer = Events(costs[name][min(number, len(costs[name]) - 1)])
+            timer.name = name
+            timers.append(timer)
+            trials.time("signature", name, lambda: None, timer)
+        for timer in timers[: len(timers) - late] if timed else timers:
+            timer.finished = True
+        chosen.append(name)
+    assert set(chosen[-20:]) == {"cuda"}
+    assert len(timers) <= 2 * MAX_TRIALS
     assert not trials.is_running("signature")
 
 

@@ -23,11 +23,14 @@ import torch
 import torch_mlx_spectro as tms
 
 from .measuring import Watch, summary, watch_for
-from .running import AUTO, AUTO_WARM_UP, NATIVE, Progress
+from .running import AUTO, NATIVE, Progress
 from .schema import Machine, Summary
 
 SCHEMA, VERSION = "torch-mlx-spectro-pipeline", 1
 RATE = 44_100
+#: Runs of a model after which ``auto`` has decided, but for times in doubt: the report tells who
+#: computed, and then names several.
+AUTO_RUNS = 12
 INSTALL = (
     "pip install -r tests/pipelines/requirements.txt",
     "pip install --no-deps -r tests/pipelines/requirements-no-deps.txt",
@@ -230,7 +233,7 @@ def measure_component(
         split, routes = {}, {}
         for name, context in sides.items():
             with context(), torch.no_grad():  # as audio-separator does
-                for _ in range(AUTO_WARM_UP if name == AUTO else 1):
+                for _ in range(AUTO_RUNS if name == AUTO else 1):
                     model(mix)
                 tms.reset_stats()
                 with timed_calls(watch) as taken:

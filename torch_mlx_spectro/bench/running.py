@@ -16,6 +16,7 @@ import torch_mlx_spectro as tms
 
 from .. import native
 from ..routing import DEVICES
+from ..trials import MAX_TRIALS
 from . import schema
 from .cases import Case, Table
 from .machine import machine
@@ -25,8 +26,8 @@ from .workloads import Workload, disagreement, facts
 
 NATIVE, AUTO = "native", "auto"
 
-#: Calls after which ``auto`` has decided: a few of native, and as many of each other backend.
-AUTO_WARM_UP = 12
+#: Calls after which ``auto`` has decided, whatever the times: of native and of two other backends.
+AUTO_WARM_UP = 3 * MAX_TRIALS
 
 #: Called when a case is done, with how many are done, how many there are, and which one it was.
 Progress = Callable[[int, int, str], None]
