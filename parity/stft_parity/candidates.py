@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from stft_parity.adapting import adapter
 from stft_parity.cases import PARAMETERS
 
 Function = Callable[..., Any]
@@ -154,7 +155,7 @@ def with_arguments(
             raise Unsupported(", ".join(f"{name}={passed[name]!r}" for name in sorted(refused)))
         return function(tensor, **{own[name]: passed[name] for name in passed if name in own})
 
-    return adapted
+    return adapter(adapted, function)
 
 
 def bound(op: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -181,7 +182,8 @@ def from_numpy(function: Function) -> Function:
     """A function of NumPy arrays as one of tensors.
 
     Tensors that require a gradient are unsupported, and so are dtypes that NumPy does not have.
-    The result is taken with its dtype and its strides.
+    The result is taken with its dtype and its strides. Whether it is a view is not compared, nor
+    are uses that NumPy has not: the tensor is the adapter's.
     """
 
     def adapted(*args: Any, **kwargs: Any) -> Any:
@@ -191,14 +193,14 @@ def from_numpy(function: Function) -> Function:
         )
         return _from_numpy(result, devices)
 
-    return adapted
+    return adapter(adapted, function, arrays=True)
 
 
 def from_mlx(function: Function) -> Function:
     """A function of MLX arrays as one of tensors.
 
     Tensors that require a gradient are unsupported, and so are dtypes that MLX would narrow. MLX
-    has no strides to show: the result is contiguous.
+    has no strides to show: the result is contiguous. Views and uses are as with ``from_numpy``.
     """
 
     def adapted(*args: Any, **kwargs: Any) -> Any:
@@ -210,7 +212,7 @@ def from_mlx(function: Function) -> Function:
         )
         return _from_numpy(np.array(result), devices)
 
-    return adapted
+    return adapter(adapted, function, arrays=True)
 
 
 def _devices(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.device]:

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from stft_parity.uses import FACTOR, USES, Use
+
 #: Parameter names in torch's order, less the input. torch.istft is a builtin without a signature;
 #: the tensor method of the same name has one.
 PARAMETERS = {
@@ -70,6 +72,7 @@ class Case:
             order allows.
         fault: why torch is expected to reject the call; empty for a call that looks valid.
         differentiate: names of the tensors that require a gradient, ``x``, ``w`` or both.
+        use: what is done with the call, one of ``uses.USES``.
         labels: argument and short name of its value, for tables and selection; two cases that
             differ in nothing else are the same call.
     """
@@ -82,6 +85,7 @@ class Case:
     positional: int = 0
     fault: str = ""
     differentiate: tuple[str, ...] = ()
+    use: str = "plain"
     labels: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     def tensors(self, device: str = "cpu") -> Tensors:
@@ -93,9 +97,9 @@ class Case:
         names = {"g": torch.Generator(device).manual_seed(self.seed)}
         try:
             with _default_device(device):
-                made = {"x": _evaluate(self.x, names)}
+                made = {"x": self._tensor("x", self.x, names)}
                 if self.w is not None:
-                    made["w"] = _evaluate(self.w, names)
+                    made["w"] = self._tensor("w", self.w, names)
         except (NotImplementedError, RuntimeError, TypeError) as error:
             if device == "cpu":
                 raise
@@ -103,6 +107,19 @@ class Case:
         for name in self.differentiate:
             made[name].requires_grad_()
         return made
+
+    def _tensor(self, name: str, expression: str, names: dict[str, Any]) -> Any:
+        with torch.inference_mode(name in self.how.inference):
+            return _evaluate(expression, names)
+
+    @property
+    def how(self) -> Use:
+        """The use that is made of the call."""
+        return USES[self.use]
+
+    def used(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that makes this use of one, and takes the same arguments."""
+        return self.how.around(function, next(iter(self.differentiate), ""))
 
     def cotangent(self, result: torch.Tensor) -> torch.Tensor:
         """What the gradient of ``result`` is taken with: noise of its shape, dtype and device."""
@@ -138,17 +155,28 @@ class Case:
             by_position.append(remaining.pop(name))
         return by_position, remaining
 
-    def reproducer(self, device: str = "cpu") -> str:
+    def reproducer(self, device: str = "cpu", aspect: str = "") -> str:
         """A Python program of five lines that makes this call of whatever ``torch.stft`` is there.
 
-        Where tensors require a gradient, its last line takes the gradient, too.
+        Its last line makes the use of it that the case makes, and where tensors require a gradient
+        it takes that.
+
+        Args:
+            device: where the tensors are.
+            aspect: of ``results.ASPECTS``: what the last line prints, where it can.
         """
         by_position, by_name = self._split()
         passed = ", ".join([*by_position, *(f"{name}={value}" for name, value in by_name.items())])
-        call = f"y = torch.{self.op}({passed})"
-        if self.differentiate:
+        leaf = next(iter(self.differentiate), "x")
+        call = "y = " + self.how.program.format(f=f"torch.{self.op}", passed=passed, leaf=leaf)
+        if self.how.changed:
+            call += f"; {self.how.changed}.detach().mul_({FACTOR})"
+        if aspect == "view":
+            resized = "" if self.differentiate else "; y.resize_(2 * y.numel())"
+            call += f"; print(y._is_view()){resized}"
+        elif self.differentiate and self.use not in _WITHOUT_GRAPH:
             noise = f"dtype=y.dtype, generator=g.manual_seed({self.seed})"
-            call += f"; y.backward(torch.randn(y.shape, {noise}))"
+            call += self._backward(f"torch.randn(y.shape, {noise})", aspect)
         here = device == "cpu"
         return "\n".join(
             (
@@ -161,7 +189,17 @@ class Case:
             )
         )
 
+    def _backward(self, noise: str, aspect: str) -> str:
+        if aspect != "gradient strides":
+            return f"; y.backward({noise})"
+        # What backward leaves in ``.grad`` may have been copied into the tensor's own order.
+        leaves = ", ".join(self.differentiate)
+        gradients = f"torch.autograd.grad(y, ({leaves},), {noise})"
+        return f"; print([z.stride() for z in {gradients}])"
+
     def _made(self, name: str, expression: str | None) -> str:
+        if name in self.how.inference:
+            return f"torch.inference_mode()(lambda: {expression})()"
         if name in self.differentiate:
             return f"({expression}).requires_grad_()"
         return str(expression)
@@ -169,6 +207,10 @@ class Case:
     def __repr__(self) -> str:
         note = f"  # fault: {self.fault}" if self.fault else ""
         return f"<Case{note}\n{self.reproducer()}\n>"
+
+
+#: Uses whose result has no graph to the tensors of the call.
+_WITHOUT_GRAPH = ("in place after no_grad", "within inference mode", "vmap of gradients")
 
 
 def widened(tensors: Tensors) -> Tensors:

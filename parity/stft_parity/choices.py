@@ -20,6 +20,7 @@ from stft_parity.signals import (
     WINDOW_LAYOUTS,
     WINDOWS,
 )
+from stft_parity.uses import BEFORE_BACKWARD, USES
 
 Choice = dict[str, str]
 Values = Mapping[str, tuple[str, ...]]
@@ -56,6 +57,7 @@ STFT: Values = {
     "dtype": SIGNAL_DTYPES,
     "layout": SIGNAL_LAYOUTS,
     "fault": ("none", *STFT_FAULTS),
+    "use": tuple(USES),
 }
 
 ISTFT: Values = {
@@ -68,6 +70,7 @@ ISTFT: Values = {
     "dtype": SPECTRUM_DTYPES,
     "layout": SPECTRUM_LAYOUTS,
     "fault": ("none", *ISTFT_FAULTS),
+    "use": tuple(USES),
 }
 
 VALUES: dict[str, Values] = {"stft": STFT, "istft": ISTFT}
@@ -108,16 +111,36 @@ _COMPLEX = ("complex64", "complex128")
 #: or torch rejects it for the combination alone.
 Rule = tuple[str, tuple[str, ...], str, tuple[str, ...]]
 
+_WINDOWS = (WINDOWS[0], *WINDOWS[2:])
+
+
+def shares_memory(layout: str) -> bool:
+    """Whether elements lie on each other, so that torch lets none be changed in place."""
+    return layout.startswith(("expanded", "overlapping"))
+
+
+def _changeable(layouts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(layout for layout in layouts if not shares_memory(layout))
+
+
 _FOR_BOTH: tuple[Rule, ...] = (
+    ("use", BEFORE_BACKWARD, "gradient", ("both", "input", "window")),
+    ("use", ("window changed before backward", "window of inference mode"), "window", _WINDOWS),
+    ("use", ("window changed before backward",), "window layout", _changeable(WINDOW_LAYOUTS)),
+    ("use", ("input of inference mode",), "gradient", ("window", "none")),
+    ("use", ("window of inference mode",), "gradient", ("input", "none")),
+    ("use", ("vmap over rows",), "rows", _BATCHES),
+    ("use", ("vmap of gradients",), "gradient", ("input", "window")),
     ("layout", _OF_ROWS, "rows", _BATCHES),
     ("layout", ("conjugated",), "dtype", _COMPLEX),
-    ("window layout", WINDOW_LAYOUTS[1:], "window", (WINDOWS[0], *WINDOWS[2:])),
+    ("window layout", WINDOW_LAYOUTS[1:], "window", _WINDOWS),
     ("gradient", ("window", "both"), "window", (WINDOWS[0], *WINDOWS[2:-1])),
     ("gradient", ("input", "both"), "dtype", (*SIGNAL_DTYPES[:-2],)),
     ("window", ("complex",), "onesided", ("default", "None", "False")),
 )
 
 _FOR_STFT: tuple[Rule, ...] = (
+    ("use", ("input changed before backward",), "layout", _changeable(SIGNAL_LAYOUTS)),
     ("layout", ("part of complex",), "dtype", ("float32",)),
     ("layout", ("negated",), "dtype", ("float32", *_COMPLEX)),
     ("align_to_window", ("True", "False"), "center", ("False",)),
@@ -125,6 +148,7 @@ _FOR_STFT: tuple[Rule, ...] = (
 )
 
 _FOR_ISTFT: tuple[Rule, ...] = (
+    ("use", ("input changed before backward",), "layout", _changeable(SPECTRUM_LAYOUTS)),
     ("layout", ("negated",), "dtype", _COMPLEX),
     ("window", ("complex",), "return_complex", ("True",)),
     ("return_complex", ("True",), "bins", ("n_fft",)),

@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 
+from stft_parity.adapting import takes_arrays
 from stft_parity.aftermath import LATER, altered
 from stft_parity.candidates import FellBack, Unsupported
 from stft_parity.cases import Case, Tensors
-from stft_parity.gradients import compare_gradients
+from stft_parity.gradients import Wrong, compare_changed, compare_gradients
 from stft_parity.measuring import measure
 from stft_parity.observing import (
     Function,
@@ -32,6 +33,7 @@ from stft_parity.observing import (
     written_to,
 )
 from stft_parity.results import Difference, ordered
+from stft_parity.views import compare_views
 
 #: Names a difference's cause in one sentence: aspect, case, its tensors, what the reference gave,
 #: what the candidate gave, the reference. For values and layout these are the results, for
@@ -52,8 +54,8 @@ class Comparison:
     """What comparing one case found; ``compare_case`` fills it.
 
     Attributes:
-        expected: what the reference did.
-        actual: what the candidate did, the first time.
+        expected: what the reference did; of results that were compared nothing is left.
+        actual: what the candidate did, the first time; likewise.
         differences: in the order of their aspects.
         error: the candidate's largest error in units of the reference's own; None where no values
             were compared.
@@ -82,8 +84,16 @@ class _Findings:
         said = what
         if self.diagnose is not None:
             said = self.diagnose(aspect, self.case, self.tensors, expected, actual, self.reference)
-        shown = _warned if aspect == "warnings" else _shown
-        self.differences.append(Difference(aspect, said or what, shown(expected), shown(actual)))
+        said = said or what
+        if self.case.how.phrase:
+            said = f"{self.case.how.phrase}: {said}"
+        shown = _SHOWN.get(aspect, _shown)
+        self.differences.append(Difference(aspect, said, shown(expected), shown(actual)))
+
+    def add_wrong(self, found: list[Wrong]) -> None:
+        """Note differences that somebody else has found."""
+        for wrong in found:
+            self.add(wrong.aspect, wrong.what, wrong.expected, wrong.actual)
 
 
 def compare_case(
@@ -105,6 +115,11 @@ def compare_case(
         gradients: whether to compare gradients in the tensors that require one.
         diagnose: names the cause of a difference; without it the differences are only stated.
     """
+    of_arrays = takes_arrays(candidate)
+    if of_arrays and not case.how.arrays:
+        refused = Unsupported(f"{case.use}: arrays have no such use")
+        return Comparison(Outcome(None, None, ()), Outcome(None, refused, ()), refused=refused)
+    candidate, reference = case.used(candidate), case.used(reference)
     tensors = case.tensors(device)
     args, kwargs = case.bind(tensors, device)
     expected = observe(reference, args, kwargs)
@@ -127,9 +142,13 @@ def compare_case(
             found.error = _compare_results(findings, expected, actual, gradients)
             again = observe(candidate, args, kwargs)
             _compare_again(findings, before, expected, actual, again)
-            if case.seed % LATER == 0:
+            if gradients and case.how.changed and expected.result.requires_grad:
+                findings.add_wrong(compare_changed(case, candidate, reference, device))
+            if case.seed % LATER == 0 and case.use == "plain":
                 _compare_later(findings, actual, again, partial(candidate, *args, **kwargs),
                                partial(reference, *args, **kwargs))  # fmt: skip
+            if not (of_arrays or case.how.vmapped):
+                findings.add_wrong(compare_views(expected.result, actual.result))
     _compare_state(findings, expected, actual)
     found.differences = ordered(findings.differences)
     return found
@@ -174,6 +193,8 @@ def _assert_none(
 def _compare_warnings(findings: _Findings, expected: Outcome, actual: Outcome) -> None:
     if actual.warned != expected.warned:
         findings.add("warnings", "warnings differ", expected, actual)
+    elif actual.lines != expected.lines:
+        findings.add("warning line", "warnings name other lines", expected, actual)
 
 
 def _compare_errors(findings: _Findings, expected: Outcome, actual: Outcome) -> None:
@@ -228,8 +249,7 @@ def _compare_results(
     if not measured.admitted:
         findings.add("values", measured.complaint(), wanted, got)
     if case.differentiate and gradients and wanted.requires_grad and got.requires_grad:
-        for wrong in compare_gradients(case, tensors, wanted, got, reference):
-            findings.add(wrong.aspect, wrong.what, wrong.expected, wrong.actual)
+        findings.add_wrong(compare_gradients(case, tensors, wanted, got, reference))
     return measured.in_units
 
 
@@ -335,6 +355,13 @@ def _compare_arguments(findings: _Findings, before: Snapshot, what: str) -> None
 
 def _warned(outcome: Outcome) -> str:
     return "; ".join(f"{name}: {text}" for name, text in outcome.warned) or "no warning"
+
+
+def _warned_lines(outcome: Outcome) -> str:
+    return "; ".join(outcome.lines)
+
+
+_SHOWN = {"warnings": _warned, "warning line": _warned_lines}
 
 
 def _shown(value: Any) -> str:

@@ -11,6 +11,7 @@ from stft_parity import oracle
 from stft_parity.cases import Case, Tensors
 from stft_parity.observing import Function, error_text
 from stft_parity.tolerances import ROUNDING_TRIALS
+from stft_parity.uses import FACTOR
 from stft_parity.values import errors
 
 #: How the aspect calls the tensors of a case.
@@ -75,13 +76,7 @@ def compare_gradients(
     wanted, got = (backward(case, tensors, result) for result in (expected, actual))
     first = OF[case.differentiate[0]]
     if isinstance(wanted, Exception) or isinstance(got, Exception):
-        texts = [
-            (type(side), error_text(side)) if isinstance(side, Exception) else None
-            for side in (wanted, got)
-        ]
-        if texts[0] == texts[1]:
-            return []
-        return [Wrong(first, "backward raises otherwise", _of_input(wanted), _of_input(got))]
+        return _wrong_exception(first, wanted, got)
     cotangent = case.cotangent(expected)
     exact = oracle.true_gradients(case, tensors, cotangent, reference)
     found: list[Wrong] = []
@@ -93,7 +88,69 @@ def compare_gradients(
         what = _wrong(wanted[name], got[name], exact[name], moved)
         if what:
             found.append(Wrong(OF[name], what, wanted[name], got[name]))
-    return found or _wrong_again(case, tensors, actual, got)
+    return found or [*_other_strides(wanted, got), *_wrong_again(case, tensors, actual, got)]
+
+
+def _other_strides(expected: Gradients, actual: Gradients) -> list[Wrong]:
+    """Gradients that lie otherwise in memory: a ``view`` of them works or fails by it."""
+    found = []
+    for name, wanted in expected.items():
+        got = actual[name]
+        if wanted is None or got is None or wanted.stride() == got.stride():
+            continue
+        what = (
+            f"{OF[name]}: the strides are {got.stride()} where the reference's are "
+            f"{wanted.stride()}"
+        )
+        found.append(Wrong("gradient strides", what, wanted, got))
+    return found
+
+
+def compare_changed(
+    case: Case, candidate: Function, reference: Function, device: str
+) -> list[Wrong]:
+    """What is wrong with backward after an argument was changed in place.
+
+    What a function keeps for it is a copy, and the gradient is what it would have been; or it is
+    the argument itself, and torch raises.
+    """
+    sides = []
+    for function in (reference, candidate):
+        tensors = case.tensors(device)
+        args, kwargs = case.bind(tensors, device)
+        with oracle.silenced():
+            result = function(*args, **kwargs)
+            tensors[case.how.changed].detach().mul_(FACTOR)
+        sides.append(backward(case, tensors, result))
+    wanted, got = sides
+    aspect = "changed before backward"
+    if isinstance(wanted, Exception) or isinstance(got, Exception):
+        return _wrong_exception(aspect, wanted, got)
+    return [
+        Wrong(aspect, f"the {OF[name]} is another one than the reference's", wanted[name], got[name])
+        for name in case.differentiate
+        if not _alike(wanted[name], got[name])
+    ]
+
+
+#: torch's own texts on what is no longer as it was name nodes and shapes: what was saved, and by
+#: whom, is each function's own matter.
+_OWN_MATTER = "has been modified by an inplace operation: "
+
+
+def _wrong_exception(
+    aspect: str, expected: Gradients | Exception, actual: Gradients | Exception
+) -> list[Wrong]:
+    """That backward raises on one side only, or something else."""
+    wanted, got = (
+        (type(side), error_text(side).partition(_OWN_MATTER)[0])
+        if isinstance(side, Exception)
+        else None
+        for side in (expected, actual)
+    )
+    if wanted == got:
+        return []
+    return [Wrong(aspect, "backward raises otherwise", _of_input(expected), _of_input(actual))]
 
 
 def _wrong_again(

@@ -16,6 +16,10 @@ from itertools import combinations, product
 from stft_parity.cases import Case
 from stft_parity.choices import VALUES, Choice, completed, plain, usual
 from stft_parity.making import made
+from stft_parity.uses import USES
+
+#: What uses are made of in the quick cases: rows, center, gradient.
+USED_WITH = (("no batch", "3"), ("True", "False"), ("none", "input", "window", "both"))
 
 #: Arguments that one step of a transform combines; of some only the values that are named.
 PRODUCTS: dict[str, tuple[Mapping[str, tuple[str, ...]], ...]] = {
@@ -118,7 +122,12 @@ def distinct(cases: Iterable[Case | None]) -> tuple[Case, ...]:
 
 def background(op: str, generator: random.Random) -> Choice:
     """Values of every argument, drawn from those that do not speak against a call."""
-    return {argument: generator.choice(values) for argument, values in usual(op).items()}
+    drawn = {
+        argument: generator.choice(values)
+        for argument, values in usual(op).items()
+        if argument != "use"
+    }
+    return {**drawn, "use": "plain"}
 
 
 def one_at_a_time(op: str) -> Iterator[Choice]:
@@ -131,14 +140,25 @@ def one_at_a_time(op: str) -> Iterator[Choice]:
 def pairs(op: str, generator: random.Random | None) -> Iterator[Choice]:
     """Every two values of two arguments; all others plain, or drawn where there is a generator.
 
-    A fault speaks for itself: with plain arguments it is in ``one_at_a_time``.
+    A fault speaks for itself: with plain arguments it is in ``one_at_a_time``. Uses have pairs of
+    their own.
     """
     for (first, of_first), (second, of_second) in combinations(VALUES[op].items(), 2):
-        if generator is None and "fault" in (first, second):
+        if "use" in (first, second) or (generator is None and "fault" in (first, second)):
             continue
         for value, other in product(of_first, of_second):
             around = plain(op) if generator is None else background(op, generator)
             yield completed(op, around, {first: value, second: other})
+
+
+def pairs_of_uses(op: str, generator: random.Random | None) -> Iterator[Choice]:
+    """Every use of a call with every value of every argument; a call that is rejected has none."""
+    for argument, values in VALUES[op].items():
+        if argument in ("use", "fault"):
+            continue
+        for use, value in product(tuple(USES)[1:], values):
+            around = plain(op) if generator is None else background(op, generator)
+            yield completed(op, around, {"use": use, argument: value})
 
 
 def products(op: str) -> Iterator[Choice]:
@@ -151,18 +171,25 @@ def products(op: str) -> Iterator[Choice]:
 def grid() -> tuple[Case, ...]:
     """Every case of the grid; the same ones in every run."""
     # Not the run's seed: the grid is systematic, and what was found in it is found again.
-    generator = random.Random("grid")
+    generator, for_uses = random.Random("grid"), random.Random("grid of uses")
     return distinct(
         made(op, choice)
         for op in VALUES
-        for choices in (one_at_a_time(op), pairs(op, None), pairs(op, generator), products(op))
+        for choices in (
+            one_at_a_time(op),
+            pairs(op, None),
+            pairs(op, generator),
+            products(op),
+            pairs_of_uses(op, None),
+            pairs_of_uses(op, for_uses),
+        )
         for choice in choices
     )
 
 
 def quick() -> tuple[Case, ...]:
     """Every value of every argument of both functions, and gradients of each kind of call."""
-    generator = random.Random("quick")
+    generator, for_uses = random.Random("quick"), random.Random("quick uses")
     cases: list[Case | None] = []
     for op in VALUES:
         cases += [made(op, choice) for choice in one_at_a_time(op)]
@@ -170,4 +197,8 @@ def quick() -> tuple[Case, ...]:
             for _ in range(12):
                 forced = {"gradient": gradient, "n_fft": generator.choice(("15", "16"))}
                 cases.append(made(op, completed(op, background(op, generator), forced)))
+        for use, rows, center, gradient in product(tuple(USES)[1:], *USED_WITH):
+            around = background(op, for_uses)
+            forced = {"use": use, "rows": rows, "center": center, "gradient": gradient}
+            cases.append(made(op, completed(op, around, forced)))
     return distinct(cases)

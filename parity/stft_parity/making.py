@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from stft_parity import signals
 from stft_parity.cases import PARAMETERS, Case
-from stft_parity.choices import Choice
+from stft_parity.choices import Choice, shares_memory
 from stft_parity.faults import ISTFT_FAULTS, STFT_FAULTS
+from stft_parity.uses import BEFORE_BACKWARD, USES
 
 #: torch's arguments that have other names in a choice.
 _NAMES = {"hop": "hop_length"}
@@ -67,6 +68,8 @@ def made(op: str, choice: Choice, *, more: Mapping[str, str] | None = None) -> C
     differentiate = _differentiated(choice)
     if differentiate is None:
         return None
+    if not _usable(choice, differentiate):
+        return None
     given = _arguments(op, choice, n_fft, hop, window)
     fault = choice["fault"]
     if fault != "none":
@@ -90,6 +93,7 @@ def made(op: str, choice: Choice, *, more: Mapping[str, str] | None = None) -> C
         positional=_positional(op, choice["passed"], given),
         fault="" if fault == "none" else fault,
         differentiate=differentiate,
+        use=choice["use"],
         labels=tuple(labels.items()),
     )
 
@@ -109,6 +113,23 @@ def _differentiated(choice: Choice) -> tuple[str, ...] | None:
     if "w" in names and choice["window"] in ("none", "integers"):
         return None
     return names
+
+
+def _usable(choice: Choice, differentiate: tuple[str, ...]) -> bool:
+    """Whether the tensors of a call can be used so: made, changed, and batched."""
+    name = choice["use"]
+    use = USES[name]
+    layout = {"": "", "x": choice["layout"], "w": choice["window layout"]}[use.changed]
+    if "w" in (*use.inference, use.changed) and choice["window"] == "none":
+        return False
+    # Autograd takes no tensor of inference mode for a leaf.
+    if shares_memory(layout) or set(use.inference) & set(differentiate):
+        return False
+    if name in BEFORE_BACKWARD and not differentiate:
+        return False
+    if name == "vmap of gradients" and len(differentiate) != 1:
+        return False
+    return name != "vmap over rows" or choice["rows"] != "no batch"
 
 
 def _arguments(op: str, choice: Choice, n_fft: int, hop: int, window: str | None) -> dict[str, str]:

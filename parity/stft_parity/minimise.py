@@ -23,6 +23,7 @@ TRIALS = 400
 
 #: Arguments in the order in which they are made plain: what else is passed hides most.
 _ORDER = (
+    "use",
     "passed",
     "integers",
     "window layout",
@@ -147,6 +148,8 @@ def _of_arguments(case: Case) -> Iterator[Case]:
         yield replace(case, arguments=remaining, w=window, differentiate=kept)
     for name in case.differentiate:
         yield replace(case, differentiate=tuple(t for t in case.differentiate if t != name))
+    if case.use != "plain":
+        yield replace(case, use="plain")
     if case.positional:
         yield replace(case, positional=0)
 

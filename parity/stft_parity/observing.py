@@ -6,10 +6,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from stft_parity.adapting import calling_lines, lines
 from stft_parity.aftermath import watched
 from stft_parity.cases import Tensors
 
@@ -22,6 +24,7 @@ class Outcome:
 
     Attributes:
         warned: the warnings in order: name of the category, text.
+        lines: the line that each names, in words.
         changed: what of the program's state was changed; it was set again.
     """
 
@@ -29,6 +32,7 @@ class Outcome:
     error: Exception | None
     warned: tuple[tuple[str, str], ...]
     changed: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -48,11 +52,31 @@ def observe(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     with watched() as changed, warn_always(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            result = function(*args, **kwargs)
+            result = _called(function, args, kwargs)
         except Exception as raised:
             error = raised
     warned = tuple((given.category.__name__, str(given.message)) for given in caught)
-    return Outcome(result, error, warned, tuple(changed))
+    callers = calling_lines(function) | lines(_called) if caught else set()
+    named = tuple(_line(given, callers) for given in caught)
+    return Outcome(result, error, warned, tuple(changed), named)
+
+
+def _called(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Make a call on a line that warnings can name."""
+    return function(*args, **kwargs)
+
+
+def _line(given: warnings.WarningMessage, callers: set[tuple[str, int]]) -> str:
+    """The line that a warning names: of the caller, of torch, or of somebody else."""
+    if (given.filename, given.lineno) in callers:
+        return "the line that makes the call"
+    path = Path(given.filename)
+    if _TORCH in path.parents:
+        return f"line {given.lineno} of torch/{path.relative_to(_TORCH)}"
+    return f"line {given.lineno} of {path.name}"
+
+
+_TORCH = Path(torch.__file__).parent
 
 
 #: Types of numbers that torch computes with everywhere.
@@ -88,7 +112,7 @@ Snapshot = dict[str, tuple[int, torch.Tensor]]
 def snapshot(tensors: Tensors) -> Snapshot:
     """Copies of the memory of the call's tensors: all of it, also what a view leaves out."""
     return {
-        name: (value._version, memory(value).clone())
+        name: (_version(value), memory(value).clone())
         for name, value in tensors.items()
         if isinstance(value, torch.Tensor)
     }
@@ -99,10 +123,15 @@ def written_to(before: Snapshot, tensors: Tensors) -> list[str]:
     return [
         name
         for name, (version, kept) in before.items()
-        if tensors[name]._version != version
+        if _version(tensors[name]) != version
         or not torch.equal(memory(tensors[name]), kept)
         or (tensors[name].is_leaf and tensors[name].grad is not None)
     ]
+
+
+def _version(tensor: torch.Tensor) -> int:
+    """How often torch counts that a tensor was written to; never of one made in inference mode."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def memory(tensor: torch.Tensor) -> torch.Tensor:

@@ -40,9 +40,14 @@ def true_gradients(
 
 def _here(tensors: Tensors) -> Tensors:
     return {
-        name: value.detach().cpu() if isinstance(value, torch.Tensor) else value
+        name: _recorded(value.detach().cpu()) if isinstance(value, torch.Tensor) else value
         for name, value in tensors.items()
     }
+
+
+def _recorded(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, or a copy of one made in inference mode, of which autograd keeps nothing."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from stft_parity.cases import Case
 ASPECTS = (
     "exception",
     "warnings",
+    "warning line",
     "type",
     "shape",
     "dtype",
@@ -24,9 +25,12 @@ ASPECTS = (
     "values",
     "gradient of input",
     "gradient of window",
+    "gradient strides",
+    "changed before backward",
     "repeatability",
     "writability",
     "aliasing",
+    "view",
     "arguments",
     "state",
     "route",
@@ -91,11 +95,16 @@ class Result:
     def failed(self) -> bool:
         return self.verdict in FAILURES
 
+    def reproducer(self, device: str = "cpu") -> str:
+        """A program of five lines that makes the call and shows what differs first."""
+        aspect = self.differences[0].aspect if self.differences else ""
+        return self.case.reproducer(device, aspect)
+
     def as_dict(self) -> dict[str, Any]:
         """The result in types that JSON has."""
         return {
             "labels": dict(self.case.labels),
-            "reproducer": self.case.reproducer(),
+            "reproducer": self.reproducer(),
             "verdict": self.verdict,
             "accepted": self.accepted,
             "differences": [asdict(difference) for difference in self.differences],

@@ -79,6 +79,8 @@ def _name(result: Result) -> str:
     more = f"; gradient of {', '.join(case.differentiate)}" if case.differentiate else ""
     if case.positional:
         more += f"; {case.positional} by position"
+    if case.use != "plain":
+        more += f"; {case.use}"
     return f"{case.op}({passed}); {tensors}{more}; seed {case.seed}"
 
 
@@ -137,7 +139,7 @@ def _told(result: Result, device: str) -> str:
         f"  candidate: {found.actual}"
         for found in result.differences
     ]
-    return "\n".join([result.verdict, *lines, "to reproduce:", result.case.reproducer(device)])
+    return "\n".join([result.verdict, *lines, "to reproduce:", result.reproducer(device)])
 
 
 def _reasons(results: Iterable[Result]) -> str:

@@ -141,5 +141,5 @@ def print_case(result: Result, console: Console, device: str = "cpu") -> None:
         _line(console, f"    reference: {difference.expected}")
         _line(console, f"    candidate: {difference.actual}")
     _line(console, "  to reproduce:")
-    for line in result.case.reproducer(device).splitlines():
+    for line in result.reproducer(device).splitlines():
         _line(console, f"    {line}")
