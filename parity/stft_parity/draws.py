@@ -8,29 +8,34 @@ from stft_parity.cases import Case
 from stft_parity.choices import VALUES, Choice, completed
 from stft_parity.grid import background
 from stft_parity.making import made
+from stft_parity.uses import USES
 
 #: How many calls there are unless told otherwise, of both functions together.
 DRAWS = 5000
 #: One drawn call in so many carries a fault.
 FAULTY = 6
+#: One in so many is used otherwise than plainly.
+USED = 10
 #: Sizes are drawn up to this one.
 LARGEST = 300
 
 
 def draws(seed: int, number: int = DRAWS) -> tuple[Case, ...]:
     """So many distinct cases; the same ones for the same seed."""
-    generator = random.Random(seed)
+    # Uses have a generator of their own: most calls are what they were before there were any.
+    generator, for_uses = random.Random(seed), random.Random(f"uses {seed}")
     found: dict[Case, None] = {}
     while len(found) < number:
-        case = drawn(generator, generator.choice(tuple(VALUES)))
+        use = for_uses.choice(tuple(USES)[1:]) if for_uses.randrange(USED) == 0 else "plain"
+        case = drawn(generator, generator.choice(tuple(VALUES)), use)
         if case is not None:
             found[case] = None
     return tuple(found)
 
 
-def drawn(generator: random.Random, op: str) -> Case | None:
+def drawn(generator: random.Random, op: str, use: str = "plain") -> Case | None:
     """One drawn call; None where the values do not go together."""
-    forced: Choice = {"n_fft": str(generator.randint(1, LARGEST))}
+    forced: Choice = {"n_fft": str(generator.randint(1, LARGEST)), "use": use}
     # Small sizes have more borders for their number of samples: half of the draws.
     if generator.random() < 0.5:
         forced["n_fft"] = str(generator.randint(1, 24))

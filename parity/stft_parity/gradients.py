@@ -127,7 +127,9 @@ def compare_changed(
     if isinstance(wanted, Exception) or isinstance(got, Exception):
         return _wrong_exception(aspect, wanted, got)
     return [
-        Wrong(aspect, f"the {OF[name]} is another one than the reference's", wanted[name], got[name])
+        Wrong(
+            aspect, f"the {OF[name]} is another one than the reference's", wanted[name], got[name]
+        )
         for name in case.differentiate
         if not _alike(wanted[name], got[name])
     ]

@@ -50,10 +50,19 @@ def _within_inference_mode(function: Function, leaf: str) -> Function:
 
 
 def _vmapped(row: Function, batch: torch.Tensor) -> Any:
-    with warnings.catch_warnings():
-        # torch says so of its own functions, for which it has no batching rule.
-        warnings.filterwarnings("ignore", "There is a performance drop because")
-        return torch.func.vmap(row)(batch)
+    """The results of all rows; each warning comes once.
+
+    torch has no batching rule for its own functions: it warns of that, computes row by row and
+    repeats their warnings. None of this is expected of a candidate.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = torch.func.vmap(row)(batch)
+    told = {(given.category, str(given.message)): given for given in caught}
+    for (category, text), given in told.items():
+        if not text.startswith("There is a performance drop because"):
+            warnings.warn_explicit(text, category, given.filename, given.lineno)
+    return result
 
 
 def _stacked(x: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch
 
 from stft_parity.cases import Case, Tensors
 from stft_parity.diagnosis import behaviour, explaining, gradients
-from stft_parity.observing import Function, error_text, readable
+from stft_parity.observing import Function, readable
 
 __all__ = ["diagnose"]
 
@@ -48,12 +48,15 @@ def _diagnosed(
         if not readable(actual):
             return ""  # the dtype says what is wrong
         return explaining.of_result(explaining.setting(case, tensors, native), expected, actual)
-    if aspect.startswith("gradient"):
+    if aspect.startswith("gradient of"):
         return _of_gradient(aspect, case, tensors, expected, actual, native)
     if aspect == "dtype":
         return _of_dtype(explaining.setting(case, tensors, native), expected, actual)
-    if aspect == "strides":
-        return behaviour.of_strides(case, expected, actual)
+    if aspect in ("strides", "gradient strides"):
+        gradient = aspect != "strides" or case.use == "vmap of gradients"
+        return behaviour.of_strides(case, expected, actual, gradient=gradient)
+    if aspect == "changed before backward":
+        return behaviour.of_change(case, expected, actual)
     if aspect == "repeatability":
         return behaviour.of_repetition(expected, actual, case.op)
     if aspect == "arguments":
@@ -65,6 +68,7 @@ def _diagnosed(
 _PLAIN = {
     "exception": behaviour.of_exceptions,
     "warnings": behaviour.of_warnings,
+    "warning line": behaviour.of_lines,
     "type": behaviour.of_type,
     "device": behaviour.of_device,
     "layout": behaviour.of_layout,
@@ -93,14 +97,8 @@ def _of_gradient(
     leaf = "x" if aspect.endswith("input") else "w"
     if isinstance(actual, str):
         return actual
-    if isinstance(actual, Exception):
-        text = behaviour.quoted(error_text(actual))
-        return f"backward raises {type(actual).__name__} {text}"
-    if isinstance(expected, Exception):
-        text = behaviour.quoted(error_text(expected))
-        return (
-            f"backward accepts what the reference's rejects with {type(expected).__name__} {text}"
-        )
+    if isinstance(actual, Exception) or isinstance(expected, Exception):
+        return behaviour.of_backward(expected, actual)
     if actual is None:
         return "the gradient is missing (None): it does not reach this argument"
     if expected is None:

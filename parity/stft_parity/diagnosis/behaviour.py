@@ -83,22 +83,54 @@ def _listed(warned: list[tuple[str, str]]) -> str:
     return "; ".join(f"{category} {quoted(text)}" for category, text in warned)
 
 
-def of_strides(case: Case, expected: torch.Tensor, actual: torch.Tensor) -> str:
-    """What another order in memory means."""
-    pairs = case.op == "stft" and not expected.is_complex()
-    axes = ["bin", "frame"] if case.op == "stft" else ["sample"]
+def of_lines(expected: Outcome, actual: Outcome) -> str:
+    """Warnings that name another line than the reference's do."""
+    for (category, text), wanted, got in zip(
+        actual.warned, expected.lines, actual.lines, strict=True
+    ):
+        if wanted != got:
+            said = f"the warning names {got} where the reference's names {wanted}"
+            return f"{said}: {category} {quoted(text)}"
+    return ""
+
+
+def of_backward(expected: Any, actual: Any) -> str:
+    """Backward raises, or accepts what the reference's does not."""
+    if isinstance(actual, Exception):
+        return f"backward raises {_kind(actual)} {quoted(error_text(actual))}"
+    text = quoted(error_text(expected))
+    return f"backward accepts what the reference's rejects with {_kind(expected)} {text}"
+
+
+def of_change(case: Case, expected: Any, actual: Any) -> str:
+    """What backward makes of an argument that was changed in place after the call."""
+    argument = {"x": "input", "w": "window"}.get(case.how.changed, "argument")
+    said = f"after the {argument} is changed in place, "
+    if isinstance(expected, Exception) or isinstance(actual, Exception):
+        return said + of_backward(expected, actual)
+    return f"{said}the gradient is another one than the reference's"
+
+
+def of_strides(
+    case: Case, expected: torch.Tensor, actual: torch.Tensor, *, gradient: bool = False
+) -> str:
+    """What another order in memory means, of a result or of a gradient in its input."""
+    spectrum = (case.op == "stft") != gradient
+    pairs = case.op == "stft" and not gradient and not expected.is_complex()
+    axes = ["bin", "frame"] if spectrum and expected.dim() > 1 else ["sample"]
     names = [*axes, *["part"] * pairs]
     names = [*["row"] * (expected.dim() - len(names)), *names]
     wanted, got = (_order(tensor, names) for tensor in (expected, actual))
-    said = f"the strides are {actual.stride()} where the reference's are {expected.stride()}"
-    if wanted != got:
-        contiguous = "contiguous: " if actual.is_contiguous() else ""
+    whose = "the gradient's strides" if gradient else "the strides"
+    said = f"{whose} are {actual.stride()} where the reference's are {expected.stride()}"
+    if wanted != got and actual.is_contiguous():
+        it = "it" if gradient else "the result"
         return (
-            f"{said}: the result is {contiguous}{_words(got)} lie in memory where the reference's "
+            f"{said}: {it} is contiguous: {_words(got)} lie in memory where the reference's "
             f"{_words(wanted)} do"
-            if contiguous
-            else f"{said}: {_words(got)} lie in memory where the reference has {_words(wanted)}"
         )
+    if wanted != got:
+        return f"{said}: {_words(got)} lie in memory where the reference has {_words(wanted)}"
     if 0 in actual.stride():
         return f"{said}: the result is expanded, its elements share memory"
     return f"{said}: the order is right, but there are gaps between the elements, or none"
