@@ -8,6 +8,7 @@
 Import this package before anything that replaces torch's functions: they are what is right.
 """
 
+from stft_parity.adapting import adapter
 from stft_parity.candidates import (
     Candidate,
     FellBack,
@@ -39,6 +40,7 @@ __all__ = [
     "Report",
     "Result",
     "Unsupported",
+    "adapter",
     "bound",
     "from_mlx",
     "from_numpy",

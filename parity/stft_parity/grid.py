@@ -198,7 +198,11 @@ def quick() -> tuple[Case, ...]:
                 forced = {"gradient": gradient, "n_fft": generator.choice(("15", "16"))}
                 cases.append(made(op, completed(op, background(op, generator), forced)))
         for use, rows, center, gradient in product(tuple(USES)[1:], *USED_WITH):
-            around = background(op, for_uses)
             forced = {"use": use, "rows": rows, "center": center, "gradient": gradient}
-            cases.append(made(op, completed(op, around, forced)))
+            forced["n_fft"] = for_uses.choice(("15", "16"))
+            around = {
+                argument: for_uses.choice(usual(op)[argument])
+                for argument in ("layout", "return_complex")
+            }
+            cases.append(made(op, completed(op, plain(op) | around, forced)))
     return distinct(cases)

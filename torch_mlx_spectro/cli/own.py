@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch_mlx_spectro as tms
-from stft_parity import Candidate, FellBack
+from stft_parity import Candidate, FellBack, adapter
 
 #: Kept open for as long as the process lives: the machine that a spawned process computes on.
 _OPEN = ExitStack()
@@ -77,7 +77,7 @@ class _Calls:
                 raise FellBack("; ".join(refused.reasons)) from refused
             return result
 
-        return call
+        return adapter(call, ours)
 
     def route(self) -> str:
         """Backend and kernel of the last call, as it was counted; empty when none was."""
