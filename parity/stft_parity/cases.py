@@ -109,7 +109,8 @@ class Case:
         return made
 
     def _tensor(self, name: str, expression: str, names: dict[str, Any]) -> Any:
-        with torch.inference_mode(name in self.how.inference):
+        made_in_inference_mode = name in self.how.inference
+        with torch.inference_mode() if made_in_inference_mode else nullcontext():
             return _evaluate(expression, names)
 
     @property

@@ -78,7 +78,11 @@ def compare_gradients(
     if isinstance(wanted, Exception) or isinstance(got, Exception):
         return _wrong_exception(first, wanted, got)
     cotangent = case.cotangent(expected)
-    exact = oracle.true_gradients(case, tensors, cotangent, reference)
+    try:
+        exact = oracle.true_gradients(case, tensors, cotangent, reference)
+    except RuntimeError:
+        # As in ``measure``: what torch accepts in half precision alone.
+        exact = wanted
     found: list[Wrong] = []
     for name in case.differentiate:
 
