@@ -85,7 +85,7 @@ def test_few_pairs_are_no_call(op: str) -> None:
     # No gradient, no window, no batch, a tensor that cannot be changed.
     pairs = {(name, "use") for name in ("gradient", "window", "rows", "layout", "window layout")}
     assert set(of_uses) == pairs | ({("dtype", "use")} if op == "stft" else set())
-    assert sum(of_uses.values()) < 30
+    assert sum(of_uses.values()) <= 30
 
 
 @pytest.mark.parametrize("op", OPS)

@@ -13,7 +13,7 @@ import torch
 
 import stft_parity as parity
 from stft_parity.adapting import adapter, calling_lines, takes_arrays
-from stft_parity.cases import Case, istft_case, stft_case
+from stft_parity.cases import Case, istft_case, stft_case, widened
 from stft_parity.choices import VALUES
 from stft_parity.draws import draws
 from stft_parity.grid import grid, quick
@@ -139,3 +139,43 @@ def test_an_adapters_line_is_the_callers() -> None:
     args, kwargs = case.bind(case.tensors())
     (line,) = observe(torch.stft, args, kwargs).lines
     assert line.endswith("of torch/functional.py")
+
+
+def test_strides_of_one_element_tell_nothing_of_gradients() -> None:
+    def widely(result: torch.Tensor) -> torch.Tensor:
+        return torch.empty_strided(result.shape, (700, 1)).copy_(result)
+
+    class OtherStrides(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+            return widely(gradient)
+
+    def stft(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return torch.stft(OtherStrides.apply(x), *args, **kwargs)
+
+    row = replace(stft_case("torch.randn((1, 120), generator=g)"), differentiate=("x",))
+    batch = replace(stft_case("torch.randn((2, 120), generator=g)"), differentiate=("x",))
+    assert parity.run(stft, cases=[row]).ok
+    (result,) = parity.run(stft, cases=[batch]).results
+    assert "gradient strides" in {difference.aspect for difference in result.differences}
+
+
+def test_what_torch_takes_in_half_precision_alone_is_compared() -> None:
+    # The last sample's envelope is zero, which is not less than 1e-11 in half precision.
+    case = istft_case(
+        "torch.randn((2, 7), dtype=torch.complex64, generator=g)", "torch.ones(1).half()",
+        n_fft="2", hop_length="1", win_length="1", onesided="True", length="12",
+    )  # fmt: skip
+    case = replace(case, differentiate=("w",))
+    assert parity.run(istft=torch.istft, cases=[case]).ok
+    doubled = parity.run(
+        istft=lambda *args, **kwargs: 2 * torch.istft(*args, **kwargs), cases=[case]
+    )
+    assert "values" in doubled.aspects()
+    args, kwargs = case.bind(widened(case.tensors()))
+    with pytest.raises(RuntimeError, match="overlap add"):
+        torch.istft(*args, **kwargs)

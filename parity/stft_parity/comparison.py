@@ -30,6 +30,7 @@ from stft_parity.observing import (
     readable,
     same_bits,
     snapshot,
+    telling_strides,
     written_to,
 )
 from stft_parity.results import Difference, ordered
@@ -232,6 +233,8 @@ def _compare_layout(findings: _Findings, expected: Outcome, actual: Outcome) -> 
         # Other shapes have other strides, of which nothing more is to be said.
         if aspect == "strides" and wanted.shape != got.shape:
             continue
+        if aspect == "strides" and findings.case.how.vmapped:
+            look = telling_strides
         if look(wanted) != look(got):
             findings.add(aspect, f"{name} differ", wanted, got)
 

@@ -129,7 +129,7 @@ def _usable(choice: Choice, differentiate: tuple[str, ...]) -> bool:
         return False
     if name == "vmap of gradients" and len(differentiate) != 1:
         return False
-    return name != "vmap over rows" or choice["rows"] != "no batch"
+    return name != "vmap over rows" or choice["rows"] not in ("no batch", "0")
 
 
 def _arguments(op: str, choice: Choice, n_fft: int, hop: int, window: str | None) -> dict[str, str]:

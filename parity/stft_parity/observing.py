@@ -140,6 +140,16 @@ def memory(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
 
 
+def telling_strides(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The strides by which elements are found: none of a dimension of one element.
+
+    torch's own are there what the last step of many has left, and nothing works or fails by them.
+    """
+    return tuple(
+        stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size != 1
+    )
+
+
 def overlap(first: torch.Tensor, second: torch.Tensor) -> bool:
     """Whether two tensors are views of memory that they share."""
     a, b = first.untyped_storage(), second.untyped_storage()
