@@ -22,7 +22,6 @@ from torch_mlx_spectro import (
     dispatching,
     functional,
     mlx_adjoints,
-    native,
     operations,
     routing,
     verdicts,
@@ -180,50 +179,88 @@ def test_what_only_torch_understands_is_natives_and_counted(case: Case) -> None:
         torch.testing.assert_close(case.call(getattr(torch, case.op)), expected)
     (reason,) = tms.stats().fallbacks
     assert "not known to this package" in reason
+    tms.reset_stats()
     with tms.patch(backend="mlx", strict=True), pytest.raises(tms.NotAccelerated):
         case.call(getattr(torch, case.op))
+    assert tms.stats().refused == 1
+    assert tms.stats().fallbacks == {reason: 1}
 
 
-ONCE_ONLY = """\
+WARNED = """\
 import sys, warnings, torch, torch_mlx_spectro as tms
-if sys.argv[1] == "patched":
-    tms.patch(backend="mlx", strict=True)
-warnings.simplefilter("always")
+from torch.overrides import TorchFunctionMode
+backend, names = sys.argv[1:]
+if backend != "torch":
+    tms.patch(backend, strict=backend == "mlx")
+module = torch if names == "torch" else tms
 signal, window = torch.ones(64), torch.ones(16)
 spectrum = torch.ones(9, 20, dtype=torch.complex64)
-for repeat in range(3):
+
+class Passing(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+class Tagged(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        return super().__torch_function__(func, types, args, kwargs)
+
+def by_name(signal, spectrum):
+    module.stft(signal, 16, return_complex=True)
+    module.stft(signal, 16, window=window, return_complex=False)
+    module.stft(signal, 16, return_complex=False)
+    try:
+        module.stft(signal, 16, window=window)
+    except RuntimeError:
+        pass
+    module.istft(spectrum, 16)
+    module.istft(
+        spectrum, 16, window=window, length=200
+    )
+    module.istft(spectrum, 16, length=200)
+    module.istft(spectrum, 16, None, None, None, True, False, None, 200)
+
+def by_method(signal, spectrum):
+    signal.stft(16, return_complex=True)
+    signal.stft(16, window=window, return_complex=False)
+    spectrum.istft(16)
+    spectrum.istft(16, window=window, length=200)
+
+for action, always in (("always", False), ("default", False), ("always", True), ("default", True)):
+    torch.set_warn_always(always)
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.stft(signal, 16, return_complex=True)
-        torch.stft(signal, 16, window=window, return_complex=False)
-        torch.stft(signal, 16, return_complex=False)
-        torch.istft(spectrum, 16)
-        torch.istft(spectrum, 16, window=window, length=200)
-        torch.istft(spectrum, 16, length=200)
-    for warning in caught:
-        print(repeat, warning.category.__name__, warning.message)
-if sys.argv[1] == "patched":
-    assert tms.stats().accelerated == 18 and tms.stats().native == 0
+        warnings.simplefilter(action)
+        for repeat in range(2):
+            by_name(signal, spectrum)
+            by_method(signal, spectrum)
+            by_name(signal.as_subclass(Tagged), spectrum.as_subclass(Tagged))
+            with Passing():
+                by_name(signal, spectrum)
+                by_method(signal, spectrum)
+    for given in caught:
+        print(action, always, given.category.__name__, given.message, given.filename, given.lineno)
+if backend == "mlx":
+    assert tms.stats().native == 0, tms.stats()
 """
 
 
-def test_once_only_warnings_come_as_often_as_natively(tmp_path: Path) -> None:
-    native, patched = (python("-c", ONCE_ONLY, how, cwd=tmp_path) for how in ("native", "patched"))
-    assert native.returncode == patched.returncode == 0, patched.stderr
-    assert "0 UserWarning A window was not provided" in native.stdout
-    assert patched.stdout == native.stdout
+def test_warnings_are_natives_down_to_the_line_and_how_often(tmp_path: Path) -> None:
+    """Under any backend, by torch's names, ours and methods, and behind a mode or a subclass."""
+    path = tmp_path / "program.py"
+    path.write_text(WARNED)
 
+    def told(backend: str, names: str) -> list[str]:
+        finished = python(str(path), backend, names, cwd=tmp_path)
+        assert finished.returncode == 0, finished.stderr
+        return finished.stdout.splitlines()
 
-@pytest.mark.parametrize("by_method", [False, True])
-def test_warnings_of_istft_name_the_callers_line(
-    by_method: bool, strict_mlx: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(native, "_given", native._Given())
-    monkeypatch.setattr(native, "_caught", lambda windowless: ("told", UserWarning))
-    spectrum = torch.ones(9, 8, dtype=torch.complex64)
-    with pytest.warns(UserWarning, match="told") as told:
-        spectrum.istft(16, 4) if by_method else torch.istft(spectrum, 16, 4)
-    assert (told[0].filename, told[0].lineno) == (__file__, sys._getframe().f_lineno - 1)
+    expected = told("torch", "torch")
+    assert any(str(path) in line for line in expected)
+    assert any("_tensor.py" in line for line in expected)
+    assert any("functional.py" in line for line in expected)
+    assert len(expected) > 100
+    for how in (("native", "torch"), ("auto", "torch"), ("mlx", "torch"), ("mlx", "tms")):
+        assert told(*how) == expected, how
 
 
 def test_on_any_device_what_is_settled_is_natives_without_being_decided(

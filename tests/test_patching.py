@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import sys
 import threading
@@ -10,12 +11,16 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 import torch
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import torch_mlx_spectro as tms
+from torch_mlx_spectro import patching, routing
 
-#: torch's own functions, out of patch()'s reach: it rebinds the globals of modules.
+#: torch's own functions.
 OWN: dict[str, Callable[..., Any]] = {"stft": torch.stft, "istft": torch.istft}
 
 SIGNAL = torch.randn(200, generator=torch.Generator().manual_seed(3))
@@ -45,6 +50,16 @@ def is_replaced() -> bool:
     )
 
 
+@pytest.fixture
+def library() -> Iterator[ModuleType]:
+    """A loaded module that imported torch's functions by name before any patch."""
+    module = ModuleType("library_that_imports_by_name")
+    exec("from torch import stft, istft\nfrom torch.functional import *", vars(module))
+    sys.modules[module.__name__] = module
+    yield module
+    del sys.modules[module.__name__]
+
+
 def test_patch_replaces_every_public_name_and_unpatch_restores_it() -> None:
     assert is_torchs_own()
     tms.patch(backend="mlx", strict=True)
@@ -62,6 +77,19 @@ def test_patching_twice_is_patching_once() -> None:
     assert torch.stft is patched
     tms.unpatch()
     assert is_torchs_own()
+    tms.unpatch()
+    assert is_torchs_own()
+
+
+def test_patching_for_every_call_keeps_nothing_of_it() -> None:
+    for _ in range(100):
+        tms.patch(backend="native")
+        tms.patch(backend="mlx")
+    assert len(patching._state.scopes) == 2
+    with tms.patch(backend="native"):
+        pass
+    transform(torch.stft)
+    assert tms.stats().calls == {("stft", "mlx"): 1}
     tms.unpatch()
     assert is_torchs_own()
 
@@ -104,6 +132,170 @@ def test_unpatching_inside_the_context_is_no_error() -> None:
         assert is_torchs_own()
     assert is_torchs_own()
     assert not tms.is_patched()
+
+
+def test_a_scope_may_end_often_be_entered_again_and_outlive_unpatching() -> None:
+    scope = tms.patch(backend="mlx", strict=True)
+    assert is_replaced()
+    for _ in range(2):
+        with scope, scope:
+            assert is_replaced()
+        assert is_torchs_own()
+        scope.__exit__(None, None, None)
+        assert is_torchs_own()
+    late = tms.patch(backend="mlx")
+    tms.unpatch()
+    with late:
+        transform(torch.stft)
+        tms.unpatch()
+        with tms.patch(backend="native"):
+            late.__exit__(None, None, None)
+            assert is_replaced()
+    assert is_torchs_own()
+    assert tms.stats().calls == {("stft", "mlx"): 1}
+
+
+@pytest.mark.parametrize("first_ends", ["first", "second"])
+def test_scopes_of_two_threads_may_overlap(first_ends: str) -> None:
+    """Whichever ends first, the other holds on; and after both torch has its own."""
+    entered, may_end = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with tms.patch(backend="mlx", strict=True):
+            entered.set()
+            assert may_end.wait(60)
+            if first_ends == "first":
+                transform(torch.stft)
+
+    thread = threading.Thread(target=second)
+    with tms.patch(backend="mlx", strict=True):
+        thread.start()
+        assert entered.wait(60)
+        if first_ends == "second":
+            may_end.set()
+            thread.join()
+            transform(torch.stft)
+    if first_ends == "first":
+        assert is_replaced()
+        may_end.set()
+        thread.join()
+    assert tms.stats().calls == {("stft", "mlx"): 1}
+    assert is_torchs_own()
+    assert not tms.is_patched()
+
+
+class Scopes(RuleBasedStateMachine):
+    """Scopes that begin and end in any order, beside a list of what should be in force."""
+
+    BACKENDS = ("native", "mlx", "auto")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches: list[tuple[tms.Patch, str]] = []
+        #: Index of the patch (None: nobody holds it), its backend, whether it was entered.
+        self.active: list[tuple[int | None, str, bool]] = []
+
+    @rule(backend=st.sampled_from(BACKENDS), strict=st.booleans())
+    def patch(self, backend: str, strict: bool) -> None:
+        self.patches.append((tms.patch(backend, strict=strict), backend))
+        self.active.append((len(self.patches) - 1, backend, False))
+
+    @rule(backend=st.sampled_from(BACKENDS))
+    def patch_for_good(self, backend: str) -> None:
+        tms.patch(backend)
+        self.active.append((None, backend, False))
+
+    @precondition(lambda self: self.patches)
+    @rule(data=st.data())
+    def enter(self, data: st.DataObject) -> None:
+        index = data.draw(st.integers(0, len(self.patches) - 1))
+        patch, backend = self.patches[index]
+        assert patch.__enter__() is patch
+        waiting = (index, backend, False)
+        if waiting in self.active:
+            self.active[self.active.index(waiting)] = (index, backend, True)
+        else:
+            self.active.append((index, backend, True))
+
+    @precondition(lambda self: self.patches)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        index = data.draw(st.integers(0, len(self.patches) - 1))
+        self.patches[index][0].__exit__(None, None, None)
+        places = [place for place, scope in enumerate(self.active) if scope[0] == index]
+        if places:
+            del self.active[places[-1]]
+            while len(self.active) > places[-1] and not self.active[places[-1]][2]:
+                del self.active[places[-1]]
+
+    @rule()
+    def unpatch(self) -> None:
+        tms.unpatch()
+        self.active = []
+
+    @invariant()
+    def holds(self) -> None:
+        assert tms.is_patched() == bool(self.active)
+        assert is_replaced() if self.active else is_torchs_own()
+        held = routing.patched_choice().backend
+        assert held == (self.active[-1][1] if self.active else "native")
+
+    def teardown(self) -> None:
+        tms.unpatch()
+        assert is_torchs_own()
+
+
+Scopes.TestCase.settings = hypothesis.settings(
+    max_examples=25,
+    stateful_step_count=20,
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],  # shrinking takes minutes
+)
+TestScopes = Scopes.TestCase
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+@pytest.mark.parametrize("step", range(1, 6))
+@pytest.mark.parametrize("during", ["patch", "enter", "exit", "unpatch"])
+def test_an_interrupt_leaves_nothing_half_patched(
+    library: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+    step: int,
+    during: str,
+) -> None:
+    """At each step of replacing and restoring: a beginning is undone, and an end is an end."""
+    names = dict(vars(library))
+    right, steps = patching._rebind, itertools.count(1)
+
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        if next(steps) == step:
+            raise error
+        right(*args, **kwargs)
+
+    patch = tms.patch(backend="mlx")
+    if during in ("patch", "enter"):
+        tms.unpatch()
+    actions: dict[str, Callable[[], Any]] = {
+        "patch": tms.patch,
+        "enter": patch.__enter__,
+        "exit": lambda: patch.__exit__(None, None, None),
+        "unpatch": tms.unpatch,
+    }
+    monkeypatch.setattr(patching, "_rebind", interrupted)
+    if step <= 3:
+        with pytest.raises(error):
+            actions[during]()
+        assert not tms.is_patched()
+    else:
+        actions[during]()
+    monkeypatch.undo()
+    tms.unpatch()
+    assert is_torchs_own()
+    assert vars(library) == names
+    assert routing.patched_choice() is routing.NATIVE
+    with patch:
+        assert is_replaced()
+    assert is_torchs_own()
 
 
 def test_an_unknown_backend_is_refused_and_the_known_are_named() -> None:
@@ -162,28 +354,48 @@ def test_an_earlier_patch_of_another_party_is_left_alone_and_told(
     assert torch.istft is OWN["istft"]
 
 
-@pytest.fixture
-def library() -> Iterator[ModuleType]:
-    """A loaded module that imported torch's functions by name before any patch."""
-    module = ModuleType("library_that_imports_by_name")
-    exec("from torch import stft, istft as inverse\nfrom torch.functional import *", vars(module))
-    sys.modules[module.__name__] = module
-    yield module
-    del sys.modules[module.__name__]
-
-
 def test_names_imported_earlier_are_rebound_and_restored(library: ModuleType) -> None:
     names = dict(vars(library))
     assert library.stft is OWN["stft"]
     with tms.patch(backend="mlx", strict=True):
         assert library.stft is torch.stft
-        assert library.inverse is library.istft is torch.istft
+        assert library.istft is torch.istft
         spectrum = transform(library.stft)
-        library.inverse(spectrum, 16, window=WINDOW)
+        library.istft(spectrum, 16, window=WINDOW)
         assert tms.stats().calls == {("stft", "mlx"): 1, ("istft", "mlx"): 1}
     assert vars(library) == names
     assert library.stft is OWN["stft"]
-    assert library.inverse is OWN["istft"]
+    assert library.istft is OWN["istft"]
+
+
+def test_names_that_do_not_mean_the_function_are_left_and_told(library: ModuleType) -> None:
+    exec("import torch; native, inverse = torch.stft, torch.istft", vars(library))
+    names, here = dict(vars(library)), f"{library.__name__}."
+    with tms.patch(backend="mlx", strict=True) as patch:
+        assert library.native is OWN["stft"]
+        assert library.inverse is OWN["istft"]
+        left = {name for name in patch.left if name.startswith(here)}
+        assert left == {f"{here}native", f"{here}inverse"}
+        assert f"{here}native" in repr(patch)
+        assert "patch('mlx', strict=True): in force; left to torch: " in repr(patch)
+        # A program that compares us with native compares us with native.
+        expected = transform(library.native)
+        assert tms.stats().calls == {}
+        torch.testing.assert_close(transform(library.stft), expected)
+        assert tms.stats().calls == {("stft", "mlx"): 1}
+        # What is put there later is left, too.
+        library.stft = OWN["stft"]
+        assert f"{here}stft" in patch.left
+    assert vars(library) == names
+    assert not {"torch.stft", "torch.functional.istft", f"{here}stft"} & set(patch.left)
+    assert repr(patch) == "<torch_mlx_spectro.patch('mlx', strict=True): ended>"
+
+
+def test_torchs_own_code_is_restored_too() -> None:
+    names = dict(vars(torch.functional)), dict(vars(torch))
+    with tms.patch():
+        assert torch.functional.handle_torch_function is not torch.overrides.handle_torch_function
+    assert (vars(torch.functional), vars(torch)) == names
 
 
 def test_names_imported_while_patched_are_restored(library: ModuleType) -> None:

@@ -243,6 +243,7 @@ def test_a_snapshot_stays_and_serialises() -> None:
         "sites": {},
         "verified": 0,
         "mismatches": 0,
+        "refused": 0,
     }
 
 

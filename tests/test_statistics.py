@@ -50,6 +50,20 @@ def test_calls_are_counted_by_operation_backend_and_reason() -> None:
     }
     # A call with two reasons counts under both; one that native got by choice under none.
     assert stats.fallbacks == {"one": 1, "two": 2}
+    assert stats.refused == 0
+
+
+def test_a_call_that_was_refused_is_counted_with_its_reason_as_nobodys() -> None:
+    counters = Counters()
+    frame, site = here()
+    counters.count("stft", statistics.REFUSED, frame, ("why",))
+    stats = counters.snapshot()
+    assert (stats.accelerated, stats.native, stats.refused) == (0, 0, 1)
+    assert stats.calls == {("stft", "refused"): 1}
+    assert stats.fallbacks == {"why": 1}
+    file, _, line = site.rpartition(":")
+    refused = {"accelerated": 0, "native": 0, "refused": 1}
+    assert stats.sites == {f"{file}:{int(line) + 1}": refused}
 
 
 def test_sites_are_files_and_lines_of_the_caller() -> None:
@@ -136,6 +150,7 @@ def test_as_dict_is_json() -> None:
         },
         "verified": 0,
         "mismatches": 0,
+        "refused": 0,
     }
 
 
@@ -191,10 +206,12 @@ def test_counts_of_many_threads_add_up() -> None:
     assert sum(site["native"] for site in stats.sites.values()) == threads * calls
 
 
-def test_a_forked_child_can_count_although_its_parent_was_counting() -> None:
+def test_a_forked_child_counts_from_zero_although_its_parent_was_counting() -> None:
     counters = Counters()
     counters.count("stft", "mlx", here()[0])
+    counters.count_verified(agrees=False)
     assert counters._lock.acquire(timeout=1)  # some thread of the parent held it
     counters.after_fork_in_child()
+    assert counters.snapshot() == Stats(0, 0, {}, {}, {})
     counters.count("stft", "mlx", here()[0])
-    assert counters.snapshot().accelerated == 2
+    assert counters.snapshot().accelerated == 1

@@ -81,7 +81,8 @@ def decide(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Plan:
         bound = op.bind(*args, **kwargs)
     except TypeError:
         return native_plan(op, NOT_RESOLVED, rejected=True)
-    tensor, window = bound["input"], bound["window"]
+    tensor, window = (torch_state.as_plain(bound[name]) for name in ("input", "window"))
+    bound["input"], bound["window"] = tensor, window
     given = [value for value in (tensor, window) if value is not None]
     if tensor is None or not all(isinstance(value, torch.Tensor) for value in given):
         return native_plan(op, NOT_RESOLVED, rejected=True)

@@ -28,7 +28,7 @@ from .deciding import (
 from .errors import KernelRefused, NotAccelerated, UnresolvedArguments
 from .operations import Operation
 from .routing import Choice
-from .statistics import Counters, levels_to_caller
+from .statistics import REFUSED, Counters
 from .timers import CudaTimer, Timer, WayBack
 from .verifying import Due
 
@@ -58,9 +58,9 @@ def shape_of_call(tensor: torch.Tensor, args: Any, kwargs: Any) -> Hashable:
     )
 
 
-def _run(op: Operation, plan: Plan, args: Any, kwargs: Any) -> torch.Tensor:
+def _run(op: Operation, plan: Plan, args: Any, kwargs: Any, caller: FrameType) -> torch.Tensor:
     if plan.params is None or plan.bound is None:
-        return op.native(*args, **kwargs)
+        return op.compute_natively(args, kwargs, caller)
     if plan.trial is not None and plan.route.backend == "cuda":
         # What is timed is what later calls will take.
         known = cuda_calls.recall(op.name, "cuda", plan.bound["input"], args, kwargs)
@@ -84,11 +84,13 @@ def _run(op: Operation, plan: Plan, args: Any, kwargs: Any) -> torch.Tensor:
     padded = plan.params.zero_tail > 0
     result: torch.Tensor = computing.istft(plan.params, tensor, window, **more)
     if window is None or padded:
-        native.warn_of_istft(window is None, padded, levels_to_caller())
+        native.warn_of_istft(window is None, padded, caller)
     return result
 
 
-def _computed(op: Operation, plan: Plan, args: Any, kwargs: Any, due: Due | None) -> torch.Tensor:
+def _computed(
+    op: Operation, plan: Plan, args: Any, kwargs: Any, caller: FrameType, due: Due | None
+) -> torch.Tensor:
     """The result of a call, made with aliases of what autograd is to be watched at."""
     aliases: dict[str, torch.Tensor] = {}
     if due is not None and due.gradients is not None and plan.bound is not None:
@@ -101,7 +103,7 @@ def _computed(op: Operation, plan: Plan, args: Any, kwargs: Any, due: Due | None
     if aliases:
         args, kwargs = with_tensors(args, kwargs, aliases)
         plan = replace(plan, bound=None if plan.bound is None else plan.bound | aliases)
-    run = partial(_run, op, plan, args, kwargs)
+    run = partial(_run, op, plan, args, kwargs, caller)
     return run() if timed is None else _timed(plan, run, input_of(args, kwargs))
 
 
@@ -113,23 +115,33 @@ def dispatch(
     Raises:
         NotAccelerated: the choice is strict, and nothing but native can compute this call.
     """
+    try:
+        return _dispatch(op, choice, args, kwargs, caller)
+    except NotAccelerated as refused:
+        counters.count(op.name, REFUSED, caller, refused.reasons)
+        raise
+
+
+def _dispatch(
+    op: Operation, choice: Choice, args: Any, kwargs: Any, caller: FrameType
+) -> torch.Tensor:
     key = known_plans.key_of_call(op, choice, args, kwargs)
     known = known_plans.recall(op, key, args, kwargs)
     plan = known or decide(op, choice, args, kwargs)
     if plan.fallback and choice.strict:
-        op.native(*args, **kwargs)  # torch's own exception comes before ours
+        op.compute_natively(args, kwargs, caller)  # torch's own exception comes before ours
         raise NotAccelerated(op.name, plan.route.reasons)
     due = None
     if known is None and (choice.verify or choice.backend == "auto"):
         due = verifying.due(op, choice, plan, args, kwargs, counters.count_verified)
     try:
-        result = _computed(op, plan, args, kwargs, due)
+        result = _computed(op, plan, args, kwargs, caller, due)
     except UnresolvedArguments:
         plan = native_plan(op, NOT_RESOLVED, rejected=True)
-        result = op.native(*args, **kwargs)
+        result = op.compute_natively(args, kwargs, caller)
     except KernelRefused as refused:
         plan = native_plan(op, str(refused), fallback=True)
-        result = op.native(*args, **kwargs)
+        result = op.compute_natively(args, kwargs, caller)
         if choice.strict:
             raise NotAccelerated(op.name, plan.route.reasons) from refused
     if plan.rejected and choice.strict:

@@ -10,16 +10,19 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import torch
 
-from . import cuda_calls, routing, torch_state
+from . import cuda_calls, native, routing, torch_state
+from .call_keys import window_of
 from .deciding import decide, verifier
 from .dispatching import counters, dispatch, native_calls, shape_of_call
+from .errors import NotAccelerated
 from .operations import ISTFT, STFT, Operation
 from .routing import Choice, Route, current_choice, patched_choice
-from .statistics import Stats
+from .statistics import REFUSED, Stats
 
 
 def _compiled(op: Operation, patched: bool) -> Callable[..., torch.Tensor]:
@@ -95,6 +98,7 @@ def _function(
     """
     # Local names, and no function between: for a small call every microsecond counts.
     native_function, name, small = op.native, op.name, op.small
+    natively, is_stft, may_warn = op.compute_natively, op is STFT, native.may_warn_of_istft
     is_compiling, overrides = torch_state.is_compiling, torch_state.overrides
     count, get_frame, plain = counters.count, sys._getframe, torch.Tensor
     settled = native_calls[name].get
@@ -109,11 +113,7 @@ def _function(
             return compiled(*args, **kwargs)
         tensor = args[0] if args else kwargs.get("input")
         if overrides(tensor):
-            # A mode or a subclass is shown this function, and calls it again from within.
-            shown: torch.Tensor = torch.overrides.handle_torch_function(
-                call, (tensor,), *args, **kwargs
-            )
-            return shown
+            return ask(args, kwargs, get_frame(1))
         choice = choose()
         backend = choice.backend
         if backend == "native" or (
@@ -125,8 +125,12 @@ def _function(
                 or settled(shape_of_call(tensor, args, kwargs))
             )
         ):
-            result = native_function(*args, **kwargs)
             caller = get_frame(1)
+            result = (
+                native_function(*args, **kwargs)
+                if is_stft or not may_warn(args, kwargs)
+                else natively(args, kwargs, caller)
+            )
             bump = bump_native((id(caller.f_code), caller.f_lasti))  # site_of, without its call
             if bump is None:
                 count(name, "native", caller)
@@ -136,7 +140,7 @@ def _function(
         if type(tensor) is plain and tensor.is_cuda and backend in ("auto", "cuda"):
             missing = missing_reason()
             if missing is not None and not choice.strict:
-                result = native_function(*args, **kwargs)
+                result = natively(args, kwargs, get_frame(1))
                 count(name, "native", get_frame(1), (missing,))
                 return result
             known = None
@@ -155,16 +159,28 @@ def _function(
                 and not choice.strict
                 and settled(shape_of_call(tensor, args, kwargs))
             ):
-                result = native_function(*args, **kwargs)
+                result = natively(args, kwargs, get_frame(1))
                 count(name, "native", get_frame(1))
                 return result
         if not choice.strict and type(tensor) is plain:
             reason = torch_state.first_reason(tensor)
             if reason is not None:
-                result = native_function(*args, **kwargs)
+                result = natively(args, kwargs, get_frame(1))
                 count(name, "native", get_frame(1), (reason,))
                 return result
+        if not is_stft and overrides(window_of(args, kwargs)):
+            return ask(args, kwargs, get_frame(1))  # a builtin looks at all of its tensors
         return dispatch(op, choice, args, kwargs, get_frame(1))
+
+    def ask(args: Any, kwargs: Any, caller: FrameType) -> torch.Tensor:
+        """Ask the modes and subclasses that want to see a call."""
+        result, reason = torch_state.ask(native_function, call, args, kwargs)
+        if reason is not None:
+            if reason == torch_state.NO_MODES and choose().strict:
+                count(name, REFUSED, caller, (reason,))
+                raise NotAccelerated(name, (reason,))
+            count(name, "native", caller, (reason,))
+        return result
 
     call.__name__ = call.__qualname__ = op.name
     call.__module__ = module
@@ -207,7 +223,9 @@ def explain(function: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Ro
     name = function if isinstance(function, str) else getattr(function, "__name__", "")
     for op in (STFT, ISTFT):
         if op.name == name:
-            return decide(op, current_choice(), args, kwargs).route
+            # As it is once those who are asked, if any, have called it on.
+            with torch._C.DisableTorchFunction():
+                return decide(op, current_choice(), args, kwargs).route
     raise ValueError(f"function must be stft or istft; got {function!r}")
 
 

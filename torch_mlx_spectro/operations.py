@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import torch
@@ -73,6 +74,12 @@ class Operation:
     native: Callable[..., torch.Tensor]
     bind: Callable[..., dict[str, Any]]
     small: int
+
+    def compute_natively(self, args: Any, kwargs: Any, caller: FrameType) -> torch.Tensor:
+        """Native's result; its warnings name the line where ``caller`` stands, as without us."""
+        if self.native is native.istft and native.may_warn_of_istft(args, kwargs):
+            return native.call_from(caller, native.istft, args, kwargs)
+        return self.native(*args, **kwargs)  # stft's name torch's own line
 
 
 # A spectrum holds about half as many (complex) values as its frames have samples, at the usual

@@ -6,7 +6,9 @@ import os
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 from . import native, torch_state, torchscript
 from .functional import patched_istft, patched_stft
 from .routing import Choice, check_choice, set_patched_choice
+from .statistics import levels_to_caller
 
 #: (torch's own, ours)
 _PAIRS: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
@@ -25,11 +28,29 @@ _PAIRS: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
 #: Here torch's own are replaced although the modules are torch's; its other modules keep theirs.
 _TORCH_MODULES = frozenset({"torch", "torch.functional"})
 
+_ask = torch.overrides.handle_torch_function
+
+
+@dataclass(eq=False)
+class _Scope:
+    """One use of a :class:`Patch`."""
+
+    patch: weakref.ref[Patch]
+    choice: Choice
+    is_entered: bool
+
+    def is_lasting(self) -> bool:
+        """Whether it ends with the scope that it was made in, or by :func:`unpatch`, alone."""
+        return not self.is_entered and self.patch() is None
+
 
 class _State:
+    """What is in force: the last of the scopes that have begun and not ended."""
+
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.choice: Choice | None = None
+        self.scopes: list[_Scope] = []
+        self.installed = False
 
     def after_fork_in_child(self) -> None:
         self.lock = threading.RLock()
@@ -41,12 +62,25 @@ if hasattr(os, "register_at_fork"):
 
 
 class Patch:
-    """What :func:`patch` returns: as a context manager it restores what was before it."""
+    """What :func:`patch` returns: in force from then on, and as a context manager until its end.
 
-    def __init__(self, before: Choice | None) -> None:
-        self._before = before
+    Scopes may overlap, also in several threads: the one that began last holds for all, and the end
+    of one takes away that one, wherever it stands. A patch that was made within a scope, without
+    one of its own, ends with it. Ending what has ended does nothing; entered again, it is in force
+    again.
+    """
+
+    def __init__(self, choice: Choice) -> None:
+        self._choice = choice
 
     def __enter__(self) -> Patch:
+        with _state.lock:
+            # By patch() itself it has begun, but unpatch() may have ended it since.
+            begun = next((scope for scope in self._scopes() if not scope.is_entered), None)
+            if begun is None:
+                _begin(self, self._choice, is_entered=True)
+            else:
+                begun.is_entered = True
         return self
 
     def __exit__(
@@ -55,19 +89,40 @@ class Patch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._before is None:
-            unpatch()
-        else:
-            before = self._before
-            patch(before.backend, strict=before.strict, verify=before.verify)
+        with _state.lock:
+            scopes = self._scopes()
+            if scopes:
+                _end(scopes[-1])
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Names in loaded modules, as ``module.name``, that keep torch's own functions.
+
+        ``native = torch.stft`` is such a one; see :func:`patch`.
+        """
+        return names_left()
+
+    def _scopes(self) -> list[_Scope]:
+        return [scope for scope in _state.scopes if scope.patch() is self]
+
+    def __repr__(self) -> str:
+        choice, scopes = self._choice, self._scopes()
+        words = [repr(choice.backend), *(["strict=True"] if choice.strict else [])]
+        words += [f"verify={choice.verify}"] if choice.verify else []
+        state = "ended"
+        if scopes:
+            state = "in force" if scopes[-1] is _state.scopes[-1] else "behind a later one"
+        left = f"; left to torch: {', '.join(self.left)}" if scopes and self.left else ""
+        return f"<torch_mlx_spectro.patch({', '.join(words)}): {state}{left}>"
 
 
 def patch(backend: str = "auto", *, strict: bool = False, verify: int | None = None) -> Patch:
     """Let this package compute ``torch.stft`` and ``torch.istft`` from now on.
 
-    Replaces ``torch.stft``, ``torch.istft``, ``torch.functional.*`` (which the tensor methods call)
-    and the same functions where loaded modules imported them by name. Calling it again changes
-    backend, strictness and verification.
+    Replaces ``torch.stft``, ``torch.istft``, ``torch.functional.*``, and the same functions where
+    loaded modules hold them under the names ``stft`` and ``istft``. Other names are left alone, as
+    a program saves torch's own function under one to compare with: ``Patch.left`` tells them.
+    Calling it again changes backend, strictness and verification.
 
     Args:
         backend: ``"auto"`` (whatever is faster, or what ``TORCH_MLX_SPECTRO_BACKEND`` says),
@@ -78,7 +133,7 @@ def patch(backend: str = "auto", *, strict: bool = False, verify: int | None = N
             nothing, None (the default) as many as ``TORCH_MLX_SPECTRO_VERIFY`` says.
 
     Returns:
-        A context manager whose end restores what was before this call.
+        A context manager whose end takes away what this call has asked for.
 
     Raises:
         ValueError: the backend is not known, or ``verify`` is not a number of calls.
@@ -86,37 +141,81 @@ def patch(backend: str = "auto", *, strict: bool = False, verify: int | None = N
     Warns:
         RuntimeWarning: another package has replaced torch's functions; it is left in place.
     """
-    choice = check_choice(backend, strict, verify)
+    begun = Patch(check_choice(backend, strict, verify))
     with _state.lock:
-        before = _state.choice
-        if before is None:
-            try:
-                _install()
-            except BaseException:
-                _remove()
-                raise
-        _state.choice = choice
-        set_patched_choice(choice)
-    return Patch(before)
+        _begin(begun, begun._choice, is_entered=False)
+    return begun
 
 
 def unpatch() -> None:
-    """Give torch its own functions back, in every module that holds ours.
+    """End every patch, and give torch its own functions back, in every module that holds ours.
 
-    A function which another package has put in their place since is left alone; what it kept of
-    ours computes natively from now on. Does nothing when not patched.
+    Scopes of ``with patch():`` end, too, whoever has begun them. A function which another package
+    has put in the place of ours since is left alone; what it kept of ours computes natively from
+    now on. Does nothing when not patched.
     """
     with _state.lock:
-        if _state.choice is None:
-            return
-        _state.choice = None
-        set_patched_choice(None)
-        _remove()
+        _hold([], [])
 
 
 def is_patched() -> bool:
     """Whether :func:`patch` is in force."""
-    return _state.choice is not None
+    return bool(_state.scopes)
+
+
+def names_left() -> tuple[str, ...]:
+    """Names in loaded modules, as ``module.name``, under which a patch leaves torch's functions."""
+    originals = {id(original): original.__name__ for original, _ in _PAIRS}
+    patched = is_patched()
+    return tuple(
+        f"{module_name}.{name}"
+        for module_name, module in _modules()
+        if module_name not in _TORCH_MODULES
+        for name, value in list(module.__dict__.items())
+        if originals.get(id(value), name) != name or (patched and id(value) in originals)
+    )
+
+
+def _begin(patch: Patch, choice: Choice, is_entered: bool) -> None:
+    """Add a scope to those that have begun."""
+    before, kept = _state.scopes, list(_state.scopes)
+    if len(kept) > 1 and all(scope.is_lasting() for scope in kept[-2:]):
+        del kept[-2]  # it never holds again: the one after it ends no sooner
+    _hold([*kept, _Scope(weakref.ref(patch), choice, is_entered)], before)
+
+
+def _end(scope: _Scope) -> None:
+    """Take away a scope, and the patches that were made within it without one of their own."""
+    first = _state.scopes.index(scope)
+    after = _state.scopes[first + 1 :]
+    while after and not after[0].is_entered:
+        del after[0]
+    remaining = [*_state.scopes[:first], *after]
+    _hold(remaining, remaining)
+
+
+def _hold(scopes: list[_Scope], if_interrupted: list[_Scope]) -> None:
+    """Have the last of these scopes hold, or torch's own functions if there is none.
+
+    Args:
+        if_interrupted: the scopes that there are after an exception, a KeyboardInterrupt included.
+    """
+    try:
+        _apply(scopes)
+    except BaseException:
+        _apply(if_interrupted)
+        raise
+
+
+def _apply(scopes: list[_Scope]) -> None:
+    if scopes and not _state.installed:
+        _state.installed = True
+        _install()
+    _state.scopes = scopes
+    set_patched_choice(scopes[-1].choice if scopes else None)
+    if not scopes and _state.installed:
+        _remove()
+        _state.installed = False
 
 
 def _install() -> None:
@@ -127,17 +226,19 @@ def _install() -> None:
                 f"torch.{name} was replaced by {current.__module__}.{name} before patch(); "
                 "it is left in place and not accelerated",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=levels_to_caller(),
             )
     torchscript.install(_PAIRS)
     for original, ours in _PAIRS:
-        _rebind(original, ours)
+        _rebind(original, ours, (original.__name__,))
+    _rebind(_ask, _ask_with_torchs_own, modules=("torch.functional",))
     _tell_compiler()
 
 
 def _remove() -> None:
     for original, ours in _PAIRS:
         _rebind(ours, original)
+    _rebind(_ask_with_torchs_own, _ask, modules=("torch.functional",))
     _tell_compiler()
 
 
@@ -150,19 +251,41 @@ def _tell_compiler() -> None:
         torch_state.show_compiler(_PAIRS)
 
 
-def _rebind(old: Callable[..., Any], new: Callable[..., Any]) -> None:
-    """Replace ``old`` by ``new`` under every name of every loaded module."""
-    for module in _modules():
+def _ask_with_torchs_own(
+    public_api: Callable[..., Any], relevant_args: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Ask modes and subclasses in torch's stead, and show them torch's own function.
+
+    The code of ``torch.functional.stft`` shows what its module holds under that name, which is
+    ours: a stft that a program saved before the patch would come back to us.
+    """
+    shown = next((original for original, ours in _PAIRS if ours is public_api), public_api)
+    return _ask(shown, relevant_args, *args, **kwargs)
+
+
+def _rebind(
+    old: Callable[..., Any],
+    new: Callable[..., Any],
+    names: tuple[str, ...] | None = None,
+    modules: tuple[str, ...] | None = None,
+) -> None:
+    """Replace ``old`` by ``new`` under these names of these modules; None: all that are loaded."""
+    for module_name, module in _modules():
+        if modules is not None and module_name not in modules:
+            continue
         # The module's own dictionary: attribute access would run lazy modules.
         for name, value in list(module.__dict__.items()):
-            if value is old:
+            if value is old and (names is None or name in names):
                 module.__dict__[name] = new
 
 
-def _modules() -> Iterator[ModuleType]:
-    package = __name__.rpartition(".")[0]
+def _modules() -> Iterator[tuple[str, ModuleType]]:
+    package, seen = __name__.rpartition(".")[0], set[int]()
     for name, module in list(sys.modules.items()):
         ours = name == package or name.startswith(package + ".")
         torchs = name.startswith("torch.") and name not in _TORCH_MODULES
-        if not ours and not torchs and isinstance(getattr(module, "__dict__", None), dict):
-            yield module
+        if ours or torchs or id(module) in seen:
+            continue
+        if isinstance(getattr(module, "__dict__", None), dict):
+            seen.add(id(module))
+            yield name, module

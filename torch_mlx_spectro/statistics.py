@@ -15,6 +15,8 @@ from typing import Any
 MAX_COUNTS = 2000
 OTHER_SITES = "(other call sites)"
 OTHER_REASONS = "(other reasons)"
+#: In the place of a backend: of calls that nobody answered, as they were to be accelerated.
+REFUSED = "refused"
 
 Site = tuple[int, int]
 Bump = Callable[[], int]
@@ -22,7 +24,7 @@ Bump = Callable[[], int]
 #: torch's own modules that pass a call on: not the program's line.
 TRANSPARENT = frozenset(
     {
-        *("torch._tensor", "torch.functional", "torch.overrides"),
+        *("torch._tensor", "torch.functional", "torch.overrides", "torch.utils._device"),
         *("torch.autograd", "torch.autograd.graph"),
     }
 )
@@ -44,11 +46,14 @@ class Stats:
     Attributes:
         accelerated: calls computed by an accelerated backend.
         native: calls answered by native torch, by fallback or by choice of routing.
-        calls: (op, backend) to count; op is ``"stft"`` or ``"istft"``.
+        calls: (op, backend) to count; op is ``"stft"`` or ``"istft"``, and backend may be
+            ``"refused"``.
         fallbacks: reason to count, for calls that were to be accelerated and could not be.
-        sites: ``file:line`` of the caller to ``{"accelerated": n, "native": n}``.
+        sites: ``file:line`` of the caller to ``{"accelerated": n, "native": n}``, and
+            ``"refused"`` where there are such.
         verified: results and gradients of accelerated calls that were compared with native torch's.
         mismatches: those of them that were wrong; calls with wrong results are among the fallbacks.
+        refused: calls for which strict mode raised :class:`NotAccelerated`.
     """
 
     accelerated: int
@@ -58,6 +63,7 @@ class Stats:
     sites: Mapping[str, Mapping[str, int]]
     verified: int = 0
     mismatches: int = 0
+    refused: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """The snapshot in JSON's types; keys of ``calls`` read ``"stft/mlx"``."""
@@ -69,6 +75,7 @@ class Stats:
             "sites": {site: dict(counts) for site, counts in self.sites.items()},
             "verified": self.verified,
             "mismatches": self.mismatches,
+            "refused": self.refused,
         }
 
 
@@ -134,9 +141,9 @@ class Counters:
 
         Args:
             op: ``"stft"`` or ``"istft"``.
-            backend: who computed it.
+            backend: who computed it, or :data:`REFUSED`.
             caller: the frame that made the call.
-            reasons: why it fell back to native; empty when it did not.
+            reasons: why it was not accelerated; empty when it was, or was not to be.
         """
         sites = self._routes.get((op, backend, reasons))
         bump = None if sites is None else sites.get(site_of(caller))
@@ -148,7 +155,7 @@ class Counters:
     def _first(self, op: str, backend: str, reasons: tuple[str, ...], caller: FrameType) -> Bump:
         """The count of a route that is new at ``caller``, or past torch's methods behind it."""
         frame: FrameType | None = caller
-        while frame is not None and frame.f_globals.get("__name__") in TRANSPARENT:
+        while frame is not None and _is_transparent(frame):
             frame = frame.f_back
         if len(self._counts) >= MAX_COUNTS:
             frame, reasons = None, reasons and (OTHER_REASONS,)
@@ -175,6 +182,7 @@ class Counters:
             verified, mismatches = self._verified, self._mismatches
         calls: Counter[tuple[str, str]] = Counter()
         fallbacks: Counter[str] = Counter()
+        kinds: Counter[str] = Counter()
         sites: dict[str, dict[str, int]] = {}
         for count, number in counted:
             if not number:
@@ -183,11 +191,13 @@ class Counters:
             for reason in count.reasons:
                 fallbacks[reason] += number
             site = sites.setdefault(count.site(), {"accelerated": 0, "native": 0})
-            site["native" if count.backend == "native" else "accelerated"] += number
-        native = sum(n for (_, backend), n in calls.items() if backend == "native")
+            kind = count.backend if count.backend in ("native", REFUSED) else "accelerated"
+            site[kind] = site.get(kind, 0) + number
+            kinds[kind] += number
         return Stats(
-            accelerated=sum(calls.values()) - native,
-            native=native,
+            accelerated=kinds["accelerated"],
+            native=kinds["native"],
+            refused=kinds[REFUSED],
             calls=MappingProxyType(dict(calls)),
             fallbacks=MappingProxyType(dict(fallbacks)),
             sites=MappingProxyType(sites),
@@ -204,16 +214,20 @@ class Counters:
             self._verified = self._mismatches = 0
 
     def after_fork_in_child(self) -> None:
-        """A forked child has a lock that nobody holds; its counts go on from its parent's."""
+        """A forked child has a lock that nobody holds, and counts its own calls alone."""
         self._lock = threading.Lock()
+        self.reset()
+
+
+def _is_transparent(frame: FrameType) -> bool:
+    """Whether a call only passes here: through this package, or torch's methods."""
+    names = frame.f_globals
+    return names.get("__package__") == _PACKAGE or names.get("__name__") in TRANSPARENT
 
 
 def levels_to_caller() -> int:
     """Levels from our caller to the first frame outside this package and torch's methods."""
     frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and (
-        frame.f_globals.get("__package__") == _PACKAGE
-        or frame.f_globals.get("__name__") in TRANSPARENT
-    ):
+    while frame.f_back is not None and _is_transparent(frame):
         frame, level = frame.f_back, level + 1
     return level

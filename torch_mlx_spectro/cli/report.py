@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 def print_stats(stats: Stats, stream: TextIO) -> None:
     """Print what was accelerated, what fell back and why, and where the calls came from."""
     console = console_on(stream)
+    refused = f", {stats.refused} refused" if stats.refused else ""
     console.print(
-        f"torch_mlx_spectro: {stats.accelerated} calls accelerated, {stats.native} native"
+        f"torch_mlx_spectro: {stats.accelerated} calls accelerated, {stats.native} native{refused}"
     )
     if stats.verified:
         console.print(
@@ -28,11 +29,12 @@ def print_stats(stats: Stats, stream: TextIO) -> None:
         calls.add_row(f"torch.{op}", backend, str(count))
     console.print(calls)
     if stats.fallbacks:
-        reasons = table(("why a call fell back to native",), ("calls",))
+        reasons = table(("why a call was not accelerated",), ("calls",))
         for reason, count in sorted(stats.fallbacks.items(), key=lambda item: (-item[1], item[0])):
             reasons.add_row(reason, str(count))
         console.print(reasons)
-    sites = table(("called from",), ("accelerated", "native"))
+    columns = ("accelerated", "native", *(("refused",) if stats.refused else ()))
+    sites = table(("called from",), columns)
     for site, counts in sorted(stats.sites.items()):
-        sites.add_row(site, str(counts["accelerated"]), str(counts["native"]))
+        sites.add_row(site, *(str(counts.get(column, 0)) for column in columns))
     console.print(sites)
