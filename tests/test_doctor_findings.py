@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 from torch_mlx_spectro.cli import build_parser, doctor, parity
-from torch_mlx_spectro.cli.doctor import findings
+from torch_mlx_spectro.cli.doctor import findings, show
 from torch_mlx_spectro.cli.doctor.findings import LEVELS, Finding, findings_of
 from torch_mlx_spectro.environment import BACKENDS
 
@@ -27,6 +30,7 @@ GOOD: dict[str, Any] = {
     "verdicts": {"path": "", "counts": {}, "quarantined": {}, "warning": ""},
     "folders": [{"path": "/cache/cuda", "problem": ""}],
     "processes": {"forked": False},
+    "left": [],
 }
 
 
@@ -178,3 +182,16 @@ def test_the_most_urgent_come_first():
 
 def test_every_level_is_one():
     assert findings.LEVELS == ("error", "warning", "note")
+
+
+def test_names_that_are_left_to_torch_are_a_note(monkeypatch):
+    finding = only(left=["program.native", "program.inverse"])
+    assert finding.level == "note"
+    assert "program.native, program.inverse" in finding.text
+    program = ModuleType("program_with_a_saved_native")
+    program.native, program.stft = torch.stft, torch.stft
+    monkeypatch.setitem(sys.modules, program.__name__, program)
+    examined = doctor.examine(self_check=False)
+    assert f"{program.__name__}.native" in examined["left"]
+    assert f"{program.__name__}.stft" not in examined["left"]
+    assert f"{program.__name__}.native" in show.markdown(examined)

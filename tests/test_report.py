@@ -4,12 +4,15 @@ import io
 import re
 from types import SimpleNamespace
 
+from torch_mlx_spectro import Stats
 from torch_mlx_spectro.cli.report import print_stats
 
 
 def printed(**values) -> str:
     stream = io.StringIO()
-    print_stats(SimpleNamespace(**({"verified": 0, "mismatches": 0} | values)), stream)
+    print_stats(
+        SimpleNamespace(**({"verified": 0, "mismatches": 0, "refused": 0} | values)), stream
+    )
     return stream.getvalue()
 
 
@@ -32,6 +35,23 @@ def test_everything_counted_is_printed_and_nothing_taken_for_markup():
     assert [site, "3", "21"] in rows
 
 
+def test_refused_calls_and_names_that_are_left_are_told():
+    stream = io.StringIO()
+    stats = Stats(
+        0,
+        1,
+        {("stft", "native"): 1, ("stft", "refused"): 2},
+        {"why": 2},
+        {"a.py:1": {"accelerated": 0, "native": 1, "refused": 2}},
+        refused=2,
+    )
+    print_stats(stats, stream, ["program.native"])
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "torch_mlx_spectro: 0 calls accelerated, 1 native, 2 refused"
+    assert lines[1].startswith("program.native was left to torch")
+    assert ["a.py:1", "0", "1", "2"] in [line.split() for line in lines]
+
+
 def test_terminal_folds_and_loses_nothing():
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -50,6 +70,7 @@ def test_terminal_folds_and_loses_nothing():
             sites=sites,
             verified=0,
             mismatches=0,
+            refused=0,
         ),
         stream,
     )

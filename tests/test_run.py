@@ -73,6 +73,21 @@ def test_statistics_in_a_file(program):
     assert json.loads((program.parent / "stats.json").read_text())["calls"] == {}
 
 
+def test_statistics_tell_what_keeps_torchs_own(program):
+    # As a module does that is loaded before the program: whatever saves torch.stft later has ours.
+    (program.parent / "early.py").write_text(
+        "import torch\nnative, stft = torch.stft, torch.stft\n"
+    )
+    start = "import sys, early; from torch_mlx_spectro.cli import main; sys.exit(main())"
+    for option in ("--json", "--stats"):
+        ended = python("-c", start, "run", option, str(program), cwd=program.parent)
+        assert ended.returncode == 0
+        if option == "--json":
+            assert json.loads(ended.stderr)["left"] == ["early.native"]
+        else:
+            assert "early.native was left to torch" in ended.stderr
+
+
 def test_strict_raises_at_the_call_that_would_fall_back(program):
     ended = python(*RUN, "--backend", "mlx", "--strict", str(program), cwd=program.parent)
     assert ended.returncode == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from .terminal import console_on, table
@@ -10,8 +11,12 @@ if TYPE_CHECKING:
     from .. import Stats
 
 
-def print_stats(stats: Stats, stream: TextIO) -> None:
-    """Print what was accelerated, what fell back and why, and where the calls came from."""
+def print_stats(stats: Stats, stream: TextIO, left: Sequence[str] = ()) -> None:
+    """Print what was accelerated, what was not and why, and where the calls came from.
+
+    Args:
+        left: names of modules that keep torch's own functions.
+    """
     console = console_on(stream)
     refused = f", {stats.refused} refused" if stats.refused else ""
     console.print(
@@ -21,6 +26,8 @@ def print_stats(stats: Stats, stream: TextIO) -> None:
         console.print(
             f"{stats.verified} of them verified against native torch, {stats.mismatches} wrong"
         )
+    for name in left:
+        console.print(f"{name} was left to torch: it is not named stft or istft.", soft_wrap=True)
     if not stats.calls:
         console.print("Neither torch.stft nor torch.istft was called in this process.")
         return

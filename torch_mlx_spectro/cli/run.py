@@ -98,10 +98,12 @@ def _report_at_exit(as_json: bool, path: Path | None) -> None:
     def write() -> None:
         import torch_mlx_spectro as tms
 
+        from ..patching import names_left
+
         if os.getpid() != owner:  # a forked child that ends by sys.exit comes here, too
             return
-        stats = tms.stats()
-        line = json.dumps(stats.as_dict())
+        stats, left = tms.stats(), names_left()
+        line = json.dumps(stats.as_dict() | {"left": left})
         if path is not None:
             path.write_text(line + "\n", encoding="utf-8")
             return
@@ -112,6 +114,6 @@ def _report_at_exit(as_json: bool, path: Path | None) -> None:
         if as_json:
             print(line, file=stream, flush=True)
         else:
-            report.print_stats(stats, stream)
+            report.print_stats(stats, stream, left)
 
     atexit.register(write)

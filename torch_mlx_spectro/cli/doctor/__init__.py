@@ -81,6 +81,7 @@ def examine(self_check: bool = True) -> dict[str, Any]:
     """
     import torch_mlx_spectro as tms
 
+    from ...patching import names_left
     from . import caches, checks, devices, findings, matrix, versions
 
     backends = {
@@ -101,6 +102,7 @@ def examine(self_check: bool = True) -> dict[str, Any]:
         "variables": dict(RECOGNISED),
         "settings": _settings(),
         "processes": devices.processes(),
+        "left": list(names_left()),
         "mps_storage": devices.mps_storage(),
         "self_check": _of_mlx(checked, backends),
         "self_checks": checked,

@@ -53,6 +53,7 @@ def findings_of(found: Mapping[str, Any]) -> tuple[Finding, ...]:
         *_of_verdicts(found["verdicts"]),
         *_of_folders(found["folders"]),
         *_of_processes(found["processes"]),
+        *_of_names(found["left"]),
     ]
     return tuple(sorted(gathered, key=lambda finding: LEVELS.index(finding.level)))
 
@@ -170,3 +171,13 @@ def _of_processes(processes: Mapping[str, Any]) -> list[Finding]:
         ' multiprocessing.set_start_method("spawn").'
     )
     return [Finding("warning", text)]
+
+
+def _of_names(left: list[str]) -> list[Finding]:
+    if not left:
+        return []
+    text = (
+        f"patch() leaves torch's own functions in {', '.join(left)}. A program that does not keep"
+        " them to compare with calls them stft and istft, or through torch."
+    )
+    return [Finding("note", text)]

@@ -122,6 +122,7 @@ def _of_computation(found: Mapping[str, Any]) -> Iterator[Table]:
         ("threads", f"torch {processes['torch_threads']}, usable CPUs {processes['cpus']}"),
         ("verdicts kept", f"{counts or 'none'}; {verdicts['path'] or 'not on disk'}"),
     ]
+    rows += [("left to torch", name) for name in found["left"]]
     rows += [("quarantined", f"{key}: {why}") for key, why in verdicts["quarantined"].items()]
     yield "State", ("", ""), rows
     columns = ("", "result", "time", "largest errors", "calls")
