@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cli_process import python
@@ -277,6 +279,135 @@ def test_on_any_device_what_is_settled_is_natives_without_being_decided(
     with tms.backend("auto"):
         assert tms.stft(signal, 16, **arguments).shape == (2, 9, 101)
     assert tms.stats().calls == {("stft", "native"): 1}
+
+
+#: As strange as windows can be: squares, sums and casts of theirs leave single precision.
+STRANGE = {
+    "large": torch.full((16,), 1e38),
+    "largest": torch.full((16,), 3.4e38),
+    "small": torch.full((16,), 1e-38),
+    "denormal": torch.full((16,), 1e-45),
+    "infinite": torch.full((16,), torch.inf),
+    "not a number": torch.full((16,), torch.nan),
+    "large, complex": torch.full((16,), complex(3e38, 3e38)),
+    "infinite, complex": torch.full((16,), complex(0, torch.inf)),
+}
+
+
+@pytest.mark.parametrize("numpys", ["warn", "raise"])
+@pytest.mark.parametrize("window", STRANGE.values(), ids=STRANGE)
+def test_numpy_says_nothing_of_windows(window: torch.Tensor, numpys: Any) -> None:
+    """Its warnings are exceptions here, and what the program asks of NumPy is not ours."""
+    rejected = 0
+    with tms.patch("mlx", strict=True), np.errstate(all=numpys):
+        for normalized, tracked in itertools.product((False, True), repeat=2):
+            options: dict[str, Any] = {
+                "window": window,
+                "normalized": normalized,
+                "onesided": not window.is_complex(),
+            }
+            signal = torch.ones(2, 100).requires_grad_(tracked)
+            spectrum = torch.stft(signal, 16, 4, **options, return_complex=True)
+            cotangent = spectrum.detach().clone().requires_grad_(tracked)
+            results = [spectrum]
+            try:
+                results.append(torch.istft(cotangent, 16, 4, **options, return_complex=True))
+            except RuntimeError:  # torch's own, of windows that vanish
+                rejected += 1
+            for result in results:
+                if result.requires_grad:
+                    result.abs().sum().backward()
+    assert tms.stats().calls[("stft", "mlx")] == 4
+    assert tms.stats().calls.get(("istft", "mlx"), 0) == 4 - rejected
+    assert tms.stats().native == 0
+
+
+#: What is asserted here of fast paths that count no reasons; whatever else fails is an error.
+reasons_come_later = pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="reasons of fast paths come with the plan table"
+)
+
+
+def expect_reasons(**reasons: int) -> None:
+    """Every call so far was native's, each with its reason, by part of its text."""
+    stats = tms.stats()
+    if stats.accelerated or stats.native != sum(reasons.values()):
+        pytest.fail(f"other calls than were to be made: {stats}")
+    counted = {
+        text: sum(n for reason, n in stats.fallbacks.items() if text.replace("_", " ") in reason)
+        for text in reasons
+    }
+    assert counted == reasons
+
+
+def call_each(spelling: str) -> None:
+    """One small stft and one small istft, by the names that are asked for."""
+    signal, window = torch.ones(100), torch.ones(16)
+    if spelling == "method":
+        signal.stft(16, 4, window=window, return_complex=True).istft(16, 4, window=window)
+        return
+    module = torch if spelling == "torch" else tms
+    spectrum = module.stft(signal, 16, 4, window=window, return_complex=True)
+    module.istft(spectrum, 16, 4, window=window)
+
+
+@reasons_come_later
+@pytest.mark.parametrize("spelling", ["torch", "ours", "method"])
+def test_small_calls_are_counted_with_their_reason(spelling: str) -> None:
+    with tms.patch():
+        for _ in range(3):
+            call_each(spelling)
+    expect_reasons(too_small=6)
+
+
+@reasons_come_later
+def test_calls_that_were_decided_to_be_small_are_counted_with_their_reason() -> None:
+    """The first is decided, the next are known."""
+    signal, window = torch.ones(1 << 19), torch.ones(16)
+    with tms.patch():
+        for _ in range(3):
+            torch.stft(signal, 16, 16, window=window, return_complex=True)
+    expect_reasons(too_small=3)
+
+
+@reasons_come_later
+@pytest.mark.parametrize("spelling", ["torch", "ours", "method"])
+def test_what_native_was_chosen_for_is_counted_with_its_reason(spelling: str) -> None:
+    with tms.patch("native"):
+        call_each(spelling)
+    with tms.patch("mlx"), tms.backend("native"):
+        call_each(spelling)
+    expect_reasons(native_backend_was_asked_for=4)
+
+
+@reasons_come_later
+def test_what_is_measured_is_counted_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Native's turns while it is measured, and all that follow, as it is the faster one."""
+    now = itertools.count()
+    right = mlx_adjoints.analysis
+
+    def analysis(*args: Any) -> Any:
+        for _ in range(1000):
+            next(now)
+        return right(*args)
+
+    trials = Trials(lambda: float(next(now)))
+    for module in (deciding, dispatching):
+        monkeypatch.setattr(module, "trials", trials)
+    monkeypatch.setattr(mlx_adjoints, "analysis", analysis)
+    monkeypatch.setattr(routing, "AUTO_FRAMED_SAMPLES", 1)
+    monkeypatch.setattr(dispatching.native_calls["stft"], "_values", {})
+    signal, window = torch.ones(1 << 19), torch.ones(16)
+    with tms.patch():
+        for _ in range(2 * TRIALS + 4):
+            torch.stft(signal, 16, 16, window=window, return_complex=True)
+    stats = tms.stats()
+    if not 0 < stats.accelerated <= TRIALS < stats.native:
+        pytest.fail(f"other calls than were to be made: {stats}")
+    assert stats.fallbacks == {
+        "auto: being measured": TRIALS,
+        "auto: measured faster": stats.native - TRIALS,
+    }
 
 
 class Costs:

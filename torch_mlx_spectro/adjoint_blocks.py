@@ -54,5 +54,6 @@ def _fold(params: StftParams, signal: HostArray, fallen: HostArray, outside: int
     """Add what fell on one side's padding to the samples that it was made of."""
     positions = np.arange(outside, outside + params.padding, dtype=np.int64)
     inside = outside_positions(positions, params.samples, params.pad_mode)
-    for row, part in zip(signal, fallen, strict=True):
-        np.add.at(row, inside, part)
+    with np.errstate(all="ignore"):  # torch does not warn when a sum becomes infinite
+        for row, part in zip(signal, fallen, strict=True):
+            np.add.at(row, inside, part)

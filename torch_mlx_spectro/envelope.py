@@ -94,6 +94,12 @@ def resolve_envelope(window: npt.NDArray[Any] | None, params: IstftParams) -> En
         window: shape (win_length,), or None for a rectangular one.
         params: the resolved call.
     """
+    # torch does not warn of windows that single precision cannot hold; infinities are its result.
+    with np.errstate(all="ignore"):
+        return _resolve_envelope(window, params)
+
+
+def _resolve_envelope(window: npt.NDArray[Any] | None, params: IstftParams) -> Envelope:
     full = padded_window(window, params.win_length, params.n_fft)
     rows = overlap_added_square(full, params.hop_length, params.frames)
     hop, overlap, frames = params.hop_length, params.overlap, params.frames
@@ -109,7 +115,6 @@ def resolve_envelope(window: npt.NDArray[Any] | None, params: IstftParams) -> En
     sample = hops[:, None] * hop + np.arange(hop)
     inside = (sample >= params.start) & (sample < params.start + params.kept)
     vanishes = bool(np.any(magnitude[inside] < np.float32(NOLA_THRESHOLD)))
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        inverse = np.where(rows == 0, 0, params.scale / rows)
-        narrow = np.complex64 if np.iscomplexobj(rows) else np.float32
-        return Envelope(rows=inverse.astype(narrow), vanishes=vanishes)
+    inverse = np.where(rows == 0, 0, params.scale / rows)
+    narrow = np.complex64 if np.iscomplexobj(rows) else np.float32
+    return Envelope(rows=inverse.astype(narrow), vanishes=vanishes)

@@ -124,7 +124,8 @@ def _view(array: Any) -> HostView:
 
 def _scaled(window: Any, factor: float) -> Any:
     """The scaled window, part of no graph, rounded as the lazy maps round it."""
-    return copy_to_mlx(runtime().mx, np.asarray(window) * np.float32(factor))
+    with np.errstate(all="ignore"):
+        return copy_to_mlx(runtime().mx, np.asarray(window) * np.float32(factor))
 
 
 def _apart(compute: Callable[[], Any]) -> Any:

@@ -71,9 +71,10 @@ class Window:
 
     def scaled(self, factor: float, conjugate: bool = False) -> Any:
         """The ``n_fft`` padded values times ``factor``, single precision, in host memory."""
-        full = padded_window(self.values, self.win_length, self.n_fft) * factor
-        full = full.conj() if conjugate else full
-        return full.astype(np.complex64 if np.iscomplexobj(full) else np.float32)
+        with np.errstate(all="ignore"):  # as of the envelope
+            full = padded_window(self.values, self.win_length, self.n_fft) * factor
+            full = full.conj() if conjugate else full
+            return full.astype(np.complex64 if np.iscomplexobj(full) else np.float32)
 
     def for_maps(self, factor: float, conjugate: bool = False) -> Any:
         """The scaled window in MLX, shape (n_fft,); None where that is all ones."""

@@ -84,7 +84,7 @@ def _store(mx: Any, part: Part) -> None:
         values = values.reshape(-1)[part.offset : part.offset + len(part.target)]
     if part.add:
         # torch does not warn when infinities of both signs meet, or when a sum becomes one.
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(all="ignore"):
             np.add(part.target, values, out=part.target)
     else:
         part.target[...] = values
