@@ -113,6 +113,32 @@ else:
 """
 
 
+FORKED_AFTER_CALLS = """\
+import os, torch, torch_mlx_spectro as tms
+tms.patch("native")
+def transform():
+    torch.stft(torch.ones(64), 16, window=torch.ones(16), return_complex=True)
+for _ in range(3):
+    transform()
+child = os.fork()
+if child == 0:
+    assert tms.stats() == tms.stats().__class__(0, 0, {}, {}, {})
+transform()
+assert tms.stats().native == (4 if child else 1)
+assert list(tms.stats().sites.values()) == [{"accelerated": 0, "native": 4 if child else 1}]
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+else:
+    os._exit(0)
+"""
+
+
+@needs_fork
+def test_a_forked_child_counts_its_own_calls_alone(tmp_path: Path) -> None:
+    finished = python("-c", FORKED_AFTER_CALLS, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+
+
 @needs_fork
 def test_a_child_forked_before_the_first_call_is_accelerated(tmp_path: Path) -> None:
     finished = python("-c", FORKED_BEFORE_MLX, cwd=tmp_path)
