@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro import torch_state
+from torch_mlx_spectro import asking, torch_state
 
 OWN: dict[str, Callable[..., Any]] = {"stft": torch.stft, "istft": torch.istft}
 
@@ -403,16 +403,16 @@ def test_modes_of_other_threads_are_not_asked(expected: torch.Tensor) -> None:
 def test_without_a_stack_of_modes_native_computes_and_says_so(
     expected: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch_state, "_push_mode", None)
+    monkeypatch.setattr(torch_state, "push_mode", None)
     with tms.patch("mlx"), Recorder() as recorder:
         assert torch.equal(round_trip(SIGNAL, WINDOW), expected)
     assert recorder.seen.count(OWN["stft"]) == recorder.seen.count(OWN["istft"]) == 1
     assert tms.stats().calls == {("stft", "native"): 1, ("istft", "native"): 1}
-    assert reasons() == {torch_state.NO_MODES}
+    assert reasons() == {asking.NO_MODES}
     tms.reset_stats()
     with tms.patch("mlx", strict=True), torch.device("cpu"), pytest.raises(tms.NotAccelerated):
         round_trip(SIGNAL, WINDOW)
-    assert (tms.stats().refused, reasons()) == (1, {torch_state.NO_MODES})
+    assert (tms.stats().refused, reasons()) == (1, {asking.NO_MODES})
 
 
 @pytest.mark.usefixtures("patched")

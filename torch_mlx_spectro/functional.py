@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from . import cuda_calls, native, routing, torch_state
+from . import asking, cuda_calls, native, routing, torch_state
 from .call_keys import window_of
 from .deciding import decide, verifier
 from .dispatching import counters, dispatch, native_calls, shape_of_call
@@ -174,9 +174,9 @@ def _function(
 
     def ask(args: Any, kwargs: Any, caller: FrameType) -> torch.Tensor:
         """Ask the modes and subclasses that want to see a call."""
-        result, reason = torch_state.ask(native_function, call, args, kwargs)
+        result, reason = asking.ask(native_function, call, args, kwargs)
         if reason is not None:
-            if reason == torch_state.NO_MODES and choose().strict:
+            if reason == asking.NO_MODES and choose().strict:
                 count(name, REFUSED, caller, (reason,))
                 raise NotAccelerated(name, (reason,))
             count(name, "native", caller, (reason,))
