@@ -14,7 +14,6 @@ hopeless is timed some more while that is cheap.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Hashable
