@@ -245,16 +245,13 @@ def test_habits_of_programs(habit: Callable[..., torch.Tensor]) -> None:
 
 @pytest.mark.usefixtures("strict_mlx")
 def test_a_window_that_was_changed_in_place_is_an_error_as_natively() -> None:
-    for leaf, other in ((SIGNALS[0], WINDOW), (WINDOW, SIGNALS[0])):
-        for choice in ("native", "mlx"):
-            with tms.backend(choice, strict=True):
-                tracked, changed = leaf.clone().requires_grad_(), other.clone()
-                pair = (tracked, changed) if leaf is not WINDOW else (changed, tracked)
-                spectrum = stft(*pair)
-                if leaf is not WINDOW or choice == "mlx":
-                    changed.mul_(2)
-                    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-                        spectrum.abs().sum().backward()
+    for choice in ("native", "mlx"):
+        with tms.backend(choice, strict=True):
+            signal, changed = SIGNALS[0].clone().requires_grad_(), WINDOW.clone()
+            spectrum = stft(signal, changed)
+            changed.mul_(2)
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                spectrum.abs().sum().backward()
 
 
 @pytest.mark.usefixtures("accelerated")

@@ -117,7 +117,9 @@ def istft(
 def istft_adjoint(
     inversion: Inversion, cotangent: torch.Tensor, window: torch.Tensor | None
 ) -> torch.Tensor:
-    """The adjoint of a onesided or complex istft: shape (rows, bins, frames), complex64.
+    """The adjoint of a onesided or complex istft.
+
+    Shape (rows, bins, frames), complex64, contiguous: native's gradient is.
 
     Args:
         cotangent: shape (rows, output length).

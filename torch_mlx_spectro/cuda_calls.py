@@ -25,6 +25,7 @@ from . import torch_state
 from .call_keys import Known, input_of, keeps_its_backend, key_of, spelling_of, window_of
 from .errors import KernelRefused, UnresolvedArguments
 from .known_windows import WindowVersion, read_where_it_is
+from .strides import UNDOING, natives_view
 
 if TYPE_CHECKING:
     from .cuda_prepared import Place, Preparer
@@ -54,7 +55,7 @@ class Call:
 
     __slots__ = (
         *("_index", "_params", "_places", "_preparer", "_result", "_run", "_takes_windows"),
-        "warns",
+        *("_view", "warns"),
     )
 
     def __init__(
@@ -71,6 +72,9 @@ class Call:
         self._preparer = preparer
         self.warns = warns
         self._run = run
+        self._view = natives_view(params)
+        if self._view is not None:
+            result = UNDOING[self._view](result)
         self._result = (tuple(result.shape), result.stride(), result.dtype)
         self._index = result.device.index
         self._places: list[Place] = []
@@ -142,7 +146,7 @@ class Call:
         run(stream, address, of_window, of_envelope, result.data_ptr())
         if place is not None and is_new:
             self._keep(place, window)
-        return result
+        return result if self._view is None else self._view(result)
 
     def _place_of(self, window: torch.Tensor, stream: int) -> tuple[Place, bool]:
         """What is read of a window; whether it is new, and then in nobody else's hands."""

@@ -31,6 +31,7 @@ from .differentiable_envelope import inverse_envelope
 from .forms import Form, Inversion, analysis_of, bins_that_are_read
 from .params import IstftParams, StftParams
 from .prepared import check_envelope, window_of
+from .strides import shape_result, with_rows
 
 Optional = torch.Tensor | None
 
@@ -40,15 +41,56 @@ def stft(
 ) -> torch.Tensor:
     """:func:`.mlx_backend.stft`, differentiable in signal and window.
 
+    A signal is kept for the backward pass only if the window is trained. It is kept as a copy where
+    native keeps its padded one, as a reference where native refers to it, too.
+
     Args:
         backend: that computes the call and its derivatives; None for the one of its device.
     """
-    batched = signal if params.batched else signal.unsqueeze(0)
+    # Of examples of vmap native stacks the results; what it frames of each nobody sees.
+    stacks = torch_state.is_vmapped(signal, window)
+    if not stacks:
+        signal = _with_natives_gradient(params, signal)
+    if window is not None and not torch_state.is_constant(window) and _copies(params, signal):
+        signal = signal.clone()
     form = _form_of(params, signal, window, backend)
-    spectrum: torch.Tensor = _apply(Analysis, form, batched, window)
-    if not params.batched:
-        spectrum = spectrum.squeeze(0)
-    return spectrum if params.return_complex else torch.view_as_real(spectrum)
+    window = _own(params, window, when_trained=True)
+    spectrum: torch.Tensor = _apply(Analysis, form, with_rows(params, signal), window)
+    return shape_result(params, spectrum.contiguous() if stacks else spectrum)
+
+
+def _with_natives_gradient(params: StftParams, signal: torch.Tensor) -> torch.Tensor:
+    """The signal, such that its gradient has the strides that native gives to it.
+
+    Where nothing is padded native frames the signal where it lies: so lies the gradient, and of
+    samples that share memory each has the mean of their gradients.
+    """
+    padding = params.padding or (params.padded and params.pad_mode != "constant")
+    if padding or not signal.requires_grad or signal.is_contiguous():
+        return signal
+    framed = signal.clone() if params.padded else signal
+    return framed.as_strided(framed.shape, framed.stride())
+
+
+def _copies(params: StftParams, signal: torch.Tensor) -> bool:
+    """Whether native lets a program change the signal before the window's gradient is computed."""
+    refers = signal.requires_grad and params.pad_mode in ("reflect", "replicate")
+    return params.padded and not refers
+
+
+def _own(
+    params: StftParams | IstftParams, window: Optional, *, when_trained: bool = False
+) -> Optional:
+    """The window, or a copy of one that is shorter than the frames: native pads that, and keeps it.
+
+    Args:
+        when_trained: copy before the call, for derivatives of every order; else what is saved of a
+            window that is constant, so that the call itself is made with a window that is known.
+    """
+    if window is None or params.win_length == params.n_fft:
+        return window
+    trained = window.requires_grad or torch_state.is_transformed()
+    return window.clone() if trained == when_trained else window
 
 
 def _form_of(
@@ -63,22 +105,24 @@ def istft(
 ) -> torch.Tensor:
     """:func:`.mlx_backend.istft`, differentiable in spectrum and window.
 
+    A copy of the spectrum is kept for the backward pass if the window is trained, as large as the
+    frames that native keeps.
+
     Args:
         backend: as of :func:`stft`.
 
     Raises:
         UnresolvedArguments: the envelope vanishes, for which torch raises.
     """
-    batched = spectrum if params.batched else spectrum.unsqueeze(0)
     params = bins_that_are_read(params)
-    batched = batched[:, : params.bins]
+    batched = with_rows(params, spectrum)[:, : params.bins]
     if window is None or torch_state.is_constant(window):
         inverted = params if params.batched else replace(params, batched=True)
         inversion = Inversion(inverted, backend)
         signal: torch.Tensor = _apply(Inverse, inversion, batched, window)
     else:
         signal = _istft_of_window(params, batched, window, backend)
-    return signal if params.batched else signal.squeeze(0)
+    return shape_result(params, signal)
 
 
 def _istft_of_window(
@@ -86,8 +130,13 @@ def _istft_of_window(
 ) -> torch.Tensor:
     """An istft that depends on its window twice: overlap-add by our maps, envelope by torch's.
 
-    An adjoint conjugates the window, an istft does not.
+    An adjoint conjugates the window, an istft does not. Spectrum and short windows may be changed
+    in place before the backward pass, as natively, and a gradient in the spectrum is contiguous.
     """
+    pairs = torch.view_as_real(spectrum.resolve_conj().resolve_neg())
+    spectrum = torch.view_as_complex(pairs.clone())
+    if params.win_length < params.n_fft:
+        window = window.clone()
     form = replace(
         analysis_of(params), complex_window=window.is_complex(), nola=params, backend=backend
     )
@@ -146,14 +195,13 @@ def gradient(
         of_window: the gradient in the window, else in the input.
         backend: as of :func:`stft`.
     """
-    batched = cotangent if params.batched else cotangent.unsqueeze(0)
+    batched = with_rows(params, cotangent)
     if isinstance(params, StftParams):
         if not params.return_complex:
             batched = torch.view_as_complex(batched.contiguous())
         form = _form_of(params, tensor, window, backend)
         if of_window:
-            rows = tensor if params.batched else tensor.unsqueeze(0)
-            return adjoints.correlation(form, rows, batched)
+            return adjoints.correlation(form, with_rows(params, tensor), batched)
         found = adjoints.adjoint(form, batched, window)
     elif of_window:
         # The envelope depends on the window, too: torch's own derivatives know how.
@@ -167,7 +215,7 @@ def gradient(
             unread = found.new_zeros(params.rows, params.bins - read.bins, params.frames)
             found = torch.cat([found, unread], dim=1)
     found = found.contiguous()
-    return found if params.batched else found.squeeze(0)
+    return found if params.batched else found.squeeze_(0)
 
 
 class _Bilinear(Function):
@@ -229,7 +277,10 @@ def _one_by_one(function: Any, in_dims: Any, form: Any, first: Any, second: Any)
         repeat(tensor) if dim is None else tensor.unbind(dim)
         for tensor, dim in zip((first, second), dims, strict=True)
     ]
-    return torch.stack([_apply(function, form, *pair) for pair in zip(*each, strict=False)]), 0
+    results = [_apply(function, form, *pair) for pair in zip(*each, strict=False)]
+    if function is Analysis:  # a spectrum's frames are outside of its bins
+        return torch.stack([spectrum.mT for spectrum in results]).mT, 0
+    return torch.stack(results), 0
 
 
 def _values(tensor: torch.Tensor) -> torch.Tensor:
@@ -241,6 +292,11 @@ def _values(tensor: torch.Tensor) -> torch.Tensor:
 
 class Analysis(_Bilinear):
     """``analysis(x, w)``."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        form, signal, window = inputs
+        _Bilinear.setup_context(ctx, (form, signal, _own(form.params, window)), output)
 
     @staticmethod
     def forward(form: Form, signal: torch.Tensor, window: Optional) -> torch.Tensor:
@@ -325,6 +381,7 @@ class _Linear(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.inversion, _, window = inputs
+        window = _own(ctx.inversion.params, window)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(window)
         ctx.save_for_forward(window)

@@ -114,7 +114,7 @@ def istft_adjoint(
         edge=_edge(form),
         envelope=rows if is_fused else None,
     )
-    return spectrum.transpose_(1, 2)
+    return spectrum.transpose_(1, 2).contiguous()
 
 
 def _of_samples(params: IstftParams, envelope: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from .kernels.metal import analysis_scale
 from .kernels.tensors import TensorKernels
 from .maps import own_conjugates
 from .params import IstftParams, StftParams
-from .strides import spectrum_strides
+from .strides import in_order, shape_result, spectrum_strides, with_rows
 
 Optional = torch.Tensor | None
 
@@ -108,11 +108,7 @@ def stft(
     Args:
         analysed: :func:`analysis` of a device.
     """
-    batched = signal if params.batched else signal.unsqueeze(0)
-    spectrum = analysed(params, batched, window)
-    if not params.batched:
-        spectrum = spectrum.squeeze(0)
-    return spectrum if params.return_complex else torch.view_as_real(spectrum)
+    return shape_result(params, analysed(params, with_rows(params, signal), window))
 
 
 def analysis(
@@ -135,11 +131,7 @@ def analysis(
     if multiplied is None and params.win_length < params.n_fft:
         multiplied = signal.dtype  # native pads a missing window, too, and multiplies by it
     strides = spectrum_strides(params, kind.frames_outermost(params, signal, multiplied))
-    if spectrum.stride() == strides:
-        return spectrum
-    return torch.empty_strided(
-        spectrum.shape, strides, dtype=spectrum.dtype, device=spectrum.device
-    ).copy_(spectrum)
+    return in_order(spectrum, strides)
 
 
 def spectrum_of(
@@ -185,12 +177,12 @@ def istft(
     Raises:
         UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises.
     """
-    batched = spectrum if params.batched else spectrum.unsqueeze(0)
+    batched = with_rows(params, spectrum)
     read = kind.windows.read_of(params, window, spectrum.device)
     by_frames = resolved(batched).transpose(1, 2)
     signal = synthesis_of_frames(kind, params, by_frames, read.window, read.envelope)
     read.settle()
-    return signal if params.batched else signal.squeeze(0)
+    return shape_result(params, signal)
 
 
 def synthesis_of_frames(

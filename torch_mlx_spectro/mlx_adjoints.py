@@ -17,7 +17,7 @@ from .fused import adjoint_fused
 from .kernels.describe import Adjoint, points_of
 from .kernels.metal import MetalKernels
 from .mlx_backend import istft as istft
-from .params import IstftParams
+from .params import IstftParams, StftParams
 from .prepared import Window, envelope_of, kernel_envelope, window_of
 from .runtime import runtime
 
@@ -139,7 +139,7 @@ def istft_adjoint(
         return inverse_of_frames(rows, params.frames, params.overlap, params.n_fft, first, count)
 
     analysed = form.params
-    strides = (analysed.frames * analysed.bins, 1, analysed.bins)
+    strides = _contiguous_strides(analysed)
     scaled = prepared.for_maps(analysed.scale, conjugate=True)
     return _weigh_edges(form, mlx_backend.stft_in_blocks(analysed, kept, scaled, strides, inverse))
 
@@ -158,5 +158,17 @@ def _istft_adjoint_whole(
         inverse = torch.from_numpy(covered[params.start : params.start + params.kept])
         kept = kept * inverse.to(kept.device)
     return mlx_backend.stft_whole(
-        kernels, form.params, kept, window, conjugate=True, edge=form.edge, envelope=envelope
+        kernels,
+        form.params,
+        kept,
+        window,
+        _contiguous_strides(form.params),
+        conjugate=True,
+        edge=form.edge,
+        envelope=envelope,
     )
+
+
+def _contiguous_strides(params: StftParams) -> tuple[int, int, int]:
+    """Strides of a spectrum's gradient, shape (rows, bins, frames)."""
+    return (params.bins * params.frames, params.frames, 1)

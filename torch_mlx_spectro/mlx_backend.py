@@ -36,7 +36,13 @@ from .kernels.metal import MetalKernels, metal_kernels
 from .params import IstftParams, StftParams
 from .prepared import Window, check_envelope, envelope_of, kernel_envelope, window_of
 from .runtime import has_gpu, runtime
-from .strides import frames_outermost, spectrum_strides
+from .strides import (
+    frames_outermost,
+    in_order,
+    shape_result,
+    spectrum_strides,
+    with_rows,
+)
 
 
 def computation(
@@ -68,11 +74,7 @@ def stft(params: StftParams, signal: torch.Tensor, window: torch.Tensor | None) 
         Shape (rows, bins, frames), complex64, with native torch's strides; without rows for a
         1-D signal; viewed as real with a last dimension of 2 for ``return_complex=False``.
     """
-    batched = signal if params.batched else signal.unsqueeze(0)
-    spectrum = analysis(params, batched, window)
-    if not params.batched:
-        spectrum = spectrum.squeeze(0)
-    return spectrum if params.return_complex else torch.view_as_real(spectrum)
+    return shape_result(params, analysis(params, with_rows(params, signal), window))
 
 
 def analysis(
@@ -92,17 +94,18 @@ def analysis(
         kernels_for(signal, params),
         window_of(window, params.win_length, params.n_fft),
     )
-    if kernels is not None:
-        spectrum = stft_whole(kernels, params, signal, prepared)
-        return _as_natives(params, signal, window, spectrum) if signal.is_cpu else spectrum
     strides = _natives_strides(params, signal, window)
+    if kernels is not None:
+        return stft_whole(kernels, params, signal, prepared, strides)
     return stft_in_blocks(params, signal, prepared.for_maps(params.scale), strides)
 
 
 def _natives_strides(
     params: StftParams, signal: torch.Tensor, window: torch.Tensor | None
 ) -> tuple[int, ...]:
-    """Strides of native's spectrum, shape (rows, bins, frames), on the CPU."""
+    """Strides of native's spectrum, shape (rows, bins, frames)."""
+    if not signal.is_cpu:
+        return spectrum_strides(params, False)  # MPS's transforms write a new, contiguous tensor
     # Native pads a short window, given or not, and multiplies by it; without one it does not.
     multiplied = window.dtype if window is not None else None
     if multiplied is None and params.win_length < params.n_fft:
@@ -137,6 +140,7 @@ def stft_whole(
     params: StftParams,
     signal: torch.Tensor,
     window: Window,
+    strides: tuple[int, ...],
     *,
     conjugate: bool = False,
     edge: float = 1.0,
@@ -146,6 +150,7 @@ def stft_whole(
 
     Args:
         signal: shape (rows, samples).
+        strides: of the result.
         conjugate, edge, envelope: of the adjoint of an istft; as of ``fused.stft_fused``.
     """
     mx = runtime().mx
@@ -156,21 +161,7 @@ def stft_whole(
         result = stft_fused(
             kernels, mx, params, borrowed.array, prepared, stream, edge=edge, envelope=envelope
         )
-        # In place, as native does: a view that a custom function returns may not be changed.
-        return exported(mx, result, borrowed).transpose_(1, 2)
-
-
-def _as_natives(
-    params: StftParams,
-    signal: torch.Tensor,
-    window: torch.Tensor | None,
-    spectrum: torch.Tensor,
-) -> torch.Tensor:
-    """A host spectrum with native's strides: kernels have their own."""
-    strides = _natives_strides(params, signal, window)
-    if spectrum.stride() == strides:
-        return spectrum
-    return empty_result(tuple(spectrum.shape), strides, spectrum.dtype).copy_(spectrum)
+        return exported(mx, result, borrowed, strides)
 
 
 @contextmanager
@@ -199,14 +190,14 @@ def istft(params: IstftParams, spectrum: torch.Tensor, window: torch.Tensor | No
         UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises.
     """
     kernels = kernels_for(spectrum, params)
-    batched = spectrum if params.batched else spectrum.unsqueeze(0)
+    batched = with_rows(params, spectrum)
     prepared = window_of(window, params.win_length, params.n_fft)
     check_envelope(params, prepared)
     if kernels is None:
         signal = _istft_in_blocks(params, batched, prepared)
     else:
         signal = _istft_whole(kernels, params, batched, prepared)
-    return signal if params.batched else signal.squeeze(0)
+    return shape_result(params, signal)
 
 
 def _istft_in_blocks(params: IstftParams, spectrum: torch.Tensor, window: Window) -> torch.Tensor:
@@ -245,8 +236,24 @@ def frames_fastest(by_frames: torch.Tensor) -> bool:
     return (dense_order(by_frames) or [2])[-1] == 1
 
 
-def exported(mx: Any, result: Any, borrowed: Borrowed) -> torch.Tensor:
-    """Evaluate and export ``result`` while the tensor it was computed from is still held."""
+def exported(
+    mx: Any, result: Any, borrowed: Borrowed, strides: tuple[int, ...] | None = None
+) -> torch.Tensor:
+    """Evaluate and export ``result`` while the tensor it was computed from is still held.
+
+    Host tensors are copied into memory of torch's own, in the order that is asked for: results may
+    be resized, which MLX's memory cannot be.
+
+    Args:
+        result: shape (rows, output length), or (rows, frames, bins) of a spectrum.
+        strides: of a spectrum (rows, bins, frames), which is returned so.
+    """
     tensor = to_torch(mx, result, borrowed.owner.device.type)
     del borrowed
-    return tensor
+    if strides is not None:
+        # In place, as native does: a view that a custom function returns may not be changed.
+        tensor.transpose_(1, 2)
+    strides = strides or tensor.stride()
+    if tensor.is_cpu:
+        return empty_result(tuple(tensor.shape), strides, tensor.dtype).copy_(tensor)
+    return in_order(tensor, strides)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -198,14 +199,25 @@ def _define(op: Operation) -> tuple[Callable[..., Tensor], Callable[..., Tensor]
         schema=f"({_GIVEN}, {arguments}) -> Tensor",
     )
     gradient.register_fake(fake_gradient)
-    operator.register_autograd(_backward_of(gradient), setup_context=_save)
+    operator.register_autograd(_backward_of(gradient), setup_context=partial(_save, op))
     return operator, gradient
 
 
-def _save(ctx: Any, inputs: Any, output: Any) -> None:
-    tensor, window = inputs[0], inputs[_WINDOW]
-    # What is not saved may be changed in place after the call, as after native's.
-    ctx.save_for_backward(tensor if ctx.needs_input_grad[_WINDOW] else None, window)
+def _save(op: Operation, ctx: Any, inputs: Any, output: Any) -> None:
+    """Save what the gradients need; what native has copies of, as copies.
+
+    A program may change the originals in place before it calls backward; see :mod:`.derivatives`.
+    """
+    tensor, n_fft, _, win_length, window, center = inputs[: _WINDOW + 2]
+    kept = None
+    if ctx.needs_input_grad[_WINDOW]:
+        kept = tensor.clone() if center or op is ISTFT else tensor
+    is_short = win_length is not None and win_length != n_fft
+    # Of a window that alone is trained an stft's gradient needs the size and dtype.
+    is_known = op is STFT and not ctx.needs_input_grad[0]
+    if window is not None and (is_short or is_known):
+        window = window.clone()
+    ctx.save_for_backward(kept, window)
     ctx.like = (tensor.shape, tensor.is_complex())
     ctx.args = [None if isinstance(value, Tensor) else value for value in inputs]
 

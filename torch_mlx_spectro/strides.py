@@ -1,4 +1,4 @@
-"""The strides that native torch gives to a spectrum.
+"""What native torch's results are besides their values: their strides, and whether they are views.
 
 Callers reshape and ``view`` what ``torch.stft`` returns, so its memory order is part of the
 contract. Native torch frames the padded signal, multiplies by the window and runs an FFT; the
@@ -9,6 +9,9 @@ order of the result follows from those steps:
   of torch itself with meta tensors, which hold no data);
 * the MKL and cuFFT transforms write batch dimensions in the order of their input's strides, bins
   innermost; the pocketfft transforms (builds without MKL) write contiguously.
+
+Autograd treats views and other tensors differently (``detach_``, in-place use after ``no_grad``),
+so that is part of the contract, too: see :func:`natives_view`.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ from functools import lru_cache
 import torch
 
 from .errors import UnresolvedArguments
-from .params import StftParams
+from .params import IstftParams, StftParams
+
+View = Callable[[torch.Tensor], torch.Tensor]
 
 #: torch counts strides of complex64 values in bytes, in 64 bits.
 _MAX_STRIDE = (1 << 63) // 8 - 1
@@ -88,3 +93,52 @@ def spectrum_strides(params: StftParams, frames_outer: bool) -> tuple[int, int, 
     if frames_outer:
         return (params.bins, 1, params.rows * params.bins)
     return (params.frames * params.bins, 1, params.bins)
+
+
+def in_order(tensor: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
+    """The tensor itself, or a copy of these strides."""
+    if tensor.stride() == strides:
+        return tensor
+    copy = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
+    return copy.copy_(tensor)
+
+
+def with_rows(params: StftParams | IstftParams, tensor: torch.Tensor) -> torch.Tensor:
+    """A call's input as a batch."""
+    return tensor if params.batched else tensor.unsqueeze(0)
+
+
+def only_row(batch: torch.Tensor) -> torch.Tensor:
+    """The only row of a batch, as a view of it."""
+    return batch.squeeze(0)
+
+
+def natives_view(params: StftParams | IstftParams) -> View | None:
+    """How native views what it has computed; None where it returns the computed tensor itself.
+
+    Real pairs are a view of the spectrum, and a 1-D istft is a row of a batch of one, unless zeros
+    are appended, which makes a new tensor. A 1-D stft is no view: native squeezes it in place.
+    """
+    if isinstance(params, StftParams):
+        return None if params.return_complex else torch.view_as_real
+    return None if params.batched or params.zero_tail else only_row
+
+
+#: By native's view, what gives back the tensor that it is a view of.
+UNDOING: dict[View, View] = {
+    torch.view_as_real: torch.view_as_complex,
+    only_row: lambda row: row.unsqueeze(0),
+}
+
+
+def shape_result(params: StftParams | IstftParams, batch: torch.Tensor) -> torch.Tensor:
+    """Turn a batch's result into the call's, which is a view where native's is one.
+
+    Args:
+        batch: shape (rows, bins, frames) or (rows, output length); in nobody else's hands, since it
+            is shaped in place, and no view itself.
+    """
+    view = natives_view(params)
+    if not params.batched and view is not only_row:
+        batch = batch.squeeze_(0)
+    return batch if view is None else view(batch)

@@ -18,7 +18,7 @@ _C: Any = torch._C
 
 
 def _always(value: Any) -> Any:
-    return lambda: value
+    return lambda *_: value
 
 
 #: Whether a TorchFunctionMode (``torch.set_default_device`` is one) or the tensor's own class
@@ -34,6 +34,8 @@ _functorch: Any = getattr(_C, "_functorch", None)
 _functorch_level = getattr(_functorch, "peek_interpreter_stack", _always(None))
 _functorch_stack = getattr(_functorch, "get_interpreter_stack", _always(None))
 _FUNCTIONALIZE = getattr(getattr(_functorch, "TransformType", None), "Functionalize", None)
+_VMAP = getattr(getattr(_functorch, "TransformType", None), "Vmap", None)
+_has_examples = getattr(_functorch, "is_batchedtensor", _always(False))
 #: torch's older vmap holds a tensor's examples.
 is_batched: Callable[[torch.Tensor], bool] = getattr(
     _functorch, "is_legacy_batchedtensor", lambda tensor: False
@@ -237,6 +239,14 @@ def is_forward_mode() -> bool:
 def is_transformed() -> bool:
     """A transform of torch.func or forward mode is running: tensors may be more than they seem."""
     return _functorch_level() is not None or is_forward_mode()
+
+
+def is_vmapped(*tensors: torch.Tensor | None) -> bool:
+    """Whether the innermost transform of torch.func is a vmap over examples of one of these."""
+    level = _functorch_level()
+    if level is None or level.key() != _VMAP:
+        return False
+    return any(tensor is not None and _has_examples(tensor) for tensor in tensors)
 
 
 @lru_cache(maxsize=64)
