@@ -59,7 +59,8 @@ class Emulated:
             if adjoint is not None:
                 more["adjoint"] = adjoint
             result = method(params, *given, runtime().streams[0], **more)
-            return None if result is None else torch.from_numpy(np.array(result))
+            # In torch's own memory, as on a device.
+            return None if result is None else torch.from_numpy(np.array(result)).clone()
 
         return call
 

@@ -64,11 +64,10 @@ def traits(y: torch.Tensor) -> dict[str, object]:
     }
 
 
-#: By name: the mode that a call is made in, and whether the input and the window ask for gradients.
+#: By name: the mode of a call, and whether input and window ask for gradients.
 MODES: dict[str, tuple[Callable[[], AbstractContextManager[object]], bool, bool]] = {
     "nothing is recorded": (nullcontext, False, False),
     "the input's gradient": (nullcontext, True, False),
-    "the window's gradient": (nullcontext, False, True),
     "both gradients": (nullcontext, True, True),
     "no_grad": (torch.no_grad, True, True),
     "inference_mode": (torch.inference_mode, False, False),
