@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from . import asking, cuda_calls, native, routing, torch_state
+from . import __version__, asking, cuda_calls, native, routing, runtime, torch_state
 from .call_keys import window_of
 from .deciding import decide, verifier
 from .dispatching import counters, dispatch, native_calls, shape_of_call
@@ -50,7 +50,7 @@ def _compiled(op: Operation, patched: bool) -> Callable[..., torch.Tensor]:
             and all(size is None or isinstance(size, integers) for size in sizes)
             and _is_of_our_kind(tensor)
             and (window is None or _is_of_our_kind(window))
-            and _shows_operator(tensor.device.type, patched)
+            and _shows_operator(name, tensor.device.type, patched)
         ):
             operator = getattr(torch.ops.torch_mlx_spectro, name)
             result: torch.Tensor = operator(*bound.values(), patched)
@@ -65,7 +65,7 @@ def _is_of_our_kind(tensor: Any) -> bool:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _shows_operator(device_type: str, patched: bool) -> bool:
+def _shows_operator(name: str, device_type: str, patched: bool) -> bool:
     """Whether programs that are being compiled call the operators on this device.
 
     ``auto`` measures calls; fused into a compiled program they cannot be measured, so on the CPU,
@@ -73,20 +73,54 @@ def _shows_operator(device_type: str, patched: bool) -> bool:
     """
     torch_state.show_compiler(((STFT.native, patched_stft), (ISTFT.native, patched_istft)))
     choice = patched_choice() if patched else current_choice()
-    candidates = routing.candidates_of(choice, device_type)
-    able = [name for name in candidates if device_type in routing.devices_of(name)]
-    if not able:
+    if not _is_shown(choice, device_type, routing.missing_reason):
         return False
-    if choice.backend == "auto" and device_type == "cpu":
+    if patched and not torch_state.tags_compiled():
+        if choice.strict:
+            raise NotAccelerated(name, (torch_state.UNTAGGED,))
         return False
-    if torch_state.is_transformed():
-        return False  # operators have no rules for transforms that are compiled themselves
-    missing = all(routing.missing_reason(device_type, name) is not None for name in able)
-    if missing and not choice.strict:
-        return False  # else the operator raises when it runs
     from . import operators
 
     return bool(operators.OPERATORS)
+
+
+def _is_shown(
+    choice: Choice, device_type: str, missing_reason: Callable[[str, str], str | None]
+) -> bool:
+    if choice.backend == "auto" and device_type == "cpu":
+        return False
+    candidates = routing.candidates_of(choice, device_type)
+    able = [name for name in candidates if device_type in routing.devices_of(name)]
+    if not able or torch_state.is_transformed():
+        return False  # operators have no rules for transforms that are compiled themselves
+    # Strict: the operator raises when it runs.
+    return choice.strict or any(missing_reason(device_type, name) is None for name in able)
+
+
+def compiled_tag() -> str:
+    """What tells programs that are compiled here and now from native's; ``""`` if nothing does.
+
+    Which device types have operators in the place of native's code, and whose they are. Loads no
+    MLX, as programs without a transform are compiled, too: before one with a transform is kept,
+    :func:`_shows_operator` has.
+    """
+    choice = patched_choice()
+
+    def missing_reason(device_type: str, name: str) -> str | None:
+        if name == "mlx" and not runtime.is_resolved():
+            return None
+        return routing.missing_reason(device_type, name)
+
+    here = [name for name, is_here in _DEVICES_HERE.items() if is_here()]
+    shown = [name for name in here if _is_shown(choice, name, missing_reason)]
+    return f"torch_mlx_spectro {__version__} for {','.join(shown)}" if shown else ""
+
+
+_DEVICES_HERE: dict[str, Callable[[], bool]] = {
+    "cpu": lambda: True,
+    "mps": torch.backends.mps.is_available,
+    "cuda": torch.cuda.is_available,
+}
 
 
 def _function(
@@ -100,6 +134,7 @@ def _function(
     native_function, name, small = op.native, op.name, op.small
     natively, is_stft, may_warn = op.compute_natively, op is STFT, native.may_warn_of_istft
     is_compiling, overrides = torch_state.is_compiling, torch_state.overrides
+    is_traced = torch_state.is_traced
     count, get_frame, plain = counters.count, sys._getframe, torch.Tensor
     settled = native_calls[name].get
     bump_native = counters.sites(name, "native").get
@@ -168,6 +203,8 @@ def _function(
                 result = natively(args, kwargs, get_frame(1))
                 count(name, "native", get_frame(1), (reason,))
                 return result
+        if type(tensor) is not plain and is_traced():
+            return compiled(*args, **kwargs)
         if not is_stft and overrides(window_of(args, kwargs)):
             return ask(args, kwargs, get_frame(1))  # a builtin looks at all of its tensors
         return dispatch(op, choice, args, kwargs, get_frame(1))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from . import native, torch_state, torchscript
-from .functional import patched_istft, patched_stft
+from .functional import compiled_tag, patched_istft, patched_stft
 from .routing import Choice, check_choice, set_patched_choice
 from .statistics import levels_to_caller
 
@@ -233,6 +233,7 @@ def _install() -> None:
         _rebind(original, ours, (original.__name__,))
     _rebind(_ask, _ask_with_torchs_own, modules=("torch.functional",))
     _tell_compiler()
+    torch_state.tag_compiled(compiled_tag)
 
 
 def _remove() -> None:
@@ -240,6 +241,7 @@ def _remove() -> None:
         _rebind(ours, original)
     _rebind(_ask_with_torchs_own, _ask, modules=("torch.functional",))
     _tell_compiler()
+    torch_state.tag_compiled(None)
 
 
 def _tell_compiler() -> None:

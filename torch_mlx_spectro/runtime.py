@@ -146,6 +146,11 @@ def unavailable_reason() -> str | None:
     return _process.reason
 
 
+def is_resolved() -> bool:
+    """Whether :func:`unavailable_reason` has been asked before: then it loads nothing."""
+    return _process.forked or _process.runtime is not None or _process.reason is not None
+
+
 def runtime() -> Runtime:
     """The usable MLX.
 

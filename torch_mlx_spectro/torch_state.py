@@ -6,9 +6,11 @@ Each question has an answer for torch versions that lack the private name.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -174,6 +176,19 @@ is_deterministic: Callable[[], bool] = getattr(
 )
 #: torch.compile or torch.export is reading the program; a constant to it.
 is_compiling = torch.compiler.is_compiling
+_tracing_context: Callable[[], Any] = getattr(
+    getattr(getattr(torch, "_guards", None), "TracingContext", None), "try_get", _always(None)
+)
+
+
+def is_traced() -> bool:
+    """Whether torch.compile calls this with stand-ins for tensors.
+
+    Up to torch 2.10 (and not in 2.13) :data:`is_compiling` says so to the program's own code alone.
+    """
+    return _tracing_context() is not None
+
+
 #: torch.export is reading it.
 is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", _always(False))
 
@@ -229,6 +244,57 @@ def show_compiler(pairs: tuple[tuple[Any, Any], ...]) -> None:
         rule = next((known[function] for function in pair if function in known), None)
         if rule is not None:
             known.update(dict.fromkeys(pair, rule))
+
+
+#: Our part of the tag in the keys under which torch.compile keeps programs on disk.
+_OUR_TAG = re.compile(r"(?: \+ )?torch_mlx_spectro \S+ for [a-z,]+$")
+
+#: Why compiled programs keep native where what is kept on disk cannot be told from native's.
+UNTAGGED = "this torch has no torch.compiler.config.cache_key_tag to tell compiled programs apart"
+
+
+def tag_compiled(tell: Callable[[], str] | None) -> None:
+    """Add to the keys of torch.compile's cache on disk what ``tell`` returns; None ends it.
+
+    That cache knows patched functions by torch's name for them, which native's have, too. The tag
+    is a setting of the program's: the module of settings answers with both parts, in every thread,
+    so what the program has set or sets meanwhile is neither written to nor hidden.
+
+    Args:
+        tell: asked when a program is compiled, in the thread that compiles it; ``""`` adds nothing.
+    """
+    config: Any = getattr(torch.compiler, "config", None)
+    # torch's modules of settings look names up by a method; setting one asks for a declaration.
+    if not (hasattr(config, "cache_key_tag") and hasattr(type(config), "__getattr__")):
+        return
+    kind = type(config)
+    if issubclass(kind, _TaggedConfig):
+        kind = kind.__bases__[1]
+    if tell is not None:
+        kind = type(kind.__name__, (_TaggedConfig, kind), {"tell": staticmethod(tell)})
+    ModuleType.__setattr__(config, "__class__", kind)
+
+
+def tags_compiled() -> bool:
+    """Whether :func:`tag_compiled` is in force."""
+    return isinstance(getattr(torch.compiler, "config", None), _TaggedConfig)
+
+
+class _TaggedConfig:
+    """Comes before the class of torch.compile's settings while programs are tagged."""
+
+    tell: Callable[[], str]
+
+    @property
+    def cache_key_tag(self) -> str:
+        own: str = super().__getattr__("cache_key_tag")  # type: ignore[misc]
+        return " + ".join(filter(None, (own, self.tell())))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "cache_key_tag" and isinstance(value, str):
+            # A program that sets back what it has read would keep our part for ever.
+            value = _OUR_TAG.sub("", value)
+        super().__setattr__(name, value)
 
 
 def is_forward_mode() -> bool:
