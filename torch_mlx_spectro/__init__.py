@@ -4,9 +4,7 @@ Names are loaded when they are first asked for (PEP 562): the torch functions wi
 MLX arrays without it.
 """
 
-from importlib import import_module as _import_module
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as type checkers know it: importing typing takes longer than all of this
 __version__ = "0.1.0"
 
 __all__ = [
@@ -76,7 +74,9 @@ else:
         home = _HOME_OF.get(name)
         if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(_import_module(f".{home}", __name__), name)
+        from importlib import import_module
+
+        value = globals()[name] = getattr(import_module(f".{home}", __name__), name)
         return value
 
     def __dir__():

@@ -1,10 +1,20 @@
-"""``python -m torch_mlx_spectro`` is the same program as ``torch-mlx-spectro``."""
-
-from __future__ import annotations
+"""``python -m torch_mlx_spectro`` and ``torch-mlx-spectro``: the same program."""
 
 import sys
 
-from .cli import main
+
+def main() -> int:
+    """Run one command; 130 when it is interrupted. Here nothing is imported outside of the try."""
+    try:
+        from . import interrupts
+
+        interrupts.end_at_once()
+        from .cli import main
+
+        return main()
+    except KeyboardInterrupt:
+        return 130
+
 
 if __name__ == "__main__":
     sys.exit(main())

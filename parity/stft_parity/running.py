@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.metadata
-import multiprocessing
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from stft_parity import known as known_differences
+from stft_parity import workers
 from stft_parity.candidates import Candidate, FellBack, Unsupported, load, native
 from stft_parity.cases import Case, Unmakeable
 from stft_parity.choices import VALUES
@@ -103,20 +103,22 @@ def run(
     entries = known_differences.read(known if known is not None else ())
     chosen = tuple(case for case in _selected(cases, seed) if _fits(case, select or {}))
     used = _the_candidate(stft, istft, candidate)
-    portions: Iterable[list[Result]]
+    portions: Generator[list[Result], None, None]
     if processes > 1:
         if not isinstance(candidate, str):
             raise ValueError("several processes need a candidate by its import path")
         settings = (candidate, reference, device, gradients, entries, DIAGNOSED)
-        portions = _in_processes(settings, chosen, processes)
+        judge_portion = functools.partial(_portion, settings)
+        portions = workers.compute(judge_portion, _portions(chosen), processes)
     else:
         judge = Judge(used, reference, device=device, gradients=gradients, known=entries)
         portions = ([judge(case) for case in portion] for portion in _portions(chosen))
     results: list[Result] = []
-    for portion in portions:
-        results += portion
-        if progress is not None:
-            progress(len(results), len(chosen), results)
+    with contextlib.closing(portions):
+        for portion in portions:
+            results += portion
+            if progress is not None:
+                progress(len(results), len(chosen), results)
     return Report(
         candidate=used.name,
         reference=reference,
@@ -249,22 +251,14 @@ class Judge:
         return Result(case, verdict, accepted, differences, reason, found.error, route)
 
 
-def _in_processes(
-    settings: Settings, cases: Sequence[Case], processes: int
-) -> Iterator[list[Result]]:
-    # Spawned: what a candidate has started may not live on in a forked process.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,)) as pool:
-        yield from pool.map(_portion, repeat(settings), _portions(cases))
-
-
 def _portions(cases: Sequence[Case]) -> list[Sequence[Case]]:
     return [cases[start : start + PORTION] for start in range(0, len(cases), PORTION)]
 
 
 @lru_cache(maxsize=1)
 def _judge(settings: Settings) -> Judge:
-    """The one of this process: a candidate is loaded once."""
+    """The one of this process, which is one of several: a candidate is loaded once."""
+    torch.set_num_threads(1)
     candidate, reference, device, gradients, known, diagnosed = settings
     return Judge(
         candidate,

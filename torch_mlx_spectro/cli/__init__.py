@@ -1,7 +1,7 @@
 """The command line: ``run``, ``doctor``, ``demo``, ``parity`` and ``bench``.
 
-Exit codes: 0 when all is well, 1 when a check failed, 2 for wrong usage or unreadable input;
-``run`` ends with the exit code of the program it runs.
+Exit codes: 0 when all is well, 1 when a check failed, 2 for wrong usage or unreadable input, 130
+when interrupted; ``run`` ends with the exit code of the program it runs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 
+from .. import interrupts
 from . import bench, demo, doctor, parity, run
 from .problem import Problem
 
@@ -53,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.command == "run":
             return run.command(options, program)
+        if options.command != "parity":  # which imports torch before it lets interrupts raise
+            interrupts.raise_again()
         return int(_COMMANDS[options.command].command(options))
     except Problem as problem:
         if options.json:

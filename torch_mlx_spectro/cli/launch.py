@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from .. import interrupts
 from .problem import Problem
 
 #: ``folder`` is a folder or a zip file with a ``__main__.py`` in it.
@@ -138,11 +139,12 @@ def _same_environment(interpreter: str) -> bool:
     return os.path.realpath(folder) == os.path.realpath(os.path.dirname(sys.executable))
 
 
-def launch(program: Program) -> None:
-    """Run ``program`` as ``__main__`` and return when its last line has run.
+def launch(program: Program) -> int:
+    """Run ``program`` as ``__main__`` and return its exit code when its last line has run.
 
-    What it raises, SystemExit and KeyboardInterrupt included, is left to the interpreter, which
-    then does what it does for any program; only our own frames are kept out of the traceback.
+    What it raises is left to the interpreter, which then does what it does for any program; only
+    our own frames are kept out of the traceback. KeyboardInterrupt is shown as the interpreter
+    shows it, and becomes the exit code that shells know for it.
     """
     module = types.ModuleType("__main__")
     module.__dict__.update(__builtins__=builtins)
@@ -155,9 +157,14 @@ def launch(program: Program) -> None:
     sys.argv[:] = [program.name, *program.arguments]
     try:
         _RUNNERS[program.kind](program, module)
+    except KeyboardInterrupt as error:
+        _hide_own_frames()
+        sys.excepthook(type(error), error, error.__traceback__)
+        return interrupts.EXIT_CODE
     except BaseException:
         _hide_own_frames()
         raise
+    return 0
 
 
 def _run_script(program: Program, module: types.ModuleType) -> None:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import interrupts
 from .problem import Problem
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def command(options: argparse.Namespace) -> int:
     from stft_parity import Judge, Misstated
     from stft_parity.known import read
 
+    interrupts.raise_again()
     known = options.known
     if known is None and not _has_candidate(options) and options.backend != "native":
         known = KNOWN

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .. import interrupts
 from ..environment import BACKENDS, settings
 from . import launch
 from .problem import Problem
@@ -80,13 +81,15 @@ def command(options: argparse.Namespace, program: Sequence[str]) -> int:
     if options.stats or options.json or options.stats_file is not None:
         _report_at_exit(as_json=options.json, path=options.stats_file)
     tms.patch(backend, strict=options.strict)
-    launch.launch(resolved)
-    return 0
+    interrupts.raise_again()
+    return launch.launch(resolved)
 
 
 def _report_at_exit(as_json: bool, path: Path | None) -> None:
     """Register the report now: atexit runs the first registered last, after the program's own."""
     # Imported before the program's folder comes to the head of sys.path.
+    import torch_mlx_spectro as tms
+
     from . import report
 
     if path is not None:
@@ -96,13 +99,14 @@ def _report_at_exit(as_json: bool, path: Path | None) -> None:
     owner = os.getpid()
 
     def write() -> None:
-        import torch_mlx_spectro as tms
-
-        from ..patching import names_left
-
         if os.getpid() != owner:  # a forked child that ends by sys.exit comes here, too
             return
-        stats, left = tms.stats(), names_left()
+        # Not imported: that would import torch again where its first import has failed.
+        functional = sys.modules.get(f"{tms.__name__}.functional")
+        patching = sys.modules.get(f"{tms.__name__}.patching")
+        if functional is None or patching is None:
+            return
+        stats, left = functional.stats(), patching.names_left()
         line = json.dumps(stats.as_dict() | {"left": left})
         if path is not None:
             path.write_text(line + "\n", encoding="utf-8")
