@@ -31,6 +31,7 @@ GOOD: dict[str, Any] = {
     "folders": [{"path": "/cache/cuda", "problem": ""}],
     "processes": {"forked": False},
     "left": [],
+    "absent_names": {},
 }
 
 
@@ -56,6 +57,12 @@ def test_a_good_installation_has_none():
 
 def test_what_is_examined_is_what_findings_read():
     assert set(GOOD) <= set(doctor.examine(self_check=False))
+
+
+def test_private_names_that_torch_has_no_more_are_told():
+    finding = only(absent_names={"torch._C._lost": "every call is native torch's"})
+    assert finding.level == "warning"
+    assert finding.text == "This torch has no torch._C._lost: every call is native torch's."
 
 
 def test_without_any_accelerating_backend_not_all_is_well():

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from reference import close, native_istft, native_stft, random_tensor
 
-from torch_mlx_spectro import functional, native, torchscript
+from torch_mlx_spectro import functional, native, torch_state, torchscript
 
 our_stft = functional.patched_stft
 our_istft = functional.patched_istft
@@ -85,24 +83,13 @@ def test_nothing_is_said_about_scripting_to_a_program_that_does_not_script() -> 
         assert torchscript.install(PAIRS)
 
 
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [
-        ("torch.jit._builtins", "_register_builtin"),
-        ("torch.jit._state", "_set_jit_function_cache"),
-    ],
-)
-@pytest.mark.parametrize("what", ["name", "module"])
+@pytest.mark.parametrize("name", ["register_builtin", "keep_scripted"])
 def test_a_torch_without_the_registries_is_told_and_left_alone(
-    module: str, name: str, what: str, monkeypatch: pytest.MonkeyPatch
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if what == "name":
-        monkeypatch.delattr(sys.modules[module], name)
-    else:
-        monkeypatch.setitem(sys.modules, module, ModuleType(module))
     registered: list[Any] = []
-    state: Any = torch.jit._state
-    if name != "_set_jit_function_cache":
-        monkeypatch.setattr(state, "_set_jit_function_cache", lambda *a: registered.append(a))
+    for other in ("register_builtin", "keep_scripted"):
+        monkeypatch.setattr(torch_state, other, lambda *given: registered.append(given))
+    monkeypatch.setattr(torch_state, name, None)
     assert torchscript.install(PAIRS) is False
     assert registered == []

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 import torch.utils.dlpack
 
+from . import torch_state
 from .host import HostArray, HostView, advise_huge_pages
 
 #: How numpy's array interface spells the dtypes that are viewed.
@@ -78,8 +79,10 @@ def host_view(tensor: torch.Tensor) -> HostView:
     """View a strided CPU tensor from numpy; nothing is copied, gradients are not followed."""
     plain = tensor.detach()
     negate = plain.is_neg()
-    if negate:
-        plain = torch._neg_view(plain)
+    if negate and torch_state.negative_view is not None:
+        plain = torch_state.negative_view(plain)
+    elif negate:
+        negate, plain = False, plain.resolve_neg()
     conjugate = plain.is_conj()
     if conjugate:
         plain = plain.conj()

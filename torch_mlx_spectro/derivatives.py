@@ -285,7 +285,7 @@ def _one_by_one(function: Any, in_dims: Any, form: Any, first: Any, second: Any)
 
 def _values(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor with memory: derivatives may be torch's symbolic zeros."""
-    if tensor._is_zerotensor():
+    if torch_state.is_zerotensor(tensor):
         return torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
     return tensor
 

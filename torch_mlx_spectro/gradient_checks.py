@@ -191,7 +191,7 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     return (
         type(tensor) is torch.Tensor
         and not torch_state.is_batched(tensor)
-        and not tensor._is_zerotensor()
+        and not torch_state.is_zerotensor(tensor)
         and not torch_state.is_intercepted()
         and not torch_state.is_compiling()
     )

@@ -16,45 +16,94 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-_C: Any = torch._C
-
 
 def _always(value: Any) -> Any:
-    return lambda *_: value
+    return lambda *given: value
+
+
+#: Private names that this torch lacks, and what follows.
+ABSENT: dict[str, str] = {}
+#: Reasons against every call that follow: what nobody can see may want to see the call.
+_unseen: list[str] = []
+
+
+def _find(path: str, otherwise: Any, unseen: str = "", follows: str = "") -> Any:
+    """A private name of torch's, or what stands for it where this torch lacks it.
+
+    Args:
+        path: below ``torch``.
+        otherwise: stands for it.
+        unseen: what this package then cannot tell, so that all calls are native's.
+        follows: what the absence leads to otherwise, if more than time is lost.
+    """
+    found: Any = torch
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if found is not None:
+        return found
+    if unseen or follows:
+        ABSENT[f"torch.{path}"] = follows or "every call is native torch's"
+    if unseen:
+        _unseen.append(f"this torch has no torch.{path}, which tells {unseen}")
+    return otherwise
 
 
 #: Whether a TorchFunctionMode (``torch.set_default_device`` is one) or the tensor's own class
 #: wants to see the call.
 overrides = torch.overrides.has_torch_function_unary
 #: The stack of function modes of this thread; None in versions that do not let it be changed.
-push_mode: Any = getattr(torch.overrides, "_push_mode", None)
-pop_mode: Any = getattr(torch.overrides, "_pop_mode", None)
-count_modes: Any = getattr(_C, "_len_torch_function_stack", None)
-_dispatch_modes = getattr(_C, "_len_torch_dispatch_stack", _always(0))
-_tracing_state = getattr(_C, "_get_tracing_state", _always(None))
-_functorch: Any = getattr(_C, "_functorch", None)
-_functorch_level = getattr(_functorch, "peek_interpreter_stack", _always(None))
-_functorch_stack = getattr(_functorch, "get_interpreter_stack", _always(None))
-_FUNCTIONALIZE = getattr(getattr(_functorch, "TransformType", None), "Functionalize", None)
-_VMAP = getattr(getattr(_functorch, "TransformType", None), "Vmap", None)
-_has_examples = getattr(_functorch, "is_batchedtensor", _always(False))
-#: torch's older vmap holds a tensor's examples.
-is_batched: Callable[[torch.Tensor], bool] = getattr(
-    _functorch, "is_legacy_batchedtensor", lambda tensor: False
+_ASKS = "calls that modes or subclasses are asked about are native torch's"
+push_mode: Any = _find("overrides._push_mode", None, follows=_ASKS)
+pop_mode: Any = _find("overrides._pop_mode", None, follows=_ASKS)
+count_modes: Any = _find("_C._len_torch_function_stack", None, follows=_ASKS)
+_dispatch_modes = _find(
+    "_C._len_torch_dispatch_stack", _always(1), "whether a TorchDispatchMode is active"
 )
-_is_wrapped = getattr(_functorch, "is_functorch_wrapped_tensor", lambda tensor: True)
+_jit: Any = torch.jit
+_tracing_state = _find("_C._get_tracing_state", lambda: _jit.is_tracing() or None)
+_functorch_level = _find(
+    "_C._functorch.peek_interpreter_stack", _always(1), "whether torch.func is transforming"
+)
+_FUNCTIONALIZES = "whether torch.func.functionalize is active"
+_functorch_stack = _find("_C._functorch.get_interpreter_stack", _always(None), _FUNCTIONALIZES)
+_FUNCTIONALIZE = _find("_C._functorch.TransformType.Functionalize", None, _FUNCTIONALIZES)
+_STRIDES = "results of vmap have other strides than native torch's"
+_VMAP = _find("_C._functorch.TransformType.Vmap", None, follows=_STRIDES)
+_has_examples = _find("_C._functorch.is_batchedtensor", _always(False), follows=_STRIDES)
+_OLDER_VMAP = "which gradients torch's older vmap batches"
+#: torch's older vmap holds a tensor's examples.
+is_batched: Callable[[torch.Tensor], bool] = _find(
+    "_C._functorch.is_legacy_batchedtensor", _always(False), _OLDER_VMAP
+)
+_enter_vmap = _find("_C._vmapmode_increment_nesting", None, _OLDER_VMAP)
+_leave_vmap = _find("_C._vmapmode_decrement_nesting", None, _OLDER_VMAP)
+_without_examples = _find("_remove_batch_dim", None, _OLDER_VMAP)
+_with_examples = _find("_add_batch_dim", None, _OLDER_VMAP)
+_is_wrapped = _find("_C._functorch.is_functorch_wrapped_tensor", _always(True))
+_find("autograd.forward_ad._current_level", None, "whether forward mode is active")
+#: Of zeros without memory, as derivatives may be.
+is_zerotensor: Callable[[torch.Tensor], bool] = _find(
+    "Tensor._is_zerotensor", _always(False), "which tensors have no memory"
+)
+if _unseen:
+    _dispatch_modes = _always(1)  # so that every call is looked at closely, and refused
+#: The same memory, every value read with the other sign.
+negative_view: Callable[[torch.Tensor], torch.Tensor] | None = _find("_neg_view", None)
 
 #: Index of the current CUDA device; raw handle of a device's current stream; whether that of the
 #: current device records a graph instead of computing. Only for tensors that are on one.
-cuda_device: Callable[[], int] = getattr(_C, "_cuda_getDevice", torch.cuda.current_device)
-cuda_stream: Callable[[int], int] = getattr(
-    _C,
-    "_cuda_getCurrentRawStream",
-    lambda device: torch.cuda.current_stream(device).cuda_stream,
+cuda_device: Callable[[], int] = _find("_C._cuda_getDevice", torch.cuda.current_device)
+cuda_stream: Callable[[int], int] = _find(
+    "_C._cuda_getCurrentRawStream", lambda device: torch.cuda.current_stream(device).cuda_stream
 )
-is_capturing: Callable[[], bool] = getattr(
-    _C, "_cuda_isCurrentStreamCapturing", torch.cuda.is_current_stream_capturing
+is_capturing: Callable[[], bool] = _find(
+    "_C._cuda_isCurrentStreamCapturing", torch.cuda.is_current_stream_capturing
 )
+
+_UNSCRIPTED = "torch.jit.script of code that calls torch.stft needs unpatch() first"
+#: Makes a function known to the script compiler as an operator; as what was scripted.
+register_builtin: Any = _find("jit._builtins._register_builtin", None, follows=_UNSCRIPTED)
+keep_scripted: Any = _find("jit._state._set_jit_function_cache", None, follows=_UNSCRIPTED)
 
 
 def mps_stream() -> int:
@@ -73,15 +122,12 @@ def mps_cores() -> int | None:
 
 #: A tensor on the current CUDA device, uninitialised, of a shape, strides and dtype. What
 #: torch.compile's programs call takes half as long as what is public.
-cuda_empty_strided: Callable[..., torch.Tensor] = getattr(
-    getattr(getattr(_C, "_dynamo", None), "guards", None),
-    "_empty_strided_cuda",
+cuda_empty_strided: Callable[..., torch.Tensor] = _find(
+    "_C._dynamo.guards._empty_strided_cuda",
     lambda shape, strides, dtype: torch.empty_strided(shape, strides, dtype=dtype, device="cuda"),
 )
 
-_tensor_guards: Any = getattr(
-    getattr(getattr(_C, "_dynamo", None), "guards", None), "TensorGuards", None
-)
+_tensor_guards: Any = _find("_C._dynamo.guards.TensorGuards", None)
 
 
 def likeness(*tensors: torch.Tensor) -> Callable[..., bool] | None:
@@ -128,8 +174,10 @@ def _has_likeness() -> bool:
             return False
 
 
-_saved_tensors_hooks = getattr(
-    getattr(_C, "_autograd", None), "_top_saved_tensors_default_hooks", _always(None)
+_saved_tensors_hooks = _find(
+    "_C._autograd._top_saved_tensors_default_hooks",
+    _always((None, None)),
+    follows="calls of auto that are differentiated keep the backend of the first",
 )
 #: Where torch's own hooks are that keep what is saved, wherever they keep it.
 _KEEPS_SAVED = "torch.autograd.graph"
@@ -144,14 +192,19 @@ def recomputes() -> bool:
     return hooks is not None and getattr(hooks[0], "__module__", "") != _KEEPS_SAVED
 
 
+_UNVERIFIED = "gradients are not verified"
+_engine: Any = _find("autograd.Variable._execution_engine", None, follows=_UNVERIFIED)
 #: A number of the backward pass that this thread works for.
-backward_pass: Callable[[], int] = getattr(_C, "_current_graph_task_id", _always(-1))
+backward_pass: Callable[[], int] = _find(
+    "_C._current_graph_task_id", _always(-1), follows=_UNVERIFIED
+)
+if _engine is None:
+    backward_pass = _always(-1)
 
 
 def after_backward(function: Callable[[], None]) -> None:
     """Call a function when the backward pass that this thread works for has ended."""
-    engine: Any = torch.autograd.Variable._execution_engine
-    engine.queue_callback(function)
+    _engine.queue_callback(function)
 
 
 @lru_cache(maxsize=1)
@@ -171,13 +224,15 @@ HOST = "cpu"
 
 
 #: The program asks for the same results from run to run.
-is_deterministic: Callable[[], bool] = getattr(
-    _C, "_get_deterministic_algorithms", torch.are_deterministic_algorithms_enabled
+is_deterministic: Callable[[], bool] = _find(
+    "_C._get_deterministic_algorithms", torch.are_deterministic_algorithms_enabled
 )
 #: torch.compile or torch.export is reading the program; a constant to it.
 is_compiling = torch.compiler.is_compiling
-_tracing_context: Callable[[], Any] = getattr(
-    getattr(getattr(torch, "_guards", None), "TracingContext", None), "try_get", _always(None)
+_tracing_context: Callable[[], Any] = _find(
+    "_guards.TracingContext.try_get",
+    _always(None),
+    follows="on torch 2.10 patched programs that torch.compile reads are native torch's",
 )
 
 
@@ -299,7 +354,7 @@ class _TaggedConfig:
 
 def is_forward_mode() -> bool:
     """A level of forward-mode derivatives is open; torch.func.jvp opens one, too."""
-    return getattr(forward_ad, "_current_level", -1) >= 0
+    return getattr(forward_ad, "_current_level", 0) >= 0
 
 
 def is_transformed() -> bool:
@@ -364,14 +419,14 @@ def unbatched(function: Callable[..., Any], *tensors: Any) -> torch.Tensor | Non
     batched = [isinstance(tensor, torch.Tensor) and is_batched(tensor) for tensor in tensors]
     if not any(batched):
         return None
-    level = _C._vmapmode_increment_nesting() - 1
-    _C._vmapmode_decrement_nesting()
+    level = _enter_vmap() - 1
+    _leave_vmap()
     values = [
-        torch._remove_batch_dim(tensor, level, 0, 0) if has_examples else tensor
+        _without_examples(tensor, level, 0, 0) if has_examples else tensor
         for tensor, has_examples in zip(tensors, batched, strict=True)
     ]
     dims = [0 if has_examples else None for has_examples in batched]
-    result: torch.Tensor = torch._add_batch_dim(function(*values, *dims), 0, level)
+    result: torch.Tensor = _with_examples(function(*values, *dims), 0, level)
     return result
 
 
@@ -381,6 +436,8 @@ def _dtype_reason(name: str, dtype: torch.dtype) -> str:
 
 def ambient_reasons() -> list[str]:
     """Reasons in torch's state, whatever the arguments are."""
+    if _unseen:
+        return list(_unseen)
     reasons = []
     if _dispatch_modes():
         reasons.append("a TorchDispatchMode is active")

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from . import torch_state
+
 Pairs = tuple[tuple[Callable[..., Any], Callable[..., Any]], ...]
 
 
@@ -26,15 +28,12 @@ def install(pairs: Pairs) -> bool:
         pairs: (torch's own, ours) for stft and istft.
     """
     (original_stft, our_stft), (_, our_istft) = pairs
-    try:
-        from torch.jit._builtins import _register_builtin
-        from torch.jit._state import _set_jit_function_cache
-    except ImportError:
+    if torch_state.register_builtin is None or torch_state.keep_scripted is None:
         return False
     with warnings.catch_warnings():
         # torch.jit.script is deprecated; the program that never scripts shall not hear of it.
         warnings.simplefilter("ignore")
         scripted = torch.jit.script(original_stft)
-    _set_jit_function_cache(our_stft, scripted)
-    _register_builtin(our_istft, "aten::istft")
+    torch_state.keep_scripted(our_stft, scripted)
+    torch_state.register_builtin(our_istft, "aten::istft")
     return True

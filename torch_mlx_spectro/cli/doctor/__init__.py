@@ -81,6 +81,7 @@ def examine(self_check: bool = True) -> dict[str, Any]:
     """
     import torch_mlx_spectro as tms
 
+    from ... import torch_state
     from ...patching import names_left
     from . import caches, checks, devices, findings, matrix, versions
 
@@ -99,6 +100,7 @@ def examine(self_check: bool = True) -> dict[str, Any]:
         "backends": backends,
         "devices": list(devices.present()),
         "absent": list(matrix.absent()),
+        "absent_names": dict(torch_state.ABSENT),
         "variables": dict(RECOGNISED),
         "settings": _settings(),
         "processes": devices.processes(),

@@ -44,6 +44,10 @@ def findings_of(found: Mapping[str, Any]) -> tuple[Finding, ...]:
     gathered = [
         *_of_settings(found),
         *_of_backends(found),
+        *(
+            Finding("warning", f"This torch has no {name}: {follows}.")
+            for name, follows in found["absent_names"].items()
+        ),
         *_of_checks(found["self_checks"]),
         *(
             Finding(bad.level, f"{bad.package}: {bad.what}.", bad.fix, bad.threads)
