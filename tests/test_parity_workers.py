@@ -8,6 +8,7 @@ import multiprocessing.context
 import os
 import signal
 import threading
+from multiprocessing import resource_tracker
 from typing import Any
 
 import pytest
@@ -126,10 +127,21 @@ def test_an_interrupt_waits_until_all_processes_are_started(
     assert before == (signal.getsignal(signal.SIGINT), signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
 
-def interrupted_by_itself(task: int) -> int:
-    os.kill(os.getpid(), signal.SIGINT)
-    return task
+class Interrupted:
+    """Interrupts the process that it is sent to: while that is being set up, and in every task."""
+
+    def __setstate__(self, state: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def __getstate__(self) -> Any:
+        return {"x": 1}
+
+    def __call__(self, task: int) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return task
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_interrupts_do_not_reach_the_processes() -> None:
-    assert list(workers.compute(interrupted_by_itself, [1, 2, 3], 2)) == [1, 2, 3]
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
+    assert list(workers.compute(Interrupted(), [1, 2, 3], 2)) == [1, 2, 3]

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar, cast
@@ -123,6 +124,8 @@ def _interrupts_held() -> Iterator[None]:
             # Besides the mask: other threads of this process take signals, too.
             signal.signal(signal.SIGINT, lambda *given: held.append(given))
         if masked:
+            # Started by the first process otherwise, when it unblocks what is blocked here.
+            resource_tracker.ensure_running()
             masked(signal.SIG_BLOCK, {signal.SIGINT})  # inherited
         yield
     finally:
