@@ -64,8 +64,8 @@ def reasons() -> set[str]:
 def torchs_own_deprecations() -> Iterator[None]:
     """TorchScript is deprecated, and says so; forward-mode derivatives use it."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*torch.jit.* is deprecated", DeprecationWarning)
-        warnings.filterwarnings("ignore", ".*torch.jit.* is not supported", DeprecationWarning)
+        warnings.filterwarnings("ignore", ".*torch.jit.* is deprecated")
+        warnings.filterwarnings("ignore", ".*torch.jit.* is not supported")
         yield
 
 

@@ -27,7 +27,7 @@ def _fresh() -> Iterator[None]:
 
 def scripted(function: Callable[..., Any]) -> Callable[..., Any]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", ".*torch.jit")  # another category from torch 2.14 on
         return torch.jit.script(function)
 
 
