@@ -87,7 +87,7 @@ def key_of(
     """
     of_window: tuple[Hashable, ...] = ()
     if window is not None:
-        is_zero = torch_state.is_zero_tensor(window)
+        is_zero = torch_state.is_zerotensor(window)
         of_window = (window.shape, window.dtype, window.layout, window.device, is_zero)
     return (
         differentiated,
@@ -95,7 +95,7 @@ def key_of(
         tensor.stride(),
         tensor.dtype,
         tensor.device,
-        torch_state.is_zero_tensor(tensor),
+        torch_state.is_zerotensor(tensor),
         *of_window,
         *spelling,
     )

@@ -81,7 +81,7 @@ _without_examples = _find("_remove_batch_dim", None, _OLDER_VMAP)
 _with_examples = _find("_add_batch_dim", None, _OLDER_VMAP)
 _is_wrapped = _find("_C._functorch.is_functorch_wrapped_tensor", _always(True))
 _find("autograd.forward_ad._current_level", None, "whether forward mode is active")
-#: Of zeros without memory, as derivatives may be.
+#: Zeros that have no memory, as autograd makes them for tangents and programs by private names.
 is_zerotensor: Callable[[torch.Tensor], bool] = _find(
     "Tensor._is_zerotensor", _always(False), "which tensors have no memory"
 )
@@ -212,11 +212,6 @@ def has_one_cuda_device() -> bool:
     """Whether no device but one can be the current one."""
     return torch.cuda.device_count() == 1
 
-
-#: Zeros that have no memory, as autograd makes them for tangents and programs by private names.
-is_zero_tensor: Callable[[torch.Tensor], bool] = getattr(
-    torch.Tensor, "_is_zerotensor", lambda tensor: False
-)
 
 PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
 DTYPES = (torch.float32, torch.complex64)
@@ -466,6 +461,6 @@ def tensor_reasons(name: str, tensor: Any, devices: tuple[str, ...]) -> list[str
         reasons.append(f"layout {tensor.layout} of {name} is not accelerated")
     if tensor.device.type not in devices:
         reasons.append(f"device {tensor.device.type} of {name} is not accelerated")
-    if is_zero_tensor(tensor):
+    if is_zerotensor(tensor):
         reasons.append(f"{name} is a tensor of zeros without memory")
     return reasons
