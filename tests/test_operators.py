@@ -353,6 +353,7 @@ def test_operators_know_fake_and_meta_tensors() -> None:
         assert result.dtype == torch.complex64
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # 2.14's
 def test_torchs_own_checks_of_operators() -> None:
     """Schema, fake implementation, autograd registration, and tracing with AOT autograd."""
     signal = signal_of(64).requires_grad_()
