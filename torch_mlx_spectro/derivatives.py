@@ -18,6 +18,7 @@ for second derivatives, for forward mode, or for forward over reverse.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from functools import lru_cache
 from itertools import repeat
@@ -48,14 +49,18 @@ def stft(
         backend: that computes the call and its derivatives; None for the one of its device.
     """
     # Of examples of vmap native stacks the results; what it frames of each nobody sees.
-    stacks = torch_state.is_vmapped(signal, window)
+    stacks, given = torch_state.is_vmapped(signal, window), signal
+    copies = _copies(params, signal)
+    is_trained = window is not None and not torch_state.is_constant(window)
     if not stacks:
         signal = _with_natives_gradient(params, signal)
-    if window is not None and not torch_state.is_constant(window) and _copies(params, signal):
+    if is_trained and copies:
         signal = signal.clone()
     form = _form_of(params, signal, window, backend)
     window = _own(params, window, when_trained=True)
     spectrum: torch.Tensor = _apply(Analysis, form, with_rows(params, signal), window)
+    if params.padded and not (is_trained or copies):
+        _refuse_changes(spectrum, given)
     return shape_result(params, spectrum.contiguous() if stacks else spectrum)
 
 
@@ -73,9 +78,34 @@ def _with_natives_gradient(params: StftParams, signal: torch.Tensor) -> torch.Te
 
 
 def _copies(params: StftParams, signal: torch.Tensor) -> bool:
-    """Whether native lets a program change the signal before the window's gradient is computed."""
+    """Whether native lets a program change the signal before a gradient is computed.
+
+    Native keeps its padded copy. But it refers to a differentiated signal that it reflects or
+    replicates.
+    """
     refers = signal.requires_grad and params.pad_mode in ("reflect", "replicate")
     return params.padded and not refers
+
+
+def _refuse_changes(result: torch.Tensor, given: torch.Tensor) -> None:
+    """Have backward raise, as native's does, if a tensor is changed in place before it.
+
+    For one that native keeps and we do not: its values are not needed. It is not kept alive.
+    """
+    if result.grad_fn is None or torch_state.is_transformed():
+        return
+    reference, before = weakref.ref(given), given._version
+
+    def check(_: Any) -> None:
+        tensor = reference()
+        if tensor is not None and tensor._version != before:
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an "
+                f"inplace operation: [{tensor.type()} {list(tensor.shape)}] is at version "
+                f"{tensor._version}; expected version {before} instead."
+            )
+
+    result.grad_fn.register_prehook(check)
 
 
 def _own(
@@ -135,6 +165,7 @@ def _istft_of_window(
     """
     pairs = torch.view_as_real(spectrum.resolve_conj().resolve_neg())
     spectrum = torch.view_as_complex(pairs.clone())
+    given = window
     if params.win_length < params.n_fft:
         window = window.clone()
     form = replace(
@@ -142,6 +173,8 @@ def _istft_of_window(
     )
     signal: torch.Tensor = _apply(Adjoint, form, spectrum, window.conj())
     signal = signal * inverse_envelope(params, window)
+    if window is given:
+        _refuse_changes(signal, given)
     tail = signal.new_zeros(params.rows, params.zero_tail)
     return torch.cat([signal, tail], dim=1) if params.zero_tail else signal
 
