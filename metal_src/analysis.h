@@ -8,14 +8,15 @@
 // Limits: P::POINTS is n_fft / 2 (packed: n_fft even, signal and window real) or n_fft (direct);
 //         n_fft <= 8192 packed, 4096 direct. hop, strides and lengths are run-time, 64 bits.
 //
-// As the adjoint of synthesis: ENVELOPE (the signal is multiplied by the inverse envelope first; then
-// HOP is the hop, which otherwise is not compiled for), constant padding, edge one half and a window
-// scaled by two (the other bins of a real spectrum stand for two each).
+// As the adjoint of synthesis: ENVELOPE (the signal is divided first, by `scale` times the envelope of
+// the frames that there are; then HOP is the hop, which otherwise is not compiled for), constant
+// padding, edge one half and half the scale (the other bins of a real spectrum stand for two each).
 #pragma once
 
 #include "fft.h"
 #include "overlap_add.h"
 #include "signal.h"
+#include "window.h"
 
 namespace spectro {
 
@@ -28,47 +29,27 @@ enum AnalysisParameter {
   ANALYSIS_PAD_MODE,
   ANALYSIS_N_FFT,
   ANALYSIS_BINS,
-  ANALYSIS_OVERLAP,
   ANALYSIS_SPLIT_TABLE,
   ANALYSIS_SCALE,
+  ANALYSIS_WINDOW_STEP,
+  ANALYSIS_WINDOW_LEFT,
+  ANALYSIS_WINDOW_LENGTH,
   ANALYSIS_PARAMETERS
-};
-
-// A frame of a signal that is multiplied by the inverse envelope of overlap-added frames.
-template <class T, class E, int HOP> struct EnvelopedFrame {
-  Frame<T> frame;
-  const device E* envelope;
-  int m, frames, overlap;
-
-  inline auto at(int i) const -> decltype(product(T(), E())) {
-    const uint row = uint(envelope_row(m + i / HOP, frames, overlap));
-    return product(frame.at(i), envelope[row * uint(HOP) + uint(i) % uint(HOP)]);
-  }
-  inline float2 pair(uint j) const { return complex(at(int(2 * j)), at(int(2 * j + 1))); }
-};
-
-// The same for a frame inside its row where all hops have the envelope of `overlap` frames.
-template <class F, class E, int HOP> struct SteadyFrame {
-  F frame;
-  const device E* steady;
-
-  inline auto at(int i) const -> decltype(product(frame.at(0), E())) {
-    return product(frame.at(i), steady[uint(i) % uint(HOP)]);
-  }
-  inline float2 pair(uint j) const {
-    const uint i = 2 * j;
-    if (HOP % 2 == 0) return by_parts(frame.pair(j), *(const device float2*)(steady + i % HOP));
-    const float2 inverse = complex(steady[i % uint(HOP)], steady[(i + 1) % uint(HOP)]);
-    return by_parts(frame.pair(j), inverse);
-  }
 };
 
 // Real samples 2 j and 2 j + 1 are the parts of point j; a transform of n_fft / 2 points.
 struct Packed {
-  template <class F, class W>
-  static inline float2 point(const thread F& frame, const device W* window, uint j) {
-    const device float2* pairs = (const device float2*)window;
-    return by_parts(frame.pair(j), pairs[j]);
+  template <class F, class Weights>
+  static inline float2 point(const thread F& frame, const thread Weights& window, uint j) {
+    return by_parts(frame.pair(j), window.pair(j));
+  }
+
+  // Point j, its samples multiplied by factors that come again after EVERY of them.
+  template <int EVERY>
+  static inline float2 weighed(float2 point, const threadgroup float* factors, uint j) {
+    const uint i = 2 * j;
+    if (EVERY % 2 == 0) return by_parts(point, *(const threadgroup float2*)(factors + i % EVERY));
+    return by_parts(point, complex(factors[i % uint(EVERY)], factors[(i + 1) % uint(EVERY)]));
   }
 
   // With A = z[k] + conj(z[M - k]), D = z[k] - conj(z[M - k]) and f = -i exp(-2 pi i k / n_fft):
@@ -79,7 +60,8 @@ struct Packed {
       THREADS = P::THREADS,
       PAIRS = divided_up(P::POINTS, 2),
       EACH = divided_up(PAIRS, P::THREADS),
-      BYTES = P::POINT_BYTES
+      BYTES = P::POINT_BYTES,
+      SAMPLES = 2 * int(P::POINTS)
     };
 
     static inline bool owns(uint t, int c) {
@@ -136,12 +118,19 @@ struct Packed {
 
 // One complex point for each sample; real signals have no imaginary parts.
 struct Direct {
-  template <class F, class W>
-  static inline float2 point(const thread F& frame, const device W* window, uint j) {
-    return as_complex(product(frame.at(int(j)), window[j]));
+  template <class F, class Weights>
+  static inline float2 point(const thread F& frame, const thread Weights& window, uint j) {
+    return as_complex(product(frame.at(int(j)), window.at(j)));
+  }
+
+  template <int EVERY, class W>
+  static inline float2 weighed(float2 point, const threadgroup W* factors, uint j) {
+    return product(point, factors[j % uint(EVERY)]);
   }
 
   template <class P> struct Bins {
+    enum { SAMPLES = P::POINTS };
+
     template <bool TWO_SIDED>
     static inline void write(const threadgroup float2* exchange, uint frame, const device float2*,
                              uint t, float scale, float edge, device float2* spectrum) {
@@ -173,8 +162,8 @@ template <class Packing, bool TWO_SIDED> struct IntoSpectrum {
 };
 
 // The points of one frame, where thread `t` of it wants them.
-template <class P, class Packing, class F, class W>
-inline void load_points(const thread F& frame, const device W* window, uint t,
+template <class P, class Packing, class F, class Weights>
+inline void load_points(const thread F& frame, const thread Weights& window, uint t,
                         thread float2 (&v)[Pass<P, 0>::PER_THREAD][Pass<P, 0>::R]) {
   typedef Pass<P, 0> First;
 #pragma unroll
@@ -187,12 +176,53 @@ inline void load_points(const thread F& frame, const device W* window, uint t,
   }
 }
 
-// One group's share. T, W: float or float2, of signal and window (and envelope). `thread_index`
-// counts in the group; `exchange` has exchange_elements<P>(FRAMES).
+// Multiplies points that load_points has loaded: see Packing::weighed.
+template <class P, class Packing, int EVERY, class W>
+inline void weigh_points(const threadgroup W* factors, uint t,
+                         thread float2 (&v)[Pass<P, 0>::PER_THREAD][Pass<P, 0>::R]) {
+  typedef Pass<P, 0> First;
+#pragma unroll
+  for (int i = 0; i < First::PER_THREAD; ++i) {
+    if (!First::owns(t, i)) continue;
+#pragma unroll
+    for (int r = 0; r < First::R; ++r) {
+      v[i][r] = Packing::template weighed<EVERY>(v[i][r], factors, First::input(t, i, r));
+    }
+  }
+}
+
+// Divides the points of a group's frames by the envelope: frame m, whose buffer is `frame`, is one of
+// first ... first + FRAMES - 1. The inverse is made once in the group, and passes through its buffers:
+// of one hop, where all hops are alike, else of every sample of a frame.
+template <class P, class Packing, int SAMPLES, int HOP, int FRAMES, class Weights>
+inline void divide_points(const thread Weights& window, float scale, long first, long m, long frames,
+                          threadgroup float2* exchange, uint frame, uint thread_index, uint t,
+                          thread float2 (&v)[Pass<P, 0>::PER_THREAD][Pass<P, 0>::R]) {
+  typedef typename Weights::Value W;
+  const int overlap = divided_up(SAMPLES, HOP), count = int(frames);
+  const bool are_alike = first >= overlap - 1 && first + (FRAMES - 1 + overlap) <= frames;
+  threadgroup W* factors = &at_bytes<W>(exchange, are_alike ? 0u : frame);
+  const uint end = are_alike ? HOP : SAMPLES, step = are_alike ? FRAMES * P::THREADS : P::THREADS;
+  const int hop = are_alike ? overlap - 1 : int(m);
+  for (uint i = are_alike ? thread_index : t; i < end; i += step) {
+    const int q = hop + int(i / uint(HOP)), r = int(i % uint(HOP));
+    factors[i] = inverse(envelope(window, q, r, HOP, SAMPLES, count), scale);
+  }
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  if (are_alike) {
+    weigh_points<P, Packing, HOP>(factors, t, v);
+  } else {
+    weigh_points<P, Packing, SAMPLES>(factors, t, v);
+  }
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+}
+
+// One group's share. T: float or float2; Weights: a Window. `thread_index` counts in the group;
+// `exchange` has exchange_elements<P>(FRAMES).
 template <class P, class Packing, bool TWO_SIDED, bool SCALED, bool ENVELOPE, int HOP, int FRAMES,
-          class T, class W>
+          class T, class Weights>
 inline void analysis(const device T* signal, long row_step, long sample_step,
-                     const device W* window, const device W* envelope, const device float2* table,
+                     const thread Weights& window, const device float2* table,
                      const device long* parameters, float edge, device float2* spectrum,
                      threadgroup float2* exchange, uint thread_index, uint group, uint row) {
   const uint t = thread_index % uint(P::THREADS), f = thread_index / uint(P::THREADS);
@@ -213,31 +243,24 @@ inline void analysis(const device T* signal, long row_step, long sample_step,
   const bool in_pairs = frame.is_dense && are_pairs_at(frame.inside);
   const DenseFrame<T> dense = {frame.inside};
   const PairedFrame<T> paired = {frame.inside};
-  if (ENVELOPE) {
-    const int count = int(frames), overlap = int(parameters[ANALYSIS_OVERLAP]);
-    const bool is_steady = frame.is_dense && m >= overlap - 1 && m + overlap <= frames;
-    const device W* steady = envelope + (overlap - 1) * HOP;
-    if (is_steady && in_pairs) {
-      SteadyFrame<PairedFrame<T>, W, HOP> enveloped = {paired, steady};
-      load_points<P, Packing>(enveloped, window, t, v);
-    } else if (is_steady) {
-      SteadyFrame<DenseFrame<T>, W, HOP> enveloped = {dense, steady};
-      load_points<P, Packing>(enveloped, window, t, v);
-    } else {
-      EnvelopedFrame<T, W, HOP> enveloped = {frame, envelope, int(m), count, overlap};
-      load_points<P, Packing>(enveloped, window, t, v);
-    }
-  } else if (in_pairs) {
+  if (in_pairs) {
     load_points<P, Packing>(paired, window, t, v);
   } else if (frame.is_dense) {
     load_points<P, Packing>(dense, window, t, v);
   } else {
     load_points<P, Packing>(frame, window, t, v);
   }
+  const float scale =
+      SCALED || ENVELOPE ? as_type<float>(int(parameters[ANALYSIS_SCALE])) : 1.0f;
+  if (ENVELOPE) {
+    divide_points<P, Packing, Packing::template Bins<P>::SAMPLES, HOP, FRAMES>(
+        window, scale, long(group) * FRAMES, m, frames, exchange, f * uint(P::FRAME_BYTES),
+        thread_index, t, v);
+  }
   First::transform(table, t, v);
   const IntoSpectrum<Packing, TWO_SIDED> finish = {
       table + parameters[ANALYSIS_SPLIT_TABLE], spectrum + (long(row) * frames + m) * bins,
-      SCALED ? as_type<float>(int(parameters[ANALYSIS_SCALE])) : 1.0f, edge, active};
+      SCALED ? scale : 1.0f, edge, active};
   Chain<P, 0>::run(exchange, f * uint(P::FRAME_BYTES), table, t, v, finish);
 }
 

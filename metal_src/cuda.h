@@ -29,6 +29,12 @@ inline float2& operator+=(float2& a, float2 b) {
   return a;
 }
 
+typedef uint atomic_uint;
+enum memory_order { memory_order_relaxed };
+inline void atomic_store_explicit(atomic_uint* object, uint value, memory_order) {
+  *(volatile uint*)object = value;
+}
+
 template <class To> inline To as_type(int bits) { return __int_as_float(bits); }
 
 // Has the second cache fetch what lies at an address; nobody waits for it.

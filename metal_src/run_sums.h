@@ -5,6 +5,8 @@
 //         Walking forward, hops 0 ... FRAMES - 1 are complete then and the OVERLAP - 1 behind them
 //         are carried into the next round; walking backward, hops OVERLAP - 1 ... are complete and
 //         the OVERLAP - 1 before them are carried.
+//         The inverse of the envelope is of the squares of those pieces: the same for all hops that
+//         OVERLAP frames lie over, and at the ends of the frames that there are.
 // Grid:   hop h, unit o of it belongs to the thread with h % ABREAST == stripe and o % GROUP ==
 //         unit (ABREAST == 1) or o == unit, in every round, so that sums, window and envelope stay
 //         with it. No barriers.
@@ -13,6 +15,7 @@
 
 #include "fft.h"
 #include "overlap_add.h"
+#include "window.h"
 
 namespace spectro {
 
@@ -25,6 +28,11 @@ constexpr int dividing_power(int power, int n) {
 template <int WIDTH> struct Unit {
   typedef float Type;
   static inline float all(float value) { return value; }
+  template <class Weights> static inline float piece(Weights window, uint unit) {
+    return window.at(unit);
+  }
+  static inline bool any_vanishes(float squares) { return vanishes(squares); }
+  static inline float inverse_of(float squares, float factor) { return inverse(squares, factor); }
 
   // sum += piece * what is at a place of the exchange
   template <int PART>
@@ -36,6 +44,15 @@ template <int WIDTH> struct Unit {
 template <> struct Unit<2> {
   typedef float2 Type;
   static inline float2 all(float value) { return complex(value, value); }
+  template <class Weights> static inline float2 piece(Weights window, uint unit) {
+    return window.pair(unit);
+  }
+  static inline bool any_vanishes(float2 squares) {
+    return vanishes(squares.x) || vanishes(squares.y);
+  }
+  static inline float2 inverse_of(float2 squares, float factor) {
+    return complex(inverse(squares.x, factor), inverse(squares.y, factor));
+  }
 
   // Real and imaginary parts of a point are neighbouring samples.
   template <int PART>
@@ -53,9 +70,11 @@ struct RunOutput {
   int begin, end;  // positions in the row that the run makes
   int start;       // padded position of the row's sample 0
   int frames;
+  int kept;  // position behind the last sample whose envelope may not vanish
 };
 
-template <class P, int HOP, int FRAMES, int WIDTH, bool ENVELOPE, bool KEEP_WINDOW>
+// Weights: a Window.
+template <class P, int HOP, int FRAMES, int WIDTH, bool ENVELOPE, bool KEEP_WINDOW, class Weights>
 struct RunSums {
   typedef typename Unit<WIDTH>::Type Value;
   enum {
@@ -73,13 +92,15 @@ struct RunSums {
     KEPT_PIECES = KEEP_WINDOW ? OVERLAP : 1,
     KEPT_UNITS = KEEP_WINDOW ? int(OWNED) : 1,
     SUMS = CARRIED > 0 ? int(CARRIED) : 1,
-    UNIT_BYTES = P::HALF ? 4 : 4 * WIDTH
+    UNIT_BYTES = P::HALF ? 4 : 4 * WIDTH,
+    DIVIDES = ENVELOPE
   };
   static_assert(HOP % WIDTH == 0 && HOP <= N_FFT, "whole units, and no gaps");
   static_assert(!P::HALF || WIDTH == 2, "halves of a frame are its even and odd samples");
 
-  const device Value* window;
-  const device Value* envelope;
+  Weights window;
+  float scale;
+  device atomic_uint* vanishing;
   Value pieces[KEPT_PIECES][KEPT_UNITS];
   Value steady[OWNED];  // inverse envelope where OVERLAP frames lie over a hop
   Value carried[SUMS][OWNED];
@@ -98,10 +119,11 @@ struct RunSums {
     return WHOLE || k < OVERLAP - 1 || o + uint(k * UNITS) < uint(FRAME_UNITS);
   }
 
-  inline void begin(const device float* of_window, const device float* of_envelope,
-                    uint thread_index) {
-    window = (const device Value*)of_window;
-    envelope = (const device Value*)of_envelope;
+  inline RunSums(const thread Weights& of_window, float of_scale, device atomic_uint* noted,
+                 uint thread_index)
+      : window(of_window) {
+    scale = of_scale;
+    vanishing = noted;
     const uint first_unit = unit(thread_index);
 #pragma unroll
     for (int c = 0; c < OWNED; ++c) {
@@ -111,14 +133,63 @@ struct RunSums {
       for (int k = 0; KEEP_WINDOW && k < OVERLAP; ++k) {
         pieces[KEEP_WINDOW ? k : 0][KEEP_WINDOW ? c : 0] = Unit<WIDTH>::all(0.0f);
         if (owned && has(o, k)) {
-          pieces[KEEP_WINDOW ? k : 0][KEEP_WINDOW ? c : 0] = window[o + uint(k * UNITS)];
+          pieces[KEEP_WINDOW ? k : 0][KEEP_WINDOW ? c : 0] =
+              Unit<WIDTH>::piece(window, o + uint(k * UNITS));
         }
       }
-      steady[c] = Unit<WIDTH>::all(1.0f);
-      if (ENVELOPE && owned) steady[c] = envelope[o + uint((OVERLAP - 1) * UNITS)];
+      steady[c] = Unit<WIDTH>::all(scale);
 #pragma unroll
       for (int i = 0; i < SUMS; ++i) carried[i][c] = Unit<WIDTH>::all(0.0f);
     }
+  }
+
+  // Piece k of the window for unit o, which is unit c of the thread's.
+  inline Value piece(int k, int c, uint o) const {
+    return KEEP_WINDOW ? pieces[KEEP_WINDOW ? k : 0][KEEP_WINDOW ? c : 0]
+                       : Unit<WIDTH>::piece(window, o + uint(k * UNITS));
+  }
+
+  // Inverts the envelope of the hops that OVERLAP frames lie over. In the first round, when there is
+  // something to be added: until then nobody waits for the window.
+  inline void invert(uint thread_index, RunOutput output) {
+    const uint first_unit = unit(thread_index);
+#pragma unroll
+    for (int c = 0; c < OWNED; ++c) {
+      if (!owns(first_unit, c)) continue;
+      const uint o = first_unit + uint(GROUP * c);
+      Value squares = Unit<WIDTH>::all(0.0f);
+#pragma unroll
+      for (int k = 0; k < OVERLAP; ++k) {
+        if (!has(o, k)) continue;
+        const Value value = piece(k, c, o);
+        squares = multiplied_added(value, value, squares);
+      }
+      if (Unit<WIDTH>::any_vanishes(squares) && keeps_steady(o, output)) note(vanishing);
+      steady[c] = Unit<WIDTH>::inverse_of(squares, scale);
+    }
+  }
+
+  // Whether the run keeps unit o of any hop that OVERLAP frames lie over.
+  static inline bool keeps_steady(uint o, RunOutput output) {
+    const int within = int(o) * WIDTH - output.start;
+    const int first = divided_up(output.begin - within, HOP);
+    const int hop = first > OVERLAP - 1 ? first : OVERLAP - 1;
+    const int position = hop * HOP + within;
+    return hop < output.frames && position < output.end && position < output.kept;
+  }
+
+  // The inverse envelope of unit o of a hop at either end, of the frames that there are.
+  inline Value inverse_at_end(int hop, uint o, int position, RunOutput output) const {
+    Value squares = Unit<WIDTH>::all(0.0f);
+    const int last = hop < OVERLAP - 1 ? hop : OVERLAP - 1;
+#pragma unroll 1
+    for (int k = hop < output.frames ? 0 : hop - output.frames + 1; k <= last; ++k) {
+      if (!has(o, k)) continue;
+      const Value value = Unit<WIDTH>::piece(window, o + uint(k * UNITS));
+      squares = multiplied_added(value, value, squares);
+    }
+    if (Unit<WIDTH>::any_vanishes(squares) && position < output.kept) note(vanishing);
+    return Unit<WIDTH>::inverse_of(squares, scale);
   }
 
   // Adds one round's frames, puts complete hops out and carries the others.
@@ -195,10 +266,8 @@ struct RunSums {
       if (frame + ABREAST <= 0 || frame >= FRAMES) continue;
       if (ABREAST > 1 && uint(frame + int(beside)) >= uint(FRAMES)) continue;
       if (!has(o, k)) continue;
-      const Value piece = KEEP_WINDOW ? pieces[KEEP_WINDOW ? k : 0][KEEP_WINDOW ? c : 0]
-                                      : window[o + uint(k * UNITS)];
       const int within = frame * int(P::FRAME_BYTES) + (k * UNITS + GROUP * c) * UNIT_BYTES;
-      Unit<WIDTH>::template add<PART>(piece, exchange, place + uint(within), sum);
+      Unit<WIDTH>::template add<PART>(piece(k, c, o), exchange, place + uint(within), sum);
     }
   }
 
@@ -222,17 +291,11 @@ struct RunSums {
     const bool at_ends = m0 < OVERLAP - 1 || m0 + FRAMES + OVERLAP - 1 > output.frames;
     const int position = hop * HOP + int(o) * WIDTH - output.start;
     if (uint(position - output.begin) >= uint(output.end - output.begin)) return;
-    if (ENVELOPE) {
-      Value inverse = steady[c];
-      if (at_ends && (hop < OVERLAP - 1 || hop > output.frames - 1)) {
-        // Behind the last frame's end nothing was added.
-        inverse = Unit<WIDTH>::all(0.0f);
-        if (hop < output.frames + OVERLAP - 1) {
-          inverse = envelope[uint(envelope_row(hop, output.frames, OVERLAP)) * uint(UNITS) + o];
-        }
-      }
-      sum = by_parts(sum, inverse);
+    Value factor = steady[c];
+    if (ENVELOPE && at_ends && (hop < OVERLAP - 1 || hop > output.frames - 1)) {
+      factor = inverse_at_end(hop, o, position, output);
     }
+    sum = by_parts(sum, factor);
     *(device Value*)(row + position) = sum;
   }
 };

@@ -26,7 +26,7 @@ template <class S> struct IntoSums {
   thread S* sums;
   uint thread_index;
   int m0;
-  bool backward;
+  bool backward, is_first;
   RunOutput output;
   device float* row;
 
@@ -43,6 +43,7 @@ template <class S> struct IntoSums {
     }
     store<BOTH_PARTS, LAST>(exchange, frame, t, v);
     threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (S::DIVIDES && is_first) sums->invert(thread_index, output);
     if (backward) {
       sums->template add<true>(exchange, thread_index, m0, output, row);
     } else {
@@ -54,6 +55,7 @@ template <class S> struct IntoSums {
   inline void take_halves(threadgroup float2* exchange, uint frame, uint t,
                           const thread float2 (&v)[LAST::PER_THREAD][LAST::R]) const {
     typename S::Value all[S::REACHED][S::OWNED];
+    if (S::DIVIDES && is_first) sums->invert(thread_index, output);
     sums->template collect<BACKWARD>(all);
     store<REAL_PART, LAST>(exchange, frame, t, v);
     threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -171,6 +173,7 @@ inline void synthesis_run(const thread Walk<P, FRAMES, FRAMES_FASTEST>& work, th
   RunOutput output;
   output.start = int(parameters[SYNTHESIS_START]);
   output.frames = int(parameters[SYNTHESIS_FRAMES]);
+  output.kept = int(parameters[SYNTHESIS_KEPT]);
   const int first_hop = (begin + output.start) / hop + int(run) * hops;
   const int last_hop = (end - 1 + output.start) / hop;
   const int end_hop = first_hop + hops <= last_hop ? first_hop + hops : last_hop + 1;
@@ -189,23 +192,23 @@ inline void synthesis_run(const thread Walk<P, FRAMES, FRAMES_FASTEST>& work, th
     // together they would take more registers than there are.
     const uint index = thread_index + uint(round * zero);
     const int m0 = backward ? end_hop - FRAMES * (round + 1) : oldest + FRAMES * round;
-    const IntoSums<S> finish = {&sums, index, m0, backward, output, row};
+    const IntoSums<S> finish = {&sums, index, m0, backward, round == 0, output, row};
     work.transform(m0, backward ? m0 - FRAMES : m0 + FRAMES, low, high, index, finish);
     threadgroup_barrier(mem_flags::mem_threadgroup);
   }
 }
 
-// What a group of the grid does.
+// What a group of the grid does. Weights: a Window.
 template <class P, int HOP, int FRAMES, int WIDTH, bool ENVELOPE, bool KEEP_WINDOW,
-          bool FRAMES_FASTEST, int SAMPLES, bool FOLD>
+          bool FRAMES_FASTEST, int SAMPLES, class Weights, bool FOLD>
 struct WalkGroup {
   typedef Walk<P, FRAMES, FRAMES_FASTEST> Work;
 
-  static inline void run(const thread Work& work, const device float* window,
-                         const device float* envelope, const device long* parameters,
-                         device float* signal, uint thread_index, uint group, uint row) {
-    RunSums<P, HOP, FRAMES, WIDTH, ENVELOPE, KEEP_WINDOW> sums;
-    sums.begin(window, envelope, thread_index);
+  static inline void run(const thread Work& work, const thread Weights& window,
+                         const device long* parameters, device float* signal,
+                         device atomic_uint* vanishing, uint thread_index, uint group, uint row) {
+    RunSums<P, HOP, FRAMES, WIDTH, ENVELOPE, KEEP_WINDOW, Weights> sums(
+        window, as_type<float>(int(parameters[SYNTHESIS_SCALE])), vanishing, thread_index);
     synthesis_run(work, sums, parameters, signal + long(row) * parameters[SYNTHESIS_LENGTH],
                   thread_index, group);
   }
@@ -214,24 +217,25 @@ struct WalkGroup {
 // The transpose of padding: groups for both ends first, as their work is the longest. Not for plans
 // with HALF, which synthesis.h has none of.
 template <class P, int HOP, int FRAMES, int WIDTH, bool ENVELOPE, bool KEEP_WINDOW,
-          bool FRAMES_FASTEST, int SAMPLES>
-struct WalkGroup<P, HOP, FRAMES, WIDTH, ENVELOPE, KEEP_WINDOW, FRAMES_FASTEST, SAMPLES, true> {
+          bool FRAMES_FASTEST, int SAMPLES, class Weights>
+struct WalkGroup<P, HOP, FRAMES, WIDTH, ENVELOPE, KEEP_WINDOW, FRAMES_FASTEST, SAMPLES, Weights,
+                 true> {
   typedef Walk<P, FRAMES, FRAMES_FASTEST> Work;
 
-  static inline void run(const thread Work& work, const device float* window,
-                         const device float* envelope, const device long* parameters,
-                         device float* signal, uint thread_index, uint group, uint row) {
+  static inline void run(const thread Work& work, const thread Weights& window,
+                         const device long* parameters, device float* signal,
+                         device atomic_uint* vanishing, uint thread_index, uint group, uint row) {
     const uint ends = 2u * uint(parameters[SYNTHESIS_END_GROUPS]);
     if (group >= ends) {
-      WalkGroup<P, HOP, FRAMES, WIDTH, ENVELOPE, KEEP_WINDOW, FRAMES_FASTEST, SAMPLES, false>::run(
-          work, window, envelope, parameters, signal, thread_index, group - ends, row);
+      WalkGroup<P, HOP, FRAMES, WIDTH, ENVELOPE, KEEP_WINDOW, FRAMES_FASTEST, SAMPLES, Weights,
+                false>::run(work, window, parameters, signal, vanishing, thread_index,
+                            group - ends, row);
       return;
     }
-    Synthesis<P, PackedReal, FRAMES_FASTEST, false, FRAMES, SAMPLES, float> tile;
+    Synthesis<P, PackedReal, FRAMES_FASTEST, false, FRAMES, SAMPLES, Weights> tile(window);
     tile.spectrum = work.spectrum;
     tile.frame_step = work.frame_step;
     tile.bin_step = work.bin_step;
-    tile.window = window;
     tile.table = work.table;
     tile.split = work.split;
     tile.exchange = work.exchange;
@@ -246,8 +250,8 @@ struct WalkGroup<P, HOP, FRAMES, WIDTH, ENVELOPE, KEEP_WINDOW, FRAMES_FASTEST, S
     const long end = left ? parameters[SYNTHESIS_BEGIN] : parameters[SYNTHESIS_LENGTH];
     const long tile_of_end = left ? group : group - ends / 2;
     synthesis<decltype(tile), ENVELOPE, true, SAMPLES>(
-        tile, envelope, parameters, signal, begin + tile_of_end * (FRAMES * P::THREADS * SAMPLES),
-        end, row);
+        tile, parameters, signal, vanishing,
+        begin + tile_of_end * (FRAMES * P::THREADS * SAMPLES), end, row);
   }
 };
 

@@ -87,7 +87,8 @@ def key_of(
     """
     of_window: tuple[Hashable, ...] = ()
     if window is not None:
-        of_window = (window.shape, window.dtype, window.layout, window.device)
+        strides = window.stride() if window.layout is torch.strided else None
+        of_window = (window.shape, strides, window.dtype, window.layout, window.device)
     return (
         differentiated,
         tensor.shape,

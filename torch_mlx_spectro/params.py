@@ -83,6 +83,11 @@ class IstftParams:
         return -(-self.n_fft // self.hop_length)
 
     @property
+    def geometry(self) -> tuple[int, ...]:
+        """What decides, besides a window's values, whether its envelope vanishes."""
+        return (self.n_fft, self.hop_length, self.frames, self.start, self.kept)
+
+    @property
     def output_length(self) -> int:
         """Samples per row of the result."""
         return self.kept + self.zero_tail

@@ -15,7 +15,10 @@ from .tuning import Tuning, demanded
 
 
 class MetalKernels(MlxLauncher):
-    """The kernels of one ``mx.fast.metal_kernel``."""
+    """The kernels of one ``mx.fast.metal_kernel``.
+
+    Their windows have ``n_fft`` values. Whether an envelope vanishes is found before, on the host.
+    """
 
     def refusal(self, params: StftParams | IstftParams) -> str | None:
         """Why no kernel may compute this call; None where one does."""
@@ -29,18 +32,17 @@ class MetalKernels(MlxLauncher):
         stream: Any,
         *,
         edge: float = 1.0,
-        envelope: Any = None,
+        divisor: float | None = None,
     ) -> Any | None:
-        """Spectrum of shape (rows, frames, bins); None where the fused kernel covers it not.
+        """Spectrum of shape (rows, frames, bins); None where no fused kernel covers it.
 
         Args:
             signal: shape (rows, samples), any strides.
             window: shape (n_fft,) or longer.
             edge: factor of bins 0 and n_fft / 2.
-            envelope: what the signal is multiplied by: the rows of an inverse envelope, flat, of
-                the window's type, which then has every scale folded in; None for nothing.
+            divisor: as of :func:`.describe.analysis`.
         """
-        kinds = (_is_complex(signal), _is_complex(window), envelope is not None)
+        kinds = (_is_complex(signal), _is_complex(window), divisor)
         launches = demanded(describe.analysis, params, *kinds, self._group("analysis"))
         if not launches:
             return None
@@ -48,8 +50,7 @@ class MetalKernels(MlxLauncher):
 
         def inputs(launch: Launch) -> list[Any]:
             table = self._table(launch)
-            factors = window if envelope is None else envelope
-            return [signal, window, factors, table, self._integers(launch), self._number(edge)]
+            return [signal, window, table, self._integers(launch), self._number(edge)]
 
         def shapes() -> tuple[Launch, ...]:
             return describe.analysis_shapes(params, *kinds)
@@ -61,21 +62,17 @@ class MetalKernels(MlxLauncher):
         params: IstftParams,
         spectrum: Any,
         window: Any,
-        envelope: Any,
         stream: Any,
         *,
         frames_fastest: bool = False,
-        edge: float = 1.0,
         adjoint: describe.Adjoint | None = None,
     ) -> Any | None:
-        """Signal of shape (rows, output length); None where the fused kernel covers it not.
+        """Signal of shape (rows, output length); None where no fused kernel covers it.
 
         Args:
             spectrum: shape (rows, frames, bins), any strides.
-            window: shape (n_fft,) or longer, 1 / n_fft and every other scale folded in.
-            envelope: inverse envelope by hops, flat; ignored for an adjoint.
+            window: shape (n_fft,) or longer.
             frames_fastest: neighbouring frames are neighbours in memory.
-            edge: factor of bins 0 and n_fft / 2.
             adjoint: leave the envelope out, and fold the padding of an analysis.
         """
         groups = (self._group("synthesis_walk"), self._group("synthesis"))
@@ -84,18 +81,27 @@ class MetalKernels(MlxLauncher):
         if not launches:
             return None
         spectrum = self._in_device_memory(spectrum, stream)
+        edge = 1.0 if adjoint is None else adjoint.edge
 
         def inputs(launch: Launch) -> list[Any]:
             table = self._table(launch)
-            numbers = [self._integers(launch), self._number(edge)]
-            return [spectrum, window, envelope, table, *numbers]
+            return [spectrum, window, table, self._integers(launch), self._number(edge)]
 
         return self._best_running(launches, inputs, stream)
 
-    def cut_frames(self, params: StftParams, signal: Any, window: Any, stream: Any) -> Any:
-        """Windowed frames, shape (rows, frames, n_fft)."""
+    def cut_frames(
+        self,
+        params: StftParams,
+        signal: Any,
+        window: Any,
+        stream: Any,
+        *,
+        divisor: float | None = None,
+    ) -> Any:
+        """Windowed frames, shape (rows, frames, n_fft); arguments as of :meth:`analysis`."""
         group = self._group("cut_frames") or describe.FREE_GROUP
-        launch = describe.cut_frames(params, _is_complex(signal), _is_complex(window), group)
+        kinds = (_is_complex(signal), _is_complex(window))
+        launch = describe.cut_frames(params, *kinds, group, divisor=divisor)
         signal = self._in_device_memory(signal, stream)
         return self._launch(launch, [signal, window, self._integers(launch)], stream)
 
@@ -104,33 +110,20 @@ class MetalKernels(MlxLauncher):
         params: IstftParams,
         frames: Any,
         window: Any,
-        envelope: Any,
         stream: Any,
+        *,
         adjoint: describe.Adjoint | None = None,
     ) -> Any:
         """Windowed, overlap-added signal, shape (rows, output length).
 
         Args:
             frames: shape (rows, frames, n_fft), contiguous.
+            window, adjoint: as of :meth:`synthesis`.
         """
         group = self._group("add_frames") or describe.FREE_GROUP
         launch = describe.add_frames(params, _is_complex(window), adjoint, group)
         frames = self._in_device_memory(frames, stream)
-        return self._launch(launch, [frames, window, envelope, self._integers(launch)], stream)
-
-
-def analysis_scale(params: StftParams, enveloped: bool = False) -> float:
-    """What an analysis' window is multiplied by: the fused kernel scales its results itself.
-
-    Args:
-        enveloped: it multiplies its signal by an inverse envelope; then the window has every scale.
-    """
-    return 1.0 if describe.points_of(params) is not None and not enveloped else params.scale
-
-
-def synthesis_scale(params: IstftParams) -> float:
-    """What the synthesis kernel's window is multiplied by: its inverse transform divides not."""
-    return 1.0 / params.n_fft if describe.points_of(params) is not None else 1.0
+        return self._launch(launch, [frames, window, self._integers(launch)], stream)
 
 
 def device_name(mx: Any) -> str:
