@@ -206,7 +206,7 @@ inline void divide_points(const thread Weights& window, float scale, long first,
   const int hop = are_alike ? overlap - 1 : int(m);
   for (uint i = are_alike ? thread_index : t; i < end; i += step) {
     const int q = hop + int(i / uint(HOP)), r = int(i % uint(HOP));
-    factors[i] = inverse(envelope(window, q, r, HOP, SAMPLES, count), scale);
+    factors[i] = envelope(window, q, r, HOP, SAMPLES, count).inverse(scale);
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
   if (are_alike) {

@@ -31,8 +31,7 @@ template <int WIDTH> struct Unit {
   template <class Weights> static inline float piece(Weights window, uint unit) {
     return window.at(unit);
   }
-  static inline bool any_vanishes(float squares) { return vanishes(squares); }
-  static inline float inverse_of(float squares, float factor) { return inverse(squares, factor); }
+  typedef spectro::Squares<float> Squares;
 
   // sum += piece * what is at a place of the exchange
   template <int PART>
@@ -47,12 +46,18 @@ template <> struct Unit<2> {
   template <class Weights> static inline float2 piece(Weights window, uint unit) {
     return window.pair(unit);
   }
-  static inline bool any_vanishes(float2 squares) {
-    return vanishes(squares.x) || vanishes(squares.y);
-  }
-  static inline float2 inverse_of(float2 squares, float factor) {
-    return complex(inverse(squares.x, factor), inverse(squares.y, factor));
-  }
+  struct Squares {
+    spectro::Squares<float> first, second;
+
+    inline void add(float2 values) {
+      first.add(values.x);
+      second.add(values.y);
+    }
+    inline bool vanish() const { return first.vanish() || second.vanish(); }
+    inline float2 inverse(float factor) const {
+      return complex(first.inverse(factor), second.inverse(factor));
+    }
+  };
 
   // Real and imaginary parts of a point are neighbouring samples.
   template <int PART>
@@ -157,15 +162,13 @@ struct RunSums {
     for (int c = 0; c < OWNED; ++c) {
       if (!owns(first_unit, c)) continue;
       const uint o = first_unit + uint(GROUP * c);
-      Value squares = Unit<WIDTH>::all(0.0f);
+      typename Unit<WIDTH>::Squares squares;
 #pragma unroll
       for (int k = 0; k < OVERLAP; ++k) {
-        if (!has(o, k)) continue;
-        const Value value = piece(k, c, o);
-        squares = multiplied_added(value, value, squares);
+        if (has(o, k)) squares.add(piece(k, c, o));
       }
-      if (Unit<WIDTH>::any_vanishes(squares) && keeps_steady(o, output)) note(vanishing);
-      steady[c] = Unit<WIDTH>::inverse_of(squares, scale);
+      if (squares.vanish() && keeps_steady(o, output)) note(vanishing);
+      steady[c] = squares.inverse(scale);
     }
   }
 
@@ -180,16 +183,14 @@ struct RunSums {
 
   // The inverse envelope of unit o of a hop at either end, of the frames that there are.
   inline Value inverse_at_end(int hop, uint o, int position, RunOutput output) const {
-    Value squares = Unit<WIDTH>::all(0.0f);
+    typename Unit<WIDTH>::Squares squares;
     const int last = hop < OVERLAP - 1 ? hop : OVERLAP - 1;
 #pragma unroll 1
     for (int k = hop < output.frames ? 0 : hop - output.frames + 1; k <= last; ++k) {
-      if (!has(o, k)) continue;
-      const Value value = Unit<WIDTH>::piece(window, o + uint(k * UNITS));
-      squares = multiplied_added(value, value, squares);
+      if (has(o, k)) squares.add(Unit<WIDTH>::piece(window, o + uint(k * UNITS)));
     }
-    if (Unit<WIDTH>::any_vanishes(squares) && position < output.kept) note(vanishing);
-    return Unit<WIDTH>::inverse_of(squares, scale);
+    if (squares.vanish() && position < output.kept) note(vanishing);
+    return squares.inverse(scale);
   }
 
   // Adds one round's frames, puts complete hops out and carries the others.

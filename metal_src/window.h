@@ -3,7 +3,6 @@
 // NumPy:  padded = np.pad(window, (left, n_fft - left - length)); Window::at(i) == padded[i]
 //         envelope(..., q, r, ...) == sum(padded[k * hop + r] ** 2 for k with 0 <= q - k < frames):
 //         what the squares add up to at sample r of hop q
-//         inverse(sum, factor) == 1 / (factor * sum), and 0 where the sum vanishes
 // Limits: squares of complex values are complex, as torch.istft's are.
 #pragma once
 
@@ -55,39 +54,71 @@ template <class W, int LAYOUT> struct Window {
   }
 };
 
-inline float plus_square(float sum, float value) { return fma(value, value, sum); }
-inline float2 plus_square(float2 sum, float2 value) { return sum + product(value, value); }
+// torch.istft refuses envelopes below (NOLA_THRESHOLD of params.py).
+inline float nola_threshold() { return 1e-11f; }
+
+// A sum of squares. Of real values it carries some 48 bits (squares split by fma, sums by Knuth's
+// two-sum): where an envelope is the same everywhere, so is its error.
+template <class W> struct Squares;
+
+template <> struct Squares<float> {
+  float high, low;
+
+  inline Squares() { high = low = 0.0f; }
+
+  inline void add(float value) {
+    const float square = value * value;
+    const float sum = high + square;
+    const float back = sum - high;
+    const float lost = (high - (sum - back)) + (square - back);
+    low += lost + fma(value, value, -square);
+    high = sum;
+  }
+
+  inline bool vanish() const { return high < nola_threshold(); }
+
+  // 1 / (factor * sum), or 0 where it vanishes.
+  inline float inverse(float factor) const {
+    if (vanish()) return 0.0f;
+    const float whole = high * factor;
+    const float rest = fma(high, factor, -whole) + low * factor;
+    const float quotient = 1.0f / whole;
+    const float better = fma(fma(-quotient, whole, 1.0f) - quotient * rest, quotient, quotient);
+    return better == better ? better : quotient;  // where squares overflow
+  }
+};
+
+template <> struct Squares<float2> {
+  float2 sum;
+
+  inline Squares() { sum = complex(0.0f, 0.0f); }
+
+  inline void add(float2 value) { sum = sum + product(value, value); }
+
+  inline bool vanish() const {
+    const float threshold = nola_threshold();
+    return fma(sum.x, sum.x, sum.y * sum.y) < threshold * threshold;
+  }
+
+  inline float2 inverse(float factor) const {
+    if (vanish()) return complex(0.0f, 0.0f);
+    // By its larger part first: the squares of the others are in range.
+    const float x = fabs(sum.x), y = fabs(sum.y), larger = x > y ? x : y;
+    const float2 unit = complex(sum.x / larger, sum.y / larger);
+    const float square = fma(unit.x, unit.x, unit.y * unit.y);
+    return product(conjugate(unit), 1.0f / (square * larger * factor));
+  }
+};
 
 template <class W, int LAYOUT>
-inline W envelope(Window<W, LAYOUT> window, int q, int r, int hop, int n_fft,
-                  int frames) {
-  W sum;
-  set_zero(sum);
+inline Squares<W> envelope(Window<W, LAYOUT> window, int q, int r, int hop, int n_fft, int frames) {
+  Squares<W> squares;
   int piece = q < frames ? 0 : q - frames + 1;
 #pragma unroll 1
   for (int i = piece * hop + r; piece <= q && i < n_fft; i += hop, ++piece) {
-    sum = plus_square(sum, window.at(uint(i)));
+    squares.add(window.at(uint(i)));
   }
-  return sum;
-}
-
-// torch.istft refuses envelopes below (NOLA_THRESHOLD of params.py).
-inline float nola_threshold() { return 1e-11f; }
-inline bool vanishes(float sum) { return sum < nola_threshold(); }
-inline bool vanishes(float2 sum) {
-  return fma(sum.x, sum.x, sum.y * sum.y) < nola_threshold() * nola_threshold();
-}
-
-inline float inverse(float sum, float factor) {
-  return vanishes(sum) ? 0.0f : 1.0f / (sum * factor);
-}
-inline float2 inverse(float2 sum, float factor) {
-  if (vanishes(sum)) return complex(0.0f, 0.0f);
-  // By its larger part first: the squares of the others are in range.
-  const float x = fabs(sum.x), y = fabs(sum.y), larger = x > y ? x : y;
-  const float2 unit = complex(sum.x / larger, sum.y / larger);
-  const float square = fma(unit.x, unit.x, unit.y * unit.y);
-  return product(conjugate(unit), 1.0f / (square * larger * factor));
+  return squares;
 }
 
 // Tells the host that an envelope vanishes; a null pointer asks for nothing.
