@@ -44,14 +44,6 @@ struct Packed {
     return by_parts(frame.pair(j), window.pair(j));
   }
 
-  // Point j, its samples multiplied by factors that come again after EVERY of them.
-  template <int EVERY>
-  static inline float2 weighed(float2 point, const threadgroup float* factors, uint j) {
-    const uint i = 2 * j;
-    if (EVERY % 2 == 0) return by_parts(point, *(const threadgroup float2*)(factors + i % EVERY));
-    return by_parts(point, complex(factors[i % uint(EVERY)], factors[(i + 1) % uint(EVERY)]));
-  }
-
   // With A = z[k] + conj(z[M - k]), D = z[k] - conj(z[M - k]) and f = -i exp(-2 pi i k / n_fft):
   // X[k] = (A + f D) / 2 and X[M - k] = conj(A - f D) / 2. Thread t has k = t + THREADS c.
   template <class P> struct Bins {
@@ -123,11 +115,6 @@ struct Direct {
     return as_complex(product(frame.at(int(j)), window.at(j)));
   }
 
-  template <int EVERY, class W>
-  static inline float2 weighed(float2 point, const threadgroup W* factors, uint j) {
-    return product(point, factors[j % uint(EVERY)]);
-  }
-
   template <class P> struct Bins {
     enum { SAMPLES = P::POINTS };
 
@@ -176,43 +163,64 @@ inline void load_points(const thread F& frame, const thread Weights& window, uin
   }
 }
 
-// Multiplies points that load_points has loaded: see Packing::weighed.
-template <class P, class Packing, int EVERY, class W>
-inline void weigh_points(const threadgroup W* factors, uint t,
-                         thread float2 (&v)[Pass<P, 0>::PER_THREAD][Pass<P, 0>::R]) {
-  typedef Pass<P, 0> First;
-#pragma unroll
-  for (int i = 0; i < First::PER_THREAD; ++i) {
-    if (!First::owns(t, i)) continue;
-#pragma unroll
-    for (int r = 0; r < First::R; ++r) {
-      v[i][r] = Packing::template weighed<EVERY>(v[i][r], factors, First::input(t, i, r));
-    }
+// The points of a frame that may lie inside its row, of neighbouring samples.
+template <class P, class Packing, class T, class Weights>
+inline void load_frame(const thread Frame<T>& frame, const thread Weights& window, uint t,
+                       thread float2 (&v)[Pass<P, 0>::PER_THREAD][Pass<P, 0>::R]) {
+  if (frame.is_dense && are_pairs_at(frame.inside)) {
+    const PairedFrame<T> paired = {frame.inside};
+    load_points<P, Packing>(paired, window, t, v);
+  } else if (frame.is_dense) {
+    const DenseFrame<T> dense = {frame.inside};
+    load_points<P, Packing>(dense, window, t, v);
+  } else {
+    load_points<P, Packing>(frame, window, t, v);
   }
 }
 
-// Divides the points of a group's frames by the envelope: frame m, whose buffer is `frame`, is one of
-// first ... first + FRAMES - 1. The inverse is made once in the group, and passes through its buffers:
-// of one hop, where all hops are alike, else of every sample of a frame.
-template <class P, class Packing, int SAMPLES, int HOP, int FRAMES, class Weights>
-inline void divide_points(const thread Weights& window, float scale, long first, long m, long frames,
-                          threadgroup float2* exchange, uint frame, uint thread_index, uint t,
-                          thread float2 (&v)[Pass<P, 0>::PER_THREAD][Pass<P, 0>::R]) {
+// A window whose values are multiplied by factors, which come again after EVERY of them.
+template <class Weights, int EVERY> struct WeighedWindow {
+  typedef typename Weights::Value Value;
+
+  Weights window;
+  const threadgroup Value* factors;
+
+  inline Value at(uint i) const { return product(window.at(i), factors[i % uint(EVERY)]); }
+  inline float2 pair(uint j) const {
+    const uint i = 2 * j % uint(EVERY);
+    if (EVERY % 2 == 0) {
+      return by_parts(window.pair(j), *(const threadgroup float2*)(factors + i));
+    }
+    return by_parts(window.pair(j), complex(factors[i], factors[(2 * j + 1) % uint(EVERY)]));
+  }
+};
+
+// The same, where the frame's samples are divided by the envelope of frames 0 ... frames - 1; it is
+// frame m, its buffer is `buffer`, its group begins with frame `first`. The inverse envelope passes
+// through the buffers: of one hop, if all hops of the group's frames are alike, else of every sample
+// of each. Behind, the buffers are free.
+template <class P, class Packing, int HOP, int FRAMES, class T, class Weights>
+inline void load_divided_frame(const thread Frame<T>& frame, const thread Weights& window,
+                               float scale, long first, int m, int frames,
+                               threadgroup float2* exchange, uint buffer, uint thread_index,
+                               thread float2 (&v)[Pass<P, 0>::PER_THREAD][Pass<P, 0>::R]) {
   typedef typename Weights::Value W;
-  const int overlap = divided_up(SAMPLES, HOP), count = int(frames);
-  const bool are_alike = first >= overlap - 1 && first + (FRAMES - 1 + overlap) <= frames;
-  threadgroup W* factors = &at_bytes<W>(exchange, are_alike ? 0u : frame);
-  const uint end = are_alike ? HOP : SAMPLES, step = are_alike ? FRAMES * P::THREADS : P::THREADS;
-  const int hop = are_alike ? overlap - 1 : int(m);
-  for (uint i = are_alike ? thread_index : t; i < end; i += step) {
-    const int q = hop + int(i / uint(HOP)), r = int(i % uint(HOP));
-    factors[i] = envelope(window, q, r, HOP, SAMPLES, count).inverse(scale);
+  enum { SAMPLES = Packing::template Bins<P>::SAMPLES, OVERLAP = divided_up(SAMPLES, HOP) };
+  const bool are_alike = first >= OVERLAP - 1 && first + (FRAMES - 1 + OVERLAP) <= frames;
+  const uint t = thread_index % uint(P::THREADS);
+  const uint begin = are_alike ? thread_index : t, end = are_alike ? HOP : SAMPLES;
+  threadgroup W* factors = &at_bytes<W>(exchange, are_alike ? 0u : buffer);
+  for (uint i = begin; i < end; i += are_alike ? FRAMES * P::THREADS : P::THREADS) {
+    const int q = (are_alike ? OVERLAP - 1 : m) + int(i / uint(HOP)), r = int(i % uint(HOP));
+    factors[i] = envelope(window, q, r, HOP, SAMPLES, frames).inverse(scale);
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
   if (are_alike) {
-    weigh_points<P, Packing, HOP>(factors, t, v);
+    const WeighedWindow<Weights, HOP> weighed = {window, factors};
+    load_frame<P, Packing>(frame, weighed, t, v);
   } else {
-    weigh_points<P, Packing, SAMPLES>(factors, t, v);
+    const WeighedWindow<Weights, SAMPLES> weighed = {window, factors};
+    load_points<P, Packing>(frame, weighed, t, v);
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
 }
@@ -238,30 +246,22 @@ inline void analysis(const device T* signal, long row_step, long sample_step,
   const long start = m * parameters[ANALYSIS_HOP] - parameters[ANALYSIS_PADDING];
   const Frame<T> frame(samples, start, int(parameters[ANALYSIS_N_FFT]));
 
-  typedef Pass<P, 0> First;
-  float2 v[First::PER_THREAD][First::R];
-  const bool in_pairs = frame.is_dense && are_pairs_at(frame.inside);
-  const DenseFrame<T> dense = {frame.inside};
-  const PairedFrame<T> paired = {frame.inside};
-  if (in_pairs) {
-    load_points<P, Packing>(paired, window, t, v);
-  } else if (frame.is_dense) {
-    load_points<P, Packing>(dense, window, t, v);
-  } else {
-    load_points<P, Packing>(frame, window, t, v);
-  }
   const float scale =
       SCALED || ENVELOPE ? as_type<float>(int(parameters[ANALYSIS_SCALE])) : 1.0f;
+  const uint buffer = f * uint(P::FRAME_BYTES);
+  typedef Pass<P, 0> First;
+  float2 v[First::PER_THREAD][First::R];
   if (ENVELOPE) {
-    divide_points<P, Packing, Packing::template Bins<P>::SAMPLES, HOP, FRAMES>(
-        window, scale, long(group) * FRAMES, m, frames, exchange, f * uint(P::FRAME_BYTES),
-        thread_index, t, v);
+    load_divided_frame<P, Packing, HOP, FRAMES>(frame, window, scale, long(group) * FRAMES, int(m),
+                                                int(frames), exchange, buffer, thread_index, v);
+  } else {
+    load_frame<P, Packing>(frame, window, t, v);
   }
   First::transform(table, t, v);
   const IntoSpectrum<Packing, TWO_SIDED> finish = {
       table + parameters[ANALYSIS_SPLIT_TABLE], spectrum + (long(row) * frames + m) * bins,
       SCALED ? scale : 1.0f, edge, active};
-  Chain<P, 0>::run(exchange, f * uint(P::FRAME_BYTES), table, t, v, finish);
+  Chain<P, 0>::run(exchange, buffer, table, t, v, finish);
 }
 
 }  // namespace spectro

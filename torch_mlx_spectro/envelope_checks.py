@@ -9,7 +9,7 @@ is an exception: values are read anew in every call.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from .params import IstftParams
 from .prepared import VANISHES, check_envelope, window_of
 
 Optional = torch.Tensor | None
+#: Of a call, as :attr:`.IstftParams.geometry`.
+Geometry = tuple[tuple[int, ...], int]
 #: Windows that are known, and calls of each.
 MAX_WINDOWS = 256
 MAX_CALLS_OF_A_WINDOW = 64
@@ -38,21 +40,19 @@ class EnvelopeChecks:
         wait: Callable[[torch.device], None] = lambda device: None,
     ) -> None:
         self._make_flag, self._wait = make_flag, wait
-        self._fine: dict[int, tuple[weakref.ref[torch.Tensor], int, set[Hashable]]] = {}
+        #: By identity: the window, its version, and the shortest end left out, by sizes.
+        self._fine: dict[int, tuple[weakref.ref[torch.Tensor], int, dict[Any, int]]] = {}
         self._free: dict[torch.device, list[torch.Tensor]] = {}
         #: All flags, for good: after an interruption a kernel may still write one that is not free.
         self._flags: list[torch.Tensor] = []
 
-    def is_fine(self, call: Hashable, window: torch.Tensor) -> bool:
-        """Whether the envelope is known not to vanish.
-
-        Args:
-            call: its :attr:`.IstftParams.geometry`.
-        """
+    def is_fine(self, call: Geometry, window: torch.Tensor) -> bool:
+        """Whether the envelope is known not to vanish."""
         known = self._fine.get(id(window))
         if known is None or known[0]() is not window or window.is_inference():
             return False
-        return known[1] == window._version and call in known[2]
+        sizes, tail = call
+        return known[1] == window._version and known[2].get(sizes, tail + 1) <= tail
 
     def take_flag(self, device: torch.device) -> torch.Tensor:
         """A flag that no other call has."""
@@ -65,7 +65,7 @@ class EnvelopeChecks:
             return flag
 
     def settle(
-        self, call: Hashable, window: torch.Tensor, flag: torch.Tensor, device: torch.device
+        self, call: Geometry, window: torch.Tensor, flag: torch.Tensor, device: torch.device
     ) -> None:
         """Wait for the kernel that has the flag, and keep its verdict.
 
@@ -93,7 +93,7 @@ class EnvelopeChecks:
             if window is not None:
                 self._note(call, window)
 
-    def _note(self, call: Hashable, window: torch.Tensor) -> None:
+    def _note(self, call: Geometry, window: torch.Tensor) -> None:
         if window.is_inference():
             return  # it counts no versions
         name, fine = id(window), self._fine
@@ -107,10 +107,11 @@ class EnvelopeChecks:
 
             # Dictionaries change in one step of the interpreter; a lock could be held by the very
             # thread whose garbage is being collected.
-            known = fine[name] = (weakref.ref(window, forget), window._version, set())
+            known = fine[name] = (weakref.ref(window, forget), window._version, {})
         if len(known[2]) >= MAX_CALLS_OF_A_WINDOW:
             known[2].clear()
-        known[2].add(call)
+        sizes, tail = call
+        known[2][sizes] = min(tail, known[2].get(sizes, tail))
 
     def forget(self) -> None:
         """Let every window be asked about anew."""
