@@ -37,6 +37,20 @@ inline void atomic_store_explicit(atomic_uint* object, uint value, memory_order)
 
 template <class To> inline To as_type(int bits) { return __int_as_float(bits); }
 
+// 1 / x to one bit: what is built in otherwise is a call, for which registers are put aside.
+inline float near_inverse(float x) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
+// A zero that is not known before: what is added to it is not computed earlier either.
+inline float zero_from_here_on() {
+  float zero;
+  asm volatile("mov.f32 %0, 0f00000000;" : "=f"(zero));
+  return zero;
+}
+
 // Has the second cache fetch what lies at an address; nobody waits for it.
 inline void will_read(const void* address) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(address));

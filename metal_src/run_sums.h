@@ -31,7 +31,10 @@ template <int WIDTH> struct Unit {
   template <class Weights> static inline float piece(Weights window, uint unit) {
     return window.at(unit);
   }
-  typedef spectro::Squares<float> Squares;
+  static inline bool is_any_below(float squares) { return vanishes(squares); }
+  static inline float inverse_of(float squares, float factor) {
+    return inverse(squares, 0.0f, factor);
+  }
 
   // sum += piece * what is at a place of the exchange
   template <int PART>
@@ -46,18 +49,12 @@ template <> struct Unit<2> {
   template <class Weights> static inline float2 piece(Weights window, uint unit) {
     return window.pair(unit);
   }
-  struct Squares {
-    spectro::Squares<float> first, second;
-
-    inline void add(float2 values) {
-      first.add(values.x);
-      second.add(values.y);
-    }
-    inline bool vanish() const { return first.vanish() || second.vanish(); }
-    inline float2 inverse(float factor) const {
-      return complex(first.inverse(factor), second.inverse(factor));
-    }
-  };
+  static inline bool is_any_below(float2 squares) {
+    return vanishes(squares.x) || vanishes(squares.y);
+  }
+  static inline float2 inverse_of(float2 squares, float factor) {
+    return complex(inverse(squares.x, 0.0f, factor), inverse(squares.y, 0.0f, factor));
+  }
 
   // Real and imaginary parts of a point are neighbouring samples.
   template <int PART>
@@ -148,27 +145,38 @@ struct RunSums {
     }
   }
 
-  // Piece k of the window for unit o, which is unit c of the thread's.
+  // Piece k of the window for unit o, which is unit c of the thread's; zero behind the window's end.
   inline Value piece(int k, int c, uint o) const {
-    return KEEP_WINDOW ? pieces[KEEP_WINDOW ? k : 0][KEEP_WINDOW ? c : 0]
-                       : Unit<WIDTH>::piece(window, o + uint(k * UNITS));
+    if (KEEP_WINDOW) return pieces[KEEP_WINDOW ? k : 0][KEEP_WINDOW ? c : 0];
+    return has(o, k) ? Unit<WIDTH>::piece(window, o + uint(k * UNITS)) : Unit<WIDTH>::all(0.0f);
   }
+
+  // The squares of COUNT pieces from FROM on, added in pairs: of many of them digits would be lost.
+  template <int FROM, int COUNT, class = void> struct SumOfSquares {
+    static inline Value of(RunSums sums, int c, uint o, Value zero) {
+      return SumOfSquares<FROM, COUNT / 2>::of(sums, c, o, zero) +
+             SumOfSquares<FROM + COUNT / 2, COUNT - COUNT / 2>::of(sums, c, o, zero);
+    }
+  };
+  template <int FROM, class Nothing> struct SumOfSquares<FROM, 1, Nothing> {
+    static inline Value of(RunSums sums, int c, uint o, Value zero) {
+      const Value value = sums.piece(FROM, c, o);
+      return multiplied_added(value, value, zero);
+    }
+  };
 
   // Inverts the envelope of the hops that OVERLAP frames lie over. In the first round, when there is
   // something to be added: until then nobody waits for the window.
   inline void invert(uint thread_index, RunOutput output) {
     const uint first_unit = unit(thread_index);
+    const Value zero = Unit<WIDTH>::all(zero_from_here_on());
 #pragma unroll
     for (int c = 0; c < OWNED; ++c) {
       if (!owns(first_unit, c)) continue;
       const uint o = first_unit + uint(GROUP * c);
-      typename Unit<WIDTH>::Squares squares;
-#pragma unroll
-      for (int k = 0; k < OVERLAP; ++k) {
-        if (has(o, k)) squares.add(piece(k, c, o));
-      }
-      if (squares.vanish() && keeps_steady(o, output)) note(vanishing);
-      steady[c] = squares.inverse(scale);
+      const Value squares = SumOfSquares<0, OVERLAP>::of(*this, c, o, zero);
+      if (Unit<WIDTH>::is_any_below(squares) && keeps_steady(o, output)) note(vanishing);
+      steady[c] = Unit<WIDTH>::inverse_of(squares, scale);
     }
   }
 
@@ -182,19 +190,26 @@ struct RunSums {
   }
 
   // The inverse envelope of unit o of a hop at either end, of the frames that there are.
-  inline Value inverse_at_end(int hop, uint o, int position, RunOutput output) const {
-    typename Unit<WIDTH>::Squares squares;
-    const int last = hop < OVERLAP - 1 ? hop : OVERLAP - 1;
-#pragma unroll 1
-    for (int k = hop < output.frames ? 0 : hop - output.frames + 1; k <= last; ++k) {
-      if (has(o, k)) squares.add(Unit<WIDTH>::piece(window, o + uint(k * UNITS)));
+  inline Value inverse_at_end(int hop, int c, uint o, int position, RunOutput output) const {
+    Value squares = Unit<WIDTH>::all(0.0f);
+#pragma unroll KEPT_PIECES
+    for (int k = 0; k < OVERLAP; ++k) {
+      if (uint(hop - k) >= uint(output.frames)) continue;
+      const Value value = piece(k, c, o);
+      squares = multiplied_added(value, value, squares);
     }
-    if (squares.vanish() && position < output.kept) note(vanishing);
-    return squares.inverse(scale);
+    if (Unit<WIDTH>::is_any_below(squares) && position < output.kept) note(vanishing);
+    return Unit<WIDTH>::inverse_of(squares, scale);
   }
 
-  // Adds one round's frames, puts complete hops out and carries the others.
-  template <bool BACKWARD>
+  // Whether a round makes hops that fewer than OVERLAP frames lie over.
+  static inline bool touches_ends(int m0, RunOutput output) {
+    return ENVELOPE && (m0 < OVERLAP - 1 || m0 + FRAMES + OVERLAP - 1 > output.frames);
+  }
+
+  // Adds one round's frames, puts complete hops out and carries the others. AT_ENDS: it touches them;
+  // most rounds do not, and have code of their own.
+  template <bool BACKWARD, bool AT_ENDS>
   inline void add(const threadgroup float2* exchange, uint thread_index, int m0, RunOutput output,
                   device float* row) {
     if (ABREAST > 1 && stripe(thread_index) >= uint(ABREAST)) return;
@@ -207,7 +222,7 @@ struct RunSums {
         const int j = BACKWARD ? REACHED - 1 - visited : visited;
         Value sum = before<BACKWARD>(j, c);
         add_pieces<BOTH_PARTS>(exchange, thread_index, c, j, sum);
-        settle<BACKWARD>(sum, thread_index, c, j, m0, output, row);
+        settle<BACKWARD, AT_ENDS>(sum, thread_index, c, j, m0, output, row);
       }
     }
   }
@@ -233,7 +248,7 @@ struct RunSums {
     }
   }
 
-  template <bool BACKWARD>
+  template <bool BACKWARD, bool AT_ENDS>
   inline void settle_all(const thread Value (&all)[REACHED][OWNED], uint thread_index, int m0,
                          RunOutput output, device float* row) {
     if (ABREAST > 1 && stripe(thread_index) >= uint(ABREAST)) return;
@@ -242,7 +257,7 @@ struct RunSums {
       if (!owns(unit(thread_index), c)) continue;
 #pragma unroll
       for (int j = 0; j < REACHED; ++j) {
-        settle<BACKWARD>(all[j][c], thread_index, c, j, m0, output, row);
+        settle<BACKWARD, AT_ENDS>(all[j][c], thread_index, c, j, m0, output, row);
       }
     }
   }
@@ -273,12 +288,15 @@ struct RunSums {
   }
 
   // Puts out the sum of hop ABREAST * j + stripe, or carries it.
-  template <bool BACKWARD>
+  template <bool BACKWARD, bool AT_ENDS>
   inline void settle(Value sum, uint thread_index, int c, int j, int m0, RunOutput output,
                      device float* row) {
     const int hop = ABREAST * j + int(stripe(thread_index));
     const bool complete = BACKWARD ? hop >= OVERLAP - 1 && hop < FRAMES + OVERLAP - 1 : j < STEPS;
-    if (complete) put_out(sum, m0, hop, unit(thread_index) + uint(GROUP * c), c, output, row);
+    if (complete) {
+      const uint o = unit(thread_index) + uint(GROUP * c);
+      put_out<AT_ENDS>(sum, m0 + hop, o, c, output, row);
+    }
     const int i = BACKWARD ? j : j - STEPS;
     if (i >= 0 && i < CARRIED) {
       if (BACKWARD && complete) sum = Unit<WIDTH>::all(0.0f);
@@ -286,15 +304,14 @@ struct RunSums {
     }
   }
 
-  inline void put_out(Value sum, int m0, int of_round, uint o, int c, RunOutput output,
+  template <bool AT_ENDS>
+  inline void put_out(Value sum, int hop, uint o, int c, RunOutput output,
                       device float* row) const {
-    const int hop = m0 + of_round;
-    const bool at_ends = m0 < OVERLAP - 1 || m0 + FRAMES + OVERLAP - 1 > output.frames;
     const int position = hop * HOP + int(o) * WIDTH - output.start;
     if (uint(position - output.begin) >= uint(output.end - output.begin)) return;
     Value factor = steady[c];
-    if (ENVELOPE && at_ends && (hop < OVERLAP - 1 || hop > output.frames - 1)) {
-      factor = inverse_at_end(hop, o, position, output);
+    if (AT_ENDS && (hop < OVERLAP - 1 || hop > output.frames - 1)) {
+      factor = inverse_at_end(hop, c, o, position, output);
     }
     sum = by_parts(sum, factor);
     *(device Value*)(row + position) = sum;

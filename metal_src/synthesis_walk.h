@@ -33,27 +33,33 @@ template <class S> struct IntoSums {
   template <class P, class LAST>
   inline void take(threadgroup float2* exchange, uint frame, uint t,
                    const thread float2 (&v)[LAST::PER_THREAD][LAST::R]) const {
+    const bool at_ends = S::touches_ends(m0, output);
     if (P::HALF) {
       if (backward) {
-        take_halves<true, LAST>(exchange, frame, t, v);
+        take_halves<true, LAST>(exchange, frame, t, v, at_ends);
       } else {
-        take_halves<false, LAST>(exchange, frame, t, v);
+        take_halves<false, LAST>(exchange, frame, t, v, at_ends);
       }
       return;
     }
     store<BOTH_PARTS, LAST>(exchange, frame, t, v);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     if (S::DIVIDES && is_first) sums->invert(thread_index, output);
-    if (backward) {
-      sums->template add<true>(exchange, thread_index, m0, output, row);
+    if (backward && at_ends) {
+      sums->template add<true, true>(exchange, thread_index, m0, output, row);
+    } else if (backward) {
+      sums->template add<true, false>(exchange, thread_index, m0, output, row);
+    } else if (at_ends) {
+      sums->template add<false, true>(exchange, thread_index, m0, output, row);
     } else {
-      sums->template add<false>(exchange, thread_index, m0, output, row);
+      sums->template add<false, false>(exchange, thread_index, m0, output, row);
     }
   }
 
   template <bool BACKWARD, class LAST>
   inline void take_halves(threadgroup float2* exchange, uint frame, uint t,
-                          const thread float2 (&v)[LAST::PER_THREAD][LAST::R]) const {
+                          const thread float2 (&v)[LAST::PER_THREAD][LAST::R],
+                          bool at_ends) const {
     typename S::Value all[S::REACHED][S::OWNED];
     if (S::DIVIDES && is_first) sums->invert(thread_index, output);
     sums->template collect<BACKWARD>(all);
@@ -64,7 +70,11 @@ template <class S> struct IntoSums {
     store<IMAGINARY_PART, LAST>(exchange, frame, t, v);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     sums->template add_part<IMAGINARY_PART>(exchange, thread_index, all);
-    sums->template settle_all<BACKWARD>(all, thread_index, m0, output, row);
+    if (at_ends) {
+      sums->template settle_all<BACKWARD, true>(all, thread_index, m0, output, row);
+    } else {
+      sums->template settle_all<BACKWARD, false>(all, thread_index, m0, output, row);
+    }
   }
 
   template <int PART, class LAST>

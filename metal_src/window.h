@@ -56,9 +56,29 @@ template <class W, int LAYOUT> struct Window {
 
 // torch.istft refuses envelopes below (NOLA_THRESHOLD of params.py).
 inline float nola_threshold() { return 1e-11f; }
+inline bool vanishes(float envelope) { return envelope < nola_threshold(); }
+inline bool vanishes(float2 envelope) {
+  const float threshold = nola_threshold();
+  return fma(envelope.x, envelope.x, envelope.y * envelope.y) < threshold * threshold;
+}
 
-// A sum of squares. Of real values it carries some 48 bits (squares split by fma, sums by Knuth's
-// two-sum): where an envelope is the same everywhere, so is its error.
+#ifndef __CUDACC__
+inline float near_inverse(float x) { return 1.0f / x; }
+inline float zero_from_here_on() { return 0.0f; }
+#endif
+
+// 1 / (factor * (envelope + low)), or 0 where the envelope vanishes. Rounded once: where an envelope
+// is the same everywhere, so is its error.
+inline float inverse(float envelope, float low, float factor) {
+  const float whole = envelope * factor;
+  const float rest = fma(envelope, factor, -whole) + low * factor;
+  const float near = near_inverse(whole);
+  const float better = fma(fma(-near, whole, 1.0f) - near * rest, near, near);
+  return vanishes(envelope) ? 0.0f : better == better ? better : near;  // squares may overflow
+}
+
+// A sum of squares, one after the other. Of real values it carries some 48 bits: squares are split by
+// fma, sums by Knuth's two-sum.
 template <class W> struct Squares;
 
 template <> struct Squares<float> {
@@ -75,17 +95,8 @@ template <> struct Squares<float> {
     high = sum;
   }
 
-  inline bool vanish() const { return high < nola_threshold(); }
-
-  // 1 / (factor * sum), or 0 where it vanishes.
-  inline float inverse(float factor) const {
-    if (vanish()) return 0.0f;
-    const float whole = high * factor;
-    const float rest = fma(high, factor, -whole) + low * factor;
-    const float quotient = 1.0f / whole;
-    const float better = fma(fma(-quotient, whole, 1.0f) - quotient * rest, quotient, quotient);
-    return better == better ? better : quotient;  // where squares overflow
-  }
+  inline bool vanish() const { return vanishes(high); }
+  inline float inverse(float factor) const { return spectro::inverse(high, low, factor); }
 };
 
 template <> struct Squares<float2> {
@@ -95,11 +106,7 @@ template <> struct Squares<float2> {
 
   inline void add(float2 value) { sum = sum + product(value, value); }
 
-  inline bool vanish() const {
-    const float threshold = nola_threshold();
-    return fma(sum.x, sum.x, sum.y * sum.y) < threshold * threshold;
-  }
-
+  inline bool vanish() const { return vanishes(sum); }
   inline float2 inverse(float factor) const {
     if (vanish()) return complex(0.0f, 0.0f);
     // By its larger part first: the squares of the others are in range.

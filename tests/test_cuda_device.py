@@ -230,7 +230,9 @@ def test_changes_that_no_version_tells_are_seen(change: str, layout: str, n_fft:
     sizes = (n_fft, n_fft // 4, win_length)
 
     def computed(namespace: Any, wide: bool = False) -> list[torch.Tensor]:
-        x, z, w = (widened(one) if wide else one for one in (signal, spectrum, window))
+        x, z, w = signal, spectrum, window
+        if wide:
+            x, z, w = widened(x).requires_grad_(), widened(z).requires_grad_(), widened(w)
         found = [
             namespace.stft(x, *sizes, w, normalized=True, return_complex=True),
             namespace.istft(z, *sizes, w, return_complex=is_complex),
