@@ -44,6 +44,24 @@ struct Packed {
     return by_parts(frame.pair(j), window.pair(j));
   }
 
+  // The window's values for point j, and the point by those.
+  template <class Weights>
+  static inline float2 weight(const thread Weights& window, uint j) {
+    return window.pair(j);
+  }
+  template <class F> static inline float2 weighed(const thread F& frame, float2 weight, uint j) {
+    return by_parts(frame.pair(j), weight);
+  }
+
+  // A weight divided by `scale` times an envelope, whose squares are added.
+  static inline float2 plus_square(float2 sum, float2 weight) {
+    return multiplied_added(weight, weight, sum);
+  }
+  static inline float2 divided(float2 weight, float2 squares, float scale) {
+    return complex(weight.x * inverse(squares.x, scale),
+                   weight.y * inverse(squares.y, scale));
+  }
+
   // With A = z[k] + conj(z[M - k]), D = z[k] - conj(z[M - k]) and f = -i exp(-2 pi i k / n_fft):
   // X[k] = (A + f D) / 2 and X[M - k] = conj(A - f D) / 2. Thread t has k = t + THREADS c.
   template <class P> struct Bins {
@@ -115,6 +133,22 @@ struct Direct {
     return as_complex(product(frame.at(int(j)), window.at(j)));
   }
 
+  template <class Weights>
+  static inline typename Weights::Value weight(const thread Weights& window, uint j) {
+    return window.at(j);
+  }
+  template <class F, class W>
+  static inline float2 weighed(const thread F& frame, W weight, uint j) {
+    return as_complex(product(frame.at(int(j)), weight));
+  }
+
+  template <class W> static inline W plus_square(W sum, W weight) {
+    return sum + product(weight, weight);
+  }
+  template <class W> static inline W divided(W weight, W squares, float scale) {
+    return product(weight, inverse(squares, scale));
+  }
+
   template <class P> struct Bins {
     enum { SAMPLES = P::POINTS };
 
@@ -178,6 +212,40 @@ inline void load_frame(const thread Frame<T>& frame, const thread Weights& windo
   }
 }
 
+// The same, where the frame's samples are divided by the envelope of frames 0 ... frames - 1; it is
+// frame m, and ARE_ALIKE: all frames lie over each of its samples that might. A thread has all of the
+// window's values that meet in its samples.
+template <class P, class Packing, int HOP, bool ARE_ALIKE, class F, class Weights>
+inline void load_divided_points(const thread F& frame, const thread Weights& window, float scale,
+                                int m, int frames, uint t,
+                                thread float2 (&v)[Pass<P, 0>::PER_THREAD][Pass<P, 0>::R]) {
+  typedef Pass<P, 0> First;
+  // Inputs so many apart lie a hop apart.
+  enum { R = First::R, APART = HOP / (Packing::template Bins<P>::SAMPLES / R) };
+  typedef decltype(Packing::weight(window, 0u)) Weight;
+#pragma unroll
+  for (int i = 0; i < First::PER_THREAD; ++i) {
+    if (!First::owns(t, i)) continue;
+    Weight weights[R];
+#pragma unroll
+    for (int r = 0; r < R; ++r) weights[r] = Packing::weight(window, First::input(t, i, r));
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+      Weight squares;
+      set_zero(squares);
+#pragma unroll
+      for (int other = r % APART; other < R; other += APART) {
+        const int covering = m + (r - other) / APART;
+        if (ARE_ALIKE || uint(covering) < uint(frames)) {
+          squares = Packing::plus_square(squares, weights[other]);
+        }
+      }
+      const uint j = First::input(t, i, r);
+      v[i][r] = Packing::weighed(frame, Packing::divided(weights[r], squares, scale), j);
+    }
+  }
+}
+
 // A window whose values are multiplied by factors, which come again after EVERY of them.
 template <class Weights, int EVERY> struct WeighedWindow {
   typedef typename Weights::Value Value;
@@ -195,35 +263,58 @@ template <class Weights, int EVERY> struct WeighedWindow {
   }
 };
 
-// The same, where the frame's samples are divided by the envelope of frames 0 ... frames - 1; it is
-// frame m, its buffer is `buffer`, its group begins with frame `first`. The inverse envelope passes
-// through the buffers: of one hop, if all hops of the group's frames are alike, else of every sample
-// of each. Behind, the buffers are free.
-template <class P, class Packing, int HOP, int FRAMES, class T, class Weights>
-inline void load_divided_frame(const thread Frame<T>& frame, const thread Weights& window,
-                               float scale, long first, int m, int frames,
-                               threadgroup float2* exchange, uint buffer, uint thread_index,
-                               thread float2 (&v)[Pass<P, 0>::PER_THREAD][Pass<P, 0>::R]) {
-  typedef typename Weights::Value W;
-  enum { SAMPLES = Packing::template Bins<P>::SAMPLES, OVERLAP = divided_up(SAMPLES, HOP) };
-  const bool are_alike = first >= OVERLAP - 1 && first + (FRAMES - 1 + OVERLAP) <= frames;
-  const uint t = thread_index % uint(P::THREADS);
-  const uint begin = are_alike ? thread_index : t, end = are_alike ? HOP : SAMPLES;
-  threadgroup W* factors = &at_bytes<W>(exchange, are_alike ? 0u : buffer);
-  for (uint i = begin; i < end; i += are_alike ? FRAMES * P::THREADS : P::THREADS) {
-    const int q = (are_alike ? OVERLAP - 1 : m) + int(i / uint(HOP)), r = int(i % uint(HOP));
-    factors[i] = envelope(window, q, r, HOP, SAMPLES, frames).inverse(scale);
+// How the frames of a group are divided by their envelope. IN_REGISTERS: a hop is a multiple of what
+// lies between the inputs of a butterfly.
+template <class P, class Packing, int HOP, int FRAMES, bool IN_REGISTERS> struct DividedFrames {
+  template <class T, class Weights>
+  static inline void load(const thread Frame<T>& frame, const thread Weights& window, float scale,
+                          long, int m, int frames, threadgroup float2*, uint thread_index,
+                          thread float2 (&v)[Pass<P, 0>::PER_THREAD][Pass<P, 0>::R]) {
+    enum { OVERLAP = divided_up(Packing::template Bins<P>::SAMPLES, HOP) };
+    const uint t = thread_index % uint(P::THREADS);
+    const bool are_alike = m >= OVERLAP - 1 && m + OVERLAP <= frames;
+    if (are_alike && frame.is_dense && are_pairs_at(frame.inside)) {
+      const PairedFrame<T> paired = {frame.inside};
+      load_divided_points<P, Packing, HOP, true>(paired, window, scale, m, frames, t, v);
+    } else if (are_alike && frame.is_dense) {
+      const DenseFrame<T> dense = {frame.inside};
+      load_divided_points<P, Packing, HOP, true>(dense, window, scale, m, frames, t, v);
+    } else {
+      load_divided_points<P, Packing, HOP, false>(frame, window, scale, m, frames, t, v);
+    }
   }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  if (are_alike) {
-    const WeighedWindow<Weights, HOP> weighed = {window, factors};
-    load_frame<P, Packing>(frame, weighed, t, v);
-  } else {
-    const WeighedWindow<Weights, SAMPLES> weighed = {window, factors};
-    load_points<P, Packing>(frame, weighed, t, v);
+};
+
+// Else the inverse envelope passes through the buffers: of one hop, if all hops of the group's frames
+// are alike, else of every sample of each. Behind, the buffers are free.
+template <class P, class Packing, int HOP, int FRAMES>
+struct DividedFrames<P, Packing, HOP, FRAMES, false> {
+  template <class T, class Weights>
+  static inline void load(const thread Frame<T>& frame, const thread Weights& window, float scale,
+                          long first, int m, int frames, threadgroup float2* exchange,
+                          uint thread_index,
+                          thread float2 (&v)[Pass<P, 0>::PER_THREAD][Pass<P, 0>::R]) {
+    typedef typename Weights::Value W;
+    enum { SAMPLES = Packing::template Bins<P>::SAMPLES, OVERLAP = divided_up(SAMPLES, HOP) };
+    const bool are_alike = first >= OVERLAP - 1 && first + (FRAMES - 1 + OVERLAP) <= frames;
+    const uint t = thread_index % uint(P::THREADS), f = thread_index / uint(P::THREADS);
+    const uint begin = are_alike ? thread_index : t, end = are_alike ? HOP : SAMPLES;
+    threadgroup W* factors = &at_bytes<W>(exchange, are_alike ? 0u : f * uint(P::FRAME_BYTES));
+    for (uint i = begin; i < end; i += are_alike ? FRAMES * P::THREADS : P::THREADS) {
+      const int q = (are_alike ? OVERLAP - 1 : m) + int(i / uint(HOP)), r = int(i % uint(HOP));
+      factors[i] = envelope(window, q, r, HOP, SAMPLES, frames).inverse(scale);
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (are_alike) {
+      const WeighedWindow<Weights, HOP> weighed = {window, factors};
+      load_frame<P, Packing>(frame, weighed, t, v);
+    } else {
+      const WeighedWindow<Weights, SAMPLES> weighed = {window, factors};
+      load_points<P, Packing>(frame, weighed, t, v);
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
   }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-}
+};
 
 // One group's share. T: float or float2; Weights: a Window. `thread_index` counts in the group;
 // `exchange` has exchange_elements<P>(FRAMES).
@@ -248,12 +339,12 @@ inline void analysis(const device T* signal, long row_step, long sample_step,
 
   const float scale =
       SCALED || ENVELOPE ? as_type<float>(int(parameters[ANALYSIS_SCALE])) : 1.0f;
-  const uint buffer = f * uint(P::FRAME_BYTES);
   typedef Pass<P, 0> First;
   float2 v[First::PER_THREAD][First::R];
   if (ENVELOPE) {
-    load_divided_frame<P, Packing, HOP, FRAMES>(frame, window, scale, long(group) * FRAMES, int(m),
-                                                int(frames), exchange, buffer, thread_index, v);
+    enum { BETWEEN = Packing::template Bins<P>::SAMPLES / First::R };
+    DividedFrames<P, Packing, HOP, FRAMES, HOP % BETWEEN == 0>::load(
+        frame, window, scale, long(group) * FRAMES, int(m), int(frames), exchange, thread_index, v);
   } else {
     load_frame<P, Packing>(frame, window, t, v);
   }
@@ -261,7 +352,7 @@ inline void analysis(const device T* signal, long row_step, long sample_step,
   const IntoSpectrum<Packing, TWO_SIDED> finish = {
       table + parameters[ANALYSIS_SPLIT_TABLE], spectrum + (long(row) * frames + m) * bins,
       SCALED ? scale : 1.0f, edge, active};
-  Chain<P, 0>::run(exchange, buffer, table, t, v, finish);
+  Chain<P, 0>::run(exchange, f * uint(P::FRAME_BYTES), table, t, v, finish);
 }
 
 }  // namespace spectro

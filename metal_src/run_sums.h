@@ -33,7 +33,7 @@ template <int WIDTH> struct Unit {
   }
   static inline bool is_any_below(float squares) { return vanishes(squares); }
   static inline float inverse_of(float squares, float factor) {
-    return inverse(squares, 0.0f, factor);
+    return inverse(squares, factor);
   }
 
   // sum += piece * what is at a place of the exchange
@@ -53,7 +53,7 @@ template <> struct Unit<2> {
     return vanishes(squares.x) || vanishes(squares.y);
   }
   static inline float2 inverse_of(float2 squares, float factor) {
-    return complex(inverse(squares.x, 0.0f, factor), inverse(squares.y, 0.0f, factor));
+    return complex(inverse(squares.x, factor), inverse(squares.y, factor));
   }
 
   // Real and imaginary parts of a point are neighbouring samples.
@@ -102,7 +102,7 @@ struct RunSums {
 
   Weights window;
   float scale;
-  device atomic_uint* vanishing;
+  bool has_vanished;  // at a sample that is kept
   Value pieces[KEPT_PIECES][KEPT_UNITS];
   Value steady[OWNED];  // inverse envelope where OVERLAP frames lie over a hop
   Value carried[SUMS][OWNED];
@@ -121,11 +121,10 @@ struct RunSums {
     return WHOLE || k < OVERLAP - 1 || o + uint(k * UNITS) < uint(FRAME_UNITS);
   }
 
-  inline RunSums(const thread Weights& of_window, float of_scale, device atomic_uint* noted,
-                 uint thread_index)
+  inline RunSums(const thread Weights& of_window, float of_scale, uint thread_index)
       : window(of_window) {
     scale = of_scale;
-    vanishing = noted;
+    has_vanished = false;
     const uint first_unit = unit(thread_index);
 #pragma unroll
     for (int c = 0; c < OWNED; ++c) {
@@ -175,7 +174,7 @@ struct RunSums {
       if (!owns(first_unit, c)) continue;
       const uint o = first_unit + uint(GROUP * c);
       const Value squares = SumOfSquares<0, OVERLAP>::of(*this, c, o, zero);
-      if (Unit<WIDTH>::is_any_below(squares) && keeps_steady(o, output)) note(vanishing);
+      if (Unit<WIDTH>::is_any_below(squares) && keeps_steady(o, output)) has_vanished = true;
       steady[c] = Unit<WIDTH>::inverse_of(squares, scale);
     }
   }
@@ -190,7 +189,7 @@ struct RunSums {
   }
 
   // The inverse envelope of unit o of a hop at either end, of the frames that there are.
-  inline Value inverse_at_end(int hop, int c, uint o, int position, RunOutput output) const {
+  inline Value inverse_at_end(int hop, int c, uint o, int position, RunOutput output) {
     Value squares = Unit<WIDTH>::all(0.0f);
 #pragma unroll KEPT_PIECES
     for (int k = 0; k < OVERLAP; ++k) {
@@ -198,7 +197,7 @@ struct RunSums {
       const Value value = piece(k, c, o);
       squares = multiplied_added(value, value, squares);
     }
-    if (Unit<WIDTH>::is_any_below(squares) && position < output.kept) note(vanishing);
+    if (Unit<WIDTH>::is_any_below(squares) && position < output.kept) has_vanished = true;
     return Unit<WIDTH>::inverse_of(squares, scale);
   }
 
@@ -305,8 +304,7 @@ struct RunSums {
   }
 
   template <bool AT_ENDS>
-  inline void put_out(Value sum, int hop, uint o, int c, RunOutput output,
-                      device float* row) const {
+  inline void put_out(Value sum, int hop, uint o, int c, RunOutput output, device float* row) {
     const int position = hop * HOP + int(o) * WIDTH - output.start;
     if (uint(position - output.begin) >= uint(output.end - output.begin)) return;
     Value factor = steady[c];

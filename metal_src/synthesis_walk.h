@@ -218,9 +218,10 @@ struct WalkGroup {
                          const device long* parameters, device float* signal,
                          device atomic_uint* vanishing, uint thread_index, uint group, uint row) {
     RunSums<P, HOP, FRAMES, WIDTH, ENVELOPE, KEEP_WINDOW, Weights> sums(
-        window, as_type<float>(int(parameters[SYNTHESIS_SCALE])), vanishing, thread_index);
+        window, as_type<float>(int(parameters[SYNTHESIS_SCALE])), thread_index);
     synthesis_run(work, sums, parameters, signal + long(row) * parameters[SYNTHESIS_LENGTH],
                   thread_index, group);
+    if (sums.has_vanished) note(vanishing);
   }
 };
 

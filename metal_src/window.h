@@ -77,6 +77,16 @@ inline float inverse(float envelope, float low, float factor) {
   return vanishes(envelope) ? 0.0f : better == better ? better : near;  // squares may overflow
 }
 
+inline float inverse(float envelope, float factor) { return inverse(envelope, 0.0f, factor); }
+inline float2 inverse(float2 envelope, float factor) {
+  if (vanishes(envelope)) return complex(0.0f, 0.0f);
+  // By its larger part first: the squares of the others are in range.
+  const float x = fabs(envelope.x), y = fabs(envelope.y), larger = x > y ? x : y;
+  const float2 unit = complex(envelope.x / larger, envelope.y / larger);
+  const float square = fma(unit.x, unit.x, unit.y * unit.y);
+  return product(conjugate(unit), 1.0f / (square * larger * factor));
+}
+
 // A sum of squares, one after the other. Of real values it carries some 48 bits: squares are split by
 // fma, sums by Knuth's two-sum.
 template <class W> struct Squares;
@@ -107,14 +117,7 @@ template <> struct Squares<float2> {
   inline void add(float2 value) { sum = sum + product(value, value); }
 
   inline bool vanish() const { return vanishes(sum); }
-  inline float2 inverse(float factor) const {
-    if (vanish()) return complex(0.0f, 0.0f);
-    // By its larger part first: the squares of the others are in range.
-    const float x = fabs(sum.x), y = fabs(sum.y), larger = x > y ? x : y;
-    const float2 unit = complex(sum.x / larger, sum.y / larger);
-    const float square = fma(unit.x, unit.x, unit.y * unit.y);
-    return product(conjugate(unit), 1.0f / (square * larger * factor));
-  }
+  inline float2 inverse(float factor) const { return spectro::inverse(sum, factor); }
 };
 
 template <class W, int LAYOUT>

@@ -35,6 +35,10 @@ MAX_COUNT = (1 << 31) - 1
 #: ml-explore/mlx#4013: larger transforms were silently wrong on Metal.
 MAX_MLX_FFT = 1 << 20
 
+#: Threads of a core where large groups divide by an envelope: else the compiler takes registers that
+#: leave room for three groups of 256, not four.
+ENVELOPED_THREADS = 1024
+
 #: Index in PadMode of signal.h.
 _PAD_MODES = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 assert set(_PAD_MODES) == set(PAD_MODES)
@@ -193,6 +197,7 @@ def _analysis(
         shape=(params.rows, params.frames, params.bins),
         complex_output=True,
         plan=plan,
+        resident=ENVELOPED_THREADS // plan.group if enveloped and plan.group >= 256 else None,
     )
 
 
