@@ -20,6 +20,10 @@
 
 namespace spectro {
 
+#ifndef __CUDACC__
+inline device float* computed_once(device float* address) { return address; }
+#endif
+
 // What becomes of a round's frames: they go into their buffers, in order, as pairs of neighbours, and
 // from there into the sums of a run. S: a RunSums.
 template <class S> struct IntoSums {
@@ -219,8 +223,8 @@ struct WalkGroup {
                          device atomic_uint* vanishing, uint thread_index, uint group, uint row) {
     RunSums<P, HOP, FRAMES, WIDTH, ENVELOPE, KEEP_WINDOW, Weights> sums(
         window, as_type<float>(int(parameters[SYNTHESIS_SCALE])), thread_index);
-    synthesis_run(work, sums, parameters, signal + long(row) * parameters[SYNTHESIS_LENGTH],
-                  thread_index, group);
+    device float* of_row = computed_once(signal + long(row) * parameters[SYNTHESIS_LENGTH]);
+    synthesis_run(work, sums, parameters, of_row, thread_index, group);
     if (sums.has_vanished) note(vanishing);
   }
 };

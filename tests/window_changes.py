@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,21 +20,19 @@ def by_data(window: torch.Tensor) -> None:
 
 
 def by_dlpack(window: torch.Tensor) -> None:
-    real = torch.view_as_real(window.detach()) if window.is_complex() else window.detach()
-    from_dlpack(real).mul_(1.5)
+    from_dlpack(window.detach()).mul_(1.5)
 
 
 def by_storage(window: torch.Tensor) -> None:
     storage = window.untyped_storage()
     values = torch.empty(0, dtype=window.dtype, device=window.device).set_(storage)
-    other = (values.clone() * 1.5 + 0.25).untyped_storage()
-    storage.copy_(other, non_blocking=False)
+    storage.copy_((values.clone() * 1.5 + 0.25).untyped_storage(), non_blocking=False)
 
 
 def by_another_tensor(window: torch.Tensor) -> None:
     """``set_`` on the storage."""
     alias = torch.empty(0, dtype=window.dtype, device=window.device)
-    alias.set_(window.untyped_storage(), 0, (window.untyped_storage().nbytes() // alias.itemsize,))
+    alias.set_(window.untyped_storage())
     alias.mul_(1.5).add_(0.25)
 
 
@@ -40,18 +40,28 @@ def by_numpy(window: torch.Tensor) -> None:
     window.detach().numpy()[...] *= 1.5
 
 
+_SENDER = """
+import sys, torch, torch.distributed as dist
+dist.init_process_group("gloo", init_method=sys.argv[1], rank=1, world_size=2)
+values = torch.rand(int(sys.argv[2])) + 0.75
+dist.broadcast(values, 1)
+dist.destroy_process_group()
+"""
+
+
 def by_broadcast(window: torch.Tensor) -> None:
-    """From a process group of one, which gets back what it sent: then by the tensor that it got."""
+    """From another process; for contiguous windows of the host."""
+    received = torch.view_as_real(window).flatten() if window.is_complex() else window
     with tempfile.TemporaryDirectory() as folder:
-        dist.init_process_group(
-            "gloo", init_method=(Path(folder) / "meeting").as_uri(), rank=0, world_size=1
-        )
-        try:
-            received = window.detach().data
-            received.mul_(1.5)
-            dist.broadcast(received, 0)
-        finally:
-            dist.destroy_process_group()
+        place = (Path(folder) / "meeting").as_uri()
+        command = [sys.executable, "-c", _SENDER, place, str(received.numel())]
+        with subprocess.Popen(command) as sender:
+            dist.init_process_group("gloo", init_method=place, rank=0, world_size=2)
+            try:
+                dist.broadcast(received.data, 1)
+            finally:
+                dist.destroy_process_group()
+            assert sender.wait(60) == 0
 
 
 #: Of any device.
@@ -61,10 +71,10 @@ CHANGES: dict[str, Change] = {
     "storage": by_storage,
     "set_": by_another_tensor,
 }
-#: Of the host's tensors besides.
+#: Of the host's tensors.
 HOST_CHANGES: dict[str, Change] = {**CHANGES, "numpy": by_numpy}
 
-#: Windows of so many values, as they lie in memory.
+#: Windows of so many values at most, as they lie in memory.
 LAYOUTS: dict[str, Callable[[int, torch.device], torch.Tensor]] = {
     "whole": lambda n, device: torch.rand(n, device=device) + 0.5,
     "short": lambda n, device: torch.rand(n - 3, device=device) + 0.5,

@@ -35,8 +35,8 @@ MAX_COUNT = (1 << 31) - 1
 #: ml-explore/mlx#4013: larger transforms were silently wrong on Metal.
 MAX_MLX_FFT = 1 << 20
 
-#: Threads of a core where large groups divide by an envelope: else the compiler takes registers that
-#: leave room for three groups of 256, not four.
+#: Threads of a core where large groups divide by an envelope: else the compiler takes registers
+#: that leave room for three groups of 256, not four.
 ENVELOPED_THREADS = 1024
 
 #: Index in PadMode of signal.h.
