@@ -62,7 +62,7 @@ def launches() -> list[Launch]:
 
 
 def test_every_kernel_is_among_the_launches() -> None:
-    assert {launch.kernel for launch in launches()} == set(INPUTS) - {"prepare_window"}
+    assert {launch.kernel for launch in launches()} == set(INPUTS)
 
 
 @pytest.mark.parametrize("launch", launches(), ids=lambda launch: launch.kernel)
@@ -105,11 +105,10 @@ def test_what_is_bound() -> None:
     assert result is not None
     ((args, sizes),) = recorder.calls
     launch = describe.analysis(PARAMS, False, False)[0]
-    signal, strides, window, envelope, table, parameters, edge, output = args
+    signal, strides, window, table, parameters, edge, output = args
     assert signal is strided
     assert strides == [1, 2]
     assert window is WINDOW
-    assert envelope is WINDOW  # nothing reads it
     assert table.dtype == torch.complex64
     assert parameters == list(launch.integers)
     assert (edge, type(edge)) == (2.0, float)

@@ -58,7 +58,8 @@ def namespace(request: pytest.FixtureRequest, metal_cache: Path) -> Iterator[Any
             stack.enter_context(tms.backend("mlx", strict=True))
         else:
             name = request.param.partition(" ")[0]
-            stack.enter_context(metal.emulated(metal_cache, backend=name))
+            once = {"checked": False, "orders": ("ascending",)}
+            stack.enter_context(metal.emulated(metal_cache, backend=name, **once))
             stack.enter_context(tms.backend(name, strict=True))
         yield tms
 

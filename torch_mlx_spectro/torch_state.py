@@ -49,12 +49,6 @@ is_capturing: Callable[[], bool] = getattr(
 )
 
 
-def mps_stream() -> int:
-    """A number of torch's current stream of MPS commands; versions without streams have one."""
-    current: Callable[[], Any] | None = getattr(torch.mps, "current_stream", None)
-    return 0 if current is None else int(current().stream_id)
-
-
 def mps_cores() -> int | None:
     """Cores of the GPU; None where torch does not tell."""
     try:
