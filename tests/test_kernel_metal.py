@@ -135,13 +135,14 @@ def test_synthesis_is_the_adjoint_of_analysis(
 )
 @pytest.mark.parametrize("length", [None, 30, 200])
 @pytest.mark.parametrize("kind", ["real", "complex"])
+@pytest.mark.parametrize("center", [True, False])
 def test_analysis_is_the_adjoint_of_synthesis(
-    emulated: Emulated, n: int, hop: int, length: int | None, kind: str
+    emulated: Emulated, n: int, hop: int, length: int | None, kind: str, center: bool
 ) -> None:
     """The envelope is part of the map: the cotangent is divided by it."""
     is_complex = kind == "complex"
     bins = n if is_complex else n // 2 + 1
-    spectrum = random_tensor(0, 2, bins, 9, complex_values=True)
+    spectrum = random_tensor(0, 2, bins, 60, complex_values=True)
     window = random_array(1, n, complex_values=is_complex) + 3
     params = istft_params(
         spectrum,
@@ -151,6 +152,7 @@ def test_analysis_is_the_adjoint_of_synthesis(
         length=length,
         return_complex=is_complex,
         onesided=not is_complex,
+        center=center,
     )
     by_frames = np.ascontiguousarray(spectrum.numpy().transpose(0, 2, 1))
     signal = emulated.call("synthesis", params, by_frames, window)

@@ -363,9 +363,6 @@ def refusing(kernels: tuple[str, ...]) -> Iterator[None]:
 
 
 REFUSED = [
-    (("prepare_window",), "istft", {}),
-    (("prepare_window",), "stft", {"win_length": 9}),
-    (("prepare_window",), "stft", {"differentiated": "input"}),
     (("synthesis_walk", "synthesis"), "istft", {}),
     (("analysis",), "stft", {}),
     (("cut_frames",), "stft", {"n_fft": 22, "hop_length": 7}),
