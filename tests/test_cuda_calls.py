@@ -6,7 +6,7 @@ import ctypes
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -290,17 +290,13 @@ class Passing(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("known", ["by its key", "by its kind"])
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.filterwarnings("ignore:.*jit.trace. is deprecated")
 def test_torchs_state_is_asked_each_time(
-    driver: Recorder, monkeypatch: pytest.MonkeyPatch, state: str, known: str
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     remember_stft()
     remember_istft()
-    if known == "by its kind":
-        assert recall_stft() is not None
-        assert recall_istft(WINDOW) is not None
     found: list[Any] = []
 
     def look(x: torch.Tensor) -> torch.Tensor:
@@ -316,54 +312,6 @@ def test_torchs_state_is_asked_each_time(
             look(torch.ones(3))
     assert found == [None]
     monkeypatch.undo()
-
-
-def test_calls_of_a_kind_are_found_by_one_question(
-    driver: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    remember_stft()
-    assert recall_stft() is not None
-
-    def refuse(*given: Any) -> Any:
-        raise AssertionError("asked for its key")
-
-    monkeypatch.setattr(cuda_calls, "key_of", refuse)
-    assert recall_stft(torch.randn(2, 100), torch.rand(LENGTH)) is not None
-    assert len(driver.launched) == 2
-    with pytest.raises(AssertionError, match="asked for its key"), torch.inference_mode():
-        recall_stft()  # of another state, as good as any
-    monkeypatch.undo()
-
-
-@pytest.mark.parametrize("context", [torch.inference_mode, partial(torch.autocast, "cpu")])
-def test_a_kind_belongs_to_a_state_of_torch(driver: Recorder, context: Any) -> None:
-    remember_stft()
-    for state in (nullcontext, context):
-        with state():
-            for _ in range(3):
-                assert recall_stft() is not None
-    ((*known,),) = cuda_calls.kinds._values.values()
-    assert len(known) == 2
-
-
-def test_kinds_of_a_spelling_are_bounded(driver: Recorder) -> None:
-    signals = [torch.randn(2, 100 + n) for n in range(cuda_calls.MAX_KINDS + 2)]
-    for signal in signals:
-        remember_stft(signal)
-        assert recall_stft(signal) is not None
-    ((*known,),) = cuda_calls.kinds._values.values()
-    assert len(known) == cuda_calls.MAX_KINDS
-    assert recall_stft(signals[0]) is not None
-
-
-def test_a_torch_without_likenesses_is_asked_question_by_question(
-    driver: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch_state, "_has_likeness", lambda: False)
-    remember_stft()
-    for _ in range(2):
-        assert recall_stft() is not None
-    assert not cuda_calls.kinds._values
 
 
 def test_what_may_be_computed_again_is_decided_anew_under_auto(
@@ -479,14 +427,11 @@ def test_a_call_that_is_verified_is_not_kept(verify: int, driver: Recorder) -> N
         assert (recall_stft(backend=backend) is None) == bool(verify)
 
 
-@pytest.mark.parametrize("known", ["by its key", "by its kind"])
-def test_what_the_device_refuses_is_decided_anew(driver: Recorder, known: str) -> None:
+def test_what_the_device_refuses_is_decided_anew(driver: Recorder) -> None:
     def refuse(*given: Any) -> None:
         raise CudaProblem("out of resources")
 
     remember_istft()
-    if known == "by its kind":
-        assert recall_istft(WINDOW.clone()) is not None
     seen, driver.seen = driver.seen, refuse
     assert recall_istft(WINDOW.clone()) is None
     driver.seen = seen
