@@ -131,7 +131,7 @@ def test_analysis_needs_every_barrier(header: str, index: int, metal_cache: Path
 DIVISIONS = {
     "piece of a sample": ("other = r % APART;", "other = (r + 1) % APART;", 24),
     "frame over a piece": ("m + (r - other) / APART;", "m + (r - other) / APART + 1;", 24),
-    "first of those alike": ("m >= OVERLAP - 1 && m +", "m >= OVERLAP - 2 && m +", 24),
+    "first of those alike": ("m >= OVERLAP - 1 && m +", "m >= OVERLAP - 2 && m +", 12),
     "last of those alike": ("m + OVERLAP <= frames;", "m + OVERLAP <= frames + 1;", 24),
     "first group": ("first >= OVERLAP - 1 &&", "first >= 0 &&", 7),
     "last group": (
