@@ -165,7 +165,7 @@ def spectrum_of(
     """
     kernels, signal = kind.kernels(), resolved(signal)
     window = readable(window, conjugate)
-    spectrum = kernels.analysis(params, signal, window, edge=edge, divisor=divisor)
+    spectrum: Optional = kernels.analysis(params, signal, window, edge=edge, divisor=divisor)
     if spectrum is not None:
         return spectrum
     frames = kernels.cut_frames(params, signal, window, divisor=divisor)
@@ -211,7 +211,7 @@ def synthesis_of_frames(
 ) -> torch.Tensor:
     """A signal of shape (rows, output length); arguments as of ``TensorKernels.synthesis``."""
     kernels = kind.kernels()
-    signal = kernels.synthesis(
+    signal: Optional = kernels.synthesis(
         params,
         by_frames,
         window,
@@ -224,7 +224,10 @@ def synthesis_of_frames(
     edge = 1.0 if adjoint is None else adjoint.edge
     both_halves = adjoint is not None and adjoint.both_halves
     frames = inverse_frames(kind, params, by_frames, edge=edge, both_halves=both_halves)
-    return kernels.add_frames(params, frames, window, adjoint=adjoint, vanishing=vanishing)
+    added: torch.Tensor = kernels.add_frames(
+        params, frames, window, adjoint=adjoint, vanishing=vanishing
+    )
+    return added
 
 
 def inverse_frames(

@@ -203,6 +203,7 @@ class CudaKernels(TensorKernels):
         launches: Sequence[Launch],
         first: torch.Tensor,
         window: Optional,
+        stream: None = None,
         *,
         edge: float = 1.0,
         shapes: Callable[[], Sequence[Launch]] = tuple,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 from ..params import IstftParams, StftParams
 from . import describe
 from .describe import Launch
+from .functions import Kernels
 from .mlx_launcher import MlxLauncher
 from .plans import APPLE_CORES
-from .tuning import Tuning, demanded
+from .tuning import Tuning
 
 
-class MetalKernels(MlxLauncher):
+class MetalKernels(MlxLauncher, Kernels):
     """The kernels of one ``mx.fast.metal_kernel``.
 
     Their windows have ``n_fft`` values. Whether an envelope vanishes is found before, on the host.
@@ -24,115 +25,39 @@ class MetalKernels(MlxLauncher):
         """Why no kernel may compute this call; None where one does."""
         return describe.refusal(params)
 
-    def analysis(
+    def _is_complex(self, array: Any) -> bool:
+        return "complex" in str(array.dtype)
+
+    def _layout_of(self, window: Any, n_fft: int) -> tuple[bool, int | None]:
+        return self._is_complex(window), None
+
+    def _run(
         self,
-        params: StftParams,
-        signal: Any,
+        launches: Sequence[Launch],
+        first: Any,
         window: Any,
         stream: Any,
         *,
         edge: float = 1.0,
-        divisor: float | None = None,
-    ) -> Any | None:
-        """Spectrum of shape (rows, frames, bins); None where no fused kernel covers it.
-
-        Args:
-            signal: shape (rows, samples), any strides.
-            window: shape (n_fft,) or longer.
-            edge: factor of bins 0 and n_fft / 2.
-            divisor: as of :func:`.describe.analysis`.
-        """
-        kinds = (_is_complex(signal), _is_complex(window), divisor)
-        launches = demanded(describe.analysis, params, *kinds, self._group("analysis"))
-        if not launches:
-            return None
-        signal = self._in_device_memory(signal, stream)
+        shapes: Callable[[], Sequence[Launch]] = tuple,
+        vanishing: Any = None,
+    ) -> Any:
+        assert vanishing is None, "MLX's arrays are written whole"
+        first = self._in_device_memory(first, stream)
+        if launches[0].plan is None:
+            given = [first, window, self._integers(launches[0])]
+            return self._launch(launches[0], given, stream)
 
         def inputs(launch: Launch) -> list[Any]:
             table = self._table(launch)
-            return [signal, window, table, self._integers(launch), self._number(edge)]
-
-        def shapes() -> tuple[Launch, ...]:
-            return describe.analysis_shapes(params, *kinds)
+            return [first, window, table, self._integers(launch), self._number(edge)]
 
         return self._best_running(launches, inputs, stream, shapes)
-
-    def synthesis(
-        self,
-        params: IstftParams,
-        spectrum: Any,
-        window: Any,
-        stream: Any,
-        *,
-        frames_fastest: bool = False,
-        adjoint: describe.Adjoint | None = None,
-    ) -> Any | None:
-        """Signal of shape (rows, output length); None where no fused kernel covers it.
-
-        Args:
-            spectrum: shape (rows, frames, bins), any strides.
-            window: shape (n_fft,) or longer.
-            frames_fastest: neighbouring frames are neighbours in memory.
-            adjoint: leave the envelope out, and fold the padding of an analysis.
-        """
-        groups = (self._group("synthesis_walk"), self._group("synthesis"))
-        kinds = (_is_complex(window), frames_fastest, adjoint)
-        launches = demanded(describe.synthesis, params, *kinds, *groups, self.cores)
-        if not launches:
-            return None
-        spectrum = self._in_device_memory(spectrum, stream)
-        edge = 1.0 if adjoint is None else adjoint.edge
-
-        def inputs(launch: Launch) -> list[Any]:
-            table = self._table(launch)
-            return [spectrum, window, table, self._integers(launch), self._number(edge)]
-
-        return self._best_running(launches, inputs, stream)
-
-    def cut_frames(
-        self,
-        params: StftParams,
-        signal: Any,
-        window: Any,
-        stream: Any,
-        *,
-        divisor: float | None = None,
-    ) -> Any:
-        """Windowed frames, shape (rows, frames, n_fft); arguments as of :meth:`analysis`."""
-        group = self._group("cut_frames") or describe.FREE_GROUP
-        kinds = (_is_complex(signal), _is_complex(window))
-        launch = describe.cut_frames(params, *kinds, group, divisor=divisor)
-        signal = self._in_device_memory(signal, stream)
-        return self._launch(launch, [signal, window, self._integers(launch)], stream)
-
-    def add_frames(
-        self,
-        params: IstftParams,
-        frames: Any,
-        window: Any,
-        stream: Any,
-        *,
-        adjoint: describe.Adjoint | None = None,
-    ) -> Any:
-        """Windowed, overlap-added signal, shape (rows, output length).
-
-        Args:
-            frames: shape (rows, frames, n_fft), contiguous.
-            window, adjoint: as of :meth:`synthesis`.
-        """
-        group = self._group("add_frames") or describe.FREE_GROUP
-        launch = describe.add_frames(params, _is_complex(window), adjoint, group)
-        frames = self._in_device_memory(frames, stream)
-        return self._launch(launch, [frames, window, self._integers(launch)], stream)
 
 
 def device_name(mx: Any) -> str:
     """MLX's name of its default device."""
     return str(mx.device_info().get("device_name", mx.default_device()))
-
-
-def _is_complex(array: Any) -> bool:
-    return "complex" in str(array.dtype)
 
 
 @lru_cache(maxsize=4)

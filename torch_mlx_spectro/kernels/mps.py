@@ -100,6 +100,7 @@ class MpsKernels(TensorKernels):
         launches: Sequence[Launch],
         first: torch.Tensor,
         window: Optional,
+        stream: None = None,
         *,
         edge: float = 1.0,
         shapes: Callable[[], Sequence[Launch]] = tuple,
