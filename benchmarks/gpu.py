@@ -23,9 +23,8 @@ from gpu_timing import Call, by_events, by_graph, by_wall, copy_bandwidth, error
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import native
-from torch_mlx_spectro.envelope import resolve_envelope
 from torch_mlx_spectro.kernels import describe
-from torch_mlx_spectro.kernels.arguments import INPUTS
+from torch_mlx_spectro.kernels.arguments import JUDGES
 from torch_mlx_spectro.kernels.cuda import cuda_kernels
 from torch_mlx_spectro.params import IstftParams, StftParams
 
@@ -169,11 +168,11 @@ def chosen(case: Case, name: str) -> describe.Launch:
         return describe.analysis(analysis_params(case), False, False)[0]
     if name == "istft backward":
         adjoint = replace(analysis_params(case), pad_mode="constant")
-        return describe.analysis(adjoint, False, False, True)[0]
+        return describe.analysis(adjoint, False, False, case.n_fft / 2)[0]
     params, folded = synthesis_params(case), None
     if name == "stft backward":
         params = replace(params, kept=case.samples, zero_tail=0)
-        folded = describe.Adjoint(case.n_fft // 2, "reflect", False)
+        folded = describe.Adjoint(case.n_fft // 2, "reflect", False, scale=0.5, edge=2.0)
     return describe.synthesis(params, False, name == "istft bins", folded)[0]
 
 
@@ -182,31 +181,21 @@ def launched(
 ) -> tuple[Call, list[torch.Tensor]]:
     """The launch alone, on input ``i`` modulo their number; and its results, as torch shapes them.
 
-    The public function makes the same launch; captured in a graph, it also makes the window and
-    the envelope anew in every replay.
+    The public function makes the same launch.
     """
-    case, scale, edge = data.case, 1 / data.case.n_fft, 1.0
-    if name == "stft":
-        scale = 1.0
-    elif name.endswith("backward"):
-        scale, edge = (0.5, 2.0) if name == "stft backward" else (2 * scale, 0.5)
-    window = data.window * scale
-    rows = resolve_envelope(data.window.cpu().numpy(), synthesis_params(case)).rows
-    envelope = torch.from_numpy(rows.reshape(-1)).cuda()
+    edge = {"stft backward": 2.0, "istft backward": 0.5}.get(name, 1.0)
+    unasked = (0,) if launch.kernel in JUDGES else ()
     dtype = torch.complex64 if launch.complex_output else torch.float32
     results = [torch.full(launch.shape, torch.nan, dtype=dtype, device="cuda") for _ in inputs]
     shown = inputs[0] if inputs[0].dim() == 2 else inputs[0].transpose(1, 2)
     prepared = cuda_kernels().prepared(launch, 0, shown.stride(), edge)
     device = [
-        tuple(tensor.data_ptr() for tensor in (given, window, envelope, result))
+        (*(tensor.data_ptr() for tensor in (given, data.window, result)), *unasked)
         for given, result in zip(inputs, results, strict=True)
     ]
-    if INPUTS[launch.kernel][2] != "envelope":
-        raise AssertionError("not in the order of the kernel's tensors")
 
-    def call(i: int) -> tuple[torch.Tensor, ...]:
+    def call(i: int) -> None:
         prepared.run(torch.cuda.current_stream().cuda_stream, *device[i % data.sets])
-        return window, envelope  # alive as long as the call
 
     return call, [result.transpose(1, 2) if result.dim() == 3 else result for result in results]
 

@@ -42,7 +42,7 @@ def variant_of(entry: Row) -> tuple[Case, describe.Launch]:
         chosen = describe.analysis(params, False, False)[0].plan
         assert chosen is not None
         plan = replace(chosen, **given)
-        return case, describe._analysis(params, plan, True, False, False, False)
+        return case, describe._analysis(params, plan, True, False, False, None, None)
     width = 2 if case.hop % 2 == 0 and case.samples % 2 == 0 else 1
     fastest = entry["map"] == "istft bins"
     walk = walk_plan(case.n_fft // 2, case.hop, width, fastest, True)

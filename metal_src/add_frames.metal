@@ -1,7 +1,9 @@
-// Inputs: frames, window, envelope, parameters. Output: signal. See framing.h.
+// Inputs: frames, window, parameters. Outputs: signal, vanishing. See framing.h.
 typedef typename spectro::Element<COMPLEX_SIGNAL>::Type Sample;
 typedef typename spectro::Element<COMPLEX_WINDOW>::Type Weight;
-spectro::added_frames<ENVELOPE, FOLD>(
-    (const device Sample*)frames, (const device Weight*)window, (const device Weight*)envelope,
-    (const device long*)parameters, (device Sample*)signal, thread_position_in_grid.x,
-    thread_position_in_grid.y);
+const device long* integers = (const device long*)parameters;
+const spectro::Window<Weight, WINDOW> weights((const device Weight*)window,
+                                                    integers + spectro::ADDING_WINDOW_STEP);
+spectro::added_frames<ENVELOPE, FOLD>((const device Sample*)frames, weights, integers,
+                                      (device Sample*)signal, vanishing,
+                                      thread_position_in_grid.x, thread_position_in_grid.y);

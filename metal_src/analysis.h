@@ -8,14 +8,15 @@
 // Limits: P::POINTS is n_fft / 2 (packed: n_fft even, signal and window real) or n_fft (direct);
 //         n_fft <= 8192 packed, 4096 direct. hop, strides and lengths are run-time, 64 bits.
 //
-// As the adjoint of synthesis: ENVELOPE (the signal is multiplied by the inverse envelope first; then
-// HOP is the hop, which otherwise is not compiled for), constant padding, edge one half and a window
-// scaled by two (the other bins of a real spectrum stand for two each).
+// As the adjoint of synthesis: ENVELOPE (the signal is divided first, by `scale` times the envelope of
+// the frames that there are; then HOP is the hop, which otherwise is not compiled for), constant
+// padding, edge one half and half the scale (the other bins of a real spectrum stand for two each).
 #pragma once
 
 #include "fft.h"
 #include "overlap_add.h"
 #include "signal.h"
+#include "window.h"
 
 namespace spectro {
 
@@ -28,47 +29,37 @@ enum AnalysisParameter {
   ANALYSIS_PAD_MODE,
   ANALYSIS_N_FFT,
   ANALYSIS_BINS,
-  ANALYSIS_OVERLAP,
   ANALYSIS_SPLIT_TABLE,
   ANALYSIS_SCALE,
+  ANALYSIS_WINDOW_STEP,
+  ANALYSIS_WINDOW_LEFT,
+  ANALYSIS_WINDOW_LENGTH,
   ANALYSIS_PARAMETERS
-};
-
-// A frame of a signal that is multiplied by the inverse envelope of overlap-added frames.
-template <class T, class E, int HOP> struct EnvelopedFrame {
-  Frame<T> frame;
-  const device E* envelope;
-  int m, frames, overlap;
-
-  inline auto at(int i) const -> decltype(product(T(), E())) {
-    const uint row = uint(envelope_row(m + i / HOP, frames, overlap));
-    return product(frame.at(i), envelope[row * uint(HOP) + uint(i) % uint(HOP)]);
-  }
-  inline float2 pair(uint j) const { return complex(at(int(2 * j)), at(int(2 * j + 1))); }
-};
-
-// The same for a frame inside its row where all hops have the envelope of `overlap` frames.
-template <class F, class E, int HOP> struct SteadyFrame {
-  F frame;
-  const device E* steady;
-
-  inline auto at(int i) const -> decltype(product(frame.at(0), E())) {
-    return product(frame.at(i), steady[uint(i) % uint(HOP)]);
-  }
-  inline float2 pair(uint j) const {
-    const uint i = 2 * j;
-    if (HOP % 2 == 0) return by_parts(frame.pair(j), *(const device float2*)(steady + i % HOP));
-    const float2 inverse = complex(steady[i % uint(HOP)], steady[(i + 1) % uint(HOP)]);
-    return by_parts(frame.pair(j), inverse);
-  }
 };
 
 // Real samples 2 j and 2 j + 1 are the parts of point j; a transform of n_fft / 2 points.
 struct Packed {
-  template <class F, class W>
-  static inline float2 point(const thread F& frame, const device W* window, uint j) {
-    const device float2* pairs = (const device float2*)window;
-    return by_parts(frame.pair(j), pairs[j]);
+  template <class F, class Weights>
+  static inline float2 point(const thread F& frame, const thread Weights& window, uint j) {
+    return by_parts(frame.pair(j), window.pair(j));
+  }
+
+  // The window's values for point j, and the point by those.
+  template <class Weights>
+  static inline float2 weight(const thread Weights& window, uint j) {
+    return window.pair(j);
+  }
+  template <class F> static inline float2 weighed(const thread F& frame, float2 weight, uint j) {
+    return by_parts(frame.pair(j), weight);
+  }
+
+  // A weight divided by `scale` times an envelope, whose squares are added.
+  static inline float2 plus_square(float2 sum, float2 weight) {
+    return multiplied_added(weight, weight, sum);
+  }
+  static inline float2 divided(float2 weight, float2 squares, float scale) {
+    return complex(weight.x * inverse(squares.x, scale),
+                   weight.y * inverse(squares.y, scale));
   }
 
   // With A = z[k] + conj(z[M - k]), D = z[k] - conj(z[M - k]) and f = -i exp(-2 pi i k / n_fft):
@@ -79,7 +70,8 @@ struct Packed {
       THREADS = P::THREADS,
       PAIRS = divided_up(P::POINTS, 2),
       EACH = divided_up(PAIRS, P::THREADS),
-      BYTES = P::POINT_BYTES
+      BYTES = P::POINT_BYTES,
+      SAMPLES = 2 * int(P::POINTS)
     };
 
     static inline bool owns(uint t, int c) {
@@ -136,12 +128,30 @@ struct Packed {
 
 // One complex point for each sample; real signals have no imaginary parts.
 struct Direct {
+  template <class F, class Weights>
+  static inline float2 point(const thread F& frame, const thread Weights& window, uint j) {
+    return as_complex(product(frame.at(int(j)), window.at(j)));
+  }
+
+  template <class Weights>
+  static inline typename Weights::Value weight(const thread Weights& window, uint j) {
+    return window.at(j);
+  }
   template <class F, class W>
-  static inline float2 point(const thread F& frame, const device W* window, uint j) {
-    return as_complex(product(frame.at(int(j)), window[j]));
+  static inline float2 weighed(const thread F& frame, W weight, uint j) {
+    return as_complex(product(frame.at(int(j)), weight));
+  }
+
+  template <class W> static inline W plus_square(W sum, W weight) {
+    return sum + product(weight, weight);
+  }
+  template <class W> static inline W divided(W weight, W squares, float scale) {
+    return product(weight, inverse(squares, scale));
   }
 
   template <class P> struct Bins {
+    enum { SAMPLES = P::POINTS };
+
     template <bool TWO_SIDED>
     static inline void write(const threadgroup float2* exchange, uint frame, const device float2*,
                              uint t, float scale, float edge, device float2* spectrum) {
@@ -173,8 +183,8 @@ template <class Packing, bool TWO_SIDED> struct IntoSpectrum {
 };
 
 // The points of one frame, where thread `t` of it wants them.
-template <class P, class Packing, class F, class W>
-inline void load_points(const thread F& frame, const device W* window, uint t,
+template <class P, class Packing, class F, class Weights>
+inline void load_points(const thread F& frame, const thread Weights& window, uint t,
                         thread float2 (&v)[Pass<P, 0>::PER_THREAD][Pass<P, 0>::R]) {
   typedef Pass<P, 0> First;
 #pragma unroll
@@ -187,12 +197,131 @@ inline void load_points(const thread F& frame, const device W* window, uint t,
   }
 }
 
-// One group's share. T, W: float or float2, of signal and window (and envelope). `thread_index`
-// counts in the group; `exchange` has exchange_elements<P>(FRAMES).
+// The points of a frame that may lie inside its row, of neighbouring samples.
+template <class P, class Packing, class T, class Weights>
+inline void load_frame(const thread Frame<T>& frame, const thread Weights& window, uint t,
+                       thread float2 (&v)[Pass<P, 0>::PER_THREAD][Pass<P, 0>::R]) {
+  if (frame.is_dense && are_pairs_at(frame.inside)) {
+    const PairedFrame<T> paired = {frame.inside};
+    load_points<P, Packing>(paired, window, t, v);
+  } else if (frame.is_dense) {
+    const DenseFrame<T> dense = {frame.inside};
+    load_points<P, Packing>(dense, window, t, v);
+  } else {
+    load_points<P, Packing>(frame, window, t, v);
+  }
+}
+
+// The same, where the frame's samples are divided by the envelope of frames 0 ... frames - 1; it is
+// frame m, and ARE_ALIKE: all frames lie over each of its samples that might. A thread has all of the
+// window's values that meet in its samples.
+template <class P, class Packing, int HOP, bool ARE_ALIKE, class F, class Weights>
+inline void load_divided_points(const thread F& frame, const thread Weights& window, float scale,
+                                int m, int frames, uint t,
+                                thread float2 (&v)[Pass<P, 0>::PER_THREAD][Pass<P, 0>::R]) {
+  typedef Pass<P, 0> First;
+  // Inputs so many apart lie a hop apart.
+  enum { R = First::R, APART = HOP / (Packing::template Bins<P>::SAMPLES / R) };
+  typedef decltype(Packing::weight(window, 0u)) Weight;
+#pragma unroll
+  for (int i = 0; i < First::PER_THREAD; ++i) {
+    if (!First::owns(t, i)) continue;
+    Weight weights[R];
+#pragma unroll
+    for (int r = 0; r < R; ++r) weights[r] = Packing::weight(window, First::input(t, i, r));
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+      Weight squares;
+      set_zero(squares);
+#pragma unroll
+      for (int other = r % APART; other < R; other += APART) {
+        const int covering = m + (r - other) / APART;
+        if (ARE_ALIKE || uint(covering) < uint(frames)) {
+          squares = Packing::plus_square(squares, weights[other]);
+        }
+      }
+      const uint j = First::input(t, i, r);
+      v[i][r] = Packing::weighed(frame, Packing::divided(weights[r], squares, scale), j);
+    }
+  }
+}
+
+// A window whose values are multiplied by factors, which come again after EVERY of them.
+template <class Weights, int EVERY> struct WeighedWindow {
+  typedef typename Weights::Value Value;
+
+  Weights window;
+  const threadgroup Value* factors;
+
+  inline Value at(uint i) const { return product(window.at(i), factors[i % uint(EVERY)]); }
+  inline float2 pair(uint j) const {
+    const uint i = 2 * j % uint(EVERY);
+    if (EVERY % 2 == 0) {
+      return by_parts(window.pair(j), *(const threadgroup float2*)(factors + i));
+    }
+    return by_parts(window.pair(j), complex(factors[i], factors[(2 * j + 1) % uint(EVERY)]));
+  }
+};
+
+// How the frames of a group are divided by their envelope. IN_REGISTERS: a hop is a multiple of what
+// lies between the inputs of a butterfly.
+template <class P, class Packing, int HOP, int FRAMES, bool IN_REGISTERS> struct DividedFrames {
+  template <class T, class Weights>
+  static inline void load(const thread Frame<T>& frame, const thread Weights& window, float scale,
+                          long, int m, int frames, threadgroup float2*, uint thread_index,
+                          thread float2 (&v)[Pass<P, 0>::PER_THREAD][Pass<P, 0>::R]) {
+    enum { OVERLAP = divided_up(Packing::template Bins<P>::SAMPLES, HOP) };
+    const uint t = thread_index % uint(P::THREADS);
+    const bool are_alike = m >= OVERLAP - 1 && m + OVERLAP <= frames;
+    if (are_alike && frame.is_dense && are_pairs_at(frame.inside)) {
+      const PairedFrame<T> paired = {frame.inside};
+      load_divided_points<P, Packing, HOP, true>(paired, window, scale, m, frames, t, v);
+    } else if (are_alike && frame.is_dense) {
+      const DenseFrame<T> dense = {frame.inside};
+      load_divided_points<P, Packing, HOP, true>(dense, window, scale, m, frames, t, v);
+    } else {
+      load_divided_points<P, Packing, HOP, false>(frame, window, scale, m, frames, t, v);
+    }
+  }
+};
+
+// Else the inverse envelope passes through the buffers: of one hop, if all hops of the group's frames
+// are alike, else of every sample of each. Behind, the buffers are free.
+template <class P, class Packing, int HOP, int FRAMES>
+struct DividedFrames<P, Packing, HOP, FRAMES, false> {
+  template <class T, class Weights>
+  static inline void load(const thread Frame<T>& frame, const thread Weights& window, float scale,
+                          long first, int m, int frames, threadgroup float2* exchange,
+                          uint thread_index,
+                          thread float2 (&v)[Pass<P, 0>::PER_THREAD][Pass<P, 0>::R]) {
+    typedef typename Weights::Value W;
+    enum { SAMPLES = Packing::template Bins<P>::SAMPLES, OVERLAP = divided_up(SAMPLES, HOP) };
+    const bool are_alike = first >= OVERLAP - 1 && first + (FRAMES - 1 + OVERLAP) <= frames;
+    const uint t = thread_index % uint(P::THREADS), f = thread_index / uint(P::THREADS);
+    const uint begin = are_alike ? thread_index : t, end = are_alike ? HOP : SAMPLES;
+    threadgroup W* factors = &at_bytes<W>(exchange, are_alike ? 0u : f * uint(P::FRAME_BYTES));
+    for (uint i = begin; i < end; i += are_alike ? FRAMES * P::THREADS : P::THREADS) {
+      const int q = (are_alike ? OVERLAP - 1 : m) + int(i / uint(HOP)), r = int(i % uint(HOP));
+      factors[i] = envelope(window, q, r, HOP, SAMPLES, frames).inverse(scale);
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (are_alike) {
+      const WeighedWindow<Weights, HOP> weighed = {window, factors};
+      load_frame<P, Packing>(frame, weighed, t, v);
+    } else {
+      const WeighedWindow<Weights, SAMPLES> weighed = {window, factors};
+      load_points<P, Packing>(frame, weighed, t, v);
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+  }
+};
+
+// One group's share. T: float or float2; Weights: a Window. `thread_index` counts in the group;
+// `exchange` has exchange_elements<P>(FRAMES).
 template <class P, class Packing, bool TWO_SIDED, bool SCALED, bool ENVELOPE, int HOP, int FRAMES,
-          class T, class W>
+          class T, class Weights>
 inline void analysis(const device T* signal, long row_step, long sample_step,
-                     const device W* window, const device W* envelope, const device float2* table,
+                     const thread Weights& window, const device float2* table,
                      const device long* parameters, float edge, device float2* spectrum,
                      threadgroup float2* exchange, uint thread_index, uint group, uint row) {
   const uint t = thread_index % uint(P::THREADS), f = thread_index / uint(P::THREADS);
@@ -208,36 +337,21 @@ inline void analysis(const device T* signal, long row_step, long sample_step,
   const long start = m * parameters[ANALYSIS_HOP] - parameters[ANALYSIS_PADDING];
   const Frame<T> frame(samples, start, int(parameters[ANALYSIS_N_FFT]));
 
+  const float scale =
+      SCALED || ENVELOPE ? as_type<float>(int(parameters[ANALYSIS_SCALE])) : 1.0f;
   typedef Pass<P, 0> First;
   float2 v[First::PER_THREAD][First::R];
-  const bool in_pairs = frame.is_dense && are_pairs_at(frame.inside);
-  const DenseFrame<T> dense = {frame.inside};
-  const PairedFrame<T> paired = {frame.inside};
   if (ENVELOPE) {
-    const int count = int(frames), overlap = int(parameters[ANALYSIS_OVERLAP]);
-    const bool is_steady = frame.is_dense && m >= overlap - 1 && m + overlap <= frames;
-    const device W* steady = envelope + (overlap - 1) * HOP;
-    if (is_steady && in_pairs) {
-      SteadyFrame<PairedFrame<T>, W, HOP> enveloped = {paired, steady};
-      load_points<P, Packing>(enveloped, window, t, v);
-    } else if (is_steady) {
-      SteadyFrame<DenseFrame<T>, W, HOP> enveloped = {dense, steady};
-      load_points<P, Packing>(enveloped, window, t, v);
-    } else {
-      EnvelopedFrame<T, W, HOP> enveloped = {frame, envelope, int(m), count, overlap};
-      load_points<P, Packing>(enveloped, window, t, v);
-    }
-  } else if (in_pairs) {
-    load_points<P, Packing>(paired, window, t, v);
-  } else if (frame.is_dense) {
-    load_points<P, Packing>(dense, window, t, v);
+    enum { BETWEEN = Packing::template Bins<P>::SAMPLES / First::R };
+    DividedFrames<P, Packing, HOP, FRAMES, HOP % BETWEEN == 0>::load(
+        frame, window, scale, long(group) * FRAMES, int(m), int(frames), exchange, thread_index, v);
   } else {
-    load_points<P, Packing>(frame, window, t, v);
+    load_frame<P, Packing>(frame, window, t, v);
   }
   First::transform(table, t, v);
   const IntoSpectrum<Packing, TWO_SIDED> finish = {
       table + parameters[ANALYSIS_SPLIT_TABLE], spectrum + (long(row) * frames + m) * bins,
-      SCALED ? as_type<float>(int(parameters[ANALYSIS_SCALE])) : 1.0f, edge, active};
+      SCALED ? scale : 1.0f, edge, active};
   Chain<P, 0>::run(exchange, f * uint(P::FRAME_BYTES), table, t, v, finish);
 }
 

@@ -1,7 +1,8 @@
 // Frames without a transform of our own: for sizes that the fused kernels do not cover, around a
 // transform from elsewhere. One thread makes one value.
 //
-// NumPy:  cut_frame:    frames[row, m, i] = np.pad(x[row], padding, mode)[m*hop + i] * window[i]
+// NumPy:  cut_frame:    frames[row, m, i] = np.pad(x[row], padding, mode)[m*hop + i] * window[i] * scale
+//                       with ENVELOPE divided by scale times the envelope at m*hop + i instead
 //         added_frames: see synthesis.h, with y[m] = frames[row, m] * window
 // Grid:   cut_frame: x: n_fft, y: frames, z: rows; added_frames: x: length, y: rows.
 // Output: dense.
@@ -10,6 +11,7 @@
 
 #include "overlap_add.h"
 #include "signal.h"
+#include "window.h"
 
 namespace spectro {
 
@@ -20,21 +22,32 @@ enum FramingParameter {
   FRAMING_PADDING,
   FRAMING_PAD_MODE,
   FRAMING_N_FFT,
-  FRAMING_UNUSED_6,
-  FRAMING_UNUSED_7,
+  FRAMING_SCALE,
+  FRAMING_WINDOW_STEP,
+  FRAMING_WINDOW_LEFT,
+  FRAMING_WINDOW_LENGTH,
   FRAMING_PARAMETERS
 };
 
-template <class T, class W, class Out>
+template <bool ENVELOPE, class T, class Weights, class Out>
 inline void cut_frame(const device T* signal, long row_step, long sample_step,
-                      const device W* window, const device long* parameters, device Out* frames,
-                      uint i, uint m, uint row) {
+                      const thread Weights& window, const device long* parameters,
+                      device Out* frames, uint i, uint m, uint row) {
   const long n_fft = parameters[FRAMING_N_FFT];
+  const float scale = as_type<float>(int(parameters[FRAMING_SCALE]));
   const Row<T> samples(signal + long(row) * row_step, sample_step, parameters[FRAMING_SAMPLES],
                        int(parameters[FRAMING_PAD_MODE]));
   const long p = long(m) * parameters[FRAMING_HOP] - parameters[FRAMING_PADDING] + i;
   const long frame = long(row) * parameters[FRAMING_FRAMES] + m;
-  frames[frame * n_fft + i] = product(samples.at(int(p)), window[i]);
+  Out value = product(samples.at(int(p)), window.at(i));
+  if (ENVELOPE) {
+    const int hop = int(parameters[FRAMING_HOP]), count = int(parameters[FRAMING_FRAMES]);
+    const int q = int(m) + int(i) / hop, r = int(i) % hop;
+    value = product(value, envelope(window, q, r, hop, int(n_fft), count).inverse(scale));
+  } else {
+    value = product(value, scale);
+  }
+  frames[frame * n_fft + i] = value;
 }
 
 enum AddingParameter {
@@ -44,25 +57,28 @@ enum AddingParameter {
   ADDING_START,
   ADDING_KEPT,
   ADDING_LENGTH,
-  ADDING_OVERLAP,
   ADDING_PADDING,
   ADDING_PAD_MODE,
+  ADDING_SCALE,
+  ADDING_WINDOW_STEP,
+  ADDING_WINDOW_LEFT,
+  ADDING_WINDOW_LENGTH,
   ADDING_PARAMETERS
 };
 
-template <class T, class W> struct DeviceFrames {
+template <class T, class Weights> struct DeviceFrames {
   const device T* first;  // of this row
-  const device W* window;
+  Weights window;
   long n_fft;
 
-  inline auto at(int m, int i) const -> decltype(product(T(), W())) {
-    return product(first[long(m) * n_fft + i], window[i]);
+  inline auto at(int m, int i) const -> decltype(product(T(), typename Weights::Value())) {
+    return product(first[long(m) * n_fft + i], window.at(uint(i)));
   }
 };
 
 // The sum over one padded position.
-template <class T, class W, class Sample>
-inline void add_position(const thread DeviceFrames<T, W>& frames, long position, int count,
+template <class T, class Weights, class Sample>
+inline void add_position(const thread DeviceFrames<T, Weights>& frames, long position, int count,
                          int hop, thread Sample& sum) {
   const int n_fft = int(frames.n_fft);
   const Covering covering(position, position, n_fft, hop, count);
@@ -70,15 +86,14 @@ inline void add_position(const thread DeviceFrames<T, W>& frames, long position,
   gather(frames, i, covering.low, covering.high, hop, n_fft, sum);
 }
 
-template <bool ENVELOPE, bool FOLD, class T, class W, class Sample>
-inline void added_frames(const device T* frames, const device W* window, const device W* envelope,
-                         const device long* parameters, device Sample* signal, uint t, uint row) {
+template <bool ENVELOPE, bool FOLD, class T, class Weights, class Sample>
+inline void added_frames(const device T* frames, const thread Weights& window,
+                         const device long* parameters, device Sample* signal,
+                         device atomic_uint* vanishing, uint t, uint row) {
   const int count = int(parameters[ADDING_FRAMES]), hop = int(parameters[ADDING_HOP]);
   const long start = parameters[ADDING_START], length = parameters[ADDING_LENGTH];
-  DeviceFrames<T, W> source;
-  source.n_fft = parameters[ADDING_N_FFT];
-  source.first = frames + long(row) * count * source.n_fft;
-  source.window = window;
+  const long n_fft = parameters[ADDING_N_FFT];
+  const DeviceFrames<T, Weights> source = {frames + long(row) * count * n_fft, window, n_fft};
 
   Sample sum;
   set_zero(sum);
@@ -102,10 +117,14 @@ inline void added_frames(const device T* frames, const device W* window, const d
       for (long p = first; repeats && p <= last; ++p) add_position(source, p, count, hop, sum);
     }
   }
-  if (ENVELOPE && kept) {
+  const float scale = as_type<float>(int(parameters[ADDING_SCALE]));
+  if (!ENVELOPE) {
+    sum = product(sum, scale);
+  } else if (kept) {
     const HopPosition p(long(t) + start, hop);
-    const int overlap = int(parameters[ADDING_OVERLAP]);
-    sum = product(sum, envelope[long(envelope_row(p.q, count, overlap)) * hop + p.r]);
+    const auto squares = envelope(window, p.q, p.r, hop, int(n_fft), count);
+    if (squares.vanish()) note(vanishing);
+    sum = product(sum, squares.inverse(scale));
   }
   signal[long(row) * length + t] = sum;
 }

@@ -64,12 +64,4 @@ inline void gather(const thread Frames& frames, int i, int first, int last, int 
   for (i -= (m - first) * hop; m >= first && i < n_fft; i += hop, --m) sum += frames.at(m, i);
 }
 
-// Row of the inverse envelope that holds hop q: the first overlap - 1 hops and the last ones have
-// rows of their own, all others share one.
-inline int envelope_row(int q, int frames, int overlap) {
-  if (frames < overlap) return q;
-  int row = q < overlap - 1 ? q : overlap - 1;
-  return row + (q > frames - 1 ? q - (frames - 1) : 0);
-}
-
 }  // namespace spectro

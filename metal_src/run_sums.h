@@ -5,6 +5,8 @@
 //         Walking forward, hops 0 ... FRAMES - 1 are complete then and the OVERLAP - 1 behind them
 //         are carried into the next round; walking backward, hops OVERLAP - 1 ... are complete and
 //         the OVERLAP - 1 before them are carried.
+//         The inverse of the envelope is of the squares of those pieces: the same for all hops that
+//         OVERLAP frames lie over, and at the ends of the frames that there are.
 // Grid:   hop h, unit o of it belongs to the thread with h % ABREAST == stripe and o % GROUP ==
 //         unit (ABREAST == 1) or o == unit, in every round, so that sums, window and envelope stay
 //         with it. No barriers.
@@ -13,6 +15,7 @@
 
 #include "fft.h"
 #include "overlap_add.h"
+#include "window.h"
 
 namespace spectro {
 
@@ -25,6 +28,13 @@ constexpr int dividing_power(int power, int n) {
 template <int WIDTH> struct Unit {
   typedef float Type;
   static inline float all(float value) { return value; }
+  template <class Weights> static inline float piece(Weights window, uint unit) {
+    return window.at(unit);
+  }
+  static inline bool is_any_below(float squares) { return vanishes(squares); }
+  static inline float inverse_of(float squares, float factor) {
+    return inverse(squares, factor);
+  }
 
   // sum += piece * what is at a place of the exchange
   template <int PART>
@@ -36,6 +46,15 @@ template <int WIDTH> struct Unit {
 template <> struct Unit<2> {
   typedef float2 Type;
   static inline float2 all(float value) { return complex(value, value); }
+  template <class Weights> static inline float2 piece(Weights window, uint unit) {
+    return window.pair(unit);
+  }
+  static inline bool is_any_below(float2 squares) {
+    return vanishes(squares.x) || vanishes(squares.y);
+  }
+  static inline float2 inverse_of(float2 squares, float factor) {
+    return complex(inverse(squares.x, factor), inverse(squares.y, factor));
+  }
 
   // Real and imaginary parts of a point are neighbouring samples.
   template <int PART>
@@ -53,9 +72,11 @@ struct RunOutput {
   int begin, end;  // positions in the row that the run makes
   int start;       // padded position of the row's sample 0
   int frames;
+  int kept;  // position behind the last sample whose envelope may not vanish
 };
 
-template <class P, int HOP, int FRAMES, int WIDTH, bool ENVELOPE, bool KEEP_WINDOW>
+// Weights: a Window.
+template <class P, int HOP, int FRAMES, int WIDTH, bool ENVELOPE, bool KEEP_WINDOW, class Weights>
 struct RunSums {
   typedef typename Unit<WIDTH>::Type Value;
   enum {
@@ -73,13 +94,15 @@ struct RunSums {
     KEPT_PIECES = KEEP_WINDOW ? OVERLAP : 1,
     KEPT_UNITS = KEEP_WINDOW ? int(OWNED) : 1,
     SUMS = CARRIED > 0 ? int(CARRIED) : 1,
-    UNIT_BYTES = P::HALF ? 4 : 4 * WIDTH
+    UNIT_BYTES = P::HALF ? 4 : 4 * WIDTH,
+    DIVIDES = ENVELOPE
   };
   static_assert(HOP % WIDTH == 0 && HOP <= N_FFT, "whole units, and no gaps");
   static_assert(!P::HALF || WIDTH == 2, "halves of a frame are its even and odd samples");
 
-  const device Value* window;
-  const device Value* envelope;
+  Weights window;
+  float scale;
+  bool has_vanished;  // at a sample that is kept
   Value pieces[KEPT_PIECES][KEPT_UNITS];
   Value steady[OWNED];  // inverse envelope where OVERLAP frames lie over a hop
   Value carried[SUMS][OWNED];
@@ -98,10 +121,10 @@ struct RunSums {
     return WHOLE || k < OVERLAP - 1 || o + uint(k * UNITS) < uint(FRAME_UNITS);
   }
 
-  inline void begin(const device float* of_window, const device float* of_envelope,
-                    uint thread_index) {
-    window = (const device Value*)of_window;
-    envelope = (const device Value*)of_envelope;
+  inline RunSums(const thread Weights& of_window, float of_scale, uint thread_index)
+      : window(of_window) {
+    scale = of_scale;
+    has_vanished = false;
     const uint first_unit = unit(thread_index);
 #pragma unroll
     for (int c = 0; c < OWNED; ++c) {
@@ -111,18 +134,81 @@ struct RunSums {
       for (int k = 0; KEEP_WINDOW && k < OVERLAP; ++k) {
         pieces[KEEP_WINDOW ? k : 0][KEEP_WINDOW ? c : 0] = Unit<WIDTH>::all(0.0f);
         if (owned && has(o, k)) {
-          pieces[KEEP_WINDOW ? k : 0][KEEP_WINDOW ? c : 0] = window[o + uint(k * UNITS)];
+          pieces[KEEP_WINDOW ? k : 0][KEEP_WINDOW ? c : 0] =
+              Unit<WIDTH>::piece(window, o + uint(k * UNITS));
         }
       }
-      steady[c] = Unit<WIDTH>::all(1.0f);
-      if (ENVELOPE && owned) steady[c] = envelope[o + uint((OVERLAP - 1) * UNITS)];
+      steady[c] = Unit<WIDTH>::all(scale);
 #pragma unroll
       for (int i = 0; i < SUMS; ++i) carried[i][c] = Unit<WIDTH>::all(0.0f);
     }
   }
 
-  // Adds one round's frames, puts complete hops out and carries the others.
-  template <bool BACKWARD>
+  // Piece k of the window for unit o, which is unit c of the thread's; zero behind the window's end.
+  inline Value piece(int k, int c, uint o) const {
+    if (KEEP_WINDOW) return pieces[KEEP_WINDOW ? k : 0][KEEP_WINDOW ? c : 0];
+    return has(o, k) ? Unit<WIDTH>::piece(window, o + uint(k * UNITS)) : Unit<WIDTH>::all(0.0f);
+  }
+
+  // The squares of COUNT pieces from FROM on, added in pairs: of many of them digits would be lost.
+  template <int FROM, int COUNT, class = void> struct SumOfSquares {
+    static inline Value of(RunSums sums, int c, uint o, Value zero) {
+      return SumOfSquares<FROM, COUNT / 2>::of(sums, c, o, zero) +
+             SumOfSquares<FROM + COUNT / 2, COUNT - COUNT / 2>::of(sums, c, o, zero);
+    }
+  };
+  template <int FROM, class Nothing> struct SumOfSquares<FROM, 1, Nothing> {
+    static inline Value of(RunSums sums, int c, uint o, Value zero) {
+      const Value value = sums.piece(FROM, c, o);
+      return multiplied_added(value, value, zero);
+    }
+  };
+
+  // Inverts the envelope of the hops that OVERLAP frames lie over. In the first round, when there is
+  // something to be added: until then nobody waits for the window.
+  inline void invert(uint thread_index, RunOutput output) {
+    const uint first_unit = unit(thread_index);
+    const Value zero = Unit<WIDTH>::all(zero_from_here_on());
+#pragma unroll
+    for (int c = 0; c < OWNED; ++c) {
+      if (!owns(first_unit, c)) continue;
+      const uint o = first_unit + uint(GROUP * c);
+      const Value squares = SumOfSquares<0, OVERLAP>::of(*this, c, o, zero);
+      if (Unit<WIDTH>::is_any_below(squares) && keeps_steady(o, output)) has_vanished = true;
+      steady[c] = Unit<WIDTH>::inverse_of(squares, scale);
+    }
+  }
+
+  // Whether the run keeps unit o of any hop that OVERLAP frames lie over.
+  static inline bool keeps_steady(uint o, RunOutput output) {
+    const int within = int(o) * WIDTH - output.start;
+    const int first = divided_up(output.begin - within, HOP);
+    const int hop = first > OVERLAP - 1 ? first : OVERLAP - 1;
+    const int position = hop * HOP + within;
+    return hop < output.frames && position < output.end && position < output.kept;
+  }
+
+  // The inverse envelope of unit o of a hop at either end, of the frames that there are.
+  inline Value inverse_at_end(int hop, int c, uint o, int position, RunOutput output) {
+    Value squares = Unit<WIDTH>::all(0.0f);
+#pragma unroll KEPT_PIECES
+    for (int k = 0; k < OVERLAP; ++k) {
+      if (uint(hop - k) >= uint(output.frames)) continue;
+      const Value value = piece(k, c, o);
+      squares = multiplied_added(value, value, squares);
+    }
+    if (Unit<WIDTH>::is_any_below(squares) && position < output.kept) has_vanished = true;
+    return Unit<WIDTH>::inverse_of(squares, scale);
+  }
+
+  // Whether a round makes hops that fewer than OVERLAP frames lie over.
+  static inline bool touches_ends(int m0, RunOutput output) {
+    return ENVELOPE && (m0 < OVERLAP - 1 || m0 + FRAMES + OVERLAP - 1 > output.frames);
+  }
+
+  // Adds one round's frames, puts complete hops out and carries the others. AT_ENDS: it touches them;
+  // most rounds do not, and have code of their own.
+  template <bool BACKWARD, bool AT_ENDS>
   inline void add(const threadgroup float2* exchange, uint thread_index, int m0, RunOutput output,
                   device float* row) {
     if (ABREAST > 1 && stripe(thread_index) >= uint(ABREAST)) return;
@@ -135,7 +221,7 @@ struct RunSums {
         const int j = BACKWARD ? REACHED - 1 - visited : visited;
         Value sum = before<BACKWARD>(j, c);
         add_pieces<BOTH_PARTS>(exchange, thread_index, c, j, sum);
-        settle<BACKWARD>(sum, thread_index, c, j, m0, output, row);
+        settle<BACKWARD, AT_ENDS>(sum, thread_index, c, j, m0, output, row);
       }
     }
   }
@@ -161,7 +247,7 @@ struct RunSums {
     }
   }
 
-  template <bool BACKWARD>
+  template <bool BACKWARD, bool AT_ENDS>
   inline void settle_all(const thread Value (&all)[REACHED][OWNED], uint thread_index, int m0,
                          RunOutput output, device float* row) {
     if (ABREAST > 1 && stripe(thread_index) >= uint(ABREAST)) return;
@@ -170,7 +256,7 @@ struct RunSums {
       if (!owns(unit(thread_index), c)) continue;
 #pragma unroll
       for (int j = 0; j < REACHED; ++j) {
-        settle<BACKWARD>(all[j][c], thread_index, c, j, m0, output, row);
+        settle<BACKWARD, AT_ENDS>(all[j][c], thread_index, c, j, m0, output, row);
       }
     }
   }
@@ -195,20 +281,21 @@ struct RunSums {
       if (frame + ABREAST <= 0 || frame >= FRAMES) continue;
       if (ABREAST > 1 && uint(frame + int(beside)) >= uint(FRAMES)) continue;
       if (!has(o, k)) continue;
-      const Value piece = KEEP_WINDOW ? pieces[KEEP_WINDOW ? k : 0][KEEP_WINDOW ? c : 0]
-                                      : window[o + uint(k * UNITS)];
       const int within = frame * int(P::FRAME_BYTES) + (k * UNITS + GROUP * c) * UNIT_BYTES;
-      Unit<WIDTH>::template add<PART>(piece, exchange, place + uint(within), sum);
+      Unit<WIDTH>::template add<PART>(piece(k, c, o), exchange, place + uint(within), sum);
     }
   }
 
   // Puts out the sum of hop ABREAST * j + stripe, or carries it.
-  template <bool BACKWARD>
+  template <bool BACKWARD, bool AT_ENDS>
   inline void settle(Value sum, uint thread_index, int c, int j, int m0, RunOutput output,
                      device float* row) {
     const int hop = ABREAST * j + int(stripe(thread_index));
     const bool complete = BACKWARD ? hop >= OVERLAP - 1 && hop < FRAMES + OVERLAP - 1 : j < STEPS;
-    if (complete) put_out(sum, m0, hop, unit(thread_index) + uint(GROUP * c), c, output, row);
+    if (complete) {
+      const uint o = unit(thread_index) + uint(GROUP * c);
+      put_out<AT_ENDS>(sum, m0 + hop, o, c, output, row);
+    }
     const int i = BACKWARD ? j : j - STEPS;
     if (i >= 0 && i < CARRIED) {
       if (BACKWARD && complete) sum = Unit<WIDTH>::all(0.0f);
@@ -216,23 +303,15 @@ struct RunSums {
     }
   }
 
-  inline void put_out(Value sum, int m0, int of_round, uint o, int c, RunOutput output,
-                      device float* row) const {
-    const int hop = m0 + of_round;
-    const bool at_ends = m0 < OVERLAP - 1 || m0 + FRAMES + OVERLAP - 1 > output.frames;
+  template <bool AT_ENDS>
+  inline void put_out(Value sum, int hop, uint o, int c, RunOutput output, device float* row) {
     const int position = hop * HOP + int(o) * WIDTH - output.start;
     if (uint(position - output.begin) >= uint(output.end - output.begin)) return;
-    if (ENVELOPE) {
-      Value inverse = steady[c];
-      if (at_ends && (hop < OVERLAP - 1 || hop > output.frames - 1)) {
-        // Behind the last frame's end nothing was added.
-        inverse = Unit<WIDTH>::all(0.0f);
-        if (hop < output.frames + OVERLAP - 1) {
-          inverse = envelope[uint(envelope_row(hop, output.frames, OVERLAP)) * uint(UNITS) + o];
-        }
-      }
-      sum = by_parts(sum, inverse);
+    Value factor = steady[c];
+    if (AT_ENDS && (hop < OVERLAP - 1 || hop > output.frames - 1)) {
+      factor = inverse_at_end(hop, c, o, position, output);
     }
+    sum = by_parts(sum, factor);
     *(device Value*)(row + position) = sum;
   }
 };

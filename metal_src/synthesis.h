@@ -3,11 +3,12 @@
 //
 // NumPy:  y = np.fft.irfft(X, n_fft) * window          (or np.fft.ifft for complex signals)
 //         padded[m*hop : m*hop + n_fft] += y[m]
-//         out[t] = padded[t + start] * inverse_envelope[t + start]   for t < kept, else 0
+//         out[t] = padded[t + start] / (scale * envelope[t + start])   for t < kept, else 0
 //         with bins 0 and n_fft / 2 multiplied by `edge`, and their imaginary parts ignored where
-//         the signal is real. The caller folds 1 / n_fft and every other scale into the window.
-//         Without ENVELOPE the division is left out; with FOLD, out is the transpose of padding:
-//         each sample also receives the padded positions that repeat it.
+//         the signal is real. Transforms do not divide by n_fft: scale does. vanishing[0] becomes 1
+//         where the envelope vanishes at a kept sample. Without ENVELOPE, scale multiplies in the
+//         place of the division; with FOLD, out is the transpose of padding: each sample also
+//         receives the padded positions that repeat it.
 // Grid:   x: ceil(length / (FRAMES * P::THREADS * SAMPLES)) groups of FRAMES * P::THREADS threads;
 //         y: rows.
 // Input:  (rows, frames, bins) of any strides; FRAMES_FASTEST: neighbouring frames are neighbours
@@ -18,11 +19,12 @@
 #include "fft.h"
 #include "overlap_add.h"
 #include "signal.h"
+#include "window.h"
 
 namespace spectro {
 
-// The launch's integers, in this order. The last five are for synthesis_walk.h: the samples that its
-// runs make, hops of a run, groups for either end, and a zero.
+// The launch's integers, in this order; the scale is the bits of a float. The last five are for
+// synthesis_walk.h: the samples that its runs make, hops of a run, groups for either end, and a zero.
 enum SynthesisParameter {
   SYNTHESIS_FRAMES,
   SYNTHESIS_HOP,
@@ -31,7 +33,10 @@ enum SynthesisParameter {
   SYNTHESIS_START,
   SYNTHESIS_KEPT,
   SYNTHESIS_LENGTH,
-  SYNTHESIS_OVERLAP,
+  SYNTHESIS_SCALE,
+  SYNTHESIS_WINDOW_STEP,
+  SYNTHESIS_WINDOW_LEFT,
+  SYNTHESIS_WINDOW_LENGTH,
   SYNTHESIS_SPLIT_TABLE,
   SYNTHESIS_PADDING,
   SYNTHESIS_PAD_MODE,
@@ -82,10 +87,9 @@ struct PackedReal {
     }
   }
 
-  template <class W>
-  static inline float2 windowed(float2 value, const device W* window, uint j) {
-    const device float2* pairs = (const device float2*)window;
-    float2 w = pairs[j];
+  template <class Weights>
+  static inline float2 windowed(float2 value, Weights window, uint j) {
+    const float2 w = window.pair(j);
     return complex(value.y * w.x, value.x * w.y);
   }
 
@@ -109,9 +113,9 @@ struct DirectReal {
     }
   }
 
-  template <class W>
-  static inline float2 windowed(float2 value, const device W* window, uint j) {
-    return complex(value.y * window[j], 0.0f);
+  template <class Weights>
+  static inline float2 windowed(float2 value, Weights window, uint j) {
+    return complex(value.y * window.at(j), 0.0f);
   }
 
   static inline float sample(const threadgroup float2* z, int i) { return z[i].x; }
@@ -131,17 +135,17 @@ struct DirectComplex {
     }
   }
 
-  template <class W>
-  static inline float2 windowed(float2 value, const device W* window, uint j) {
-    return product(exchanged(value), window[j]);
+  template <class Weights>
+  static inline float2 windowed(float2 value, Weights window, uint j) {
+    return product(exchanged(value), window.at(j));
   }
 
   static inline float2 sample(const threadgroup float2* z, int i) { return z[i]; }
 };
 
 // What becomes of a frame's samples: windowed, they go into its buffer, in order.
-template <class Packing, class W> struct Windowed {
-  const device W* window;
+template <class Packing, class Weights> struct Windowed {
+  Weights window;
 
   template <class P, class LAST>
   inline void take(threadgroup float2* exchange, uint frame, uint t,
@@ -170,9 +174,9 @@ template <class P, class Packing> struct RoundFrames {
   }
 };
 
-// What all threads of a group know. B: Bins<...>, W: float or float2.
+// What all threads of a group know. Weights: a Window.
 template <class P, class Packing, bool FRAMES_FASTEST, bool BOTH_HALVES, int FRAMES, int SAMPLES,
-          class W>
+          class Weights>
 struct Synthesis {
   typedef typename Packing::Sample Sample;
   typedef Bins<BOTH_HALVES> FrameBins;
@@ -181,7 +185,7 @@ struct Synthesis {
 
   const device float2* spectrum;  // of this row
   long frame_step, bin_step;
-  const device W* window;
+  Weights window;
   const device float2* table;
   const device float2* split;
   threadgroup float2* exchange;
@@ -189,6 +193,8 @@ struct Synthesis {
   int frames, hop, n_fft;
   int zero;
   float edge;
+
+  inline Synthesis(const thread Weights& of_window) : window(of_window) {}
 
   // Inverse transforms of frames first ... first + FRAMES - 1, windowed, in `exchange`.
   inline void transform(int first, int last) const {
@@ -218,8 +224,7 @@ struct Synthesis {
     First::template load<BOTH_PARTS>(exchange, frame, 0u, t, v);
     frame_barrier<P::THREADS>();
     First::transform(table, t, v);
-    Windowed<Packing, W> finish;
-    finish.window = window;
+    const Windowed<Packing, Weights> finish = {window};
     Chain<P, 0>::run(exchange, frame, table, t, v, finish);
   }
 
@@ -319,10 +324,11 @@ struct Synthesis {
 };
 
 // One group's share: output samples t0 ... end - 1, as far as its threads have sums for them. `S` is
-// a Synthesis; `envelope` holds rows of `hop` inverse values (envelope_row), of the window's type. `exchange` has exchange_elements<P>(FRAMES).
-template <class S, bool ENVELOPE, bool FOLD, int SAMPLES, class W>
-inline void synthesis(thread S& work, const device W* envelope, const device long* parameters,
-                      device typename S::Sample* signal, long t0, long end, uint row) {
+// a Synthesis, whose `exchange` has exchange_elements<P>(FRAMES).
+template <class S, bool ENVELOPE, bool FOLD, int SAMPLES>
+inline void synthesis(thread S& work, const device long* parameters,
+                      device typename S::Sample* signal, device atomic_uint* vanishing, long t0,
+                      long end, uint row) {
   typedef typename S::Sample Sample;
   const long start = parameters[SYNTHESIS_START], kept = parameters[SYNTHESIS_KEPT];
   const long length = parameters[SYNTHESIS_LENGTH];
@@ -340,15 +346,18 @@ inline void synthesis(thread S& work, const device W* envelope, const device lon
 
   HopPosition p(t0 + start + long(work.thread_index), work.hop);
   const HopPosition step(S::GROUP, work.hop);
-  const int overlap = int(parameters[SYNTHESIS_OVERLAP]);
+  const float scale = as_type<float>(int(parameters[SYNTHESIS_SCALE]));
   device Sample* out = signal + long(row) * length;
 #pragma unroll
   for (int j = 0; j < SAMPLES; ++j) {
     const long t = t0 + long(work.thread_index) + S::GROUP * j;
     if (t < end) {
-      if (ENVELOPE && t < kept) {
-        const long of_hop = long(envelope_row(p.q, work.frames, overlap)) * work.hop;
-        sum[j] = product(sum[j], envelope[of_hop + p.r]);
+      if (!ENVELOPE) {
+        sum[j] = product(sum[j], scale);
+      } else if (t < kept) {
+        const auto squares = envelope(work.window, p.q, p.r, work.hop, work.n_fft, work.frames);
+        if (squares.vanish()) note(vanishing);
+        sum[j] = product(sum[j], squares.inverse(scale));
       }
       out[t] = sum[j];
     }

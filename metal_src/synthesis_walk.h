@@ -20,40 +20,52 @@
 
 namespace spectro {
 
+#ifndef __CUDACC__
+inline device float* computed_once(device float* address) { return address; }
+#endif
+
 // What becomes of a round's frames: they go into their buffers, in order, as pairs of neighbours, and
 // from there into the sums of a run. S: a RunSums.
 template <class S> struct IntoSums {
   thread S* sums;
   uint thread_index;
   int m0;
-  bool backward;
+  bool backward, is_first;
   RunOutput output;
   device float* row;
 
   template <class P, class LAST>
   inline void take(threadgroup float2* exchange, uint frame, uint t,
                    const thread float2 (&v)[LAST::PER_THREAD][LAST::R]) const {
+    const bool at_ends = S::touches_ends(m0, output);
     if (P::HALF) {
       if (backward) {
-        take_halves<true, LAST>(exchange, frame, t, v);
+        take_halves<true, LAST>(exchange, frame, t, v, at_ends);
       } else {
-        take_halves<false, LAST>(exchange, frame, t, v);
+        take_halves<false, LAST>(exchange, frame, t, v, at_ends);
       }
       return;
     }
     store<BOTH_PARTS, LAST>(exchange, frame, t, v);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (backward) {
-      sums->template add<true>(exchange, thread_index, m0, output, row);
+    if (S::DIVIDES && is_first) sums->invert(thread_index, output);
+    if (backward && at_ends) {
+      sums->template add<true, true>(exchange, thread_index, m0, output, row);
+    } else if (backward) {
+      sums->template add<true, false>(exchange, thread_index, m0, output, row);
+    } else if (at_ends) {
+      sums->template add<false, true>(exchange, thread_index, m0, output, row);
     } else {
-      sums->template add<false>(exchange, thread_index, m0, output, row);
+      sums->template add<false, false>(exchange, thread_index, m0, output, row);
     }
   }
 
   template <bool BACKWARD, class LAST>
   inline void take_halves(threadgroup float2* exchange, uint frame, uint t,
-                          const thread float2 (&v)[LAST::PER_THREAD][LAST::R]) const {
+                          const thread float2 (&v)[LAST::PER_THREAD][LAST::R],
+                          bool at_ends) const {
     typename S::Value all[S::REACHED][S::OWNED];
+    if (S::DIVIDES && is_first) sums->invert(thread_index, output);
     sums->template collect<BACKWARD>(all);
     store<REAL_PART, LAST>(exchange, frame, t, v);
     threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -62,7 +74,11 @@ template <class S> struct IntoSums {
     store<IMAGINARY_PART, LAST>(exchange, frame, t, v);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     sums->template add_part<IMAGINARY_PART>(exchange, thread_index, all);
-    sums->template settle_all<BACKWARD>(all, thread_index, m0, output, row);
+    if (at_ends) {
+      sums->template settle_all<BACKWARD, true>(all, thread_index, m0, output, row);
+    } else {
+      sums->template settle_all<BACKWARD, false>(all, thread_index, m0, output, row);
+    }
   }
 
   template <int PART, class LAST>
@@ -171,6 +187,7 @@ inline void synthesis_run(const thread Walk<P, FRAMES, FRAMES_FASTEST>& work, th
   RunOutput output;
   output.start = int(parameters[SYNTHESIS_START]);
   output.frames = int(parameters[SYNTHESIS_FRAMES]);
+  output.kept = int(parameters[SYNTHESIS_KEPT]);
   const int first_hop = (begin + output.start) / hop + int(run) * hops;
   const int last_hop = (end - 1 + output.start) / hop;
   const int end_hop = first_hop + hops <= last_hop ? first_hop + hops : last_hop + 1;
@@ -189,49 +206,51 @@ inline void synthesis_run(const thread Walk<P, FRAMES, FRAMES_FASTEST>& work, th
     // together they would take more registers than there are.
     const uint index = thread_index + uint(round * zero);
     const int m0 = backward ? end_hop - FRAMES * (round + 1) : oldest + FRAMES * round;
-    const IntoSums<S> finish = {&sums, index, m0, backward, output, row};
+    const IntoSums<S> finish = {&sums, index, m0, backward, round == 0, output, row};
     work.transform(m0, backward ? m0 - FRAMES : m0 + FRAMES, low, high, index, finish);
     threadgroup_barrier(mem_flags::mem_threadgroup);
   }
 }
 
-// What a group of the grid does.
+// What a group of the grid does. Weights: a Window.
 template <class P, int HOP, int FRAMES, int WIDTH, bool ENVELOPE, bool KEEP_WINDOW,
-          bool FRAMES_FASTEST, int SAMPLES, bool FOLD>
+          bool FRAMES_FASTEST, int SAMPLES, class Weights, bool FOLD>
 struct WalkGroup {
   typedef Walk<P, FRAMES, FRAMES_FASTEST> Work;
 
-  static inline void run(const thread Work& work, const device float* window,
-                         const device float* envelope, const device long* parameters,
-                         device float* signal, uint thread_index, uint group, uint row) {
-    RunSums<P, HOP, FRAMES, WIDTH, ENVELOPE, KEEP_WINDOW> sums;
-    sums.begin(window, envelope, thread_index);
-    synthesis_run(work, sums, parameters, signal + long(row) * parameters[SYNTHESIS_LENGTH],
-                  thread_index, group);
+  static inline void run(const thread Work& work, const thread Weights& window,
+                         const device long* parameters, device float* signal,
+                         device atomic_uint* vanishing, uint thread_index, uint group, uint row) {
+    RunSums<P, HOP, FRAMES, WIDTH, ENVELOPE, KEEP_WINDOW, Weights> sums(
+        window, as_type<float>(int(parameters[SYNTHESIS_SCALE])), thread_index);
+    device float* of_row = computed_once(signal + long(row) * parameters[SYNTHESIS_LENGTH]);
+    synthesis_run(work, sums, parameters, of_row, thread_index, group);
+    if (sums.has_vanished) note(vanishing);
   }
 };
 
 // The transpose of padding: groups for both ends first, as their work is the longest. Not for plans
 // with HALF, which synthesis.h has none of.
 template <class P, int HOP, int FRAMES, int WIDTH, bool ENVELOPE, bool KEEP_WINDOW,
-          bool FRAMES_FASTEST, int SAMPLES>
-struct WalkGroup<P, HOP, FRAMES, WIDTH, ENVELOPE, KEEP_WINDOW, FRAMES_FASTEST, SAMPLES, true> {
+          bool FRAMES_FASTEST, int SAMPLES, class Weights>
+struct WalkGroup<P, HOP, FRAMES, WIDTH, ENVELOPE, KEEP_WINDOW, FRAMES_FASTEST, SAMPLES, Weights,
+                 true> {
   typedef Walk<P, FRAMES, FRAMES_FASTEST> Work;
 
-  static inline void run(const thread Work& work, const device float* window,
-                         const device float* envelope, const device long* parameters,
-                         device float* signal, uint thread_index, uint group, uint row) {
+  static inline void run(const thread Work& work, const thread Weights& window,
+                         const device long* parameters, device float* signal,
+                         device atomic_uint* vanishing, uint thread_index, uint group, uint row) {
     const uint ends = 2u * uint(parameters[SYNTHESIS_END_GROUPS]);
     if (group >= ends) {
-      WalkGroup<P, HOP, FRAMES, WIDTH, ENVELOPE, KEEP_WINDOW, FRAMES_FASTEST, SAMPLES, false>::run(
-          work, window, envelope, parameters, signal, thread_index, group - ends, row);
+      WalkGroup<P, HOP, FRAMES, WIDTH, ENVELOPE, KEEP_WINDOW, FRAMES_FASTEST, SAMPLES, Weights,
+                false>::run(work, window, parameters, signal, vanishing, thread_index,
+                            group - ends, row);
       return;
     }
-    Synthesis<P, PackedReal, FRAMES_FASTEST, false, FRAMES, SAMPLES, float> tile;
+    Synthesis<P, PackedReal, FRAMES_FASTEST, false, FRAMES, SAMPLES, Weights> tile(window);
     tile.spectrum = work.spectrum;
     tile.frame_step = work.frame_step;
     tile.bin_step = work.bin_step;
-    tile.window = window;
     tile.table = work.table;
     tile.split = work.split;
     tile.exchange = work.exchange;
@@ -246,8 +265,8 @@ struct WalkGroup<P, HOP, FRAMES, WIDTH, ENVELOPE, KEEP_WINDOW, FRAMES_FASTEST, S
     const long end = left ? parameters[SYNTHESIS_BEGIN] : parameters[SYNTHESIS_LENGTH];
     const long tile_of_end = left ? group : group - ends / 2;
     synthesis<decltype(tile), ENVELOPE, true, SAMPLES>(
-        tile, envelope, parameters, signal, begin + tile_of_end * (FRAMES * P::THREADS * SAMPLES),
-        end, row);
+        tile, parameters, signal, vanishing,
+        begin + tile_of_end * (FRAMES * P::THREADS * SAMPLES), end, row);
   }
 };
 

@@ -1,167 +1,139 @@
-// What an istft reads of its real analysis window, made where the window is: the window, padded and
-// scaled, and the inverse of its overlap-added square; and whether torch refuses that one.
+// The analysis window where it lies, and the envelope of the frames that it was multiplied with.
 //
-// NumPy:  full = np.pad(window, (left, n_fft - left - length)); scaled = full * factor
-//         q = np.pad(full ** 2, (0, overlap * hop - n_fft)).reshape(overlap, hop)
-//         rows[r] = q[max(0, r - frames + 1) : min(overlap, r + 1)].sum(axis=0)
-//         prepared = [scaled, zeros, scale / rows where rows != 0]; envelope.py numbers the rows
-//         vanishes[i]: a row is below the threshold at a kept sample of column i
-// Grid:   a thread for each verdict, then one for each value of `prepared`. No barriers.
-// Limits: hop 0 asks for the window alone, and one verdict of 0. Sums carry some 48 bits (squares
-//         split by fma, sums by Knuth's two-sum), so their inverses are float64's, rounded, or next
-//         to it.
+// NumPy:  padded = np.pad(window, (left, n_fft - left - length)); Window::at(i) == padded[i]
+//         envelope(..., q, r, ...) == sum(padded[k * hop + r] ** 2 for k with 0 <= q - k < frames):
+//         what the squares add up to at sample r of hop q
+// Limits: squares of complex values are complex, as torch.istft's are.
 #pragma once
+
+#include "complex.h"
 
 namespace spectro {
 
-// Kept are samples from START on, before END: positions as hops and what is left. ROWS is where the
-// rows begin in `prepared`; what follows are bits of floats, a REST what its predecessor lacks of a
-// double.
-enum WindowParameter {
-  WINDOW_LENGTH,
-  WINDOW_LEFT,
-  WINDOW_N_FFT,
-  WINDOW_HOP,
-  WINDOW_FRAMES,
-  WINDOW_OVERLAP,
-  WINDOW_START_HOPS,
-  WINDOW_START_REST,
-  WINDOW_END_HOPS,
-  WINDOW_END_REST,
-  WINDOW_ROWS,
-  WINDOW_FACTOR,
-  WINDOW_FACTOR_REST,
-  WINDOW_SCALE,
-  WINDOW_SCALE_REST,
-  WINDOW_THRESHOLD,
-  WINDOW_PARAMETERS
-};
+// A whole window has n_fft values, neighbours in memory, real ones at an address of whole pairs; a
+// strided one any length and stride. Without one its values are ones, and its address is nothing.
+enum WindowLayout { STRIDED_WINDOW, WHOLE_WINDOW, NO_WINDOW };
 
-struct Wide {
-  float high;
-  float low;
-};
+inline void set_one(thread float& x) { x = 1.0f; }
+inline void set_one(thread float2& z) { z = complex(1.0f, 0.0f); }
 
-// In statements of their own: within one, compilers may fuse a product and a sum.
-inline Wide plus_square(Wide sum, float value) {
-  const float square = value * value;
-  const float high = sum.high + square;
-  const float back = high - sum.high;
-  const float lost = (sum.high - (high - back)) + (square - back);
-  Wide result;
-  result.high = high;
-  result.low = sum.low + (lost + fma(value, value, -square));
-  return result;
-}
+template <class W, int LAYOUT> struct Window {
+  typedef W Value;
 
-// scale / sum
-inline float inverse(Wide sum, Wide scale) {
-  const float lower = sum.low == sum.low ? sum.low : 0.0f;  // squares overflowed
-  const float high = sum.high + lower;
-  const float low = lower - (high - sum.high);
-  if (high == 0.0f) return 0.0f;
-  const float quotient = scale.high / high;
-  const float rest = fma(-quotient, high, scale.high) + (scale.low - quotient * low);
-  const float better = quotient + rest / high;
-  return better == better ? better : quotient;  // where one of them is not finite
-}
-
-struct WindowReader {
-  const device float* window;
+  const device W* first;
   long step;
-  const device long* parameters;
+  int left, length;
 
-  // Value i of the padded window.
-  inline float at(long i) const {
-    const long inside = i - parameters[WINDOW_LEFT];
-    return inside >= 0 && inside < parameters[WINDOW_LENGTH] ? window[inside * step] : 0.0f;
+  // `layout` has the step, what is missing on the left, and the length.
+  inline Window(const device W* of_window, const device long* layout) {
+    first = of_window;
+    step = layout[0];
+    left = int(layout[1]);
+    length = int(layout[2]);
   }
 
-  inline float number(int which) const { return as_type<float>(int(parameters[which])); }
-
-  // A number and its rest.
-  inline Wide wide(int which) const {
-    Wide value;
-    value.high = number(which);
-    value.low = number(which + 1);
+  inline W at(uint i) const {
+    if (LAYOUT == WHOLE_WINDOW) return first[i];
+    W value;
+    set_zero(value);
+    const uint inside = i - uint(left);
+    if (inside < uint(length)) {
+      if (LAYOUT == NO_WINDOW) {
+        set_one(value);
+      } else {
+        value = first[long(inside) * step];
+      }
+    }
     return value;
   }
 
-  inline float scaled(long i) const {
-    const Wide factor = wide(WINDOW_FACTOR);
-    const float value = at(i), rounded = value * factor.high;
-    const float better = fma(value, factor.high, value * factor.low);
-    return better == better ? better : rounded;  // an infinite value
+  // Values 2 j and 2 j + 1 of a real window.
+  inline float2 pair(uint j) const {
+    if (LAYOUT == WHOLE_WINDOW) return ((const device float2*)first)[j];
+    return complex(at(2 * j), at(2 * j + 1));
   }
 };
 
-// Column `i` of the rows: a sample of each hop.
-struct EnvelopeColumn {
-  WindowReader reader;
-  int i, hop, overlap;
-  long frames;
+// torch.istft refuses envelopes below (NOLA_THRESHOLD of params.py).
+inline float nola_threshold() { return 1e-11f; }
+inline bool vanishes(float envelope) { return envelope < nola_threshold(); }
+inline bool vanishes(float2 envelope) {
+  const float threshold = nola_threshold();
+  return fma(envelope.x, envelope.x, envelope.y * envelope.y) < threshold * threshold;
+}
 
-  // Of the squares that lie over a sample of row r. Some loads are under way at once: a thread
-  // waits for them, and for little else; a copy of the code for each would be fetched for one run.
-  inline Wide sum(int r) const {
-    const int most = frames < overlap ? int(frames) : overlap;
-    const int last = r < overlap ? r : overlap - 1;
-    Wide found;
-    found.high = found.low = 0.0f;
-#pragma unroll 2
-    for (int piece = r < most ? 0 : r - most + 1; piece <= last; ++piece) {
-      found = plus_square(found, reader.at(long(piece) * hop + i));
-    }
-    return found;
+#ifndef __CUDACC__
+inline float near_inverse(float x) { return 1.0f / x; }
+inline float zero_from_here_on() { return 0.0f; }
+#endif
+
+// 1 / (factor * (envelope + low)), or 0 where the envelope vanishes. Rounded once: where an envelope
+// is the same everywhere, so is its error.
+inline float inverse(float envelope, float low, float factor) {
+  const float whole = envelope * factor;
+  const float rest = fma(envelope, factor, -whole) + low * factor;
+  const float near = near_inverse(whole);
+  const float better = fma(fma(-near, whole, 1.0f) - near * rest, near, near);
+  return vanishes(envelope) ? 0.0f : better == better ? better : near;  // squares may overflow
+}
+
+inline float inverse(float envelope, float factor) { return inverse(envelope, 0.0f, factor); }
+inline float2 inverse(float2 envelope, float factor) {
+  if (vanishes(envelope)) return complex(0.0f, 0.0f);
+  // By its larger part first: the squares of the others are in range.
+  const float x = fabs(envelope.x), y = fabs(envelope.y), larger = x > y ? x : y;
+  const float2 unit = complex(envelope.x / larger, envelope.y / larger);
+  const float square = fma(unit.x, unit.x, unit.y * unit.y);
+  return product(conjugate(unit), 1.0f / (square * larger * factor));
+}
+
+// A sum of squares, one after the other. Of real values it carries some 48 bits: squares are split by
+// fma, sums by Knuth's two-sum.
+template <class W> struct Squares;
+
+template <> struct Squares<float> {
+  float high, low;
+
+  inline Squares() { high = low = 0.0f; }
+
+  inline void add(float value) {
+    const float square = value * value;
+    const float sum = high + square;
+    const float back = sum - high;
+    const float lost = (high - (sum - back)) + (square - back);
+    low += lost + fma(value, value, -square);
+    high = sum;
   }
 
-  // The row of a hop.
-  inline int row(long number) const {
-    if (number < overlap - 1) return int(number);
-    if (number < frames) return overlap - 1;
-    return int(frames < overlap ? number : number - frames + overlap);
-  }
+  inline bool vanish() const { return vanishes(high); }
+  inline float inverse(float factor) const { return spectro::inverse(high, low, factor); }
+};
 
-  // Whether a row is below the threshold at a sample that is kept.
-  inline bool vanishes() const {
-    const device long* given = reader.parameters;
-    const long first = given[WINDOW_START_HOPS] + (i < given[WINDOW_START_REST] ? 1 : 0);
-    const long end = given[WINDOW_END_HOPS] + (i < given[WINDOW_END_REST] ? 1 : 0);
-    // From row to row one more square comes in, until all have, and then one goes: the least of
-    // them are at the ends. Of fewer frames squares come and go at once.
-    const long step = frames < overlap || end - first < 2 ? 1 : end - 1 - first;
+template <> struct Squares<float2> {
+  float2 sum;
+
+  inline Squares() { sum = complex(0.0f, 0.0f); }
+
+  inline void add(float2 value) { sum = sum + product(value, value); }
+
+  inline bool vanish() const { return vanishes(sum); }
+  inline float2 inverse(float factor) const { return spectro::inverse(sum, factor); }
+};
+
+template <class W, int LAYOUT>
+inline Squares<W> envelope(Window<W, LAYOUT> window, int q, int r, int hop, int n_fft, int frames) {
+  Squares<W> squares;
+  int piece = q < frames ? 0 : q - frames + 1;
 #pragma unroll 1
-    for (long number = first; number < end; number += step) {
-      if (sum(row(number)).high < reader.number(WINDOW_THRESHOLD)) return true;
-    }
-    return false;
+  for (int i = piece * hop + r; piece <= q && i < n_fft; i += hop, ++piece) {
+    squares.add(window.at(uint(i)));
   }
-};
+  return squares;
+}
 
-inline void prepare_window(const device float* window, long step, const device long* parameters,
-                           device float* prepared, device float* vanishes, uint thread_index) {
-  WindowReader reader;
-  reader.window = window;
-  reader.step = step;
-  reader.parameters = parameters;
-  EnvelopeColumn column;
-  column.reader = reader;
-  column.hop = int(parameters[WINDOW_HOP]);
-  column.overlap = int(parameters[WINDOW_OVERLAP]);
-  column.frames = parameters[WINDOW_FRAMES];
-  const uint verdicts = column.hop > 0 ? uint(column.hop) : 1;
-  if (thread_index < verdicts) {
-    column.i = int(thread_index);
-    vanishes[thread_index] = column.hop > 0 && column.vanishes() ? 1.0f : 0.0f;
-    return;
-  }
-  const uint at = thread_index - verdicts, rows = uint(parameters[WINDOW_ROWS]);
-  if (at < rows) {
-    prepared[at] = reader.scaled(at);
-    return;
-  }
-  column.i = int((at - rows) % verdicts);
-  prepared[at] = inverse(column.sum(int((at - rows) / verdicts)), reader.wide(WINDOW_SCALE));
+// Tells the host that an envelope vanishes; a null pointer asks for nothing.
+inline void note(device atomic_uint* noted) {
+  if (noted) atomic_store_explicit(noted, 1u, memory_order_relaxed);
 }
 
 }  // namespace spectro

@@ -17,6 +17,7 @@ from torch_mlx_spectro import emulator
 from torch_mlx_spectro.kernels import sources
 from torch_mlx_spectro.kernels.arguments import HEADERS, INPUTS
 from torch_mlx_spectro.kernels.mlx_cuda import EDGE, MlxCudaKernels
+from torch_mlx_spectro.kernels.mlx_launcher import body
 
 #: Blocks in each dimension of a grid, by CUDA.
 MOST_BLOCKS = ((1 << 31) - 1, (1 << 16) - 1, (1 << 16) - 1)
@@ -162,7 +163,7 @@ class CudaKernel:
                 f"spectro_{kernel}",
                 INPUTS[kernel],
                 outputs,
-                sources.source(f"{kernel}.metal"),
+                body(kernel),
                 sources.header(*HEADERS[kernel]),
                 ensure_row_contiguous=False,
             )

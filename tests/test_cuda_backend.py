@@ -18,13 +18,10 @@ from torch_mlx_spectro import (
     adjoints,
     cuda_backend,
     derivatives,
-    known_windows,
     mlx_backend,
     native,
-    nola,
     torch_state,
 )
-from torch_mlx_spectro.cuda_prepared import WINDOWS
 from torch_mlx_spectro.errors import UnresolvedArguments
 from torch_mlx_spectro.kernels import cubins
 
@@ -130,139 +127,106 @@ def test_gradients_come_from_the_device(emulated: Emulated) -> None:
     assert {launch.kernel for launch in emulated.machine.launches} >= {"spectro_analysis"}
 
 
-def test_a_vanishing_envelope_is_torchs_to_report() -> None:
-    spectrum = random_tensor(0, 1, 9, 5, complex_values=True)
-    window = torch.hann_window(16)
-    params = istft_params(spectrum, window, n_fft=16, hop_length=16)
-    launched = Recorder()
-    with standing_in(recording(launched)):
-        for _ in range(2):
+@needs_emulator
+@pytest.mark.parametrize("n_fft", [128, 16, 22])
+def test_a_vanishing_envelope_is_torchs_to_report(emulated: Emulated, n_fft: int) -> None:
+    """By a kernel that walks, a general one, and the one around another transform."""
+    spectrum = random_tensor(0, 1, n_fft // 2 + 1, 5, complex_values=True)
+    window = torch.hann_window(n_fft)
+    params = istft_params(spectrum, window, n_fft=n_fft, hop_length=n_fft)
+    launched = emulated.machine.launches
+    launched.clear()
+    for _ in range(2):
+        with pytest.raises(UnresolvedArguments):
+            cuda_backend.istft(params, spectrum, window)
+    assert len(launched) == 2  # the kernel is asked each time
+    window.add_(0.1)
+    found = cuda_backend.istft(params, spectrum, window)
+    expected = native.istft(spectrum, n_fft, n_fft, window=window)
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+@needs_emulator
+@pytest.mark.parametrize("is_complex", [False, True])
+@pytest.mark.parametrize("n_fft", [64, 60, 15, 22])
+def test_vanishing_is_found_where_native_finds_it(
+    emulated: Emulated, n_fft: int, is_complex: bool
+) -> None:
+    """At samples that are kept, and at no others: windows with holes, ends that are left out."""
+    generator = torch.Generator().manual_seed(n_fft)
+    bins = n_fft if is_complex else n_fft // 2 + 1
+    refused = 0
+    for turn in range(60):
+        win, frames, hop = (
+            n_fft - turn % 3,
+            1 + turn % 7,
+            (n_fft // 4, n_fft // 3, n_fft // 2)[turn % 3],
+        )
+        window = (torch.rand(win, generator=generator) > 0.2 * (turn % 4)).float()
+        if is_complex:
+            window = window.to(torch.complex64) * (1 + 0.5j)
+        center = turn % 2 == 0 and frames > 2
+        length = (None, hop + 1, n_fft, 10 * n_fft)[turn % 4]
+        more: dict[str, Any] = {"center": center, "length": length, "return_complex": is_complex}
+        spectrum = torch.ones(1, bins, frames, dtype=torch.complex64)
+        sizes = {"n_fft": n_fft, "hop_length": hop, "win_length": win}
+        try:
+            expected = native.istft(spectrum, window=window, **sizes, **more)
+        except RuntimeError:
+            expected = None
+        params = istft_params(spectrum, window, **sizes, **more)
+        if expected is None:
+            refused += 1
             with pytest.raises(UnresolvedArguments):
                 cuda_backend.istft(params, spectrum, window)
-        # The device is asked each time, and nobody waits for it before the call is launched.
-        assert len(launched.launched) == 2
+        else:
+            found = cuda_backend.istft(params, spectrum, window)
+            assert torch.allclose(found, expected, atol=1e-4), (win, hop, frames, more)
+    assert 5 < refused < 55
 
 
-def scaled(window: Any, factor: float, conjugate: bool = False) -> torch.Tensor:
-    """A window of length 10 for 16 points, as the kernels in force prepare it."""
-    return WINDOWS.scaled(window, 10, 16, factor, torch.device("cpu"), conjugate)
+@needs_emulator
+@pytest.mark.parametrize(("n_fft", "hop"), [(128, 2), (128, 33), (60, 1), (22, 1)])
+def test_windows_of_many_pieces_lose_no_digits(emulated: Emulated, n_fft: int, hop: int) -> None:
+    window = torch.hann_window(n_fft) + 0.1
+    frames = 3 * n_fft // hop
+    spectrum = torch.fft.rfft(random_tensor(0, 1, frames, n_fft)).transpose(1, 2)
+    params = istft_params(spectrum, window, n_fft=n_fft, hop_length=hop)
+    found = cuda_backend.istft(params, spectrum, window).double()
+    expected = native.istft(spectrum, n_fft, hop, window=window).double()
+    exact = native.istft(spectrum.to(torch.complex128), n_fft, hop, window=window.double())
+    assert (found - exact).norm() <= max(2 * (expected - exact).norm(), 1.7e-7 * exact.norm())
 
 
-def test_a_scaled_window_is_kept_while_it_is_the_same() -> None:
-    window = torch.rand(10)
-    with standing_in(recording(Recorder())):
-        first = scaled(window, 0.5)
-        assert torch.equal(first[:16], torch.nn.functional.pad(window * 0.5, (3, 3)))
-        assert scaled(window, 0.5) is first
-        window.mul_(2)
-        second = scaled(window, 0.5)
-        assert torch.equal(second, first * 2)
-        window.data = torch.ones(10)
-        assert torch.equal(scaled(window, 0.5)[3:13], torch.full((10,), 0.5))
-        ones = scaled(None, 2.0)
-        assert torch.equal(ones[3:13], torch.full((10,), 2.0))
-        assert ones is scaled(None, 2.0)
-        complex_window = torch.randn(10, dtype=torch.complex64)
-        conjugate = scaled(complex_window, 1.0, True)
-        assert not conjugate.is_conj()
-        assert torch.equal(conjugate[3:13], complex_window.conj())
-
-
-def test_kernels_read_single_precision_whatever_the_default_is(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    spectrum = torch.zeros(1, 9, 5, dtype=torch.complex64)
+@needs_emulator
+def test_kernels_read_single_precision_whatever_the_default_is(emulated: Emulated) -> None:
+    spectrum = random_tensor(0, 1, 9, 5, complex_values=True)
     params = istft_params(spectrum, None, n_fft=16)
-    device = torch.device("cpu")
+    expected = cuda_backend.istft(params, spectrum, None)
     torch.set_default_dtype(torch.float64)
     try:
-        with standing_in(recording(Recorder())):
-            ones = WINDOWS.scaled(None, 16, 16, 0.5, device)
-            monkeypatch.setattr(torch_state, "is_capturing", lambda: True)
-            rows = WINDOWS.envelope(params, None, device)
+        assert torch.equal(cuda_backend.istft(params, spectrum, None), expected)
     finally:
         torch.set_default_dtype(torch.float32)
-    assert (ones.dtype, rows.dtype) == (torch.float32, torch.float32)
 
 
-def test_a_window_without_versions_and_a_captured_one_are_scaled_each_time(
-    monkeypatch: pytest.MonkeyPatch,
+@needs_emulator
+def test_of_one_window_only_the_first_call_waits(
+    emulated: Emulated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with torch.inference_mode():
-        unversioned = torch.ones(10)
-    ordinary = torch.ones(10)
-    with standing_in(recording(Recorder())):
-        for window in (unversioned, ordinary, None):
-            if window is not unversioned:
-                monkeypatch.setattr(torch_state, "is_capturing", lambda: True)
-            first, again = scaled(window, 1.0), scaled(window, 1.0)
-            assert first is not again
-            assert torch.equal(first, again)
-
-
-def test_nothing_is_kept_of_a_window_that_is_gone() -> None:
-    with standing_in(recording(Recorder())):
-        for _ in range(2 * known_windows.MAX_WINDOWS):
-            scaled(torch.rand(10), 1.0)
-        assert len(WINDOWS.known) == 0
-        kept = [torch.rand(10) for _ in range(known_windows.MAX_WINDOWS + 3)]
-        for window in kept:
-            scaled(window, 1.0)
-        assert 0 < len(WINDOWS.known) <= known_windows.MAX_WINDOWS
-        for factor in range(2 * known_windows.MAX_OF_A_WINDOW):
-            scaled(kept[-1], float(factor))
-        known = WINDOWS.known.find(kept[-1])
-        assert known is not None
-        assert 0 < len(known.made) <= known_windows.MAX_OF_A_WINDOW
-
-
-def test_a_known_window_is_judged_without_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one window only the first call waits, whatever the lengths of the others."""
-    asked: list[int] = []
-    take = nola._pool.take
-    monkeypatch.setattr(nola._pool, "take", lambda *given: asked.append(given[0]) or take(*given))
+    waited: list[int] = []
+    monkeypatch.setattr(cuda_backend.CHECKS, "_wait", waited.append)
     window = torch.hann_window(16) + 0.1
-    device = torch.device("cpu")
-    with standing_in(recording(Recorder())):
-        for frames in (9, 9, 10, 11):
-            spectrum = torch.zeros(1, 9, frames, dtype=torch.complex64)
-            params = istft_params(spectrum, window, n_fft=16, hop_length=4)
-            read = cuda_backend.what_is_read(params, window, device)
-            read.settle()
-            assert WINDOWS.is_judged(params, window)
-            assert asked == [4]
-        vanishing = torch.hann_window(16)
-        for frames in (9, 10):  # centred, then not
-            spectrum = torch.zeros(1, 9, frames, dtype=torch.complex64)
-            params = istft_params(spectrum, vanishing, n_fft=16, hop_length=4, center=frames == 9)
-            assert not WINDOWS.is_judged(params, vanishing)
-            if frames == 9:
-                cuda_backend.what_is_read(params, vanishing, device).settle()
-            else:
-                with pytest.raises(UnresolvedArguments):
-                    cuda_backend.what_is_read(params, vanishing, device)
-
-
-@pytest.mark.parametrize("frames", [1, 2, 9])
-@pytest.mark.parametrize("hop", [3, 8, 16])
-def test_a_graphs_complex_envelope_is_the_one_of_the_values(
-    monkeypatch: pytest.MonkeyPatch, frames: int, hop: int
-) -> None:
-    window = torch.randn(16, dtype=torch.complex64) + 2
-    spectrum = torch.zeros(1, 16, frames, dtype=torch.complex64)
-    params = istft_params(
-        spectrum, window, center=False, n_fft=16, hop_length=hop, return_complex=True
-    )
-    device = torch.device("cpu")
-    for conjugate in (False, True):
-        with standing_in(recording(Recorder())):
-            given = (params, window, device, conjugate)
-            kept = WINDOWS.envelope(*given)
-            monkeypatch.setattr(torch_state, "is_capturing", lambda: True)
-            made = WINDOWS.envelope(*given)
-            monkeypatch.setattr(torch_state, "is_capturing", lambda: False)
-        assert made.dtype == kept.dtype
-        assert torch.allclose(made, kept, rtol=1e-6)
+    for frames in (20, 20, 21, 30):
+        spectrum = random_tensor(0, 1, 9, frames, complex_values=True)
+        params = istft_params(spectrum, window, n_fft=16, hop_length=4)
+        cuda_backend.istft(params, spectrum, window)
+        assert cuda_backend.is_judged(params, window)
+        assert len(waited) == 1
+    window.mul_(2)
+    assert not cuda_backend.is_judged(params, window)
+    cuda_backend.istft(params, spectrum, window)
+    assert len(waited) == 2
 
 
 def test_what_computes_and_why_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,13 @@ import torch
 from gradients import derivatives, wide
 from needs import ONCE_ONLY
 from torch.utils.checkpoint import checkpoint
+from window_changes import CHANGES, LAYOUTS
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import (
     agreement,
     cuda_backend,
     cuda_calls,
-    cuda_prepared,
     deciding,
     native,
     verdicts,
@@ -38,7 +38,7 @@ Call = Callable[..., torch.Tensor]
 @pytest.fixture(autouse=True)
 def strict() -> Iterator[None]:
     cuda_calls.forget()
-    cuda_prepared.WINDOWS.forget()
+    cuda_backend.CHECKS.forget()
     tms.reset_stats()
     with tms.backend("cuda", strict=True):
         yield
@@ -206,12 +206,56 @@ def test_a_window_that_changes_is_read_again() -> None:
         window.mul_(1.5).add_(0.2)
     window.data = torch.rand(64, device="cuda") + 0.5
     check("stft", signal, 64, 16, window=window, return_complex=True)
+    check("istft", spectrum, 64, 16, window=window)
     with torch.inference_mode():
         unversioned = torch.rand(64, device="cuda") + 0.5
         for _ in range(2):
             check("stft", signal, 64, 16, window=unversioned, return_complex=True)
             check("istft", spectrum, 64, 16, window=unversioned)
             unversioned.add_(0.25)
+
+
+@pytest.mark.parametrize("n_fft", [64, 202])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_changes_that_no_version_tells_are_seen(change: str, layout: str, n_fft: int) -> None:
+    window = LAYOUTS[layout](n_fft, torch.device("cuda"))
+    is_complex, win_length = window.is_complex(), len(window)
+    signal = noise(2, 4_000).requires_grad_()
+    bins = n_fft if is_complex else n_fft // 2 + 1
+    spectrum = noise(2, bins, 50, dtype=torch.complex64)
+    if not is_complex:
+        spectrum[:, [0, -1]] = spectrum[:, [0, -1]].real.to(torch.complex64)
+    spectrum.requires_grad_()
+    sizes = (n_fft, n_fft // 4, win_length)
+
+    def computed(namespace: Any, wide: bool = False) -> list[torch.Tensor]:
+        x, z, w = signal, spectrum, window
+        if wide:
+            x, z, w = widened(x).requires_grad_(), widened(z).requires_grad_(), widened(w)
+        found = [
+            namespace.stft(x, *sizes, w, normalized=True, return_complex=True),
+            namespace.istft(z, *sizes, w, return_complex=is_complex),
+        ]
+        with torch.no_grad():
+            found += [
+                namespace.stft(x, *sizes, w, return_complex=True),
+                namespace.istft(z, *sizes, w, return_complex=is_complex),
+            ]
+        for result, leaf in zip(found[:2], (x, z), strict=True):
+            seed = torch.linspace(-1, 1, result.numel(), device="cuda").view(result.shape)
+            found += torch.autograd.grad(result, leaf, seed.to(result.dtype))
+        return found
+
+    for _ in range(2):  # decided anew, and remembered
+        computed(tms)
+    version = window._version
+    CHANGES[change](window)
+    assert window._version == version
+    exact = computed(native, wide=True)
+    for ours, theirs, truth in zip(computed(tms), computed(native), exact, strict=True):
+        own = (theirs - truth).abs().max()
+        assert (ours - truth).abs().max() <= 2 * own + 4e-6 * truth.abs().max()
 
 
 def close(found: dict[str, Any], expected: dict[str, Any], exact: dict[str, Any]) -> None:
@@ -288,7 +332,7 @@ def test_nothing_waits_for_the_device() -> None:
     torch.cuda.set_sync_debug_mode("error")
     try:
         step(60_000)
-        step(50_000)  # another length: everything but the window's values is made anew
+        step(50_000)  # another length, all of whose envelope was kept before
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -26,7 +26,6 @@ from torch_mlx_spectro.kernels.arguments import INPUTS, OUTPUTS
 from torch_mlx_spectro.kernels.cubins import CudaProblem
 from torch_mlx_spectro.kernels.cuda import CudaDriver, CudaKernels, Prepared
 from torch_mlx_spectro.kernels.describe import Adjoint, Launch
-from torch_mlx_spectro.kernels.preparing import preparation
 
 
 def _nvrtc() -> str:
@@ -57,7 +56,7 @@ def launches(n_fft: int = 256, hop: int = 64, rows: int = 2, samples: int = 1000
         )
         fold = Adjoint(n_fft // 2, "reflect", False)
         found += describe.analysis(stft, is_complex, is_complex)[:1]
-        found += describe.analysis(stft, is_complex, is_complex, enveloped=True)[:1]
+        found += describe.analysis(stft, is_complex, is_complex, divisor=0.5)[:1]
         for frames_fastest in (False, True):
             for adjoint in (None, fold):
                 some = describe.synthesis(istft, is_complex, frames_fastest, adjoint)
@@ -65,8 +64,8 @@ def launches(n_fft: int = 256, hop: int = 64, rows: int = 2, samples: int = 1000
                 found += kernels.values()
         found.append(describe.cut_frames(stft, is_complex, is_complex))
         found += [describe.add_frames(istft, is_complex, adjoint) for adjoint in (None, fold)]
-        if not is_complex:
-            found.append(preparation(n_fft, n_fft, 1.0, istft).launch)
+        strided = describe.analysis(stft, is_complex, is_complex, step=2)[:1]
+        found += strided + describe.synthesis(istft, is_complex, False, step=describe.NO_WINDOW)[:1]
     return found
 
 
@@ -106,17 +105,17 @@ def test_arguments_are_laid_out_as_the_compiler_lays_them_out() -> None:
     read: list[Any] = []
 
     def look(*arguments: Any) -> None:
-        pointers = struct.unpack("5Q", ctypes.string_at(arguments[4], 40))
-        read.append([struct.unpack("Q", ctypes.string_at(p, 8))[0] for p in pointers[:4]])
+        pointers = struct.unpack("4Q", ctypes.string_at(arguments[4], 32))
+        read.append([struct.unpack("Q", ctypes.string_at(p, 8))[0] for p in pointers[:3]])
         layout = f"3q{len(launch.integers)}q3If"
-        read.append(struct.unpack(layout, ctypes.string_at(pointers[4], struct.calcsize(layout))))
+        read.append(struct.unpack(layout, ctypes.string_at(pointers[3], struct.calcsize(layout))))
         read.append([p % 8 for p in pointers])
 
     driver.seen = look
-    Prepared.run(recording(driver).prepared(launch, 0, (1000, 1), edge=0.5), 7, 11, 22, 33, 44)
-    assert read[0] == [11, 22, 33, 44]
+    Prepared.run(recording(driver).prepared(launch, 0, (1000, 1), edge=0.5), 7, 11, 22, 33)
+    assert read[0] == [11, 22, 33]
     assert read[1] == (1000, 1, 0, *launch.integers, *launch.grid, 0.5)
-    assert read[2] == [0] * 5
+    assert read[2] == [0] * 4
     assert prepared is not None
 
 
@@ -128,7 +127,7 @@ def test_launches_come_early_where_that_was_tried(
     kernels = CudaKernels(driver, lambda device: architecture, None, lambda *given: b"code")
     prepared = kernels.prepared(launch, 0, (1000, 1))
     for stream in (7, 8):  # what differs from run to run leaves them as they are
-        prepared.run(stream, 11, 22, 33, 44)
+        prepared.run(stream, 11, 22, 33)
     assert driver.attributes == [attributes] * 2
 
 

@@ -62,7 +62,7 @@ def launches() -> list[Launch]:
 
 
 def test_every_kernel_is_among_the_launches() -> None:
-    assert {launch.kernel for launch in launches()} == set(INPUTS) - {"prepare_window"}
+    assert {launch.kernel for launch in launches()} == set(INPUTS)
 
 
 @pytest.mark.parametrize("launch", launches(), ids=lambda launch: launch.kernel)
@@ -89,7 +89,7 @@ def test_constants_are_the_only_difference_of_variants() -> None:
     template = describe.cut_frames(PARAMS, False, False).template
     plain = text_of(Variant("cut_frames", template)).splitlines()
     complex_window = text_of(
-        Variant("cut_frames", ((template[0]), ("COMPLEX_WINDOW", True)))
+        Variant("cut_frames", (template[0], ("COMPLEX_WINDOW", True), *template[2:]))
     ).splitlines()
     different = [pair for pair in zip(plain, complex_window, strict=True) if pair[0] != pair[1]]
     assert different == [
@@ -105,11 +105,10 @@ def test_what_is_bound() -> None:
     assert result is not None
     ((args, sizes),) = recorder.calls
     launch = describe.analysis(PARAMS, False, False)[0]
-    signal, strides, window, envelope, table, parameters, edge, output = args
+    signal, strides, window, table, parameters, edge, output = args
     assert signal is strided
     assert strides == [1, 2]
     assert window is WINDOW
-    assert envelope is WINDOW  # nothing reads it
     assert table.dtype == torch.complex64
     assert parameters == list(launch.integers)
     assert (edge, type(edge)) == (2.0, float)
@@ -127,7 +126,7 @@ def test_a_new_length_compiles_nothing() -> None:
         params = stft_params(signal, WINDOW, n_fft=16, hop_length=5, return_complex=True)
         kernels.analysis(params, signal, WINDOW)
     assert len(recorder.texts) == 1
-    assert len({id(args[4]) for args, _ in recorder.calls}) == 1  # the table
+    assert len({id(args[3]) for args, _ in recorder.calls}) == 1  # the table
     assert len(recorder.calls) == 3
 
 
@@ -136,7 +135,7 @@ def test_an_empty_result_is_not_launched() -> None:
     signal = torch.zeros(0, 100)
     params = stft_params(signal[:1].new_zeros(1, 100), WINDOW, n_fft=16, return_complex=True)
     empty = Launch("analysis", (), (), (0, 0, 1), (1, 1, 1), (0, params.frames, 9), True)
-    result = MpsKernels(recorder)._run((empty,), signal, WINDOW, WINDOW)
+    result = MpsKernels(recorder)._run((empty,), signal, WINDOW)
     assert result.shape == (0, params.frames, 9)
     assert not recorder.calls
 
@@ -154,7 +153,7 @@ def test_the_first_plan_that_the_gpu_accepts_is_taken() -> None:
     assert len(recorder.texts) == taken + 1
     (((args, sizes)),) = recorder.calls
     assert sizes["group_size"] == plans[taken].threadgroup
-    assert args[5] == list(plans[taken].integers)
+    assert args[4] == list(plans[taken].integers)
     assert kernels.refusal(plans, torch.device("cpu")) is None
 
 
@@ -266,7 +265,7 @@ def test_the_text_computes(metal_cache: Path) -> None:
     ("old", "new"),
     [
         ("constant long* signal_strides [[buffer(1)]]", "constant long* unused [[buffer(1)]]"),
-        ("const device float* table [[buffer(4)]]", "const device float* table [[buffer(3)]]"),
+        ("const device float* table [[buffer(3)]]", "const device float* table [[buffer(2)]]"),
         ("constexpr int POINTS = 8;", "constexpr int POINTS = 4;"),
         ("constant float& edge", "constant long& edge"),
     ],
@@ -290,7 +289,7 @@ def test_runs_are_for_the_cores_at_hand(monkeypatch: pytest.MonkeyPatch, emulate
     assert kernels.cores == (None if emulated else 8)
     spectrum, window = torch.zeros(1, 1700, 513, dtype=torch.complex64), torch.ones(1024)
     params = istft_params(spectrum.transpose(1, 2), window, n_fft=1024, hop_length=256)
-    kernels.synthesis(params, spectrum, window, window)
+    kernels.synthesis(params, spectrum, window)
     ((_, sizes),) = recorder.calls
     launch = describe.synthesis(params, False, False, cores=kernels.cores)[0]
     assert sizes["threads"] == launch.grid

@@ -148,10 +148,8 @@ def test_walks_are_adjoints(n: int, hop: int, fastest: bool, mode: str, metal_ca
         "synthesis",
         adjoint_params(params),
         spectrum,
-        window * 0.5,
         window,
-        edge=2.0,
-        adjoint=Adjoint(params.padding, mode, both_halves=False),
+        adjoint=Adjoint(params.padding, mode, both_halves=False, scale=0.5, edge=2.0),
         frames_fastest=fastest,
     )
     assert emulated.machine.launches[-1].kernel == "spectro_synthesis_walk"

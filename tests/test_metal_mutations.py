@@ -5,21 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import metal
 import pytest
 import test_kernel_metal
+import torch
 from metal import several_rounds
-from needs import needs_emulator
+from needs import ONCE_ONLY, needs_emulator
 from patched import check_patched
 from test_kernel_metal import Emulated
 
+import torch_mlx_spectro as tms
 from stft_parity.cases import Case, istft_case, stft_case
-from torch_mlx_spectro import emulator
+from torch_mlx_spectro import emulator, native
 
 pytestmark = [
     needs_emulator,
     pytest.mark.usefixtures(several_rounds.__name__),
+    *ONCE_ONLY,
 ]
 
 #: What a kernel that is wrong ends with: another result, or an error of the emulator.
@@ -107,9 +111,162 @@ def is_noticed(cases: list[Case], transform: Callable[[str], str], folder: Path)
     return False
 
 
+def divided(folder: Path, transform: Callable[[str], str], hop: int) -> None:
+    """The adjoint of a synthesis: the only one that divides by an envelope as it reads."""
+    emulated = Emulated(folder, transform=transform)
+    for center in (True, False):
+        test_kernel_metal.test_analysis_is_the_adjoint_of_synthesis(
+            emulated, 60, hop, None, "real", center
+        )
+
+
 @pytest.mark.parametrize(("header", "index"), barriers("fft.h", "analysis.h"))
 def test_analysis_needs_every_barrier(header: str, index: int, metal_cache: Path) -> None:
-    assert is_noticed(ANALYSES, without(header, index), metal_cache)
+    if not is_noticed(ANALYSES, without(header, index), metal_cache):
+        with pytest.raises(WRONG):
+            divided(metal_cache, without(header, index), 7)
+
+
+#: Of hops that are multiples of what lies between the inputs of a butterfly, and of others.
+DIVISIONS = {
+    "piece of a sample": ("other = r % APART;", "other = (r + 1) % APART;", 24),
+    "frame over a piece": ("m + (r - other) / APART;", "m + (r - other) / APART + 1;", 24),
+    "first of those alike": ("m >= OVERLAP - 1 && m +", "m >= OVERLAP - 2 && m +", 12),
+    "last of those alike": ("m + OVERLAP <= frames;", "m + OVERLAP <= frames + 1;", 24),
+    "first group": ("first >= OVERLAP - 1 &&", "first >= 0 &&", 7),
+    "last group": (
+        "first + (FRAMES - 1 + OVERLAP) <= frames;",
+        "first + (FRAMES - 1 + OVERLAP) <= frames + 100;",
+        7,
+    ),
+    "hop of a factor": ("int(i / uint(HOP)), r", "int(i / uint(HOP)) + 1, r", 7),
+    "place of a factor": (": f * uint(P::FRAME_BYTES));", ": 0u);", 7),
+    "factor of a sample": ("2 * j % uint(EVERY);", "(2 * j + 2) % uint(EVERY);", 7),
+    "factor of the next": ("(2 * j + 1) % uint(EVERY)]", "(2 * j + 2) % uint(EVERY)]", 7),
+}
+
+
+@pytest.mark.parametrize("name", DIVISIONS)
+def test_a_division_off_by_one_is_noticed(name: str, metal_cache: Path) -> None:
+    old, new, hop = DIVISIONS[name]
+
+    def transform(text: str) -> str:
+        assert text.count(old) == 1 or "DividedFrames" not in text
+        return text.replace(old, new)
+
+    with pytest.raises(WRONG):
+        divided(metal_cache, transform, hop)
+
+
+def by_window(window: str, win_length: int, n: int = 16) -> Case:
+    given = {"n_fft": str(n), "hop_length": "4", "win_length": str(win_length)}
+    return stft_case("torch.randn((2, 60), generator=g)", window, **given)
+
+
+SHORT = by_window("torch.hamming_window(11) + 0.1", 11)
+STRIDED = by_window("(torch.hamming_window(32) + 0.1)[::2]", 16)
+#: MLX's kernels have whole windows alone.
+WINDOWS = {
+    "left of a window": ("inside = i - uint(left);", "inside = i - uint(left) - 1u;", SHORT),
+    "end of a window": ("inside < uint(length)", "inside < uint(length - 1)", SHORT),
+    "behind a window": ("inside < uint(length)", "inside <= uint(length)", SHORT),
+    "stride of a window": ("first[long(inside) * step]", "first[long(inside)]", STRIDED),
+    "pairs of a window": (
+        "complex(at(2 * j), at(2 * j + 1))",
+        "complex(at(2 * j), at(2 * j))",
+        STRIDED,
+    ),
+    "layout of a window": ("left = int(layout[1]);", "left = int(layout[2]);", SHORT),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_a_window_read_elsewhere_is_noticed(name: str, metal_cache: Path) -> None:
+    old, new, case = WINDOWS[name]
+
+    def transform(text: str) -> str:
+        assert text.count(old) == 1
+        return text.replace(old, new)
+
+    with (
+        metal.emulated(metal_cache, backend="mps", transform=transform),
+        pytest.raises(WRONG),
+    ):
+        check_patched(case)
+
+
+def check_verdicts(n: int) -> None:
+    """Calls whose envelope is zero at one sample of a hop: kept, or just not."""
+    hop, frames = n // 4, 12
+    spectrum = torch.ones(1, n // 2 + 1, frames, dtype=torch.complex64)
+    covered = n + hop * (frames - 1)
+    for hole in (0, 1, hop - 2, hop - 1):
+        window = torch.ones(n)
+        window[hole::hop] = 0
+        assert is_refused(spectrum, n, hop, window, None)
+        # Zero before the first hop's end alone, at the last hop's alone.
+        first, last = torch.ones(n), torch.ones(n)
+        first[: hole + 1] = 0
+        last[n - hole - 1 :] = 0
+        for length in (covered, covered - hole - 1, covered - hole):
+            for edge in (first, last):
+                is_refused(spectrum, n, hop, edge, length, center=False)
+    assert is_refused(spectrum[..., :1], n, hop, window, n // 2 - 2, center=False)
+    # Of centred frames that lie over every sample twice no end is kept.
+    window = torch.ones(n)
+    window[3 :: n // 2] = 0
+    assert is_refused(spectrum, n, n // 2, window, None)
+    assert not is_refused(spectrum, n, hop, torch.ones(n), covered + 20, center=False)
+
+
+def is_refused(
+    spectrum: torch.Tensor, n: int, hop: int, window: torch.Tensor, length: Any, **more: Any
+) -> bool:
+    """Whether native refuses a call, and so do we."""
+    refused = []
+    for function in (native.istft, torch.istft):
+        try:
+            function(spectrum, n, hop, window=window, length=length, **more)
+            refused.append(False)
+        except RuntimeError:  # NotAccelerated, too
+            refused.append(True)
+    assert refused[0] == refused[1]
+    return refused[0]
+
+
+VERDICTS = {
+    "begin of a run": (
+        "divided_up(output.begin - within, HOP)",
+        "divided_up(output.end - within + HOP, HOP)",
+        64,
+    ),
+    "hops alike": ("return hop < output.frames &&", "return hop < 0 &&", 64),
+    "kept by a run": ("position < output.kept) has", "position < output.kept - 64) has", 64),
+    "not kept by a run": ("position < output.kept) has", "position < output.kept + 64) has", 64),
+    "of a run": ("if (sums.has_vanished)", "if (!sums.has_vanished)", 64),
+    "of a tile": ("if (squares.vanish()) note", "if (!squares.vanish()) note", 15),
+}
+
+
+@pytest.mark.parametrize("n", [64, 15, 22])
+def test_verdicts_are_natives(n: int, metal_cache: Path) -> None:
+    with metal.emulated(metal_cache, backend="mps"):
+        check_verdicts(n)
+
+
+@pytest.mark.parametrize("name", VERDICTS)
+def test_a_wrong_verdict_is_noticed(name: str, metal_cache: Path) -> None:
+    old, new, n = VERDICTS[name]
+
+    def transform(text: str) -> str:
+        assert text.count(old) >= 1 or "synthesis" not in text
+        return text.replace(old, new)
+
+    with (
+        metal.emulated(metal_cache, backend="mps", transform=transform),
+        pytest.raises((*WRONG, tms.NotAccelerated)),
+    ):
+        check_verdicts(n)
 
 
 @pytest.mark.parametrize(("header", "index"), barriers("synthesis.h"))
@@ -278,16 +435,22 @@ MUTATIONS = {
         "begin = long(round) * hop + 1;",
         istft(1125, 20),
     ),
-    "envelope, head": (
-        "q < overlap - 1 ? q : overlap - 1",
-        "q < overlap - 2 ? q : overlap - 2",
-        istft(16, 19),
-    ),
-    "envelope, tail": (
-        "q > frames - 1 ? q - (frames - 1)",
-        "q > frames ? q - frames",
+    "envelope, first piece": (
+        "q < frames ? 0 : q - frames + 1;",
+        "q < frames ? 0 : q - frames;",
         istft(16, 19, length="90"),
     ),
+    "envelope, last piece": (
+        "piece <= q && i < n_fft;",
+        "piece < q && i < n_fft;",
+        istft(16, 19),
+    ),
+    "envelope, length of a frame": (
+        "piece <= q && i < n_fft;",
+        "piece <= q && i < n_fft - 1;",
+        istft(16, 19, hop_length="5"),
+    ),
+    "envelope, sample": ("int i = piece * hop + r;", "int i = piece * hop + r + 1;", istft(16, 19)),
     "mirrored point": (
         "z[points - k] = exchanged(conjugate(high))",
         "z[points - k - 1] = exchanged(conjugate(high))",
@@ -449,10 +612,21 @@ MUTATIONS = {
         "(k * UNITS + GROUP * c + 1) * UNIT_BYTES",
         WALK,
     ),
-    "steady envelope": (
-        "(OVERLAP - 1) * UNITS)]",
-        "(OVERLAP - 2) * UNITS)]",
+    "envelope, squares of a walk": (
+        "SumOfSquares<FROM + COUNT / 2, COUNT - COUNT / 2>::of(",
+        "SumOfSquares<FROM, COUNT - COUNT / 2>::of(",
         WALK,
+    ),
+    "envelope, first round": ("round == 0, output", "round == 1, output", WALK),
+    "envelope, rounds at the begin": (
+        "(m0 < OVERLAP - 1 ||",
+        "(m0 < OVERLAP - 2 ||",
+        istft(1024, 30, hop_length="170"),
+    ),
+    "envelope, rounds at the end": (
+        "m0 + FRAMES + OVERLAP - 1 > output.frames",
+        "m0 + FRAMES > output.frames",
+        istft(1024, 30, center="False"),
     ),
     "envelope, begin of a walk": (
         "hop < OVERLAP - 1 || hop >",
@@ -464,10 +638,10 @@ MUTATIONS = {
         "hop > output.frames)",
         WALK,
     ),
-    "behind the last frame": (
-        "hop < output.frames + OVERLAP - 1)",
-        "hop < output.frames + OVERLAP)",
-        istft(1024, 30, length="9000"),
+    "envelope, frames that there are": (
+        "uint(hop - k) >= uint(output.frames)",
+        "uint(hop - k - 1) >= uint(output.frames)",
+        WALK,
     ),
     "cut frame": (
         "parameters[FRAMING_PADDING] + i;",

@@ -29,7 +29,6 @@ from torch_mlx_spectro import (
     emulator,
     mlx_backend,
     mps_backend,
-    mps_prepared,
     native,
     operators,
     routing,
@@ -46,15 +45,13 @@ pytestmark = ONCE_ONLY
 @pytest.fixture
 def machine(metal_cache: Path) -> Iterator[emulator.Machine]:
     """torch's functions patched, strict, and computed by the kernels as MPS tensors would be."""
-    mps_prepared.WINDOWS.forget()
+    mps_backend.CHECKS.forget()
     with metal.emulated(metal_cache, backend="mps") as used:
         yield used
 
 
 def kernels_of(machine: emulator.Machine) -> set[str]:
-    """What was launched besides what prepares windows."""
-    names = {launch.kernel.removeprefix("spectro_") for launch in machine.launches}
-    return names - {"prepare_window"}
+    return {launch.kernel.removeprefix("spectro_") for launch in machine.launches}
 
 
 def views() -> Iterator[Case]:
@@ -260,29 +257,6 @@ def test_what_torch_rejects_torch_reports(machine: emulator.Machine) -> None:
     assert not machine.launches
 
 
-@needs_emulator
-def test_device_windows_are_scaled_once_for_each_version(machine: emulator.Machine) -> None:
-    """Of windows on a device the values stay there: the host learns nothing of them."""
-
-    class OfADevice(torch.Tensor):
-        __torch_function__ = torch._C._disabled_torch_function_impl
-        is_cpu = False
-
-    window, device = torch.Tensor._make_subclass(OfADevice, torch.rand(10)), torch.device("cpu")
-    mps_prepared.WINDOWS.forget()
-
-    def scaled(**more: Any) -> torch.Tensor:
-        return mps_prepared.WINDOWS.scaled(window, 10, 16, 0.5, device, **more)
-
-    first = scaled()
-    assert torch.equal(first[:16], torch.nn.functional.pad(torch.Tensor(window) * 0.5, (3, 3)))
-    assert scaled() is first
-    window.mul_(2)
-    assert torch.equal(scaled(), first * 2)
-    assert scaled() is not first
-    mps_prepared.WINDOWS.forget()
-
-
 def test_sums_keep_their_digits() -> None:
     """Tens of thousands of frames, one by one, would lose half of them."""
     generator = torch.Generator().manual_seed(0)
@@ -352,21 +326,6 @@ def test_why_there_is_no_mps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "torch.mps.compile_shader" in str(reason())
 
 
-def test_what_is_kept_of_windows_belongs_to_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of those that torch, after 2.14, lets a program have."""
-    device, stream_of = torch.device("mps"), mps_prepared.WINDOWS._stream
-    before = stream_of(device)
-    streams = iter((0, 3))
-
-    def current_stream() -> Any:
-        return SimpleNamespace(stream_id=next(streams))
-
-    monkeypatch.setattr(torch.mps, "current_stream", current_stream, raising=False)
-    assert stream_of(device) == before
-    assert stream_of(device) == (device, 3)
-    assert stream_of(torch.device("cpu")) == (torch.device("cpu"), 0)
-
-
 def test_host_tensors_are_mpss_only_while_it_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
     assert routing.devices_of("mps") == ("mps",)
     monkeypatch.setattr(torch_state, "mps_is_emulated", lambda: True)
@@ -404,9 +363,6 @@ def refusing(kernels: tuple[str, ...]) -> Iterator[None]:
 
 
 REFUSED = [
-    (("prepare_window",), "istft", {}),
-    (("prepare_window",), "stft", {"win_length": 9}),
-    (("prepare_window",), "stft", {"differentiated": "input"}),
     (("synthesis_walk", "synthesis"), "istft", {}),
     (("analysis",), "stft", {}),
     (("cut_frames",), "stft", {"n_fft": 22, "hop_length": 7}),

@@ -50,6 +50,8 @@ class Maps(Protocol):
         self, params: IstftParams, spectrum: torch.Tensor, window: torch.Tensor | None
     ) -> torch.Tensor: ...
 
+    def check_envelope(self, params: IstftParams, window: torch.Tensor | None) -> None: ...
+
     def istft_adjoint(
         self, params: IstftParams, cotangent: torch.Tensor, window: torch.Tensor | None
     ) -> torch.Tensor: ...
@@ -112,6 +114,13 @@ def istft(
 ) -> torch.Tensor:
     """An istft, its envelope included; as :func:`.mlx_backend.istft`."""
     return _maps(inversion.backend, spectrum).istft(inversion.params, spectrum, window)
+
+
+def check_envelope(
+    backend: str | None, params: IstftParams, spectrum: torch.Tensor, window: torch.Tensor | None
+) -> None:
+    """Raise UnresolvedArguments where the envelope of an istft vanishes."""
+    _maps(backend, spectrum).check_envelope(params, window)
 
 
 def istft_adjoint(

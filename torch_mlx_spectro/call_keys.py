@@ -87,8 +87,9 @@ def key_of(
     """
     of_window: tuple[Hashable, ...] = ()
     if window is not None:
+        strides = window.stride() if window.layout is torch.strided else None
         is_zero = torch_state.is_zerotensor(window)
-        of_window = (window.shape, window.dtype, window.layout, window.device, is_zero)
+        of_window = (window.shape, strides, window.dtype, window.layout, window.device, is_zero)
     return (
         differentiated,
         tensor.shape,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from . import device_adjoints
-from .cuda_backend import CUDA, on_its_device
+from .cuda_backend import CHECKS, CUDA, on_its_device
 from .cuda_backend import istft as istft
 from .forms import Form
 from .params import IstftParams
@@ -35,3 +35,7 @@ def correlation(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> tor
 def istft_adjoint(params: IstftParams, cotangent: torch.Tensor, window: Optional) -> torch.Tensor:
     """As :func:`.adjoints.istft_adjoint`."""
     return device_adjoints.istft_adjoint(CUDA, params, cotangent, window)
+
+
+#: As :func:`.adjoints.check_envelope`.
+check_envelope = CHECKS.check

@@ -15,21 +15,31 @@ from typing import Any, TypeVar
 import torch
 
 from . import device_backend, torch_state
-from .cuda_prepared import WINDOWS, Place, Preparer
 from .device_backend import exceeds_counts, kernel_name, launches_of
-from .device_windows import DeviceWindows, Reading
+from .envelope_checks import EnvelopeChecks
 from .kernels import cubins
 from .kernels.cubins import CudaProblem
 from .kernels.cuda import CudaKernels, architecture_of, cuda_kernels
 from .kernels.cuda_text import MAX_BLOCKS, grid_of
 from .kernels.describe import Launch
-from .kernels.metal import analysis_scale, synthesis_scale
-from .known_windows import needs_no_preparation
 from .params import IstftParams, StftParams
 from .strides import frames_in_order, spectrum_strides
 
 Optional = torch.Tensor | None
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _flag(device: torch.device) -> torch.Tensor:
+    """Memory of the host, where reading takes no call of CUDA's."""
+    return torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=True)
+
+
+def _wait(device: torch.device) -> None:
+    torch.cuda.current_stream(device).synchronize()
+
+
+#: Of all CUDA devices.
+CHECKS = EnvelopeChecks(_flag, _wait)
 
 NOT_PREPARED = "a CUDA graph is being captured, and this call was not made before"
 
@@ -69,9 +79,7 @@ def computation(
     reason = device_reason(tensor.device.index) or _refusal(params, launch)
     if reason is None and torch_state.is_capturing():
         loaded = cuda_kernels().is_loaded(launch, tensor.device.index)
-        if not loaded or (
-            isinstance(params, IstftParams) and not WINDOWS.is_judged(params, window)
-        ):
+        if not loaded or not is_judged(params, window):
             reason = NOT_PREPARED
     return kernel_name("cuda", "cufft", params, launch), reason
 
@@ -98,10 +106,17 @@ def on_its_device(function: Function) -> Function:
     return called  # type: ignore[return-value]
 
 
+def is_judged(params: StftParams | IstftParams, window: Optional) -> bool:
+    """Whether no kernel has to be asked if the envelope of a call vanishes."""
+    if isinstance(params, StftParams) or window is None:
+        return True
+    return CHECKS.is_fine(params.geometry, window)
+
+
 class _Cuda:
     """How CUDA devices do it: :class:`.device_backend.DeviceKind`."""
 
-    windows: DeviceWindows = WINDOWS
+    checks = CHECKS
 
     def kernels(self) -> CudaKernels:
         return cuda_kernels()
@@ -154,52 +169,12 @@ def warns(params: StftParams | IstftParams) -> bool:
     return params.zero_tail > 0
 
 
-def what_is_read(
-    params: StftParams | IstftParams, window: Optional, device: torch.device
-) -> Reading:
-    """What a call's kernel reads besides its input; of an stft, the window twice.
-
-    Raises:
-        UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises; or
-            settling what is returned raises it.
-    """
-    if isinstance(params, StftParams):
-        sizes = params.win_length, params.n_fft
-        scaled = WINDOWS.scaled(window, *sizes, analysis_scale(params), device)
-        return Reading(scaled, scaled)
-    return WINDOWS.read_of(params, window, device)
-
-
-def place_of(
-    params: StftParams | IstftParams, window: torch.Tensor, device: torch.device, stream: int
-) -> Place:
-    """Where :func:`what_is_read` of a window lies; its verdict settles it."""
-    reading = what_is_read(params, window, device)
-    return Place(stream, reading.addresses, reading, reading, is_reused=False)
-
-
-def takes_windows(params: StftParams | IstftParams) -> bool:
-    """Whether a call's kernel reads windows as they are."""
-    return isinstance(params, StftParams) and needs_no_preparation(
-        params.win_length, params.n_fft, analysis_scale(params)
-    )
-
-
-def preparer_of(params: StftParams | IstftParams, window: torch.Tensor) -> Preparer | None:
-    """What prepares further windows for a call; None of complex ones."""
-    if window.is_complex():
-        return None
-    if isinstance(params, StftParams):
-        return Preparer(window, params.n_fft, analysis_scale(params))
-    return Preparer(window, params.n_fft, synthesis_scale(params), params)
-
-
 def single_launch(
     params: StftParams | IstftParams, tensor: torch.Tensor, window: Optional, result: torch.Tensor
 ) -> Callable[..., None] | None:
     """What launches a call that has been computed; None where it takes more than a launch.
 
-    It takes the stream and the addresses of input, window, envelope and result.
+    It takes the stream and the addresses of input, window and result, and of an istft's flag.
     """
     launch = launches_of(params, tensor, window)[0]
     if launch.plan is None:

@@ -31,7 +31,6 @@ from . import adjoints, torch_state
 from .differentiable_envelope import inverse_envelope
 from .forms import Form, Inversion, analysis_of, bins_that_are_read
 from .params import IstftParams, StftParams
-from .prepared import check_envelope, window_of
 from .strides import shape_result, with_rows
 
 Optional = torch.Tensor | None
@@ -362,7 +361,7 @@ class Adjoint(_Bilinear):
         window = None if window is None else _values(window)
         if form.nola is not None:
             # Here, because only here every transform of torch has been unwrapped.
-            check_envelope(form.nola, window_of(window, form.nola.win_length, form.nola.n_fft))
+            adjoints.check_envelope(form.backend, form.nola, spectrum, window)
         return adjoints.adjoint(form, _values(spectrum), window)
 
     @staticmethod

@@ -2,9 +2,10 @@
 
 Both functions are one launch where a fused kernel covers the size: nothing but input, output and a
 few n_fft values is in the device's memory. Other sizes go through torch's transforms, between
-kernels that cut and add frames. Nothing waits for the device. What differs between devices is a
-:class:`DeviceKind`: :mod:`.cuda_backend`, :mod:`.mps_backend`. What else derivatives need is in
-:mod:`.device_adjoints`.
+kernels that cut and add frames. Windows are read where they are, in every call. Only the first
+istft by a window waits for the device, to hear whether its envelope vanishes. What differs between
+devices is a :class:`DeviceKind`: :mod:`.cuda_backend`, :mod:`.mps_backend`. What else derivatives
+need is in :mod:`.device_adjoints`.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ from typing import Protocol
 
 import torch
 
-from .device_windows import DeviceWindows
+from .envelope_checks import EnvelopeChecks
 from .kernels import describe
-from .kernels.metal import analysis_scale
-from .kernels.tensors import TensorKernels
+from .kernels.tensors import TensorKernels, layout_of
 from .maps import own_conjugates
 from .params import IstftParams, StftParams
 from .strides import in_order, shape_result, spectrum_strides, with_rows
@@ -29,10 +29,10 @@ class DeviceKind(Protocol):
     """What a kind of device does in its own way.
 
     Attributes:
-        windows: of its devices.
+        checks: of the envelopes of its windows.
     """
 
-    windows: DeviceWindows
+    checks: EnvelopeChecks
 
     def kernels(self) -> TensorKernels:
         """The kernels of this process."""
@@ -64,13 +64,16 @@ def launches_of(
     Args:
         cores: as of :class:`.TensorKernels`.
     """
-    complex_window = window is not None and window.is_complex()
+    complex_window, step = layout_of(window, params.n_fft)
     if isinstance(params, StftParams):
-        fused = describe.analysis(params, tensor.is_complex(), complex_window)
-        return fused or (describe.cut_frames(params, tensor.is_complex(), complex_window),)
+        kinds = (tensor.is_complex(), complex_window)
+        fused = describe.analysis(params, *kinds, step=step)
+        return fused or (describe.cut_frames(params, *kinds, step=step),)
     by_frames = tensor.transpose(-2, -1)
-    fused = describe.synthesis(params, complex_window, frames_fastest(by_frames), cores=cores)
-    return fused or (describe.add_frames(params, complex_window),)
+    fused = describe.synthesis(
+        params, complex_window, frames_fastest(by_frames), cores=cores, step=step
+    )
+    return fused or (describe.add_frames(params, complex_window, step=step),)
 
 
 def kernel_name(
@@ -142,7 +145,7 @@ def spectrum_of(
     *,
     conjugate: bool = False,
     edge: float = 1.0,
-    envelope: Optional = None,
+    divisor: float | None = None,
 ) -> torch.Tensor:
     """A spectrum of shape (rows, frames, bins).
 
@@ -150,17 +153,14 @@ def spectrum_of(
         signal: shape (rows, samples).
         conjugate: multiply by the window's conjugate.
         edge: factor of the bins that are their own conjugates, of a onesided spectrum.
-        envelope: what a fused kernel multiplies the signal by; as of ``TensorKernels.analysis``.
+        divisor: as of :func:`.describe.analysis`.
     """
     kernels, signal = kind.kernels(), resolved(signal)
-    scale = analysis_scale(params, envelope is not None)
-    prepared = kind.windows.scaled(
-        window, params.win_length, params.n_fft, scale, signal.device, conjugate
-    )
-    spectrum = kernels.analysis(params, signal, prepared, edge=edge, envelope=envelope)
+    window = readable(window, conjugate)
+    spectrum: Optional = kernels.analysis(params, signal, window, edge=edge, divisor=divisor)
     if spectrum is not None:
         return spectrum
-    frames = kernels.cut_frames(params, signal, prepared)
+    frames = kernels.cut_frames(params, signal, window, divisor=divisor)
     transform: Callable[..., torch.Tensor] = torch.fft.rfft if params.onesided else torch.fft.fft
     spectrum = transform(frames)
     if params.onesided and edge != 1.0:
@@ -178,10 +178,17 @@ def istft(
         UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises.
     """
     batched = with_rows(params, spectrum)
-    read = kind.windows.read_of(params, window, spectrum.device)
+    read = readable(window)
     by_frames = resolved(batched).transpose(1, 2)
-    signal = synthesis_of_frames(kind, params, by_frames, read.window, read.envelope)
-    read.settle()
+    call, checks = params.geometry, kind.checks
+    if window is None:
+        checks.check(params, None)
+    if window is None or checks.is_fine(call, window):
+        signal = synthesis_of_frames(kind, params, by_frames, read)
+    else:
+        flag = checks.take_flag(spectrum.device)
+        signal = synthesis_of_frames(kind, params, by_frames, read, vanishing=flag)
+        checks.settle(call, window, flag, spectrum.device)
     return shape_result(params, signal)
 
 
@@ -189,28 +196,30 @@ def synthesis_of_frames(
     kind: DeviceKind,
     params: IstftParams,
     by_frames: torch.Tensor,
-    window: torch.Tensor,
-    envelope: torch.Tensor,
+    window: Optional,
     *,
-    edge: float = 1.0,
     adjoint: describe.Adjoint | None = None,
+    vanishing: Optional = None,
 ) -> torch.Tensor:
     """A signal of shape (rows, output length); arguments as of ``TensorKernels.synthesis``."""
     kernels = kind.kernels()
-    signal = kernels.synthesis(
+    signal: Optional = kernels.synthesis(
         params,
         by_frames,
         window,
-        envelope,
         frames_fastest=frames_fastest(by_frames),
-        edge=edge,
         adjoint=adjoint,
+        vanishing=vanishing,
     )
     if signal is not None:
         return signal
+    edge = 1.0 if adjoint is None else adjoint.edge
     both_halves = adjoint is not None and adjoint.both_halves
     frames = inverse_frames(kind, params, by_frames, edge=edge, both_halves=both_halves)
-    return kernels.add_frames(params, frames, window, envelope, adjoint=adjoint)
+    added: torch.Tensor = kernels.add_frames(
+        params, frames, window, adjoint=adjoint, vanishing=vanishing
+    )
+    return added
 
 
 def inverse_frames(
@@ -241,6 +250,11 @@ def inverse_frames(
 def frames_fastest(by_frames: torch.Tensor) -> bool:
     """Whether neighbouring frames of a spectrum (..., frames, bins) are nearer than its bins."""
     return by_frames.stride(-2) < by_frames.stride(-1)
+
+
+def readable(window: Optional, conjugate: bool = False) -> Optional:
+    """A window, or its conjugate, as kernels read it."""
+    return None if window is None else resolved(window.conj() if conjugate else window)
 
 
 def resolved(tensor: torch.Tensor) -> torch.Tensor:

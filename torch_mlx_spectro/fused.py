@@ -12,18 +12,10 @@ from typing import Any
 from . import maps
 from .kernels import describe
 from .kernels.describe import Adjoint, refusal
-from .kernels.metal import MetalKernels, analysis_scale, synthesis_scale
+from .kernels.metal import MetalKernels
 from .params import IstftParams, StftParams
 
-__all__ = [
-    "adjoint_fused",
-    "analysis_scale",
-    "istft_fused",
-    "kernel_of",
-    "refusal",
-    "stft_fused",
-    "synthesis_scale",
-]
+__all__ = ["adjoint_fused", "istft_fused", "kernel_of", "refusal", "stft_fused"]
 
 
 def stft_fused(
@@ -35,21 +27,20 @@ def stft_fused(
     stream: Any,
     *,
     edge: float = 1.0,
-    envelope: Any = None,
+    divisor: float | None = None,
 ) -> Any:
     """Spectrum of shape (rows, frames, bins), lazily.
 
     Args:
         signal: MLX array of shape (rows, samples), any strides.
-        window: made by ``kernels.constant`` of n_fft values times :func:`analysis_scale`.
+        window: of n_fft values, made by ``kernels.constant``.
         edge: factor of bins 0 and n_fft / 2 of a onesided spectrum.
-        envelope: what a fused kernel multiplies the signal by, made by ``kernels.constant``; for
-            sizes that have none the caller multiplies.
+        divisor: as of :func:`.describe.analysis`.
     """
-    spectrum = kernels.analysis(params, signal, window, stream, edge=edge, envelope=envelope)
+    spectrum = kernels.analysis(params, signal, window, stream, edge=edge, divisor=divisor)
     if spectrum is not None:
         return spectrum
-    frames = kernels.cut_frames(params, signal, window, stream)
+    frames = kernels.cut_frames(params, signal, window, stream, divisor=divisor)
     if params.complex_fft:
         return mx.fft.fft(frames, stream=stream)
     half = mx.fft.rfft(frames, stream=stream)
@@ -66,7 +57,6 @@ def adjoint_fused(
     window: Any,
     stream: Any,
     *,
-    edge: float,
     fold: Adjoint,
     frames_fastest: bool = False,
 ) -> Any:
@@ -75,19 +65,11 @@ def adjoint_fused(
     Args:
         params: a synthesis of the analysis' sizes that keeps the samples of its signal.
         spectrum: MLX array of shape (rows, frames, bins), any strides.
-        window: of n_fft values, made by ``kernels.constant``, times every scale.
-        edge: factor of bins 0 and n_fft / 2 before an inverse real transform.
-        fold: the analysis' padding.
+        window: of n_fft values, made by ``kernels.constant``.
+        fold: the analysis' padding, scale and edges.
     """
     signal = kernels.synthesis(
-        params,
-        spectrum,
-        window,
-        window,  # in the envelope's place: an adjoint has none
-        stream,
-        frames_fastest=frames_fastest,
-        edge=edge,
-        adjoint=fold,
+        params, spectrum, window, stream, frames_fastest=frames_fastest, adjoint=fold
     )
     if signal is not None:
         return signal
@@ -98,11 +80,11 @@ def adjoint_fused(
         params.n_fft,
         not params.return_complex,
         stream,
-        edge=edge,
+        edge=fold.edge,
         both_halves=fold.both_halves,
     )
     frames = mx.contiguous(frames, stream=stream)
-    return kernels.add_frames(params, frames, window, window, stream, adjoint=fold)
+    return kernels.add_frames(params, frames, window, stream, adjoint=fold)
 
 
 def istft_fused(
@@ -111,7 +93,6 @@ def istft_fused(
     params: IstftParams,
     spectrum: Any,
     window: Any,
-    envelope: Any,
     stream: Any,
     *,
     frames_fastest: bool = False,
@@ -120,13 +101,10 @@ def istft_fused(
 
     Args:
         spectrum: MLX array of shape (rows, frames, bins), any strides.
-        window: made by ``kernels.constant`` of n_fft values times :func:`synthesis_scale`.
-        envelope: made by ``kernels.constant`` of the inverse envelope's rows.
+        window: of n_fft values, made by ``kernels.constant``.
         frames_fastest: neighbouring frames are neighbours in memory.
     """
-    signal = kernels.synthesis(
-        params, spectrum, window, envelope, stream, frames_fastest=frames_fastest
-    )
+    signal = kernels.synthesis(params, spectrum, window, stream, frames_fastest=frames_fastest)
     if signal is not None:
         return signal
     real = not params.return_complex
@@ -135,7 +113,7 @@ def istft_fused(
         spectrum = mx.take(spectrum, positive, axis=2, stream=stream)
     frames = maps.windowed_frames(mx, spectrum, None, params.n_fft, real, stream)
     frames = mx.contiguous(frames, stream=stream)
-    return kernels.add_frames(params, frames, window, envelope, stream)
+    return kernels.add_frames(params, frames, window, stream)
 
 
 def kernel_of(params: StftParams | IstftParams) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ from .bridge import empty_result, host_view, memory_of, to_mlx
 from .envelope import inverse_of_frames
 from .forms import Form, analysis_of, synthesis_of
 from .fused import adjoint_fused
-from .kernels.describe import Adjoint, points_of
+from .kernels.describe import adjoint_of
 from .kernels.metal import MetalKernels
 from .mlx_backend import istft as istft
 from .params import IstftParams, StftParams
-from .prepared import Window, envelope_of, kernel_envelope, window_of
+from .prepared import Window, envelope_of, window_of
+from .prepared import check_envelope as check_window
 from .runtime import runtime
 
 
@@ -59,10 +61,6 @@ def _adjoint_whole(
 ) -> torch.Tensor:
     mx, params = runtime().mx, form.params
     by_frames = spectrum.transpose(1, 2)
-    scale = form.inverse_scale
-    if points_of(params) is not None:
-        # The fused kernel divides not, and takes both halves as one when it packs them.
-        scale = params.scale * (1.0 if params.complex_fft else 0.5)
     with mlx_backend.whole_arrays(spectrum) as stream:
         borrowed = to_mlx(mx, by_frames, stream)
         result = adjoint_fused(
@@ -70,10 +68,9 @@ def _adjoint_whole(
             mx,
             synthesis_of(form, params.padding, params.samples),
             borrowed.array,
-            window.for_kernels(kernels, scale, conjugate=True),
+            window.for_kernels(kernels, conjugate=True),
             stream,
-            edge=1.0 if params.complex_fft else 2.0 * form.edge,
-            fold=Adjoint(params.padding, params.pad_mode, form.both_halves),
+            fold=adjoint_of(form),
             frames_fastest=mlx_backend.frames_fastest(by_frames),
         )
         return mlx_backend.exported(mx, result, borrowed)
@@ -101,8 +98,8 @@ def correlation(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> tor
 def _correlation_whole(
     kernels: MetalKernels, form: Form, signal: torch.Tensor, spectrum: torch.Tensor
 ) -> torch.Tensor:
-    mx, params = runtime().mx, form.params
-    ones = Window(None, None, params.n_fft, params.n_fft).for_kernels(kernels, 1.0)
+    mx, params = runtime().mx, replace(form.params, scale=1.0)
+    ones = Window(None, None, params.n_fft, params.n_fft).for_kernels(kernels)
     with mlx_backend.whole_arrays(signal) as stream:
         lent = to_mlx(mx, spectrum.transpose(1, 2), stream)
         borrowed = to_mlx(mx, signal, stream)
@@ -132,7 +129,17 @@ def istft_adjoint(
     kernels = mlx_backend.kernels_for(cotangent, form.params)
     kept = cotangent[:, : params.kept]
     if kernels is not None:
-        return _istft_adjoint_whole(kernels, form, params, kept, prepared)
+        divisor = 1.0 / (form.params.scale * params.scale)
+        return mlx_backend.stft_whole(
+            kernels,
+            form.params,
+            kept,
+            prepared,
+            _contiguous_strides(form.params),
+            conjugate=True,
+            edge=form.edge,
+            divisor=divisor,
+        )
     rows = envelope_of(params, prepared).rows.conj()
 
     def inverse(first: int, count: int) -> Any:
@@ -144,29 +151,9 @@ def istft_adjoint(
     return _weigh_edges(form, mlx_backend.stft_in_blocks(analysed, kept, scaled, strides, inverse))
 
 
-def _istft_adjoint_whole(
-    kernels: MetalKernels, form: Form, params: IstftParams, kept: torch.Tensor, window: Window
-) -> torch.Tensor:
-    envelope = None
-    if points_of(form.params) is not None:
-        envelope = kernel_envelope(kernels, params, window, conjugate=True)
-    else:  # only the fused kernel multiplies as it reads
-        rows = envelope_of(params, window).rows.conj()
-        covered = inverse_of_frames(
-            rows, params.frames, params.overlap, params.n_fft, 0, params.frames
-        )
-        inverse = torch.from_numpy(covered[params.start : params.start + params.kept])
-        kept = kept * inverse.to(kept.device)
-    return mlx_backend.stft_whole(
-        kernels,
-        form.params,
-        kept,
-        window,
-        _contiguous_strides(form.params),
-        conjugate=True,
-        edge=form.edge,
-        envelope=envelope,
-    )
+def check_envelope(params: IstftParams, window: torch.Tensor | None) -> None:
+    """As :func:`.adjoints.check_envelope`."""
+    check_window(params, window_of(window, params.win_length, params.n_fft))
 
 
 def _contiguous_strides(params: StftParams) -> tuple[int, int, int]:

@@ -24,17 +24,10 @@ from .bridge import (
     to_mlx,
     to_torch,
 )
-from .fused import (
-    analysis_scale,
-    istft_fused,
-    kernel_of,
-    refusal,
-    stft_fused,
-    synthesis_scale,
-)
+from .fused import istft_fused, kernel_of, refusal, stft_fused
 from .kernels.metal import MetalKernels, metal_kernels
 from .params import IstftParams, StftParams
-from .prepared import Window, check_envelope, envelope_of, kernel_envelope, window_of
+from .prepared import Window, check_envelope, envelope_of, window_of
 from .runtime import has_gpu, runtime
 from .strides import (
     frames_outermost,
@@ -144,22 +137,21 @@ def stft_whole(
     *,
     conjugate: bool = False,
     edge: float = 1.0,
-    envelope: Any = None,
+    divisor: float | None = None,
 ) -> torch.Tensor:
     """A spectrum computed in one piece; shape (rows, bins, frames).
 
     Args:
         signal: shape (rows, samples).
         strides: of the result.
-        conjugate, edge, envelope: of the adjoint of an istft; as of ``fused.stft_fused``.
+        conjugate, edge, divisor: of the adjoint of an istft; as of ``fused.stft_fused``.
     """
     mx = runtime().mx
     with whole_arrays(signal) as stream:
         borrowed = to_mlx(mx, signal, stream)
-        scale = analysis_scale(params, envelope is not None)
-        prepared = window.for_kernels(kernels, scale, conjugate)
+        prepared = window.for_kernels(kernels, conjugate)
         result = stft_fused(
-            kernels, mx, params, borrowed.array, prepared, stream, edge=edge, envelope=envelope
+            kernels, mx, params, borrowed.array, prepared, stream, edge=edge, divisor=divisor
         )
         return exported(mx, result, borrowed, strides)
 
@@ -223,8 +215,7 @@ def _istft_whole(
             mx,
             params,
             borrowed.array,
-            window.for_kernels(kernels, synthesis_scale(params)),
-            kernel_envelope(kernels, params, window),
+            window.for_kernels(kernels),
             stream,
             frames_fastest=frames_fastest(by_frames),
         )

@@ -20,9 +20,9 @@ from . import maps
 from .envelope import row_of_hop
 from .forms import Form, synthesis_of
 from .framing import outside_positions
-from .fused import adjoint_fused, analysis_scale, istft_fused, stft_fused, synthesis_scale
+from .fused import adjoint_fused, istft_fused, stft_fused
 from .host import copy_to_mlx
-from .kernels.describe import Adjoint, points_of
+from .kernels.describe import adjoint_of
 from .kernels.metal import MetalKernels, metal_kernels
 from .kernels.mlx_cuda import mlx_cuda_kernels
 from .kernels.mlx_launcher import DEVICE_ELEMENTS, TRACING
@@ -122,10 +122,10 @@ def times(mx: Any, array: Any, factor: float) -> Any:
     return array if factor == 1.0 else mx.multiply(array, factor)
 
 
-def _for_kernels(mx: Any, window: Any, factor: float) -> Any:
-    """The scaled window, long enough for a kernel's inputs."""
+def _for_kernels(mx: Any, window: Any) -> Any:
+    """The window, long enough for a kernel's inputs, its values neighbours."""
     missing = max(0, DEVICE_ELEMENTS - window.size)
-    return times(mx, mx.pad(window, (0, missing)) if missing else window, factor)
+    return mx.contiguous(mx.pad(window, (0, missing)) if missing else window)
 
 
 def analysis(form: Form, signal: Any, window: Any) -> Any:
@@ -138,8 +138,8 @@ def analysis(form: Form, signal: Any, window: Any) -> Any:
     mx, params = runtime().mx, form.params
     launcher = _kernels_for(params, signal, window)
     if launcher is not None:
-        scaled = _for_kernels(mx, window, analysis_scale(params))
-        return stft_fused(launcher, mx, params, signal, scaled, None, edge=form.edge)
+        given = _for_kernels(mx, window)
+        return stft_fused(launcher, mx, params, signal, given, None, edge=form.edge)
     spectrum = maps.spectra(
         mx,
         _framed(mx, params, signal),
@@ -212,20 +212,9 @@ def adjoint(form: Form, spectrum: Any, window: Any) -> Any:
     if launcher is None or params.samples == 0:
         signal = _adjoint_in_operations(mx, form, spectrum, window)
     else:
-        scale, edge = form.inverse_scale, form.inverse_edge
-        if points_of(params) is not None:
-            # The fused kernel divides not, and takes both halves as one when it packs them.
-            scale = params.scale * (1.0 if params.complex_fft else 0.5)
-            edge = 1.0 if params.complex_fft else 2.0 * form.edge
+        fold = adjoint_of(form)
         signal = adjoint_fused(
-            launcher,
-            mx,
-            back,
-            spectrum,
-            _for_kernels(mx, window, scale),
-            None,
-            edge=edge,
-            fold=Adjoint(params.padding, params.pad_mode, form.both_halves),
+            launcher, mx, back, spectrum, _for_kernels(mx, window), None, fold=fold
         )
     if params.complex_fft and not form.complex_signal:
         signal = mx.real(signal)
@@ -323,17 +312,7 @@ def inverse(form: Form, params: IstftParams, spectrum: Any, window: Any, rows: A
     if launcher is None:
         kept = adjoint(form, spectrum, window) * inverse_envelope(params, rows)
         return mx.pad(kept, [(0, 0), (0, params.zero_tail)]) if params.zero_tail else kept
-    flat = mx.reshape(rows, (-1,))
-    missing = max(0, DEVICE_ELEMENTS - flat.size)
-    return istft_fused(
-        launcher,
-        mx,
-        params,
-        spectrum,
-        _for_kernels(mx, window, synthesis_scale(params)),
-        mx.pad(flat, (0, missing)) if missing else flat,
-        None,
-    )
+    return istft_fused(launcher, mx, params, spectrum, _for_kernels(mx, window), None)
 
 
 def inverse_envelope(params: IstftParams, rows: Any) -> Any:

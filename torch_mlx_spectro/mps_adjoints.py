@@ -6,7 +6,7 @@ import torch
 
 from . import device_adjoints
 from .forms import Form
-from .mps_backend import MPS
+from .mps_backend import CHECKS, MPS
 from .mps_backend import istft as istft
 from .params import IstftParams
 
@@ -31,3 +31,7 @@ def correlation(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> tor
 def istft_adjoint(params: IstftParams, cotangent: torch.Tensor, window: Optional) -> torch.Tensor:
     """As :func:`.adjoints.istft_adjoint`."""
     return device_adjoints.istft_adjoint(MPS, params, cotangent, window)
+
+
+#: As :func:`.adjoints.check_envelope`.
+check_envelope = CHECKS.check

@@ -16,15 +16,11 @@ import torch
 
 from . import device_adjoints, device_backend, strides, torch_state
 from .device_backend import exceeds_counts, kernel_name, launches_of
-from .device_windows import DeviceWindows
+from .envelope_checks import EnvelopeChecks
 from .environment import asks_for_fast_math
 from .kernels.describe import Launch
-from .kernels.metal import analysis_scale
 from .kernels.mps import MpsKernels, mps_kernels
-from .kernels.preparing import preparation
-from .known_windows import needs_no_preparation, read_where_it_is
 from .maps import SUM_BRANCHES, own_conjugates
-from .mps_prepared import WINDOWS
 from .params import IstftParams, StftParams
 
 Optional = torch.Tensor | None
@@ -67,30 +63,26 @@ def _refusal(
     Args:
         launches: of the call itself.
     """
-    every, differentiated = [launches], torch_state.is_differentiated(tensor, window)
-    if differentiated or not _reads_window_as_it_is(params, window):
-        # One kernel for windows of all sizes.
-        every.append((preparation(params.win_length, params.n_fft, 1.0).launch,))
-    if differentiated:
+    every = [launches]
+    if torch_state.is_differentiated(tensor, window):
         every += device_adjoints.launches_back(params, tensor, window)
     reasons = (mps_kernels().refusal(one, tensor.device) for one in every)
     return next(filter(None, reasons), None)
 
 
-def _reads_window_as_it_is(params: StftParams | IstftParams, window: Optional) -> bool:
-    """Whether nothing of a call's window is prepared by a kernel of ours."""
-    if window is not None and window.is_complex():
-        return True
-    if isinstance(params, IstftParams):
-        return False
-    given = window is None or read_where_it_is(window) != 0
-    return given and needs_no_preparation(params.win_length, params.n_fft, analysis_scale(params))
+def _flag(device: torch.device) -> torch.Tensor:
+    """On the device; reading it waits."""
+    return torch.zeros(1, dtype=torch.int32, device=device)
+
+
+#: Of MPS devices, and of the host's tensors while Metal is emulated.
+CHECKS = EnvelopeChecks(_flag)
 
 
 class _Mps:
     """How MPS devices do it: :class:`.device_backend.DeviceKind`."""
 
-    windows: DeviceWindows = WINDOWS
+    checks = CHECKS
 
     def kernels(self) -> MpsKernels:
         return mps_kernels()

@@ -85,6 +85,20 @@ class IstftParams:
         return -(-self.n_fft // self.hop_length)
 
     @property
+    def geometry(self) -> tuple[tuple[int, ...], int]:
+        """What decides, besides a window's values, whether its envelope vanishes.
+
+        Returns:
+            Sizes; and the samples that are left out at the end. If it does not vanish, then neither
+            where more are left out. How many frames there are matters only if a whole hop that all
+            lie over is not kept, or an end.
+        """
+        tail = self.covered - self.start - self.kept
+        is_long = self.frames > 2 * self.overlap and max(self.start, tail) <= self.n_fft
+        frames = 0 if is_long else self.frames
+        return (self.n_fft, self.hop_length, self.start, frames), tail
+
+    @property
     def output_length(self) -> int:
         """Samples per row of the result."""
         return self.kept + self.zero_tail

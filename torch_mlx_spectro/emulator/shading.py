@@ -4,7 +4,8 @@ Host tensors stand for MPS tensors. Arguments are checked and bound as torch's M
 tensors at their first element, whole numbers with 64 bits, others as float, lists as many of them.
 
 What a kernel may write (``device`` memory that is not const) is an output: poisoned before each
-run, to be written whole. A machine with ``updates`` lets it hold the tensor's values before.
+run, to be written whole. Atomics, and on a machine with ``updates`` all, hold the tensor's values
+before.
 """
 
 from __future__ import annotations
@@ -317,6 +318,7 @@ class ShaderCall:
             elif buffer.is_const:
                 yield Argument(buffer.name, _memory_of(one.tensor), INPUT)
             else:
-                outputs.append(TensorOutput(one.tensor, updates))
+                held = updates or buffer.type.startswith("atomic")
+                outputs.append(TensorOutput(one.tensor, held))
                 output = outputs[-1]
                 yield Argument(buffer.name, output.memory, OUTPUT, output.initialised)

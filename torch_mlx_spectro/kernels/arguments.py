@@ -4,12 +4,11 @@ from __future__ import annotations
 
 #: Buffers in order, and ``edge``, a number.
 INPUTS = {
-    "analysis": ("signal", "window", "envelope", "table", "parameters", "edge"),
-    "synthesis": ("spectrum", "window", "envelope", "table", "parameters", "edge"),
-    "synthesis_walk": ("spectrum", "window", "envelope", "table", "parameters", "edge"),
+    "analysis": ("signal", "window", "table", "parameters", "edge"),
+    "synthesis": ("spectrum", "window", "table", "parameters", "edge"),
+    "synthesis_walk": ("spectrum", "window", "table", "parameters", "edge"),
     "cut_frames": ("signal", "window", "parameters"),
-    "add_frames": ("frames", "window", "envelope", "parameters"),
-    "prepare_window": ("window", "parameters"),
+    "add_frames": ("frames", "window", "parameters"),
 }
 OUTPUTS: dict[str, tuple[str, ...]] = {
     "analysis": ("spectrum",),
@@ -17,8 +16,11 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "synthesis_walk": ("signal",),
     "cut_frames": ("frames",),
     "add_frames": ("signal",),
-    "prepare_window": ("prepared", "vanishes"),
 }
+#: Where a kernel notes that an envelope vanishes: an integer that it sets to 1, or a null pointer.
+VANISHING = "vanishing"
+#: The kernels that do.
+JUDGES = ("synthesis", "synthesis_walk", "add_frames")
 #: Headers by kernel; the rest of what they need they include.
 HEADERS = {
     "analysis": ("element.h",),
@@ -26,5 +28,4 @@ HEADERS = {
     "synthesis_walk": ("element.h",),
     "cut_frames": ("framing.h", "element.h"),
     "add_frames": ("framing.h", "element.h"),
-    "prepare_window": ("window.h",),
 }

@@ -21,12 +21,11 @@ import torch
 from .. import torch_state
 from ..recent import Cache
 from . import cubins
-from .arguments import INPUTS, OUTPUTS
+from .arguments import JUDGES
 from .cubins import CudaProblem
 from .cuda_text import Variant, grid_of, text_of, variant_of
 from .describe import Launch
-from .preparing import Preparation
-from .tensors import TensorKernels, result_of
+from .tensors import Optional, TensorKernels, result_of
 
 CACHE_ENTRIES = 1024
 #: Strides in LaunchArguments of cuda.h.
@@ -199,45 +198,22 @@ class CudaKernels(TensorKernels):
         self._prepared: Cache[Any, Prepared] = Cache(CACHE_ENTRIES)
         self._lock = threading.Lock()
 
-    def prepare_window(
-        self, made: Preparation, window: torch.Tensor, vanishes: int = 0
-    ) -> torch.Tensor:
-        """A real window, padded and scaled, and behind it an inverse envelope's rows.
-
-        Args:
-            window: shape (win_length,), any stride, its bits resolved.
-            vanishes: address of memory that the device writes its verdict on each column to; 0:
-                nobody asks for them.
-        """
-        result = result_of(made.launch, window.device)
-        if not vanishes:
-            # Verdicts that nobody reads, in memory that this stream alone takes again.
-            unread = torch.empty(made.verdicts, dtype=torch.float32, device=window.device)
-            vanishes = unread.data_ptr()
-        self._launch(made.launch, window, [window.data_ptr(), result.data_ptr(), vanishes])
-        return result
-
-    def preparer(
-        self, made: Preparation, window: torch.Tensor
-    ) -> Callable[[int, int, int, int], None]:
-        """What launches :meth:`prepare_window` for windows like this one.
-
-        It takes the stream and the addresses of window, output and verdicts.
-        """
-        return self.prepared(made.launch, window.device.index, window.stride()).run
-
     def _run(
         self,
         launches: Sequence[Launch],
         first: torch.Tensor,
-        *others: torch.Tensor,
+        window: Optional,
+        stream: None = None,
+        *,
         edge: float = 1.0,
         shapes: Callable[[], Sequence[Launch]] = tuple,
+        vanishing: Optional = None,
     ) -> torch.Tensor:
         # Nothing is tried here: the plans are CUDA's, and each shape takes NVRTC a second.
         launch = launches[0]
         result = result_of(launch, first.device)
-        addresses = [tensor.data_ptr() for tensor in (first, *others, result)]
+        tensors = [first, window, result, *([vanishing] if launch.kernel in JUDGES else [])]
+        addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
         self._launch(launch, first, addresses, edge)
         return result
 
@@ -266,7 +242,6 @@ class CudaKernels(TensorKernels):
         found = self._prepared.find(key)
         if found is None:
             kernel = self._kernel(variant_of(launch), device)
-            named = [name for name in INPUTS[launch.kernel] if name not in NOT_TENSORS]
             found = Prepared(
                 self._driver,
                 kernel,
@@ -274,7 +249,7 @@ class CudaKernels(TensorKernels):
                 device,
                 strides,
                 edge,
-                addresses=len(named) + len(OUTPUTS[launch.kernel]),
+                addresses=4 if launch.kernel in JUDGES else 3,
                 early=self._architecture_of(device) in EARLY_ARCHITECTURES,
             )
             self._prepared.put(key, found)
@@ -302,10 +277,6 @@ class CudaKernels(TensorKernels):
                 if kernel is None:
                     kernel = self._kernels[key] = self._driver.load(code, variant.name)
         return kernel
-
-
-#: Inputs of a kernel that are not tensors of the caller.
-NOT_TENSORS = ("table", "parameters", "edge")
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .arguments import HEADERS, INPUTS, OUTPUTS
+from .arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
 from .describe import Launch, Template
 from .plans import FftPlan
 from .sources import header, source
@@ -115,12 +115,13 @@ def bounds_of(group: int, resident: int | None) -> str:
 @lru_cache(maxsize=64)
 def text_of(variant: Variant) -> str:
     """The whole text of one variant."""
-    first, *others = INPUTS[variant.kernel]
-    named = [name for name in others if name in ("window", "envelope")]
+    first = INPUTS[variant.kernel][0]
     # Without __restrict__: with it the compiler might read an input before the wait, and by a way
     # that is only for what nobody writes as long as the kernel is there.
-    inputs = "".join(f"const float* {name}, " for name in (first, *named))
+    inputs = f"const float* {first}, const float* window, "
     outputs = "".join(f"float* {name}, " for name in OUTPUTS[variant.kernel])
+    if variant.kernel in JUDGES:
+        outputs += f"atomic_uint* {VANISHING}, "
     kind = f"LaunchArguments<{variant.integers}>"
     constants = "".join(
         f"  constexpr {'bool' if isinstance(value, bool) else 'int'} {name} = {int(value)};\n"

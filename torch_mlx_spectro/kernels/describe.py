@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ..forms import Form
 from ..params import PAD_MODES, IstftParams, StftParams
 from .launches import Launch as Launch
 from .launches import Size as Size
@@ -34,19 +35,23 @@ MAX_COUNT = (1 << 31) - 1
 #: ml-explore/mlx#4013: larger transforms were silently wrong on Metal.
 MAX_MLX_FFT = 1 << 20
 
+#: Threads of a core where large groups divide by an envelope: else the compiler takes registers
+#: that leave room for three groups of 256, not four.
+ENVELOPED_THREADS = 1024
+
 #: Index in PadMode of signal.h.
 _PAD_MODES = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 assert set(_PAD_MODES) == set(PAD_MODES)
 
 
 def in_order(header: str, enumeration: str, **values: int) -> tuple[int, ...]:
-    """Named integers in their header's order; names that the header reserves are zero."""
+    """Named integers in their header's order."""
     names = integers(header, enumeration)
-    missing = [name for name in names if name not in values and not name.startswith("unused")]
+    missing = [name for name in names if name not in values]
     unknown = values.keys() - set(names)
     if missing or unknown:
         raise ValueError(f"{enumeration}: missing {missing}, unknown {sorted(unknown)}")
-    return tuple(values.get(name, 0) for name in names)
+    return tuple(values[name] for name in names)
 
 
 def points_of(params: StftParams | IstftParams) -> tuple[int, bool] | None:
@@ -75,19 +80,40 @@ def refusal(params: StftParams | IstftParams) -> str | None:
     return None
 
 
+#: In the place of a window's stride, which is never negative: there is no window.
+NO_WINDOW = -1
+
+
+def _layout(step: int | None) -> int:
+    """Index in WindowLayout of window.h."""
+    return 1 if step is None else 2 if step == NO_WINDOW else 0
+
+
+def _window(params: StftParams | IstftParams, step: int | None) -> dict[str, int]:
+    """The integers that tell where the values of a window are."""
+    if step is None:
+        return {"window_step": 1, "window_left": 0, "window_length": params.n_fft}
+    left = (params.n_fft - params.win_length) // 2
+    return {"window_step": step, "window_left": left, "window_length": params.win_length}
+
+
 @lru_cache(maxsize=256)
 def analysis(
     params: StftParams,
     complex_signal: bool,
     complex_window: bool,
-    enveloped: bool = False,
+    divisor: float | None = None,
     group: int | None = None,
+    step: int | None = None,
 ) -> tuple[Launch, ...]:
     """Launches of the fused analysis kernel, best first; empty where it does not cover the call.
 
     Args:
-        enveloped: the signal is multiplied by the inverse envelope of frames like these.
+        divisor: the signal is divided by this times the envelope of frames like these, in the place
+            of what the call is scaled by; None: it is not.
         group: threads of a group; None for what the plans say.
+        step: from one value of the window to the next, in elements; None: there are n_fft
+            neighbours, at an address of whole pairs; or ``NO_WINDOW``.
 
     Raises:
         ValueError: no group has so many threads.
@@ -99,26 +125,30 @@ def analysis(
     if group is not None:
         found = (of_group(found[0], group),)
     return tuple(
-        _analysis(params, plan, fused[1], complex_signal, complex_window, enveloped)
+        _analysis(params, plan, fused[1], complex_signal, complex_window, divisor, step)
         for plan in found
     )
 
 
 @lru_cache(maxsize=256)
 def analysis_shapes(
-    params: StftParams, complex_signal: bool, complex_window: bool, enveloped: bool = False
+    params: StftParams,
+    complex_signal: bool,
+    complex_window: bool,
+    divisor: float | None = None,
+    step: int | None = None,
 ) -> tuple[Launch, ...]:
     """Launches whose results are those of the best of :func:`analysis`, by groups of other shapes.
 
     Args:
-        enveloped: as of :func:`analysis`.
+        divisor, step: as of :func:`analysis`.
     """
     fused = points_of(params)
     if fused is None:
         return ()
     best = analysis_plans(fused[0], params.frames * params.rows)[0]
     return tuple(
-        _analysis(params, plan, fused[1], complex_signal, complex_window, enveloped)
+        _analysis(params, plan, fused[1], complex_signal, complex_window, divisor, step)
         for plan in shapes(best)[1:]
     )
 
@@ -129,12 +159,15 @@ def _analysis(
     packed: bool,
     complex_signal: bool,
     complex_window: bool,
-    enveloped: bool,
+    divisor: float | None,
+    step: int | None,
 ) -> Launch:
+    enveloped = divisor is not None
     flags = [
         ("PACKED", packed),
         ("COMPLEX_SIGNAL", complex_signal),
         ("COMPLEX_WINDOW", complex_window),
+        ("WINDOW", _layout(step)),
         ("TWO_SIDED", params.bins == params.n_fft),
         # A factor that is not known when it is compiled takes registers of all.
         ("SCALED", params.scale != 1.0 and not enveloped),
@@ -155,25 +188,46 @@ def _analysis(
             pad_mode=_PAD_MODES[params.pad_mode],
             n_fft=params.n_fft,
             bins=params.bins,
-            overlap=-(-params.n_fft // params.hop_length),
             split_table=table_of(plan)[1],
-            scale=bits_of(params.scale),
+            scale=bits_of(params.scale if divisor is None else divisor),
+            **_window(params, step),
         ),
         grid=(groups * plan.group, params.rows, 1),
         threadgroup=(plan.group, 1, 1),
         shape=(params.rows, params.frames, params.bins),
         complex_output=True,
         plan=plan,
+        resident=ENVELOPED_THREADS // plan.group if enveloped and plan.group >= 256 else None,
     )
 
 
 @dataclass(frozen=True)
 class Adjoint:
-    """What makes synthesis the adjoint of an analysis: the transpose of that one's padding."""
+    """What makes synthesis the adjoint of an analysis: the transpose of that one's padding.
+
+    Attributes:
+        scale: what the result is multiplied by.
+        edge: factor of bins 0 and n_fft / 2.
+    """
 
     padding: int
     pad_mode: str
     both_halves: bool
+    scale: float = 1.0
+    edge: float = 1.0
+
+
+@lru_cache(maxsize=256)
+def adjoint_of(form: Form) -> Adjoint:
+    """What makes synthesis the adjoint of a form's analysis.
+
+    The fused kernel does not divide by n_fft, and takes both halves as one when it packs them.
+    """
+    params, scale = form.params, form.inverse_scale
+    if points_of(params) is not None:
+        scale = params.scale * (1.0 if params.complex_fft else 0.5)
+    edge = 1.0 if params.complex_fft else 2.0 * form.edge
+    return Adjoint(params.padding, params.pad_mode, form.both_halves, scale, edge)
 
 
 @lru_cache(maxsize=256)
@@ -185,6 +239,7 @@ def synthesis(
     walk_group: int | None = None,
     group: int | None = None,
     cores: int | None = None,
+    step: int | None = None,
 ) -> tuple[Launch, ...]:
     """Launches of the fused synthesis kernel, best first; empty where it does not cover the call.
 
@@ -193,6 +248,7 @@ def synthesis(
         adjoint: leave the envelope out, and fold the padding of an analysis.
         walk_group, group: threads of a group of either kernel; None for what the plans say.
         cores: of the GPU; None for those of the one that plans were sized for.
+        step: as of :func:`analysis`.
 
     Raises:
         ValueError: no group of the first kernel has so many threads.
@@ -202,10 +258,11 @@ def synthesis(
         return ()
     points, packed = fused
     least = FASTEST_FRAMES if frames_fastest else 1
-    flags = [
+    flags: list[tuple[str, int]] = [
         ("PACKED", packed),
         ("COMPLEX_SIGNAL", params.return_complex),
         ("COMPLEX_WINDOW", complex_window),
+        ("WINDOW", _layout(step)),
         ("FRAMES_FASTEST", frames_fastest),
         ("BOTH_HALVES", adjoint is not None and adjoint.both_halves),
         ("ENVELOPE", adjoint is None),
@@ -213,13 +270,13 @@ def synthesis(
     ]
     walk = None
     if packed and not complex_window and not (adjoint is not None and adjoint.both_halves):
-        walk = _walk(params, frames_fastest, adjoint, walk_group, cores)
+        walk = _walk(params, frames_fastest, adjoint, walk_group, cores, step)
     if walk is not None and walk_group is not None:
         return (walk,)
     found = plans(points, least_frames=least)
     if group is not None:
         found = (of_group(found[0], group),)
-    general = [_synthesis(params, plan, flags, adjoint) for plan in found]
+    general = [_synthesis(params, plan, flags, adjoint, step) for plan in found]
     return tuple(general if walk is None else [walk, *general])
 
 
@@ -237,6 +294,7 @@ def _walk(
     adjoint: Adjoint | None,
     group: int | None,
     cores: int | None,
+    step: int | None,
 ) -> Launch | None:
     """The launch of the walking kernel, or None where the general one is for the call."""
     even = all(
@@ -250,7 +308,9 @@ def _walk(
     )
     if plan is not None and group is not None:
         plan = walk_of_group(plan, group)
-    return None if plan is None else walk(params, plan, frames_fastest, adjoint, cores=cores)
+    if plan is None:
+        return None
+    return walk(params, plan, frames_fastest, adjoint, cores=cores, step=step)
 
 
 def walk(
@@ -260,12 +320,13 @@ def walk(
     adjoint: Adjoint | None = None,
     run: int | None = None,
     cores: int | None = None,
+    step: int | None = None,
 ) -> Launch:
     """The launch of the walking kernel by a plan that fits the call.
 
     Args:
         run: hops of a run, if not as many as the plan says.
-        cores: as of :func:`synthesis`.
+        cores, step: as of :func:`synthesis`.
     """
     length, hop, folded = params.output_length, params.hop_length, _folded(params, adjoint)
     begin, end = folded, (length - folded) // 2 * 2 if folded else length
@@ -275,6 +336,7 @@ def walk(
     run = run or plan.run_hops(hops, params.rows, frames_fastest, cores)
     flags = [
         ("SAMPLES", samples),
+        ("WINDOW", _layout(step)),
         ("FRAMES_FASTEST", frames_fastest),
         ("ENVELOPE", adjoint is None),
         ("FOLD", folded > 0),
@@ -283,7 +345,7 @@ def walk(
         kernel="synthesis_walk",
         template=(*plan.template(), *flags),
         integers=_synthesis_integers(
-            params, plan.fft, adjoint, begin=begin, end=end, run=run, end_groups=ends
+            params, plan.fft, adjoint, step, begin=begin, end=end, run=run, end_groups=ends
         ),
         grid=((-(-hops // run) + 2 * ends) * plan.fft.group, params.rows, 1),
         threadgroup=(plan.fft.group, 1, 1),
@@ -295,14 +357,18 @@ def walk(
 
 
 def _synthesis(
-    params: IstftParams, plan: FftPlan, flags: list[tuple[str, bool]], adjoint: Adjoint | None
+    params: IstftParams,
+    plan: FftPlan,
+    flags: list[tuple[str, int]],
+    adjoint: Adjoint | None,
+    step: int | None,
 ) -> Launch:
     samples = tile_samples(plan, params.n_fft)
     groups = -(-params.output_length // (plan.group * samples))
     return Launch(
         kernel="synthesis",
         template=(*plan.template(), ("SAMPLES", samples), *flags),
-        integers=_synthesis_integers(params, plan, adjoint),
+        integers=_synthesis_integers(params, plan, adjoint, step),
         grid=(groups * plan.group, params.rows, 1),
         threadgroup=(plan.group, 1, 1),
         shape=(params.rows, params.output_length),
@@ -312,14 +378,14 @@ def _synthesis(
 
 
 def _synthesis_integers(
-    params: IstftParams, plan: FftPlan, adjoint: Adjoint | None, **walk: int
+    params: IstftParams, plan: FftPlan, adjoint: Adjoint | None, step: int | None, **walk: int
 ) -> tuple[int, ...]:
     """The integers of either synthesis kernel."""
     unused = dict.fromkeys(("begin", "end", "run", "end_groups"), 0)
     return in_order(
         "synthesis.h",
         "SynthesisParameter",
-        **_adding(params, adjoint),
+        **_adding(params, adjoint, step, params.n_fft),
         **(unused | walk),
         bins=params.bins,
         split_table=table_of(plan)[1],
@@ -327,8 +393,14 @@ def _synthesis_integers(
     )
 
 
-def _adding(params: IstftParams, adjoint: Adjoint | None) -> dict[str, int]:
-    """The integers that overlap-add needs."""
+def _adding(
+    params: IstftParams, adjoint: Adjoint | None, step: int | None, divisor: int
+) -> dict[str, int]:
+    """The integers that overlap-add needs.
+
+    Args:
+        divisor: what the inverse transform leaves to be divided by.
+    """
     return {
         "frames": params.frames,
         "hop": params.hop_length,
@@ -336,7 +408,8 @@ def _adding(params: IstftParams, adjoint: Adjoint | None) -> dict[str, int]:
         "start": params.start,
         "kept": params.kept,
         "length": params.output_length,
-        "overlap": params.overlap,
+        "scale": bits_of(divisor / params.scale if adjoint is None else adjoint.scale),
+        **_window(params, step),
         "padding": 0 if adjoint is None else adjoint.padding,
         "pad_mode": 0 if adjoint is None else _PAD_MODES[adjoint.pad_mode],
     }
@@ -348,12 +421,26 @@ FREE_GROUP = 256
 
 @lru_cache(maxsize=256)
 def cut_frames(
-    params: StftParams, complex_signal: bool, complex_window: bool, group: int = FREE_GROUP
+    params: StftParams,
+    complex_signal: bool,
+    complex_window: bool,
+    group: int = FREE_GROUP,
+    step: int | None = None,
+    divisor: float | None = None,
 ) -> Launch:
-    """The launch that cuts windowed frames, shape (rows, frames, n_fft), for MLX's own FFT."""
+    """The launch that cuts windowed frames, shape (rows, frames, n_fft), for MLX's own FFT.
+
+    Args:
+        step, divisor: as of :func:`analysis`.
+    """
     return Launch(
         kernel="cut_frames",
-        template=(("COMPLEX_SIGNAL", complex_signal), ("COMPLEX_WINDOW", complex_window)),
+        template=(
+            ("COMPLEX_SIGNAL", complex_signal),
+            ("COMPLEX_WINDOW", complex_window),
+            ("WINDOW", _layout(step)),
+            ("ENVELOPE", divisor is not None),
+        ),
         integers=in_order(
             "framing.h",
             "FramingParameter",
@@ -363,6 +450,8 @@ def cut_frames(
             padding=params.padding,
             pad_mode=_PAD_MODES[params.pad_mode],
             n_fft=params.n_fft,
+            scale=bits_of(params.scale if divisor is None else divisor),
+            **_window(params, step),
         ),
         grid=(params.n_fft, params.frames, params.rows),
         threadgroup=(min(params.n_fft, group), 1, 1),
@@ -377,17 +466,23 @@ def add_frames(
     complex_window: bool,
     adjoint: Adjoint | None = None,
     group: int = FREE_GROUP,
+    step: int | None = None,
 ) -> Launch:
-    """The launch that windows and overlap-adds frames of MLX's own inverse FFT."""
+    """The launch that windows and overlap-adds frames of MLX's own inverse FFT.
+
+    Args:
+        step: as of :func:`analysis`.
+    """
     return Launch(
         kernel="add_frames",
         template=(
             ("COMPLEX_SIGNAL", params.return_complex),
             ("COMPLEX_WINDOW", complex_window),
+            ("WINDOW", _layout(step)),
             ("ENVELOPE", adjoint is None),
             ("FOLD", adjoint is not None and adjoint.padding > 0),
         ),
-        integers=in_order("framing.h", "AddingParameter", **_adding(params, adjoint)),
+        integers=in_order("framing.h", "AddingParameter", **_adding(params, adjoint, step, 1)),
         grid=(params.output_length, params.rows, 1),
         threadgroup=(min(params.output_length, group), 1, 1),
         shape=(params.rows, params.output_length),

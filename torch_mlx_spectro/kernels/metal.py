@@ -2,144 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 from ..params import IstftParams, StftParams
 from . import describe
 from .describe import Launch
+from .functions import Kernels
 from .mlx_launcher import MlxLauncher
 from .plans import APPLE_CORES
-from .tuning import Tuning, demanded
+from .tuning import Tuning
 
 
-class MetalKernels(MlxLauncher):
-    """The kernels of one ``mx.fast.metal_kernel``."""
+class MetalKernels(MlxLauncher, Kernels):
+    """The kernels of one ``mx.fast.metal_kernel``.
+
+    Their windows have ``n_fft`` values. Whether an envelope vanishes is found before, on the host.
+    """
 
     def refusal(self, params: StftParams | IstftParams) -> str | None:
         """Why no kernel may compute this call; None where one does."""
         return describe.refusal(params)
 
-    def analysis(
+    def _is_complex(self, array: Any) -> bool:
+        return "complex" in str(array.dtype)
+
+    def _layout_of(self, window: Any, n_fft: int) -> tuple[bool, int | None]:
+        return self._is_complex(window), None
+
+    def _run(
         self,
-        params: StftParams,
-        signal: Any,
+        launches: Sequence[Launch],
+        first: Any,
         window: Any,
         stream: Any,
         *,
         edge: float = 1.0,
-        envelope: Any = None,
-    ) -> Any | None:
-        """Spectrum of shape (rows, frames, bins); None where the fused kernel covers it not.
-
-        Args:
-            signal: shape (rows, samples), any strides.
-            window: shape (n_fft,) or longer.
-            edge: factor of bins 0 and n_fft / 2.
-            envelope: what the signal is multiplied by: the rows of an inverse envelope, flat, of
-                the window's type, which then has every scale folded in; None for nothing.
-        """
-        kinds = (_is_complex(signal), _is_complex(window), envelope is not None)
-        launches = demanded(describe.analysis, params, *kinds, self._group("analysis"))
-        if not launches:
-            return None
-        signal = self._in_device_memory(signal, stream)
+        shapes: Callable[[], Sequence[Launch]] = tuple,
+        vanishing: Any = None,
+    ) -> Any:
+        assert vanishing is None, "MLX's arrays are written whole"
+        first = self._in_device_memory(first, stream)
+        if launches[0].plan is None:
+            given = [first, window, self._integers(launches[0])]
+            return self._launch(launches[0], given, stream)
 
         def inputs(launch: Launch) -> list[Any]:
             table = self._table(launch)
-            factors = window if envelope is None else envelope
-            return [signal, window, factors, table, self._integers(launch), self._number(edge)]
-
-        def shapes() -> tuple[Launch, ...]:
-            return describe.analysis_shapes(params, *kinds)
+            return [first, window, table, self._integers(launch), self._number(edge)]
 
         return self._best_running(launches, inputs, stream, shapes)
-
-    def synthesis(
-        self,
-        params: IstftParams,
-        spectrum: Any,
-        window: Any,
-        envelope: Any,
-        stream: Any,
-        *,
-        frames_fastest: bool = False,
-        edge: float = 1.0,
-        adjoint: describe.Adjoint | None = None,
-    ) -> Any | None:
-        """Signal of shape (rows, output length); None where the fused kernel covers it not.
-
-        Args:
-            spectrum: shape (rows, frames, bins), any strides.
-            window: shape (n_fft,) or longer, 1 / n_fft and every other scale folded in.
-            envelope: inverse envelope by hops, flat; ignored for an adjoint.
-            frames_fastest: neighbouring frames are neighbours in memory.
-            edge: factor of bins 0 and n_fft / 2.
-            adjoint: leave the envelope out, and fold the padding of an analysis.
-        """
-        groups = (self._group("synthesis_walk"), self._group("synthesis"))
-        kinds = (_is_complex(window), frames_fastest, adjoint)
-        launches = demanded(describe.synthesis, params, *kinds, *groups, self.cores)
-        if not launches:
-            return None
-        spectrum = self._in_device_memory(spectrum, stream)
-
-        def inputs(launch: Launch) -> list[Any]:
-            table = self._table(launch)
-            numbers = [self._integers(launch), self._number(edge)]
-            return [spectrum, window, envelope, table, *numbers]
-
-        return self._best_running(launches, inputs, stream)
-
-    def cut_frames(self, params: StftParams, signal: Any, window: Any, stream: Any) -> Any:
-        """Windowed frames, shape (rows, frames, n_fft)."""
-        group = self._group("cut_frames") or describe.FREE_GROUP
-        launch = describe.cut_frames(params, _is_complex(signal), _is_complex(window), group)
-        signal = self._in_device_memory(signal, stream)
-        return self._launch(launch, [signal, window, self._integers(launch)], stream)
-
-    def add_frames(
-        self,
-        params: IstftParams,
-        frames: Any,
-        window: Any,
-        envelope: Any,
-        stream: Any,
-        adjoint: describe.Adjoint | None = None,
-    ) -> Any:
-        """Windowed, overlap-added signal, shape (rows, output length).
-
-        Args:
-            frames: shape (rows, frames, n_fft), contiguous.
-        """
-        group = self._group("add_frames") or describe.FREE_GROUP
-        launch = describe.add_frames(params, _is_complex(window), adjoint, group)
-        frames = self._in_device_memory(frames, stream)
-        return self._launch(launch, [frames, window, envelope, self._integers(launch)], stream)
-
-
-def analysis_scale(params: StftParams, enveloped: bool = False) -> float:
-    """What an analysis' window is multiplied by: the fused kernel scales its results itself.
-
-    Args:
-        enveloped: it multiplies its signal by an inverse envelope; then the window has every scale.
-    """
-    return 1.0 if describe.points_of(params) is not None and not enveloped else params.scale
-
-
-def synthesis_scale(params: IstftParams) -> float:
-    """What the synthesis kernel's window is multiplied by: its inverse transform divides not."""
-    return 1.0 / params.n_fft if describe.points_of(params) is not None else 1.0
 
 
 def device_name(mx: Any) -> str:
     """MLX's name of its default device."""
     return str(mx.device_info().get("device_name", mx.default_device()))
-
-
-def _is_complex(array: Any) -> bool:
-    return "complex" in str(array.dtype)
 
 
 @lru_cache(maxsize=4)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..params import IstftParams, StftParams
 from . import describe
-from .arguments import HEADERS, INPUTS, OUTPUTS
+from .arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
 from .cuda_text import MAX_ROWS, blocks_of, body_of, bounds_of, grid_of, positions
 from .describe import MAX_COUNT, Launch
 from .metal import MetalKernels, device_name
@@ -49,6 +49,7 @@ def source_of(kernel: str) -> str:
             f"  const uint threads_in_grid[3] = {{{grid}}};\n",
             positions("threads_in_grid", cooperate="table" in inputs),
             f"  const float edge = {EDGE}[0];\n" if "edge" in inputs else "",
+            f"  atomic_uint* {VANISHING} = 0;\n" if kernel in JUDGES else "",
             body_of(kernel),
         ]
     )

@@ -20,9 +20,8 @@ from ..recent import Recent
 from .describe import MAX_COUNT, Launch
 from .mps_text import Variant, arguments_of, text_of, variant_of
 from .plans import FftPlan
-from .preparing import Preparation
 from .tables import table_of
-from .tensors import TensorKernels, result_of
+from .tensors import Optional, TensorKernels, result_of
 from .tuning import Refused, Tuning
 
 CACHE_ENTRIES = 1024
@@ -44,11 +43,13 @@ class _Ready:
     group: tuple[int, ...]
     integers: list[int]
     table: torch.Tensor | None
+    #: Where a verdict goes that nobody asks for.
+    unread: torch.Tensor
     #: No other shape is to be tried any more.
     settled: bool = True
 
     def encode(self, first: torch.Tensor, *others: torch.Tensor, edge: float = 1.0) -> None:
-        """Launch on these tensors: the kernel's inputs, then its outputs."""
+        """Launch on these tensors: the input, the window, the output, and where verdicts go."""
         known = {
             "strides": list(first.stride()),
             "table": self.table,
@@ -83,6 +84,7 @@ class MpsKernels(TensorKernels):
         self._ready: Recent[tuple[int, torch.device], tuple[Launch, _Ready | str]]
         self._ready = Recent(CACHE_ENTRIES)
         self._tables: Recent[tuple[FftPlan, torch.device], torch.Tensor] = Recent(CACHE_ENTRIES)
+        self._verdicts: Recent[torch.device, torch.Tensor] = Recent(CACHE_ENTRIES)
         self._lock = threading.RLock()
 
     def refusal(self, launches: Sequence[Launch], device: torch.device) -> str | None:
@@ -97,12 +99,15 @@ class MpsKernels(TensorKernels):
         self,
         launches: Sequence[Launch],
         first: torch.Tensor,
-        *others: torch.Tensor,
+        window: Optional,
+        stream: None = None,
+        *,
         edge: float = 1.0,
         shapes: Callable[[], Sequence[Launch]] = tuple,
+        vanishing: Optional = None,
     ) -> torch.Tensor:
         ready = self._made_ready(launches, first.device)
-        result = self._launch(ready, first, others, edge)
+        result = self._launch(ready, first, window, edge, vanishing)
         if not ready.settled and result.numel():
 
             def run(launch: Launch, count: int) -> list[torch.Tensor]:
@@ -111,7 +116,7 @@ class MpsKernels(TensorKernels):
                         tried = self._first_accepted([launch], first.device)
                 except MpsProblem as problem:
                     raise Refused from problem
-                results = [self._launch(tried, first, others, edge) for _ in range(count)]
+                results = [self._launch(tried, first, window, edge) for _ in range(count)]
                 torch.mps.synchronize()
                 return results
 
@@ -141,30 +146,21 @@ class MpsKernels(TensorKernels):
             self._ready.put(key, (launches[0], replace(ready, settled=True)))
 
     def _launch(
-        self, ready: _Ready, first: torch.Tensor, others: tuple[torch.Tensor, ...], edge: float
+        self,
+        ready: _Ready,
+        first: torch.Tensor,
+        window: Optional,
+        edge: float,
+        vanishing: Optional = None,
     ) -> torch.Tensor:
         result = result_of(ready.launch, first.device)
         if result.numel() == 0:
             return result  # Metal launches no empty grid
-        ready.encode(first, *others, result, edge=edge)
+        noted = ready.unread if vanishing is None else vanishing
+        # What is not there is not read, but something has to be bound.
+        given = first if window is None else window
+        ready.encode(first, given, result, noted, edge=edge)
         return result
-
-    def prepare_window(
-        self, made: Preparation, window: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A real window, padded and scaled, and behind it an inverse envelope's rows.
-
-        Args:
-            window: shape (win_length,), any stride, its bits resolved.
-
-        Returns:
-            Besides, of each column of the rows, whether they vanish (1) or not (0).
-        """
-        ready = self._made_ready((made.launch,), window.device)
-        prepared = result_of(ready.launch, window.device)
-        vanishes = torch.empty(made.verdicts, dtype=torch.float32, device=window.device)
-        ready.encode(window, prepared, vanishes)
-        return prepared, vanishes
 
     def _made_ready(self, launches: Sequence[Launch], device: torch.device) -> _Ready:
         """Raises MpsProblem, again and again without compiling again."""
@@ -212,7 +208,16 @@ class MpsKernels(TensorKernels):
         names = arguments_of(launch.kernel)
         settled = self._tuning is None or launch.kernel not in TUNED
         settled = settled or self._group(launch.kernel) is not None
-        return _Ready(launch, kernel, names, group, list(launch.integers), table, settled)
+        return _Ready(
+            launch,
+            kernel,
+            names,
+            group,
+            list(launch.integers),
+            table,
+            self._unread(device),
+            settled,
+        )
 
     def _kernel(self, variant: Variant) -> Any:
         kernel = self._kernels.get(variant)
@@ -226,6 +231,13 @@ class MpsKernels(TensorKernels):
                 ) from problem
             self._kernels.put(variant, kernel)
         return kernel
+
+    def _unread(self, device: torch.device) -> torch.Tensor:
+        unread = self._verdicts.get(device)
+        if unread is None:
+            unread = torch.zeros(1, dtype=torch.int32, device=device)
+            self._verdicts.put(device, unread)
+        return unread
 
     def _table(self, plan: FftPlan, device: torch.device) -> torch.Tensor:
         table = self._tables.get((plan, device))

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .arguments import HEADERS, INPUTS, OUTPUTS
+from .arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
 from .describe import Launch, Template
 from .sources import header, source
 
@@ -30,7 +30,12 @@ _POSITIONS = (
     "thread_position_in_threadgroup",
     "threadgroup_position_in_grid",
 )
-_TYPES = {"strides": "constant long*", "parameters": "constant long*", "edge": "constant float&"}
+_TYPES = {
+    "strides": "constant long*",
+    "parameters": "constant long*",
+    "edge": "constant float&",
+    VANISHING: "device atomic_uint*",
+}
 
 
 @dataclass(frozen=True)
@@ -59,23 +64,20 @@ def arguments_of(kernel: str) -> tuple[str, ...]:
     """
     first, *others = INPUTS[kernel]
     strides = ["strides"] if f"{first}_strides" in source(f"{kernel}.metal") else []
-    return (first, *strides, *others, *OUTPUTS[kernel])
+    judged = [VANISHING] if kernel in JUDGES else []
+    return (first, *strides, *others, *OUTPUTS[kernel], *judged)
 
 
 @lru_cache(maxsize=64)
 def text_of(variant: Variant) -> str:
     """The whole text of one variant."""
     body = source(f"{variant.kernel}.metal")
-    outputs = OUTPUTS[variant.kernel]
+    types = _TYPES | dict.fromkeys(OUTPUTS[variant.kernel], "device float*")
     first, *others = arguments_of(variant.kernel)
     declared = [f"const device float* {first}"]
-    for name in others[: -len(outputs)]:
+    for name in others:
         spelled = f"{first}_strides" if name == "strides" else name
-        kind = (
-            _TYPES["parameters"] if name == "strides" else _TYPES.get(name, "const device float*")
-        )
-        declared.append(f"{kind} {spelled}")
-    declared += [f"device float* {output}" for output in outputs]
+        declared.append(f"{types.get(name, 'const device float*')} {spelled}")
     parameters = [f"{one} [[buffer({index})]]" for index, one in enumerate(declared)]
     parameters += [f"uint3 {name} [[{name}]]" for name in _POSITIONS if name in body]
     constants = "".join(

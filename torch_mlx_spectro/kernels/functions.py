@@ -1,0 +1,144 @@
+"""What is launched for a call, whosever arrays they are; how it is launched is a subclass's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..params import IstftParams, StftParams
+from . import describe
+from .describe import Launch
+from .tuning import Demands, demanded
+
+
+class Kernels(Demands):
+    """The four functions that kernels compute.
+
+    Attributes:
+        cores: of the GPU; None for those of the one that plans were sized for.
+    """
+
+    cores: int | None = None
+
+    def analysis(
+        self,
+        params: StftParams,
+        signal: Any,
+        window: Any,
+        stream: Any = None,
+        *,
+        edge: float = 1.0,
+        divisor: float | None = None,
+    ) -> Any | None:
+        """Spectrum of shape (rows, frames, bins); None where no fused kernel covers it.
+
+        Args:
+            signal: shape (rows, samples), any strides, its bits resolved.
+            window: shape (win_length,), as the launcher reads it; or None, if it takes that.
+            stream: of a launcher that has no current one.
+            edge: factor of bins 0 and n_fft / 2.
+            divisor: as of :func:`.describe.analysis`.
+        """
+        complex_window, step = self._layout_of(window, params.n_fft)
+        kinds = (self._is_complex(signal), complex_window, divisor)
+        launches = demanded(describe.analysis, params, *kinds, self._group("analysis"), step)
+        if not launches:
+            return None
+
+        def shapes() -> Sequence[Launch]:
+            return describe.analysis_shapes(params, *kinds, step)
+
+        return self._run(launches, signal, window, stream, edge=edge, shapes=shapes)
+
+    def synthesis(
+        self,
+        params: IstftParams,
+        spectrum: Any,
+        window: Any,
+        stream: Any = None,
+        *,
+        frames_fastest: bool = False,
+        adjoint: describe.Adjoint | None = None,
+        vanishing: Any = None,
+    ) -> Any | None:
+        """Signal of shape (rows, output length); None where no fused kernel covers it.
+
+        Args:
+            spectrum: shape (rows, frames, bins), any strides, its bits resolved.
+            window, stream: as of :meth:`analysis`.
+            frames_fastest: neighbouring frames are neighbours in memory.
+            adjoint: leave the envelope out, and fold the padding of an analysis.
+            vanishing: an int32 that becomes 1 if the envelope vanishes; None if nobody asks.
+        """
+        complex_window, step = self._layout_of(window, params.n_fft)
+        groups = (self._group("synthesis_walk"), self._group("synthesis"))
+        kinds = (complex_window, frames_fastest, adjoint)
+        launches = demanded(describe.synthesis, params, *kinds, *groups, self.cores, step)
+        if not launches:
+            return None
+        edge = 1.0 if adjoint is None else adjoint.edge
+        return self._run(launches, spectrum, window, stream, edge=edge, vanishing=vanishing)
+
+    def cut_frames(
+        self,
+        params: StftParams,
+        signal: Any,
+        window: Any,
+        stream: Any = None,
+        *,
+        divisor: float | None = None,
+    ) -> Any:
+        """Windowed frames, shape (rows, frames, n_fft); arguments as of :meth:`analysis`."""
+        group = self._group("cut_frames") or describe.FREE_GROUP
+        complex_window, step = self._layout_of(window, params.n_fft)
+        kinds = (self._is_complex(signal), complex_window)
+        launch = describe.cut_frames(params, *kinds, group, step, divisor)
+        return self._run((launch,), signal, window, stream)
+
+    def add_frames(
+        self,
+        params: IstftParams,
+        frames: Any,
+        window: Any,
+        stream: Any = None,
+        *,
+        adjoint: describe.Adjoint | None = None,
+        vanishing: Any = None,
+    ) -> Any:
+        """Windowed, overlap-added signal, shape (rows, output length).
+
+        Args:
+            frames: shape (rows, frames, n_fft), contiguous.
+            window, stream, adjoint, vanishing: as of :meth:`synthesis`.
+        """
+        group = self._group("add_frames") or describe.FREE_GROUP
+        complex_window, step = self._layout_of(window, params.n_fft)
+        launch = describe.add_frames(params, complex_window, adjoint, group, step)
+        return self._run((launch,), frames, window, stream, vanishing=vanishing)
+
+    def _is_complex(self, array: Any) -> bool:
+        raise NotImplementedError
+
+    def _layout_of(self, window: Any, n_fft: int) -> tuple[bool, int | None]:
+        """Whether a window is complex, and its ``step`` (:func:`.describe.analysis`)."""
+        raise NotImplementedError
+
+    def _run(
+        self,
+        launches: Sequence[Launch],
+        first: Any,
+        window: Any,
+        stream: Any,
+        *,
+        edge: float = 1.0,
+        shapes: Callable[[], Sequence[Launch]] = tuple,
+        vanishing: Any = None,
+    ) -> Any:
+        """The result of one of these launches, which compute the same, best first.
+
+        Args:
+            first: what the kernel reads besides the window.
+            edge, vanishing: where the kernel asks for it.
+            shapes: returns launches of which one may be taken instead, bit by bit the same.
+        """
+        raise NotImplementedError
