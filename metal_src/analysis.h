@@ -143,7 +143,7 @@ struct Direct {
   }
 
   template <class W> static inline W plus_square(W sum, W weight) {
-    return sum + product(weight, weight);
+    return spectro::plus_square(sum, weight);
   }
   template <class W> static inline W divided(W weight, W squares, float scale) {
     return product(weight, inverse(squares, scale));
@@ -302,7 +302,7 @@ struct DividedFrames<P, Packing, HOP, FRAMES, false> {
     threadgroup W* factors = &at_bytes<W>(exchange, are_alike ? 0u : f * uint(P::FRAME_BYTES));
     for (uint i = begin; i < end; i += are_alike ? FRAMES * P::THREADS : P::THREADS) {
       const int q = (are_alike ? OVERLAP - 1 : m) + int(i / uint(HOP)), r = int(i % uint(HOP));
-      factors[i] = envelope(window, q, r, HOP, SAMPLES, frames).inverse(scale);
+      factors[i] = inverse(envelope(window, q, r, HOP, SAMPLES, frames), scale);
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     if (are_alike) {

@@ -43,7 +43,7 @@ inline void cut_frame(const device T* signal, long row_step, long sample_step,
   if (ENVELOPE) {
     const int hop = int(parameters[FRAMING_HOP]), count = int(parameters[FRAMING_FRAMES]);
     const int q = int(m) + int(i) / hop, r = int(i) % hop;
-    value = product(value, envelope(window, q, r, hop, int(n_fft), count).inverse(scale));
+    value = product(value, inverse(envelope(window, q, r, hop, int(n_fft), count), scale));
   } else {
     value = product(value, scale);
   }
@@ -123,8 +123,8 @@ inline void added_frames(const device T* frames, const thread Weights& window,
   } else if (kept) {
     const HopPosition p(long(t) + start, hop);
     const auto squares = envelope(window, p.q, p.r, hop, int(n_fft), count);
-    if (squares.vanish()) note(vanishing);
-    sum = product(sum, squares.inverse(scale));
+    if (vanishes(squares)) note(vanishing);
+    sum = product(sum, inverse(squares, scale));
   }
   signal[long(row) * length + t] = sum;
 }

@@ -356,8 +356,8 @@ inline void synthesis(thread S& work, const device long* parameters,
         sum[j] = product(sum[j], scale);
       } else if (t < kept) {
         const auto squares = envelope(work.window, p.q, p.r, work.hop, work.n_fft, work.frames);
-        if (squares.vanish()) note(vanishing);
-        sum[j] = product(sum[j], squares.inverse(scale));
+        if (vanishes(squares)) note(vanishing);
+        sum[j] = product(sum[j], inverse(squares, scale));
       }
       out[t] = sum[j];
     }

@@ -67,17 +67,15 @@ inline float near_inverse(float x) { return 1.0f / x; }
 inline float zero_from_here_on() { return 0.0f; }
 #endif
 
-// 1 / (factor * (envelope + low)), or 0 where the envelope vanishes. Rounded once: where an envelope
-// is the same everywhere, so is its error.
-inline float inverse(float envelope, float low, float factor) {
+// 1 / (factor * envelope), or 0 where the envelope vanishes. Rounded once: where an envelope is the
+// same everywhere, so is its error.
+inline float inverse(float envelope, float factor) {
   const float whole = envelope * factor;
-  const float rest = fma(envelope, factor, -whole) + low * factor;
+  const float rest = fma(envelope, factor, -whole);
   const float near = near_inverse(whole);
   const float better = fma(fma(-near, whole, 1.0f) - near * rest, near, near);
   return vanishes(envelope) ? 0.0f : better == better ? better : near;  // squares may overflow
 }
-
-inline float inverse(float envelope, float factor) { return inverse(envelope, 0.0f, factor); }
 inline float2 inverse(float2 envelope, float factor) {
   if (vanishes(envelope)) return complex(0.0f, 0.0f);
   // By its larger part first: the squares of the others are in range.
@@ -87,48 +85,19 @@ inline float2 inverse(float2 envelope, float factor) {
   return product(conjugate(unit), 1.0f / (square * larger * factor));
 }
 
-// A sum of squares, one after the other. Of real values it carries some 48 bits: squares are split by
-// fma, sums by Knuth's two-sum.
-template <class W> struct Squares;
-
-template <> struct Squares<float> {
-  float high, low;
-
-  inline Squares() { high = low = 0.0f; }
-
-  inline void add(float value) {
-    const float square = value * value;
-    const float sum = high + square;
-    const float back = sum - high;
-    const float lost = (high - (sum - back)) + (square - back);
-    low += lost + fma(value, value, -square);
-    high = sum;
-  }
-
-  inline bool vanish() const { return vanishes(high); }
-  inline float inverse(float factor) const { return spectro::inverse(high, low, factor); }
-};
-
-template <> struct Squares<float2> {
-  float2 sum;
-
-  inline Squares() { sum = complex(0.0f, 0.0f); }
-
-  inline void add(float2 value) { sum = sum + product(value, value); }
-
-  inline bool vanish() const { return vanishes(sum); }
-  inline float2 inverse(float factor) const { return spectro::inverse(sum, factor); }
-};
+inline float plus_square(float sum, float value) { return fma(value, value, sum); }
+inline float2 plus_square(float2 sum, float2 value) { return sum + product(value, value); }
 
 template <class W, int LAYOUT>
-inline Squares<W> envelope(Window<W, LAYOUT> window, int q, int r, int hop, int n_fft, int frames) {
-  Squares<W> squares;
+inline W envelope(Window<W, LAYOUT> window, int q, int r, int hop, int n_fft, int frames) {
+  W sum;
+  set_zero(sum);
   int piece = q < frames ? 0 : q - frames + 1;
 #pragma unroll 1
   for (int i = piece * hop + r; piece <= q && i < n_fft; i += hop, ++piece) {
-    squares.add(window.at(uint(i)));
+    sum = plus_square(sum, window.at(uint(i)));
   }
-  return squares;
+  return sum;
 }
 
 // Tells the host that an envelope vanishes; a null pointer asks for nothing.

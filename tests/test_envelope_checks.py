@@ -11,7 +11,8 @@ from reference import istft_params
 from torch_mlx_spectro import envelope_checks
 from torch_mlx_spectro.envelope_checks import EnvelopeChecks
 from torch_mlx_spectro.errors import UnresolvedArguments
-from torch_mlx_spectro.params import IstftParams
+from torch_mlx_spectro.kernels.sources import source
+from torch_mlx_spectro.params import NOLA_THRESHOLD, IstftParams
 
 HOST = torch.device("cpu")
 CALL = ((16, 4, 8, 0), 3)
@@ -140,3 +141,7 @@ def test_values_are_read_where_no_kernel_is_asked(checks: EnvelopeChecks) -> Non
     checks.check(params, None)
     with pytest.raises(UnresolvedArguments):
         checks.check(params, torch.zeros(16))
+
+
+def test_kernels_know_torchs_threshold() -> None:
+    assert f"return {NOLA_THRESHOLD:g}f;" in source("window.h")

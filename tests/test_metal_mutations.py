@@ -244,7 +244,7 @@ VERDICTS = {
     "kept by a run": ("position < output.kept) has", "position < output.kept - 64) has", 64),
     "not kept by a run": ("position < output.kept) has", "position < output.kept + 64) has", 64),
     "of a run": ("if (sums.has_vanished)", "if (!sums.has_vanished)", 64),
-    "of a tile": ("if (squares.vanish()) note", "if (!squares.vanish()) note", 15),
+    "of a tile": ("if (vanishes(squares)) note", "if (!vanishes(squares)) note", 15),
 }
 
 
