@@ -36,6 +36,11 @@ NEEDED = (
 )
 #: Without these something else is lost, which doctor tells.
 TOLD = {
+    "overrides._push_mode": "asked about are native torch's",
+    "overrides._pop_mode": "asked about are native torch's",
+    "_C._len_torch_function_stack": "asked about are native torch's",
+    "_C._functorch.TransformType.Vmap": "other strides",
+    "_C._functorch.is_batchedtensor": "other strides",
     "_C._autograd._top_saved_tensors_default_hooks": "keep the backend of the first",
     "autograd.Variable._execution_engine": "gradients are not verified",
     "_C._current_graph_task_id": "gradients are not verified",
@@ -47,6 +52,8 @@ TOLD = {
 REPLACED = (
     "_C._get_tracing_state",
     "_C._functorch.is_functorch_wrapped_tensor",
+    "_C._DisableFuncTorch",
+    "_C.DisableTorchFunction",
     "_neg_view",
     "_C._cuda_getDevice",
     "_C._cuda_getCurrentRawStream",

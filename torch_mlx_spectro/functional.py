@@ -261,7 +261,7 @@ def explain(function: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Ro
     for op in (STFT, ISTFT):
         if op.name == name:
             # As it is once those who are asked, if any, have called it on.
-            with torch._C.DisableTorchFunction():
+            with torch_state.unasked():
                 return decide(op, current_choice(), args, kwargs).route
     raise ValueError(f"function must be stft or istft; got {function!r}")
 

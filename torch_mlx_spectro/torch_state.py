@@ -6,6 +6,7 @@ Each question has an answer for torch versions that lack the private name.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Callable
@@ -56,6 +57,8 @@ _ASKS = "calls that modes or subclasses are asked about are native torch's"
 push_mode: Any = _find("overrides._push_mode", None, follows=_ASKS)
 pop_mode: Any = _find("overrides._pop_mode", None, follows=_ASKS)
 count_modes: Any = _find("_C._len_torch_function_stack", None, follows=_ASKS)
+#: Within, neither modes nor subclasses are asked.
+unasked: Any = _find("_C.DisableTorchFunction", contextlib.nullcontext)
 _dispatch_modes = _find(
     "_C._len_torch_dispatch_stack", _always(1), "whether a TorchDispatchMode is active"
 )
@@ -80,6 +83,8 @@ _leave_vmap = _find("_C._vmapmode_decrement_nesting", None, _OLDER_VMAP)
 _without_examples = _find("_remove_batch_dim", None, _OLDER_VMAP)
 _with_examples = _find("_add_batch_dim", None, _OLDER_VMAP)
 _is_wrapped = _find("_C._functorch.is_functorch_wrapped_tensor", _always(True))
+#: Within, torch's functions compute with what a transform of torch.func wraps, and wrap nothing.
+untransformed: Any = _find("_C._DisableFuncTorch", contextlib.nullcontext)
 _find("autograd.forward_ad._current_level", None, "whether forward mode is active")
 #: Zeros that have no memory, as autograd makes them for tangents and programs by private names.
 is_zerotensor: Callable[[torch.Tensor], bool] = _find(
@@ -335,11 +340,16 @@ def is_differentiated(*tensors: torch.Tensor | None) -> bool:
     return recorded or is_transformed()
 
 
+def is_wrapped(tensor: torch.Tensor) -> bool:
+    """Whether a transform of torch.func stands between a tensor and its memory."""
+    return _functorch_level() is not None and bool(_is_wrapped(tensor))
+
+
 def is_constant(tensor: torch.Tensor) -> bool:
     """Whether no derivative with respect to this tensor can be asked for."""
     if tensor.requires_grad and torch.is_grad_enabled():
         return False
-    if _functorch_level() is not None and _is_wrapped(tensor):
+    if is_wrapped(tensor):
         return False
     unpack: Any = forward_ad.unpack_dual
     return not is_forward_mode() or unpack(tensor).tangent is None

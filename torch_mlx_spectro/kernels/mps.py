@@ -235,14 +235,16 @@ class MpsKernels(TensorKernels):
     def _unread(self, device: torch.device) -> torch.Tensor:
         unread = self._verdicts.get(device)
         if unread is None:
-            unread = torch.zeros(1, dtype=torch.int32, device=device)
+            with torch_state.untransformed():
+                unread = torch.zeros(1, dtype=torch.int32, device=device)
             self._verdicts.put(device, unread)
         return unread
 
     def _table(self, plan: FftPlan, device: torch.device) -> torch.Tensor:
         table = self._tables.get((plan, device))
         if table is None:
-            table = torch.from_numpy(table_of(plan)[0]).to(device)
+            with torch_state.untransformed():  # later calls have it, too
+                table = torch.from_numpy(table_of(plan)[0]).to(device)
             self._tables.put((plan, device), table)
         return table
 

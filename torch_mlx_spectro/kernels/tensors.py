@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from .. import torch_state
 from . import describe
 from .describe import Launch
 from .functions import Kernels
@@ -28,7 +29,9 @@ def layout_of(window: Optional, n_fft: int) -> tuple[bool, int | None]:
     if window is None:
         return False, describe.NO_WINDOW
     is_whole = len(window) == n_fft and window.is_contiguous()
-    step = None if is_whole and window.data_ptr() % _PAIR_BYTES == 0 else window.stride(0)
+    if is_whole and not torch_state.is_wrapped(window):  # else it is asked again, unwrapped
+        is_whole = window.data_ptr() % _PAIR_BYTES == 0
+    step = None if is_whole else window.stride(0)
     return window.is_complex(), step
 
 
