@@ -18,52 +18,36 @@ adjoint times an inverse envelope, so it needs no map of its own.
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from functools import lru_cache
-from typing import Protocol, cast
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 
 from .forms import Form, Inversion
 from .params import IstftParams
 
+if TYPE_CHECKING:
+    from .device_backend import DeviceBackend
+
 #: Backends by device type, where the caller names none; all other devices' tensors are MLX's.
 _BACKENDS = {"cuda": "cuda"}
-
-
-class Maps(Protocol):
-    """The maps of one kind of device, on batches; arguments as of the functions here."""
-
-    def analysis(
-        self, form: Form, signal: torch.Tensor, window: torch.Tensor | None
-    ) -> torch.Tensor: ...
-
-    def adjoint(
-        self, form: Form, spectrum: torch.Tensor, window: torch.Tensor | None
-    ) -> torch.Tensor: ...
-
-    def correlation(
-        self, form: Form, signal: torch.Tensor, spectrum: torch.Tensor
-    ) -> torch.Tensor: ...
-
-    def istft(
-        self, params: IstftParams, spectrum: torch.Tensor, window: torch.Tensor | None
-    ) -> torch.Tensor: ...
-
-    def check_envelope(self, params: IstftParams, window: torch.Tensor | None) -> None: ...
-
-    def istft_adjoint(
-        self, params: IstftParams, cotangent: torch.Tensor, window: torch.Tensor | None
-    ) -> torch.Tensor: ...
+#: By backend, what has its maps.
+_MAPS = {"cuda": "cuda_backend:CUDA", "mps": "mps_backend:MPS", "mlx": "mlx_adjoints"}
 
 
 @lru_cache(maxsize=8)
-def _maps_of(backend: str) -> Maps:
-    """The maps of a backend; only they load what computes there."""
-    return cast(Maps, importlib.import_module(f".{backend}_adjoints", __package__))
+def _maps_of(backend: str) -> DeviceBackend | ModuleType:
+    """What has the maps of a backend, by the names of the functions here.
+
+    Only this loads what computes there.
+    """
+    found: DeviceBackend | ModuleType = pkgutil.resolve_name(f"{__package__}.{_MAPS[backend]}")
+    return found
 
 
-def _maps(backend: str | None, tensor: torch.Tensor) -> Maps:
+def _maps(backend: str | None, tensor: torch.Tensor) -> DeviceBackend | ModuleType:
     return _maps_of(backend or _BACKENDS.get(tensor.device.type, "mlx"))
 
 

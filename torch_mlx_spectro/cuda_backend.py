@@ -1,21 +1,19 @@
 """The ``cuda`` backend: a resolved call on CUDA tensors, by the project's own kernels.
 
 How is in :mod:`.device_backend`; sizes without a fused kernel go through cuFFT. Everything runs on
-torch's current stream, and nothing waits for it. What else derivatives need is in
-:mod:`.cuda_adjoints`.
+torch's current stream, and nothing waits for it.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import lru_cache, wraps
-from typing import Any, TypeVar
+from functools import lru_cache
 
 import torch
 
-from . import device_backend, torch_state
-from .device_backend import exceeds_counts, kernel_name, launches_of
+from . import torch_state
+from .device_backend import DeviceBackend, exceeds_counts, kernel_name, launches_of
 from .envelope_checks import EnvelopeChecks
 from .kernels import cubins
 from .kernels.cubins import CudaProblem
@@ -26,7 +24,6 @@ from .params import IstftParams, StftParams
 from .strides import frames_in_order, spectrum_strides
 
 Optional = torch.Tensor | None
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _flag(device: torch.device) -> torch.Tensor:
@@ -90,22 +87,6 @@ def _refusal(params: StftParams | IstftParams, launch: Launch) -> str | None:
     return exceeds_counts(params)
 
 
-def on_its_device(function: Function) -> Function:
-    """A function of (parameters, tensor, ...) that runs with the tensor's device as torch's own.
-
-    The default stream has no handle of its own: it is that of the current device.
-    """
-
-    @wraps(function)
-    def called(params: Any, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        if tensor.device.index == torch_state.cuda_device():
-            return function(params, tensor, *args, **kwargs)
-        with torch.cuda.device(tensor.device):
-            return function(params, tensor, *args, **kwargs)
-
-    return called  # type: ignore[return-value]
-
-
 def is_judged(params: StftParams | IstftParams, window: Optional) -> bool:
     """Whether no kernel has to be asked if the envelope of a call vanishes."""
     if isinstance(params, StftParams) or window is None:
@@ -113,8 +94,8 @@ def is_judged(params: StftParams | IstftParams, window: Optional) -> bool:
     return CHECKS.is_fine(params.geometry, window)
 
 
-class _Cuda:
-    """How CUDA devices do it: :class:`.device_backend.DeviceKind`."""
+class _Cuda(DeviceBackend):
+    """How CUDA devices do it."""
 
     checks = CHECKS
 
@@ -127,39 +108,10 @@ class _Cuda:
         # cuFFT's results keep the order of its input's batch dimensions, as MKL's do.
         return frames_in_order(params, signal.stride(), signal.dtype, multiplied)
 
-    def inverse_real(self, half: torch.Tensor, n_fft: int) -> torch.Tensor:
-        frames: torch.Tensor = torch.fft.irfft(half, n_fft)
-        return frames
 
-    def summed(self, products: torch.Tensor) -> torch.Tensor:
-        wide = torch.complex128 if products.is_complex() else torch.float64
-        return products.sum(dim=tuple(range(products.dim() - 1)), dtype=wide)
-
-
+#: Of all CUDA devices: a launch goes to the device of its tensors, as torch's operations do.
 CUDA = _Cuda()
-
-
-def stft(params: StftParams, signal: torch.Tensor, window: Optional) -> torch.Tensor:
-    """Compute a resolved ``torch.stft``; as :func:`.mlx_backend.stft`, on a CUDA device."""
-    return device_backend.stft(analysis, params, signal, window)
-
-
-@on_its_device
-def analysis(
-    params: StftParams, signal: torch.Tensor, window: Optional, edge: float = 1.0
-) -> torch.Tensor:
-    """As :func:`.device_backend.analysis`."""
-    return device_backend.analysis(CUDA, params, signal, window, edge)
-
-
-@on_its_device
-def istft(params: IstftParams, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-    """Compute a resolved ``torch.istft``; as :func:`.mlx_backend.istft`, on a CUDA device.
-
-    Raises:
-        UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises.
-    """
-    return device_backend.istft(CUDA, params, spectrum, window)
+stft, istft = CUDA.stft, CUDA.istft
 
 
 def warns(params: StftParams | IstftParams) -> bool:

@@ -1,22 +1,22 @@
-"""A resolved call on tensors of a device that runs our kernels where the tensors are.
+"""A resolved call, and the maps of its derivatives, on a device that runs our kernels in place.
 
-Both functions are one launch where a fused kernel covers the size: nothing but input, output and a
-few n_fft values is in the device's memory. Other sizes go through torch's transforms, between
-kernels that cut and add frames. Windows are read where they are, in every call. Only the first
-istft by a window waits for the device, to hear whether its envelope vanishes. What differs between
-devices is a :class:`DeviceKind`: :mod:`.cuda_backend`, :mod:`.mps_backend`. What else derivatives
-need is in :mod:`.device_adjoints`.
+Each is one launch where a fused kernel covers the size: nothing but input, output and a few n_fft
+values is in the device's memory. Other sizes go through torch's transforms, between kernels that
+cut and add frames. Windows are read where they are, in every call. Only the first istft by a window
+waits for the device, to hear whether its envelope vanishes. What differs between devices is a
+subclass: :mod:`.cuda_backend`, :mod:`.mps_backend`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from dataclasses import replace
 
 import torch
 
 from .envelope_checks import EnvelopeChecks
+from .forms import Form, analysis_of, bins_that_are_read, synthesis_of
 from .kernels import describe
+from .kernels.describe import adjoint_of
 from .kernels.tensors import TensorKernels, layout_of
 from .maps import own_conjugates
 from .params import IstftParams, StftParams
@@ -25,8 +25,8 @@ from .strides import in_order, shape_result, spectrum_strides, with_rows
 Optional = torch.Tensor | None
 
 
-class DeviceKind(Protocol):
-    """What a kind of device does in its own way.
+class DeviceBackend:
+    """Both functions and the maps of :mod:`.adjoints`, on tensors of one kind of device.
 
     Attributes:
         checks: of the envelopes of its windows.
@@ -36,6 +36,7 @@ class DeviceKind(Protocol):
 
     def kernels(self) -> TensorKernels:
         """The kernels of this process."""
+        raise NotImplementedError
 
     def frames_outermost(
         self, params: StftParams, signal: torch.Tensor, multiplied: torch.dtype | None
@@ -45,12 +46,195 @@ class DeviceKind(Protocol):
         Args:
             multiplied: dtype of the window that native multiplies by, if it does.
         """
+        raise NotImplementedError
 
     def inverse_real(self, half: torch.Tensor, n_fft: int) -> torch.Tensor:
         """``torch.fft.irfft(half, n_fft)``; imaginary parts of DC and Nyquist are zero."""
+        frames: torch.Tensor = torch.fft.irfft(half, n_fft)
+        return frames
 
     def summed(self, products: torch.Tensor) -> torch.Tensor:
         """The sum over all but the last dimension, of as many digits as its terms have."""
+        wide = torch.complex128 if products.is_complex() else torch.float64
+        return products.sum(dim=tuple(range(products.dim() - 1)), dtype=wide)
+
+    def stft(self, params: StftParams, signal: torch.Tensor, window: Optional) -> torch.Tensor:
+        """Compute a resolved ``torch.stft``; as :func:`.mlx_backend.stft`."""
+        batch = with_rows(params, signal)
+        return shape_result(params, self._compute_in_order(params, batch, window))
+
+    def istft(self, params: IstftParams, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+        """Compute a resolved ``torch.istft``; as :func:`.mlx_backend.istft`.
+
+        Raises:
+            UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises.
+        """
+        batched = with_rows(params, spectrum)
+        read = readable(window)
+        by_frames = resolved(batched).transpose(1, 2)
+        call, checks = params.geometry, self.checks
+        if window is None:
+            checks.check(params, None)
+        if window is None or checks.is_fine(call, window):
+            signal = self._compute_signal(params, by_frames, read)
+        else:
+            flag = checks.take_flag(spectrum.device)
+            signal = self._compute_signal(params, by_frames, read, vanishing=flag)
+            checks.settle(call, window, flag, spectrum.device)
+        return shape_result(params, signal)
+
+    def check_envelope(self, params: IstftParams, window: Optional) -> None:
+        """As :func:`.adjoints.check_envelope`."""
+        self.checks.check(params, window)
+
+    def analysis(self, form: Form, signal: torch.Tensor, window: Optional) -> torch.Tensor:
+        """As :func:`.adjoints.analysis`."""
+        return self._compute_in_order(form.params, signal, window, _edge(form))
+
+    def adjoint(self, form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+        """As :func:`.adjoints.adjoint`, of the transform's kind."""
+        return self._compute_signal(
+            synthesis_of(form, form.params.padding, form.params.samples),
+            resolved(spectrum).transpose(1, 2),
+            readable(window, conjugate=True),
+            adjoint=adjoint_of(form),
+        )
+
+    def correlation(self, form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
+        """The sum over all frames of frame times inverse transform, shape (n_fft,), unscaled."""
+        params = replace(form.params, win_length=form.params.n_fft, scale=1.0)
+        frames = self.kernels().cut_frames(params, resolved(signal), None)
+        by_frames = resolved(spectrum).transpose(1, 2)
+        inverse = self._invert_frames(
+            params, by_frames, edge=form.inverse_edge, both_halves=form.both_halves
+        )
+        return self.summed(frames.conj() * inverse)
+
+    def istft_adjoint(
+        self, params: IstftParams, cotangent: torch.Tensor, window: Optional
+    ) -> torch.Tensor:
+        """As :func:`.adjoints.istft_adjoint`."""
+        form = analysis_of(params)
+        spectrum = self._compute_spectrum(
+            form.params,
+            cotangent[:, : params.kept],
+            window,
+            conjugate=True,
+            edge=_edge(form),
+            divisor=_divisor_of(form, params),
+        )
+        return spectrum.transpose_(1, 2).contiguous()
+
+    def _compute_in_order(
+        self,
+        params: StftParams,
+        signal: torch.Tensor,
+        window: Optional,
+        edge: float = 1.0,
+    ) -> torch.Tensor:
+        """The spectrum of a batch with native's strides, shape (rows, bins, frames), complex64.
+
+        Args:
+            signal: shape (rows, samples).
+            edge: factor of the bins that are their own conjugates, of a onesided spectrum.
+        """
+        by_frames = self._compute_spectrum(params, signal, window, edge=edge)
+        # In place, as native does: a view that a custom function returns may not be changed.
+        spectrum = by_frames.transpose_(1, 2)
+        multiplied = window.dtype if window is not None else None
+        if multiplied is None and params.win_length < params.n_fft:
+            multiplied = signal.dtype  # native pads a missing window, too, and multiplies by it
+        strides = spectrum_strides(params, self.frames_outermost(params, signal, multiplied))
+        return in_order(spectrum, strides)
+
+    def _compute_spectrum(
+        self,
+        params: StftParams,
+        signal: torch.Tensor,
+        window: Optional,
+        *,
+        conjugate: bool = False,
+        edge: float = 1.0,
+        divisor: float | None = None,
+    ) -> torch.Tensor:
+        """A spectrum of shape (rows, frames, bins).
+
+        Args:
+            signal: shape (rows, samples).
+            conjugate: multiply by the window's conjugate.
+            edge: factor of the bins that are their own conjugates, of a onesided spectrum.
+            divisor: as of :func:`.describe.analysis`.
+        """
+        kernels, signal = self.kernels(), resolved(signal)
+        window = readable(window, conjugate)
+        spectrum: Optional = kernels.analysis(params, signal, window, edge=edge, divisor=divisor)
+        if spectrum is not None:
+            return spectrum
+        frames = kernels.cut_frames(params, signal, window, divisor=divisor)
+        spectrum = torch.fft.rfft(frames) if params.onesided else torch.fft.fft(frames)
+        if params.onesided and edge != 1.0:
+            for own in own_conjugates(params.n_fft):
+                spectrum[..., own] *= edge
+        return spectrum
+
+    def _compute_signal(
+        self,
+        params: IstftParams,
+        by_frames: torch.Tensor,
+        window: Optional,
+        *,
+        adjoint: describe.Adjoint | None = None,
+        vanishing: Optional = None,
+    ) -> torch.Tensor:
+        """A signal of shape (rows, output length); arguments as of ``TensorKernels.synthesis``."""
+        kernels = self.kernels()
+        signal: Optional = kernels.synthesis(
+            params,
+            by_frames,
+            window,
+            frames_fastest=frames_fastest(by_frames),
+            adjoint=adjoint,
+            vanishing=vanishing,
+        )
+        if signal is not None:
+            return signal
+        edge = 1.0 if adjoint is None else adjoint.edge
+        both_halves = adjoint is not None and adjoint.both_halves
+        frames = self._invert_frames(params, by_frames, edge=edge, both_halves=both_halves)
+        added: torch.Tensor = kernels.add_frames(
+            params, frames, window, adjoint=adjoint, vanishing=vanishing
+        )
+        return added
+
+    def _invert_frames(
+        self,
+        params: StftParams | IstftParams,
+        by_frames: torch.Tensor,
+        *,
+        edge: float = 1.0,
+        both_halves: bool = False,
+    ) -> torch.Tensor:
+        """Frames, shape (rows, frames, n_fft), by torch; as :func:`.maps.windowed_frames`.
+
+        Transforms of torch may read the imaginary parts of DC and Nyquist, as cuFFT does, which do
+        not belong to real frames.
+        """
+        n_fft = params.n_fft
+        complex_frames = (
+            params.complex_fft if isinstance(params, StftParams) else params.return_complex
+        )
+        frames: torch.Tensor
+        if complex_frames or both_halves:
+            frames = torch.fft.ifft(by_frames)
+            return (frames if complex_frames else frames.real).contiguous()
+        half = by_frames[..., : n_fft // 2 + 1].clone(memory_format=torch.contiguous_format)
+        for own in own_conjugates(n_fft):
+            half[..., own] = half[..., own].real * edge
+        return self.inverse_real(half, n_fft).contiguous()
+
+
+def _edge(form: Form) -> float:
+    return form.edge if form.params.onesided else 1.0
 
 
 def launches_of(
@@ -100,151 +284,36 @@ def exceeds_counts(params: StftParams | IstftParams) -> str | None:
     )
 
 
-def stft(
-    analysed: Callable[..., torch.Tensor],
-    params: StftParams,
-    signal: torch.Tensor,
-    window: Optional,
-) -> torch.Tensor:
-    """Compute a resolved ``torch.stft``; as :func:`.mlx_backend.stft`.
+def launches_back(
+    params: StftParams | IstftParams, tensor: torch.Tensor, window: Optional
+) -> list[tuple[describe.Launch, ...]]:
+    """What the way back of a call launches, alternatives each, where its cotangent lies as usual.
 
     Args:
-        analysed: :func:`analysis` of a device.
+        tensor, window: of the call.
     """
-    return shape_result(params, analysed(params, with_rows(params, signal), window))
-
-
-def analysis(
-    kind: DeviceKind,
-    params: StftParams,
-    signal: torch.Tensor,
-    window: Optional,
-    edge: float = 1.0,
-) -> torch.Tensor:
-    """The spectrum of a batch with native's strides, shape (rows, bins, frames), complex64.
-
-    Args:
-        signal: shape (rows, samples).
-        edge: factor of the bins that are their own conjugates, of a onesided spectrum.
-    """
-    by_frames = spectrum_of(kind, params, signal, window, edge=edge)
-    # In place, as native does: a view that a custom function returns may not be changed.
-    spectrum = by_frames.transpose_(1, 2)
-    multiplied = window.dtype if window is not None else None
-    if multiplied is None and params.win_length < params.n_fft:
-        multiplied = signal.dtype  # native pads a missing window, too, and multiplies by it
-    strides = spectrum_strides(params, kind.frames_outermost(params, signal, multiplied))
-    return in_order(spectrum, strides)
-
-
-def spectrum_of(
-    kind: DeviceKind,
-    params: StftParams,
-    signal: torch.Tensor,
-    window: Optional,
-    *,
-    conjugate: bool = False,
-    edge: float = 1.0,
-    divisor: float | None = None,
-) -> torch.Tensor:
-    """A spectrum of shape (rows, frames, bins).
-
-    Args:
-        signal: shape (rows, samples).
-        conjugate: multiply by the window's conjugate.
-        edge: factor of the bins that are their own conjugates, of a onesided spectrum.
-        divisor: as of :func:`.describe.analysis`.
-    """
-    kernels, signal = kind.kernels(), resolved(signal)
-    window = readable(window, conjugate)
-    spectrum: Optional = kernels.analysis(params, signal, window, edge=edge, divisor=divisor)
-    if spectrum is not None:
-        return spectrum
-    frames = kernels.cut_frames(params, signal, window, divisor=divisor)
-    transform: Callable[..., torch.Tensor] = torch.fft.rfft if params.onesided else torch.fft.fft
-    spectrum = transform(frames)
-    if params.onesided and edge != 1.0:
-        for own in own_conjugates(params.n_fft):
-            spectrum[..., own] *= edge
-    return spectrum
-
-
-def istft(
-    kind: DeviceKind, params: IstftParams, spectrum: torch.Tensor, window: Optional
-) -> torch.Tensor:
-    """Compute a resolved ``torch.istft``; as :func:`.mlx_backend.istft`.
-
-    Raises:
-        UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises.
-    """
-    batched = with_rows(params, spectrum)
-    read = readable(window)
-    by_frames = resolved(batched).transpose(1, 2)
-    call, checks = params.geometry, kind.checks
-    if window is None:
-        checks.check(params, None)
-    if window is None or checks.is_fine(call, window):
-        signal = synthesis_of_frames(kind, params, by_frames, read)
+    complex_window, step = layout_of(window, params.n_fft)
+    if isinstance(params, StftParams):
+        form = Form(params, tensor.is_complex(), complex_window)
+        folded = synthesis_of(form, params.padding, params.samples)
+        adjoint = adjoint_of(form)
+        fused = describe.synthesis(folded, complex_window, False, adjoint, step=step)
+        found = [fused or (describe.add_frames(folded, complex_window, adjoint, step=step),)]
     else:
-        flag = checks.take_flag(spectrum.device)
-        signal = synthesis_of_frames(kind, params, by_frames, read, vanishing=flag)
-        checks.settle(call, window, flag, spectrum.device)
-    return shape_result(params, signal)
+        form = replace(analysis_of(bins_that_are_read(params)), complex_window=complex_window)
+        kinds = (form.complex_signal, complex_window)
+        divisor = _divisor_of(form, params)
+        fused = describe.analysis(form.params, *kinds, divisor, step=step)
+        found = [fused or (describe.cut_frames(form.params, *kinds, step=step, divisor=divisor),)]
+    if window is not None and window.requires_grad:
+        kinds = (form.complex_signal, False)
+        found.append((describe.cut_frames(form.params, *kinds, step=describe.NO_WINDOW),))
+    return found
 
 
-def synthesis_of_frames(
-    kind: DeviceKind,
-    params: IstftParams,
-    by_frames: torch.Tensor,
-    window: Optional,
-    *,
-    adjoint: describe.Adjoint | None = None,
-    vanishing: Optional = None,
-) -> torch.Tensor:
-    """A signal of shape (rows, output length); arguments as of ``TensorKernels.synthesis``."""
-    kernels = kind.kernels()
-    signal: Optional = kernels.synthesis(
-        params,
-        by_frames,
-        window,
-        frames_fastest=frames_fastest(by_frames),
-        adjoint=adjoint,
-        vanishing=vanishing,
-    )
-    if signal is not None:
-        return signal
-    edge = 1.0 if adjoint is None else adjoint.edge
-    both_halves = adjoint is not None and adjoint.both_halves
-    frames = inverse_frames(kind, params, by_frames, edge=edge, both_halves=both_halves)
-    added: torch.Tensor = kernels.add_frames(
-        params, frames, window, adjoint=adjoint, vanishing=vanishing
-    )
-    return added
-
-
-def inverse_frames(
-    kind: DeviceKind,
-    params: StftParams | IstftParams,
-    by_frames: torch.Tensor,
-    *,
-    edge: float = 1.0,
-    both_halves: bool = False,
-) -> torch.Tensor:
-    """Frames of a spectrum, shape (rows, frames, n_fft), by torch (:func:`.maps.windowed_frames`).
-
-    Transforms of torch may read the imaginary parts of DC and Nyquist, as cuFFT does, which do not
-    belong to real frames.
-    """
-    n_fft = params.n_fft
-    complex_frames = params.complex_fft if isinstance(params, StftParams) else params.return_complex
-    frames: torch.Tensor
-    if complex_frames or both_halves:
-        frames = torch.fft.ifft(by_frames)
-        return (frames if complex_frames else frames.real).contiguous()
-    half = by_frames[..., : n_fft // 2 + 1].clone(memory_format=torch.contiguous_format)
-    for own in own_conjugates(n_fft):
-        half[..., own] = half[..., own].real * edge
-    return kind.inverse_real(half, n_fft).contiguous()
+def _divisor_of(form: Form, params: IstftParams) -> float:
+    """What a cotangent is divided by besides the envelope, before the analysis of the form."""
+    return 1.0 / (form.params.scale * params.scale)
 
 
 def frames_fastest(by_frames: torch.Tensor) -> bool:

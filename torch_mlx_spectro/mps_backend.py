@@ -2,7 +2,7 @@
 
 How is in :mod:`.device_backend`: kernels are encoded into torch's own stream of MPS commands, so no
 tensor leaves torch, and nothing waits for the device. Sizes without a fused kernel go through
-torch's transforms on MPS. What else derivatives need is in :mod:`.mps_adjoints`.
+torch's transforms on MPS.
 
 While Metal is emulated, host tensors stand for MPS tensors; their results have the strides that
 native gives on the host.
@@ -14,8 +14,8 @@ import platform
 
 import torch
 
-from . import device_adjoints, device_backend, strides, torch_state
-from .device_backend import exceeds_counts, kernel_name, launches_of
+from . import strides, torch_state
+from .device_backend import DeviceBackend, exceeds_counts, kernel_name, launches_back, launches_of
 from .envelope_checks import EnvelopeChecks
 from .environment import asks_for_fast_math
 from .kernels.describe import Launch
@@ -65,7 +65,7 @@ def _refusal(
     """
     every = [launches]
     if torch_state.is_differentiated(tensor, window):
-        every += device_adjoints.launches_back(params, tensor, window)
+        every += launches_back(params, tensor, window)
     reasons = (mps_kernels().refusal(one, tensor.device) for one in every)
     return next(filter(None, reasons), None)
 
@@ -79,8 +79,8 @@ def _flag(device: torch.device) -> torch.Tensor:
 CHECKS = EnvelopeChecks(_flag)
 
 
-class _Mps:
-    """How MPS devices do it: :class:`.device_backend.DeviceKind`."""
+class _Mps(DeviceBackend):
+    """How MPS devices do it."""
 
     checks = CHECKS
 
@@ -119,24 +119,4 @@ class _Mps:
 
 
 MPS = _Mps()
-
-
-def stft(params: StftParams, signal: torch.Tensor, window: Optional) -> torch.Tensor:
-    """Compute a resolved ``torch.stft``; as :func:`.mlx_backend.stft`, on an MPS device."""
-    return device_backend.stft(analysis, params, signal, window)
-
-
-def analysis(
-    params: StftParams, signal: torch.Tensor, window: Optional, edge: float = 1.0
-) -> torch.Tensor:
-    """As :func:`.device_backend.analysis`."""
-    return device_backend.analysis(MPS, params, signal, window, edge)
-
-
-def istft(params: IstftParams, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-    """Compute a resolved ``torch.istft``; as :func:`.mlx_backend.istft`, on an MPS device.
-
-    Raises:
-        UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises.
-    """
-    return device_backend.istft(MPS, params, spectrum, window)
+stft, istft = MPS.stft, MPS.istft
