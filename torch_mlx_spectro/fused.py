@@ -1,7 +1,7 @@
 """Both transforms of whole MLX arrays by the project's own Metal kernels.
 
-One launch of a fused kernel where it covers the size: nothing but input and output (and windows,
-tables, envelopes of a few n_fft values) is in device memory. For other sizes MLX's own FFT, between
+One launch of a fused kernel where it covers the size: nothing but input and output (and windows
+and tables of a few n_fft values) is in device memory. For other sizes MLX's own FFT, between
 kernels that cut and add frames.
 """
 
@@ -11,14 +11,12 @@ from typing import Any
 
 from . import maps
 from .kernels import describe
-from .kernels.describe import Adjoint, refusal
+from .kernels.describe import Adjoint
 from .kernels.metal import MetalKernels
 from .params import IstftParams, StftParams
 
-__all__ = ["adjoint_fused", "istft_fused", "kernel_of", "refusal", "stft_fused"]
 
-
-def stft_fused(
+def analysis_fused(
     kernels: MetalKernels,
     mx: Any,
     params: StftParams,
@@ -49,45 +47,7 @@ def stft_fused(
     return maps.weighted_edges(mx, half, params.n_fft, edge, stream)
 
 
-def adjoint_fused(
-    kernels: MetalKernels,
-    mx: Any,
-    params: IstftParams,
-    spectrum: Any,
-    window: Any,
-    stream: Any,
-    *,
-    fold: Adjoint,
-    frames_fastest: bool = False,
-) -> Any:
-    """The adjoint of an analysis, shape (rows, output length), lazily.
-
-    Args:
-        params: a synthesis of the analysis' sizes that keeps the samples of its signal.
-        spectrum: MLX array of shape (rows, frames, bins), any strides.
-        window: of n_fft values, made by ``kernels.constant``.
-        fold: the analysis' padding, scale and edges.
-    """
-    signal = kernels.synthesis(
-        params, spectrum, window, stream, frames_fastest=frames_fastest, adjoint=fold
-    )
-    if signal is not None:
-        return signal
-    frames = maps.windowed_frames(
-        mx,
-        spectrum,
-        None,
-        params.n_fft,
-        not params.return_complex,
-        stream,
-        edge=fold.edge,
-        both_halves=fold.both_halves,
-    )
-    frames = mx.contiguous(frames, stream=stream)
-    return kernels.add_frames(params, frames, window, stream, adjoint=fold)
-
-
-def istft_fused(
+def synthesis_fused(
     kernels: MetalKernels,
     mx: Any,
     params: IstftParams,
@@ -96,24 +56,34 @@ def istft_fused(
     stream: Any,
     *,
     frames_fastest: bool = False,
+    adjoint: Adjoint | None = None,
 ) -> Any:
     """Signal of shape (rows, output length), lazily.
 
     Args:
+        params: of the istft; or, for an adjoint, a synthesis of the analysis' sizes that keeps the
+            samples of its signal.
         spectrum: MLX array of shape (rows, frames, bins), any strides.
         window: of n_fft values, made by ``kernels.constant``.
         frames_fastest: neighbouring frames are neighbours in memory.
+        adjoint: compute the adjoint of an analysis of this padding, scale and edges.
     """
-    signal = kernels.synthesis(params, spectrum, window, stream, frames_fastest=frames_fastest)
+    signal = kernels.synthesis(
+        params, spectrum, window, stream, frames_fastest=frames_fastest, adjoint=adjoint
+    )
     if signal is not None:
         return signal
     real = not params.return_complex
-    if real and not params.onesided:
+    edge = 1.0 if adjoint is None else adjoint.edge
+    both_halves = adjoint is not None and adjoint.both_halves
+    if real and not (params.onesided or both_halves):
         positive = mx.arange(params.n_fft // 2 + 1, stream=stream)
         spectrum = mx.take(spectrum, positive, axis=2, stream=stream)
-    frames = maps.windowed_frames(mx, spectrum, None, params.n_fft, real, stream)
+    frames = maps.windowed_frames(
+        mx, spectrum, None, params.n_fft, real, stream, edge=edge, both_halves=both_halves
+    )
     frames = mx.contiguous(frames, stream=stream)
-    return kernels.add_frames(params, frames, window, stream)
+    return kernels.add_frames(params, frames, window, stream, adjoint=adjoint)
 
 
 def kernel_of(params: StftParams | IstftParams) -> str:

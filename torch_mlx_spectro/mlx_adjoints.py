@@ -14,7 +14,6 @@ from .blocks import correlate_blocks
 from .bridge import empty_result, host_view, memory_of, to_mlx
 from .envelope import inverse_of_frames
 from .forms import Form, analysis_of, synthesis_of
-from .fused import adjoint_fused
 from .kernels.describe import adjoint_of
 from .kernels.metal import MetalKernels
 from .mlx_backend import istft as istft
@@ -39,11 +38,15 @@ def _weigh_edges(form: Form, spectrum: torch.Tensor) -> torch.Tensor:
 
 def adjoint(form: Form, spectrum: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
     """As :func:`.adjoints.adjoint`, of the transform's kind."""
-    prepared = window_of(window, form.params.win_length, form.params.n_fft)
-    kernels = mlx_backend.kernels_for(spectrum, form.params)
+    params = form.params
+    prepared = window_of(window, params.win_length, params.n_fft)
+    kernels = mlx_backend.kernels_for(spectrum, params)
     if kernels is None:
         return _adjoint_in_blocks(form, spectrum, prepared)
-    return _adjoint_whole(kernels, form, spectrum, prepared)
+    folded = synthesis_of(form, params.padding, params.samples)
+    return mlx_backend.istft_whole(
+        kernels, folded, spectrum, prepared, conjugate=True, adjoint=adjoint_of(form)
+    )
 
 
 def _adjoint_in_blocks(form: Form, spectrum: torch.Tensor, window: Window) -> torch.Tensor:
@@ -54,26 +57,6 @@ def _adjoint_in_blocks(form: Form, spectrum: torch.Tensor, window: Window) -> to
     view = host_view(spectrum.transpose(1, 2))
     adjoint_blocks(runtime(), form, view, prepared, memory_of(signal))
     return signal
-
-
-def _adjoint_whole(
-    kernels: MetalKernels, form: Form, spectrum: torch.Tensor, window: Window
-) -> torch.Tensor:
-    mx, params = runtime().mx, form.params
-    by_frames = spectrum.transpose(1, 2)
-    with mlx_backend.whole_arrays(spectrum) as stream:
-        borrowed = to_mlx(mx, by_frames, stream)
-        result = adjoint_fused(
-            kernels,
-            mx,
-            synthesis_of(form, params.padding, params.samples),
-            borrowed.array,
-            window.for_kernels(kernels, conjugate=True),
-            stream,
-            fold=adjoint_of(form),
-            frames_fastest=mlx_backend.frames_fastest(by_frames),
-        )
-        return mlx_backend.exported(mx, result, borrowed)
 
 
 def correlation(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:

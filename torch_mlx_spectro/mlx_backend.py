@@ -24,7 +24,8 @@ from .bridge import (
     to_mlx,
     to_torch,
 )
-from .fused import istft_fused, kernel_of, refusal, stft_fused
+from .fused import analysis_fused, kernel_of, synthesis_fused
+from .kernels.describe import Adjoint, refusal
 from .kernels.metal import MetalKernels, metal_kernels
 from .params import IstftParams, StftParams
 from .prepared import Window, check_envelope, envelope_of, window_of
@@ -144,13 +145,13 @@ def stft_whole(
     Args:
         signal: shape (rows, samples).
         strides: of the result.
-        conjugate, edge, divisor: of the adjoint of an istft; as of ``fused.stft_fused``.
+        conjugate, edge, divisor: of the adjoint of an istft; as of ``fused.analysis_fused``.
     """
     mx = runtime().mx
     with whole_arrays(signal) as stream:
         borrowed = to_mlx(mx, signal, stream)
         prepared = window.for_kernels(kernels, conjugate)
-        result = stft_fused(
+        result = analysis_fused(
             kernels, mx, params, borrowed.array, prepared, stream, edge=edge, divisor=divisor
         )
         return exported(mx, result, borrowed, strides)
@@ -188,7 +189,7 @@ def istft(params: IstftParams, spectrum: torch.Tensor, window: torch.Tensor | No
     if kernels is None:
         signal = _istft_in_blocks(params, batched, prepared)
     else:
-        signal = _istft_whole(kernels, params, batched, prepared)
+        signal = istft_whole(kernels, params, batched, prepared)
     return shape_result(params, signal)
 
 
@@ -202,22 +203,34 @@ def _istft_in_blocks(params: IstftParams, spectrum: torch.Tensor, window: Window
     return signal
 
 
-def _istft_whole(
-    kernels: MetalKernels, params: IstftParams, spectrum: torch.Tensor, window: Window
+def istft_whole(
+    kernels: MetalKernels,
+    params: IstftParams,
+    spectrum: torch.Tensor,
+    window: Window,
+    *,
+    conjugate: bool = False,
+    adjoint: Adjoint | None = None,
 ) -> torch.Tensor:
-    """A signal computed in one piece; shape (rows, output length)."""
+    """A signal computed in one piece; shape (rows, output length).
+
+    Args:
+        spectrum: shape (rows, bins, frames).
+        conjugate, adjoint: of the adjoint of an stft; as of ``fused.synthesis_fused``.
+    """
     mx = runtime().mx
     by_frames = spectrum.transpose(1, 2)
     with whole_arrays(spectrum) as stream:
         borrowed = to_mlx(mx, by_frames, stream)
-        result = istft_fused(
+        result = synthesis_fused(
             kernels,
             mx,
             params,
             borrowed.array,
-            window.for_kernels(kernels),
+            window.for_kernels(kernels, conjugate),
             stream,
             frames_fastest=frames_fastest(by_frames),
+            adjoint=adjoint,
         )
         return exported(mx, result, borrowed)
 

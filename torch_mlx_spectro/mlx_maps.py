@@ -20,7 +20,7 @@ from . import maps
 from .envelope import row_of_hop
 from .forms import Form, synthesis_of
 from .framing import outside_positions
-from .fused import adjoint_fused, istft_fused, stft_fused
+from .fused import analysis_fused, synthesis_fused
 from .host import copy_to_mlx
 from .kernels.describe import adjoint_of
 from .kernels.metal import MetalKernels, metal_kernels
@@ -139,7 +139,7 @@ def analysis(form: Form, signal: Any, window: Any) -> Any:
     launcher = _kernels_for(params, signal, window)
     if launcher is not None:
         given = _for_kernels(mx, window)
-        return stft_fused(launcher, mx, params, signal, given, None, edge=form.edge)
+        return analysis_fused(launcher, mx, params, signal, given, None, edge=form.edge)
     spectrum = maps.spectra(
         mx,
         _framed(mx, params, signal),
@@ -213,8 +213,8 @@ def adjoint(form: Form, spectrum: Any, window: Any) -> Any:
         signal = _adjoint_in_operations(mx, form, spectrum, window)
     else:
         fold = adjoint_of(form)
-        signal = adjoint_fused(
-            launcher, mx, back, spectrum, _for_kernels(mx, window), None, fold=fold
+        signal = synthesis_fused(
+            launcher, mx, back, spectrum, _for_kernels(mx, window), None, adjoint=fold
         )
     if params.complex_fft and not form.complex_signal:
         signal = mx.real(signal)
@@ -312,7 +312,7 @@ def inverse(form: Form, params: IstftParams, spectrum: Any, window: Any, rows: A
     if launcher is None:
         kept = adjoint(form, spectrum, window) * inverse_envelope(params, rows)
         return mx.pad(kept, [(0, 0), (0, params.zero_tail)]) if params.zero_tail else kept
-    return istft_fused(launcher, mx, params, spectrum, _for_kernels(mx, window), None)
+    return synthesis_fused(launcher, mx, params, spectrum, _for_kernels(mx, window), None)
 
 
 def inverse_envelope(params: IstftParams, rows: Any) -> Any:
