@@ -6,7 +6,7 @@ import ctypes
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -291,13 +291,17 @@ class Passing(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("known", ["by its key", "by its kind"])
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.filterwarnings("ignore:.*jit.trace. is deprecated")
 def test_torchs_state_is_asked_each_time(
-    driver: Recorder, monkeypatch: pytest.MonkeyPatch, state: str
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch, state: str, known: str
 ) -> None:
     remember_stft()
     remember_istft()
+    if known == "by its kind":
+        assert recall_stft() is not None
+        assert recall_istft(WINDOW) is not None
     found: list[Any] = []
 
     def look(x: torch.Tensor) -> torch.Tensor:
@@ -313,6 +317,195 @@ def test_torchs_state_is_asked_each_time(
             look(torch.ones(3))
     assert found == [None]
     monkeypatch.undo()
+
+
+def test_calls_of_a_kind_are_found_by_one_question(
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remember_stft()
+    assert recall_stft() is not None
+
+    def refuse(*given: Any) -> Any:
+        raise AssertionError("asked for its key")
+
+    monkeypatch.setattr(cuda_calls, "key_of", refuse)
+    assert recall_stft(torch.randn(2, 100), torch.rand(LENGTH)) is not None
+    assert len(driver.launched) == 2
+    with pytest.raises(AssertionError, match="asked for its key"), torch.inference_mode():
+        recall_stft()  # of another state, as good as any
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("context", [torch.inference_mode, partial(torch.autocast, "cpu")])
+def test_a_kind_belongs_to_a_state_of_torch(driver: Recorder, context: Any) -> None:
+    remember_stft()
+    for state in (nullcontext, context):
+        with state():
+            for _ in range(3):
+                assert recall_stft() is not None
+    ((*known,),) = cuda_calls.kinds._values.values()
+    assert len(known) == 2
+
+
+def test_kinds_of_a_spelling_are_bounded(driver: Recorder) -> None:
+    signals = [torch.randn(2, 100 + n) for n in range(cuda_calls.MAX_KINDS + 2)]
+    for signal in signals:
+        remember_stft(signal)
+        assert recall_stft(signal) is not None
+    ((*known,),) = cuda_calls.kinds._values.values()
+    assert len(known) == cuda_calls.MAX_KINDS
+    assert recall_stft(signals[0]) is not None
+
+
+def test_a_torch_without_likenesses_is_asked_question_by_question(
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_state, "_has_likeness", lambda: False)
+    remember_stft()
+    for _ in range(2):
+        assert recall_stft() is not None
+    assert not cuda_calls.kinds._values
+
+
+def test_what_may_be_computed_again_is_decided_anew_under_auto(
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpointed call keeps the backend that its first computation had."""
+    leaf = SIGNAL.clone().requires_grad_()
+    params = stft_params(leaf, WINDOW, n_fft=16, **STFT_ARGUMENTS)
+    given = {**STFT_ARGUMENTS, "window": WINDOW}
+    cuda_calls.remember("stft", {"auto", "cuda"}, (leaf, 16), given, params, SPECTRUM)
+    remember_stft()
+    for module in (cuda_backend, derivatives):
+        monkeypatch.setattr(module, "stft", lambda *given: SPECTRUM)
+    monkeypatch.setattr(torch_state, "recomputes", lambda: True)
+    assert recall_stft(leaf, backend="auto") is None
+    assert recall_stft(leaf) is SPECTRUM
+    monkeypatch.setattr(torch_state, "recomputes", lambda: False)
+    assert recall_stft(leaf, backend="auto") is SPECTRUM
+
+
+def test_a_graph_records_what_reads_its_window(
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, other = WINDOW.clone(), WINDOW.clone()
+    remember_stft()
+    remember_istft()
+    assert recall_istft(known) is not None
+    monkeypatch.setattr(torch_state, "is_capturing", lambda: True)
+    assert recall_stft() is not None
+    assert recall_istft(known) is not None
+    # Whether an envelope vanishes cannot be waited for.
+    assert recall_istft(other) is None
+    assert recall_stft(torch._neg_view(SIGNAL)) is None
+    remember_stft(hop_length=5)
+    assert recall_stft(hop_length=5) is None
+
+
+@pytest.mark.parametrize(
+    "changes", [{"return_complex": False}, {"onesided": False, "pad_mode": "replicate"}], ids=str
+)
+@pytest.mark.filterwarnings("ignore:.*stft with return_complex=False is deprecated")
+def test_what_warns_is_decided_anew_where_torch_repeats_its_warnings(
+    driver: Recorder, changes: dict[str, Any]
+) -> None:
+    expected = remember_stft(**changes)
+    result = recall_stft(**changes)
+    assert (result.shape, result.stride()) == (expected.shape, expected.stride())
+    torch.set_warn_always(True)
+    try:
+        assert (recall_stft(**changes) is None) == ("return_complex" in changes)
+    finally:
+        torch.set_warn_always(False)
+
+
+def test_the_call_that_makes_a_launch_ready_is_seen_to_prepare(driver: Recorder) -> None:
+    """``auto`` times no such call; what it times is what later calls take."""
+    before = preparations()
+    remember_stft()
+    assert preparations() > before
+    prepared = []
+    for _ in range(3):  # the first one becomes known by its kind
+        before = preparations()
+        assert recall_stft() is not None
+        prepared.append(preparations() != before)
+    assert prepared == [True, False, False]
+
+
+@pytest.mark.parametrize("known", ["by its key", "by its kind"])
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.filterwarnings("ignore:.*jit.trace. is deprecated")
+def test_torchs_state_is_asked_each_time(
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch, state: str, known: str
+) -> None:
+    remember_stft()
+    remember_istft()
+    if known == "by its kind":
+        assert recall_stft() is not None
+        assert recall_istft(WINDOW) is not None
+    found: list[Any] = []
+
+    def look(x: torch.Tensor) -> torch.Tensor:
+        found.append(recall_istft(WINDOW.clone()) if state == "capture" else recall_stft())
+        return x * 2
+
+    with state_of_torch(state, monkeypatch):
+        if state == "functorch":
+            torch.func.vmap(look)(torch.ones(3))
+        elif state == "trace":
+            torch.jit.trace(look, torch.ones(3), check_trace=False)
+        else:
+            look(torch.ones(3))
+    assert found == [None]
+    monkeypatch.undo()
+
+
+def test_calls_of_a_kind_are_found_by_one_question(
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remember_stft()
+    assert recall_stft() is not None
+
+    def refuse(*given: Any) -> Any:
+        raise AssertionError("asked for its key")
+
+    monkeypatch.setattr(cuda_calls, "key_of", refuse)
+    assert recall_stft(torch.randn(2, 100), torch.rand(LENGTH)) is not None
+    assert len(driver.launched) == 2
+    with pytest.raises(AssertionError, match="asked for its key"), torch.inference_mode():
+        recall_stft()  # of another state, as good as any
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("context", [torch.inference_mode, partial(torch.autocast, "cpu")])
+def test_a_kind_belongs_to_a_state_of_torch(driver: Recorder, context: Any) -> None:
+    remember_stft()
+    for state in (nullcontext, context):
+        with state():
+            for _ in range(3):
+                assert recall_stft() is not None
+    ((*known,),) = cuda_calls.kinds._values.values()
+    assert len(known) == 2
+
+
+def test_kinds_of_a_spelling_are_bounded(driver: Recorder) -> None:
+    signals = [torch.randn(2, 100 + n) for n in range(cuda_calls.MAX_KINDS + 2)]
+    for signal in signals:
+        remember_stft(signal)
+        assert recall_stft(signal) is not None
+    ((*known,),) = cuda_calls.kinds._values.values()
+    assert len(known) == cuda_calls.MAX_KINDS
+    assert recall_stft(signals[0]) is not None
+
+
+def test_a_torch_without_likenesses_is_asked_question_by_question(
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_state, "_has_likeness", lambda: False)
+    remember_stft()
+    for _ in range(2):
+        assert recall_stft() is not None
+    assert not cuda_calls.kinds._values
 
 
 def test_what_may_be_computed_again_is_decided_anew_under_auto(
@@ -378,9 +571,12 @@ def test_the_call_that_makes_a_launch_ready_is_seen_to_prepare(driver: Recorder)
     assert preparations() == ready
 
 
-def test_zeros_without_memory_are_decided_anew(driver: Recorder) -> None:
+@pytest.mark.parametrize("known", ["by its key", "by its kind"])
+def test_zeros_without_memory_are_decided_anew(driver: Recorder, known: str) -> None:
     """There is no address that a kernel could read."""
     remember_stft()
+    if known == "by its kind":
+        assert recall_stft() is not None
     assert recall_stft(torch._efficientzerotensor(SIGNAL.shape)) is None
     assert recall_stft(window=torch._efficientzerotensor(WINDOW.shape)) is None
     assert recall_stft() is not None
@@ -447,11 +643,14 @@ def test_a_call_that_is_verified_is_not_kept(verify: int, driver: Recorder) -> N
         assert (recall_stft(backend=backend) is None) == bool(verify)
 
 
-def test_what_the_device_refuses_is_decided_anew(driver: Recorder) -> None:
+@pytest.mark.parametrize("known", ["by its key", "by its kind"])
+def test_what_the_device_refuses_is_decided_anew(driver: Recorder, known: str) -> None:
     def refuse(*given: Any) -> None:
         raise CudaProblem("out of resources")
 
     remember_istft()
+    if known == "by its kind":
+        assert recall_istft(WINDOW.clone()) is not None
     seen, driver.seen = driver.seen, refuse
     assert recall_istft(WINDOW.clone()) is None
     driver.seen = seen

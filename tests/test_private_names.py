@@ -59,6 +59,7 @@ REPLACED = (
     "_C._cuda_getCurrentRawStream",
     "_C._cuda_isCurrentStreamCapturing",
     "_C._dynamo.guards._empty_strided_cuda",
+    "_C._dynamo.guards.TensorGuards",
     "_C._get_deterministic_algorithms",
 )
 

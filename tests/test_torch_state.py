@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -265,3 +266,39 @@ def test_private_names_of_torch_are_there() -> None:
     assert torch_state._FUNCTIONALIZE is not None
     assert torch_state._always(0)() == 0
     assert hasattr(forward_ad, "_current_level")
+    assert torch_state._has_likeness()
+
+
+def test_a_likeness_tells_what_a_call_depends_on() -> None:
+    one, window = torch.randn(2, 100), torch.ones(9)
+    is_like = torch_state.likeness(one, window)
+    assert is_like is not None
+    assert is_like(torch.zeros(2, 100), torch.zeros(9))
+    others = [torch.zeros(2, 101), torch.zeros(100, 2).t(), torch.zeros(2, 100).double()]
+    others += [torch.zeros(2, 100, device="meta"), torch.zeros(2, 100).to_sparse()]
+    others += [torch.zeros(2, 100, requires_grad=True), torch._neg_view(torch.zeros(2, 100))]
+    with torch.inference_mode():
+        others.append(torch.zeros(2, 100))
+    for other in others:
+        assert not is_like(other, window)
+    with torch.no_grad():
+        assert is_like(one, window)  # nothing to differentiate
+
+
+@pytest.mark.parametrize(
+    "guards",
+    [
+        None,  # a version without
+        lambda *tensors, sizes: None,  # with other arguments
+        lambda *tensors, **sizes: SimpleNamespace(check=lambda *given: True),  # that sees nothing
+    ],
+)
+def test_a_likeness_that_does_not_do_what_it_did_is_not_relied_on(
+    guards: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_state, "_tensor_guards", guards)
+    torch_state._has_likeness.cache_clear()
+    try:
+        assert torch_state.likeness(torch.zeros(3)) is None
+    finally:
+        torch_state._has_likeness.cache_clear()

@@ -5,11 +5,15 @@ launch, its grid, its packed arguments, the shape of its result) is kept by what
 the layouts and the device of input and window, and the other arguments, as the program spells them.
 A window's values are read by the launch, and nothing is made of them. A call that differs in
 anything else is decided anew (:mod:`.dispatching`).
+
+Within a program whose other code has had the processor's caches each question to torch takes
+microseconds, and there are twenty. So calls whose tensors are like those of one before are found by
+one question for all (:func:`.torch_state.likeness`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
     from .envelope_checks import EnvelopeChecks
 
 MAX_CALLS = 1024
+#: Kinds of tensors, and states of torch around them, that calls of one spelling are known by.
+MAX_KINDS = 8
 #: complex64 values, and windows in pairs, are read whole.
 _ALIGNMENT = 8
 
@@ -72,28 +78,41 @@ class Call:
         Raises:
             UnresolvedArguments: of this window torch would not take an envelope.
         """
+        if differentiated or not self._is_readable(tensor, window):
+            if torch_state.is_capturing():
+                return None
+            return self._compute_by_functions(tensor, window, differentiated)
+        return self.compute_alike(tensor, window)
+
+    def _is_readable(self, *tensors: torch.Tensor) -> bool:
+        return not any(tensor.is_conj() or tensor.is_neg() for tensor in tensors)
+
+    def is_known_by_kind(self, tensor: torch.Tensor, window: torch.Tensor) -> bool:
+        """Whether :meth:`compute_alike` may be asked for tensors like these."""
+        return (
+            self._run is not None
+            and not (tensor.requires_grad or window.requires_grad)
+            and self._is_readable(tensor, window)
+        )
+
+    def compute_alike(self, tensor: torch.Tensor, window: torch.Tensor) -> torch.Tensor | None:
+        """As :meth:`compute`, for tensors that are like those of :meth:`is_known_by_kind`."""
         run, call, flag = self._run, self._geometry, None
         addresses = [tensor.data_ptr(), window.data_ptr()]
-        is_plain = run is not None and not (
-            differentiated
-            or (addresses[0] | addresses[1]) % _ALIGNMENT
-            or tensor.is_conj()
-            or tensor.is_neg()
-            or window.is_conj()
-            or window.is_neg()
-        )
         is_fine = call is None or self._checks.is_fine(call, window)
-        if not (is_plain and is_fine) and torch_state.is_capturing():
-            return None
-        if run is None or not is_plain:
-            return self._compute_by_functions(tensor, window, differentiated)
+        odd = (addresses[0] | addresses[1]) % _ALIGNMENT
+        if run is None or odd or not is_fine:
+            if torch_state.is_capturing():
+                return None
+            if run is None or odd:
+                return self._compute_by_functions(tensor, window, False)
+            flag = self._checks.take_flag(window.device)
         result = torch_state.cuda_empty_strided(*self._result)
         addresses.append(result.data_ptr())
         if call is not None:
-            flag = None if is_fine else self._checks.take_flag(window.device)
             addresses.append(0 if flag is None else flag.data_ptr())
         run(torch_state.cuda_stream(self._index), *addresses)
-        if call is not None and flag is not None:
+        if flag is not None and call is not None:
             self._checks.settle(call, window, flag, window.device)
         return result if self._view is None else self._view(result)
 
@@ -112,11 +131,14 @@ class Call:
 _DECIDED_ANEW = (UnresolvedArguments, KernelRefused)
 
 calls: Known[Call] = Known(MAX_CALLS)
+#: The same calls by their spelling: what tells whether tensors are of a kind, and the call.
+kinds: Known[tuple[tuple[Callable[..., bool], Call], ...]] = Known(MAX_CALLS)
 
 
 def forget() -> None:
     """Every call is to be decided anew."""
     calls.clear()
+    kinds.clear()
 
 
 @lru_cache(maxsize=1)
@@ -150,6 +172,11 @@ def recall(
     if type(window) not in torch_state.PLAIN_TYPES:
         return None
     spelling = spelling_of(name, backend, tensor, window, args, kwargs)
+    for is_like, alike in kinds.get(spelling) or ():
+        if is_like(tensor, window) and _may_be_launched(alike, tensor):
+            with suppress(*_DECIDED_ANEW):
+                return alike.compute_alike(tensor, window)
+            return None
     if not _is_ordinary(tensor):
         return None
     differentiated = (tensor.requires_grad or window.requires_grad) and torch.is_grad_enabled()
@@ -158,14 +185,36 @@ def recall(
     call = calls.get(key_of(spelling, tensor, window, differentiated))
     if call is None or _warns_again(call):
         return None
+    _know_by_kind(spelling, call, tensor, window)
     with suppress(*_DECIDED_ANEW):
         return call.compute(tensor, window, differentiated)
     return None
 
 
+def _may_be_launched(call: Call, tensor: torch.Tensor) -> bool:
+    """What a likeness does not tell of torch's state."""
+    return (
+        not torch_state.is_forward_mode()
+        and _is_on_current_device(tensor)
+        and not _warns_again(call)
+    )
+
+
 def _warns_again(call: Call) -> bool:
     """Whether torch repeats what it warned of when the call was first made."""
     return call.warns and torch.is_warn_always_enabled()
+
+
+def _know_by_kind(
+    spelling: Hashable, call: Call, tensor: torch.Tensor, window: torch.Tensor
+) -> None:
+    """Have the next call of a spelling and of tensors like these found by their likeness."""
+    if call.is_known_by_kind(tensor, window):
+        is_like = torch_state.likeness(tensor, window)
+        if is_like is not None:
+            known = kinds.get(spelling) or ()
+            # Two threads at once keep one of them: the other is found when it is next asked for.
+            kinds.put(spelling, (*known, (is_like, call))[-MAX_KINDS:])
 
 
 def remember(
