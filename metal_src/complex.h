@@ -39,8 +39,6 @@ inline float2 by_parts(float2 a, float2 b) { return complex(a.x * b.x, a.y * b.y
 inline float2 as_complex(float2 z) { return z; }
 inline float2 as_complex(float x) { return complex(x, 0.0f); }
 
-inline float real_part(float2 z) { return z.x; }
-
 inline void set_zero(thread float& x) { x = 0.0f; }
 inline void set_zero(thread float2& z) { z = complex(0.0f, 0.0f); }
 

@@ -39,7 +39,7 @@ WINDOW = torch.hann_window(16)
 ARGUMENTS: dict[str, Any] = {"hop_length": 4, "window": WINDOW, "return_complex": True}
 EXPECTED = NATIVE["stft"](SIGNAL, 16, **ARGUMENTS)
 #: The second of two neighbouring samples is multiplied by the first one's value of the window.
-MUTATION = ("by_parts(frame.pair(j), pairs[j])", "by_parts(frame.pair(j), pairs[j].xx)")
+MUTATION = ("by_parts(frame.pair(j), window.pair(j))", "by_parts(frame.pair(j), window.pair(j).xx)")
 
 
 @dataclass

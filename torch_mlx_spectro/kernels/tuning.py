@@ -156,11 +156,6 @@ class Tuning:
         return min(rounds)
 
 
-def forced_group(threads: Mapping[str, int], kernel: str) -> int | None:
-    """Threads of a kernel's group, where the environment says how many."""
-    return threads.get(kernel, threads.get(ANY_KERNEL))
-
-
 class Demands:
     """A launcher that heeds what the environment demands."""
 
@@ -171,7 +166,7 @@ class Demands:
 
     def _group(self, kernel: str) -> int | None:
         """Threads of a kernel's group, where the environment says how many."""
-        return forced_group(self._threads, kernel)
+        return self._threads.get(kernel, self._threads.get(ANY_KERNEL))
 
 
 def demanded(described: Callable[..., tuple[Launch, ...]], *arguments: Any) -> tuple[Launch, ...]:
