@@ -8,12 +8,21 @@ import multiprocessing.context
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from typing import Any
 
 import pytest
 
 from stft_parity import workers
+
+
+@pytest.fixture(autouse=True)
+def _interrupts_are_not_ignored() -> Iterator[None]:
+    """As they are in a job of a shell's background, and in the processes that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

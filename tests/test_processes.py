@@ -135,7 +135,8 @@ else:
 
 @needs_fork
 def test_a_forked_child_counts_its_own_calls_alone(tmp_path: Path) -> None:
-    finished = python("-c", FORKED_AFTER_CALLS, cwd=tmp_path)
+    alone = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # threads do not survive a fork
+    finished = python("-c", FORKED_AFTER_CALLS, cwd=tmp_path, variables=alone)
     assert finished.returncode == 0, finished.stderr
 
 

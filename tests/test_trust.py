@@ -29,7 +29,7 @@ from torch_mlx_spectro import (
     verifying,
 )
 from torch_mlx_spectro.routing import Choice
-from torch_mlx_spectro.trials import ROUTES, TRIALS, Trials
+from torch_mlx_spectro.trials import MAX_TRIALS, ROUTES, TRIALS, Trials
 from torch_mlx_spectro.trust import MAX_CASES, MAX_UNTELLING, QUARANTINED, VERIFIED, Trust
 from torch_mlx_spectro.verdicts import Store
 from torch_mlx_spectro.verification import Verifier
@@ -513,7 +513,7 @@ def test_a_second_process_begins_where_the_first_ended(tmp_path: Path) -> None:
         assert ended.returncode == 0, ended.stderr
         return ended.stdout.strip()
 
-    first = process(2 * TRIALS + 1)
+    first = process(2 * MAX_TRIALS + 1)  # as many as may be timed, if times are in doubt
     winner = first.partition(" ")[0]
     assert first.endswith(" 1")
     assert winner in ("native", "mlx")
