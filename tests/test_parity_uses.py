@@ -17,7 +17,7 @@ from stft_parity.cases import Case, istft_case, stft_case, widened
 from stft_parity.choices import VALUES
 from stft_parity.draws import draws
 from stft_parity.grid import grid, quick
-from stft_parity.observing import observe
+from stft_parity.observing import observe, telling_strides
 from stft_parity.uses import BEFORE_BACKWARD, FACTOR, USES
 
 TORCH = parity.native()
@@ -179,3 +179,9 @@ def test_what_torch_takes_in_half_precision_alone_is_compared() -> None:
     args, kwargs = case.bind(widened(case.tensors()))
     with pytest.raises(RuntimeError, match="overlap add"):
         torch.istft(*args, **kwargs)
+
+
+def test_strides_of_nothing_are_not_compared() -> None:
+    """By them nothing works or fails; of the next size they are."""
+    assert telling_strides(torch.zeros(4)[::2][:0]) == telling_strides(torch.zeros(0)) == ()
+    assert telling_strides(torch.zeros(4)[::2]) == (2,)

@@ -141,10 +141,12 @@ def memory(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def telling_strides(tensor: torch.Tensor) -> tuple[int, ...]:
-    """The strides by which elements are found: none of a dimension of one element.
+    """The strides by which elements are found: none of a dimension of one element, nor of nothing.
 
     torch's own are there what the last step of many has left, and nothing works or fails by them.
     """
+    if not tensor.numel():
+        return ()
     return tuple(
         stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size != 1
     )
