@@ -20,7 +20,7 @@ from .kernels.describe import adjoint_of
 from .kernels.tensors import TensorKernels, layout_of
 from .maps import own_conjugates
 from .params import IstftParams, StftParams
-from .strides import in_order, shape_result, spectrum_strides, with_rows
+from .strides import in_order, multiplied_dtype, shape_result, spectrum_strides, with_rows
 
 Optional = torch.Tensor | None
 
@@ -141,9 +141,7 @@ class DeviceBackend:
         by_frames = self._compute_spectrum(params, signal, window, edge=edge)
         # In place, as native does: a view that a custom function returns may not be changed.
         spectrum = by_frames.transpose_(1, 2)
-        multiplied = window.dtype if window is not None else None
-        if multiplied is None and params.win_length < params.n_fft:
-            multiplied = signal.dtype  # native pads a missing window, too, and multiplies by it
+        multiplied = multiplied_dtype(params, signal, window)
         strides = spectrum_strides(params, self.frames_outermost(params, signal, multiplied))
         return in_order(spectrum, strides)
 

@@ -33,6 +33,7 @@ from .runtime import has_gpu, runtime
 from .strides import (
     frames_outermost,
     in_order,
+    multiplied_dtype,
     shape_result,
     spectrum_strides,
     with_rows,
@@ -100,10 +101,7 @@ def _natives_strides(
     """Strides of native's spectrum, shape (rows, bins, frames)."""
     if not signal.is_cpu:
         return spectrum_strides(params, False)  # MPS's transforms write a new, contiguous tensor
-    # Native pads a short window, given or not, and multiplies by it; without one it does not.
-    multiplied = window.dtype if window is not None else None
-    if multiplied is None and params.win_length < params.n_fft:
-        multiplied = signal.dtype
+    multiplied = multiplied_dtype(params, signal, window)
     outer = frames_outermost(params, signal.stride(), signal.dtype, multiplied)
     return spectrum_strides(params, outer)
 

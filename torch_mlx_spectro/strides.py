@@ -95,6 +95,18 @@ def spectrum_strides(params: StftParams, frames_outer: bool) -> tuple[int, int, 
     return (params.frames * params.bins, 1, params.bins)
 
 
+def multiplied_dtype(
+    params: StftParams, signal: torch.Tensor, window: torch.Tensor | None
+) -> torch.dtype | None:
+    """The dtype of the window that native multiplies by; None where it multiplies by none.
+
+    Native pads a short window, given or not, and multiplies by it.
+    """
+    if window is not None:
+        return window.dtype
+    return signal.dtype if params.win_length < params.n_fft else None
+
+
 def in_order(tensor: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
     """The tensor itself, or a copy of these strides."""
     if tensor.stride() == strides:
