@@ -21,6 +21,7 @@ import torch
 from cuda_stand_in import Recorder, recording
 from reference import istft_params, stft_params
 
+from torch_mlx_spectro import torch_state
 from torch_mlx_spectro.kernels import cubins, cuda_text, describe
 from torch_mlx_spectro.kernels.arguments import INPUTS, OUTPUTS
 from torch_mlx_spectro.kernels.cubins import CudaProblem
@@ -339,6 +340,30 @@ def test_a_thread_without_a_context_gets_torchs() -> None:
 def test_what_the_driver_refuses_is_raised(errors: tuple[int, ...]) -> None:
     with pytest.raises(CudaProblem, match="719"):
         run_on(FakeDriver(*errors))
+
+
+@pytest.mark.parametrize(("current", "answer"), [(0, 0), (0, 719), (1, 0)])
+def test_waiting_is_a_call_of_the_driver_or_torchs(
+    monkeypatch: pytest.MonkeyPatch, current: int, answer: int
+) -> None:
+    """Torch's where the driver has an error to tell, or another device is current."""
+    called = list[Any]()
+
+    class Stream:
+        def synchronize(self) -> None:
+            called.append("torch")
+
+    def synchronize(stream: int) -> int:
+        called.append(stream)
+        return answer
+
+    driver: Any = CudaDriver.__new__(CudaDriver)
+    driver.synchronize = synchronize
+    monkeypatch.setattr(torch_state, "cuda_device", lambda: current)
+    monkeypatch.setattr(torch_state, "cuda_stream", lambda device: 7 + device)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    CudaKernels(driver, lambda device: 90).wait(torch.device("cuda", 0))
+    assert called == {(0, 0): [7], (0, 719): [7, "torch"], (1, 0): ["torch"]}[current, answer]
 
 
 @needs_nvrtc

@@ -31,12 +31,8 @@ def _flag(device: torch.device) -> torch.Tensor:
     return torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=True)
 
 
-def _wait(device: torch.device) -> None:
-    torch.cuda.current_stream(device).synchronize()
-
-
 #: Of all CUDA devices.
-CHECKS = EnvelopeChecks(_flag, _wait)
+CHECKS = EnvelopeChecks(_flag, lambda device: cuda_kernels().wait(device))
 
 NOT_PREPARED = "a CUDA graph is being captured, and this call was not made before"
 

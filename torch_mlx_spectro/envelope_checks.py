@@ -21,6 +21,8 @@ from .prepared import VANISHES, check_envelope, window_of
 Optional = torch.Tensor | None
 #: Of a call, as :attr:`.IstftParams.geometry`.
 Geometry = tuple[tuple[int, ...], int]
+#: Of a window: the shortest end left out, by the other sizes of calls.
+Sizes = dict[tuple[int, ...], int]
 #: Windows that are known, and calls of each.
 MAX_WINDOWS = 256
 MAX_CALLS_OF_A_WINDOW = 64
@@ -40,8 +42,8 @@ class EnvelopeChecks:
         wait: Callable[[torch.device], None] = lambda device: None,
     ) -> None:
         self._make_flag, self._wait = make_flag, wait
-        #: By identity: the window, its version, and the shortest end left out, by sizes.
-        self._fine: dict[int, tuple[weakref.ref[torch.Tensor], int, dict[Any, int]]] = {}
+        #: By identity: the window, its version, and how it is known.
+        self._fine: dict[int, tuple[weakref.ref[torch.Tensor], int, Sizes]] = {}
         self._free: dict[torch.device, list[torch.Tensor]] = {}
         #: All flags, for good: after an interruption a kernel may still write one that is not free.
         self._flags: list[torch.Tensor] = []
@@ -72,6 +74,7 @@ class EnvelopeChecks:
         Raises:
             UnresolvedArguments: the envelope vanishes, for which torch raises.
         """
+        known = self._known_sizes(window)  # while the kernel runs: waiting is all else
         self._wait(device)
         vanishes = bool(flag.item())
         if vanishes:
@@ -79,7 +82,7 @@ class EnvelopeChecks:
         self._free[device].append(flag)
         if vanishes:
             raise UnresolvedArguments(VANISHES)
-        self._note(call, window)
+        _note(call, known)
 
     def check(self, params: IstftParams, window: Optional) -> None:
         """Find out by the window's values, where no kernel is asked.
@@ -91,11 +94,12 @@ class EnvelopeChecks:
         if window is None or not self.is_fine(call, window):
             check_envelope(params, window_of(window, params.win_length, params.n_fft))
             if window is not None:
-                self._note(call, window)
+                _note(call, self._known_sizes(window))
 
-    def _note(self, call: Geometry, window: torch.Tensor) -> None:
+    def _known_sizes(self, window: torch.Tensor) -> Sizes:
+        """The sizes by which a window, as it is now, is known not to vanish; may be added to."""
         if window.is_inference():
-            return  # it counts no versions
+            return {}  # it counts no versions
         name, fine = id(window), self._fine
         known = fine.get(name)
         if known is None or known[0]() is not window or known[1] != window._version:
@@ -108,11 +112,15 @@ class EnvelopeChecks:
             # Dictionaries change in one step of the interpreter; a lock could be held by the very
             # thread whose garbage is being collected.
             known = fine[name] = (weakref.ref(window, forget), window._version, {})
-        if len(known[2]) >= MAX_CALLS_OF_A_WINDOW:
-            known[2].clear()
-        sizes, tail = call
-        known[2][sizes] = min(tail, known[2].get(sizes, tail))
+        return known[2]
 
     def forget(self) -> None:
         """Let every window be asked about anew."""
         self._fine = {}
+
+
+def _note(call: Geometry, known: Sizes) -> None:
+    sizes, tail = call
+    if len(known) >= MAX_CALLS_OF_A_WINDOW:
+        known.clear()
+    known[sizes] = min(tail, known.get(sizes, tail))

@@ -2,7 +2,7 @@
 
 A variant is compiled once for an architecture (:mod:`.cubins`) and loaded once for all devices. A
 launch with its arguments packed, all but the addresses, is a :class:`Prepared`, which a caller may
-keep: running it again is one call of the driver. Nothing here waits for a device.
+keep: running it again is one call of the driver. Nothing but :meth:`CudaKernels.wait` waits.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ class Driver(Protocol):
     #: cuLaunchKernelEx: of the addresses of a configuration, a kernel, the addresses of its
     #: parameters, and None; the answer is 0 or an error.
     launch: Callable[[Any, Any, Any, None], int]
+    #: cuStreamSynchronize: of a stream's raw handle; the answer is 0 or an error.
+    synchronize: Callable[[int], int]
 
     def load(self, code: bytes, name: str) -> Any:
         """A kernel, for all devices of the code's architecture."""
@@ -75,12 +77,8 @@ class CudaDriver:
         self._core = importlib.import_module("cuda.core")
         self._driver = importlib.import_module("cuda.bindings.driver")
         self._loaded: list[Any] = []  # kernels live as long as what they were loaded from
-        try:
-            launch: Any = ctypes.CDLL(LIBRARY).cuLaunchKernelEx
-        except (OSError, AttributeError) as error:
-            raise CudaProblem(f"{LIBRARY} has no cuLaunchKernelEx: {error}") from error
-        launch.argtypes, launch.restype = (ctypes.c_void_p,) * 4, ctypes.c_int
-        self.launch: Callable[[Any, Any, Any, None], int] = launch
+        self.launch: Callable[[Any, Any, Any, None], int] = _entry("cuLaunchKernelEx", 4)
+        self.synchronize: Callable[[int], int] = _entry("cuStreamSynchronize", 1)
 
     def load(self, code: bytes, name: str) -> Any:
         kernel = self._core.ObjectCode.from_cubin(code).get_kernel(name)
@@ -100,6 +98,16 @@ class CudaDriver:
     def _check(self, error: Any) -> None:
         if error:
             raise CudaProblem(f"CUDA answers with {error}")
+
+
+def _entry(name: str, pointers: int) -> Any:
+    """A function of the driver that takes so many addresses."""
+    try:
+        function = ctypes.CDLL(LIBRARY)[name]
+    except (OSError, AttributeError) as error:
+        raise CudaProblem(f"{LIBRARY} has no {name}: {error}") from error
+    function.argtypes, function.restype = (ctypes.c_void_p,) * pointers, ctypes.c_int
+    return function
 
 
 class Prepared:
@@ -228,6 +236,14 @@ class CudaKernels(TensorKernels):
         else:  # the default stream has no handle of its own: it is that of the current device
             with torch.cuda.device(device):
                 prepared.run(torch_state.cuda_stream(device), *addresses)
+
+    def wait(self, device: torch.device) -> None:
+        """Wait for what the current stream of a device was given."""
+        index: int = device.index
+        is_current = index == torch_state.cuda_device()
+        if is_current and self._driver.synchronize(torch_state.cuda_stream(index)) == 0:
+            return
+        torch.cuda.current_stream(device).synchronize()  # raises torch's own error
 
     def prepared(
         self, launch: Launch, device: int, strides: tuple[int, ...], edge: float = 1.0
