@@ -2,7 +2,7 @@
 
 pytest imports this module in every project of an environment where torch_mlx_spectro is installed.
 It lies beside the package, not in it, because importing the package imports torch: only with the
-option given is the package, and :mod:`torch_mlx_spectro.pytest_plugin` in it, imported.
+option given is the package, and :mod:`torch_mlx_spectro.cli.pytest_plugin` in it, imported.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Patch before the first conftest is read: it may keep torch's functions where none looks."""
     options: argparse.Namespace = early_config.known_args_namespace
     if options.torch_mlx_spectro:
-        from torch_mlx_spectro import pytest_plugin
+        from torch_mlx_spectro.cli import pytest_plugin
 
         pytest_plugin.begin(early_config, options)
         return

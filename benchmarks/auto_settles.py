@@ -26,7 +26,7 @@ def settle(calls: int) -> dict[str, Any]:
     import torch
 
     import torch_mlx_spectro as tms
-    from torch_mlx_spectro import verdicts
+    from torch_mlx_spectro.store import verdicts
 
     signal = torch.randn(ROWS, SAMPLES, device="cuda")
     window = torch.hann_window(N_FFT, device="cuda")

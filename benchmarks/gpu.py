@@ -22,11 +22,11 @@ import torch
 from gpu_timing import Call, by_events, by_graph, by_wall, copy_bandwidth, error, memcpy_time
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro import native
+from torch_mlx_spectro.backends.cuda.launcher import cuda_kernels
+from torch_mlx_spectro.core.params import IstftParams, StftParams
 from torch_mlx_spectro.kernels import describe
 from torch_mlx_spectro.kernels.arguments import JUDGES
-from torch_mlx_spectro.kernels.cuda import cuda_kernels
-from torch_mlx_spectro.params import IstftParams, StftParams
+from torch_mlx_spectro.native import functions as native
 
 #: Memory that inputs and outputs rotate through: three times an H100's cache.
 ROTATED_BYTES = 160_000_000

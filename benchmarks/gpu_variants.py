@@ -26,8 +26,8 @@ from gpu import (
 )
 from gpu_timing import by_graph, error
 
+from torch_mlx_spectro.backends.cuda.launcher import cuda_kernels
 from torch_mlx_spectro.kernels import describe
-from torch_mlx_spectro.kernels.cuda import cuda_kernels
 from torch_mlx_spectro.kernels.walks import WalkPlan, walk_plan
 
 

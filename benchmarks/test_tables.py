@@ -58,7 +58,7 @@ def test_time(benchmark: Any, case: Case, operation: str, backend: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS[1:])
 def test_errors_are_no_larger_than_twice_natives(case: Case, backend: str) -> None:
     import torch_mlx_spectro as tms
-    from torch_mlx_spectro import native
+    from torch_mlx_spectro.native import functions as native
 
     theirs = workload(case).errors(native, NATIVE)
     with side_of(backend, workload(case), "stft").context():

@@ -15,7 +15,7 @@ import torch
 
 import torch_mlx_spectro as tms
 from stft_parity.cases import Case
-from torch_mlx_spectro import verdicts
+from torch_mlx_spectro.store import verdicts
 
 #: Calls drawn by each of the two parity tests, by profile (``--hypothesis-profile``): ``ci`` is
 #: the default and draws the same calls on every run, ``full`` draws new ones.

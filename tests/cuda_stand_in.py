@@ -16,9 +16,13 @@ from typing import Any
 import pytest
 import torch
 
-from torch_mlx_spectro import adjoints, cuda_backend, cuda_calls, emulator, torch_state
-from torch_mlx_spectro.kernels.cuda import CudaKernels
-from torch_mlx_spectro.kernels.mps import MpsKernels
+from torch_mlx_spectro import emulator
+from torch_mlx_spectro.backends import maps as adjoints
+from torch_mlx_spectro.backends.cuda import backend as cuda_backend
+from torch_mlx_spectro.backends.cuda.launcher import CudaKernels
+from torch_mlx_spectro.backends.mps.launcher import MpsKernels
+from torch_mlx_spectro.dispatch import cuda_calls
+from torch_mlx_spectro.native import state as torch_state
 
 
 class Emulated(MpsKernels):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from torch_mlx_spectro import SpectralTransform, mlx_blocks
+from torch_mlx_spectro import SpectralTransform
+from torch_mlx_spectro.mlx_api import blocks as mlx_blocks
 
 #: What makes every call be computed in blocks, and none.
 BLOCKS, LAZILY = 1, 1 << 60

@@ -14,10 +14,10 @@ import mlx.core as mx
 import numpy as np
 
 from torch_mlx_spectro import emulator
-from torch_mlx_spectro.kernels import sources
 from torch_mlx_spectro.kernels.arguments import HEADERS, INPUTS
-from torch_mlx_spectro.kernels.mlx_cuda import EDGE, MlxCudaKernels
-from torch_mlx_spectro.kernels.mlx_launcher import body
+from torch_mlx_spectro.mlx.cuda_launcher import EDGE, MlxCudaKernels
+from torch_mlx_spectro.mlx.launcher import body
+from torch_mlx_spectro.store import sources
 
 #: Blocks in each dimension of a grid, by CUDA.
 MOST_BLOCKS = ((1 << 31) - 1, (1 << 16) - 1, (1 << 16) - 1)

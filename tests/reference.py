@@ -17,15 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from torch_mlx_spectro import native
-from torch_mlx_spectro.params import (
+from torch_mlx_spectro.core.params import (
     IstftParams,
     StftParams,
     TensorFacts,
     resolve_istft,
     resolve_stft,
 )
-from torch_mlx_spectro.runtime import Runtime, runtime
+from torch_mlx_spectro.mlx.runtime import Runtime, runtime
+from torch_mlx_spectro.native import functions as native
 
 Array = npt.NDArray[Any]
 

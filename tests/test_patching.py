@@ -18,7 +18,8 @@ import torch
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro import patching, routing
+from torch_mlx_spectro import patching
+from torch_mlx_spectro.dispatch import choice as routing
 
 #: torch's own functions.
 OWN: dict[str, Callable[..., Any]] = {"stft": torch.stft, "istft": torch.istft}

@@ -6,7 +6,8 @@ import io
 
 import pytest
 
-from torch_mlx_spectro.cli import bench, terminal
+from torch_mlx_spectro import terminal
+from torch_mlx_spectro.bench import command as bench
 
 
 def test_a_log_has_a_line_now_and_then() -> None:

@@ -4,8 +4,9 @@ Names are loaded when they are first asked for (PEP 562): the torch functions wi
 MLX arrays without it.
 """
 
+from .version import __version__ as __version__
+
 TYPE_CHECKING = False  # as type checkers know it: importing typing takes longer than all of this
-__version__ = "0.1.0"
 
 __all__ = [
     "MFCC",
@@ -37,36 +38,36 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .dispatch.choice import Availability, Route, available_backends, backend
+    from .dispatch.statistics import Stats
     from .errors import NotAccelerated
-    from .features import MFCC, GriffinLim, MelSpectrogram, Spectrogram
     from .functional import explain, istft, reset_stats, stats, stft
-    from .mlx_caches import get_cache_debug_stats, reset_cache_debug_stats
-    from .patching import Patch, is_patched, patch, unpatch
-    from .routing import Availability, Route, available_backends, backend
-    from .statistics import Stats
-    from .transform import (
+    from .mlx_api.caches import get_cache_debug_stats, reset_cache_debug_stats
+    from .mlx_api.features import MFCC, GriffinLim, MelSpectrogram, Spectrogram
+    from .mlx_api.transform import (
         SpectralTransform,
         get_transform_mlx,
         resolve_fft_params,
         spec_mlx_device_key,
     )
-    from .windows import make_window
+    from .mlx_api.windows import make_window
+    from .patching import Patch, is_patched, patch, unpatch
 else:
     _HOMES = {
         "errors": ("NotAccelerated",),
-        "features": ("GriffinLim", "MFCC", "MelSpectrogram", "Spectrogram"),
+        "mlx_api.features": ("GriffinLim", "MFCC", "MelSpectrogram", "Spectrogram"),
         "functional": ("explain", "istft", "reset_stats", "stats", "stft"),
-        "mlx_caches": ("get_cache_debug_stats", "reset_cache_debug_stats"),
+        "mlx_api.caches": ("get_cache_debug_stats", "reset_cache_debug_stats"),
         "patching": ("Patch", "is_patched", "patch", "unpatch"),
-        "routing": ("Availability", "Route", "available_backends", "backend"),
-        "statistics": ("Stats",),
-        "transform": (
+        "dispatch.choice": ("Availability", "Route", "available_backends", "backend"),
+        "dispatch.statistics": ("Stats",),
+        "mlx_api.transform": (
             "SpectralTransform",
             "get_transform_mlx",
             "resolve_fft_params",
             "spec_mlx_device_key",
         ),
-        "windows": ("make_window",),
+        "mlx_api.windows": ("make_window",),
     }
     _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -9,7 +9,7 @@ def main() -> int:
         from . import interrupts
 
         interrupts.end_at_once()
-        from .cli import main
+        from .cli.main import main
 
         return main()
     except KeyboardInterrupt:

@@ -29,6 +29,18 @@ class UnresolvedArguments(Exception):
     """Internal: these arguments are torch's to judge; it raises its own exception for them."""
 
 
+class Problem(Exception):
+    """What a command tells its user when it cannot go on; shown without a traceback.
+
+    Attributes:
+        exit_code: 2 for wrong usage and unreadable input, 1 for a check that failed.
+    """
+
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def telling_line(problem: Exception, mark: str) -> str:
     """The line that matters of what a compiler says: the first one with a mark, or the first."""
     lines = str(problem).strip().splitlines() or [type(problem).__name__]

@@ -1,8 +1,8 @@
 """``stft`` and ``istft`` with torch's signatures: the one door of every call.
 
 What a program calls most often, small transforms that native keeps, is answered here within a few
-microseconds; the rest by :mod:`.dispatching`, or, for a program that is being compiled, by
-:mod:`.operators`.
+microseconds; the rest by :mod:`.dispatch.run`, or, for a program that is being compiled, by
+:mod:`.dispatch.compiled`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,20 @@ from typing import Any
 
 import torch
 
-from . import __version__, asking, cuda_calls, native, routing, runtime, torch_state
-from .call_keys import window_of
-from .deciding import decide, verifier
-from .dispatching import counters, dispatch, native_calls, shape_of_call
+from .calls.key import window_of
+from .calls.operation import ISTFT, STFT, Operation
+from .dispatch import choice as routing
+from .dispatch import cuda_calls
+from .dispatch.choice import Choice, Route, current_choice, patched_choice
+from .dispatch.decide import decide, verifier
+from .dispatch.run import counters, dispatch, native_calls, shape_of_call
+from .dispatch.statistics import REFUSED, Stats
 from .errors import NotAccelerated
-from .operations import ISTFT, STFT, Operation
-from .routing import Choice, Route, current_choice, patched_choice
-from .statistics import REFUSED, Stats
+from .mlx import runtime
+from .native import asking
+from .native import functions as native
+from .native import state as torch_state
+from .version import __version__
 
 
 def _compiled(op: Operation, patched: bool) -> Callable[..., torch.Tensor]:
@@ -79,7 +85,7 @@ def _shows_operator(name: str, device_type: str, patched: bool) -> bool:
         if choice.strict:
             raise NotAccelerated(name, (torch_state.UNTAGGED,))
         return False
-    from . import operators
+    from .dispatch import compiled as operators
 
     return bool(operators.OPERATORS)
 

@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 
-from . import native, torch_state, torchscript
+from .dispatch.choice import Choice, check_choice, set_patched_choice
+from .dispatch.statistics import levels_to_caller
 from .functional import compiled_tag, patched_istft, patched_stft
-from .routing import Choice, check_choice, set_patched_choice
-from .statistics import levels_to_caller
+from .native import functions as native
+from .native import state as torch_state
+from .native import torchscript
 
 #: (torch's own, ours)
 _PAIRS: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (

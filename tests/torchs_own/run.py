@@ -315,7 +315,7 @@ def summary(native: Side, patched: Side, known: dict[str, str]) -> dict[str, Any
 
 def show(told: dict[str, Any]) -> None:
     """Print what :func:`summary` tells as tables."""
-    from torch_mlx_spectro.cli.terminal import console_on, table
+    from torch_mlx_spectro.terminal import console_on, table
 
     console = console_on(sys.stdout)
     tests = table(("test", "native", "patched", ""), ("accelerated", "by torch"))

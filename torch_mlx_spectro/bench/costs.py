@@ -16,7 +16,7 @@ import torch
 
 import torch_mlx_spectro as tms
 
-from .. import native
+from ..native import functions as native
 from .cases import ISTFT, ISTFT_BACKWARD, LARGEST, ROUND_TRIP, STFT, STFT_BACKWARD
 from .running import NATIVE, context_of
 from .schema import Cost

@@ -14,9 +14,9 @@ import torch
 
 import torch_mlx_spectro as tms
 
-from .. import native
-from ..routing import DEVICES
-from ..trials import MAX_TRIALS
+from ..dispatch.autotune import MAX_TRIALS
+from ..dispatch.choice import DEVICES
+from ..native import functions as native
 from . import schema
 from .cases import Case, Table
 from .machine import machine

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from .. import native
+from ..native import functions as native
 from .cases import ISTFT, ISTFT_BACKWARD, ISTFT_BINS, ROUND_TRIP, STFT, STFT_BACKWARD, Case
 from .measuring import Call
 from .schema import Accuracy

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .. import interrupts
-from .problem import Problem
+from ..errors import Problem
 
 #: ``folder`` is a folder or a zip file with a ``__main__.py`` in it.
 Kind = Literal["script", "folder", "module", "code", "stdin"]

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import interrupts
-from .problem import Problem
+from ..errors import Problem
+from ..terminal import console_on, write_file
 
 if TYPE_CHECKING:
     from stft_parity import Candidate, Case, Report, Result
@@ -27,9 +28,6 @@ DESCRIPTION = (
 SELECTIONS = ("quick", "grid", "draws", "models", "all")
 DEVICES = ("cpu", "mps", "cuda")
 BACKENDS = ("mlx", "mps", "cuda", "native")
-
-#: In what the package's own backend differs from torch, and why.
-KNOWN = Path(__file__).with_name("known_differences.toml")
 
 #: Failing cases that ``--minimise`` shrinks: one of each kind, the most frequent kinds first.
 MINIMISED = 10
@@ -103,6 +101,8 @@ def command(options: argparse.Namespace) -> int:
     from stft_parity import Judge, Misstated
     from stft_parity.known import read
 
+    from ..doctor.candidates import KNOWN
+
     interrupts.raise_again()
     known = options.known
     if known is None and not _has_candidate(options) and options.backend != "native":
@@ -172,7 +172,7 @@ def _check(options: argparse.Namespace) -> None:
 
 @contextmanager
 def _emulated() -> Iterator[None]:
-    from torch_mlx_spectro import emulator
+    from .. import emulator
 
     reason = emulator.available()
     if reason is not None:
@@ -196,7 +196,7 @@ def _candidate(options: argparse.Namespace) -> Candidate:
 
     if not _has_candidate(options):
         from .. import available_backends
-        from .own import strictly
+        from ..doctor.candidates import strictly
 
         backend = _own(options)
         found = available_backends()[backend]
@@ -253,13 +253,15 @@ def _run(options: argparse.Namespace, candidate: Candidate, entries: Any) -> Rep
     """
     import stft_parity as parity
 
+    from ..doctor.candidates import progress
+
     chosen = _selected(options.select)
     given: Candidate | str = candidate
     if options.processes > 1:
         own = _own(options)
         if options.emulate_metal:
             own = f"emulated_{own}"
-        given = options.candidate or f"torch_mlx_spectro.cli.own:{own}"
+        given = options.candidate or f"torch_mlx_spectro.doctor.candidates:{own}"
     try:
         with progress() as show:
             report = parity.run(
@@ -281,44 +283,6 @@ def _run(options: argparse.Namespace, candidate: Candidate, entries: Any) -> Rep
     return report
 
 
-@contextmanager
-def progress() -> Iterator[Callable[[int, int, Sequence[Result]], None]]:
-    """What shows on stderr how many cases are done and how many fail."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    from .terminal import lines_of_progress
-
-    console = Console(stderr=True)
-    tell = None if console.is_terminal else lines_of_progress("comparing", sys.stderr)
-    columns = (
-        TextColumn("comparing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[failing]} failing"),
-    )
-    with Progress(*columns, console=console, disable=tell is not None) as bar:
-        task = bar.add_task("", total=None, failing=0)
-        failing = seen = 0
-
-        def show(done: int, total: int, results: Sequence[Result]) -> None:
-            nonlocal failing, seen
-            failing += sum(result.failed for result in results[seen:])
-            seen = len(results)
-            bar.update(task, completed=done, total=total, failing=failing)
-            if tell is not None:
-                tell(done, total, f"{failing} failing")
-
-        yield show
-
-
 def _minimised(
     report: Report, trying: Callable[[Case], Result], judge: Callable[[Case], Result]
 ) -> dict[Case, Result]:
@@ -337,23 +301,14 @@ def _tell(options: argparse.Namespace, report: Report, smaller: Mapping[Case, Re
     if options.junit:
         from stft_parity.report.junit import to_junit
 
-        _write("junit", options.junit, to_junit(report, smaller=smaller))
+        write_file("junit", options.junit, to_junit(report, smaller=smaller).encode())
     if options.html:
         from stft_parity.report.html import to_html
 
-        _write("html", options.html, to_html(report, smaller=smaller))
+        write_file("html", options.html, to_html(report, smaller=smaller).encode())
     if options.json:
         print(to_json(report, smaller=smaller))
         return
     from stft_parity.report.summary import print_summary
 
-    from .terminal import console_on
-
     print_summary(report, console_on(sys.stdout), smaller=smaller)
-
-
-def _write(name: str, path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise Problem(f"--{name} {path}: {error.strerror}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from .terminal import console_on, table
+from ..terminal import console_on, table
 
 if TYPE_CHECKING:
     from .. import Stats

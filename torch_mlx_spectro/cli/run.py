@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import interrupts
-from ..environment import BACKENDS, settings
+from ..errors import Problem
+from ..settings import BACKENDS, settings
 from . import launch
-from .problem import Problem
 
 HELP = "run a program under patch()"
 DESCRIPTION = (

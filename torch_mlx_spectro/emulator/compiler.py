@@ -14,7 +14,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import disk
+from ..store import files as disk
 from . import calls, lint, shader, translate
 from .errors import EmulatorError, Rejected
 from .library import KernelLibrary, Runtime, load_runtime

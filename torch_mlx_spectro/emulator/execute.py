@@ -13,15 +13,7 @@ from . import reports
 from .capture import Captured
 from .errors import OrderDependent, OutOfBounds
 from .library import RUNNING, Buffer, KernelLibrary, LaunchData, Runtime
-from .memory import (
-    ArrayOutput,
-    Memory,
-    Output,
-    input_memory,
-    integers,
-    row_contiguous,
-    strides_of,
-)
+from .memory import ArrayOutput, Memory, Output, input_memory, integers, row_contiguous, strides_of
 
 Order = Literal["ascending", "descending"] | tuple[Literal["random"], int]
 Written = TypeVar("Written", bound=Output)

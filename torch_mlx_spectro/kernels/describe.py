@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..forms import Form
-from ..params import PAD_MODES, IstftParams, StftParams
+from ..core.linear import Form
+from ..core.params import PAD_MODES, IstftParams, StftParams
+from ..store.sources import integers
 from .launches import Launch as Launch
 from .launches import Size as Size
 from .launches import Template as Template
 from .launches import bits_of
-from .plans import (
+from .radices import (
     FASTEST_FRAMES,
     MAX_POINTS,
     FftPlan,
@@ -26,7 +27,6 @@ from .plans import (
     shapes,
     tile_samples,
 )
-from .sources import integers
 from .tables import table_of
 from .walks import END_SAMPLES, WalkPlan, walk_of_group, walk_plan
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..params import IstftParams, StftParams
+from ..core.params import IstftParams, StftParams
 from . import describe
 from .describe import Launch
 from .tuning import Demands, demanded
@@ -37,7 +37,7 @@ class Kernels(Demands):
             window: shape (win_length,), as the launcher reads it; or None, if it takes that.
             stream: of a launcher that has no current one.
             edge: factor of bins 0 and n_fft / 2.
-            divisor: as of :func:`.describe.analysis`.
+            divisor: as of :func:`.kernels.describe.analysis`.
         """
         complex_window, step = self._layout_of(window, params.n_fft)
         kinds = (self._is_complex(signal), complex_window, divisor)
@@ -120,7 +120,7 @@ class Kernels(Demands):
         raise NotImplementedError
 
     def _layout_of(self, window: Any, n_fft: int) -> tuple[bool, int | None]:
-        """Whether a window is complex, and its ``step`` (:func:`.describe.analysis`)."""
+        """Whether a window is complex, and its ``step`` (:func:`.kernels.describe.analysis`)."""
         raise NotImplementedError
 
     def _run(

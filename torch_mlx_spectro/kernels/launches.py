@@ -1,11 +1,11 @@
-"""One launch of one kernel, as :mod:`.describe` makes it and a launcher takes it."""
+"""One launch of one kernel, as :mod:`.kernels.describe` makes it and a launcher takes it."""
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
 
-from .plans import FftPlan
+from .radices import FftPlan
 
 Template = tuple[tuple[str, int], ...]
 Size = tuple[int, int, int]

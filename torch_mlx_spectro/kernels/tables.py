@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .plans import FftPlan
+from .radices import FftPlan
 
 Table = npt.NDArray[np.complex64]
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
-from ..environment import ANY_KERNEL, AutotuneSettings, autotune_settings
-from ..verdicts import store
+from ..settings import ANY_KERNEL, AutotuneSettings, autotune_settings
+from ..store.verdicts import store
 from .launches import Launch
 
 #: Of the store.
@@ -170,7 +170,7 @@ class Demands:
 
 
 def demanded(described: Callable[..., tuple[Launch, ...]], *arguments: Any) -> tuple[Launch, ...]:
-    """Launches by :mod:`.describe`, which says no only to a group that the environment demands."""
+    """Launches by :mod:`.kernels.describe`, which refuses what the environment demands."""
     try:
         return described(*arguments)
     except ValueError as error:

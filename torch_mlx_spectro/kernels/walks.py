@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from .plans import (
+from .radices import (
     CORES,
     GROUP_MEMORY_BYTES,
     MAX_GROUP_THREADS,

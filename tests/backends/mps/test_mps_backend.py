@@ -1,0 +1,442 @@
+"""The ``mps`` backend on host tensors, its kernels in the Metal emulator."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import metal
+import pytest
+import torch
+from map_identities import ISTFTS, KINDS, check_identities, check_istft
+from needs import ONCE_ONLY, needs_emulator
+from opinfo_samples import SAMPLES, check_sample
+from patched import check_patched
+from reference import istft_params, random_tensor, stft_params
+
+import stft_parity
+import torch_mlx_spectro as tms
+from stft_parity.cases import Case
+from stft_parity.grid import quick
+from torch_mlx_spectro import emulator
+from torch_mlx_spectro.backends import maps as adjoints
+from torch_mlx_spectro.backends.mlx import backend as mlx_backend
+from torch_mlx_spectro.backends.mps import backend as mps_backend
+from torch_mlx_spectro.backends.mps.launcher import MpsKernels, MpsProblem
+from torch_mlx_spectro.dispatch import choice as routing
+from torch_mlx_spectro.dispatch import compiled as operators
+from torch_mlx_spectro.doctor import candidates as own
+from torch_mlx_spectro.doctor.candidates import KNOWN
+from torch_mlx_spectro.mlx.kernels import MetalKernels
+from torch_mlx_spectro.native import functions as native
+from torch_mlx_spectro.native import state as torch_state
+
+pytestmark = ONCE_ONLY
+
+
+@pytest.fixture
+def machine(metal_cache: Path) -> Iterator[emulator.Machine]:
+    """torch's functions patched, strict, and computed by the kernels as MPS tensors would be."""
+    mps_backend.CHECKS.forget()
+    with metal.emulated(metal_cache, backend="mps") as used:
+        yield used
+
+
+def kernels_of(machine: emulator.Machine) -> set[str]:
+    return {launch.kernel.removeprefix("spectro_") for launch in machine.launches}
+
+
+def views() -> Iterator[Case]:
+    """A valid call of each function for every layout of its tensors, as the parity suite has it."""
+    seen = set()
+    for case in quick():
+        for argument in ("layout", "window layout", "dtype"):
+            value = (case.op, argument, case.label(argument))
+            if value not in seen and not case.fault and case.label("dtype") in SINGLE:
+                seen.add(value)
+                yield case
+
+
+SINGLE = ("float32", "complex64")
+VIEWS = list(dict.fromkeys(views()))
+
+
+@needs_emulator
+def test_the_quick_selection_is_natives_strictly(metal_cache: Path) -> None:
+    """Invalid calls, too, each after valid ones that differ in one argument alone."""
+    with metal.emulated(metal_cache, backend="mps", checked=False):
+        report = stft_parity.run(candidate=own.strictly("mps"), cases="quick", known=KNOWN)
+    assert not report.failures
+    assert report.counts()["pass"] > 300
+
+
+def test_views_are_many() -> None:
+    labels = {(case.op, case.label("layout")) for case in VIEWS}
+    assert {one for op, one in labels if op == "stft"} >= {"negated", "offset", "expanded samples"}
+    assert {one for op, one in labels if op == "istft"} >= {"conjugated", "offset", "permuted"}
+
+
+@needs_emulator
+@pytest.mark.parametrize("case", VIEWS, ids=lambda case: f"{case.op}-{case.label('layout')}")
+def test_views_are_read_as_they_look(machine: emulator.Machine, case: Case) -> None:
+    if check_patched(case):
+        assert set(tms.stats().calls) == {(case.op, "mps")}
+        assert machine.launches
+
+
+STFTS: list[dict[str, Any]] = [
+    {"n_fft": 16, "hop_length": 5},
+    {"n_fft": 15, "hop_length": 4, "normalized": True},
+    {"n_fft": 22, "hop_length": 7, "onesided": False},
+    {"n_fft": 16, "hop_length": 30, "win_length": 9, "pad_mode": "circular"},
+    {"n_fft": 16, "hop_length": 5, "return_complex": False},
+]
+
+
+@needs_emulator
+@pytest.mark.parametrize("arguments", STFTS, ids=str)
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_stft_is_natives(
+    machine: emulator.Machine, arguments: dict[str, Any], is_complex: bool
+) -> None:
+    if is_complex and "onesided" in arguments:
+        arguments = {**arguments, "onesided": None}
+    given = {"return_complex": True, **arguments}
+    window = random_tensor(1, arguments.get("win_length", arguments["n_fft"]))
+    batch = random_tensor(0, 3, 100, complex_values=is_complex)
+    for signal in (batch, batch[0], batch[:, ::2]):
+        for used in (window, None):
+            found = torch.stft(signal, window=used, **given)
+            expected = native.stft(signal, window=used, **given)
+            assert found.stride() == expected.stride()
+            torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+    fused = {"analysis"} if arguments["n_fft"] < 22 else {"cut_frames"}
+    assert kernels_of(machine) == fused
+
+
+@needs_emulator
+@pytest.mark.parametrize("arguments", ISTFTS[2:5], ids=str)
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_istft_is_natives(
+    machine: emulator.Machine, arguments: dict[str, Any], is_complex: bool
+) -> None:
+    n_fft = arguments["n_fft"]
+    bins = n_fft if is_complex else n_fft // 2 + 1
+    given = {**arguments, "onesided": not is_complex, "return_complex": is_complex}
+    spectrum = random_tensor(0, 2, bins, 9, complex_values=True)
+    window = random_tensor(1, arguments.get("win_length", n_fft), complex_values=is_complex) + 3
+    for values in (spectrum, spectrum.conj(), spectrum[0]):
+        found = torch.istft(values, window=window, **given)
+        expected = native.istft(values, window=window, **given)
+        assert found.stride() == expected.stride()
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+    assert kernels_of(machine) <= {"synthesis", "synthesis_walk", "add_frames"}
+
+
+@needs_emulator
+@pytest.mark.parametrize("kind", KINDS[::2])
+@pytest.mark.parametrize("n_fft", [16, 22], ids=lambda n: f"n{n}")
+def test_identities(
+    machine: emulator.Machine, monkeypatch: pytest.MonkeyPatch, kind: str, n_fft: int
+) -> None:
+    monkeypatch.setattr(adjoints, "_BACKENDS", {"cpu": "mps"})
+    check_identities(kind, n_fft, n_fft // 3, n_fft - 3, 2 * n_fft + 7, pad_mode="reflect")
+    assert "cut_frames" in kernels_of(machine)  # of the correlation
+
+
+@needs_emulator
+@pytest.mark.parametrize("arguments", ISTFTS[2:4], ids=str)
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_adjoints_of_istft(
+    machine: emulator.Machine, monkeypatch: pytest.MonkeyPatch, arguments: Any, is_complex: bool
+) -> None:
+    monkeypatch.setattr(adjoints, "_BACKENDS", {"cpu": "mps"})
+    monkeypatch.setattr(mlx_backend, "istft", mps_backend.istft)
+    check_istft(arguments, is_complex)
+    assert machine.launches
+
+
+#: Some of torch's own samples: blocks and MLX's kernels have all of them.
+FEW = SAMPLES[::6]
+
+
+@needs_emulator
+@pytest.mark.parametrize(("op", "tensor", "kwargs"), FEW)
+def test_torchs_samples(
+    machine: emulator.Machine, op: str, tensor: torch.Tensor, kwargs: dict[str, Any]
+) -> None:
+    check_sample(op, tensor, kwargs, "mps")
+    assert sum(Counter(launch.kernel for launch in machine.launches).values()) >= 5
+
+
+@needs_emulator
+@pytest.mark.parametrize("backend", ["mlx", "mps"])
+def test_derivatives_are_of_the_backend_that_computed_the_call(
+    metal_cache: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    """Both compute the same tensors: which one does is not in these."""
+    launched: list[str] = []
+    for name, kernels in (("mlx", MetalKernels), ("mps", MpsKernels)):
+        original: Any = kernels.synthesis
+
+        def noting(*args: Any, _name: str = name, _original: Any = original, **more: Any) -> Any:
+            launched.append(_name)
+            return _original(*args, **more)
+
+        monkeypatch.setattr(kernels, "synthesis", noting)
+    signal = random_tensor(0, 2, 100).requires_grad_()
+    spectrum = random_tensor(0, 2, 9, 26, complex_values=True).requires_grad_()
+    window = torch.hann_window(16)
+    with metal.emulated(metal_cache, backend=backend):
+        result = torch.stft(signal, 16, 4, window=window, return_complex=True)
+        back = torch.istft(spectrum, 16, 4, window=window)
+    # Elsewhere, as in a backward pass of a program that has unpatched, or in another thread.
+    with emulator.Machine(cache_dir=metal_cache).installed():
+        (first,) = torch.autograd.grad(result, signal, torch.ones_like(result))
+        (second,) = torch.autograd.grad(back, spectrum, torch.ones_like(back))
+    assert set(launched) == {backend}
+    assert (first.shape, second.shape) == (signal.shape, spectrum.shape)
+
+
+@needs_emulator
+def test_operators_and_their_gradients(machine: emulator.Machine) -> None:
+    signal, window = random_tensor(0, 2, 100).requires_grad_(), torch.hann_window(16)
+    call = (16, 4, 16, window, True, "reflect", False, None, True, None, True)
+    result = operators.OPERATORS["stft"][0](signal, *call)
+    weight = random_tensor(2, 2, 9, 26, complex_values=True)
+    (found,) = torch.autograd.grad(result, signal, weight)
+    expected = native.stft(signal, 16, 4, window=window, return_complex=True)
+    torch.testing.assert_close(result, expected)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, signal, weight)[0])
+    assert tms.stats().calls == {("stft", "mps"): 1}
+    assert kernels_of(machine) & {"synthesis", "synthesis_walk"}
+
+
+@needs_emulator
+def test_a_window_that_changes_is_seen(machine: emulator.Machine) -> None:
+    signal, values = random_tensor(0, 300), random_tensor(1, 16).numpy().copy()
+    window = torch.from_numpy(values)
+    for change in (lambda: None, lambda: window.mul_(2), lambda: values.__imul__(3)):
+        change()
+        found = torch.stft(signal, 16, 4, window=window, return_complex=True)
+        expected = native.stft(signal, 16, 4, window=window, return_complex=True)
+        torch.testing.assert_close(found, expected)
+        found = torch.istft(expected, 16, 4, window=window)
+        torch.testing.assert_close(found, native.istft(expected, 16, 4, window=window))
+
+
+@needs_emulator
+def test_no_window_under_another_default_dtype(machine: emulator.Machine) -> None:
+    signal = random_tensor(0, 300)
+    expected = native.stft(signal, 16, 4, return_complex=True)
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.testing.assert_close(torch.stft(signal, 16, 4, return_complex=True), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@needs_emulator
+def test_what_torch_rejects_torch_reports(machine: emulator.Machine) -> None:
+    spectrum = random_tensor(0, 1, 9, 5, complex_values=True)
+    with pytest.raises(RuntimeError, match="window overlap add min"):
+        torch.istft(spectrum, 16, 16, window=torch.hann_window(16))
+    # The window was judged by the device, once the call itself was launched.
+    assert kernels_of(machine)
+    machine.launches.clear()
+    with pytest.raises(tms.NotAccelerated, match=r"dtype torch\.float64 of input"):
+        torch.stft(torch.zeros(100, dtype=torch.float64), 16, return_complex=True)
+    assert not machine.launches
+
+
+def test_sums_keep_their_digits() -> None:
+    """Tens of thousands of frames, one by one, would lose half of them."""
+    generator = torch.Generator().manual_seed(0)
+    for count in (0, 1, 31, 32, 33, 70_001):
+        products = torch.rand(1, count, 3, generator=generator)
+        exact = products.double().sum((0, 1))
+        found = mps_backend.MPS.summed(products)
+        assert found.dtype == torch.float32
+        assert (found - exact).abs().max() <= 2e-7 * max(float(exact.max()), 1.0) * 2
+    values = torch.complex(torch.ones(2, 40, 3), torch.full((2, 40, 3), 0.5))
+    assert torch.equal(mps_backend.MPS.summed(values), torch.full((3,), 80 + 40j))
+
+
+@pytest.mark.parametrize("n_fft", [1, 2, 3, 22, 33, 1021])
+def test_real_frames_come_from_a_transform_of_complex_values(
+    monkeypatch: pytest.MonkeyPatch, n_fft: int
+) -> None:
+    half = torch.fft.rfft(random_tensor(0, 2, 3, n_fft))
+    expected = torch.fft.irfft(half, n_fft)
+    monkeypatch.setattr(torch.fft, "irfft", None)
+    found = mps_backend.MPS.inverse_real(half, n_fft)
+    torch.testing.assert_close(found, expected)
+
+
+def test_what_computes_and_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons: list[str | None] = [None]
+    kernels = SimpleNamespace(refusal=lambda *of: reasons[0], cores=None)
+    monkeypatch.setattr(mps_backend, "mps_kernels", lambda: kernels)
+    signal, window = torch.zeros(2, 100), torch.ones(16)
+    computation: Callable[..., Any] = mps_backend.computation
+    stft = stft_params(signal, window, n_fft=16, return_complex=True)
+    prime = stft_params(signal, None, n_fft=11, return_complex=True)
+    spectrum = torch.zeros(2, 9, 5, dtype=torch.complex64)
+    istft = istft_params(spectrum, window, n_fft=16)
+    odd = istft_params(torch.zeros(2, 6, 5, dtype=torch.complex64), None, n_fft=11)
+    assert computation(stft, signal, window) == ("mps analysis", None)
+    assert computation(prime, signal, None) == ("mps cut_frames + torch fft", None)
+    assert computation(istft, spectrum, window)[0].startswith("mps synthesis")
+    assert computation(odd, spectrum, None) == ("torch fft + mps add_frames", None)
+    reasons[0] = "Metal refuses"
+    assert computation(stft, signal, window) == ("mps analysis", "Metal refuses")
+    hop = {"n_fft": 16, "hop_length": 16, "return_complex": True}
+    many = stft_params(torch.zeros(1).expand(1 << 31, 16), window, **hop)
+    assert "dimension" in computation(many, signal, window)[1]
+    long = stft_params(torch.zeros(1).expand(1, (1 << 31) - 17), window, **{**hop, "hop_length": 1})
+    assert "dimension" in computation(long, signal, window)[1]
+
+
+def test_why_there_is_no_mps(monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = mps_backend.unavailable_reason
+    monkeypatch.setattr(torch.backends.mps, "is_built", lambda: False)
+    assert reason() == "this torch is built without MPS"
+    monkeypatch.setattr(torch.backends.mps, "is_built", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert reason() == "torch finds no MPS device"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert reason() is None
+    for asked, version, is_exempt in (
+        ("1", "14.7", False),
+        ("1", "15.0", True),
+        ("0", "14.7", True),
+    ):
+        monkeypatch.setenv("PYTORCH_MPS_FAST_MATH", asked)
+        monkeypatch.setattr(platform, "mac_ver", lambda version=version: (version, (), ""))
+        assert (reason() is None) == is_exempt
+    monkeypatch.delattr(torch.mps, "compile_shader")
+    assert "torch.mps.compile_shader" in str(reason())
+
+
+def test_host_tensors_are_mpss_only_while_it_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert routing.devices_of("mps") == ("mps",)
+    monkeypatch.setattr(torch_state, "mps_is_emulated", lambda: True)
+    assert routing.devices_of("mps") == ("mps", "cpu")
+    assert routing.devices_of("cuda") == ("cuda",)
+    assert mps_backend.unavailable_reason() is None
+
+
+def test_without_mps_a_call_goes_native_with_the_reason() -> None:
+    with tms.backend("mps"):
+        signal = torch.zeros(100)
+        route = tms.explain("stft", signal, 16, window=torch.ones(16), return_complex=True)
+    assert (route.backend, route.reasons) == (
+        "native",
+        ("device cpu of input is not accelerated", "device cpu of window is not accelerated"),
+    )
+
+
+@contextmanager
+def refusing(kernels: tuple[str, ...]) -> Iterator[None]:
+    """Metal does not compile some kernels."""
+    compile_shader = torch.mps.compile_shader
+
+    def compiled(text: str) -> Any:
+        for name in kernels:
+            if f"[[kernel]] void spectro_{name}(" in text:
+                raise SyntaxError(f"program_source:7:1: error: no {name} today")
+        return compile_shader(text)
+
+    shader: Any = compiled
+    shader.emulated = True
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.mps, "compile_shader", shader)
+        yield
+
+
+REFUSED = [
+    (("synthesis_walk", "synthesis"), "istft", {}),
+    (("analysis",), "stft", {}),
+    (("cut_frames",), "stft", {"n_fft": 22, "hop_length": 7}),
+    (("synthesis_walk", "synthesis"), "stft", {"differentiated": "input"}),
+    (("add_frames",), "stft", {"n_fft": 22, "hop_length": 7, "differentiated": "input"}),
+    (("cut_frames",), "stft", {"differentiated": "window"}),
+    (("analysis",), "istft", {"differentiated": "input"}),
+]
+
+
+@needs_emulator
+@pytest.mark.parametrize(("kernels", "name", "arguments"), REFUSED, ids=str)
+def test_what_metal_refuses_is_natives_with_the_reason(
+    machine: emulator.Machine, kernels: tuple[str, ...], name: str, arguments: dict[str, Any]
+) -> None:
+    """Before anything is computed, so that no backward pass comes to nothing."""
+    sizes = {"n_fft": 16, "hop_length": 5, **arguments}
+    differentiated = sizes.pop("differentiated", None)
+    window = random_tensor(1, sizes.get("win_length", sizes["n_fft"])).abs() + 0.1
+    tensor = random_tensor(0, 3, 100)
+    if name == "istft":
+        tensor = torch.stft(tensor, window=window, return_complex=True, **sizes)
+    else:
+        sizes["return_complex"] = True
+    for leaf in {"input": [tensor], "window": [window]}.get(differentiated, []):
+        leaf.requires_grad_()
+    function = getattr(torch, name)
+    with refusing(kernels):
+        with pytest.raises(tms.NotAccelerated, match=f"error: no {kernels[-1]} today"):
+            function(tensor, window=window, **sizes)
+        with tms.backend("mps"):
+            tms.reset_stats()
+            result = function(tensor, window=window, **sizes)
+            assert dict(tms.stats().calls) == {(name, "native"): 1}
+            (reason,) = tms.stats().fallbacks
+            assert f"no {kernels[-1]} today" in reason
+            if differentiated:
+                result.abs().sum().backward()
+    expected = getattr(native, name)(tensor, window=window, **sizes)
+    torch.testing.assert_close(result, expected)
+
+
+@needs_emulator
+def test_what_a_call_does_not_launch_is_not_asked_for(machine: emulator.Machine) -> None:
+    with refusing(("prepare_window", "synthesis", "synthesis_walk")):
+        torch.stft(random_tensor(0, 3, 100), 16, window=torch.ones(16), return_complex=True)
+    assert kernels_of(machine) == {"analysis"}
+
+
+@needs_emulator
+def test_another_kernel_takes_the_place_of_one_that_metal_refuses(
+    machine: emulator.Machine,
+) -> None:
+    window, sizes = torch.hann_window(256) + 0.1, {"n_fft": 256, "hop_length": 64}
+    z = native.stft(random_tensor(0, 2, 2000), window=window, return_complex=True, **sizes)
+    torch.istft(z, window=window, **sizes)
+    assert kernels_of(machine) == {"synthesis_walk"}
+    machine.launches.clear()
+    with refusing(("synthesis_walk",)):
+        found = torch.istft(z, window=window, **sizes)
+    assert kernels_of(machine) == {"synthesis"}
+    torch.testing.assert_close(found, native.istft(z, window=window, **sizes), atol=1e-5, rtol=1e-5)
+
+
+@needs_emulator
+def test_a_launch_that_fails_after_all_is_natives(
+    machine: emulator.Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: Any, **more: Any) -> Any:
+        raise MpsProblem("not any more")
+
+    monkeypatch.setattr(MpsKernels, "_launch", refuse)
+    signal, given = random_tensor(0, 2, 100), {"window": torch.ones(16), "return_complex": True}
+    with pytest.raises(tms.NotAccelerated, match="not any more"):
+        torch.stft(signal, 16, **given)
+    with tms.backend("mps"):
+        tms.reset_stats()
+        found = torch.stft(signal, 16, **given)
+    assert dict(tms.stats().fallbacks) == {"not any more": 1}
+    assert torch.equal(found, native.stft(signal, 16, **given))

@@ -1,0 +1,153 @@
+"""What is due under ``auto``: results and gradients, until they were seen to be right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+import torch_mlx_spectro as tms
+from torch_mlx_spectro.backends.mlx import adjoints as mlx_adjoints
+from torch_mlx_spectro.dispatch import checking as verifying
+from torch_mlx_spectro.dispatch import choice as routing
+from torch_mlx_spectro.dispatch import decide as deciding
+from torch_mlx_spectro.dispatch import plans as known_plans
+from torch_mlx_spectro.dispatch import run as dispatching
+from torch_mlx_spectro.dispatch.autotune import Trials
+from torch_mlx_spectro.dispatch.decide import Plan
+from torch_mlx_spectro.store import verdicts
+from torch_mlx_spectro.store.verdicts import Store
+from torch_mlx_spectro.verify.ledger import MAX_UNTELLING, VERIFIED
+
+SIGNAL = torch.randn(1, 1 << 18, generator=torch.Generator().manual_seed(1))
+WINDOW = torch.hann_window(1024)
+
+
+@pytest.fixture(autouse=True)
+def settled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """Whether each call was decided for good; MLX is the faster one, and its verdicts are empty."""
+    monkeypatch.delenv("TORCH_MLX_SPECTRO_VERIFY", raising=False)
+    for pick in ("pick", "pick_both_ways"):
+        monkeypatch.setattr(Trials, pick, lambda self, *given: (given[-1][0], False))
+    monkeypatch.setattr(routing, "AUTO_FRAMED_SAMPLES", 1)
+    store = Store(None, versions={})
+    monkeypatch.setattr(verdicts._process, "store", store)
+    found: list[bool] = []
+
+    def remember(key: Any, plan: Plan) -> None:
+        found.append(plan.settled)
+
+    monkeypatch.setattr(known_plans, "remember", remember)
+    state = (deciding.verifier, deciding.trust)
+    for held in state:
+        held.clear()
+    yield found
+    for held in state:
+        held.clear()
+    for calls in dispatching.native_calls.values():
+        calls.clear()
+
+
+def analysed(signal: torch.Tensor = SIGNAL, window: torch.Tensor = WINDOW) -> torch.Tensor:
+    with tms.patch():
+        spectrum: torch.Tensor = torch.stft(signal, 1024, 256, window=window, return_complex=True)
+    return spectrum
+
+
+def trained(signal: torch.Tensor = SIGNAL, window: torch.Tensor = WINDOW) -> None:
+    analysed(signal, window).abs().square().sum().backward()
+
+
+def leaf(tensor: torch.Tensor = SIGNAL) -> torch.Tensor:
+    return tensor.clone().requires_grad_()
+
+
+def counts() -> tuple[int, int, int]:
+    stats = tms.stats()
+    return stats.accelerated, stats.verified, stats.mismatches
+
+
+def cases() -> list[str]:
+    return sorted(text.partition("|")[0] for text in verdicts.store().sections().get(VERIFIED, {}))
+
+
+def test_a_result_and_each_gradient_are_compared_once(settled: list[bool]) -> None:
+    analysed()
+    assert counts() == (1, 1, 0)
+    trained(leaf())
+    assert counts() == (2, 2, 0)
+    trained(leaf(), leaf(WINDOW))
+    assert counts() == (3, 4, 0)
+    trained(leaf(), leaf(WINDOW))
+    assert counts() == (4, 4, 0)
+    assert settled == [True, False, False, True]
+    assert cases() == [
+        "gradient of stft in input",
+        "gradient of stft in input, of input and window",
+        "gradient of stft in window, of input and window",
+        "stft",
+    ]
+
+
+def test_a_later_process_knows() -> None:
+    trained(leaf())
+    deciding.trust.clear()
+    tms.reset_stats()
+    trained(leaf())
+    assert counts() == (1, 0, 0)
+
+
+def test_gradients_that_nobody_asks_for_are_not_waited_for(settled: list[bool]) -> None:
+    for _ in range(MAX_UNTELLING + 1):
+        analysed(leaf())
+    assert settled == [False] * (MAX_UNTELLING - 1) + [True] * 2
+    assert counts() == (MAX_UNTELLING + 1, 1, 0)
+    assert cases() == ["stft"]
+
+
+def test_a_gradient_of_nothing_tells_nothing() -> None:
+    for _ in range(2):
+        (analysed(leaf()) * 0).abs().sum().backward()
+    assert counts() == (2, 3, 0)
+    assert cases() == ["stft"]
+
+
+def test_a_wrong_gradient_is_kept_for_later_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = mlx_adjoints.adjoint
+    monkeypatch.setattr(mlx_adjoints, "adjoint", lambda *given: right(*given) * 1.001)
+    with pytest.warns(RuntimeWarning, match="its gradient in input"):
+        trained(leaf())
+    assert counts() == (1, 2, 1)
+    deciding.verifier.clear()
+    deciding.trust.clear()
+    analysed()  # in a later process, whether it is differentiated or not
+    assert counts() == (1, 2, 1)
+    ((reason, _),) = tms.stats().fallbacks.items()
+    assert "in an earlier process" in reason
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_none_is_due(context: Callable[[], Any]) -> None:
+    with context():
+        analysed(leaf())
+        analysed(leaf())
+    assert counts() == (2, 1, 0)
+
+
+def test_gradients_of_large_calls_are_not_compared(
+    monkeypatch: pytest.MonkeyPatch, settled: list[bool]
+) -> None:
+    monkeypatch.setattr(verifying, "MAX_COMPARED", 1)
+    for _ in range(2):
+        trained(leaf())
+    assert counts() == (2, 1, 0)  # of the result, parts
+    assert settled == [True, True]
+
+
+def test_asked_for_by_name_nothing_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifying, "Due", None)
+    with tms.patch("mlx", strict=True, verify=0):
+        torch.stft(leaf(), 1024, 256, window=WINDOW, return_complex=True).abs().sum().backward()
+    assert counts() == (1, 0, 0)

@@ -1,0 +1,218 @@
+"""Who may compute a call: choices, candidates, reasons, signatures."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import torch
+from reference import stft_params
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import torch_mlx_spectro as tms
+from torch_mlx_spectro.dispatch import choice as routing
+from torch_mlx_spectro.dispatch.autotune import Race
+from torch_mlx_spectro.dispatch.choice import Choice, current_choice, patched_choice
+from torch_mlx_spectro.mlx import runtime
+
+
+def test_the_innermost_choice_holds() -> None:
+    assert patched_choice() == Choice("native")
+    with tms.patch("mlx", strict=True):
+        assert current_choice() == patched_choice() == Choice("mlx", True)
+        with tms.backend("native"):
+            assert current_choice() == patched_choice() == Choice("native")
+            with tms.backend("auto", strict=True):
+                assert patched_choice() == Choice("auto", True)
+            assert patched_choice() == Choice("native")
+        assert patched_choice() == Choice("mlx", True)
+    assert patched_choice() == Choice("native")
+
+
+def test_a_context_belongs_to_its_thread() -> None:
+    seen = []
+    with tms.backend("mlx", strict=True):
+        thread = threading.Thread(target=lambda: seen.append(current_choice()))
+        thread.start()
+        thread.join()
+    assert seen == [current_choice()]
+    assert seen[0] != Choice("mlx", True)
+
+
+def test_an_unknown_backend_is_named_with_the_known_ones() -> None:
+    with (
+        pytest.raises(ValueError, match="one of auto, native, mlx, mps, cuda; got 'cupy'"),
+        tms.backend("cupy"),
+    ):
+        pass
+
+
+def test_the_environments_backend_holds_for_a_patch_that_names_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TORCH_MLX_SPECTRO_BACKEND", "native")
+    with tms.patch():
+        assert patched_choice() == Choice("native")
+    with tms.patch("mlx"):
+        assert patched_choice() == Choice("mlx")
+
+
+def test_every_reason_is_reported() -> None:
+    signal = torch.zeros(8, dtype=torch.float64, requires_grad=True)
+    window = torch.zeros(4, dtype=torch.float16)
+    reasons = routing.unsupported_reasons((("input", signal), ("window", window)), "mlx")
+    assert reasons == (
+        "dtype torch.float64 of input is not accelerated",
+        "dtype torch.float16 of window is not accelerated",
+    )
+
+
+def test_nothing_speaks_against_a_plain_call() -> None:
+    assert routing.unsupported_reasons((("input", torch.zeros(8)), ("window", None)), "mlx") == ()
+
+
+def test_signatures_tell_sizes_and_layouts_apart_but_not_close_lengths() -> None:
+    def signature(samples: int, n_fft: int = 512) -> routing.Signature:
+        signal = torch.zeros(2, samples)
+        window = torch.ones(n_fft)
+        return routing.signature_of(stft_params(signal, window, n_fft=n_fft), signal)
+
+    assert signature(100_000) == signature(100_200)
+    assert signature(100_000) != signature(200_000)
+    assert signature(100_000) != signature(100_000, 1024)
+
+
+def test_environments_choice_is_the_last_one_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """backend() before patch() before the environment, which is read once."""
+    monkeypatch.setattr(routing, "_default", routing._Default())
+    monkeypatch.setenv("TORCH_MLX_SPECTRO_BACKEND", "mlx")
+    assert current_choice() == Choice("mlx")
+    assert patched_choice() == Choice("native")  # torch's own names are not ours unasked
+    monkeypatch.setenv("TORCH_MLX_SPECTRO_BACKEND", "auto")
+    assert current_choice() == Choice("mlx")
+    assert routing.set_patched_choice(Choice("native", True)) is None
+    assert current_choice() == patched_choice() == Choice("native", True)
+    with tms.backend("auto"):
+        assert current_choice() == patched_choice() == Choice("auto")
+    assert routing.set_patched_choice(None) == Choice("native", True)
+    assert current_choice() == Choice("mlx")
+
+
+def test_a_context_ends_with_an_exception_too() -> None:
+    before = current_choice()
+    with pytest.raises(KeyError), tms.backend("mlx", strict=True):
+        raise KeyError
+    assert current_choice() == before
+
+
+class SeesAll(TorchDispatchMode):
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def test_states_are_asked_before_both_tensors() -> None:
+    sparse = torch.zeros(4).to_sparse()
+    with SeesAll():
+        reasons = routing.unsupported_reasons(
+            (("input", torch.zeros(8)), ("window", sparse)), "mlx"
+        )
+    assert reasons == (
+        "a TorchDispatchMode is active",
+        "layout torch.sparse_coo of window is not accelerated",
+    )
+
+
+def test_calls_that_train_are_measured_apart() -> None:
+    """Their forward saves what the others' does not, and their backward follows their choice."""
+    signal, window = torch.zeros(2, 100), torch.ones(16)
+    params = stft_params(signal, window, n_fft=16)
+    plain = routing.signature_of(params, signal)
+    signal.requires_grad_()
+    assert routing.signature_of(params, signal) != plain
+    with torch.no_grad():
+        assert routing.signature_of(params, signal) == plain
+
+
+def test_missing_mlx_and_missing_gpu_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "unavailable_reason", lambda: None)
+    monkeypatch.setattr(runtime, "has_gpu", lambda: False)
+    assert routing.missing_reason("cpu", "mlx") is None
+    assert "no GPU" in str(routing.missing_reason("mps", "mlx"))
+    monkeypatch.setattr(runtime, "has_gpu", lambda: True)
+    assert routing.missing_reason("mps", "mlx") is None
+    monkeypatch.setattr(runtime, "unavailable_reason", lambda: "it is not here")
+    assert (
+        routing.missing_reason("cpu", "mlx")
+        == routing.missing_reason("mps", "mlx")
+        == "it is not here"
+    )
+    available = routing.available_backends()
+    assert available["mlx"] == routing.Availability(False, "it is not here")
+    assert available["native"].available
+
+
+def test_explaining_does_not_load_mlx_for_what_is_not_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runtime, "unavailable_reason", lambda: pytest.fail("MLX was loaded"))
+    assert routing.unsupported_reasons((("input", torch.zeros(8)),), "mlx") == ()
+
+
+def test_signatures_know_what_changes_the_race() -> None:
+    """A timing of one layout, device count or kind says nothing of another."""
+    window = torch.ones(512)
+
+    def of(signal: torch.Tensor, **arguments: object) -> routing.Signature:
+        params = stft_params(signal, window, n_fft=512, **arguments)
+        return routing.signature_of(params, signal)
+
+    plain = torch.zeros(2, 50_000)
+    others = [
+        of(torch.zeros(50_000, 2).t()),
+        of(plain, hop_length=100),
+        of(plain, onesided=False),
+        of(plain, return_complex=False),
+        of(plain.to(torch.complex64)),
+    ]
+    assert len({of(plain), *others}) == 6
+    assert of(plain) == of(plain.clone())
+    sizes = {of(torch.zeros(samples)).size for samples in range(100_000, 200_000, 1_000)}
+    assert 4 <= len(sizes) <= 6
+
+
+def test_who_competes_with_native() -> None:
+    for device, candidates in (
+        ("cpu", ("mlx",)),
+        ("mps", ("mps", "mlx")),
+        ("xpu", ("mlx",)),
+        ("cuda", ("cuda",)),
+    ):
+        assert routing.candidates_of(Choice("auto"), device) == candidates
+        for name in ("mlx", "mps", "cuda"):
+            assert routing.candidates_of(Choice(name), device) == (name,)
+
+
+def test_a_backend_asked_for_on_anothers_device_says_so() -> None:
+    signal, window = torch.zeros(100), torch.ones(16)
+    with tms.backend("cuda"):
+        route = tms.explain("stft", signal, 16, window=window, return_complex=True)
+    assert (route.backend, route.reasons[0]) == (
+        "native",
+        "device cpu of input is not accelerated",
+    )
+    with tms.backend("cuda", strict=True), pytest.raises(tms.NotAccelerated, match="device cpu"):
+        tms.stft(signal, 16, window=window, return_complex=True)
+    assert not routing.available_backends()["cuda"].available or torch.cuda.is_available()
+
+
+def test_auto_prefers_mps_for_mps_tensors() -> None:
+    """What comes from MLX crosses its queue, and is copied: where they tie, ``mps`` is chosen."""
+    auto = routing.candidates_of(Choice("auto"), "mps")
+    assert auto == ("mps", "mlx")
+    assert routing.static_choice(auto, "mps", 1 << 30) == "mps"
+    for mlx, winner in ((1.0, "mps"), (0.91, "mps"), (0.5, "mlx")):
+        known = {"native": 9.0, "mps": 1.0, "mlx": mlx}
+        assert Race(known).winner(auto) == winner

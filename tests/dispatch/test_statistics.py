@@ -1,0 +1,217 @@
+"""Counters: nothing is lost, lines are the program's, and memory stays bounded."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from torch_mlx_spectro.dispatch import statistics
+from torch_mlx_spectro.dispatch.statistics import OTHER_REASONS, OTHER_SITES, Counters, Stats
+
+
+def here() -> tuple[FrameType, str]:
+    """The caller's frame and its ``file:line``."""
+    frame = inspect.currentframe()
+    assert frame is not None
+    assert frame.f_back is not None
+    return frame.f_back, f"{__file__}:{frame.f_back.f_lineno}"
+
+
+def count_from(counters: Counters, source: str, module: str, repeats: int = 1) -> None:
+    """Count from code compiled out of ``source``, as if it were a module of that name."""
+    code = compile(source, f"{module}.py", "exec")
+    names: dict[str, Any] = {"__name__": module, "counters": counters, "getframe": sys._getframe}
+    for _ in range(repeats):
+        exec(code, names)
+
+
+def test_calls_are_counted_by_operation_backend_and_reason() -> None:
+    counters = Counters()
+    frame = here()[0]
+    counters.count("stft", "mlx", frame)
+    counters.count("stft", "mlx", frame)
+    counters.count("istft", "mlx", frame)
+    counters.count("stft", "native", frame)
+    counters.count("istft", "native", frame, ("one", "two"))
+    counters.count("stft", "native", frame, ("two",))
+    stats = counters.snapshot()
+    assert (stats.accelerated, stats.native) == (3, 3)
+    assert stats.calls == {
+        ("stft", "mlx"): 2,
+        ("istft", "mlx"): 1,
+        ("stft", "native"): 2,
+        ("istft", "native"): 1,
+    }
+    # A call with two reasons counts under both; one that native got by choice under none.
+    assert stats.fallbacks == {"one": 1, "two": 2}
+    assert stats.refused == 0
+
+
+def test_a_call_that_was_refused_is_counted_with_its_reason_as_nobodys() -> None:
+    counters = Counters()
+    frame, site = here()
+    counters.count("stft", statistics.REFUSED, frame, ("why",))
+    stats = counters.snapshot()
+    assert (stats.accelerated, stats.native, stats.refused) == (0, 0, 1)
+    assert stats.calls == {("stft", "refused"): 1}
+    assert stats.fallbacks == {"why": 1}
+    file, _, line = site.rpartition(":")
+    refused = {"accelerated": 0, "native": 0, "refused": 1}
+    assert stats.sites == {f"{file}:{int(line) + 1}": refused}
+
+
+def test_sites_are_files_and_lines_of_the_caller() -> None:
+    counters = Counters()
+    counters.count("stft", "mlx", here()[0])
+    first = here()[1].rpartition(":")
+    for backend in ("native", "mlx", "native"):
+        frame, site = here()
+        counters.count("stft", backend, frame)
+    above = f"{first[0]}:{int(first[2]) - 1}"
+    below = f"{site.rpartition(':')[0]}:{int(site.rpartition(':')[2]) + 1}"
+    assert counters.snapshot().sites == {
+        above: {"accelerated": 1, "native": 0},
+        below: {"accelerated": 1, "native": 2},
+    }
+
+
+def test_two_calls_on_one_line_are_one_site() -> None:
+    counters = Counters()
+    count_from(
+        counters,
+        "counters.count('stft', 'mlx', getframe()), counters.count('istft', 'mlx', getframe())",
+        "program",
+        repeats=3,
+    )
+    assert counters.snapshot().sites == {"program.py:1": {"accelerated": 6, "native": 0}}
+
+
+def test_code_that_lives_no_longer_keeps_its_counts_apart() -> None:
+    """Ids of freed code objects are used again: two sites must not become one."""
+    counters = Counters()
+    for index in range(50):
+        count_from(counters, "counters.count('stft', 'mlx', getframe())", f"program{index}")
+    assert len(counters.snapshot().sites) == 50
+
+
+@pytest.mark.parametrize("module", sorted(statistics.TRANSPARENT))
+def test_torchs_own_methods_are_transparent(module: str) -> None:
+    """``tensor.stft`` calls torch.stft inside torch: that is not the program's line."""
+    counters = Counters()
+    names: dict[str, Any] = {"__name__": module}
+    source = "def method(count, frame):\n    return inner(count, frame)\n\n"
+    source += "def inner(count, frame):\n    count('stft', 'mlx', frame())\n"
+    exec(compile(source, "torch_internal.py", "exec"), names)
+    for _ in range(2):
+        _, site = here()
+        names["method"](counters.count, sys._getframe)
+    count_from(counters, "counters.count('stft', 'mlx', getframe())", "somewhere.else")
+    below = f"{site.rpartition(':')[0]}:{int(site.rpartition(':')[2]) + 1}"
+    sites = counters.snapshot().sites
+    assert sites[below] == {"accelerated": 2, "native": 0}
+    assert set(sites) == {below, "somewhere.else.py:1"}
+
+
+def test_reset_and_snapshots_are_independent() -> None:
+    counters = Counters()
+    counters.count("stft", "mlx", here()[0])
+    before = counters.snapshot()
+    counters.reset()
+    assert counters.snapshot() == Stats(0, 0, {}, {}, {})
+    assert before.accelerated == 1
+    counters.count("istft", "native", here()[0], ("why",))
+    assert counters.snapshot().fallbacks == {"why": 1}
+    assert before.calls == {("stft", "mlx"): 1}
+
+
+def test_as_dict_is_json() -> None:
+    counters = Counters()
+    frame, site = here()
+    counters.count("stft", "mlx", frame)
+    counters.count("istft", "native", frame, ("why",))
+    stats = counters.snapshot()
+    told = stats.as_dict()
+    assert json.loads(json.dumps(told)) == told
+    file, _, line = site.rpartition(":")
+    assert told == {
+        "accelerated": 1,
+        "native": 1,
+        "calls": {"stft/mlx": 1, "istft/native": 1},
+        "fallbacks": {"why": 1},
+        "sites": {
+            f"{file}:{int(line) + 1}": {"accelerated": 1, "native": 0},
+            f"{file}:{int(line) + 2}": {"accelerated": 0, "native": 1},
+        },
+        "verified": 0,
+        "mismatches": 0,
+        "refused": 0,
+    }
+
+
+def test_sites_are_bounded_and_no_call_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that compiles code for every call must not fill the memory with its sites."""
+    monkeypatch.setattr(statistics, "MAX_COUNTS", 20)
+    counters = Counters()
+    for index in range(100):
+        source = f"counters.count('stft', 'native', getframe(), ('reason {index}',))"
+        count_from(counters, source, f"program{index}")
+    stats = counters.snapshot()
+    assert stats.native == 100
+    assert sum(site["native"] for site in stats.sites.values()) == 100
+    assert stats.sites[OTHER_SITES] == {"accelerated": 0, "native": 80}
+    assert stats.fallbacks[OTHER_REASONS] == 80
+    assert sum(stats.fallbacks.values()) == 100
+    assert len(counters._counts) <= 20 + 1
+    # A call by choice stays without a reason, and a site that is known is still counted as such.
+    count_from(counters, "counters.count('stft', 'native', getframe())", "another")
+    assert counters.snapshot().fallbacks[OTHER_REASONS] == 80
+
+
+def test_counts_of_many_threads_add_up() -> None:
+    counters, threads, calls = Counters(), 8, 2_000
+    barrier = threading.Barrier(threads)
+    interval = sys.getswitchinterval()
+
+    def work(index: int) -> None:
+        frame = sys._getframe()
+        barrier.wait()
+        for call in range(calls):
+            reasons = ("why",) if call % 4 == 0 else ()
+            counters.count("stft" if index % 2 else "istft", "native", frame, reasons)
+            if call % 500 == 0:
+                counters.snapshot()
+
+    sys.setswitchinterval(1e-6)
+    try:
+        workers = [threading.Thread(target=work, args=(index,)) for index in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:
+        sys.setswitchinterval(interval)
+    stats = counters.snapshot()
+    assert stats.native == threads * calls
+    assert stats.calls == {
+        ("stft", "native"): threads * calls // 2,
+        ("istft", "native"): threads * calls // 2,
+    }
+    assert stats.fallbacks == {"why": threads * calls // 4}
+    assert sum(site["native"] for site in stats.sites.values()) == threads * calls
+
+
+def test_a_forked_child_counts_from_zero_although_its_parent_was_counting() -> None:
+    counters = Counters()
+    counters.count("stft", "mlx", here()[0])
+    counters.count_verified(agrees=False)
+    assert counters._lock.acquire(timeout=1)  # some thread of the parent held it
+    counters.after_fork_in_child()
+    assert counters.snapshot() == Stats(0, 0, {}, {}, {})
+    counters.count("stft", "mlx", here()[0])
+    assert counters.snapshot().accelerated == 1

@@ -1,0 +1,77 @@
+"""What is told of files: verdicts, and folders of compiled kernels."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+
+from torch_mlx_spectro.doctor import caches
+from torch_mlx_spectro.store.verdicts import Store
+from torch_mlx_spectro.verify.ledger import QUARANTINED
+
+
+def test_verdicts_are_counted_and_the_wrong_ones_told(tmp_path):
+    store = Store(tmp_path / "verdicts.json")
+    store.put("routes", "a", "mlx")
+    store.put("routes", "b", "native")
+    store.put(QUARANTINED, "c", {"why": "its largest error is 1"})
+    kept = caches.kept_verdicts(store)
+    assert kept.path == str(tmp_path / "verdicts.json")
+    assert kept.counts == {"routes": 2, QUARANTINED: 1}
+    assert kept.quarantined == {"c": '{"why": "its largest error is 1"}'}
+    assert kept.warning == ""
+
+
+def test_a_damaged_file_is_told_and_not_warned_of(tmp_path):
+    path = tmp_path / "verdicts.json"
+    path.write_text("{", encoding="utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept = caches.kept_verdicts(Store(path))
+    assert str(path) in kept.warning
+    assert kept.counts == {}
+
+
+def test_a_bad_variable_is_told(monkeypatch):
+    def refuse():
+        raise ValueError("SPEC_MLX_AUTOTUNE must be one")
+
+    monkeypatch.setattr(caches.verdicts, "store", refuse)
+    assert caches.kept_verdicts().warning == "SPEC_MLX_AUTOTUNE must be one"
+
+
+def test_a_folder_is_measured(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "kernel").write_bytes(bytes(100))
+    (tmp_path / "kernel").write_bytes(bytes(11))
+    folder = caches._measured("kernels", lambda: tmp_path)
+    assert folder == caches.Folder("kernels", str(tmp_path), 2, 111)
+    missing = tmp_path / "nowhere"
+    assert caches._measured("kernels", lambda: missing) == caches.Folder("kernels", str(missing))
+
+
+@pytest.mark.parametrize("outcome", [None, ImportError("platformdirs")])
+def test_a_folder_that_is_not_known_is_told(outcome):
+    def folder() -> Path | None:
+        if outcome is not None:
+            raise outcome
+        return None
+
+    assert caches._measured("kernels", folder) == caches.Folder("kernels")
+
+
+def test_both_folders_are_looked_for():
+    assert [folder.name for folder in caches.folders()] == [
+        "CUDA kernels",
+        "emulated Metal kernels",
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no owners here")
+def test_a_folder_that_others_may_write_is_told(tmp_path):
+    tmp_path.chmod(0o777)
+    folder = caches._measured("kernels", lambda: tmp_path)
+    assert f"no compiled code from {tmp_path}: every user may write it" in folder.problem

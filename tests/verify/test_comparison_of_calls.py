@@ -1,0 +1,532 @@
+"""Shadow mode: a wrong backend is found at the Nth call, answered natively, and told once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cli_process import python
+from patched import NATIVE, verify_drawn
+
+import torch_mlx_spectro as tms
+from stft_parity import tolerances
+from stft_parity.cases import Case, istft_case, stft_case
+from torch_mlx_spectro.backends.mlx import backend as mlx_backend
+from torch_mlx_spectro.calls import operation as operations
+from torch_mlx_spectro.dispatch import choice as routing
+from torch_mlx_spectro.dispatch import decide as deciding
+from torch_mlx_spectro.dispatch import run as dispatching
+from torch_mlx_spectro.dispatch.autotune import Trials
+from torch_mlx_spectro.verify import comparison as verification
+from torch_mlx_spectro.verify import criterion as agreement
+from torch_mlx_spectro.verify.comparison import MAX_QUARANTINED, MAX_ROUTES, RouteKey, Verifier
+
+SIGNAL = torch.randn(3, 120, generator=torch.Generator().manual_seed(1))
+WINDOW = torch.hann_window(16)
+SPECTRUM = NATIVE["stft"](SIGNAL, 16, 4, window=WINDOW, return_complex=True)
+
+Wrong = Callable[[torch.Tensor], torch.Tensor]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_verified(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("TORCH_MLX_SPECTRO_VERIFY", raising=False)
+    for held in (deciding.verifier, deciding.trust):
+        held.clear()
+    yield
+    for held in (deciding.verifier, deciding.trust):
+        held.clear()
+
+
+def stft(x: torch.Tensor = SIGNAL, n_fft: int = 16, **more: Any) -> torch.Tensor:
+    window = torch.hann_window(n_fft)
+    result: torch.Tensor = torch.stft(x, n_fft, 4, window=window, return_complex=True, **more)
+    return result
+
+
+def istft(z: torch.Tensor = SPECTRUM, **more: Any) -> torch.Tensor:
+    return torch.istft(z, 16, 4, window=WINDOW, **more)
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, op: str, wrong: Wrong) -> None:
+    """Make MLX's blocks compute something else."""
+    name = "stft_in_blocks" if op == "stft" else "_istft_in_blocks"
+    right = getattr(mlx_backend, name)
+    monkeypatch.setattr(mlx_backend, name, lambda *given: wrong(right(*given)))
+
+
+def off_by_a_thousandth(result: torch.Tensor) -> torch.Tensor:
+    return result.mul_(1.001)
+
+
+def counts() -> tuple[int, int, int, int]:
+    stats = tms.stats()
+    return stats.accelerated, stats.native, stats.verified, stats.mismatches
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_a_wrong_backend_is_found_at_the_nth_call(
+    every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, "stft", off_by_a_thousandth)
+    expected = NATIVE["stft"](SIGNAL, 16, 4, window=WINDOW, return_complex=True)
+    with tms.patch("mlx", verify=every):
+        for _ in range(every - 1):
+            assert not torch.equal(stft(), expected)
+        with pytest.warns(RuntimeWarning, match="stft computed by mlx") as told:
+            assert torch.equal(stft(), expected)
+        assert told[0].filename == __file__
+        assert torch.equal(stft(), expected)  # without a warning
+        route = tms.explain(torch.stft, SIGNAL, 16, 4, window=WINDOW, return_complex=True)
+        assert istft().shape == (3, 120)
+    assert route.backend == "native"
+    (reason,) = route.reasons
+    assert reason.startswith("verification: mlx (mlx cpu blocks) was wrong for stft of n_fft 16")
+    assert tms.stats().fallbacks == {reason: 2}
+    # The one istft is verified where every call is.
+    assert counts() == (every, 2, 1 + (every == 1), 1)
+    assert tms.stats().as_dict()["mismatches"] == 1
+
+
+def test_without_verification_nothing_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, "stft", off_by_a_thousandth)
+    monkeypatch.setattr(verification, "Check", None)
+    for verify in (0, None):
+        with tms.patch("mlx", strict=True, verify=verify):
+            stft()
+    assert counts() == (2, 0, 0, 0)
+
+
+def test_calls_that_take_turns_are_all_verified() -> None:
+    with tms.patch("mlx", strict=True, verify=2):
+        for _ in range(4):
+            stft()
+            istft()
+    assert counts() == (8, 0, 4, 0)
+
+
+def test_native_calls_are_not_verified() -> None:
+    with tms.patch("native", verify=1):
+        stft()
+    with tms.patch("auto", verify=1):
+        stft()  # small
+    with tms.patch("mlx", verify=1):
+        stft(SIGNAL.double())
+    assert counts() == (0, 3, 0, 0)
+
+
+def test_auto_verifies_what_it_gives_to_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trials, "pick", lambda self, signature, candidates: (candidates[0], True))
+    spoil(monkeypatch, "stft", off_by_a_thousandth)
+    monkeypatch.setattr(routing, "AUTO_FRAMED_SAMPLES", 1)
+    x, w = torch.randn(1, 1 << 18), torch.ones(1024)
+    with tms.patch("auto", verify=1), pytest.warns(RuntimeWarning, match="computed by mlx"):
+        z = torch.stft(x, 1024, 256, window=w, return_complex=True)
+    assert torch.equal(z, NATIVE["stft"](x, 1024, 256, window=w, return_complex=True))
+    with tms.patch("auto"):
+        torch.stft(x, 1024, 256, window=w, return_complex=True)
+    assert counts() == (0, 2, 1, 1)
+
+
+FAULTS: dict[str, tuple[str, Wrong]] = {
+    "one sample of one row": ("stft", lambda z: z.index_put_((torch.tensor(1),), z[1] * 1.001)),
+    "half precision": ("stft", lambda z: torch.view_as_complex(torch.view_as_real(z).half() + 0.0)),
+    "conjugated": ("stft", lambda z: z.conj().resolve_conj()),
+    "NaN": ("stft", lambda z: z.index_fill_(2, torch.tensor(4), float("nan"))),
+    "contiguous": ("stft", lambda z: z.contiguous()),
+    "shape": ("stft", lambda z: z[:, :, 1:]),
+    "dtype": ("stft", lambda z: z.to(torch.complex128)),
+    "scaled": ("istft", off_by_a_thousandth),
+    "late by a sample": ("istft", lambda y: y.roll(1, 1)),
+    "infinite": ("istft", lambda y: y.index_fill_(1, torch.tensor(0), float("inf"))),
+    "requires grad": ("istft", lambda y: y.requires_grad_()),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_kind_of_difference_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    op, wrong = FAULTS[fault]
+    spoil(monkeypatch, op, wrong)
+    call = {"stft": stft, "istft": istft}[op]
+    expected = call()
+    with tms.patch("mlx", verify=1), pytest.warns(RuntimeWarning, match=f"{op} computed by"):
+        answer = call()
+    assert torch.equal(answer, expected)
+    assert (answer.stride(), answer.dtype) == (expected.stride(), expected.dtype)
+    assert counts()[2:] == (1, 1)
+
+
+@pytest.mark.parametrize("at_once", [1, 2 * SPECTRUM[0].numel(), 1 << 22])
+def test_the_last_row_is_compared_however_many_are_at_once(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agreement, "COMPARED_AT_ONCE", at_once)
+    spoil(monkeypatch, "stft", lambda z: z.index_put_((torch.tensor(2),), z[2] * 1.01))
+    with tms.patch("mlx", verify=1), pytest.warns(RuntimeWarning, match="in row 2,"):
+        stft()
+
+
+def test_a_quiet_row_is_judged_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet = SIGNAL * torch.tensor([[1.0], [1e-5], [1.0]])
+    spoil(monkeypatch, "stft", lambda z: z.index_put_((torch.tensor(1),), z[1] * 1.01))
+    with tms.patch("mlx", verify=1), pytest.warns(RuntimeWarning, match="in row 1,"):
+        stft(quiet)
+
+
+def test_native_raises_what_ours_has_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> torch.Tensor:
+        raise RuntimeError("stft(): no")
+
+    op = operations.Operation("stft", refuse, operations.STFT.bind, 0)
+    resolve = deciding._resolve
+    monkeypatch.setattr(deciding, "_resolve", lambda _, bound: resolve(operations.STFT, bound))
+    choice = routing.Choice("mlx", verify=1)
+    given = {"hop_length": 4, "window": WINDOW, "return_complex": True}
+    with (
+        pytest.warns(RuntimeWarning, match=r"native torch raises RuntimeError: stft\(\): no"),
+        pytest.raises(RuntimeError, match=r"^stft\(\): no$"),
+    ):
+        dispatching.dispatch(op, choice, (SIGNAL, 16), given, sys._getframe())
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_no_memory_to_verify_is_no_mismatch(error: Exception) -> None:
+    key = _key(16)
+    bound = operations.STFT.bind(SIGNAL, 16, 4, window=WINDOW, return_complex=True)
+
+    def exhausted(*args: Any, **kwargs: Any) -> torch.Tensor:
+        raise error
+
+    params = deciding._resolve(operations.STFT, bound)
+    check = verification.Check(exhausted, key, bound, (SIGNAL, 16), {})
+    assert check.verdict(params, SPECTRUM) == (False, "")
+
+
+def test_where_a_device_has_no_memory_for_it_the_host_compares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    places: list[str] = []
+    compare = agreement._of_all_values
+
+    def of_all_values(call: agreement.Judged, *results: torch.Tensor) -> str | None:
+        places.append(str(call.place))
+        if call.place != "cpu":
+            raise torch.OutOfMemoryError("no memory")
+        return compare(call, *results)
+
+    monkeypatch.setattr(agreement, "_of_all_values", of_all_values)
+    result = torch.randn(2, 9, 5)
+    call = agreement.Judged(
+        recompute=lambda tensor, window: result.double(),
+        tensor=result,
+        window=None,
+        n_fft=16,
+        batched=True,
+        pairs=False,
+        recorded=False,
+        place=torch.device("cuda", 0),
+    )
+    assert agreement.disagreement(call, result, result.clone()) is None
+    assert "error against float64" in str(agreement.disagreement(call, result, result * 1.1))
+    assert places == ["cuda:0", "cpu"] * 2
+
+
+def test_input_that_is_written_to_meanwhile_is_not_judged() -> None:
+    x = SIGNAL.clone()
+    bound = operations.STFT.bind(x, 16, 4, window=WINDOW, return_complex=True)
+    params = deciding._resolve(operations.STFT, bound)
+    given = {"hop_length": 4, "window": WINDOW, "return_complex": True}
+    check = verification.Check(NATIVE["stft"], _key(16), bound, (x, 16), given)
+    assert check.verdict(params, SPECTRUM) == (True, "")
+    x.mul_(2)
+    assert check.verdict(params, SPECTRUM) == (False, "")
+
+
+def test_strict_mode_raises_instead_of_answering_natively(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, "istft", off_by_a_thousandth)
+    with tms.patch("mlx", strict=True, verify=1):
+        with (
+            pytest.warns(RuntimeWarning, match="istft computed by mlx"),
+            pytest.raises(tms.NotAccelerated) as first,
+        ):
+            istft()
+        with pytest.raises(tms.NotAccelerated) as second:
+            istft()
+    assert first.value.reasons == second.value.reasons
+    assert first.value.reasons[0].startswith("verification: mlx (mlx cpu blocks) was wrong")
+    assert counts() == (0, 0, 1, 1)
+
+
+def test_quarantine_outlives_the_patch_that_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as spoiled:
+        spoil(spoiled, "stft", off_by_a_thousandth)
+        with tms.patch("mlx", verify=1), pytest.warns(RuntimeWarning, match="stft"):
+            stft()
+    tms.reset_stats()
+    with tms.patch("mlx"):
+        stft()
+        assert counts() == (0, 1, 0, 0)
+        stft(n_fft=20)  # another route
+        stft(SIGNAL[0])
+        assert counts() == (2, 1, 0, 0)
+
+
+def test_a_differentiated_answer_keeps_its_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = SIGNAL.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(stft(x).abs().square().sum(), x)
+    with tms.patch("mlx", strict=True, verify=1):
+        z = stft(x)
+        assert counts() == (1, 0, 1, 0)
+        (ours,) = torch.autograd.grad(z.abs().square().sum(), x)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+    spoil(monkeypatch, "stft", off_by_a_thousandth)
+    with tms.patch("mlx", verify=1), pytest.warns(RuntimeWarning, match="stft"):
+        z = stft(x)
+    (native,) = torch.autograd.grad(z.abs().square().sum(), x)
+    assert torch.equal(native, expected)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_without_gradients(context: Callable[[], Any]) -> None:
+    x = SIGNAL.clone().requires_grad_()
+    with tms.patch("mlx", strict=True, verify=1), context():
+        istft(stft(x))
+        istft(stft(x.detach().clone()))
+    assert counts() == (4, 0, 4, 0)
+
+
+def test_transformed_calls_are_computed_and_not_compared() -> None:
+    with tms.patch("mlx", strict=True, verify=1):
+        torch.func.vmap(lambda x: stft(x))(SIGNAL.reshape(3, 1, 120))
+        torch.func.grad(lambda x: stft(x).abs().sum())(SIGNAL)
+    assert counts() == (2, 0, 0, 0)
+
+
+def test_a_compiled_program_is_verified_when_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def program(x: torch.Tensor) -> torch.Tensor:
+        return torch.stft(x, 16, 4, window=WINDOW, return_complex=True) * 2
+
+    torch.compiler.reset()
+    x = SIGNAL.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(program(x).abs().square().sum(), x)
+    with tms.patch("mlx", verify=2):
+        compiled = torch.compile(program, backend="aot_eager", fullgraph=True)
+        for _ in range(2):
+            compiled(SIGNAL)
+        assert counts() == (2, 0, 1, 0)
+        spoil(monkeypatch, "stft", off_by_a_thousandth)
+        compiled(x)
+        with pytest.warns(RuntimeWarning, match="stft computed by mlx") as told:
+            z = compiled(x)
+        assert counts() == (3, 1, 2, 1)
+        assert torch.equal(z, NATIVE["stft"](SIGNAL, 16, 4, window=WINDOW, return_complex=True) * 2)
+        (gradient,) = torch.autograd.grad(z.abs().square().sum(), x)
+    torch.compiler.reset()
+    assert len(told) == 1
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_the_warnings_lines_reproduce_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, "stft", off_by_a_thousandth)
+    x = torch.randn(120, 3).t()[:, 5:].requires_grad_()
+    with tms.patch("mlx", verify=1), pytest.warns(RuntimeWarning, match="stft") as told:
+        torch.stft(x, 16, hop_length=3, window=WINDOW, pad_mode="circular", return_complex=True)
+    text = str(told[0].message)
+    assert "torch-mlx-spectro doctor --json" in text
+    program = text[text.index("import torch") :]
+    deciding.verifier.clear()
+    names: dict[str, Any] = {}
+    with pytest.warns(RuntimeWarning, match="stft") as again:
+        exec(program, names)
+    assert names["x"].stride() == x.stride()
+    assert names["x"].requires_grad
+    text = str(again[0].message)
+    assert text[text.index("import torch") :] == program
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        istft_case("torch.randn((9, 20), dtype=torch.complex64, generator=g).conj()"),
+        stft_case("torch.randn((3, 120), dtype=torch.complex64, generator=g)", None),
+        stft_case("torch.randn(120, generator=g).expand(3, 120)", "torch.ones(16) + 0j"),
+    ],
+    ids=["conjugated", "complex", "expanded"],
+)
+def test_reproducers_of_other_layouts_run(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, case.op, off_by_a_thousandth)
+    with tms.patch("mlx", verify=1), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        case.call(getattr(torch, case.op))
+    (text,) = (str(given.message) for given in told if "computed by" in str(given.message))
+    deciding.verifier.clear()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        exec(text[text.index("import torch") :], {})
+    assert any("computed by mlx" in str(given.message) for given in told)
+
+
+def test_verification_gives_no_warnings_of_its_own() -> None:
+    """Also where torch repeats its once-only ones: each is given once, by the call itself."""
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        told: dict[int, list[str]] = {}
+        for verify in (0, 1):
+            with (
+                tms.patch("mlx", strict=True, verify=verify),
+                warnings.catch_warnings(record=True) as caught,
+            ):
+                warnings.simplefilter("always")
+                torch.stft(SIGNAL, 16, return_complex=False)
+                torch.istft(SPECTRUM, 16, 4, length=1000)
+            told[verify] = [str(given.message) for given in caught]
+        assert told[0] == told[1]
+        assert len(told[0]) >= 3
+        assert torch.is_warn_always_enabled()
+    finally:
+        torch.set_warn_always(before)
+
+
+@pytest.mark.parametrize("op", ["stft", "istft"])
+def test_no_correct_call_is_found_wrong(op: str) -> None:
+    verified = verify_drawn(op, 15, lambda case, function: case.call(function))
+    assert counts() == (verified, 0, verified, 0)
+    assert verified > 5
+
+
+def test_small_envelopes_and_flushed_numbers_are_right() -> None:
+    """Native's error is large where the envelope is small, and nobody's fault."""
+    window = torch.hann_window(64, periodic=False) + 3e-6
+    z = torch.randn(2, 33, 20, dtype=torch.complex64)
+    with tms.patch("mlx", strict=True, verify=1):
+        torch.istft(z, 64, 16, window=window + 3e-5, center=False)
+        stft(SIGNAL * 1e-38)
+        stft(SIGNAL * 1e38)
+        stft(torch.zeros(3, 120))
+    assert counts() == (4, 0, 4, 0)
+
+
+def test_threads_verify_every_nth_call_and_tell_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, calls = 6, 50
+    told: list[Any] = []
+
+    def work() -> None:
+        for _ in range(calls):
+            stft()
+
+    def together() -> None:
+        workers = [threading.Thread(target=work) for _ in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+    with tms.patch("mlx", verify=10):
+        together()
+        assert counts() == (threads * calls, 0, threads * calls // 10, 0)
+        spoil(monkeypatch, "stft", off_by_a_thousandth)
+        monkeypatch.setattr(verification, "warn", lambda *given: told.append(given))
+        together()
+    assert len(told) == 1
+    assert counts()[0] + counts()[1] == 2 * threads * calls
+    assert counts()[1] >= threads * calls - 10 * threads
+    assert tms.stats().mismatches >= 1
+
+
+FORKED = """\
+import os, warnings, torch, torch_mlx_spectro as tms
+from torch_mlx_spectro import deciding, mlx_backend
+warnings.simplefilter("ignore")
+torch.set_num_threads(1)  # OpenMP, too, is lost in a fork
+x, w = torch.randn(120), torch.hann_window(16)
+right = mlx_backend.stft_in_blocks
+mlx_backend.stft_in_blocks = lambda *given: right(*given).mul_(1.001)
+tms.patch("mlx", verify=1)
+
+def child_counts(*expected):
+    deciding.verifier._lock.acquire()  # some thread of the parent holds it
+    child = os.fork()
+    if child == 0:
+        torch.stft(x, 16, 4, window=w, return_complex=True)
+        stats = tms.stats()
+        told = (stats.accelerated, stats.native, stats.verified, stats.mismatches)
+        os._exit(0 if told == expected else 1)
+    deciding.verifier._lock.release()
+    assert os.waitpid(child, 0)[1] == 0, expected
+
+child_counts(0, 1, 1, 1)  # verifies by itself
+torch.stft(x, 16, 4, window=w, return_complex=True)
+child_counts(0, 1, 0, 0)  # what its parent found holds: nothing is computed to be compared
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_forked_children_verify_or_keep_what_was_found(tmp_path: Path) -> None:
+    ended = python("-c", FORKED, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_innermost_number_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "_default", routing._Default())
+    monkeypatch.setenv("TORCH_MLX_SPECTRO_VERIFY", "7")
+    with tms.backend("mlx"):
+        assert routing.current_choice().verify == 7
+    assert routing.current_choice().verify == 7
+    with tms.patch("mlx"):
+        assert routing.patched_choice().verify == 7
+    with tms.patch("mlx", verify=5):
+        with tms.patch(verify=3):
+            assert routing.patched_choice().verify == 3
+        assert routing.patched_choice().verify == 5
+        with tms.backend("mlx"):
+            assert routing.patched_choice().verify == 5
+            with tms.backend("mlx", verify=0):
+                assert routing.patched_choice().verify == 0
+
+
+def test_wrong_numbers_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"^verify must be 0 "):
+        tms.patch("mlx", verify=-1)
+    with pytest.raises(ValueError, match=r"^verify must be 0 "), tms.backend("mlx", verify=1.5):  # type: ignore[arg-type]
+        raise AssertionError
+    monkeypatch.setenv("TORCH_MLX_SPECTRO_VERIFY", "often")
+    with pytest.raises(ValueError, match=r"^TORCH_MLX_SPECTRO_VERIFY must be 0 .*'often'"):
+        tms.patch("mlx")
+    assert not tms.is_patched()
+
+
+def _key(n_fft: int) -> RouteKey:
+    shape = (torch.float32, None, True, True, ())
+    return RouteKey("stft", "mlx", "mlx cpu blocks", "cpu", n_fft, 4, *shape)
+
+
+def test_routes_are_bounded() -> None:
+    verifier = Verifier()
+    for n_fft in range(MAX_ROUTES):
+        assert not verifier.is_due(2, _key(n_fft))
+    assert [verifier.is_due(2, _key(-1 - n)) for n in range(4)] == [False, True, False, True]
+    assert len(verifier._steps) == MAX_ROUTES + 1
+    assert verifier.is_due(2, _key(0))
+    for n_fft in range(MAX_QUARANTINED):
+        assert verifier.reason_against(_key(n_fft)) is None
+        assert verifier.quarantine(_key(n_fft), "wrong")
+        assert not verifier.quarantine(_key(n_fft), "wrong")
+    # With so many wrong routes nothing is accelerated, and nothing more is told.
+    assert not verifier.quarantine(_key(-1), "wrong")
+    assert verifier.reason_against(_key(-2)) == verification.ALL_QUARANTINED
+    assert len(verifier.quarantined) == MAX_QUARANTINED
+
+
+@pytest.mark.parametrize("name", ["OWN_ERROR", "SHARE_OF_PEAK", "ROUNDINGS"])
+def test_verification_starts_from_what_the_parity_suite_admits(name: str) -> None:
+    assert getattr(agreement, name) == getattr(tolerances, name)

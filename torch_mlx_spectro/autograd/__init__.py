@@ -1,0 +1,1 @@
+"""The rules of derivatives, once for all backends."""

@@ -1,0 +1,1 @@
+"""Who can compute, one folder each; :mod:`.registry` has their names."""

@@ -1,0 +1,1 @@
+"""The ``cuda`` backend: our kernels by NVRTC, on torch's current stream."""

@@ -1,0 +1,139 @@
+"""The ``cuda`` backend: a resolved call on CUDA tensors, by the project's own kernels.
+
+How is in :mod:`.backends.device.transforms`; sizes without a fused kernel go through cuFFT.
+Everything runs on torch's current stream, and nothing waits for it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+
+from ...core.params import IstftParams, StftParams
+from ...kernels.describe import Launch
+from ...kernels.texts.cuda import MAX_BLOCKS, grid_of
+from ...native import state as torch_state
+from ...native.strides import frames_in_order, spectrum_strides
+from ..device.envelope_checks import EnvelopeChecks
+from ..device.transforms import DeviceBackend, exceeds_counts, kernel_name, launches_of
+from . import nvrtc as cubins
+from .launcher import CudaKernels, architecture_of, cuda_kernels
+from .nvrtc import CudaProblem
+
+Optional = torch.Tensor | None
+
+
+def _flag(device: torch.device) -> torch.Tensor:
+    """Memory of the host, where reading takes no call of CUDA's."""
+    return torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=True)
+
+
+#: Of all CUDA devices.
+CHECKS = EnvelopeChecks(_flag, lambda device: cuda_kernels().wait(device))
+
+NOT_PREPARED = "a CUDA graph is being captured, and this call was not made before"
+
+
+@lru_cache(maxsize=1)
+def unavailable_reason() -> str | None:
+    """Why CUDA tensors cannot be computed here; None where they can."""
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA"
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
+    if not sys.platform.startswith("linux"):
+        return "CUDA kernels are compiled on Linux only"
+    try:
+        cuda_kernels()
+    except (CudaProblem, ImportError) as problem:
+        return str(problem)
+    return None
+
+
+@lru_cache(maxsize=64)
+def device_reason(device: int) -> str | None:
+    """Why the kernels do not run on one device; None where they do."""
+    architecture = architecture_of(device)
+    if architecture in cubins.architectures():
+        return None
+    version = ".".join(map(str, cubins.nvrtc_version()))
+    major, minor = divmod(architecture, 10)
+    return f"NVRTC {version} does not compile for compute capability {major}.{minor}"
+
+
+def computation(
+    params: StftParams | IstftParams, tensor: torch.Tensor, window: Optional
+) -> tuple[str, str | None]:
+    """What computes a call on this input, for reports, and why it cannot, if so."""
+    launch = launches_of(params, tensor, window)[0]
+    reason = device_reason(tensor.device.index) or _refusal(params, launch)
+    if reason is None and torch_state.is_capturing():
+        loaded = cuda_kernels().is_loaded(launch, tensor.device.index)
+        if not loaded or not is_judged(params, window):
+            reason = NOT_PREPARED
+    return kernel_name("cuda", "cufft", params, launch), reason
+
+
+def _refusal(params: StftParams | IstftParams, launch: Launch) -> str | None:
+    if grid_of(launch)[0] > MAX_BLOCKS:
+        return exceeds_counts(params) or "more thread blocks than CUDA counts"
+    return exceeds_counts(params)
+
+
+def is_judged(params: StftParams | IstftParams, window: Optional) -> bool:
+    """Whether no kernel has to be asked if the envelope of a call vanishes."""
+    if isinstance(params, StftParams) or window is None:
+        return True
+    return CHECKS.is_fine(params.geometry, window)
+
+
+class _Cuda(DeviceBackend):
+    """How CUDA devices do it."""
+
+    checks = CHECKS
+
+    def kernels(self) -> CudaKernels:
+        return cuda_kernels()
+
+    def frames_outermost(
+        self, params: StftParams, signal: torch.Tensor, multiplied: torch.dtype | None
+    ) -> bool:
+        # cuFFT's results keep the order of its input's batch dimensions, as MKL's do.
+        return frames_in_order(params, signal.stride(), signal.dtype, multiplied)
+
+
+#: Of all CUDA devices: a launch goes to the device of its tensors, as torch's operations do.
+CUDA = _Cuda()
+stft, istft = CUDA.stft, CUDA.istft
+
+
+def warns(params: StftParams | IstftParams) -> bool:
+    """Whether torch warns of a call like this, which has a window."""
+    if isinstance(params, StftParams):
+        return not params.return_complex
+    return params.zero_tail > 0
+
+
+def single_launch(
+    params: StftParams | IstftParams, tensor: torch.Tensor, window: Optional, result: torch.Tensor
+) -> Callable[..., None] | None:
+    """What launches a call that has been computed; None where it takes more than a launch.
+
+    It takes the stream and the addresses of input, window and result, and of an istft's flag.
+    """
+    launch = launches_of(params, tensor, window)[0]
+    if launch.plan is None:
+        return None
+    read = tensor if params.batched else tensor.unsqueeze(0)
+    if isinstance(params, StftParams):
+        strides = spectrum_strides(params, False)[0 if params.batched else 1 :]
+        if not params.return_complex:
+            strides = (*(2 * stride for stride in strides), 1)
+        if result.stride() != strides:
+            return None  # it was copied into another order
+    else:
+        read = read.transpose(1, 2)
+    return cuda_kernels().prepared(launch, tensor.device.index, read.stride()).run

@@ -1,0 +1,314 @@
+"""The launcher for CUDA: kernels on torch tensors, on torch's current stream.
+
+A variant is compiled once for an architecture (:mod:`.backends.cuda.nvrtc`) and loaded once for all
+devices. A launch with its arguments packed, all but the addresses, is a :class:`Prepared`, which a
+caller may keep: running it again is one call of the driver. Nothing but :meth:`CudaKernels.wait`
+waits.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from ...kernels.arguments import JUDGES
+from ...kernels.describe import Launch
+from ...kernels.texts.cuda import Variant, grid_of, text_of, variant_of
+from ...native import state as torch_state
+from ...store.caches import Cache
+from ..device.launcher import Optional, TensorKernels, result_of
+from . import nvrtc as cubins
+from .nvrtc import CudaProblem
+
+CACHE_ENTRIES = 1024
+#: Strides in LaunchArguments of cuda.h.
+STRIDES = 3
+LIBRARY = "libcuda.so.1"
+#: cuLaunchKernelEx's answer to a thread that has not used CUDA yet.
+_INVALID_CONTEXT = 201
+#: CUlaunchConfig: blocks, threads, bytes of shared memory, then what a launch may differ in: its
+#: stream; and its attributes, of which it has the address and the number.
+CONFIG = struct.Struct("=7I4x")
+VARIABLE = "=Q16s"
+ATTRIBUTES = struct.Struct("=QI4x")
+#: CUlaunchAttribute: which, and its value.
+ATTRIBUTE = struct.Struct("=I4xi60x")
+#: CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: groups come to the cores while the last
+#: ones of the stream's earlier launch leave, and wait there (after_earlier_launches of cuda.h).
+_EARLY = 6
+#: Devices where that was tried, by 10 * major + minor of their compute capability.
+EARLY_ARCHITECTURES = (90,)
+
+
+class Driver(Protocol):
+    """What is asked of CUDA's driver."""
+
+    #: cuLaunchKernelEx: of the addresses of a configuration, a kernel, the addresses of its
+    #: parameters, and None; the answer is 0 or an error.
+    launch: Callable[[Any, Any, Any, None], int]
+    #: cuStreamSynchronize: of a stream's raw handle; the answer is 0 or an error.
+    synchronize: Callable[[int], int]
+
+    def load(self, code: bytes, name: str) -> Any:
+        """A kernel, for all devices of the code's architecture."""
+
+    def mend(self, error: int, device: int) -> None:
+        """Put right what kept a launch from the device, so that it may be tried again.
+
+        Raises:
+            CudaProblem: it is not to be put right.
+        """
+
+
+class CudaDriver:
+    """CUDA's own driver, by cuda.bindings, with cuda.core's objects.
+
+    What is called for each launch is called by ctypes, whose way to the driver is the shortest.
+    """
+
+    def __init__(self) -> None:
+        self._core = importlib.import_module("cuda.core")
+        self._driver = importlib.import_module("cuda.bindings.driver")
+        self._loaded: list[Any] = []  # kernels live as long as what they were loaded from
+        self.launch: Callable[[Any, Any, Any, None], int] = _entry("cuLaunchKernelEx", 4)
+        self.synchronize: Callable[[int], int] = _entry("cuStreamSynchronize", 1)
+
+    def load(self, code: bytes, name: str) -> Any:
+        kernel = self._core.ObjectCode.from_cubin(code).get_kernel(name)
+        self._loaded.append(kernel)
+        return ctypes.c_void_p(int(kernel.handle))
+
+    def mend(self, error: int, device: int) -> None:
+        driver = self._driver
+        if error != _INVALID_CONTEXT:
+            self._check(driver.CUresult(error))
+        # The thread has not used CUDA yet: torch's context of the device becomes its own.
+        answer, context = driver.cuDevicePrimaryCtxRetain(driver.CUdevice(device))
+        self._check(answer)
+        (answer,) = driver.cuCtxSetCurrent(context)
+        self._check(answer)
+
+    def _check(self, error: Any) -> None:
+        if error:
+            raise CudaProblem(f"CUDA answers with {error}")
+
+
+def _entry(name: str, pointers: int) -> Any:
+    """A function of the driver that takes so many addresses."""
+    try:
+        function = ctypes.CDLL(LIBRARY)[name]
+    except (OSError, AttributeError) as error:
+        raise CudaProblem(f"{LIBRARY} has no {name}: {error}") from error
+    function.argtypes, function.restype = (ctypes.c_void_p,) * pointers, ctypes.c_int
+    return function
+
+
+class Prepared:
+    """One launch on one device, packed but for its stream and the addresses of its tensors.
+
+    Args:
+        kernel: as loaded by the driver.
+        strides: of the first input, in elements.
+        addresses: tensors that it takes.
+        early: its groups may come before the stream's earlier launch has ended.
+    """
+
+    __slots__ = (
+        *("_attributes", "_buffer", "_config", "_device", "_driver", "_kernel", "_launch"),
+        *("_lock", "_pack", "_parameters", "_places", "_variable"),
+    )
+
+    def __init__(
+        self,
+        driver: Driver,
+        kernel: Any,
+        launch: Launch,
+        device: int,
+        strides: tuple[int, ...],
+        edge: float,
+        addresses: int,
+        early: bool = False,
+    ) -> None:
+        padded = (*strides, *(0,) * (STRIDES - len(strides)))
+        # As the compiler lays LaunchArguments out: its members fall on their own sizes.
+        numbers = struct.pack(
+            f"={STRIDES}q{len(launch.integers)}q3If", *padded, *launch.integers, *launch.grid, edge
+        )
+        sizes = CONFIG.pack(*grid_of(launch), launch.threadgroup[0], 1, 1, 0)
+        variable = struct.Struct(VARIABLE + f"{addresses}Q")
+        attributes = ATTRIBUTE.pack(_EARLY, True) if early else b""
+        numbers += bytes(-len(numbers) % 8)
+        # Configuration, addresses, numbers and attributes, one behind the other.
+        whole = len(sizes) + variable.size + len(numbers) + len(attributes)
+        self._buffer = ctypes.create_string_buffer(whole + 8)
+        start = ctypes.addressof(self._buffer)
+        begin = -start % 8
+        struct.pack_into(f"{len(sizes)}s", self._buffer, begin, sizes)
+        self._variable = begin + len(sizes)
+        end = self._variable + variable.size
+        struct.pack_into(
+            f"{len(numbers)}s{len(attributes)}s", self._buffer, end, numbers, attributes
+        )
+        self._attributes = ATTRIBUTES.pack(start + end + len(numbers), int(early))
+        first = end - 8 * addresses
+        places = [start + first + 8 * index for index in range(addresses + 1)]
+        self._places = (ctypes.c_void_p * (addresses + 1))(*places)
+        self._config = ctypes.c_void_p(start + begin)
+        self._parameters = ctypes.c_void_p(ctypes.addressof(self._places))
+        self._kernel, self._pack = kernel, variable.pack_into
+        self._driver, self._launch, self._device = driver, driver.launch, device
+        self._lock = threading.Lock()
+
+    def run(self, stream: int, *addresses: int) -> None:
+        """Launch on a stream (its raw handle), with the addresses of the kernel's tensors."""
+        with self._lock:  # the driver has copied the arguments when it returns
+            self._pack(self._buffer, self._variable, stream, self._attributes, *addresses)
+            error = self._launch(self._config, self._kernel, self._parameters, None)
+            if error:
+                self._driver.mend(error, self._device)
+                error = self._launch(self._config, self._kernel, self._parameters, None)
+        if error:
+            raise CudaProblem(f"CUDA refuses a launch with error {error}")
+
+
+class CudaKernels(TensorKernels):
+    """The kernels on CUDA tensors.
+
+    Args:
+        driver: loads and launches.
+        architecture_of: 10 * major + minor of the compute capability of a device, by its index.
+        folder: where machine code is kept; None to keep none.
+        compiled: makes machine code, as :func:`.backends.cuda.nvrtc.compiled`.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        architecture_of: Callable[[int], int],
+        folder: Path | None = None,
+        compiled: Callable[[str, int, Path | None], bytes] = cubins.compiled,
+    ) -> None:
+        self._driver = driver
+        self._architecture_of = architecture_of
+        self._folder = folder
+        self._compiled = compiled
+        #: All that were ever loaded, as in CUDA itself: they may be running, or be in a graph.
+        self._kernels: dict[Any, Any] = {}
+        #: Why those that do not compile do not.
+        self._refused: Cache[Any, str] = Cache(CACHE_ENTRIES)
+        self._prepared: Cache[Any, Prepared] = Cache(CACHE_ENTRIES)
+        self._lock = threading.Lock()
+
+    def _run(
+        self,
+        launches: Sequence[Launch],
+        first: torch.Tensor,
+        window: Optional,
+        stream: None = None,
+        *,
+        edge: float = 1.0,
+        shapes: Callable[[], Sequence[Launch]] = tuple,
+        vanishing: Optional = None,
+    ) -> torch.Tensor:
+        # Nothing is tried here: the plans are CUDA's, and each shape takes NVRTC a second.
+        launch = launches[0]
+        result = result_of(launch, first.device)
+        tensors = [first, window, result, *([vanishing] if launch.kernel in JUDGES else [])]
+        addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+        self._launch(launch, first, addresses, edge)
+        return result
+
+    def _launch(
+        self, launch: Launch, first: torch.Tensor, addresses: list[int], edge: float = 1.0
+    ) -> None:
+        """Launch on the current stream of the device of a kernel's first input."""
+        device: int = first.device.index
+        prepared = self.prepared(launch, device, first.stride(), edge)
+        if device == torch_state.cuda_device():
+            prepared.run(torch_state.cuda_stream(device), *addresses)
+        else:  # the default stream has no handle of its own: it is that of the current device
+            with torch.cuda.device(device):
+                prepared.run(torch_state.cuda_stream(device), *addresses)
+
+    def wait(self, device: torch.device) -> None:
+        """Wait for what the current stream of a device was given."""
+        index: int = device.index
+        is_current = index == torch_state.cuda_device()
+        if is_current and self._driver.synchronize(torch_state.cuda_stream(index)) == 0:
+            return
+        torch.cuda.current_stream(device).synchronize()  # raises torch's own error
+
+    def prepared(
+        self, launch: Launch, device: int, strides: tuple[int, ...], edge: float = 1.0
+    ) -> Prepared:
+        """A launch ready to run: compiled, loaded and packed.
+
+        Args:
+            device: index of the tensors' device.
+            strides: of the first input, in elements.
+        """
+        key = (launch, device, strides, edge)
+        found = self._prepared.find(key)
+        if found is None:
+            kernel = self._kernel(variant_of(launch), device)
+            found = Prepared(
+                self._driver,
+                kernel,
+                launch,
+                device,
+                strides,
+                edge,
+                addresses=4 if launch.kernel in JUDGES else 3,
+                early=self._architecture_of(device) in EARLY_ARCHITECTURES,
+            )
+            self._prepared.put(key, found)
+        return found
+
+    def is_loaded(self, launch: Launch, device: int) -> bool:
+        """Whether a launch needs neither the compiler nor the loader any more."""
+        key = (variant_of(launch), self._architecture_of(device))
+        return key in self._kernels
+
+    def _kernel(self, variant: Variant, device: int) -> Any:
+        key = (variant, self._architecture_of(device))
+        kernel = self._kernels.get(key)
+        if kernel is None:
+            problem = self._refused.find(key)
+            if problem is not None:  # as it would be again, a second later
+                raise CudaProblem(problem)
+            try:
+                code = self._compiled(text_of(variant), key[1], self._folder)
+            except CudaProblem as refused:
+                self._refused.put(key, str(refused))
+                raise
+            with self._lock:
+                kernel = self._kernels.get(key)
+                if kernel is None:
+                    kernel = self._kernels[key] = self._driver.load(code, variant.name)
+        return kernel
+
+
+@lru_cache(maxsize=64)
+def architecture_of(device: int) -> int:
+    """10 * major + minor of a device's compute capability."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+@lru_cache(maxsize=1)
+def cuda_kernels() -> CudaKernels:
+    """The kernels of this process.
+
+    Raises:
+        CudaProblem: they cannot be compiled here.
+    """
+    cubins.nvrtc_version()
+    return CudaKernels(CudaDriver(), architecture_of, cubins.default_folder())

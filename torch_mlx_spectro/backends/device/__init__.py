@@ -1,0 +1,1 @@
+"""What backends share that run our kernels on torch's tensors where these lie."""

@@ -1,0 +1,41 @@
+"""The kernels on torch tensors where they are; the launcher of a device is a subclass."""
+
+from __future__ import annotations
+
+import torch
+
+from ...kernels import describe
+from ...kernels.describe import Launch
+from ...kernels.functions import Kernels
+from ...native import state as torch_state
+
+Optional = torch.Tensor | None
+#: complex64 values, and those of windows in pairs, are read at once.
+_PAIR_BYTES = 8
+
+
+class TensorKernels(Kernels):
+    """Windows have any stride, their bits resolved, and are read where they are; or are None."""
+
+    def _is_complex(self, array: torch.Tensor) -> bool:
+        return array.is_complex()
+
+    def _layout_of(self, window: Optional, n_fft: int) -> tuple[bool, int | None]:
+        return layout_of(window, n_fft)
+
+
+def layout_of(window: Optional, n_fft: int) -> tuple[bool, int | None]:
+    """Whether a window is complex, and its ``step`` (:func:`.kernels.describe.analysis`)."""
+    if window is None:
+        return False, describe.NO_WINDOW
+    is_whole = len(window) == n_fft and window.is_contiguous()
+    if is_whole and not torch_state.is_wrapped(window):  # else it is asked again, unwrapped
+        is_whole = window.data_ptr() % _PAIR_BYTES == 0
+    step = None if is_whole else window.stride(0)
+    return window.is_complex(), step
+
+
+def result_of(launch: Launch, device: torch.device) -> torch.Tensor:
+    """An uninitialised output of a launch."""
+    dtype = torch.complex64 if launch.complex_output else torch.float32
+    return torch.empty(launch.shape, dtype=dtype, device=device)

@@ -1,0 +1,332 @@
+"""A resolved call, and the maps of its derivatives, on a device that runs our kernels in place.
+
+Each is one launch where a fused kernel covers the size: nothing but input, output and a few n_fft
+values is in the device's memory. Other sizes go through torch's transforms, between kernels that
+cut and add frames. Windows are read where they are, in every call. Only the first istft by a window
+waits for the device, to hear whether its envelope vanishes. What differs between devices is a
+subclass: :mod:`.backends.cuda.backend`, :mod:`.backends.mps.backend`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from ...core.linear import Form, analysis_of, bins_that_are_read, synthesis_of
+from ...core.params import IstftParams, StftParams
+from ...kernels import describe
+from ...kernels.describe import adjoint_of
+from ...mlx.ops import own_conjugates
+from ...native.strides import in_order, multiplied_dtype, shape_result, spectrum_strides, with_rows
+from .envelope_checks import EnvelopeChecks
+from .launcher import TensorKernels, layout_of
+
+Optional = torch.Tensor | None
+
+
+class DeviceBackend:
+    """Both functions and the maps of :mod:`.backends.maps`, on tensors of one kind of device.
+
+    Attributes:
+        checks: of the envelopes of its windows.
+    """
+
+    checks: EnvelopeChecks
+
+    def kernels(self) -> TensorKernels:
+        """The kernels of this process."""
+        raise NotImplementedError
+
+    def frames_outermost(
+        self, params: StftParams, signal: torch.Tensor, multiplied: torch.dtype | None
+    ) -> bool:
+        """Whether native lays a spectrum of this device out as (frames, rows, bins) in memory.
+
+        Args:
+            multiplied: dtype of the window that native multiplies by, if it does.
+        """
+        raise NotImplementedError
+
+    def inverse_real(self, half: torch.Tensor, n_fft: int) -> torch.Tensor:
+        """``torch.fft.irfft(half, n_fft)``; imaginary parts of DC and Nyquist are zero."""
+        frames: torch.Tensor = torch.fft.irfft(half, n_fft)
+        return frames
+
+    def summed(self, products: torch.Tensor) -> torch.Tensor:
+        """The sum over all but the last dimension, of as many digits as its terms have."""
+        wide = torch.complex128 if products.is_complex() else torch.float64
+        return products.sum(dim=tuple(range(products.dim() - 1)), dtype=wide)
+
+    def stft(self, params: StftParams, signal: torch.Tensor, window: Optional) -> torch.Tensor:
+        """Compute a resolved ``torch.stft``; as :func:`.backends.mlx.backend.stft`."""
+        batch = with_rows(params, signal)
+        return shape_result(params, self._compute_in_order(params, batch, window))
+
+    def istft(self, params: IstftParams, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+        """Compute a resolved ``torch.istft``; as :func:`.backends.mlx.backend.istft`.
+
+        Raises:
+            UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises.
+        """
+        batched = with_rows(params, spectrum)
+        read = readable(window)
+        by_frames = resolved(batched).transpose(1, 2)
+        call, checks = params.geometry, self.checks
+        if window is None:
+            checks.check(params, None)
+        if window is None or checks.is_fine(call, window):
+            signal = self._compute_signal(params, by_frames, read)
+        else:
+            flag = checks.take_flag(spectrum.device)
+            signal = self._compute_signal(params, by_frames, read, vanishing=flag)
+            checks.settle(call, window, flag, spectrum.device)
+        return shape_result(params, signal)
+
+    def check_envelope(self, params: IstftParams, window: Optional) -> None:
+        """As :func:`.backends.maps.check_envelope`."""
+        self.checks.check(params, window)
+
+    def analysis(self, form: Form, signal: torch.Tensor, window: Optional) -> torch.Tensor:
+        """As :func:`.backends.maps.analysis`."""
+        return self._compute_in_order(form.params, signal, window, _edge(form))
+
+    def adjoint(self, form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+        """As :func:`.backends.maps.adjoint`, of the transform's kind."""
+        return self._compute_signal(
+            synthesis_of(form, form.params.padding, form.params.samples),
+            resolved(spectrum).transpose(1, 2),
+            readable(window, conjugate=True),
+            adjoint=adjoint_of(form),
+        )
+
+    def correlation(self, form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
+        """The sum over all frames of frame times inverse transform, shape (n_fft,), unscaled."""
+        params = replace(form.params, win_length=form.params.n_fft, scale=1.0)
+        frames = self.kernels().cut_frames(params, resolved(signal), None)
+        by_frames = resolved(spectrum).transpose(1, 2)
+        inverse = self._invert_frames(
+            params, by_frames, edge=form.inverse_edge, both_halves=form.both_halves
+        )
+        return self.summed(frames.conj() * inverse)
+
+    def istft_adjoint(
+        self, params: IstftParams, cotangent: torch.Tensor, window: Optional
+    ) -> torch.Tensor:
+        """As :func:`.backends.maps.istft_adjoint`."""
+        form = analysis_of(params)
+        spectrum = self._compute_spectrum(
+            form.params,
+            cotangent[:, : params.kept],
+            window,
+            conjugate=True,
+            edge=_edge(form),
+            divisor=_divisor_of(form, params),
+        )
+        return spectrum.transpose_(1, 2).contiguous()
+
+    def _compute_in_order(
+        self,
+        params: StftParams,
+        signal: torch.Tensor,
+        window: Optional,
+        edge: float = 1.0,
+    ) -> torch.Tensor:
+        """The spectrum of a batch with native's strides, shape (rows, bins, frames), complex64.
+
+        Args:
+            signal: shape (rows, samples).
+            edge: factor of the bins that are their own conjugates, of a onesided spectrum.
+        """
+        by_frames = self._compute_spectrum(params, signal, window, edge=edge)
+        # In place, as native does: a view that a custom function returns may not be changed.
+        spectrum = by_frames.transpose_(1, 2)
+        multiplied = multiplied_dtype(params, signal, window)
+        strides = spectrum_strides(params, self.frames_outermost(params, signal, multiplied))
+        return in_order(spectrum, strides)
+
+    def _compute_spectrum(
+        self,
+        params: StftParams,
+        signal: torch.Tensor,
+        window: Optional,
+        *,
+        conjugate: bool = False,
+        edge: float = 1.0,
+        divisor: float | None = None,
+    ) -> torch.Tensor:
+        """A spectrum of shape (rows, frames, bins).
+
+        Args:
+            signal: shape (rows, samples).
+            conjugate: multiply by the window's conjugate.
+            edge: factor of the bins that are their own conjugates, of a onesided spectrum.
+            divisor: as of :func:`.kernels.describe.analysis`.
+        """
+        kernels, signal = self.kernels(), resolved(signal)
+        window = readable(window, conjugate)
+        spectrum: Optional = kernels.analysis(params, signal, window, edge=edge, divisor=divisor)
+        if spectrum is not None:
+            return spectrum
+        frames = kernels.cut_frames(params, signal, window, divisor=divisor)
+        spectrum = torch.fft.rfft(frames) if params.onesided else torch.fft.fft(frames)
+        if params.onesided and edge != 1.0:
+            for own in own_conjugates(params.n_fft):
+                spectrum[..., own] *= edge
+        return spectrum
+
+    def _compute_signal(
+        self,
+        params: IstftParams,
+        by_frames: torch.Tensor,
+        window: Optional,
+        *,
+        adjoint: describe.Adjoint | None = None,
+        vanishing: Optional = None,
+    ) -> torch.Tensor:
+        """A signal of shape (rows, output length); arguments as of ``TensorKernels.synthesis``."""
+        kernels = self.kernels()
+        signal: Optional = kernels.synthesis(
+            params,
+            by_frames,
+            window,
+            frames_fastest=frames_fastest(by_frames),
+            adjoint=adjoint,
+            vanishing=vanishing,
+        )
+        if signal is not None:
+            return signal
+        edge = 1.0 if adjoint is None else adjoint.edge
+        both_halves = adjoint is not None and adjoint.both_halves
+        frames = self._invert_frames(params, by_frames, edge=edge, both_halves=both_halves)
+        added: torch.Tensor = kernels.add_frames(
+            params, frames, window, adjoint=adjoint, vanishing=vanishing
+        )
+        return added
+
+    def _invert_frames(
+        self,
+        params: StftParams | IstftParams,
+        by_frames: torch.Tensor,
+        *,
+        edge: float = 1.0,
+        both_halves: bool = False,
+    ) -> torch.Tensor:
+        """Frames, shape (rows, frames, n_fft), by torch; as :func:`.mlx.ops.windowed_frames`.
+
+        Transforms of torch may read the imaginary parts of DC and Nyquist, as cuFFT does, which do
+        not belong to real frames.
+        """
+        n_fft = params.n_fft
+        complex_frames = (
+            params.complex_fft if isinstance(params, StftParams) else params.return_complex
+        )
+        frames: torch.Tensor
+        if complex_frames or both_halves:
+            frames = torch.fft.ifft(by_frames)
+            return (frames if complex_frames else frames.real).contiguous()
+        half = by_frames[..., : n_fft // 2 + 1].clone(memory_format=torch.contiguous_format)
+        for own in own_conjugates(n_fft):
+            half[..., own] = half[..., own].real * edge
+        return self.inverse_real(half, n_fft).contiguous()
+
+
+def _edge(form: Form) -> float:
+    return form.edge if form.params.onesided else 1.0
+
+
+def launches_of(
+    params: StftParams | IstftParams,
+    tensor: torch.Tensor,
+    window: Optional,
+    cores: int | None = None,
+) -> tuple[describe.Launch, ...]:
+    """Our launches for a call: alternatives, best first.
+
+    Args:
+        cores: as of :class:`.TensorKernels`.
+    """
+    complex_window, step = layout_of(window, params.n_fft)
+    if isinstance(params, StftParams):
+        kinds = (tensor.is_complex(), complex_window)
+        fused = describe.analysis(params, *kinds, step=step)
+        return fused or (describe.cut_frames(params, *kinds, step=step),)
+    by_frames = tensor.transpose(-2, -1)
+    fused = describe.synthesis(
+        params, complex_window, frames_fastest(by_frames), cores=cores, step=step
+    )
+    return fused or (describe.add_frames(params, complex_window, step=step),)
+
+
+def kernel_name(
+    device_name: str, transform: str, params: StftParams | IstftParams, launch: describe.Launch
+) -> str:
+    """What computes a call, for reports.
+
+    Args:
+        transform: what stands between our kernels where none is fused.
+    """
+    kernel = f"{device_name} {launch.kernel}"
+    if launch.plan is not None:
+        return kernel
+    pair = (kernel, transform) if isinstance(params, StftParams) else (transform, kernel)
+    return " + ".join(pair)
+
+
+def exceeds_counts(params: StftParams | IstftParams) -> str | None:
+    """Why the kernels cannot count what a call is made of; None where they can."""
+    counts = [params.rows, params.frames, params.bins, params.frames + 2 * params.n_fft]
+    counts.append(params.samples if isinstance(params, StftParams) else params.output_length)
+    return (
+        "a dimension exceeds what the kernels count" if max(counts) > describe.MAX_COUNT else None
+    )
+
+
+def launches_back(
+    params: StftParams | IstftParams, tensor: torch.Tensor, window: Optional
+) -> list[tuple[describe.Launch, ...]]:
+    """What the way back of a call launches, alternatives each, where its cotangent lies as usual.
+
+    Args:
+        tensor, window: of the call.
+    """
+    complex_window, step = layout_of(window, params.n_fft)
+    if isinstance(params, StftParams):
+        form = Form(params, tensor.is_complex(), complex_window)
+        folded = synthesis_of(form, params.padding, params.samples)
+        adjoint = adjoint_of(form)
+        fused = describe.synthesis(folded, complex_window, False, adjoint, step=step)
+        found = [fused or (describe.add_frames(folded, complex_window, adjoint, step=step),)]
+    else:
+        form = replace(analysis_of(bins_that_are_read(params)), complex_window=complex_window)
+        kinds = (form.complex_signal, complex_window)
+        divisor = _divisor_of(form, params)
+        fused = describe.analysis(form.params, *kinds, divisor, step=step)
+        found = [fused or (describe.cut_frames(form.params, *kinds, step=step, divisor=divisor),)]
+    if window is not None and window.requires_grad:
+        kinds = (form.complex_signal, False)
+        found.append((describe.cut_frames(form.params, *kinds, step=describe.NO_WINDOW),))
+    return found
+
+
+def _divisor_of(form: Form, params: IstftParams) -> float:
+    """What a cotangent is divided by besides the envelope, before the analysis of the form."""
+    return 1.0 / (form.params.scale * params.scale)
+
+
+def frames_fastest(by_frames: torch.Tensor) -> bool:
+    """Whether neighbouring frames of a spectrum (..., frames, bins) are nearer than its bins."""
+    return by_frames.stride(-2) < by_frames.stride(-1)
+
+
+def readable(window: Optional, conjugate: bool = False) -> Optional:
+    """A window, or its conjugate, as kernels read it."""
+    return None if window is None else resolved(window.conj() if conjugate else window)
+
+
+def resolved(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor as a kernel reads it: its bits resolved, complex values on their own boundary."""
+    plain = tensor.detach().resolve_conj().resolve_neg()
+    if plain.is_complex() and plain.data_ptr() % plain.element_size():
+        plain = plain.clone()
+    return plain

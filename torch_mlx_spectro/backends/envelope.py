@@ -1,0 +1,35 @@
+"""The inverse envelope of :mod:`.core.envelope` by torch's operations, which differentiate it."""
+
+from __future__ import annotations
+
+import torch
+
+from ..core.params import IstftParams
+
+
+def inverse_envelope(params: IstftParams, window: torch.Tensor) -> torch.Tensor:
+    """The inverse of the overlap-added squared window (:mod:`.core.envelope`), shape (kept,).
+
+    In double precision; on the host where the device has no doubles: it is made of n_fft values.
+    """
+    wide = torch.complex128 if window.is_complex() else torch.float64
+    left = (params.n_fft - params.win_length) // 2
+    hop, overlap, frames = params.hop_length, params.overlap, params.frames
+    right = overlap * hop - left - params.win_length
+    # CUDA's cumsum is refused where a program asks for deterministic algorithms.
+    on_device = window.is_cuda and not torch.are_deterministic_algorithms_enabled()
+    place = window.device if on_device else "cpu"
+    full = torch.nn.functional.pad(window.to(place, wide), (left, right))
+    squares = (full * full).reshape(overlap, hop)
+    if frames < overlap:
+        gaps = torch.nn.functional.pad(squares, (0, 0, frames - 1, frames - 1))
+        rows = gaps.unfold(0, frames, 1).sum(-1)
+    else:
+        head = squares.cumsum(0)
+        tail = squares.flip(0).cumsum(0).flip(0)[1:]
+        alike = head[-1:].expand(frames - overlap + 1, hop)
+        rows = torch.cat([head[:-1], alike, tail])
+    # Zeros lie outside the kept samples; an infinity there would make gradients undefined.
+    inverse = params.scale / torch.where(rows == 0, torch.ones_like(rows), rows)
+    kept = inverse.flatten()[params.start : params.start + params.kept]
+    return kept.to(window.device, window.dtype)

@@ -1,0 +1,1 @@
+"""The ``mlx`` backend: tensors cross to MLX by DLPack."""

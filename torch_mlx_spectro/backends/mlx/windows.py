@@ -1,0 +1,95 @@
+"""What a call prepares from its window: MLX arrays and envelopes, computed once, in double.
+
+The key of the cache is the window's content, which is read in every call: programs make the same
+window anew for each, and writes by NumPy, DLPack or another process leave no trace in a tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...core.envelope import Envelope, padded_window, resolve_envelope
+from ...core.params import IstftParams
+from ...errors import UnresolvedArguments
+from ...mlx.host import copy_to_mlx
+from ...mlx.kernels import MetalKernels
+from ...mlx.runtime import runtime
+from ...store.caches import Cache
+
+if TYPE_CHECKING:
+    import torch
+
+CACHE_ENTRIES = 128
+
+VANISHES = "the overlap-added square of the window vanishes"
+
+
+_prepared: Cache[Hashable, Any] = Cache(CACHE_ENTRIES)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A call's window: values on the host, shape (win_length,), None for ones; and their key.
+
+    Attributes:
+        win_length, n_fft: the values are padded to ``n_fft``, as torch pads them.
+    """
+
+    key: Hashable
+    values: Any
+    win_length: int
+    n_fft: int
+
+    def scaled(self, factor: float, conjugate: bool = False) -> Any:
+        """The ``n_fft`` padded values times ``factor``, single precision, in host memory."""
+        with np.errstate(all="ignore"):  # as of the envelope
+            full = padded_window(self.values, self.win_length, self.n_fft) * factor
+            full = full.conj() if conjugate else full
+            return full.astype(np.complex64 if np.iscomplexobj(full) else np.float32)
+
+    def for_maps(self, factor: float, conjugate: bool = False) -> Any:
+        """The scaled window in MLX, shape (n_fft,); None where that is all ones."""
+        if self.values is None and factor == 1.0 and self.win_length == self.n_fft:
+            return None
+
+        def make() -> Any:
+            array = copy_to_mlx(runtime().mx, self.scaled(factor, conjugate))
+            runtime().mx.eval(array)  # nothing lazy may cross to another thread
+            return array
+
+        key = ("window", self.key, self.win_length, self.n_fft, factor, conjugate)
+        return _prepared.get(key, make)
+
+    def for_kernels(self, kernels: MetalKernels, conjugate: bool = False) -> Any:
+        """The padded window as a kernel reads it."""
+        whole = ("kernel window", kernels, self.key, self.win_length, self.n_fft, conjugate)
+        return _prepared.get(whole, lambda: kernels.constant(self.scaled(1.0, conjugate)))
+
+
+def window_of(window: torch.Tensor | None, win_length: int, n_fft: int) -> Window:
+    """Read a window's values; waits for its device."""
+    if window is None:
+        return Window(None, None, win_length, n_fft)
+    from .bridge import window_values  # who has a tensor has torch
+
+    values = window_values(window)
+    assert values is not None
+    return Window((values.dtype.str, values.tobytes()), values, win_length, n_fft)
+
+
+def envelope_of(params: IstftParams, window: Window) -> Envelope:
+    """The envelope of a call; ``vanishes`` tells that torch raises for it."""
+    envelope: Envelope = _prepared.get(
+        ("envelope", window.key, params), lambda: resolve_envelope(window.values, params)
+    )
+    return envelope
+
+
+def check_envelope(params: IstftParams, window: Window) -> None:
+    """Raise UnresolvedArguments where the envelope vanishes: torch then raises its own error."""
+    if envelope_of(params, window).vanishes:
+        raise UnresolvedArguments(VANISHES)

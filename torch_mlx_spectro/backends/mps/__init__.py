@@ -1,0 +1,1 @@
+"""The ``mps`` backend: our kernels on torch's own stream of Metal commands."""

@@ -1,0 +1,129 @@
+"""The ``mps`` backend: a resolved call on MPS tensors, by the project's own kernels.
+
+How is in :mod:`.backends.device.transforms`: kernels are encoded into torch's own stream of MPS
+commands, so no tensor leaves torch, and nothing waits for the device. Sizes without a fused kernel
+go through torch's transforms on MPS.
+
+While Metal is emulated, host tensors stand for MPS tensors; their results have the strides that
+native gives on the host.
+"""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+from ...core.params import IstftParams, StftParams
+from ...kernels.describe import Launch
+from ...mlx.ops import SUM_BRANCHES, own_conjugates
+from ...native import state as torch_state
+from ...native import strides
+from ...settings import asks_for_fast_math
+from ..device.envelope_checks import EnvelopeChecks
+from ..device.transforms import (
+    DeviceBackend,
+    exceeds_counts,
+    kernel_name,
+    launches_back,
+    launches_of,
+)
+from .launcher import MpsKernels, mps_kernels
+
+Optional = torch.Tensor | None
+#: The macOS whose Metal lets a kernel ask for safe mathematics (``math_mode``).
+SAFE_MATH = 15
+
+
+def unavailable_reason() -> str | None:
+    """Why MPS tensors cannot be computed here without MLX; None where they can."""
+    if torch_state.mps_is_emulated():
+        return None
+    if not torch.backends.mps.is_built():
+        return "this torch is built without MPS"
+    if not torch.backends.mps.is_available():
+        return "torch finds no MPS device"
+    if not hasattr(torch.mps, "compile_shader"):
+        return f"torch {torch.__version__} compiles no Metal kernels (torch.mps.compile_shader)"
+    if asks_for_fast_math() and int(platform.mac_ver()[0].partition(".")[0] or 0) < SAFE_MATH:
+        return "PYTORCH_MPS_FAST_MATH is set, and macOS before 15 lets no kernel be exempt from it"
+    return None
+
+
+def computation(
+    params: StftParams | IstftParams, tensor: torch.Tensor, window: Optional
+) -> tuple[str, str | None]:
+    """What computes a call on this input, for reports, and why it cannot, if so."""
+    launches = launches_of(params, tensor, window, mps_kernels().cores)
+    reason = exceeds_counts(params) or _refusal(params, tensor, window, launches)
+    return kernel_name("mps", "torch fft", params, launches[0]), reason
+
+
+def _refusal(
+    params: StftParams | IstftParams,
+    tensor: torch.Tensor,
+    window: Optional,
+    launches: tuple[Launch, ...],
+) -> str | None:
+    """Why the call, or the way back that it may have, is not computed here; None where it is.
+
+    Args:
+        launches: of the call itself.
+    """
+    every = [launches]
+    if torch_state.is_differentiated(tensor, window):
+        every += launches_back(params, tensor, window)
+    reasons = (mps_kernels().refusal(one, tensor.device) for one in every)
+    return next(filter(None, reasons), None)
+
+
+def _flag(device: torch.device) -> torch.Tensor:
+    """On the device; reading it waits."""
+    return torch.zeros(1, dtype=torch.int32, device=device)
+
+
+#: Of MPS devices, and of the host's tensors while Metal is emulated.
+CHECKS = EnvelopeChecks(_flag)
+
+
+class _Mps(DeviceBackend):
+    """How MPS devices do it."""
+
+    checks = CHECKS
+
+    def kernels(self) -> MpsKernels:
+        return mps_kernels()
+
+    def frames_outermost(
+        self, params: StftParams, signal: torch.Tensor, multiplied: torch.dtype | None
+    ) -> bool:
+        if not signal.is_cpu:
+            return False  # MPS's transforms write a new, contiguous tensor
+        return strides.frames_outermost(params, signal.stride(), signal.dtype, multiplied)
+
+    def inverse_real(self, half: torch.Tensor, n_fft: int) -> torch.Tensor:
+        """By the transform of complex values: the other was wrong on MPS (pytorch#126649).
+
+        A real inverse transform is the real part of the sum over bins 0 ... n_fft // 2, all but DC
+        and Nyquist twice.
+        """
+        bins = half.shape[-1]
+        full = half.new_zeros((*half.shape[:-1], n_fft))
+        full[..., :bins] = 2.0 * half
+        for own in own_conjugates(n_fft):
+            full[..., own] = half[..., own]
+        frames: torch.Tensor = torch.fft.ifft(full).real
+        return frames
+
+    def summed(self, products: torch.Tensor) -> torch.Tensor:
+        """As a tree, as :func:`.mlx.ops.correlated`: MPS has no doubles to sum in."""
+        total = products.flatten(0, -2)
+        while len(total) >= SUM_BRANCHES:
+            whole = len(total) // SUM_BRANCHES * SUM_BRANCHES
+            branches = total[:whole].view(-1, SUM_BRANCHES, total.shape[-1])
+            total = torch.cat([branches.sum(1), total[whole:]])
+        return total.sum(0)
+
+
+MPS = _Mps()
+stft, istft = MPS.stft, MPS.istft

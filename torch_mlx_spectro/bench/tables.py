@@ -1,0 +1,152 @@
+"""What ``bench`` prints: the tables of a report, and those of a comparison."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ..terminal import table
+from .cases import TABLES
+from .comparing import LEVEL, THRESHOLD, case_of
+from .running import NATIVE
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .comparing import Change, Comparison
+    from .schema import Accuracy, Machine, Report, Summary, Timing
+
+#: Processes that want a CPU, for each CPU, above which times are those of a busy machine.
+BUSY = 0.5
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print every table of the report, what failed, and what it was measured on."""
+    for name in dict.fromkeys(timing["table"] for timing in report["timings"]):
+        _print_timings(name, report["timings"], console)
+    if report["accuracy"]:
+        _print_accuracy(report["accuracy"], console)
+    if report["costs"]:
+        shown = table(("Costs",), ("", "native"))
+        for cost in report["costs"]:
+            beside = "" if cost["native"] is None else f"{cost['native']:.1f} {cost['unit']}"
+            shown.add_row(cost["what"], f"{cost['value']:.1f} {cost['unit']}", beside)
+        console.print(shown)
+    for failure in report["failures"]:
+        place = f"{failure['operation']}, {case_of(failure['case'])}, {failure['backend']}"
+        console.print(f"FAILED: {place}: {failure['reason']}", soft_wrap=True)
+    for backend, reason in report["unavailable"].items():
+        console.print(f"without {backend}: {reason}", soft_wrap=True)
+    print_machine(report["machine"], console)
+
+
+def _print_timings(name: str, timings: list[Timing], console: Console) -> None:
+    chosen = [timing for timing in timings if timing["table"] == name]
+    several = len({timing["operation"] for timing in chosen}) > 1
+    text = ("size", *(("operation",) if several else ()), "backend")
+    title = TABLES[name].title if name in TABLES else name
+    numbers = ("ms", "quartiles", "n", "native / it", "quartiles", "computed by")
+    shown = table(text, numbers, title=f"{title}: medians")
+    for timing in chosen:
+        ratio = timing["ratio"]
+        case = str(case_of(timing["case"]))
+        shown.add_row(
+            case if timing["backend"] == NATIVE else "",
+            *(([timing["operation"]] if timing["backend"] == NATIVE else [""]) if several else []),
+            timing["backend"],
+            _number(1e3 * timing["seconds"]["median"]),
+            _quartiles(timing["seconds"], 1e3),
+            str(timing["seconds"]["n"]),
+            "" if ratio is None else f"{ratio['median']:.2f}x",
+            "" if ratio is None else _quartiles(ratio),
+            "" if ratio is None else ", ".join(timing["computed_by"]),
+        )
+    console.print(shown)
+
+
+def _print_accuracy(errors: list[Accuracy], console: Console) -> None:
+    numbers = ("istft(stft(x)) - x", "stft against float64", "istft against float64")
+    shown = table(("size", "backend"), numbers, title=TABLES["accuracy"].title)
+    for error in errors:
+        shown.add_row(
+            str(case_of(error["case"])) if error["backend"] == NATIVE else "",
+            error["backend"],
+            f"{error['round_trip']:.2e}",
+            f"{error['stft']:.2e}",
+            f"{error['istft']:.2e}",
+        )
+    console.print(shown)
+
+
+def print_machine(machine: Machine, console: Console) -> None:
+    """Print what the numbers were measured on, and whether it did something else."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    device = machine["device"]
+    if machine["device_name"] != machine["processor"]:
+        device += f" ({machine['device_name']})"
+    console.print(
+        f"{machine['processor']}, {machine['cpus']} CPUs, {machine['threads']} threads of torch;"
+        f" tensors on {device}; {machine['system']} {machine['system_release']}; {versions}",
+        soft_wrap=True,
+    )
+    load = machine["load"]
+    if load is not None and load > BUSY * machine["cpus"]:
+        console.print(
+            f"The machine was busy with something else (load {load:.1f} before the run): these"
+            " are no numbers to publish.",
+            soft_wrap=True,
+        )
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print every cell that changed, and how many did not."""
+    for line in comparison.machines:
+        console.print(f"different machines, {line}: only ratios mean something", soft_wrap=True)
+    for name, (old, new) in comparison.versions.items():
+        console.print(f"{name}: {old} before, {new} now")
+    changed = [change for change in comparison.changes if change.verdict != "same"]
+    if changed:
+        numbers = ("before", "now", "a call takes", "chance", "verdict")
+        shown = table(("operation", "size", "backend"), numbers)
+        for change in sorted(changed, key=lambda change: -change.slower):
+            shown.add_row(*_row(change))
+        console.print(shown)
+    same = len(comparison.changes) - len(changed)
+    console.print(
+        f"{len(comparison.regressions)} regressions, {len(changed)} changes in"
+        f" {len(comparison.changes)} measurements; {same} are the same to {THRESHOLD:.0%}"
+        f" (chance of a false regression by noise as passes show it: at most {LEVEL:.0%})",
+        soft_wrap=True,
+    )
+    for words in comparison.missing:
+        console.print(f"not measured now: {words}", soft_wrap=True)
+    for words in comparison.broken:
+        console.print(f"FAILED: {words}", soft_wrap=True)
+
+
+def _row(change: Change) -> tuple[str, ...]:
+    words = change.operation, str(change.case), change.backend
+    if change.table == "accuracy":
+        return *words, f"{change.old:.2e}", f"{change.new:.2e}", "", "", change.verdict
+    ratios = f"{change.old:.2f}x", f"{change.new:.2f}x"
+    return *words, *ratios, f"{change.slower:+.0%}", f"{change.chance:.1e}", change.verdict
+
+
+def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
+    """The comparison in JSON's types."""
+    return {
+        "ok": comparison.ok,
+        "regressions": len(comparison.regressions),
+        "threshold": THRESHOLD,
+        "level": LEVEL,
+        **asdict(comparison),
+    }
+
+
+def _quartiles(summary: Summary, scale: float = 1.0) -> str:
+    return f"{_number(scale * summary['low'])}-{_number(scale * summary['high'])}"
+
+
+def _number(value: float) -> str:
+    """Three digits."""
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"

@@ -1,0 +1,1 @@
+"""``torch-mlx-spectro demo``: one clip separated natively and accelerated, and compared."""

@@ -1,0 +1,216 @@
+"""A test suite of somebody else's, run under ``patch()``: what its tests see, and what is told.
+
+:mod:`torch_mlx_spectro_pytest`, beside this package, is what pytest loads; it begins this when
+``--torch-mlx-spectro`` is given. The list of known differences is TOML:
+
+    [[known]]
+    test = "tests/test_audio.py::test_mel*"    # a node id; * and ? stand for any characters
+    reason = "asserts on bits, which differ by rounding"
+
+It is strict: a listed test that passes fails, and an entry that fits no collected test fails the
+session.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .. import settings as environment
+from ..functional import stats
+from ..patching import is_patched, patch
+
+#: What ``auto`` would choose for the small tensors of tests is native torch.
+DEFAULT_BACKEND = "mlx"
+_FIELDS = {"test", "reason"}
+_NAME = "torch_mlx_spectro_session"
+#: By which the numbers of a pytest-xdist worker reach the process that started it.
+_OUTPUT = "torch_mlx_spectro"
+
+
+@dataclass(frozen=True)
+class Known:
+    """One entry of the list: which tests fail, and why."""
+
+    test: str
+    reason: str
+
+    def fits(self, node_id: str) -> bool:
+        # Not fnmatch: the brackets of a parametrised test are its own.
+        pattern = re.escape(self.test).replace(r"\*", ".*").replace(r"\?", ".")
+        return re.fullmatch(pattern, node_id, re.DOTALL) is not None
+
+
+def read_known(path: Path) -> tuple[Known, ...]:
+    """The entries of a list.
+
+    Raises:
+        pytest.UsageError: there is no such file, or it is no such list.
+    """
+    # Python 3.10 has no tomllib; tomli is what it was made of, and pytest brings it there.
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    try:
+        table = toml.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # toml's own and unicode's errors are ValueErrors
+        raise pytest.UsageError(f"{path}: {error}") from None
+    entries = table.pop("known", [])
+    if table or not isinstance(entries, list):
+        raise pytest.UsageError(f"{path}: only [[known]] is known here")
+    known = tuple(_entry(given, f"{path}, entry {n}") for n, given in enumerate(entries, 1))
+    (repeated, times), *_ = Counter(entry.test for entry in known).most_common(1) or [("", 0)]
+    if times > 1:
+        raise pytest.UsageError(f"{path}: {repeated!r} is listed {times} times")
+    return known
+
+
+def _entry(given: Any, place: str) -> Known:
+    if not isinstance(given, Mapping) or given.keys() != _FIELDS:
+        raise pytest.UsageError(f"{place}: has to have test and reason, and nothing else")
+    values = {name: value for name, value in given.items() if isinstance(value, str)}
+    if any(not values.get(name, "").strip() for name in _FIELDS):
+        raise pytest.UsageError(f"{place}: test and reason have to be texts that say something")
+    return Known(values["test"], values["reason"].strip())
+
+
+def begin(config: pytest.Config, options: argparse.Namespace) -> None:
+    """Patch, and restore what was before when the session's configuration ends.
+
+    Raises:
+        pytest.UsageError: the options make no sense here.
+    """
+    path = options.torch_mlx_spectro_known
+    known = read_known(Path(path)) if path is not None else ()
+    stack = ExitStack()
+    words = stack.enter_context(_accelerated(options))
+    config.add_cleanup(stack.close)
+    config.pluginmanager.register(Session(words, known), _NAME)
+
+
+@contextmanager
+def _accelerated(options: argparse.Namespace) -> Iterator[str]:
+    """The patch that the options ask for, in force; tells it in words."""
+    emulated, strict = options.torch_mlx_spectro_emulate_metal, options.torch_mlx_spectro_strict
+    try:
+        backend = environment.check_backend(
+            options.torch_mlx_spectro_backend or DEFAULT_BACKEND, "--torch-mlx-spectro-backend"
+        )
+        every = options.torch_mlx_spectro_verify
+        if every is not None:
+            environment.check_verify(every, "--torch-mlx-spectro-verify")
+        environment.settings()  # whose errors concern the program's own calls of patch
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+    words = [f"backend {backend}"]
+    with ExitStack() as stack:
+        if emulated:
+            if backend != DEFAULT_BACKEND:
+                raise pytest.UsageError("--torch-mlx-spectro-emulate-metal needs the backend mlx")
+            from .. import emulator
+
+            missing = emulator.available()
+            if missing is not None:
+                raise pytest.UsageError(f"--torch-mlx-spectro-emulate-metal: {missing}")
+            stack.enter_context(emulator.Machine().installed())
+            words.append("Metal kernels emulated")
+        words += ["strict"] if strict else []
+        words += [f"every call in {every} verified"] if every else []
+        stack.enter_context(patch(backend, strict=strict, verify=every))
+        yield ", ".join(words)
+
+
+class Session:
+    """The hooks of a session under the patch.
+
+    Args:
+        words: what is in force.
+        known: tests that are expected to fail.
+    """
+
+    def __init__(self, words: str, known: tuple[Known, ...]) -> None:
+        self._words, self._known = words, known
+        self._before = _numbers()
+        self._total: Counter[str] = Counter()
+        self._unmatched: list[str] = []
+        self._unpatched = False
+        self._silent_workers = 0
+
+    def pytest_report_header(self) -> str:
+        return f"torch_mlx_spectro: {self._words}"
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Mark the known tests; before -k and -m take any away."""
+        fitting = set()
+        for item in items:
+            for entry in self._known:
+                if entry.fits(item.nodeid):
+                    fitting.add(entry)
+                    mark = pytest.mark.xfail(reason=f"known: {entry.reason}", strict=True)
+                    item.add_marker(mark, append=False)
+        self._unmatched = [entry.test for entry in self._known if entry not in fitting]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Take the numbers, of this process or of its workers, and judge the list."""
+        self._unpatched = self._unpatched or not is_patched()
+        self._total += _numbers() - self._before
+        output = getattr(session.config, "workeroutput", None)
+        if output is not None:
+            output[_OUTPUT] = {
+                "numbers": dict(self._total),
+                "unmatched": self._unmatched,
+                "unpatched": self._unpatched,
+            }
+        elif self._unmatched and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker of pytest-xdist has ended; one that crashed leaves no numbers."""
+        told = getattr(node, "workeroutput", {}).get(_OUTPUT)
+        if told is None:
+            self._silent_workers += 1
+            return
+        self._total += Counter(told["numbers"])
+        self._unmatched = told["unmatched"]
+        self._unpatched = self._unpatched or told["unpatched"]
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        total, write = self._total, terminalreporter.write_line
+        terminalreporter.section("torch_mlx_spectro")
+        write(f"{total['accelerated']} calls accelerated, {total['native']} native")
+        if total["verified"]:
+            write(f"{total['verified']} verified, {total['mismatches']} of them wrong")
+        for name, number in sorted(total.items(), key=lambda item: (-item[1], item[0])):
+            if name.startswith(_FALLBACK):
+                write(f"{number} fell back: {name.removeprefix(_FALLBACK)}")
+        if not total["accelerated"]:
+            write("NOTHING WAS ACCELERATED: these tests say nothing about torch_mlx_spectro")
+        if self._unpatched:
+            write("a test has called unpatch(): torch was native from then on")
+        if self._silent_workers:
+            write(f"{self._silent_workers} workers ended without telling their numbers")
+        for test in self._unmatched:
+            write(f"ERROR known difference {test!r} fits no collected test")
+
+
+_FALLBACK = "fallback: "
+
+
+def _numbers() -> Counter[str]:
+    """The counters of this process, under one name each."""
+    now = stats()
+    numbers = Counter({f"{_FALLBACK}{reason}": n for reason, n in now.fallbacks.items()})
+    for name in ("accelerated", "native", "verified", "mismatches"):
+        numbers[name] = getattr(now, name)
+    return numbers

@@ -1,0 +1,1 @@
+"""What a call comes to: sizes, padding, envelopes and the linear maps, in integers and numpy."""

@@ -1,0 +1,1 @@
+"""Who computes a call: choice, decision, plans, trials, checks and counts."""

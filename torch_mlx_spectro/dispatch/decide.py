@@ -1,0 +1,251 @@
+"""Who computes a call: decided, with every reason, and nothing computed.
+
+What does the program ask for, are the arguments valid, does anything in torch's state or in the
+tensors speak against a backend, is it here, can it compute this, has it been wrong, who is faster.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from ..calls.key import keeps_its_backend
+from ..calls.operation import Operation
+from ..errors import UnresolvedArguments
+from ..native import state as torch_state
+from ..store import verdicts
+from ..verify import comparison as verification
+from ..verify.comparison import Verifier
+from ..verify.ledger import Case, Trust
+from . import choice as routing
+from .autotune import Trials
+from .choice import Choice, Route, Signature
+
+if TYPE_CHECKING:  # a program whose calls all go native never resolves one
+    from ..core.params import IstftParams, StftParams
+
+trials = Trials(store=verdicts.store)
+verifier = Verifier()
+trust = Trust(verdicts.store)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=trials.after_fork_in_child)
+    os.register_at_fork(after_in_child=verifier.after_fork_in_child)
+    os.register_at_fork(after_in_child=trust.after_fork_in_child)
+
+#: Arguments that are resolved once for each of their values: those that cannot change.
+MAX_RESOLVED = 1024
+_VALUES = {int, bool, str, type(None)}
+
+NOT_RESOLVED = "these arguments are accepted by this torch but not known to this package"
+NOT_MEASURED = "auto: transformed calls are not measured"
+TOO_SMALL = "auto: too small for MLX on the CPU"
+CAPTURED = "auto: a CUDA graph is being captured"
+KEPT = "auto: checkpointed calls stay with whom they were given to first, and are not measured"
+STATIC = "auto: nothing may be measured (SPEC_MLX_AUTOTUNE)"
+DETERMINISTIC = "auto: nothing is measured where torch is to use deterministic algorithms"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A decided call. ``params`` is None where native computes it.
+
+    ``rejected`` means that torch is expected to raise; ``fallback`` that another was wanted;
+    ``settled`` that ``auto`` has chosen for good.
+    """
+
+    route: Route
+    bound: dict[str, Any] | None = None
+    params: StftParams | IstftParams | None = None
+    rejected: bool = False
+    fallback: bool = False
+    trial: Signature | None = None
+    settled: bool = False
+
+
+def native_plan(
+    op: Operation, *reasons: str, rejected: bool = False, fallback: bool = False
+) -> Plan:
+    """The plan of a call that native computes, and why it does."""
+    route = Route(op.name, "native", "torch", reasons)
+    return Plan(route, rejected=rejected, fallback=fallback)
+
+
+def decide(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Plan:
+    """Decide a call; computes nothing."""
+    if choice.backend == "native":
+        return native_plan(op, "the native backend was asked for")
+    try:
+        bound = op.bind(*args, **kwargs)
+    except TypeError:
+        return native_plan(op, NOT_RESOLVED, rejected=True)
+    tensor, window = (torch_state.as_plain(bound[name]) for name in ("input", "window"))
+    bound["input"], bound["window"] = tensor, window
+    given = [value for value in (tensor, window) if value is not None]
+    if tensor is None or not all(isinstance(value, torch.Tensor) for value in given):
+        return native_plan(op, NOT_RESOLVED, rejected=True)
+    params = None
+    if all(type(value) in torch_state.PLAIN_TYPES for value in given):
+        try:
+            params = _resolve(op, bound)
+        except UnresolvedArguments:
+            return native_plan(op, NOT_RESOLVED, rejected=True)
+    return _routed(op, choice, bound, params)
+
+
+def _routed(
+    op: Operation, choice: Choice, bound: dict[str, Any], params: StftParams | IstftParams | None
+) -> Plan:
+    """The plan of a call of valid arguments: the candidate whose turn it is, and that is able to.
+
+    Args:
+        params: None where an argument is not a plain tensor.
+    """
+    tensor, window = bound["input"], bound["window"]
+    left, refused = _candidates(choice, tensor, window)
+    while left and params is not None:
+        turn = _turn(choice, tensor, window, params, left)
+        reasons = (turn.why, *refused) if turn.why else ()
+        if turn.backend == "native":
+            route = Route(op.name, "native", "torch", reasons)
+            return Plan(route, trial=turn.trial, settled=turn.settled)
+        kernel, refusal = _kernel(op, choice, turn.backend, params, tensor, window)
+        if refusal is None:
+            route = Route(op.name, turn.backend, kernel, reasons)
+            return Plan(route, bound, params, trial=turn.trial, settled=turn.settled)
+        refused.append(refusal)
+        left = tuple(name for name in left if name != turn.backend)
+    return native_plan(op, *dict.fromkeys(refused), fallback=True)
+
+
+def _candidates(choice: Choice, tensor: Any, window: Any) -> tuple[tuple[str, ...], list[str]]:
+    """Those who may compute a call, and why others may not; loads nothing large."""
+    device = tensor.device.type
+    left, refused = [], list[str]()
+    for name in routing.candidates_of(choice, device):
+        reasons = routing.unsupported_reasons((("input", tensor), ("window", window)), name)
+        if not reasons and choice.backend == "auto" and name != "mlx":
+            # MLX is loaded when its turn comes.
+            missing = routing.missing_reason(device, name)
+            reasons = () if missing is None else (missing,)
+        refused += reasons
+        if not reasons:
+            left.append(name)
+    return tuple(left), refused
+
+
+def _kernel(
+    op: Operation,
+    choice: Choice,
+    backend: str,
+    params: StftParams | IstftParams,
+    tensor: torch.Tensor,
+    window: torch.Tensor | None,
+) -> tuple[str, str | None]:
+    """What of a backend computes a call, and why it cannot or may not, if so."""
+    missing = routing.missing_reason(tensor.device.type, backend)
+    if missing is not None:
+        return "", missing
+    kernel, refused = backend_module(backend).computation(params, tensor, window)
+    if refused is not None:
+        return "", refused
+    of_earlier = trust.distrusted() if choice.backend == "auto" else {}
+    if not (verifier.quarantined or of_earlier):
+        return kernel, None
+    case = case_of(Route(op.name, backend, kernel), params, tensor, window)
+    return kernel, verifier.reason_against(case.key) or of_earlier.get(case.way)
+
+
+def case_of(
+    route: Route,
+    params: StftParams | IstftParams,
+    tensor: torch.Tensor,
+    window: torch.Tensor | None,
+) -> Case:
+    """What a comparison of a call vouches for."""
+    key = verification.key_of(route, params, tensor, window)
+    return Case(key, routing.size_class(params), torch_state.chip_of(tensor.device))
+
+
+@lru_cache(maxsize=8)  # importing what is imported takes 4 microseconds
+def backend_module(name: str) -> ModuleType:
+    """The module that computes for a backend; loaded on first use."""
+    return importlib.import_module(f"..backends.{name}.backend", __package__)
+
+
+def _resolve(op: Operation, bound: dict[str, Any]) -> StftParams | IstftParams:
+    """Resolve bound arguments; raises UnresolvedArguments for those that are torch's."""
+    from ..core.params import TensorFacts
+
+    facts: dict[str, Any] = dict(bound)
+    tensor, window = facts.pop("input"), facts["window"]
+    if window is not None:
+        if window.device != tensor.device:
+            raise UnresolvedArguments("window and input are on one device")
+        facts["window"] = TensorFacts(tuple(window.shape), window.is_complex())
+    kinds = {*map(type, facts.values())} - {TensorFacts}
+    resolve = _resolved_once if kinds <= _VALUES else _resolved
+    return resolve(op.name, TensorFacts(tuple(tensor.shape), tensor.is_complex()), **facts)
+
+
+def _resolved(name: str, tensor: Any, **facts: Any) -> StftParams | IstftParams:
+    from ..core.params import resolve_istft, resolve_stft
+
+    return (resolve_stft if name == "stft" else resolve_istft)(tensor, **facts)
+
+
+#: By type, too: True == 1 == 1.0, of which torch rejects two.
+_resolved_once = lru_cache(maxsize=MAX_RESOLVED, typed=True)(_resolved)
+
+
+class Turn(NamedTuple):
+    """Who is to compute a call, and why; the signature, if the call is to be timed.
+
+    ``settled`` means that calls like it are this one's for good.
+    """
+
+    backend: str
+    why: str = ""
+    trial: Signature | None = None
+    settled: bool = False
+
+
+def _turn(
+    choice: Choice,
+    tensor: torch.Tensor,
+    window: torch.Tensor | None,
+    params: StftParams | IstftParams,
+    candidates: tuple[str, ...],
+) -> Turn:
+    """Whose turn a call is that native and these candidates can compute."""
+    if choice.backend != "auto":
+        return Turn(choice.backend, settled=True)
+    framed = routing.framed_samples(params)
+    if tensor.is_cpu and framed < routing.AUTO_FRAMED_SAMPLES:
+        return Turn("native", TOO_SMALL, settled=True)
+    if torch_state.is_transformed():
+        return Turn("native", NOT_MEASURED)
+    if tensor.is_cuda and torch_state.is_capturing():
+        # What is recorded is not computed now; native's istft cannot be recorded at all.
+        return Turn(candidates[0], CAPTURED)
+    if torch_state.is_deterministic() or not routing.measures():
+        # What is the faster one depends on the run.
+        name = routing.static_choice(candidates, tensor.device.type, framed)
+        return Turn(name, DETERMINISTIC if routing.measures() else STATIC, settled=True)
+    signature = routing.signature_of(params, tensor)
+    if keeps_its_backend(choice.backend, torch_state.is_differentiated(tensor, window)):
+        return Turn(trials.keep((signature.both_ways, signature), candidates), KEPT)
+    if signature.is_differentiated:
+        name, timed = trials.pick_both_ways(signature, signature.both_ways, candidates)
+    else:
+        name, timed = trials.pick(signature, candidates)
+    if timed:
+        return Turn(name, "auto: being measured", signature)
+    if trials.is_running(signature) or trials.is_running(signature.both_ways):
+        return Turn(name, "auto: being measured")
+    return Turn(name, "auto: measured faster", settled=True)

@@ -1,0 +1,233 @@
+"""Counts of what was computed where, and why not elsewhere."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import CodeType, FrameType, MappingProxyType
+from typing import Any
+
+from ..native.functions import passes_on
+
+#: Call sites and routes counted one by one; further ones are counted together.
+MAX_COUNTS = 2000
+OTHER_SITES = "(other call sites)"
+OTHER_REASONS = "(other reasons)"
+#: In the place of a backend: of calls that nobody answered, as they were to be accelerated.
+REFUSED = "refused"
+
+Site = tuple[int, int]
+Bump = Callable[[], int]
+
+#: torch's own modules that pass a call on: not the program's line.
+TRANSPARENT = frozenset(
+    {
+        *("torch._tensor", "torch.functional", "torch.overrides", "torch.utils._device"),
+        *("torch.autograd", "torch.autograd.graph"),
+    }
+)
+
+
+def site_of(frame: FrameType) -> Site:
+    """A call site, where ``frame`` stands: neither its code's hash nor its line number.
+
+    Both of these would read through all of the code.
+    """
+    return id(frame.f_code), frame.f_lasti
+
+
+@dataclass(frozen=True)
+class Stats:
+    """A snapshot of the counters.
+
+    Attributes:
+        accelerated: calls computed by an accelerated backend.
+        native: calls answered by native torch, by fallback or by choice of routing.
+        calls: (op, backend) to count; op is ``"stft"`` or ``"istft"``, and backend may be
+            ``"refused"``.
+        fallbacks: reason to count, for calls that were to be accelerated and could not be.
+        sites: ``file:line`` of the caller to ``{"accelerated": n, "native": n}``, and
+            ``"refused"`` where there are such.
+        verified: results and gradients of accelerated calls that were compared with native torch's.
+        mismatches: those of them that were wrong; calls with wrong results are among the fallbacks.
+        refused: calls for which strict mode raised :class:`NotAccelerated`.
+    """
+
+    accelerated: int
+    native: int
+    calls: Mapping[tuple[str, str], int]
+    fallbacks: Mapping[str, int]
+    sites: Mapping[str, Mapping[str, int]]
+    verified: int = 0
+    mismatches: int = 0
+    refused: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The snapshot in JSON's types; keys of ``calls`` read ``"stft/mlx"``."""
+        return {
+            "accelerated": self.accelerated,
+            "native": self.native,
+            "calls": {f"{op}/{backend}": n for (op, backend), n in self.calls.items()},
+            "fallbacks": dict(self.fallbacks),
+            "sites": {site: dict(counts) for site, counts in self.sites.items()},
+            "verified": self.verified,
+            "mismatches": self.mismatches,
+            "refused": self.refused,
+        }
+
+
+class _Count:
+    """Calls of one call site by one route.
+
+    ``bump`` counts one: a step of ``itertools.count``, which no other thread can divide, so that
+    counting needs no lock.
+    """
+
+    __slots__ = ("_counter", "backend", "bump", "code", "instruction", "op", "reasons")
+
+    def __init__(
+        self,
+        op: str,
+        backend: str,
+        reasons: tuple[str, ...],
+        code: CodeType | None,
+        instruction: int,
+    ) -> None:
+        self.op, self.backend, self.reasons = op, backend, reasons
+        #: Kept, so that the site's id stays its own.
+        self.code, self.instruction = code, instruction
+        self._counter = itertools.count()
+        self.bump: Bump = self._counter.__next__
+
+    @property
+    def calls(self) -> int:
+        """Calls so far; the counter tells its next value by its repr alone."""
+        return int(repr(self._counter)[len("count(") : -1])
+
+    def site(self) -> str:
+        """``file:line``, looked up only when somebody asks."""
+        if self.code is None:
+            return OTHER_SITES
+        for begin, end, line in self.code.co_lines():
+            if begin <= self.instruction < end and line is not None:
+                return f"{self.code.co_filename}:{line}"
+        return f"{self.code.co_filename}:{self.code.co_firstlineno}"
+
+
+class Counters:
+    """Thread-safe counters; a call costs well under a microsecond."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: list[_Count] = []
+        self._routes: dict[tuple[str, str, tuple[str, ...]], dict[Site, Bump]] = {}
+        self._verified = self._mismatches = 0
+
+    def sites(self, op: str, backend: str, reasons: tuple[str, ...] = ()) -> dict[Site, Bump]:
+        """The call sites of a route that were counted before, by :func:`site_of`, to be bumped.
+
+        The same dictionary for good: whoever calls often may keep it.
+        """
+        with self._lock:
+            return self._routes.setdefault((op, backend, reasons), {})
+
+    def count(
+        self, op: str, backend: str, caller: FrameType, reasons: tuple[str, ...] = ()
+    ) -> None:
+        """Count one answered call.
+
+        Args:
+            op: ``"stft"`` or ``"istft"``.
+            backend: who computed it, or :data:`REFUSED`.
+            caller: the frame that made the call.
+            reasons: why it was not accelerated; empty when it was, or was not to be.
+        """
+        sites = self._routes.get((op, backend, reasons))
+        bump = None if sites is None else sites.get(site_of(caller))
+        if bump is None:
+            with self._lock:
+                bump = self._first(op, backend, reasons, caller)
+        bump()
+
+    def _first(self, op: str, backend: str, reasons: tuple[str, ...], caller: FrameType) -> Bump:
+        """The count of a route that is new at ``caller``, or past torch's methods behind it."""
+        frame: FrameType | None = caller
+        while frame is not None and _is_transparent(frame):
+            frame = frame.f_back
+        if len(self._counts) >= MAX_COUNTS:
+            frame, reasons = None, reasons and (OTHER_REASONS,)
+        site = (0, 0) if frame is None else site_of(frame)
+        sites = self._routes.setdefault((op, backend, reasons), {})
+        bump = sites.get(site)
+        if bump is None:
+            code = None if frame is None else frame.f_code
+            counted = _Count(op, backend, reasons, code, site[1])
+            self._counts.append(counted)
+            bump = sites[site] = counted.bump
+        return bump
+
+    def count_verified(self, agrees: bool) -> None:
+        """Count one call that was computed twice and compared."""
+        with self._lock:
+            self._verified += 1
+            self._mismatches += not agrees
+
+    def snapshot(self) -> Stats:
+        """The counters as they are now."""
+        with self._lock:
+            counted = [(count, count.calls) for count in self._counts]
+            verified, mismatches = self._verified, self._mismatches
+        calls: Counter[tuple[str, str]] = Counter()
+        fallbacks: Counter[str] = Counter()
+        kinds: Counter[str] = Counter()
+        sites: dict[str, dict[str, int]] = {}
+        for count, number in counted:
+            if not number:
+                continue  # another thread is about to count the first
+            calls[count.op, count.backend] += number
+            for reason in count.reasons:
+                fallbacks[reason] += number
+            site = sites.setdefault(count.site(), {"accelerated": 0, "native": 0})
+            kind = count.backend if count.backend in ("native", REFUSED) else "accelerated"
+            site[kind] = site.get(kind, 0) + number
+            kinds[kind] += number
+        return Stats(
+            accelerated=kinds["accelerated"],
+            native=kinds["native"],
+            refused=kinds[REFUSED],
+            calls=MappingProxyType(dict(calls)),
+            fallbacks=MappingProxyType(dict(fallbacks)),
+            sites=MappingProxyType(sites),
+            verified=verified,
+            mismatches=mismatches,
+        )
+
+    def reset(self) -> None:
+        """Set every counter to zero."""
+        with self._lock:
+            for sites in self._routes.values():
+                sites.clear()
+            self._counts.clear()
+            self._verified = self._mismatches = 0
+
+    def after_fork_in_child(self) -> None:
+        """A forked child has a lock that nobody holds, and counts its own calls alone."""
+        self._lock = threading.Lock()
+        self.reset()
+
+
+def _is_transparent(frame: FrameType) -> bool:
+    """Whether a call only passes here: through this package, or torch's methods."""
+    return passes_on(frame) or frame.f_globals.get("__name__") in TRANSPARENT
+
+
+def levels_to_caller() -> int:
+    """Levels from our caller to the first frame outside this package and torch's methods."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and _is_transparent(frame):
+        frame, level = frame.f_back, level + 1
+    return level

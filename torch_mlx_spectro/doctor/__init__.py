@@ -1,0 +1,1 @@
+"""``torch-mlx-spectro doctor``: whether everything works on this machine."""

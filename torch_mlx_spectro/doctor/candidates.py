@@ -1,0 +1,126 @@
+"""This package's own functions as candidates of the parity suite.
+
+Each is strict: a call that the backend would leave to native torch has fallen back, and is not
+taken for one that passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch_mlx_spectro as tms
+from stft_parity import Candidate, FellBack, Result, adapter
+
+from .. import terminal
+
+#: In what the package's own backends differ from torch, and why.
+KNOWN = Path(__file__).with_name("known_differences.toml")
+
+#: Kept open for as long as the process lives: the machine that a spawned process computes on.
+_OPEN = ExitStack()
+
+
+def mlx() -> Candidate:
+    """Both functions by MLX."""
+    return strictly("mlx")
+
+
+def mps() -> Candidate:
+    """Both functions by the kernels on MPS tensors."""
+    return strictly("mps")
+
+
+def cuda() -> Candidate:
+    """Both functions by the kernels on CUDA tensors."""
+    return strictly("cuda")
+
+
+def native() -> Candidate:
+    """Both functions by native torch, through this package's dispatch."""
+    return strictly("native")
+
+
+def emulated_mlx() -> Candidate:
+    """Both functions by the Metal kernels, emulated from here on for the rest of the process."""
+    return _emulated("mlx")
+
+
+def emulated_mps() -> Candidate:
+    """As :func:`emulated_mlx`, launched as on MPS tensors."""
+    return _emulated("mps")
+
+
+def _emulated(backend: str) -> Candidate:
+    from .. import emulator
+
+    _OPEN.enter_context(emulator.Machine().installed())
+    return strictly(backend)
+
+
+class _Calls:
+    """Makes calls by one backend, and tells of the last one who computed it."""
+
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+        self._kernel = ""
+
+    def function(self, op: str) -> Callable[..., Any]:
+        """The package's function of this name."""
+        ours = getattr(tms, op)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._kernel = ""
+            tms.reset_stats()
+            try:
+                with tms.backend(self._backend, strict=True):
+                    result = ours(*args, **kwargs)
+                    # Its name only: whether it was called is what the counters say.
+                    self._kernel = tms.explain(op, *args, **kwargs).kernel
+            except tms.NotAccelerated as refused:
+                raise FellBack("; ".join(refused.reasons)) from refused
+            return result
+
+        return adapter(call, ours)
+
+    def route(self) -> str:
+        """Backend and kernel of the last call, as it was counted; empty when none was."""
+        backends = sorted({backend for _, backend in tms.stats().calls})
+        return f"{', '.join(backends)}: {self._kernel}" if backends and self._kernel else ""
+
+    def fallback(self) -> str:
+        """Why the last call was not the backend's; empty when it was."""
+        stats = tms.stats()
+        if self._backend == "native" or (stats.accelerated and not stats.native):
+            return ""
+        return "; ".join(stats.fallbacks) or "native torch computed it, or nothing was counted"
+
+
+def strictly(backend: str) -> Candidate:
+    """The package's functions with this backend, strict.
+
+    Args:
+        backend: ``"mlx"``, ``"mps"``, ``"cuda"`` or ``"native"``.
+    """
+    calls = _Calls(backend)
+    name = f"torch_mlx_spectro, backend {backend}"
+    return Candidate(
+        calls.function("stft"), calls.function("istft"), name, calls.route, calls.fallback
+    )
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[int, int, Sequence[Result]], None]]:
+    """Show on stderr how many cases of a parity run are done, and how many fail."""
+    with terminal.progress("comparing") as tell:
+        failing = seen = 0
+
+        def show(done: int, total: int, results: Sequence[Result]) -> None:
+            nonlocal failing, seen
+            failing += sum(result.failed for result in results[seen:])
+            seen = len(results)
+            tell(done, total, f"{failing} failing")
+
+        yield show

@@ -1,0 +1,173 @@
+"""A small stft, istft and gradient by every available backend, compared with float64."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+import torch_mlx_spectro as tms
+
+from ..mlx import runtime
+from ..verify import criterion as agreement
+from .devices import backends_for, present
+
+N_FFT, HOP, SAMPLES = 512, 128, 16384
+#: Results that are computed while earlier ones are read, and by what each is larger than the last:
+#: by powers of two, so that all have the same bits but for their exponents.
+ROUNDS, STEP = 12, 2.0
+#: In front of the signal, so that it is a slice: storage offsets get lost where memory crosses.
+OFFSET = 3
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one backend made of it.
+
+    Attributes:
+        backend, device: who computed, and where the tensors were.
+        ok: nothing was raised, and the errors are rounding.
+        error: what was wrong; empty otherwise.
+        max_error: result to largest absolute error against float64, of ``"native"`` torch on the
+            CPU and of the backend (:func:`label`).
+        seconds: how long it took, the first use of the backend included.
+        calls: ``"operation/backend"`` to calls that were counted meanwhile, in this process.
+    """
+
+    backend: str
+    device: str
+    ok: bool
+    error: str = ""
+    max_error: dict[str, dict[str, float]] = field(default_factory=dict)
+    seconds: float = 0.0
+    calls: dict[str, int] = field(default_factory=dict)
+
+
+def pairs() -> tuple[tuple[str, str], ...]:
+    """Every (backend, device) that can be checked here; native torch on the devices beside the CPU.
+
+    MLX takes MPS tensors only where it has a GPU.
+    """
+    found = tms.available_backends()
+    devices = present()
+    return tuple(
+        (name, device)
+        for device in devices
+        for name in (*(["native"] if device != "cpu" else []), *backends_for(device))
+        if found[name].available
+        and not (name == "mlx" and device == "mps" and not runtime.has_gpu())
+    )
+
+
+def check_all() -> tuple[Check, ...]:
+    """Check every pair of :func:`pairs`; raises nothing, whatever is broken."""
+    return tuple(check(*pair) for pair in pairs())
+
+
+def check(backend: str, device: str) -> Check:
+    """Compare one backend with float64, and with native torch's own error on the CPU."""
+    begin, before = time.perf_counter(), Counter(tms.stats().as_dict()["calls"])
+    errors: dict[str, dict[str, float]] = {}
+    peaks: dict[str, float] = {}
+    raised = ""
+    try:
+        errors, peaks = measure(backend, device)
+    except Exception as error:  # whatever a broken backend raises is what doctor is asked to tell
+        raised = f"{type(error).__name__}: {error}"
+    wrong = [
+        result
+        for result, found in errors.items()
+        # NaN is wrong, too.
+        if not found[label(backend, device)] <= _allowed(found["native"], peaks[result])
+    ]
+    told = raised or (f"errors of {', '.join(wrong)} are more than rounding" if wrong else "")
+    calls = dict(Counter(tms.stats().as_dict()["calls"]) - before)
+    if not told and backend != "native":
+        disturbed = find_disturbed(backend, device)
+        told = f"memory was used again of results {', '.join(disturbed)}" if disturbed else ""
+    return Check(backend, device, not told, told, errors, time.perf_counter() - begin, calls)
+
+
+def label(backend: str, device: str) -> str:
+    """The name of a computation beside that of native torch on the CPU, which is ``"native"``."""
+    return f"native on {device}" if backend == "native" else backend
+
+
+def _allowed(own: float, peak: float) -> float:
+    """As in verification: a multiple of native's own error, and a share of the largest value."""
+    return agreement.MARGIN * (agreement.OWN_ERROR * own + agreement.SHARE_OF_PEAK * peak)
+
+
+def measure(backend: str, device: str) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """Largest errors against float64, by result and computation, and the largest values.
+
+    Native torch's errors on the CPU, which are the measure, are called ``"native"``.
+    """
+    exact = _compute("native", "cpu", torch.float64)
+    results = {
+        "native": _compute("native", "cpu", torch.float32),
+        label(backend, device): _compute(backend, device, torch.float32),
+    }
+    errors = {
+        name: {who: float((got[name] - value).abs().max()) for who, got in results.items()}
+        for name, value in exact.items()
+    }
+    return errors, {name: float(value.abs().max()) for name, value in exact.items()}
+
+
+def find_disturbed(backend: str, device: str) -> list[str]:
+    """What later calls, or torch's later commands, have changed of earlier results, if anything.
+
+    For a backend whose results lie in memory that the device's other commands do not wait for, or
+    that is given away while torch still reads it. Nothing here waits for the device.
+    """
+    noise = torch.Generator().manual_seed(1)
+    signal = torch.randn(SAMPLES, generator=noise).to(device)
+    window = torch.hann_window(N_FFT).to(device)
+    found: dict[str, list[torch.Tensor]] = {}
+    with tms.backend(backend, strict=True, verify=0):
+        for round in range(ROUNDS):
+            # Read in torch's commands after the result is gone; the next one may get its memory.
+            louder = signal * STEP**round
+            spectrum = tms.stft(louder, N_FFT, HOP, window=window, return_complex=True)
+            found.setdefault("read after it was released", []).append(spectrum.abs())
+            del spectrum
+            # Changed in place, and read after that.
+            spectrum = tms.stft(louder, N_FFT, HOP, window=window, return_complex=True)
+            spectrum.mul_(2.0)
+            spectrum.add_(spectrum)
+            found.setdefault("changed in place", []).append(spectrum.abs() / 4.0)
+            found.setdefault("kept", []).append(spectrum)
+    disturbed = []
+    for name, values in found.items():
+        first, *others = (value.cpu() for value in values)
+        steps = enumerate(others, 1)
+        if not all(torch.allclose(other, first * STEP**step) for step, other in steps):
+            disturbed.append(name)
+    first = found["changed in place"][0].cpu()
+    if not torch.allclose(first, found["read after it was released"][0].cpu()):
+        disturbed.append("the first one")
+    return disturbed
+
+
+def _compute(backend: str, device: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Spectrum, signal back, and the gradient of a weighted sum of that; on the CPU, in double."""
+    noise = torch.Generator().manual_seed(0)
+    chirp = torch.sin(torch.arange(OFFSET + SAMPLES, dtype=torch.float64) ** 2 / SAMPLES)
+    chirp += 0.1 * torch.randn(OFFSET + SAMPLES, dtype=torch.float64, generator=noise)
+    weights = torch.randn(SAMPLES, dtype=torch.float64, generator=noise).to(dtype).to(device)
+    window = torch.hann_window(N_FFT, dtype=torch.float64).to(dtype).to(device)
+    signal = chirp.to(dtype).to(device)[OFFSET:].requires_grad_()
+    # By this computation alone, whatever the program verifies.
+    with tms.backend(backend, strict=backend != "native", verify=0):
+        spectrum = tms.stft(signal, N_FFT, HOP, window=window, return_complex=True)
+        back = tms.istft(spectrum, N_FFT, HOP, window=window, length=SAMPLES)
+        (gradient,) = torch.autograd.grad(back, signal, weights)
+    results: dict[str, Any] = {"stft": spectrum, "istft": back, "gradient": gradient}
+    return {
+        name: value.detach().cpu().to(torch.complex128 if value.is_complex() else torch.float64)
+        for name, value in results.items()
+    }

@@ -1,0 +1,178 @@
+"""``doctor``: what is installed, what works, who computes what, and what to do about the rest."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import faulthandler
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import Problem
+from ..settings import RECOGNISED, autotune_settings, mlx_settings, settings
+
+HELP = "versions, backends, a self-check, and what to do next"
+DESCRIPTION = (
+    "Show versions, known problems of these, backends, settings and caches; compute a small stft,"
+    " istft and gradient by every backend that is here and compare them with float64; tell which"
+    " backend would compute which calls. Exit code 0 when all is well; 1 when something is wrong:"
+    " no backend is here that accelerates, one computes wrongly, a release is known to be bad, a"
+    " setting is not one, or the check takes too long; 2 for wrong usage. Warnings and notes alone"
+    " leave it at 0."
+)
+
+#: Seconds after which a self-check hangs: it takes about one, and compilations a few more.
+HANGS_AFTER = 120
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object instead")
+    form.add_argument(
+        "--fix", action="store_true", help="print the commands that mend what was found; runs none"
+    )
+    form.add_argument(
+        "--report",
+        nargs="?",
+        const="-",
+        metavar="FILE.md",
+        help="print, or write, Markdown for an issue, without paths and names of users",
+    )
+    parser.add_argument(
+        "--no-self-check", action="store_true", help="compute nothing, should that end or hang"
+    )
+
+
+def command(options: argparse.Namespace) -> int:
+    """Examine this installation, tell what was found, and return 0 when all is well, else 1.
+
+    Raises:
+        Problem: the report cannot be written.
+    """
+    from . import show
+
+    with _ended_if_it_hangs():
+        found = examine(self_check=not options.no_self_check)
+    if options.json:
+        print(json.dumps(found, indent=2))
+    elif options.fix:
+        show.print_commands(found, sys.stdout)
+    elif options.report == "-":
+        print(show.markdown(found), end="")
+    elif options.report:
+        _write(Path(options.report), show.markdown(found))
+    else:
+        show.print_tables(found, sys.stdout)
+    return 0 if found["ok"] else 1
+
+
+def examine(self_check: bool = True) -> dict[str, Any]:
+    """Everything that ``doctor`` says, as a JSON object; raises nothing, whatever is broken.
+
+    Args:
+        self_check: compute something by every backend.
+    """
+    import torch_mlx_spectro as tms
+
+    from ..native import state as torch_state
+    from ..patching import names_left
+    from . import caches, checks, devices, findings, matrix, versions
+
+    backends = {
+        name: {"available": backend.available, "reason": backend.reason}
+        for name, backend in tms.available_backends().items()
+    }
+    checked = [dataclasses.asdict(one) for one in (checks.check_all() if self_check else ())]
+    found: dict[str, Any] = {
+        "versions": versions.installed(tms.__version__),
+        "package": str(Path(__file__).parents[2]),
+        "platform": platform.platform(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "backends": backends,
+        "devices": list(devices.present()),
+        "absent": list(matrix.absent()),
+        "absent_names": dict(torch_state.ABSENT),
+        "variables": dict(RECOGNISED),
+        "settings": _settings(),
+        "processes": devices.processes(),
+        "left": list(names_left()),
+        "mps_storage": devices.mps_storage(),
+        "self_check": _of_mlx(checked, backends),
+        "self_checks": checked,
+        "matrix": [dataclasses.asdict(cell) for cell in matrix.matrix()],
+        "verdicts": dataclasses.asdict(caches.kept_verdicts()),
+        "folders": [dataclasses.asdict(folder) for folder in caches.folders()],
+    }
+    gathered = findings.findings_of(found)
+    found["findings"] = [dataclasses.asdict(finding) for finding in gathered]
+    found["ok"] = all(finding.level != "error" for finding in gathered)
+    found["next"] = [finding.text for finding in gathered]
+    if found["ok"]:
+        found["next"].append(findings.WELL)
+    return found
+
+
+def shareable(found: dict[str, Any]) -> dict[str, Any]:
+    """What :func:`examine` found, without paths, and so without names of users."""
+    from . import show
+
+    return {name: show.without_paths(value) for name, value in found.items() if name != "package"}
+
+
+def _of_mlx(checked: list[dict[str, Any]], backends: dict[str, Any]) -> dict[str, Any]:
+    """The self-check of MLX on the CPU alone, as reports of earlier versions have it."""
+    for check in checked:
+        if (check["backend"], check["device"]) == ("mlx", "cpu"):
+            return {name: check[name] for name in ("ok", "error", "max_error")}
+    available = backends["mlx"]["available"]
+    why = "it was left out" if available else "mlx is not available"
+    return {"ok": False, "error": f"not run: {why}", "max_error": {}}
+
+
+def _settings() -> dict[str, Any]:
+    """What the environment asks for, and what is wrong with it."""
+    values: dict[str, Any] = {}
+    errors = []
+    for read in (settings, mlx_settings, autotune_settings):
+        try:
+            values |= {
+                name: value if isinstance(value, (bool, int, type(None))) else str(value)
+                for name, value in vars(read()).items()
+            }
+        except ValueError as error:
+            errors.append(str(error))
+    return {"values": values, "error": "; ".join(errors)}
+
+
+@contextmanager
+def _ended_if_it_hangs() -> Iterator[None]:
+    """End the process, with every thread's stack, if the block takes longer than it can.
+
+    A deadlock may hold Python's lock: the timer of faulthandler needs none.
+    """
+    stream = sys.__stderr__
+    if stream is None:
+        yield
+        return
+    faulthandler.dump_traceback_later(HANGS_AFTER, exit=True, file=stream)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Problem(f"--report {path}: {error.strerror}") from None
+    print(f"written: {path}")

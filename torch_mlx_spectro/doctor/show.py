@@ -1,0 +1,176 @@
+"""What ``doctor`` found, as tables for a person, as Markdown for an issue, and as commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from ..dispatch.choice import DEVICES
+from ..terminal import console_on, table
+
+#: An absolute path, or one from the home folder; all of it but its last part is left out.
+_PATH = re.compile(
+    r"(?:file://|(?<![\w.:/)\]]))(?:[A-Za-z]:\\|~[\w.-]*[/\\]|/)(?:[^\s'\"`:,;()<>|]*[/\\])?"
+)
+
+Rows = Sequence[tuple[str, ...]]
+
+
+def print_tables(found: Mapping[str, Any], stream: TextIO) -> None:
+    """Print the findings for a person."""
+    console = console_on(stream)
+    for title, header, rows in (*_of_installation(found), *_of_computation(found)):
+        shown = table(header, title=title)
+        for row in rows:
+            shown.add_row(*row)
+        console.print(shown)
+    for finding in found["findings"]:
+        console.print(_line(finding), soft_wrap=True)
+    if found["ok"]:
+        console.print(found["next"][-1], soft_wrap=True)
+    elif any(finding["fix"] for finding in found["findings"]):
+        console.print("`torch-mlx-spectro doctor --fix` lists the commands.", soft_wrap=True)
+
+
+def print_commands(found: Mapping[str, Any], stream: TextIO) -> None:
+    """Print the commands for every finding, as lines of a shell script; nothing is run."""
+    for finding in found["findings"]:
+        print(f"# {_line(finding)}", file=stream)
+        for command in finding["fix"]:
+            print(command, file=stream)
+    if not found["findings"]:
+        print("# nothing to mend", file=stream)
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """What an issue needs, without paths and names of users."""
+    state = "all is well" if found["ok"] else "not all is well"
+    lines = [f"### torch-mlx-spectro doctor: {state}", ""]
+    for finding in found["findings"]:
+        lines.append(f"- {_cell(_line(finding))}")
+    if not found["findings"]:
+        lines.append("- no findings")
+    for title, header, rows in (*_of_versions(found), *_of_computation(found)):
+        lines += ["", f"**{title}**", "", _row(header), _row(["---"] * len(header))]
+        lines += [_row([_cell(value) for value in row]) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def without_paths(value: Any) -> Any:
+    """A JSON value with every absolute path in its texts cut down to the last part."""
+    if isinstance(value, str):
+        # The home folder first: its name may have blanks.
+        return _PATH.sub("…/", value.replace(str(Path.home()), "~"))
+    if isinstance(value, Mapping):
+        return {name: without_paths(inner) for name, inner in value.items()}
+    return [without_paths(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _cell(text: str) -> str:
+    return str(without_paths(text)).replace("|", "\\|").replace("\n", " ")
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _line(finding: Mapping[str, Any]) -> str:
+    threads = f" [{', '.join(finding['threads'])}]" if finding["threads"] else ""
+    return f"{finding['level']}: {finding['text']}{threads}".replace("\n", " ")
+
+
+Table = tuple[str, tuple[str, ...], Rows]
+
+
+def _of_versions(found: Mapping[str, Any]) -> Iterator[Table]:
+    versions = {name: told or "not installed" for name, told in found["versions"].items()}
+    if not found["versions"]["macos"]:
+        del versions["macos"]
+    machine = {"platform": found["platform"], "CPUs": str(found["cpu_count"])}
+    yield "Versions", ("", ""), tuple((versions | machine).items())
+    states = {
+        name: "available" if backend["available"] else f"not available: {backend['reason']}"
+        for name, backend in found["backends"].items()
+    }
+    yield "Backends", ("", ""), tuple(states.items())
+    values = {name: str(value) for name, value in found["settings"]["values"].items()}
+    wrong = {"not in force": found["settings"]["error"]} if found["settings"]["error"] else {}
+    yield "Settings in force", ("", ""), tuple((values | wrong).items())
+
+
+def _of_installation(found: Mapping[str, Any]) -> Iterator[Table]:
+    yield from _of_versions(found)
+    yield "Installed in", ("", ""), (("package", found["package"]),)
+    yield "Environment variables", ("", ""), tuple(found["variables"].items())
+    folders = [
+        (folder["name"], f"{folder['files']} files, {folder['bytes'] / 1e6:.1f} MB", folder["path"])
+        for folder in found["folders"]
+    ]
+    yield "Compiled kernels on disk", ("", "", ""), folders
+
+
+def _of_computation(found: Mapping[str, Any]) -> Iterator[Table]:
+    """What an issue needs, too."""
+    processes, verdicts = found["processes"], found["verdicts"]
+    counts = ", ".join(f"{n} of {name}" for name, n in verdicts["counts"].items())
+    rows = [
+        ("storage of MPS tensors", _storage(found["mps_storage"])),
+        ("forked", "yes: MLX cannot be used" if processes["forked"] else "no"),
+        ("workers are started by", processes["start_method"]),
+        ("threads", f"torch {processes['torch_threads']}, usable CPUs {processes['cpus']}"),
+        ("verdicts kept", f"{counts or 'none'}; {verdicts['path'] or 'not on disk'}"),
+    ]
+    rows += [("left to torch", name) for name in found["left"]]
+    rows += [("quarantined", f"{key}: {why}") for key, why in verdicts["quarantined"].items()]
+    yield "State", ("", ""), rows
+    columns = ("", "result", "time", "largest errors", "calls")
+    yield "Self-check", columns, [_check(check) for check in found["self_checks"]]
+    for device in found["devices"]:
+        asked = ("auto", *(name for name, devices in DEVICES.items() if device in devices))
+        header = ("call", *(f"backend {name}" for name in asked))
+        title = f"Who computes {device} tensors"
+        yield title, header, tuple(_matrix_rows(found["matrix"], device, asked))
+    if found["absent"]:
+        yield "Other devices", ("", ""), [(name, "absent") for name in found["absent"]]
+
+
+def _storage(storage: Mapping[str, str]) -> str:
+    expected, seen = storage["expected"], storage["found"]
+    return seen if expected == seen else f"{seen} (expected of this torch: {expected})"
+
+
+def _check(check: Mapping[str, Any]) -> tuple[str, ...]:
+    errors = "; ".join(
+        f"{name}: {', '.join(f'{who} {value:.1e}' for who, value in found.items())}"
+        for name, found in check["max_error"].items()
+    )
+    result = "passed" if check["ok"] else f"FAILED: {check['error']}"
+    seconds = f"{check['seconds']:.2f} s"
+    calls = ", ".join(f"{n} {route}" for route, n in check["calls"].items())
+    return f"{check['backend']} on {check['device']}", result, seconds, errors, calls
+
+
+def _matrix_rows(
+    cells: Sequence[Mapping[str, Any]], device: str, asked: Sequence[str]
+) -> Iterator[tuple[str, ...]]:
+    calls = dict.fromkeys((cell["op"], cell["kind"]) for cell in cells if cell["device"] == device)
+    for op, kind in calls:
+        by = {
+            cell["asked"]: _who(cell)
+            for cell in cells
+            if (cell["op"], cell["kind"], cell["device"]) == (op, kind, device)
+        }
+        yield f"{op}, {kind}", *(by.get(name, by.get("any", "")) for name in asked)
+
+
+def _who(cell: Mapping[str, Any]) -> str:
+    reasons = "; ".join(cell["reasons"])
+    if cell["backend"] in ("native", "none"):
+        return f"{cell['backend']}: {reasons}" if reasons else cell["backend"]
+    return (
+        cell["kernel"]
+        if cell["kernel"].startswith(cell["backend"])
+        else (f"{cell['backend']}: {cell['kernel']}")
+    )

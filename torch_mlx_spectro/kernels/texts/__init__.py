@@ -1,0 +1,1 @@
+"""What a compiler of each kind is given."""

@@ -1,0 +1,372 @@
+"""Both transforms on host tensors: blocks of frames that fit the cache, over several MLX streams.
+
+Frames are counted through all rows, cut into one contiguous share per stream, and each share into
+blocks. No frame matrix exists: in flight are a few blocks of about a mebibyte each. The inverse
+transform is cut by output hops; each block computes the ``overlap - 1`` frames before its own
+again, so that blocks know nothing of each other. The values do not depend on how the work is cut:
+frames are transformed independently, and each hop sums the same frames in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.envelope import Envelope, row_of_hop
+from ..core.padding import covered_samples
+from ..core.params import IstftParams, StftParams
+from . import ops as maps
+from .host import HostView, copy_to_mlx
+from .runtime import Part, Runtime, threads
+
+#: Frames of a block fill about this much: half of a 2 MiB second-level cache.
+BLOCK_BYTES = 1 << 20
+#: The same for the inverse transform, which holds more of a block at a time.
+INVERSE_BLOCK_BYTES = 3 << 18
+MAX_BLOCK_BYTES = 4 << 20
+#: Blocks in flight (frames, spectra and copies) stay within this per stream.
+FLIGHT_BYTES = 11 << 20
+MAX_DEPTH = 4
+#: MLX's FFT transforms several frames at once in vector registers: 4 in its current builds.
+FRAME_MULTIPLE = 4
+#: An inverse transform adds up to this many frames in each hop, one by one.
+MAX_OVERLAP = 16
+#: Below this many bytes of frames per stream, waking another stream costs more than it brings.
+STREAM_BYTES = 1 << 20
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Frames ``first ... last - 1`` of row ``row``: a contiguous piece of one stream's work."""
+
+    row: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a call is cut: shares per stream, frames per block, blocks in flight."""
+
+    shares: tuple[tuple[Share, ...], ...]
+    block_frames: int
+    depth: int
+
+
+def cut_frames(
+    rows: int, frames: int, n_fft: int, item_bytes: int, streams: int, halo: int = 0
+) -> Cut:
+    """Cut ``rows * frames`` frames of ``n_fft`` values into shares and blocks.
+
+    Args:
+        item_bytes: bytes of one value of a frame.
+        streams: streams to use at most.
+        halo: frames of the neighbouring block which every block computes again.
+    """
+    frame_bytes = n_fft * item_bytes
+    block = max(1, (INVERSE_BLOCK_BYTES if halo else BLOCK_BYTES) // frame_bytes)
+    if block >= FRAME_MULTIPLE or FRAME_MULTIPLE * frame_bytes <= MAX_BLOCK_BYTES:
+        block = max(FRAME_MULTIPLE, block // FRAME_MULTIPLE * FRAME_MULTIPLE)
+    total = rows * frames
+    useful = min(streams, max(1, total * frame_bytes // STREAM_BYTES))
+    if halo:
+        # Every block repeats ``halo`` frames: let that be a sixteenth, where memory allows.
+        affordable = max(block, 2 * INVERSE_BLOCK_BYTES // frame_bytes)
+        block = min(max(block, 16 * halo), affordable)
+        block = max(1, -(-(block + halo) // FRAME_MULTIPLE) * FRAME_MULTIPLE - halo)
+    block = min(block, total)
+    # Of a block live: frames, spectra, and for the inverse also windowed frames and their sums.
+    copies = 5 if halo else 3
+    depth = max(1, min(MAX_DEPTH, FLIGHT_BYTES // (copies * (block + halo) * frame_bytes)))
+    edges = [total * index // useful for index in range(useful + 1)]
+    shares = tuple(_shares(lo, hi, frames) for lo, hi in pairwise(edges))
+    return Cut(shares, block, depth)
+
+
+def _shares(begin: int, end: int, frames: int) -> tuple[Share, ...]:
+    """The pieces of rows that frames ``begin ... end - 1``, counted through all rows, make up."""
+    shares = []
+    while begin < end:
+        row, first = divmod(begin, frames)
+        last = min(frames, first + end - begin)
+        shares.append(Share(row, first, last))
+        begin += last - first
+    return tuple(shares)
+
+
+def stft_blocks(
+    runtime: Runtime,
+    params: StftParams,
+    signal: HostView,
+    window: Any,
+    out: Array,
+    factors: Callable[[int, int], Array] | None = None,
+) -> None:
+    """Write the spectrum of ``signal`` into ``out``.
+
+    Args:
+        signal: array of shape (rows, samples), any strides.
+        window: MLX array of shape (n_fft,) with the call's scale folded in, or None.
+        out: shape (rows, frames, bins), complex64, any strides.
+        factors: of the samples that frames ``first ... first + count - 1`` cover, by (first,
+            count): what the signal is multiplied by; None for nothing.
+    """
+    item_bytes = 8 if params.complex_fft else 4
+    cut = cut_frames(params.rows, params.frames, params.n_fft, item_bytes, _streams(runtime))
+    producers = [
+        _spectra(runtime.mx, stream, shares, cut.block_frames, params, signal, window, out, factors)
+        for shares, stream in zip(cut.shares, runtime.streams, strict=False)
+    ]
+    with runtime.lock:
+        runtime.run(producers, cut.depth)
+
+
+def _spectra(
+    mx: Any,
+    stream: Any,
+    shares: tuple[Share, ...],
+    block_frames: int,
+    params: StftParams,
+    signal: HostView,
+    window: Any,
+    out: Array,
+    factors: Callable[[int, int], Array] | None,
+) -> Iterator[Part]:
+    """The blocks of one stream, as they are asked for."""
+    for share, first, count in _blocks_of(shares, block_frames):
+        row = signal.array[share.row]
+        samples = signal.block(covered_samples(row, params, first, count))
+        if factors is not None:
+            samples = samples * factors(first, count)
+        spectrum = maps.analysis(
+            mx,
+            copy_to_mlx(mx, samples),
+            window,
+            frames=count,
+            n_fft=params.n_fft,
+            hop_length=params.hop_length,
+            onesided=params.onesided,
+            complex_fft=params.complex_fft,
+            stream=stream,
+        )
+        yield Part(spectrum, out[share.row, first : first + count])
+
+
+def correlate_blocks(
+    runtime: Runtime,
+    params: StftParams,
+    signal: HostView,
+    spectrum: HostView,
+    total: Array,
+    *,
+    edge: float,
+    both_halves: bool,
+) -> None:
+    """Add to ``total``, over all frames, conj(frame) times the inverse transform of its spectrum.
+
+    Args:
+        signal: array of shape (rows, samples), any strides.
+        spectrum: array of shape (rows, frames, bins), any strides.
+        total: shape (n_fft,), double precision: only a block's own frames are summed in single.
+        edge, both_halves: as of :func:`.mlx.ops.windowed_frames`.
+    """
+    mx, item_bytes = runtime.mx, 8 if params.complex_fft else 4
+    cut = cut_frames(params.rows, params.frames, params.n_fft, item_bytes, _streams(runtime))
+
+    def sums(shares: tuple[Share, ...], stream: Any) -> Iterator[Part]:
+        for share, first, count in _blocks_of(shares, cut.block_frames):
+            samples = signal.block(covered_samples(signal.array[share.row], params, first, count))
+            shape, strides = (count, params.n_fft), (params.hop_length, 1)
+            frames = mx.as_strided(copy_to_mlx(mx, samples), shape, strides, stream=stream)
+            values = spectrum.block(spectrum.array[share.row, first : first + count])
+            inverse = maps.windowed_frames(
+                mx,
+                copy_to_mlx(mx, values),
+                None,
+                params.n_fft,
+                not params.complex_fft,
+                stream,
+                edge=edge,
+                both_halves=both_halves,
+            )
+            yield Part(maps.correlated(mx, frames, inverse, stream), total, add=True)
+
+    producers = [
+        sums(shares, stream) for shares, stream in zip(cut.shares, runtime.streams, strict=False)
+    ]
+    with runtime.lock:
+        runtime.run(producers, cut.depth)
+
+
+def _blocks_of(shares: tuple[Share, ...], block_frames: int) -> Iterator[tuple[Share, int, int]]:
+    """Each block of the shares: its share, its first frame, its number of frames."""
+    for share in shares:
+        for first in range(share.first, share.last, block_frames):
+            yield share, first, min(block_frames, share.last - first)
+
+
+def istft_blocks(
+    runtime: Runtime,
+    params: IstftParams,
+    spectrum: HostView,
+    window: Any,
+    envelope: Envelope | None,
+    out: Array,
+    *,
+    edge: float = 1.0,
+    both_halves: bool = False,
+) -> None:
+    """Write the signal of ``spectrum`` into ``out``.
+
+    A hop so small that many frames meet in each sample would take as many additions of tiny
+    pieces. Then every ``stride``-th frame makes one inverse transform of a larger hop, and the
+    ``stride`` signals, each a hop later than the one before, are added up.
+
+    Args:
+        spectrum: array of shape (rows, frames, bins), any strides.
+        window: MLX array of shape (n_fft,), or None.
+        envelope: of this call; None for the plain overlap-add, the adjoint of an analysis.
+        out: shape (rows, output length), contiguous.
+        edge, both_halves: as of :func:`.mlx.ops.windowed_frames`.
+    """
+    inverse = None if envelope is None else envelope.rows
+    stride = -(-params.overlap // MAX_OVERLAP)
+    out[:, params.kept if stride == 1 else 0 :] = 0
+    for phase in range(min(stride, params.frames)):
+        passing = _Pass(
+            runtime.mx, params, spectrum, window, inverse, out, stride, phase, edge, both_halves
+        )
+        if not passing.hops:
+            continue  # this phase begins behind the kept range
+        cut = cut_frames(
+            params.rows,
+            len(passing.hops),
+            params.n_fft,
+            8 if params.return_complex else 4,
+            _streams(runtime),
+            halo=passing.overlap - 1,
+        )
+        producers = [
+            passing.blocks(shares, cut.block_frames, stream)
+            for shares, stream in zip(cut.shares, runtime.streams, strict=False)
+        ]
+        with runtime.lock:
+            runtime.run(producers, cut.depth)
+
+
+class _Pass:
+    """The inverse transform of frames ``phase, phase + stride, ...``, added to ``out``.
+
+    Within it, frames, hops and rows of the envelope are counted on its own grid: hops of
+    ``stride * hop_length`` samples that begin ``phase * hop_length`` samples into the signal.
+    """
+
+    def __init__(
+        self,
+        mx: Any,
+        params: IstftParams,
+        spectrum: HostView,
+        window: Any,
+        inverse: Array | None,
+        out: Array,
+        stride: int,
+        phase: int,
+        edge: float,
+        both_halves: bool,
+    ) -> None:
+        self.mx, self.params, self.window, self.inverse, self.out = mx, params, window, inverse, out
+        self.spectrum, self.stride, self.phase = spectrum, stride, phase
+        self.edge, self.both_halves = edge, both_halves
+        whole = params.return_complex or both_halves
+        bins = params.n_fft if whole else params.n_fft // 2 + 1
+        self.values = spectrum.array[:, phase::stride, :bins]
+        self.hop = stride * params.hop_length
+        self.overlap = -(-params.n_fft // self.hop)
+        #: Samples from the pass's first hop to the first kept sample; may be negative.
+        self.skipped = params.start - phase * params.hop_length
+        first = max(0, self.skipped) // self.hop
+        last = min(
+            self.values.shape[1] + self.overlap - 1,
+            -(-(self.skipped + params.kept) // self.hop),
+        )
+        #: The hops that hold kept samples.
+        self.hops = range(first, max(first, last))
+        self._inverses: dict[tuple[int, int] | None, Any] = {}
+        self._buffer: Array = np.empty((0, self.values.shape[2]), self.values.dtype)
+
+    def blocks(self, shares: tuple[Share, ...], block_hops: int, stream: Any) -> Iterator[Part]:
+        """The blocks of one stream; shares count hops from the first one of :attr:`hops`."""
+        mx, params = self.mx, self.params
+        for share in shares:
+            for begin in range(share.first, share.last, block_hops):
+                first = self.hops[begin]
+                count = min(block_hops, share.last - begin)
+                frames = maps.windowed_frames(
+                    mx,
+                    self._meeting(share.row, first, count),
+                    self.window,
+                    params.n_fft,
+                    not params.return_complex,
+                    stream,
+                    edge=self.edge,
+                    both_halves=self.both_halves,
+                )
+                signal = maps.overlap_add(mx, frames, self.hop, stream)
+                if self.inverse is not None:
+                    inverse = self._inverse_rows(self.inverse, first, count)
+                    signal = mx.multiply(signal, inverse, stream=stream)
+                at = first * self.hop - self.skipped
+                lo, hi = max(at, 0), min(at + count * self.hop, params.kept)
+                target = self.out[share.row, lo:hi]
+                yield Part(signal, target, lo - at, add=self.stride > 1)
+
+    def _meeting(self, row: int, first: int, count: int) -> Any:
+        """Spectra of the frames that meet in hops ``first ...``, in MLX; zeros where none is."""
+        begin, end = first - (self.overlap - 1), first + count
+        inner_begin, inner_end = max(begin, 0), min(end, self.values.shape[1])
+        inside = self.values[row, inner_begin:inner_end]
+        whole = (inner_begin, inner_end) == (begin, end)
+        if whole and inside.flags.c_contiguous and not self.spectrum.unresolved:
+            return copy_to_mlx(self.mx, inside)
+        # MLX copies what it imports, so one buffer serves all blocks; a new one for each would
+        # fault its pages in each time.
+        buffer = self._scratch(end - begin)
+        buffer[: inner_begin - begin] = 0
+        buffer[inner_end - begin :] = 0
+        self.spectrum.copy_block(inside, buffer[inner_begin - begin : inner_end - begin])
+        return copy_to_mlx(self.mx, buffer)
+
+    def _scratch(self, frames: int) -> Array:
+        if len(self._buffer) < frames:
+            self._buffer = np.empty((frames, self.values.shape[2]), self.values.dtype)
+        return self._buffer[:frames]
+
+    def _inverse_rows(self, rows: Array, first: int, count: int) -> Any:
+        """Inverse envelope of the hops ``first ...``: one row where all are alike."""
+        overlap, frames = self.params.overlap, self.params.frames
+        begin = first * self.stride + self.phase
+        end = begin + count * self.stride
+        alike = begin >= overlap - 1 and end <= frames
+        # Every row of the signal has the same blocks, so they share these arrays.
+        key = None if alike else (first, count)
+        if key not in self._inverses:
+            if alike:
+                inverse = np.tile(rows[overlap - 1], self.stride)
+            else:
+                hops = row_of_hop(np.arange(begin, end), frames, overlap)
+                inverse = rows[np.minimum(hops, len(rows) - 1)]
+                inverse = inverse.reshape(count, self.hop)
+            self._inverses[key] = copy_to_mlx(self.mx, inverse)
+        return self._inverses[key]
+
+
+def _streams(runtime: Runtime) -> int:
+    """As many streams as torch would use threads."""
+    return min(len(runtime.streams), threads())

@@ -1,0 +1,1 @@
+"""The transforms of MLX's own arrays, without torch."""

@@ -1,0 +1,217 @@
+"""Arguments of the MLX API, resolved into the values that the maps take.
+
+The rules are those of :mod:`.core.params`; what differs from torch is said here: signals shorter
+than a frame are padded without centring, the padding of the tail may be as short as it can be, and
+what torch would refuse raises ValueError with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, ParamSpec, TypeVar
+
+from ..core.params import (
+    PAD_MODES,
+    IstftParams,
+    StftParams,
+    TensorFacts,
+    resolve_istft,
+    resolve_stft,
+)
+from ..errors import UnresolvedArguments
+
+LAYOUTS = ("bfn", "bnf")
+TAIL_PADS = ("symmetric", "minimal")
+SAFETY = ("off", "auto", "always")
+POLICIES = ("auto", "mlx_fft", "metal", "torch_fallback")
+LONG_MODES = ("native", "numpy_fallback", "torch_fallback")
+#: What a signal's dimensions before the last are: of mlx-spectro's, or kept as they are.
+LEADING = ("batch", "any")
+RESOLVED_CALLS = 1024
+
+Arguments = ParamSpec("Arguments")
+Resolved = TypeVar("Resolved")
+
+
+def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
+    """Return ``value`` if it is known.
+
+    Raises:
+        ValueError: naming the argument and the known values.
+    """
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}")
+    return str(value)
+
+
+def integer(name: str, value: Any) -> int:
+    """Return a size as an int; mlx-spectro takes ``512.0`` for one, too.
+
+    Raises:
+        ValueError: naming the argument, where the value is not an integer.
+    """
+    number = value.item() if getattr(value, "ndim", None) == 0 else value
+    if isinstance(number, float) and number.is_integer():
+        return int(number)
+    if not isinstance(number, bool) and hasattr(number, "__index__"):
+        return operator.index(number)
+    raise ValueError(f"{name} must be an integer; got {value!r}")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a transform's calls have in common."""
+
+    n_fft: int
+    hop_length: int
+    win_length: int
+    center: bool
+    pad_mode: str
+    tail_pad: str
+    normalized: bool
+    onesided: bool
+
+    @classmethod
+    def resolve(
+        cls,
+        n_fft: int,
+        hop_length: int | None,
+        win_length: int | None,
+        *,
+        center: bool,
+        pad_mode: str,
+        tail_pad: str,
+        normalized: bool,
+        onesided: bool,
+    ) -> Sizes:
+        """Check what can be checked without a signal.
+
+        Raises:
+            ValueError: a size is not a positive integer, ``win_length`` exceeds ``n_fft``, a mode
+                is unknown, or a minimal tail is asked for with a padding that has no such thing.
+        """
+        n_fft = integer("n_fft", n_fft)
+        hop = n_fft // 4 if hop_length is None else integer("hop_length", hop_length)
+        win = n_fft if win_length is None else integer("win_length", win_length)
+        for name, size in (("n_fft", n_fft), ("hop_length", hop), ("win_length", win)):
+            if size <= 0:
+                raise ValueError(f"{name} must be positive; got {size}")
+        if win > n_fft:
+            raise ValueError(f"win_length ({win}) must be <= n_fft ({n_fft})")
+        one_of("pad_mode", pad_mode, PAD_MODES)
+        one_of("center_tail_pad", tail_pad, TAIL_PADS)
+        if tail_pad == "minimal" and center and pad_mode != "constant":
+            raise ValueError(
+                f"center_tail_pad='minimal' needs constant padding; center_pad_mode is {pad_mode!r}"
+            )
+        return cls(
+            n_fft, hop, win, bool(center), pad_mode, tail_pad, bool(normalized), bool(onesided)
+        )
+
+    @property
+    def bins(self) -> int:
+        return self.n_fft // 2 + 1 if self.onesided else self.n_fft
+
+
+def _saying_why(
+    resolve: Callable[Arguments, Resolved],
+) -> Callable[Arguments, Resolved]:
+    """ValueError in the place of "this is torch's to judge"."""
+
+    def resolved(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Resolved:
+        try:
+            return resolve(*args, **kwargs)
+        except UnresolvedArguments as refused:
+            name = resolve.__name__.removeprefix("resolved_")
+            raise ValueError(f"{name} needs that {refused}; got {args}") from None
+
+    return resolved
+
+
+@_saying_why
+@lru_cache(maxsize=RESOLVED_CALLS)
+def resolved_stft(sizes: Sizes, samples: int, is_complex: bool) -> StftParams:
+    """The stft of one row of ``samples`` samples.
+
+    Raises:
+        ValueError: the signal is too short for its padding, or complex and onesided.
+    """
+    onesided = sizes.onesided and not is_complex
+    short = not sizes.center and samples < sizes.n_fft
+    params = resolve_stft(
+        TensorFacts((1, sizes.n_fft if short else samples), is_complex),
+        sizes.n_fft,
+        sizes.hop_length,
+        sizes.win_length,
+        center=sizes.center,
+        pad_mode=sizes.pad_mode,
+        normalized=sizes.normalized,
+        onesided=onesided,
+        return_complex=True,
+    )
+    if short:  # as if zeros followed
+        return replace(params, samples=samples)
+    if sizes.center and sizes.tail_pad == "minimal":
+        return replace(params, frames=max(1, math.ceil(samples / sizes.hop_length)))
+    return params
+
+
+@_saying_why
+@lru_cache(maxsize=RESOLVED_CALLS)
+def resolved_istft(
+    sizes: Sizes, frames: int, length: int | None, return_complex: bool
+) -> IstftParams:
+    """The istft of one row of ``frames`` frames; real signals read bins 0 ... n_fft // 2 alone.
+
+    Raises:
+        ValueError: there are no frames, or nothing remains of the signal.
+    """
+    if sizes.center and sizes.tail_pad == "minimal" and length is None:
+        raise ValueError("length is required when center_tail_pad='minimal' for istft")
+    bins = sizes.n_fft if return_complex else sizes.n_fft // 2 + 1
+    return resolve_istft(
+        TensorFacts((1, bins, frames), True),
+        sizes.n_fft,
+        sizes.hop_length,
+        sizes.win_length,
+        center=sizes.center,
+        normalized=sizes.normalized,
+        onesided=not return_complex,
+        length=length,
+        return_complex=return_complex,
+    )
+
+
+def resolve_fft_params(
+    n_fft: int, hop_length: int | None, win_length: int | None, pad: int
+) -> tuple[int, int, int]:
+    """Sizes with torch's defaults: ``(n_fft + 2 * pad, hop_length, win_length)``.
+
+    Args:
+        n_fft: size of a frame before ``pad``.
+        hop_length: ``n_fft // 4`` where None.
+        win_length: ``n_fft`` where None.
+        pad: samples by which a frame grows on either side.
+
+    Raises:
+        ValueError: a size is not a positive integer, or ``win_length`` exceeds the padded frame.
+    """
+    n_fft, pad = integer("n_fft", n_fft), integer("pad", pad)
+    if n_fft <= 0:
+        raise ValueError(f"n_fft must be positive; got {n_fft}")
+    if pad < 0:
+        raise ValueError(f"pad must be >= 0; got {pad}")
+    hop = n_fft // 4 if hop_length is None else integer("hop_length", hop_length)
+    if hop <= 0:
+        raise ValueError(f"hop_length must be positive; got {hop}")
+    win = n_fft if win_length is None else integer("win_length", win_length)
+    if win <= 0:
+        raise ValueError(f"win_length must be positive; got {win}")
+    grown = n_fft + 2 * pad
+    if win > grown:
+        raise ValueError(f"win_length ({win}) must be <= effective n_fft ({grown})")
+    return grown, hop, win

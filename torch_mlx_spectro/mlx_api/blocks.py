@@ -1,0 +1,181 @@
+"""The maps of MLX host arrays that have values: in blocks, over several streams, at once.
+
+Blocks write into memory of MLX's own (:func:`uninitialised`), so nothing large is copied at either
+end.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from ..core.envelope import Envelope
+from ..core.linear import Form
+from ..core.params import IstftParams
+from ..mlx import ops as maps
+from ..mlx.adjoint_blocks import adjoint_blocks
+from ..mlx.blocks import istft_blocks, stft_blocks
+from ..mlx.host import HostArray, HostView, advise_huge_pages, copy_to_mlx
+from ..mlx.runtime import runtime
+from . import ops as mlx_maps
+
+#: Samples in all frames from which on blocks are worth their start: below, MLX's own lazy
+#: operations take less time than the streams' threads take to wake.
+WORTHWHILE = 1 << 18
+#: Up to so many bytes a copy takes less time than MLX's thread that reads a file takes to wake: a
+#: megabyte 36 us against 95 (2 cores of a virtual machine).
+COPIED_BYTES = 2 << 20
+#: In what MLX raises where evaluation ahead is refused.
+_TRANSFORMING = "inside a graph transformation"
+
+
+def serves(work: int, *arrays: Any) -> bool:
+    """Whether these arrays are computed in blocks: on the host, large, and with values to read.
+
+    Args:
+        work: samples in all frames of all rows.
+        arrays: evaluated, if so.
+    """
+    mx = runtime().mx
+    return (
+        work >= WORTHWHILE
+        and mx.default_device() == mx.Device(mx.cpu)
+        and mlx_maps.kernels() is None
+        and not mlx_maps.is_traced(*arrays)
+    )
+
+
+class _Unread:
+    """A file of numpy's format whose values are whatever the memory holds that they are read to."""
+
+    closed = False
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
+        header = io.BytesIO()
+        described = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, described)
+        self._header, self._at = header.getvalue(), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return False
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset if whence == io.SEEK_SET else self._at + offset
+        return self._at
+
+    def read(self, count: int) -> bytes:
+        piece = self._header[self._at : self._at + count]
+        self._at += len(piece)
+        return piece
+
+    def readinto(self, buffer: memoryview) -> int:
+        piece = self._header[self._at : self._at + len(buffer)]
+        if piece:
+            buffer[: len(piece)] = piece
+        else:
+            where = np.frombuffer(buffer, np.uint8)
+            advise_huge_pages(where.ctypes.data, where.nbytes)
+        self._at += len(buffer)
+        return len(buffer)
+
+
+def uninitialised(shape: tuple[int, ...], dtype: Any) -> tuple[Any, HostArray]:
+    """A new MLX array, and its memory, to be written before anybody else sees the array.
+
+    MLX has no such function. Filling 83 MB with zeros first would take it longer than a transform;
+    but it reads files into memory that it allocates, and this file leaves that memory as it is.
+    """
+    mx = runtime().mx
+    if 0 in shape:
+        array = mx.zeros(shape, mx.complex64 if np.dtype(dtype).kind == "c" else mx.float32)
+    else:
+        array = mx.load(_Unread(shape, dtype), format="npy")
+    mx.eval(array)
+    return array, np.array(array, copy=False)
+
+
+def filled(shape: tuple[int, ...], dtype: Any, fill: Callable[[HostArray], None]) -> Any:
+    """A new MLX array of the values that ``fill`` writes."""
+    if np.dtype(dtype).itemsize * math.prod(shape) <= COPIED_BYTES:
+        memory = np.empty(shape, dtype)
+        fill(memory)
+        return copy_to_mlx(runtime().mx, memory)
+    array, memory = uninitialised(shape, dtype)
+    fill(memory)
+    return array
+
+
+def _view(array: Any) -> HostView:
+    return HostView(np.asarray(array), False, False)
+
+
+def _scaled(window: Any, factor: float) -> Any:
+    """The scaled window, part of no graph, rounded as the lazy maps round it."""
+    with np.errstate(all="ignore"):
+        return copy_to_mlx(runtime().mx, np.asarray(window) * np.float32(factor))
+
+
+def _apart(compute: Callable[[], Any]) -> Any:
+    """Compute at once; on a thread of its own where this one is at a graph transformation.
+
+    Inside of a gradient MLX refuses to evaluate ahead, and keeps the graphs of what it evaluates: a
+    compiled function would then allocate anew and forget the values. That state is a thread's.
+    """
+    try:
+        return compute()
+    except ValueError as error:
+        if _TRANSFORMING not in str(error):
+            raise
+        with ThreadPoolExecutor(1) as elsewhere:
+            return elsewhere.submit(compute).result()
+
+
+def analysis(form: Form, signal: Any, window: Any) -> Any:
+    """As of :func:`.mlx_api.ops.analysis`."""
+    params = form.params
+
+    def fill(memory: HostArray) -> None:
+        stft_blocks(runtime(), params, _view(signal), _scaled(window, params.scale), memory)
+        if params.onesided and form.edge != 1.0:
+            memory[..., maps.own_conjugates(params.n_fft)] *= np.float32(form.edge)
+
+    shape = (params.rows, params.frames, params.bins)
+    return _apart(lambda: filled(shape, np.complex64, fill))
+
+
+def adjoint(form: Form, spectrum: Any, window: Any) -> Any:
+    """As of :func:`.mlx_api.ops.adjoint`."""
+    params = form.params
+    dtype = np.complex64 if params.complex_fft else np.float32
+
+    def fill(memory: HostArray) -> None:
+        scaled = _scaled(window, form.inverse_scale)
+        adjoint_blocks(runtime(), form, _view(spectrum), scaled, memory)
+
+    out = _apart(lambda: filled((params.rows, params.samples), dtype, fill))
+    return runtime().mx.real(out) if params.complex_fft and not form.complex_signal else out
+
+
+def inverse(params: IstftParams, spectrum: Any, window: Any, rows: Any) -> Any:
+    """As of :func:`.mlx_api.ops.inverse`."""
+    dtype = np.complex64 if params.return_complex else np.float32
+
+    def fill(memory: HostArray) -> None:
+        envelope = Envelope(np.asarray(rows), vanishes=False)
+        istft_blocks(runtime(), params, _view(spectrum), _scaled(window, 1.0), envelope, memory)
+
+    return _apart(lambda: filled((params.rows, params.output_length), dtype, fill))

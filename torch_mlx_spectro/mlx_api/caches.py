@@ -1,0 +1,136 @@
+"""Counts of what the caches of the MLX API did, for tuning: names and keys of mlx-spectro's.
+
+Counted only where ``SPEC_MLX_CACHE_STATS`` asks for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from ..settings import mlx_settings
+from ..store.caches import Cache
+
+RECENT_EVENTS = 128
+#: Transforms that :func:`.mlx_api.transform.get_transform_mlx` keeps.
+TRANSFORMS = 64
+
+
+class _Events:
+    """Counters that threads share; off they cost one comparison."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._enabled: bool | None = None
+        self.clear()
+
+    @property
+    def enabled(self) -> bool:
+        if self._enabled is None:
+            self._enabled = mlx_settings().cache_stats
+        return self._enabled
+
+    def clear(self) -> None:
+        with self._lock:
+            self._enabled = None
+            self._counts: Counter[str] = Counter()
+            self._last: dict[str, str] = {}
+            self._recent: deque[str] = deque(maxlen=RECENT_EVENTS)
+
+    def record(self, name: str, key: Any) -> None:
+        if self.enabled:
+            with self._lock:
+                self._counts[name] += 1
+                self._last[name] = repr(key)
+                self._recent.append(name)
+
+    def snapshot(self) -> dict[str, Any]:
+        with self._lock:
+            return {
+                "counts": dict(self._counts),
+                "last_key_shapes": dict(self._last),
+                "recent_events": list(self._recent),
+            }
+
+
+_events = _Events()
+
+
+class CountedCache:
+    """A bounded, locked, least-recently-used cache whose hits and misses are counted.
+
+    Args:
+        name: of its events: ``name.hit``, ``name.miss``.
+        entries: kept at most.
+    """
+
+    def __init__(self, name: str, entries: int) -> None:
+        self._name = name
+        self._cache: Cache[Hashable, Any] = Cache(entries)
+        self._lock = threading.Lock()
+        self._hits = self._misses = 0
+
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """The value of ``key``, made when missing; two threads that make it get the same one."""
+        value = self._cache.find(key)
+        is_there = value is not None
+        with self._lock:
+            self._hits += is_there
+            self._misses += not is_there
+        _events.record(f"{self._name}.{'hit' if is_there else 'miss'}", key)
+        return value if is_there else self._cache.put(key, make(), replace=False)
+
+    def put(self, key: Hashable, value: Any) -> Any:
+        """Keep a value in the place of what is there; returns it."""
+        return self._cache.put(key, value)
+
+    def info(self) -> dict[str, int]:
+        with self._lock:
+            return {
+                "hits": self._hits,
+                "misses": self._misses,
+                "maxsize": self._cache.recent.most,
+                "currsize": len(self._cache),
+            }
+
+
+transforms = CountedCache("transform_cache", TRANSFORMS)
+
+
+def reset_cache_debug_stats() -> None:
+    """Set the counts to zero, and read ``SPEC_MLX_CACHE_STATS`` again; the caches stay."""
+    _events.clear()
+
+
+def get_cache_debug_stats(*, reset: bool = False) -> dict[str, Any]:
+    """Counts of cache events since the last reset.
+
+    Args:
+        reset: set the counts to zero afterwards.
+
+    Returns:
+        ``enabled``, ``counts`` by event, ``last_key_shapes`` by event, ``recent_events``,
+        ``kernel_cache`` (functions made for a form of call) and ``transform_cache``.
+    """
+    from . import functions as mlx_functions  # loads MLX
+
+    kept = {
+        name: dict(function.cache_info()._asdict())
+        for name, function in (
+            ("analysis", mlx_functions.analysis),
+            ("adjoint", mlx_functions.adjoint),
+            ("correlation", mlx_functions.correlation),
+            ("inverse", mlx_functions.inverse),
+        )
+    }
+    stats = {
+        "enabled": _events.enabled,
+        **_events.snapshot(),
+        "kernel_cache": kept,
+        "transform_cache": transforms.info(),
+    }
+    if reset:
+        reset_cache_debug_stats()
+    return stats

@@ -1,0 +1,360 @@
+"""stft and istft of MLX arrays: what all methods of :class:`.SpectralTransform` call.
+
+Arguments are checked here, and computed by :mod:`.mlx_api.functions`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.envelope import resolve_envelope
+from ..core.linear import Form, analysis_of
+from ..core.params import NOLA_THRESHOLD, IstftParams
+from ..mlx.host import copy_to_mlx
+from ..mlx.runtime import runtime
+from ..settings import mlx_settings
+from . import functions as mlx_functions
+from . import ops as mlx_maps
+from .arguments import (
+    LAYOUTS,
+    LEADING,
+    LONG_MODES,
+    POLICIES,
+    SAFETY,
+    Sizes,
+    integer,
+    one_of,
+    resolved_istft,
+    resolved_stft,
+)
+from .caches import CountedCache
+from .windows import WindowName, make_window
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: Envelopes that a transform keeps: 2 n_fft values each.
+ENVELOPES = 32
+#: How far ``validate=True`` lets the two computations of an istft differ.
+VALIDATION_TOLERANCE = 1e-5
+
+
+def _of_whole_window(params: IstftParams) -> IstftParams:
+    """The same call by a window that is padded already."""
+    return replace(params, win_length=params.n_fft)
+
+
+class TransformCore:
+    """Sizes, window, ``stft`` and ``istft``; its arguments are :class:`.SpectralTransform`'s."""
+
+    def __init__(
+        self,
+        n_fft: int,
+        hop_length: int | None = None,
+        win_length: int | None = None,
+        window_fn: WindowName = "hann",
+        *,
+        window: Any = None,
+        periodic: bool = True,
+        center: bool = True,
+        normalized: bool = False,
+        istft_backend_policy: str | None = None,
+        onesided: bool = True,
+        pad_mode: str = "reflect",
+        center_pad_mode: str | None = None,
+        center_tail_pad: str = "symmetric",
+        leading: str = "batch",
+    ) -> None:
+        self._sizes = Sizes.resolve(
+            n_fft,
+            hop_length,
+            win_length,
+            center=center,
+            pad_mode=pad_mode if center_pad_mode is None else center_pad_mode,
+            tail_pad=center_tail_pad,
+            normalized=normalized,
+            onesided=onesided,
+        )
+        self.window_fn, self.periodic = window_fn, bool(periodic)
+        self.leading = one_of("leading", leading, LEADING)
+        self.istft_backend_policy = one_of(
+            "istft_backend_policy", istft_backend_policy or "auto", POLICIES
+        )
+        self._set_window(window)
+
+    def _set_window(self, window: Any) -> None:
+        sizes = self._sizes
+        self._window = make_window(
+            window, self.window_fn, sizes.win_length, sizes.n_fft, self.periodic
+        )
+        #: A window by name is a constant; one that is given may be differentiated.
+        self._is_constant = window is None
+        mlx_maps.is_traced(self._window)  # evaluates it, if not: nothing lazy may cross to a thread
+        self._envelopes = CountedCache("ola_envelope_cache", ENVELOPES)
+
+    @property
+    def window(self) -> Any:
+        """The window, of ``n_fft`` values.
+
+        Setting it is as making the transform by it: of what was derived from the last one nothing
+        is left, in compiled functions neither. Streams keep the one that they began with, and so do
+        functions that the program itself has compiled. None sets the window of ``window_fn``.
+
+        Raises:
+            ValueError: the window's shape does not fit, or it is complex.
+        """
+        return self._window
+
+    @window.setter
+    def window(self, window: Any) -> None:
+        self._set_window(window)
+
+    @property
+    def has_window_by_name(self) -> bool:
+        """Whether the window is that of ``window_fn``."""
+        return self._is_constant
+
+    @property
+    def n_fft(self) -> int:
+        return self._sizes.n_fft
+
+    @property
+    def hop_length(self) -> int:
+        return self._sizes.hop_length
+
+    @property
+    def win_length(self) -> int:
+        return self._sizes.win_length
+
+    @property
+    def center(self) -> bool:
+        return self._sizes.center
+
+    @property
+    def center_pad_mode(self) -> str:
+        return self._sizes.pad_mode
+
+    @property
+    def center_tail_pad(self) -> str:
+        return self._sizes.tail_pad
+
+    @property
+    def normalized(self) -> bool:
+        return self._sizes.normalized
+
+    @property
+    def onesided(self) -> bool:
+        return self._sizes.onesided
+
+    def with_window(self, window: Any) -> Self:
+        """The same transform by another window, in which ``mx.grad`` may differentiate it.
+
+        Args:
+            window: real MLX array of ``win_length`` or ``n_fft`` values.
+
+        Raises:
+            ValueError: the window's shape does not fit.
+        """
+        other = object.__new__(type(self))
+        other._set(self._arguments(), window)
+        return other
+
+    def _arguments(self) -> dict[str, Any]:
+        """All that it is made of, its window aside."""
+        names = ("_sizes", "leading", "window_fn", "periodic", "istft_backend_policy")
+        return {name: getattr(self, name) for name in names}
+
+    def _set(self, arguments: dict[str, Any], window: Any) -> None:
+        vars(self).update(arguments)
+        self._set_window(window)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles are made of: not what was compiled or computed meanwhile."""
+        window = None if self._is_constant else np.array(self.window)
+        return {**self._arguments(), "window": window}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        window = state.pop("window")
+        self._set(state, None if window is None else copy_to_mlx(runtime().mx, window))
+
+    def stft(self, x: Any, output_layout: str = "bfn") -> Any:
+        """Spectrum of a signal.
+
+        Args:
+            x: shape [T] or [B, T] (``leading="any"``: [..., T]); real or complex64.
+            output_layout: ``"bfn"``: (batch, bins, frames), or ``"bnf"``: (batch, frames, bins).
+
+        Returns:
+            complex64; [T] counts as a batch of one.
+
+        Raises:
+            ValueError: dimensions, dtype or layout do not fit, or the signal is too short.
+        """
+        mx = runtime().mx
+        one_of("output_layout", output_layout, LAYOUTS)
+        rows, lead = self._signal_rows(x, "stft")
+        params = resolved_stft(self._sizes, rows.shape[1], rows.dtype == mx.complex64)
+        if rows.shape[0] == 0:
+            spectrum = mx.zeros((0, params.frames, params.bins), mx.complex64)
+        else:
+            form = Form(params, params.complex_fft, complex_window=False)
+            spectrum = mlx_functions.analysis(form)(rows, self.window)
+        if output_layout == "bfn":
+            spectrum = mx.swapaxes(spectrum, 1, 2)
+        return mx.reshape(spectrum, (*lead, *spectrum.shape[1:]))
+
+    def _signal_rows(self, x: Any, name: str) -> tuple[Any, tuple[int, ...]]:
+        """A signal as (rows, samples), and the leading dimensions of its spectrum."""
+        mx = runtime().mx
+        if x.ndim == 0 or (self.leading == "batch" and x.ndim > 2):
+            raise ValueError(
+                f"{name} expects 1D or 2D input, got {x.shape}; leading='any' takes more dimensions"
+            )
+        if x.dtype == mx.float64:
+            raise ValueError(f"{name} computes in single precision; got float64")
+        lead = tuple(x.shape[:-1])
+        if self.leading == "batch" and x.ndim == 1:
+            lead = (1,)
+        rows = x if x.ndim == 2 else mx.reshape(x, (int(np.prod(lead)), x.shape[-1]))
+        kind = mx.complex64 if x.dtype == mx.complex64 else mx.float32
+        return rows.astype(kind), lead
+
+    def istft(
+        self,
+        z: Any,
+        length: int | None = None,
+        validate: bool = False,
+        *,
+        torch_like: bool = False,
+        allow_fused: bool = True,
+        safety: str = "auto",
+        long_mode_strategy: str = "native",
+        backend_policy: str | None = None,
+        input_layout: str = "bfn",
+        return_complex: bool = False,
+    ) -> Any:
+        """Signal of a spectrum.
+
+        Where the overlap-added squared window is below torch's NOLA threshold, samples are zero.
+
+        Args:
+            z: shape [F, N] or [B, F, N] (``"bfn"``), [N, F] or [B, N, F] (``"bnf"``), complex64,
+                with the bins of a onesided or a two-sided spectrum.
+            length: samples of the result; zeros follow where frames end earlier.
+            validate: compute with and without fusing, and compare.
+            torch_like: raise where torch does: the squared window vanishes in the kept range.
+            allow_fused: False divides by the envelope in an operation of its own.
+            safety: ``"off"`` keeps ``torch_like`` from raising.
+            long_mode_strategy: accepted as of mlx-spectro; one implementation answers them all.
+            backend_policy: in the place of the transform's ``istft_backend_policy``.
+            input_layout: ``"bfn"`` or ``"bnf"``.
+            return_complex: the signal of a two-sided spectrum is complex.
+
+        Returns:
+            float32 or complex64, shape [B, T]; [T] for a spectrum of two dimensions.
+
+        Raises:
+            ValueError: dimensions, layout or options do not fit.
+            RuntimeError: ``torch_like``, ``validate`` or policy ``"metal"`` is not satisfied.
+        """
+        self._check_options(safety, long_mode_strategy, backend_policy)
+        length = None if length is None else integer("length", length)
+        rows, lead = self._spectrum_rows(z, input_layout, return_complex)
+        params = resolved_istft(self._sizes, rows.shape[1], length, return_complex)
+        if torch_like and safety != "off":
+            self._check_envelope(params)
+        if (backend_policy or self.istft_backend_policy) == "metal" and mlx_maps.kernels() is None:
+            raise RuntimeError("backend_policy='metal' needs a GPU that runs Metal kernels")
+        fused = allow_fused and mlx_settings().fuse_norm
+        signal = self._synthesis(params, rows, fused=fused)
+        if validate:
+            self._compare(signal, self._synthesis(params, rows, fused=not fused))
+        return runtime().mx.reshape(signal, (*lead, params.output_length))
+
+    def _check_options(
+        self, safety: str, long_mode_strategy: str, backend_policy: str | None
+    ) -> None:
+        one_of("safety", safety, SAFETY)
+        one_of("long_mode_strategy", long_mode_strategy, LONG_MODES)
+        policy = one_of("backend_policy", backend_policy or self.istft_backend_policy, POLICIES)
+        if policy != "auto" and long_mode_strategy != "native":
+            raise ValueError(
+                "When backend_policy is not 'auto', long_mode_strategy must be 'native'."
+            )
+
+    def _spectrum_rows(
+        self, z: Any, layout: str, return_complex: bool
+    ) -> tuple[Any, tuple[int, ...]]:
+        """A spectrum as (rows, frames, bins that are read), and its leading dimensions."""
+        mx = runtime().mx
+        one_of("input_layout", layout, LAYOUTS)
+        if z.ndim < 2 or (self.leading == "batch" and z.ndim > 3):
+            raise ValueError(f"istft expects a 2D or 3D spectrum, got {z.shape}")
+        half, full = self.n_fft // 2 + 1, self.n_fft
+        bins = z.shape[-2 if layout == "bfn" else -1]
+        if bins not in ((full,) if return_complex else (half, full)):
+            wanted = f"{full}" if return_complex else f"{half} (onesided) or {full} (two-sided)"
+            other = LAYOUTS[1 - LAYOUTS.index(layout)]
+            raise ValueError(
+                f"istft of input_layout={layout!r} expects {wanted} bins, got shape {z.shape}; "
+                f"is the layout {other!r}?"
+            )
+        lead = tuple(z.shape[:-2])
+        rows = z.astype(mx.complex64)
+        if z.ndim != 3:
+            rows = mx.reshape(rows, (int(np.prod(lead)), *z.shape[-2:]))
+        if layout == "bfn":
+            rows = mx.swapaxes(rows, 1, 2)
+        if not return_complex and bins != half:
+            rows = rows[..., :half]
+        return rows, lead
+
+    def _synthesis(self, params: IstftParams, rows: Any, *, fused: bool) -> Any:
+        mx = runtime().mx
+        if rows.shape[0] == 0:
+            kind = mx.complex64 if params.return_complex else mx.float32
+            return mx.zeros((0, params.output_length), kind)
+        if not self._is_constant:
+            return mlx_functions.inverse_of_window(params, rows, self.window)
+        envelope = self._inverse_rows(params)
+        if fused:
+            return mlx_functions.inverse(params)(rows, self.window, envelope)
+        kept = mlx_functions.adjoint(analysis_of(params))(rows, self.window)
+        kept = kept * mlx_maps.inverse_envelope(params, envelope)
+        return mx.pad(kept, [(0, 0), (0, params.zero_tail)])
+
+    def _inverse_rows(self, params: IstftParams) -> Any:
+        """The distinct rows of the inverse envelope of a constant window, in MLX."""
+        few = min(params.frames, params.overlap)
+        return self._envelopes.get((few, params.scale), lambda: self._make_rows(params))
+
+    def _make_rows(self, params: IstftParams) -> Any:
+        mx = runtime().mx
+        rows = resolve_envelope(np.asarray(self.window), _of_whole_window(params)).rows
+        rows = np.where(np.abs(rows) > params.scale / NOLA_THRESHOLD, 0, rows)
+        array = mx.array(rows)
+        mx.eval(array)  # nothing lazy may cross to another thread
+        return array
+
+    def _check_envelope(self, params: IstftParams) -> None:
+        if not self._is_constant and mlx_maps.is_traced(self.window):
+            raise ValueError("torch_like reads the window's values; this one is being traced")
+        window = np.asarray(self.window)
+        if resolve_envelope(window, _of_whole_window(params)).vanishes:
+            raise RuntimeError(
+                "istft: window overlap-add envelope is too small: below "
+                f"{NOLA_THRESHOLD} in the kept range, for which torch.istft raises; take another "
+                "window or hop, or safety='off'"
+            )
+
+    def _compare(self, signal: Any, other: Any) -> None:
+        mx = runtime().mx
+        if mlx_maps.is_traced(signal, other):
+            raise ValueError("validate=True compares values; these are being traced")
+        difference = float(mx.max(mx.abs(signal - other))) if signal.size else 0.0
+        if difference > VALIDATION_TOLERANCE * max(1.0, float(mx.max(mx.abs(other)))):
+            raise RuntimeError(f"istft mismatch: max diff {difference:.3e}")

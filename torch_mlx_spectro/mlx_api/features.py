@@ -1,0 +1,271 @@
+"""Features made of spectra, by torchaudio's definitions, on MLX arrays.
+
+Arguments, defaults and formulas are those of ``torchaudio.transforms`` (its documentation); windows
+are given by name. Every transform works inside of ``mx.grad``, ``mx.vmap`` and ``mx.compile``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..mlx.runtime import runtime
+from .filterbanks import dct_matrix, mel_filters
+from .transform import SpectralTransform
+from .windows import WindowName
+
+#: torchaudio's floor of a power before its logarithm.
+POWER_FLOOR = 1e-10
+#: torchaudio's offset of mel energies before their logarithm, ``log_mels=True``.
+LOG_OFFSET = 1e-6
+#: Keeps phases of empty bins finite (torchaudio's griffinlim).
+PHASE_FLOOR = 1e-16
+
+
+class Spectrogram:
+    """``|stft(x)| ** power``, shape [..., bins, frames] for [..., T].
+
+    Args:
+        n_fft: size of a frame's transform.
+        win_length: ``n_fft`` where None.
+        hop_length: ``win_length // 2`` where None.
+        pad: zeros added at each end of the signal, before everything else.
+        window_fn: name of the window, or name and parameters.
+        power: exponent of the magnitude; None for the complex spectrum.
+        normalized: True or ``"window"``: divided by the window's norm; ``"frame_length"``: by
+            ``sqrt(n_fft)``; False.
+        center, pad_mode, onesided: as of :class:`.SpectralTransform`.
+
+    Raises:
+        ValueError: sizes, names or modes that do not fit.
+    """
+
+    def __init__(
+        self,
+        n_fft: int = 400,
+        win_length: int | None = None,
+        hop_length: int | None = None,
+        pad: int = 0,
+        window_fn: WindowName = "hann",
+        power: float | None = 2.0,
+        normalized: bool | str = False,
+        center: bool = True,
+        pad_mode: str = "reflect",
+        onesided: bool = True,
+    ) -> None:
+        if normalized not in (True, False, "window", "frame_length"):
+            raise ValueError(
+                f"normalized must be a bool, 'window' or 'frame_length'; got {normalized!r}"
+            )
+        if pad < 0:
+            raise ValueError(f"pad must be >= 0; got {pad}")
+        win = n_fft if win_length is None else win_length
+        self.transform = SpectralTransform(
+            n_fft,
+            win // 2 if hop_length is None else hop_length,
+            win,
+            window_fn,
+            center=center,
+            pad_mode=pad_mode,
+            normalized=normalized == "frame_length",
+            onesided=onesided,
+            leading="any",
+        )
+        self.pad, self.power = pad, power
+        self._is_scaled = normalized in (True, "window")
+        #: A window, and what spectra are multiplied by for it.
+        self._scale: tuple[Any, float] = (None, 1.0)
+
+    def __call__(self, x: Any) -> Any:
+        mx = runtime().mx
+        if self.pad:
+            x = mx.pad(x, [(0, 0)] * (x.ndim - 1) + [(self.pad, self.pad)])
+        spectrum = self.transform.stft(x)
+        if self._is_scaled:
+            spectrum = spectrum * self._scale_by_window()
+        return spectrum if self.power is None else magnitude(spectrum, self.power)
+
+    def _scale_by_window(self) -> float:
+        window, scale = self._scale
+        if window is not self.transform.window:
+            window = self.transform.window
+            scale = 1.0 / math.sqrt(float(np.sum(np.asarray(window) ** 2.0)))
+            self._scale = window, scale
+        return scale
+
+
+def magnitude(spectrum: Any, power: float) -> Any:
+    """``|spectrum| ** power``; for the square with a gradient at zero, too."""
+    mx = runtime().mx
+    if power == 2.0:
+        return mx.square(mx.real(spectrum)) + mx.square(mx.imag(spectrum))
+    size = mx.abs(spectrum)
+    return size if power == 1.0 else mx.power(size, power)
+
+
+class MelSpectrogram:
+    """A spectrogram in ``n_mels`` triangular bands of the mel scale, shape [..., n_mels, frames].
+
+    Args:
+        sample_rate: of the signal.
+        n_fft, win_length, hop_length, pad, window_fn, power, normalized, center, pad_mode: as of
+            :class:`Spectrogram`.
+        f_min, f_max: where the bands begin and end, in Hz; ``sample_rate / 2`` where None.
+        n_mels: bands.
+        norm: ``"slaney"``: bands of unit area; None.
+        mel_scale: ``"htk"`` or ``"slaney"``.
+
+    Raises:
+        ValueError: sizes, names or modes that do not fit.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int = 16000,
+        n_fft: int = 400,
+        win_length: int | None = None,
+        hop_length: int | None = None,
+        f_min: float = 0.0,
+        f_max: float | None = None,
+        pad: int = 0,
+        n_mels: int = 128,
+        window_fn: WindowName = "hann",
+        power: float = 2.0,
+        normalized: bool | str = False,
+        center: bool = True,
+        pad_mode: str = "reflect",
+        norm: str | None = None,
+        mel_scale: str = "htk",
+    ) -> None:
+        self.spectrogram = Spectrogram(
+            n_fft, win_length, hop_length, pad, window_fn, power, normalized, center, pad_mode
+        )
+        self.n_mels = n_mels
+        end = float(sample_rate // 2) if f_max is None else f_max
+        filters = mel_filters(n_fft // 2 + 1, f_min, end, n_mels, sample_rate, norm, mel_scale)
+        mx = runtime().mx
+        self.filters = mx.array(filters.T.astype(np.float32))
+        mx.eval(self.filters)
+
+    def __call__(self, x: Any) -> Any:
+        return runtime().mx.matmul(self.filters, self.spectrogram(x))
+
+
+def decibels(power: Any, top_db: float | None = 80.0) -> Any:
+    """``10 log10(power)``, floored; ``top_db`` below the largest value where given.
+
+    Args:
+        power: shape [..., bands, frames]. The largest value is that of the last three dimensions.
+    """
+    mx = runtime().mx
+    found = 10.0 * mx.log10(mx.maximum(power, POWER_FLOOR))
+    if top_db is None:
+        return found
+    axes = tuple(range(max(0, found.ndim - 3), found.ndim))
+    return mx.maximum(found, mx.max(found, axis=axes, keepdims=True) - top_db)
+
+
+class MFCC:
+    """Cosine transform of mel energies in decibels, shape [..., n_mfcc, frames].
+
+    Args:
+        sample_rate: of the signal.
+        n_mfcc: coefficients; at most the bands.
+        dct_type: 2 is the only one.
+        norm: ``"ortho"`` or None.
+        log_mels: natural logarithms in the place of decibels.
+        melkwargs: arguments of :class:`MelSpectrogram`.
+
+    Raises:
+        ValueError: of more coefficients than bands, or another type or norm.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int = 16000,
+        n_mfcc: int = 40,
+        dct_type: int = 2,
+        norm: str | None = "ortho",
+        log_mels: bool = False,
+        melkwargs: dict[str, Any] | None = None,
+    ) -> None:
+        if dct_type != 2:
+            raise ValueError(f"dct_type must be 2; got {dct_type!r}")
+        self.mel = MelSpectrogram(sample_rate=sample_rate, **(melkwargs or {}))
+        if n_mfcc > self.mel.n_mels:
+            raise ValueError(f"n_mfcc ({n_mfcc}) must be <= n_mels ({self.mel.n_mels})")
+        self.log_mels = log_mels
+        mx = runtime().mx
+        self.dct = mx.array(dct_matrix(n_mfcc, self.mel.n_mels, norm).astype(np.float32))
+        mx.eval(self.dct)
+
+    def __call__(self, x: Any) -> Any:
+        mx = runtime().mx
+        mel = self.mel(x)
+        levels = mx.log(mel + LOG_OFFSET) if self.log_mels else decibels(mel)
+        return mx.matmul(self.dct, levels)
+
+
+class GriffinLim:
+    """A signal whose spectrogram is the given one, by alternating projections with momentum.
+
+    Griffin and Lim 1984; the momentum is that of Perraudin, Balazs and Søndergaard 2013, "A fast
+    Griffin-Lim algorithm". Input of shape [..., bins, frames], output [..., T].
+
+    Args:
+        n_fft, win_length, hop_length, window_fn: as of :class:`Spectrogram`.
+        n_iter: iterations.
+        power: exponent of the magnitude that is given.
+        momentum: from 0 to below 1.
+        length: samples of the result.
+        rand_init: phases begin at random values, else at zero.
+
+    Raises:
+        ValueError: the momentum, sizes or names do not fit.
+    """
+
+    def __init__(
+        self,
+        n_fft: int = 400,
+        n_iter: int = 32,
+        win_length: int | None = None,
+        hop_length: int | None = None,
+        window_fn: WindowName = "hann",
+        power: float = 2.0,
+        momentum: float = 0.99,
+        length: int | None = None,
+        rand_init: bool = True,
+    ) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in range [0, 1); got {momentum}")
+        win = n_fft if win_length is None else win_length
+        self.transform = SpectralTransform(
+            n_fft, win // 2 if hop_length is None else hop_length, win, window_fn, leading="any"
+        )
+        self.n_iter, self.power, self.length = n_iter, power, length
+        self.rand_init, self.momentum = rand_init, momentum / (1 + momentum)
+
+    def __call__(self, specgram: Any, key: Any = None) -> Any:
+        """Compute the signal.
+
+        Args:
+            key: of ``mx.random``, for the phases' first values; None for MLX's own state.
+        """
+        mx = runtime().mx
+        size = mx.power(specgram, 1.0 / self.power)
+        if self.rand_init:
+            parts = mx.random.uniform(shape=(2, *size.shape), key=key)
+            phases = parts[0] + 1j * parts[1]
+        else:
+            phases = mx.ones(size.shape, mx.complex64)
+        before = None
+        for _ in range(self.n_iter):
+            rebuilt = self.transform.stft(self.transform.istft(size * phases, self.length))
+            phases = rebuilt
+            if self.momentum and before is not None:
+                phases = phases - before * self.momentum
+            phases = phases / (mx.abs(phases) + PHASE_FLOOR)
+            before = rebuilt
+        return self.transform.istft(size * phases, self.length)

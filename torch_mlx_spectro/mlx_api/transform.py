@@ -1,0 +1,279 @@
+"""``SpectralTransform``: the names of mlx-spectro, for MLX arrays, with no torch.
+
+There is one implementation behind all methods: ``stft`` and ``istft`` of :class:`.TransformCore`.
+What is called compiled is those in ``mx.compile``, what is called differentiable those themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from functools import wraps
+from typing import Any
+
+from ..mlx.runtime import runtime
+from . import blocks as mlx_blocks
+from . import ops as mlx_maps
+from .arguments import LAYOUTS, integer, one_of, resolve_fft_params
+from .caches import CountedCache, transforms
+from .core import TransformCore
+from .streaming import IstftStream, StftStream
+
+__all__ = ["SpectralTransform", "get_transform_mlx", "resolve_fft_params", "spec_mlx_device_key"]
+
+#: Compiled functions that a transform keeps, one for each layout, length and set of options.
+COMPILED = 32
+#: Samples of a signal that warms a transform up, where none are named.
+WARM_UP_SAMPLES = 4096
+
+Function = Callable[[Any], Any]
+
+
+class SpectralTransform(TransformCore):
+    """Short-time Fourier transform of MLX arrays and its inverse.
+
+    Every method works inside of ``mx.grad``, ``mx.vmap`` and ``mx.compile``. Host arrays that have
+    values are computed at once and in parallel, everything else lazily.
+
+    Args:
+        n_fft: size of a frame's transform.
+        hop_length: samples from frame to frame; ``n_fft // 4`` where None.
+        win_length: size of the window, zero-padded to ``n_fft``.
+        window_fn: name of the window, or name and parameters: ``"hann"``, ``("kaiser", 14.0)``.
+        window: the window itself, of ``win_length`` or ``n_fft`` values; may be differentiated.
+        periodic: windows by name are those for Fourier transforms; else symmetric.
+        center: frame ``t`` is centred at sample ``t * hop_length``.
+        normalized: multiply spectra by ``n_fft ** -0.5``.
+        istft_backend_policy: ``"metal"`` makes istft raise where no kernel computes it. The other
+            policies of mlx-spectro are accepted: one implementation answers them all.
+        onesided: bins 0 ... n_fft // 2 of real signals; complex signals always have all.
+        pad_mode: what lies beyond the ends of a centred signal: ``"reflect"``, ``"constant"``,
+            ``"replicate"`` or ``"circular"``.
+        center_pad_mode: another name of ``pad_mode``, mlx-spectro's.
+        center_tail_pad: ``"symmetric"``, or ``"minimal"``: ``ceil(samples / hop_length)`` frames.
+        leading: ``"batch"``: signals are [T] or [B, T], spectra have three dimensions (as of
+            mlx-spectro). ``"any"``: signals are [..., T], and so many dimensions spectra have.
+
+    Raises:
+        ValueError: sizes, names or modes that do not fit.
+    """
+
+    def _set_window(self, window: Any) -> None:
+        super()._set_window(window)
+        self._compiled_stft = CountedCache("compiled_stft_cache", COMPILED)
+        self._compiled_istft = CountedCache("compiled_istft_cache", COMPILED)
+
+    def differentiable_stft(self, x: Any) -> Any:
+        """:meth:`stft` in layout ``"bnf"``; every method is differentiable."""
+        return self.stft(x, output_layout="bnf")
+
+    def differentiable_istft(self, z: Any, *, length: int | None = None) -> Any:
+        """:meth:`istft` of layout ``"bnf"``; every method is differentiable."""
+        return self.istft(z, length=length, input_layout="bnf")
+
+    def get_compiled_stft(self, *, output_layout: str = "bfn") -> Function:
+        """``stft`` for a loop of steady shapes, compiled by ``mx.compile`` where that gains."""
+        one_of("output_layout", output_layout, LAYOUTS)
+
+        def make() -> Function:
+            per_sample = self.n_fft / self.hop_length
+            return _steady(
+                self,
+                lambda x: self.stft(x, output_layout=output_layout),
+                lambda x: int(x.size * per_sample),
+            )
+
+        found: Function = self._compiled_stft.get(output_layout, make)
+        return found
+
+    def get_compiled_istft(
+        self, *, length: int | None = None, input_layout: str = "bfn", **options: Any
+    ) -> Function:
+        """``istft`` for a loop of steady shapes; ``options`` are those of :meth:`istft`."""
+        one_of("input_layout", input_layout, LAYOUTS)
+
+        def make() -> Function:
+            per_bin = self.n_fft / (self.n_fft // 2 + 1)
+            return _steady(
+                self,
+                lambda z: self.istft(z, length, input_layout=input_layout, **options),
+                lambda z: int(z.size * per_bin),
+            )
+
+        key = (length, input_layout, *sorted(options.items()))
+        found: Function = self._compiled_istft.get(key, make)
+        return found
+
+    def stft_compiled(self, x: Any, *, output_layout: str = "bfn") -> Any:
+        """:meth:`stft` by the function of :meth:`get_compiled_stft`."""
+        return self.get_compiled_stft(output_layout=output_layout)(x)
+
+    def istft_compiled(self, z: Any, *, length: int | None = None, **options: Any) -> Any:
+        """:meth:`istft` by the function of :meth:`get_compiled_istft`."""
+        return self.get_compiled_istft(length=length, **options)(z)
+
+    @staticmethod
+    def compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        """``mx.compile`` of a function of the program's, with this project's kernels in its graph.
+
+        In a function that ``mx.compile`` or ``mx.vmap`` traces, transforms are made of MLX's own
+        operations, since MLX vectorises no kernels; in this one they are kernels on a GPU, so it
+        may not call ``mx.vmap`` (nor ``mx.jvp``: :meth:`without_kernels`).
+
+        Args:
+            function: may call any methods of any transforms, and ``mx.grad``.
+            options: of ``mx.compile``.
+        """
+        compiled = runtime().mx.compile(function, **options)
+
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with mlx_maps.kernels_where("traces"):
+                return compiled(*args, **kwargs)
+
+        return call
+
+    @staticmethod
+    def without_kernels() -> AbstractContextManager[None]:
+        """A context in which transforms are made of MLX's own operations: what ``mx.jvp`` needs.
+
+        MLX pushes no tangents through custom kernels; on a CPU, where there are none, nothing
+        changes.
+        """
+        return mlx_maps.kernels_where("nowhere")
+
+    def compiled_pair(
+        self, length: int, layout: str = "bfn", warmup_batch: int | None = None
+    ) -> tuple[Function, Function]:
+        """``stft`` and ``istft`` of signals of one length, for a loop.
+
+        Args:
+            length: samples of the signals.
+            layout: of the spectra between the two.
+            warmup_batch: rows of a signal to compile for at once.
+        """
+        length = integer("length", length)
+        if mlx_maps.kernels() is not None:
+            self.warmup(1, length)  # a GPU's first launch finds out how many threads it allows
+        pair = (
+            self.get_compiled_stft(output_layout=layout),
+            self.get_compiled_istft(length=length, input_layout=layout),
+        )
+        if warmup_batch is not None:
+            mx = runtime().mx
+            mx.eval(pair[1](pair[0](mx.zeros((int(warmup_batch), length)))))
+        return pair
+
+    def warmup(self, batch: int = 1, length: int = WARM_UP_SAMPLES) -> None:
+        """Compute and forget a transform and its inverse, so that the next ones find all made."""
+        mx = runtime().mx
+        spectrum = self.stft(mx.zeros((int(batch), int(length))))
+        mx.eval(self.istft(spectrum, length=int(length)))
+
+    def prewarm_kernels(self, batch: int = 1, length: int | None = None) -> None:
+        """:meth:`warmup`, and the unfused istft."""
+        mx = runtime().mx
+        samples = self._warm_up_samples(length)
+        self.warmup(batch, samples)
+        spectrum = self.stft(mx.zeros((int(batch), samples)))
+        mx.eval(self.istft(spectrum, length=samples, allow_fused=False))
+
+    def prewarm_compiled(
+        self, *, batch: int = 1, length: int | None = None, **options: Any
+    ) -> None:
+        """Compile for signals of one shape; ``options`` are those of :meth:`istft`."""
+        mx = runtime().mx
+        samples = self._warm_up_samples(length)
+        spectrum = self.stft_compiled(mx.zeros((int(batch), samples)))
+        mx.eval(self.istft_compiled(spectrum, length=samples, **options))
+
+    def _warm_up_samples(self, length: int | None) -> int:
+        return max(2 * self.n_fft, WARM_UP_SAMPLES) if length is None else int(length)
+
+    def stft_stream(self) -> StftStream:
+        """An stft of a signal that comes in chunks: the frames of :meth:`stft`, bit by bit."""
+        return StftStream(self)
+
+    def istft_stream(self, length: int | None = None) -> IstftStream:
+        """An istft whose frames come in chunks.
+
+        Args:
+            length: samples of the whole result; None for what the frames cover.
+        """
+        return IstftStream(self, length)
+
+    def stft_of_chunks(self, chunks: Iterable[Any], output_layout: str = "bfn") -> Iterator[Any]:
+        """Frames of a signal that comes in chunks, as they are complete.
+
+        Args:
+            chunks: of one signal, each of shape [T] or [B, T].
+        """
+        stream = self.stft_stream()
+        for chunk in chunks:
+            yield stream.push(chunk, output_layout=output_layout)
+        yield stream.finish(output_layout=output_layout)
+
+    def istft_of_chunks(
+        self, chunks: Iterable[Any], length: int | None = None, input_layout: str = "bfn"
+    ) -> Iterator[Any]:
+        """Samples of a spectrum whose frames come in chunks, as they are complete.
+
+        Args:
+            chunks: of one spectrum, each of shape [F, N] or [B, F, N].
+        """
+        stream = self.istft_stream(length)
+        for chunk in chunks:
+            yield stream.push(chunk, input_layout=input_layout)
+        yield stream.finish()
+
+
+def _steady(
+    transform: SpectralTransform, function: Function, work: Callable[[Any], int]
+) -> Function:
+    """The function compiled; as it is where its input is computed in blocks or itself traced.
+
+    What is compiled has the transform's window in it: another one has it compiled anew.
+    """
+    known: tuple[Any, Function] = (None, function)
+
+    def call(array: Any) -> Any:
+        nonlocal known
+        if mlx_blocks.serves(work(array), array) or mlx_maps.stand_in(array):
+            return function(array)
+        window, compiled = known
+        if window is not transform.window:
+            window = transform.window
+            # MLX knows what it has compiled by the function: each needs one of its own.
+            compiled = SpectralTransform.compile(lambda array: function(array))
+            known = window, compiled
+        return compiled(array)
+
+    return call
+
+
+def get_transform_mlx(**arguments: Any) -> SpectralTransform:
+    """A :class:`SpectralTransform`, the same one for the same arguments.
+
+    A transform of a given ``window`` is made anew, since an array is no key; and so is one whose
+    ``window`` the program has set meanwhile.
+
+    Args:
+        arguments: as of :class:`SpectralTransform`.
+    """
+    if arguments.get("window") is not None:
+        return SpectralTransform(**arguments)
+    key = tuple(sorted(arguments.items()))
+    found: SpectralTransform = transforms.get(key, lambda: SpectralTransform(**arguments))
+    if not found.has_window_by_name:
+        found = transforms.put(key, SpectralTransform(**arguments))
+    return found
+
+
+def spec_mlx_device_key() -> str:
+    """What MLX computes on: the name of the GPU, or MLX's name of the default device."""
+    mx = runtime().mx
+    if mx.default_device() == mx.Device(mx.gpu):
+        name = mx.device_info().get("device_name")
+        if name:
+            return str(name)
+    return str(mx.default_device())

@@ -1,0 +1,1 @@
+"""What is known of torch's own functions: how they warn, order memory, and are intercepted."""

@@ -1,0 +1,115 @@
+"""Modes and subclasses that want to see a call: they are asked with torch's own function object.
+
+What they call on comes back to us by a mode of ours, below the one that is asked first: torch asks
+it next, whoever calls torch's function, and however often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from . import state as torch_state
+
+#: Why calls that somebody is asked about are native's.
+NO_MODES = "this torch does not let its stack of function modes be changed"
+
+
+class _CalledOn(torch.overrides.TorchFunctionMode):
+    """Computes by another function what those who were asked before it call on.
+
+    Args:
+        function: torch's own.
+        compute: takes its arguments.
+        passes: torch asks modes before subclasses, and this one is first to let those be asked.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], compute: Callable[..., Any], passes: bool
+    ) -> None:
+        super().__init__()
+        self._function, self._compute, self._passes = function, compute, passes
+        self.was_reached = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is not self._function:
+            return func(*args, **(kwargs or {}))
+        if self._passes:
+            self._passes = False
+            return NotImplemented
+        self.was_reached = True
+        return self._compute(*args, **(kwargs or {}))
+
+    def note(self, function: Callable[..., Any]) -> None:
+        """Somebody who was asked calls a function by its name."""
+        self.was_reached = self.was_reached or function is self._function
+
+
+def ask(
+    function: Callable[..., torch.Tensor], compute: Callable[..., Any], args: Any, kwargs: Any
+) -> tuple[torch.Tensor, str | None]:
+    """Have torch ask the modes and subclasses that want to see a call, and compute what they want.
+
+    They are shown torch's own function. When they call it on, ``compute`` is called with what they
+    pass; it has to ask those who are left. This is a mode below the one that is asked first, so
+    that it is reached next.
+
+    Returns:
+        The result, and why ``compute`` had no part in it, if so.
+    """
+    if (
+        torch_state.push_mode is None
+        or torch_state.pop_mode is None
+        or torch_state.count_modes is None
+    ):
+        return function(*args, **kwargs), NO_MODES
+    first, outer = _pop_first()
+    if outer:  # one of those who are asked calls the program's function, by its name
+        for mode in outer:
+            mode.note(function)
+        if first is not None:
+            torch_state.push_mode(first)
+        try:
+            return compute(*args, **kwargs), None
+        finally:
+            while outer:
+                torch_state.push_mode(outer.pop())
+    called_on = _CalledOn(function, compute, passes=first is None)
+    torch_state.push_mode(called_on)
+    if first is not None:
+        torch_state.push_mode(first)
+    try:
+        result = function(*args, **kwargs)
+    finally:
+        _remove_mode(called_on)
+    if called_on.was_reached:
+        return result, None
+    who = "a subclass" if first is None else type(first).__name__
+    return result, f"{who} was asked, and did not call torch's function on"
+
+
+def _pop_first() -> tuple[Any, list[_CalledOn]]:
+    """Pop the mode that is asked first, and those of ours above it, the last one first."""
+    above: list[_CalledOn] = []
+    while torch_state.count_modes():
+        mode = torch_state.pop_mode()
+        if not isinstance(mode, _CalledOn):
+            return mode, above
+        above.append(mode)
+    return None, above
+
+
+def _remove_mode(mode: Any) -> None:
+    """Take a mode out of the stack, wherever those who were asked have left it."""
+    above = []
+    while torch_state.count_modes():
+        last = torch_state.pop_mode()
+        if last is mode:
+            break
+        above.append(last)
+    while above:
+        torch_state.push_mode(above.pop())

@@ -1,0 +1,156 @@
+"""What native torch's results are besides their values: their strides, and whether they are views.
+
+Callers reshape and ``view`` what ``torch.stft`` returns, so its memory order is part of the
+contract. Native torch frames the padded signal, multiplies by the window and runs an FFT; the
+order of the result follows from those steps:
+
+* padding gives a contiguous signal, except padding by nothing, which clones it;
+* the product with the window keeps the order of its strides (TensorIterator's rule, asked here
+  of torch itself with meta tensors, which hold no data);
+* the MKL and cuFFT transforms write batch dimensions in the order of their input's strides, bins
+  innermost; the pocketfft transforms (builds without MKL) write contiguously.
+
+Autograd treats views and other tensors differently (``detach_``, in-place use after ``no_grad``),
+so that is part of the contract, too: see :func:`natives_view`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+
+from ..core.params import IstftParams, StftParams
+from ..errors import UnresolvedArguments
+
+View = Callable[[torch.Tensor], torch.Tensor]
+
+#: torch counts strides of complex64 values in bytes, in 64 bits.
+_MAX_STRIDE = (1 << 63) // 8 - 1
+
+
+@lru_cache(maxsize=1)
+def _torch_uses_mkl() -> bool:
+    available: Callable[[], bool] = torch.backends.mkl.is_available
+    return available()
+
+
+def frames_outermost(
+    params: StftParams,
+    strides: tuple[int, ...],
+    dtype: torch.dtype,
+    window_dtype: torch.dtype | None,
+) -> bool:
+    """Whether native torch lays a host spectrum out as (frames, rows, bins) in memory.
+
+    Args:
+        params: the resolved call.
+        strides: of the input signal, in elements.
+        dtype: of the input signal.
+        window_dtype: of the window; None where native multiplies by no window at all.
+
+    Returns:
+        True for (frames, rows, bins), False for the usual (rows, frames, bins).
+
+    Raises:
+        UnresolvedArguments: native's strides overflow; what it makes of that is its own affair.
+    """
+    return _torch_uses_mkl() and frames_in_order(params, strides, dtype, window_dtype)
+
+
+@lru_cache(maxsize=512)
+def frames_in_order(
+    params: StftParams,
+    strides: tuple[int, ...],
+    dtype: torch.dtype,
+    window_dtype: torch.dtype | None,
+) -> bool:
+    """:func:`frames_outermost` for a transform that keeps the order of its input's dimensions."""
+    row_stride = strides[0] if params.batched else params.samples * strides[0]
+    signal = torch.empty_strided(
+        (params.rows, params.samples), (row_stride, strides[-1]), dtype=dtype, device="meta"
+    )
+    if params.padding or (params.padded and params.pad_mode != "constant"):
+        # Made anew: ``contiguous()`` would keep a tensor with odd strides along sizes of one.
+        padded = params.samples + 2 * params.padding
+        signal = torch.empty((params.rows, padded), dtype=dtype, device="meta")
+    elif params.padded:
+        signal = signal.clone()
+    if params.hop_length * signal.stride(1) > _MAX_STRIDE:
+        raise UnresolvedArguments("strides of frames do not overflow")
+    framed = signal.as_strided(
+        (params.rows, params.frames, params.n_fft),
+        (signal.stride(0), params.hop_length * signal.stride(1), signal.stride(1)),
+    )
+    if window_dtype is not None:
+        framed = framed * torch.empty((params.n_fft,), dtype=window_dtype, device="meta")
+    return framed.stride(1) > framed.stride(0)
+
+
+def spectrum_strides(params: StftParams, frames_outer: bool) -> tuple[int, int, int]:
+    """Strides, in elements, of the (rows, bins, frames) spectrum for the given memory order."""
+    if frames_outer:
+        return (params.bins, 1, params.rows * params.bins)
+    return (params.frames * params.bins, 1, params.bins)
+
+
+def multiplied_dtype(
+    params: StftParams, signal: torch.Tensor, window: torch.Tensor | None
+) -> torch.dtype | None:
+    """The dtype of the window that native multiplies by; None where it multiplies by none.
+
+    Native pads a short window, given or not, and multiplies by it.
+    """
+    if window is not None:
+        return window.dtype
+    return signal.dtype if params.win_length < params.n_fft else None
+
+
+def in_order(tensor: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
+    """The tensor itself, or a copy of these strides."""
+    if tensor.stride() == strides:
+        return tensor
+    copy = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
+    return copy.copy_(tensor)
+
+
+def with_rows(params: StftParams | IstftParams, tensor: torch.Tensor) -> torch.Tensor:
+    """A call's input as a batch."""
+    return tensor if params.batched else tensor.unsqueeze(0)
+
+
+def only_row(batch: torch.Tensor) -> torch.Tensor:
+    """The only row of a batch, as a view of it."""
+    return batch.squeeze(0)
+
+
+def natives_view(params: StftParams | IstftParams) -> View | None:
+    """How native views what it has computed; None where it returns the computed tensor itself.
+
+    Real pairs are a view of the spectrum, and a 1-D istft is a row of a batch of one, unless zeros
+    are appended, which makes a new tensor. A 1-D stft is no view: native squeezes it in place.
+    """
+    if isinstance(params, StftParams):
+        return None if params.return_complex else torch.view_as_real
+    return None if params.batched or params.zero_tail else only_row
+
+
+#: By native's view, what gives back the tensor that it is a view of.
+UNDOING: dict[View, View] = {
+    torch.view_as_real: torch.view_as_complex,
+    only_row: lambda row: row.unsqueeze(0),
+}
+
+
+def shape_result(params: StftParams | IstftParams, batch: torch.Tensor) -> torch.Tensor:
+    """Turn a batch's result into the call's, which is a view where native's is one.
+
+    Args:
+        batch: shape (rows, bins, frames) or (rows, output length); in nobody else's hands, since it
+            is shaped in place, and no view itself.
+    """
+    view = natives_view(params)
+    if not params.batched and view is not only_row:
+        batch = batch.squeeze_(0)
+    return batch if view is None else view(batch)

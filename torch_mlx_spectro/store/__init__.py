@@ -1,0 +1,1 @@
+"""What is kept: caches in a process, files and verdicts between processes."""

@@ -1,0 +1,75 @@
+"""The kernels' text, read from ``metal_src``: one file that includes nothing for each kernel.
+
+A header may include others by ``#include "name.h"``; MLX hands Metal's compiler one text, so they
+are put in line, each once. The integers of a launch are named by an enumeration in the header that
+reads them, which is the only place that knows their order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import lru_cache
+from pathlib import Path
+
+_INCLUDE = re.compile(r'^#include "(?P<name>[\w.]+)"\n', re.MULTILINE)
+_PRAGMA = re.compile(r"^#pragma once\n", re.MULTILINE)
+
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def _folder() -> Path:
+    """``_metal_src`` of an installed package, ``metal_src`` beside the package in a checkout."""
+    installed = _PACKAGE / "_metal_src"
+    return installed if installed.is_dir() else _PACKAGE.parent / "metal_src"
+
+
+@lru_cache(maxsize=64)
+def source(name: str) -> str:
+    """The text of one file of ``metal_src``."""
+    return (_folder() / name).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def digest() -> str:
+    """Of every file of ``metal_src``: another one means other kernels."""
+    content = hashlib.sha256()
+    for path in sorted(_folder().iterdir()):
+        content.update(f"{path.name}\n{path.read_text(encoding='utf-8')}\n".encode())
+    return content.hexdigest()[:16]
+
+
+@lru_cache(maxsize=16)
+def header(*names: str) -> str:
+    """Headers and everything that they include, each once, in an order that compiles."""
+    done: list[str] = []
+    parts: list[str] = []
+
+    def add(name: str) -> None:
+        if name in done:
+            return
+        done.append(name)
+        text = source(name)
+        for included in _INCLUDE.finditer(text):
+            add(included["name"])
+        parts.append(_PRAGMA.sub("", _INCLUDE.sub("", text)))
+
+    for name in names:
+        add(name)
+    return "\n".join(parts)
+
+
+@lru_cache(maxsize=16)
+def integers(header_name: str, enumeration: str) -> tuple[str, ...]:
+    """Names of a launch's integers, in order, without their common prefix, in lower case.
+
+    Raises:
+        ValueError: the header has no such enumeration.
+    """
+    found = re.search(rf"enum {enumeration} {{(?P<names>[^}}]*)}}", source(header_name))
+    if found is None:
+        raise ValueError(f"{header_name} has no enumeration {enumeration}")
+    names = [name.strip() for name in found["names"].split(",") if name.strip()]
+    prefix = names[-1].removesuffix("PARAMETERS")
+    return tuple(name.removeprefix(prefix).lower() for name in names[:-1])

@@ -1,0 +1,401 @@
+"""What was found out about this machine, kept from one process to the next in one JSON file.
+
+A verdict is a JSON value under a section and a key: which backend is the fastest for a signature
+(``"routes"``), which was wrong (``"quarantined"``), how many threads suit a kernel (``"threads"``).
+Verdicts hold for the versions of torch, MLX, this package and its kernels, and for one machine;
+the file has those of several such environments side by side, so that two of them on one disk do
+not forever replace each other's, and an upgrade simply begins anew: it is nothing to warn of.
+What is warned of, once, is a file that cannot be understood, and a path where something else is
+than a file or nothing (:mod:`.store.files`): that stays as it is.
+
+    {"format": 1,
+     "environments": [{"versions": {"torch": ...}, "sections": {"routes": {...}}}, ...]}
+
+Nothing here may cost a program more than time: a file that cannot be read, written or locked means
+that verdicts live as long as the process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import copy
+import json
+import os
+import platform
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..settings import AutotuneSettings, autotune_settings
+from ..version import __version__
+from . import files as disk
+from . import sources
+
+#: Of the file. Another number is not read, whatever follows it.
+FORMAT = 1
+#: Entries of a section, and environments of a file; beyond, the oldest go.
+MAX_ENTRIES = 512
+MAX_ENVIRONMENTS = 4
+#: A file of ours has a few hundred bytes an entry.
+MAX_BYTES = 8 << 20
+#: Dictionaries and lists within each other, of a file of ours; and its largest number.
+MAX_DEPTH = 16
+MAX_NUMBER = 1 << 63
+#: Seconds between writes: the verdicts of a program's first second take two writes, not hundreds.
+INTERVAL = 1.0
+#: Seconds to wait for another process's write, in the midst of a program and at its end.
+PATIENCE = 0.1
+PATIENCE_AT_EXIT = 1.0
+
+Json = Any  # null, booleans, numbers, strings, and lists and dictionaries of them
+Sections = dict[str, dict[str, Json]]
+
+
+class Store:
+    """Verdicts of one environment, in memory and in a file.
+
+    The file is read when the first verdict is asked for, and written, merged with what other
+    processes have written meanwhile, when one is put.
+
+    Args:
+        path: of the file; None keeps verdicts in memory only, as does a path that is not to be
+            touched, once that is found.
+        versions: what the verdicts hold for; by default :func:`current_versions`.
+        clock: returns seconds; a test passes its own.
+
+    Attributes:
+        path: of the file; None where there is none.
+        warning: what the program was told of the file; "" if nothing.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        versions: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = path
+        self.warning = ""
+        self._given_versions = versions
+        self._clock = clock
+        self._make_locks()
+        self._sections: Sections | None = None
+        #: What is not in the file yet.
+        self._unwritten: Sections = {}
+        self._next_write = float("-inf")
+
+    def _make_locks(self) -> None:
+        self._lock = threading.Lock()  # of what is in memory
+        self._writing = threading.Lock()  # of the file, within this process
+
+    def get(self, section: str, key: str) -> Json | None:
+        """The verdict of a key; None if there is none."""
+        with self._lock:
+            found, told = self._known().get(section, {}).get(key), self._untold()
+        self._tell(told)
+        return copy.deepcopy(found)
+
+    def put(self, section: str, key: str, value: Json) -> None:
+        """Keep a verdict.
+
+        Raises:
+            TypeError, ValueError: the value is not JSON.
+        """
+        value = json.loads(json.dumps(value, allow_nan=False))
+        if not _is_plain(value):
+            raise ValueError("a verdict has too large a number, or too many levels")
+        with self._lock:
+            for sections in (self._known(), self._unwritten):
+                _place(sections, section, key, value)
+            told, due = self._untold(), self._clock() >= self._next_write
+        self._tell(told)
+        if due:
+            self.flush(PATIENCE)
+
+    def sections(self) -> Sections:
+        """A copy of every verdict, the oldest of a section first."""
+        with self._lock:
+            found, told = copy.deepcopy(self._known()), self._untold()
+        self._tell(told)
+        return found
+
+    def versions(self) -> Mapping[str, str]:
+        """What these verdicts hold for."""
+        return current_versions() if self._given_versions is None else self._given_versions
+
+    def flush(self, patience: float = PATIENCE_AT_EXIT) -> bool:
+        """Write what is not in the file yet; tells whether all of it is there now.
+
+        Args:
+            patience: seconds to wait for another process that is writing.
+        """
+        if not self._writing.acquire(blocking=False):
+            return False  # another thread is at it
+        try:
+            with self._lock:
+                unwritten = copy.deepcopy(self._unwritten)
+                self._next_write = self._clock() + INTERVAL
+            written = not unwritten or self._merge_into_file(unwritten, patience)
+            with self._lock:
+                if written:
+                    self._unwritten = _without(self._unwritten, unwritten)
+                told = self._untold()
+        finally:
+            self._writing.release()
+        self._tell(told)
+        return written
+
+    def clear(self) -> None:
+        """Forget every verdict, and empty the file, of those of other environments, too."""
+        with self._writing:
+            with self._lock:
+                self._sections, self._unwritten = {}, {}
+            path = self.path
+            if path is not None and os.path.lexists(path):
+                self._write(list, PATIENCE_AT_EXIT)
+            with self._lock:
+                told = self._untold()
+        self._tell(told)
+
+    def after_fork_in_child(self) -> None:
+        """A forked child has locks that nobody holds; what is unwritten, its parent will write."""
+        self._make_locks()
+        self._unwritten = {}
+
+    def _known(self) -> Sections:
+        if self._sections is None:
+            self._sections = self._ours(self._read())
+            for section, entries in self._unwritten.items():
+                for key, value in entries.items():
+                    _place(self._sections, section, key, value)
+        return self._sections
+
+    def _ours(self, environments: list[dict[str, Any]]) -> Sections:
+        versions = dict(self.versions())
+        found = (entry["sections"] for entry in environments if entry["versions"] == versions)
+        return next(found, {})
+
+    def _read(self) -> list[dict[str, Any]]:
+        """Every environment in the file; none, and a warning, where it cannot be understood."""
+        path = self.path
+        if path is None:
+            return []
+        try:
+            return _environments(disk.read_regular(path, MAX_BYTES))
+        except disk.Refused as refused:
+            self._leave_file(refused)
+        except OSError:
+            pass
+        except ValueError as error:  # of JSON and of UTF-8, too
+            self._warn(f"{error}. It measures again, and replaces the file")
+        return []
+
+    def _merge_into_file(self, unwritten: Sections, patience: float) -> bool:
+        def merged() -> list[dict[str, Any]]:
+            environments = self._read()
+            sections = self._ours(environments)
+            for section, entries in unwritten.items():
+                for key, value in entries.items():
+                    _place(sections, section, key, value)
+            versions = dict(self.versions())
+            others = [entry for entry in environments if entry["versions"] != versions]
+            return [*others, {"versions": versions, "sections": sections}][-MAX_ENVIRONMENTS:]
+
+        return self._write(merged, patience)
+
+    def _write(self, make: Callable[[], list[dict[str, Any]]], patience: float) -> bool:
+        """Write environments that are made under the lock; tells whether the file has them now."""
+        path = self.path
+        if path is None:
+            return True
+        try:
+            with disk.hold_lock(path, patience):
+                content = {"format": FORMAT, "environments": make()}
+                disk.write_whole(path, json.dumps(content).encode())
+        except disk.Refused as refused:
+            self._leave_file(refused)
+        except OSError:
+            pass
+        else:
+            return True
+        return False
+
+    def _leave_file(self, refused: disk.Refused) -> None:
+        self._warn(f"{refused}. Nothing there is changed, and verdicts last as long as the process")
+        self.path = None
+
+    def _warn(self, problem: str) -> None:
+        """Note what is wrong with the file, once; it is told when no lock is held."""
+        if not self.warning:
+            self.warning = (
+                f"torch_mlx_spectro ignores {self.path}, in which it keeps what it has measured: "
+                f"{problem}"
+            )
+            self._is_untold = True
+
+    _is_untold = False
+
+    def _untold(self) -> str:
+        told, self._is_untold = self.warning if self._is_untold else "", False
+        return told
+
+    def _tell(self, text: str) -> None:
+        if text:
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
+
+
+def _environments(data: bytes) -> list[dict[str, Any]]:
+    """The content of a file.
+
+    Raises:
+        ValueError: it is not one of ours, or of another format; the text says what is wrong.
+    """
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES} bytes")
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is not JSON ({error})") from error
+    if not isinstance(content, dict) or "format" not in content:
+        raise ValueError("it is not a file of verdicts")
+    if not _is_plain(content):
+        raise ValueError("it has too large a number, or too many levels")
+    if repr(content["format"]) != repr(FORMAT):  # true equals 1
+        raise ValueError(
+            f"its format is {content['format']!r:.40}, and this version reads {FORMAT}"
+        )
+    environments = content.get("environments")
+    if not (isinstance(environments, list) and all(map(_is_environment, environments))):
+        raise ValueError("its verdicts are damaged")
+    return environments
+
+
+def _is_environment(entry: Any) -> bool:
+    if not (isinstance(entry, dict) and isinstance(entry.get("versions"), dict)):
+        return False
+    sections = entry.get("sections")
+    return isinstance(sections, dict) and all(isinstance(one, dict) for one in sections.values())
+
+
+def _is_plain(value: Json, depth: int = MAX_DEPTH) -> bool:
+    """Whether a value may be copied, compared and computed with, whoever wrote the file."""
+    if isinstance(value, (dict, list)):
+        inner = value.values() if isinstance(value, dict) else value
+        return depth > 0 and all(_is_plain(one, depth - 1) for one in inner)
+    # NaN is in no range; JSON's 1e999 is infinite.
+    return not isinstance(value, (int, float)) or -MAX_NUMBER <= value <= MAX_NUMBER
+
+
+def _place(sections: Sections, section: str, key: str, value: Json) -> None:
+    """Make an entry the newest of its section, and drop the oldest where there are too many."""
+    entries = sections.setdefault(section, {})
+    entries.pop(key, None)
+    entries[key] = value
+    while len(entries) > MAX_ENTRIES:
+        del entries[next(iter(entries))]
+
+
+def _without(sections: Sections, written: Sections) -> Sections:
+    """What was put, or put anew, since ``written`` was copied."""
+    left = {
+        section: {
+            key: value
+            for key, value in entries.items()
+            if key not in written.get(section, {}) or written[section][key] != value
+        }
+        for section, entries in sections.items()
+    }
+    return {section: entries for section, entries in left.items() if entries}
+
+
+def current_versions() -> dict[str, str]:
+    """What verdicts depend on beside their keys: software, kernels, machine."""
+    system = platform.mac_ver()[0] or platform.release()
+    return {
+        "torch_mlx_spectro": __version__,
+        "torch": _version("torch"),
+        "mlx": _version("mlx"),
+        "kernels": sources.digest(),
+        "system": f"{platform.system()} {system}",
+        "processor": f"{platform.machine()} {_processor()} x{os.cpu_count()}",
+    }
+
+
+def _version(package: str) -> str:
+    """By its metadata: torch need not be loaded, nor MLX."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _processor() -> str:
+    """The processor's name, as far as it can be had without starting a program."""
+    if sys.platform == "darwin":
+        import ctypes
+
+        name, size = ctypes.create_string_buffer(256), ctypes.c_size_t(256)
+        with contextlib.suppress(OSError, AttributeError):
+            # In one library with everything else of the system's interface.
+            ask = ctypes.CDLL(None).sysctlbyname
+            if ask(b"machdep.cpu.brand_string", name, ctypes.byref(size), None, 0) == 0:
+                return name.value.decode(errors="replace")
+        return ""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return ""
+
+
+class _Process:
+    """The store of this process, made when it is first asked for."""
+
+    def __init__(self) -> None:
+        self.store: Store | None = None
+        self.lock = threading.Lock()
+
+    def after_fork_in_child(self) -> None:
+        self.lock = threading.Lock()
+        if self.store is not None:
+            self.store.after_fork_in_child()
+
+
+_process = _Process()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_process.after_fork_in_child)
+
+
+def store() -> Store:
+    """The store of this process, where the environment wants it.
+
+    Raises:
+        ValueError: a variable holds a value that is not known.
+    """
+    if _process.store is None:
+        with _process.lock:
+            if _process.store is None:
+                made = Store(path_of(autotune_settings()))
+                atexit.register(made.flush)
+                _process.store = made
+    return _process.store
+
+
+def path_of(settings: AutotuneSettings) -> Path | None:
+    """Where verdicts are kept under these settings; None where they are not."""
+    if not settings.persist:
+        return None
+    if settings.cache_path is not None:
+        path = Path(settings.cache_path)
+        with contextlib.suppress(RuntimeError):  # ~nobody/x: refused, and told of, when it is used
+            path = path.expanduser()
+        return path
+    folder = disk.cache_folder()
+    return None if folder is None else folder / "verdicts.json"

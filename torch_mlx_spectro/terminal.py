@@ -1,0 +1,118 @@
+"""Where the commands print and write. rich is loaded when something is printed by it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from .errors import Problem
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+#: In the place of a file's name: standard output.
+STDOUT = "-"
+
+#: Columns where there is no terminal: lines in a file or a pipe are not folded.
+UNFOLDED = 10_000
+#: Seconds between lines about progress, where there is no terminal to draw a bar on.
+BETWEEN_LINES = 30.0
+
+
+def console_on(stream: TextIO) -> Console:
+    """A console that prints text as it is: nothing is taken for markup."""
+    from rich.console import Console
+
+    width = None if stream.isatty() else UNFOLDED
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def table(text: tuple[str, ...], numbers: tuple[str, ...] = (), title: str | None = None) -> Table:
+    """A table whose text columns fold where the terminal ends, so that nothing is cut off."""
+    from rich import box
+    from rich.table import Table
+
+    titles = any((*text, *numbers))
+    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", show_header=titles)
+    for column in text:
+        made.add_column(column, overflow="fold")
+    for column in numbers:
+        made.add_column(column, justify="right", no_wrap=True)
+    return made
+
+
+@contextmanager
+def progress(description: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show on stderr how far a long work is: a bar on a terminal, else a line now and then.
+
+    Yields:
+        What is to be called with how many parts are done, how many there are, and a remark.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lines_of_progress(description, sys.stderr)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[remark]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(description, total=None, remark="")
+        yield lambda done, total, remark: bar.update(
+            task, completed=done, total=total, remark=remark
+        )
+
+
+def lines_of_progress(
+    description: str, stream: TextIO, clock: Callable[[], float] = time.monotonic
+) -> Callable[[int, int, str], None]:
+    """What tells a log now and then how far a long work is; of a short one nothing.
+
+    Args:
+        description: of the work.
+        stream: the log.
+        clock: returns seconds.
+
+    Returns:
+        To be called with how many parts are done, how many there are, and a remark.
+    """
+    told = clock()
+
+    def show(done: int, total: int, remark: str) -> None:
+        nonlocal told
+        if clock() - told >= BETWEEN_LINES:
+            told = clock()
+            print(f"{description}: {done} of {total}, {remark}", file=stream, flush=True)
+
+    return show
+
+
+def write_file(option: str, path: Path, content: bytes) -> None:
+    """Write the file of an option.
+
+    Raises:
+        Problem: it cannot be written.
+    """
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise Problem(f"--{option} {path}: {error.strerror}") from None

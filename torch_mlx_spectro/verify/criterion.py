@@ -1,0 +1,218 @@
+"""Whether a result of ours is native torch's, but for rounding: the measure of verification.
+
+The program's own call is judged, in production, so a correct result must never fail, and a wrong
+one must: wrong samples, a wrong window, half precision inside. Each row of a batch is judged by
+itself, for a quiet row may be wrong beside a loud one.
+
+First, both results are compared with each other. That settles nearly every call. What it leaves
+in doubt is computed natively in double precision, on the host or, of CUDA tensors, where they are
+(the way to the host and the computation there took up to a second). Then the errors of both are
+compared: ours may be a multiple of native's, plus a share of the largest value, plus what a few
+roundings of the input do to the result where terms cancel or where the envelope is small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..native import state as torch_state
+
+#: The parity suite admits these three (its own, since it imports nothing of this package; a test
+#: holds them equal); verification a multiple of them, for machines that were not tested.
+OWN_ERROR = 2.0
+SHARE_OF_PEAK = 2e-6
+ROUNDINGS = 30
+#: Then 1e-5 to 3e-5 of the largest value pass, and half precision (5e-4) or TF32 do not.
+MARGIN = 4.0
+#: Of the largest value of a row, below which nothing is in doubt: native's own error is at most
+#: about a third of SHARE_OF_PEAK, ours by the tests twice that and the share.
+BEYOND_DOUBT = 2 * SHARE_OF_PEAK
+ROUNDING_TRIALS = 3
+#: Values that are compared at once, as whole rows: each takes some 30 bytes meanwhile.
+COMPARED_AT_ONCE = 1 << 22
+#: One of so many values has to be finite and not zero: of a click hardly any is, of noise all are.
+TELLING_SHARE = 4
+
+Recompute = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A call to be judged.
+
+    Attributes:
+        recompute: native's answer to the same call with another input and window.
+        tensor: the input.
+        window: the window, or None.
+        n_fft: length of the transform.
+        batched: results have a dimension of rows.
+        pairs: complex results are pairs of reals.
+        recorded: autograd has to know the result.
+        place: the device that compares, and computes in double precision.
+    """
+
+    recompute: Recompute
+    tensor: torch.Tensor
+    window: torch.Tensor | None
+    n_fft: int
+    batched: bool
+    pairs: bool
+    recorded: bool
+    place: torch.device | str = torch_state.HOST
+
+    def rows(self, result: torch.Tensor) -> torch.Tensor:
+        """The values of a result, one row of the batch in each."""
+        values = result.detach().to(self.place).resolve_conj().resolve_neg()
+        values = torch.view_as_complex(values) if self.pairs else values
+        return values.reshape(values.shape[0] if self.batched else 1, -1)
+
+
+def disagreement(call: Judged, expected: torch.Tensor, actual: torch.Tensor) -> str | None:
+    """In what ``actual``, our result, differs from ``expected``, native's; None if in nothing."""
+    found = _of_layout(call, expected, actual)
+    return found if found is not None else disagreement_of_values(call, expected, actual)
+
+
+def disagreement_of_values(
+    call: Judged, expected: torch.Tensor, actual: torch.Tensor
+) -> str | None:
+    """As :func:`disagreement`, of values alone, which lie as they may."""
+    if actual.numel() == 0:
+        return None
+    try:
+        return _of_all_values(call, expected, actual)
+    except torch.OutOfMemoryError:
+        if call.place == torch_state.HOST:
+            raise
+    return _of_all_values(replace(call, place=torch_state.HOST), expected, actual)
+
+
+def _of_all_values(call: Judged, expected: torch.Tensor, actual: torch.Tensor) -> str | None:
+    native, ours = call.rows(expected), call.rows(actual)
+    rows = max(1, COMPARED_AT_ONCE // native.shape[1])
+    is_in_doubt = any(
+        _is_in_doubt(native[first : first + rows], ours[first : first + rows])
+        for first in range(0, len(native), rows)
+    )
+    return _of_values(call, native, ours) if is_in_doubt else None
+
+
+def is_telling(expected: torch.Tensor) -> bool:
+    """Whether a wrong computation would show beside this result: not in silence, nor in NaN."""
+    values = expected.detach().abs()
+    told = torch.isfinite(values) & (values > 0)
+    return int(torch.count_nonzero(told)) * TELLING_SHARE >= max(values.numel(), 1)
+
+
+def place_for(tensor: torch.Tensor) -> torch.device | str:
+    """The device that judges what was computed of a tensor."""
+    # MPS has no double precision, and is not believed before it was compared.
+    return tensor.device if tensor.is_cuda else torch_state.HOST
+
+
+def disagreement_of_kind(expected: torch.Tensor, actual: torch.Tensor) -> str | None:
+    """As :func:`disagreement`, of what both are, however they lie."""
+    for what in ("shape", "dtype", "device", "layout"):
+        wanted, got = getattr(expected, what), getattr(actual, what)
+        if wanted != got:
+            return f"its {what} is {_shown(got)}, native's {_shown(wanted)}"
+    return None
+
+
+def _of_layout(call: Judged, expected: torch.Tensor, actual: torch.Tensor) -> str | None:
+    kind = disagreement_of_kind(expected, actual)
+    if kind is not None:
+        return kind
+    if expected.stride() != actual.stride():
+        return f"its strides are {actual.stride()}, native's {expected.stride()}"
+    for what in ("is_conj", "is_neg", "is_inference"):
+        if getattr(expected, what)() != getattr(actual, what)():
+            return f"its {what}() is {getattr(actual, what)()}"
+    if actual.requires_grad != call.recorded:
+        return f"its requires_grad is {actual.requires_grad}"
+    return None
+
+
+def _shown(value: object) -> str:
+    return str(tuple(value) if isinstance(value, torch.Size) else value)
+
+
+def _is_in_doubt(native: torch.Tensor, ours: torch.Tensor) -> bool:
+    finite = torch.isfinite(native)
+    if not torch.equal(finite, torch.isfinite(ours)):
+        return True
+    peak = _largest(native, finite)
+    # A peak that overflows admits anything.
+    beyond_doubt = (_largest(ours - native, finite) <= BEYOND_DOUBT * peak) & torch.isfinite(peak)
+    return not bool(beyond_doubt.all())
+
+
+def _largest(values: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
+    """The largest absolute value of each row, among those that count."""
+    return torch.where(finite, values, values.new_zeros(())).abs().amax(dim=1)
+
+
+def _of_values(call: Judged, native: torch.Tensor, ours: torch.Tensor) -> str | None:
+    tensor = _wide(call.tensor, call.place)
+    window = None if call.window is None else _wide(call.window, call.place)
+    truth = call.rows(call.recompute(tensor, window))
+    if not bool(_finite_alike(call, native, ours, truth).all()):
+        return "it is not finite elsewhere than native's"
+    finite = torch.isfinite(ours) & torch.isfinite(native) & torch.isfinite(truth)
+    peak, own = _largest(truth, finite), _largest(native - truth, finite)
+    error = _largest(ours - truth, finite)
+    # Subnormal numbers are zeros to a GPU.
+    flushed = torch.finfo(torch.float32).tiny * call.n_fft
+    allowed = MARGIN * (OWN_ERROR * own + SHARE_OF_PEAK * peak) + flushed
+    if not bool((error <= allowed).all()):
+        moved = _moved_by_rounding(call, tensor, window, truth, finite)
+        allowed = allowed + MARGIN * ROUNDINGS * moved
+    excess = error - allowed
+    if bool((error <= allowed).all()):
+        return None
+    worst = int(torch.where(excess.isnan(), torch.inf, excess).argmax())
+    return (
+        f"its largest error against float64 is {error[worst]:.3g} in row {worst}, native's own "
+        f"{own[worst]:.3g}, the largest value {peak[worst]:.3g}, allowed {allowed[worst]:.3g}"
+    )
+
+
+def _finite_alike(
+    call: Judged, native: torch.Tensor, ours: torch.Tensor, truth: torch.Tensor
+) -> torch.Tensor:
+    """Where ours is finite exactly as native's is, or as the truth is.
+
+    Whether an infinity or a NaN comes out depends on the order of additions; so does whether there
+    is one at all, in rows whose partial sums may overflow: these rows are not judged for it.
+    """
+    finite = torch.isfinite(ours)
+    rounded = torch.isfinite(truth.to(ours.dtype))
+    peak = _largest(truth, torch.isfinite(truth))
+    overflows = peak * call.n_fft > torch.finfo(torch.float32).max
+    return (finite == torch.isfinite(native)) | (finite == rounded) | overflows[:, None]
+
+
+def _wide(tensor: torch.Tensor, place: torch.device | str) -> torch.Tensor:
+    values = tensor.detach().to(place)
+    return values.to(torch.complex128 if values.is_complex() else torch.float64)
+
+
+def _moved_by_rounding(
+    call: Judged,
+    tensor: torch.Tensor,
+    window: torch.Tensor | None,
+    truth: torch.Tensor,
+    finite: torch.Tensor,
+) -> torch.Tensor:
+    """How far each row moves when the values of the input are rounded once more."""
+    noise = torch.Generator().manual_seed(0)
+    moved = truth.new_zeros(len(truth), dtype=torch.float64)
+    for _ in range(ROUNDING_TRIALS):
+        share = torch.rand(tensor.shape, generator=noise, dtype=torch.float64) - 0.5
+        rounded = tensor * (1 + torch.finfo(torch.float32).eps * share.to(tensor.device))
+        there = call.rows(call.recompute(rounded, window))
+        moved = torch.maximum(moved, _largest(there - truth, finite & torch.isfinite(there)))
+    return moved

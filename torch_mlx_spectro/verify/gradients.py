@@ -1,0 +1,199 @@
+"""The first derivatives of a verified call: compared with native's when autograd computes them.
+
+The call is made with aliases of its tensors. A hook behind the result sees the cotangent, hooks on
+the aliases see the gradients that are ours, and may put native's in their place. Derivatives of
+higher order are made of the same maps (:mod:`.autograd.functions`), and are not compared by
+themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from ..native import state as torch_state
+from . import criterion as agreement
+from .comparison import Native, is_out_of_memory, versions_of, warned_already
+
+if TYPE_CHECKING:
+    from ..core.params import IstftParams, StftParams
+
+_WIDE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+
+
+class Outcome(NamedTuple):
+    """What came of a comparison.
+
+    Attributes:
+        name: of the argument whose gradient it was.
+        compared: the two could be compared.
+        telling: a wrong gradient would have shown.
+        wrong: in what it differs; "" if in nothing.
+    """
+
+    name: str
+    compared: bool = False
+    telling: bool = False
+    wrong: str = ""
+
+
+class GradientCheck:
+    """The gradients of one call, each compared the first time that it is computed.
+
+    Nothing of the input is kept unless the window's gradient needs its values, which autograd
+    keeps, too: in the input both functions are linear.
+
+    Args:
+        native: torch's own function.
+        params: of the call.
+        bound: its arguments by name.
+        note: is told what came of each comparison, and says whether native's gradient is to be
+            returned. What it raises comes out of the backward pass.
+    """
+
+    def __init__(
+        self,
+        native: Native,
+        params: StftParams | IstftParams,
+        bound: Mapping[str, Any],
+        note: Callable[[Outcome], bool],
+    ) -> None:
+        self._native, self._params, self._note = native, params, note
+        self._given = {
+            name: value
+            for name, value in bound.items()
+            if name not in ("input", "window") and value is not None
+        }
+        tensor, self._window = bound["input"], bound["window"]
+        #: Names of what has yet to be compared; removing one cannot be divided by another thread.
+        self._left = list(names_of(bound))
+        self._shape, self._dtype = tensor.shape, tensor.dtype
+        self._input = tensor if "window" in self._left else None
+        self._versions = versions_of(self._input, self._window)
+        #: By the backward pass that they belong to.
+        self._cotangents: dict[int, torch.Tensor] = {}
+
+    def aliases(self, bound: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """What the call is to be made with in place of the arguments that are differentiated."""
+        made: dict[str, Any] = {}
+        for name in self._left:
+            made[name] = bound[name].view_as(bound[name])
+            made[name].register_hook(partial(self._compare, name))
+        return made
+
+    def watch(self, result: Any) -> None:
+        """Wait for the cotangent of the call's result, which itself shows nothing of that."""
+        result.grad_fn.register_prehook(self._keep)
+
+    def _keep(self, cotangents: tuple[torch.Tensor | None, ...]) -> None:
+        (cotangent,) = cotangents
+        if not self._left or cotangent is None or not _is_plain(cotangent):
+            return
+        backward = torch_state.backward_pass()
+        if backward < 0:
+            return  # nobody tells one pass from another
+        self._cotangents[backward] = cotangent
+        torch_state.after_backward(partial(self._forget, backward))
+
+    def _forget(self, backward: int) -> None:
+        self._cotangents.pop(backward, None)
+
+    def _compare(self, name: str, gradient: torch.Tensor) -> torch.Tensor | None:
+        """The gradient to be used in place of ours, if any."""
+        cotangent = self._cotangents.get(torch_state.backward_pass())
+        if cotangent is None or not _is_plain(gradient):
+            return None
+        try:
+            self._left.remove(name)
+        except ValueError:
+            return None
+        outcome = self._outcome(name, cotangent, gradient)
+        if not self._note(outcome):
+            return None
+        with warned_already():
+            recorded = torch.is_grad_enabled()
+            return self._gradient(name, cotangent, self._window, recorded=recorded)
+
+    def _outcome(self, name: str, cotangent: torch.Tensor, gradient: torch.Tensor) -> Outcome:
+        judged = agreement.Judged(
+            recompute=partial(self._gradient, name),
+            tensor=cotangent,
+            window=self._window,
+            n_fft=self._params.n_fft,
+            batched=self._params.batched and name == "input",
+            pairs=False,
+            recorded=False,
+            place=agreement.place_for(cotangent),
+        )
+        with torch.no_grad(), warned_already():
+            try:
+                expected = self._gradient(name, cotangent, self._window)
+            except Exception:
+                # Native has no such derivative here (none that is deterministic, say), or no memory
+                # for it. The program has ours, and does not wait for native's.
+                return Outcome(name)
+            try:
+                wrong = agreement.disagreement_of_kind(expected, gradient)
+                wrong = wrong or agreement.disagreement_of_values(judged, expected, gradient) or ""
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                return Outcome(name)
+            telling = agreement.is_telling(expected)
+        if versions_of(self._input, self._window) != self._versions:
+            return Outcome(name)  # another thread has written to them meanwhile
+        return Outcome(name, True, telling, wrong and f"its gradient in {name}: {wrong}")
+
+    def _gradient(
+        self,
+        name: str,
+        cotangent: torch.Tensor,
+        window: torch.Tensor | None,
+        recorded: bool = False,
+    ) -> torch.Tensor:
+        """Native's gradient, in the precision and on the device of the cotangent.
+
+        Args:
+            recorded: it is to be differentiated itself.
+        """
+        is_wide = cotangent.dtype in _WIDE.values()
+        device, dtype = cotangent.device, _WIDE[self._dtype] if is_wide else self._dtype
+        with torch.enable_grad():
+            if name == "input":
+                tensor = leaf = torch.zeros(
+                    self._shape, dtype=dtype, device=device
+                ).requires_grad_()
+            else:
+                assert window is not None
+                assert self._input is not None
+                tensor = self._input if recorded else self._input.detach()
+                tensor = tensor.to(device, dtype)
+                leaf = window = (
+                    window.view_as(window) if recorded else window.detach().requires_grad_()
+                )
+            more = {} if window is None else {"window": window}
+            result = self._native(input=tensor, **more, **self._given)
+            (gradient,) = torch.autograd.grad(result, leaf, cotangent, create_graph=recorded)
+        return gradient
+
+
+def names_of(bound: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which of a call's tensors are differentiated."""
+    tensors = {name: bound[name] for name in ("input", "window")}
+    return tuple(
+        name for name, tensor in tensors.items() if tensor is not None and tensor.requires_grad
+    )
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has values, and nobody but autograd looks on."""
+    return (
+        type(tensor) is torch.Tensor
+        and not torch_state.is_batched(tensor)
+        and not torch_state.is_zerotensor(tensor)
+        and not torch_state.is_intercepted()
+        and not torch_state.is_compiling()
+    )
