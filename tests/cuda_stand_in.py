@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from torch_mlx_spectro import emulator
-from torch_mlx_spectro.backends import maps as adjoints
+from torch_mlx_spectro.autograd import maps as adjoints
+from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.backends.cuda import backend as cuda_backend
 from torch_mlx_spectro.backends.cuda.launcher import CudaKernels
 from torch_mlx_spectro.backends.mps.launcher import MpsKernels
@@ -86,7 +87,7 @@ def standing_in(kernels: Any) -> Iterator[None]:
         patch.setattr(cuda_backend.CHECKS, "_wait", lambda device: None)
         patch.setattr(cuda_backend, "cuda_kernels", lambda: kernels)
         patch.setattr(cuda_backend, "device_reason", lambda device: None)
-        patch.setattr(adjoints, "_BACKENDS", {"cpu": "cuda"})
+        patch.setattr(adjoints, "_backend", lambda name, tensor: registry.load(name or "cuda"))
         cuda_backend.CHECKS.forget()
         cuda_calls.forget()
         try:

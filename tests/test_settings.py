@@ -10,12 +10,12 @@ import pytest
 
 import torch_mlx_spectro
 from torch_mlx_spectro import settings as environment
+from torch_mlx_spectro.backends import registry
+from torch_mlx_spectro.dispatch.choice import environment_settings
 from torch_mlx_spectro.settings import (
     ANY_KERNEL,
-    BACKENDS,
     RECOGNISED,
     autotune_settings,
-    check_backend,
     check_verify,
     mlx_settings,
     settings,
@@ -27,11 +27,12 @@ VERIFY = "TORCH_MLX_SPECTRO_VERIFY"
 THREADS = "SPEC_MLX_TGX"
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", ["auto", *registry.names()])
 def test_every_backend_can_be_asked_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, name)
     assert settings().backend == name
-    assert check_backend(name, "backend") == name
+    assert environment_settings().backend == name
+    assert registry.check_name(name, "backend") == name
 
 
 @pytest.mark.parametrize("value", [None, ""])
@@ -49,17 +50,17 @@ def test_unknown_value_names_variable_value_and_choices(
 ) -> None:
     monkeypatch.setenv(VARIABLE, value)
     with pytest.raises(ValueError, match=VARIABLE) as raised:
-        settings()
+        environment_settings()
     assert repr(value) in str(raised.value)
-    for name in BACKENDS:
+    for name in ("auto", *registry.names()):
         assert name in str(raised.value)
 
 
-def test_check_backend_names_its_source() -> None:
+def test_an_unknown_name_is_told_with_its_source() -> None:
     with pytest.raises(
         ValueError, match=r"^--backend must be one of auto, native, mlx, mps, cuda; got 'x'$"
     ):
-        check_backend("x", "--backend")
+        registry.check_name("x", "--backend")
 
 
 @pytest.mark.parametrize(("value", "every"), [(None, 0), ("", 0), ("0", 0), ("1", 1), ("100", 100)])

@@ -38,7 +38,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .dispatch.choice import Availability, Route, available_backends, backend
+    from .calls.kind import Route
+    from .dispatch.choice import Availability, available_backends, backend
     from .dispatch.statistics import Stats
     from .errors import NotAccelerated
     from .functional import explain, istft, reset_stats, stats, stft
@@ -54,12 +55,13 @@ if TYPE_CHECKING:
     from .patching import Patch, is_patched, patch, unpatch
 else:
     _HOMES = {
+        "calls.kind": ("Route",),
         "errors": ("NotAccelerated",),
         "mlx_api.features": ("GriffinLim", "MFCC", "MelSpectrogram", "Spectrogram"),
         "functional": ("explain", "istft", "reset_stats", "stats", "stft"),
         "mlx_api.caches": ("get_cache_debug_stats", "reset_cache_debug_stats"),
         "patching": ("Patch", "is_patched", "patch", "unpatch"),
-        "dispatch.choice": ("Availability", "Route", "available_backends", "backend"),
+        "dispatch.choice": ("Availability", "available_backends", "backend"),
         "dispatch.statistics": ("Stats",),
         "mlx_api.transform": (
             "SpectralTransform",

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 
 from .calls.key import window_of
+from .calls.kind import Route
 from .calls.operation import ISTFT, STFT, Operation
 from .dispatch import choice as routing
 from .dispatch import cuda_calls
-from .dispatch.choice import Choice, Route, current_choice, patched_choice
+from .dispatch.choice import Choice, current_choice, patched_choice
 from .dispatch.decide import decide, verifier
 from .dispatch.run import counters, dispatch, native_calls, shape_of_call
 from .dispatch.statistics import REFUSED, Stats

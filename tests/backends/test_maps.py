@@ -13,7 +13,7 @@ from map_identities import ISTFTS, KINDS, check_identities, check_istft
 from reference import drawn, random_tensor, stft_params
 
 from torch_mlx_spectro import emulator
-from torch_mlx_spectro.backends import maps as adjoints
+from torch_mlx_spectro.autograd import maps as adjoints
 from torch_mlx_spectro.core.linear import Form
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro.cli import main as cli
+from torch_mlx_spectro.cli.main import main as cli
 from torch_mlx_spectro.doctor import command as doctor
 from torch_mlx_spectro.errors import Problem
 
@@ -52,7 +52,7 @@ def test_problem_is_told_without_traceback(as_json, monkeypatch, capsys):
 
 def test_command_line_loads_neither_rich_nor_matplotlib_before_it_needs_them():
     code = (
-        "import sys; from torch_mlx_spectro.cli import build_parser; build_parser();"
+        "import sys; from torch_mlx_spectro.cli.main import build_parser; build_parser();"
         "print([name for name in ('rich', 'matplotlib') if name in sys.modules])"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -20,6 +20,7 @@ import stft_parity
 import torch_mlx_spectro as tms
 from stft_parity.cases import istft_case, stft_case
 from torch_mlx_spectro import emulator, terminal
+from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.cli import main as cli
 from torch_mlx_spectro.cli import parity
 from torch_mlx_spectro.doctor import candidates as own
@@ -332,7 +333,7 @@ def test_the_bar_shows_on_a_terminal_what_is_done_and_fails(
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     failing = stft_parity.Result(stft_case(), "raised", True)
-    with parity.progress() as show:
+    with own.progress() as show:
         show(1, 40, [failing])
         show(3, 40, [failing] * 3)
     assert "3/40" in terminal.getvalue()
@@ -344,14 +345,14 @@ def test_a_log_is_told_now_and_then(
 ) -> None:
     monkeypatch.setattr(terminal, "BETWEEN_LINES", 0.0)
     failing = stft_parity.Result(stft_case(), "raised", True)
-    with parity.progress() as show:
+    with own.progress() as show:
         show(1, 40, [failing])
     assert capsys.readouterr().err == "comparing: 1 of 40, 1 failing\n"
 
 
 def test_selections_devices_and_backends_are_those_that_exist() -> None:
     assert parity.SELECTIONS == stft_parity.SELECTIONS
-    for backend in parity.BACKENDS:
+    for backend in registry.names():
         assert backend in tms.available_backends()
         assert isinstance(getattr(own, backend)(), stft_parity.Candidate)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from cli_process import RUN, python
 
-from torch_mlx_spectro.cli import main as cli
-from torch_mlx_spectro.cli import run
+from torch_mlx_spectro.cli.main import main as cli
+from torch_mlx_spectro.cli.main import run
 
 PROGRAM = """\
 import sys, torch
@@ -78,7 +78,7 @@ def test_statistics_tell_what_keeps_torchs_own(program):
     (program.parent / "early.py").write_text(
         "import torch\nnative, stft = torch.stft, torch.stft\n"
     )
-    start = "import sys, early; from torch_mlx_spectro.cli import main; sys.exit(main())"
+    start = "import sys, early; from torch_mlx_spectro.cli.main import main; sys.exit(main())"
     for option in ("--json", "--stats"):
         ended = python("-c", start, "run", option, str(program), cwd=program.parent)
         assert ended.returncode == 0

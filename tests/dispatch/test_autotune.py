@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import strategies
 
+from torch_mlx_spectro.calls.timer import HostTimer
 from torch_mlx_spectro.dispatch.autotune import (
     ADVANTAGE,
     AGREEING,
@@ -30,7 +31,7 @@ from torch_mlx_spectro.dispatch.autotune import (
     Trials,
     seconds_of,
 )
-from torch_mlx_spectro.dispatch.timers import HostTimer, WayBack
+from torch_mlx_spectro.dispatch.gradient_timer import WayBack
 from torch_mlx_spectro.store.caches import Cache
 from torch_mlx_spectro.store.verdicts import Store
 

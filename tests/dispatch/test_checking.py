@@ -9,9 +9,8 @@ import pytest
 import torch
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro.backends.mlx import adjoints as mlx_adjoints
+from torch_mlx_spectro.backends.mlx.backend import MLX
 from torch_mlx_spectro.dispatch import checking as verifying
-from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch import plans as known_plans
 from torch_mlx_spectro.dispatch import run as dispatching
@@ -31,7 +30,7 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     monkeypatch.delenv("TORCH_MLX_SPECTRO_VERIFY", raising=False)
     for pick in ("pick", "pick_both_ways"):
         monkeypatch.setattr(Trials, pick, lambda self, *given: (given[-1][0], False))
-    monkeypatch.setattr(routing, "AUTO_FRAMED_SAMPLES", 1)
+    monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
     store = Store(None, versions={})
     monkeypatch.setattr(verdicts._process, "store", store)
     found: list[bool] = []
@@ -115,8 +114,8 @@ def test_a_gradient_of_nothing_tells_nothing() -> None:
 
 
 def test_a_wrong_gradient_is_kept_for_later_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = mlx_adjoints.adjoint
-    monkeypatch.setattr(mlx_adjoints, "adjoint", lambda *given: right(*given) * 1.001)
+    right = MLX.adjoint
+    monkeypatch.setattr(MLX, "adjoint", lambda *given: right(*given) * 1.001)
     with pytest.warns(RuntimeWarning, match="its gradient in input"):
         trained(leaf())
     assert counts() == (1, 2, 1)

@@ -11,6 +11,7 @@ from reference import stft_params
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torch_mlx_spectro as tms
+from torch_mlx_spectro.calls import kind
 from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch.autotune import Race
 from torch_mlx_spectro.dispatch.choice import Choice, current_choice, patched_choice
@@ -73,10 +74,10 @@ def test_nothing_speaks_against_a_plain_call() -> None:
 
 
 def test_signatures_tell_sizes_and_layouts_apart_but_not_close_lengths() -> None:
-    def signature(samples: int, n_fft: int = 512) -> routing.Signature:
+    def signature(samples: int, n_fft: int = 512) -> kind.Signature:
         signal = torch.zeros(2, samples)
         window = torch.ones(n_fft)
-        return routing.signature_of(stft_params(signal, window, n_fft=n_fft), signal)
+        return kind.signature_of(stft_params(signal, window, n_fft=n_fft), signal)
 
     assert signature(100_000) == signature(100_200)
     assert signature(100_000) != signature(200_000)
@@ -129,11 +130,11 @@ def test_calls_that_train_are_measured_apart() -> None:
     """Their forward saves what the others' does not, and their backward follows their choice."""
     signal, window = torch.zeros(2, 100), torch.ones(16)
     params = stft_params(signal, window, n_fft=16)
-    plain = routing.signature_of(params, signal)
+    plain = kind.signature_of(params, signal)
     signal.requires_grad_()
-    assert routing.signature_of(params, signal) != plain
+    assert kind.signature_of(params, signal) != plain
     with torch.no_grad():
-        assert routing.signature_of(params, signal) == plain
+        assert kind.signature_of(params, signal) == plain
 
 
 def test_missing_mlx_and_missing_gpu_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,9 +166,9 @@ def test_signatures_know_what_changes_the_race() -> None:
     """A timing of one layout, device count or kind says nothing of another."""
     window = torch.ones(512)
 
-    def of(signal: torch.Tensor, **arguments: object) -> routing.Signature:
+    def of(signal: torch.Tensor, **arguments: object) -> kind.Signature:
         params = stft_params(signal, window, n_fft=512, **arguments)
-        return routing.signature_of(params, signal)
+        return kind.signature_of(params, signal)
 
     plain = torch.zeros(2, 50_000)
     others = [

@@ -20,10 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch_mlx_spectro.autograd import functions as derivatives
 from torch_mlx_spectro.backends.cuda import backend as cuda_backend
 from torch_mlx_spectro.backends.cuda.nvrtc import CudaProblem
+from torch_mlx_spectro.calls.kind import Route
 from torch_mlx_spectro.calls.operation import STFT
 from torch_mlx_spectro.dispatch import cuda_calls
 from torch_mlx_spectro.dispatch import run as dispatching
-from torch_mlx_spectro.dispatch.choice import Choice, Route
+from torch_mlx_spectro.dispatch.choice import Choice
 from torch_mlx_spectro.dispatch.run import Plan
 from torch_mlx_spectro.native import state as torch_state
 from torch_mlx_spectro.store.caches import preparations

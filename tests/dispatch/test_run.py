@@ -20,9 +20,8 @@ import torch_mlx_spectro as tms
 from stft_parity.cases import Case, istft_case, stft_case
 from stft_parity.comparison import check_layout, compare
 from torch_mlx_spectro import functional
-from torch_mlx_spectro.backends.mlx import adjoints as mlx_adjoints
+from torch_mlx_spectro.backends.mlx.backend import MLX
 from torch_mlx_spectro.calls import operation as operations
-from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch import run as dispatching
 from torch_mlx_spectro.dispatch.autotune import MAX_ASKED, TRIALS, Trials
@@ -381,7 +380,7 @@ def test_what_native_was_chosen_for_is_counted_with_its_reason(spelling: str) ->
 def test_what_is_measured_is_counted_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """Native's turns while it is measured, and all that follow, as it is the faster one."""
     now = itertools.count()
-    right = mlx_adjoints.analysis
+    right = MLX.analyse
 
     def analysis(*args: Any) -> Any:
         for _ in range(1000):
@@ -391,8 +390,8 @@ def test_what_is_measured_is_counted_with_its_reason(monkeypatch: pytest.MonkeyP
     trials = Trials(lambda: float(next(now)))
     for module in (deciding, dispatching):
         monkeypatch.setattr(module, "trials", trials)
-    monkeypatch.setattr(mlx_adjoints, "analysis", analysis)
-    monkeypatch.setattr(routing, "AUTO_FRAMED_SAMPLES", 1)
+    monkeypatch.setattr(MLX, "analyse", analysis)
+    monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
     monkeypatch.setattr(dispatching.native_calls["stft"], "_values", {})
     signal, window = torch.ones(1 << 19), torch.ones(16)
     with tms.patch():
@@ -416,10 +415,10 @@ class Costs:
 
     def spend(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Have calls take this, and ``auto`` time them."""
-        for name, seconds in (("analysis", self.mlx[0]), ("adjoint", self.mlx[1])):
-            right = getattr(mlx_adjoints, name)
-            monkeypatch.setattr(mlx_adjoints, name, partial(self._spend, right, seconds))
-        monkeypatch.setattr(routing, "AUTO_FRAMED_SAMPLES", 1)
+        for name, seconds in (("analyse", self.mlx[0]), ("adjoint", self.mlx[1])):
+            right = getattr(MLX, name)
+            monkeypatch.setattr(MLX, name, partial(self._spend, right, seconds))
+        monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
         monkeypatch.setattr(verdicts._process, "store", Store(None, versions={}))
         trials = Trials(lambda: self.now)
         for module in (deciding, dispatching):

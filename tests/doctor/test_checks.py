@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-import torch_mlx_spectro as tms
-from torch_mlx_spectro import Availability, emulator
+from torch_mlx_spectro import emulator
 from torch_mlx_spectro.backends.mlx import backend as mlx_backend
+from torch_mlx_spectro.backends.mlx import blocks
 from torch_mlx_spectro.doctor import checks
 
 
@@ -61,10 +63,10 @@ def test_a_wrong_result_is_noticed(op, factor, monkeypatch):
     ],
 )
 def test_a_wrong_input_is_noticed(wrong, monkeypatch):
-    right = mlx_backend.stft_in_blocks
+    right = blocks.analyse
     monkeypatch.setattr(
-        mlx_backend,
-        "stft_in_blocks",
+        blocks,
+        "analyse",
         lambda params, signal, *rest: right(params, wrong(signal), *rest),
     )
     found = checks.check("mlx", "cpu")
@@ -76,7 +78,7 @@ def test_what_is_raised_is_told(monkeypatch):
     def broken(*args):
         raise ValueError("no such kernel")
 
-    monkeypatch.setattr(mlx_backend, "_istft_in_blocks", broken)
+    monkeypatch.setattr(blocks, "synthesise", broken)
     found = checks.check("mlx", "cpu")
     assert (found.ok, found.error) == (False, "ValueError: no such kernel")
 
@@ -118,22 +120,27 @@ def test_random_numbers_of_the_program_are_left_alone():
 def test_every_backend_is_checked_on_every_device_that_it_takes(
     devices, available, gpu, expected, monkeypatch
 ):
-    found = {name: Availability(name in available) for name in ("mlx", "mps", "cuda")}
-    monkeypatch.setattr(tms, "available_backends", lambda: {"native": Availability(True), **found})
+    def load(name):
+        def explain_absence(device):
+            is_here = name in available and (gpu or (name, device) != ("mlx", "mps"))
+            return None if is_here else "it is not here"
+
+        return SimpleNamespace(explain_absence=explain_absence)
+
+    monkeypatch.setattr(checks, "load", load)
     monkeypatch.setattr(checks, "present", lambda: devices)
-    monkeypatch.setattr(checks.runtime, "has_gpu", lambda: gpu)
     assert set(checks.pairs()) == expected
 
 
 def test_no_result_shares_its_memory_with_a_later_one(monkeypatch):
     assert checks.find_disturbed("mlx", "cpu") == []
-    right, memory = mlx_backend.stft_in_blocks, {}
+    right, memory = blocks.analyse, {}
 
     def recycled(*args):
         result = right(*args)
         return memory.setdefault(result.shape, result).copy_(result)[:]  # it is shaped in place
 
-    monkeypatch.setattr(mlx_backend, "stft_in_blocks", recycled)
+    monkeypatch.setattr(blocks, "analyse", recycled)
     assert checks.find_disturbed("mlx", "cpu") == ["kept"]
 
 

@@ -14,7 +14,7 @@ from cli_process import python
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
-from torch_mlx_spectro.cli import main as cli
+from torch_mlx_spectro.cli.main import main as cli
 from torch_mlx_spectro.doctor import checks, devices, matrix
 from torch_mlx_spectro.doctor import command as doctor
 from torch_mlx_spectro.settings import RECOGNISED
@@ -22,7 +22,7 @@ from torch_mlx_spectro.settings import RECOGNISED
 WITHOUT_MLX = """\
 import sys
 sys.modules["mlx"] = sys.modules["mlx.core"] = None
-from torch_mlx_spectro.cli import main
+from torch_mlx_spectro.cli.main import main
 sys.exit(main(["doctor", "--json"]))
 """
 
@@ -221,7 +221,7 @@ def test_a_mac_is_told_with_its_device_and_notes(as_on_a_mac, capsys):
 
 HANGING = """\
 import sys, time
-from torch_mlx_spectro.cli import doctor, main
+from torch_mlx_spectro.cli.main import main; from torch_mlx_spectro.doctor import command as doctor
 doctor.HANGS_AFTER = 0.2
 doctor.examine = lambda self_check: time.sleep(100)
 sys.exit(main(["doctor"]))

@@ -7,7 +7,7 @@ import torch
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
-from torch_mlx_spectro.doctor import matrix
+from torch_mlx_spectro.doctor import devices, matrix
 from torch_mlx_spectro.doctor.matrix import KINDS, Kind
 
 
@@ -82,5 +82,5 @@ def test_a_device_that_refuses_memory_is_a_cell(monkeypatch):
 
 
 def test_absent_devices_are_named(monkeypatch):
-    monkeypatch.setattr(matrix, "present", lambda: ("cpu", "mps"))
-    assert matrix.absent() == ("cuda",)
+    monkeypatch.setattr(devices, "is_present", lambda name: name != "cuda")
+    assert devices.absent() == ("cuda",)

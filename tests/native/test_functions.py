@@ -100,7 +100,7 @@ def test_a_filter_makes_exceptions_of_what_is_warned() -> None:
 PROGRAM = """\
 import json, sys, warnings
 import torch
-from torch_mlx_spectro import native
+from torch_mlx_spectro.native import functions as native
 
 signal, window = torch.ones(100), torch.ones(16)
 spectrum = torch.ones(9, 20, dtype=torch.complex64)

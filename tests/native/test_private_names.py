@@ -119,7 +119,10 @@ class Removed:
 def examine(path):
     with Removed(path):
         import torch_mlx_spectro as tms
-        from torch_mlx_spectro import bridge, derivatives, patching, torch_state
+        from torch_mlx_spectro import patching
+from torch_mlx_spectro.autograd import functions as derivatives
+from torch_mlx_spectro.backends.mlx import bridge
+from torch_mlx_spectro.native import state as torch_state
     tms.patch("mlx", verify=1)
     for actual, right in zip(found(), expected, strict=True):
         torch.testing.assert_close(actual, right, rtol=1e-4, atol=1e-4)

@@ -454,7 +454,7 @@ FORK = """\
 import os, sys
 from pathlib import Path
 import filelock
-from torch_mlx_spectro import verdicts
+from torch_mlx_spectro.store import verdicts
 path = Path(sys.argv[1])
 store = verdicts.store()
 assert store.path == path and store is verdicts.store()

@@ -125,7 +125,7 @@ def test_native_calls_are_not_verified() -> None:
 def test_auto_verifies_what_it_gives_to_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trials, "pick", lambda self, signature, candidates: (candidates[0], True))
     spoil(monkeypatch, "stft", off_by_a_thousandth)
-    monkeypatch.setattr(routing, "AUTO_FRAMED_SAMPLES", 1)
+    monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
     x, w = torch.randn(1, 1 << 18), torch.ones(1024)
     with tms.patch("auto", verify=1), pytest.warns(RuntimeWarning, match="computed by mlx"):
         z = torch.stft(x, 1024, 256, window=w, return_complex=True)
@@ -445,12 +445,13 @@ def test_threads_verify_every_nth_call_and_tell_once(monkeypatch: pytest.MonkeyP
 
 FORKED = """\
 import os, warnings, torch, torch_mlx_spectro as tms
-from torch_mlx_spectro import deciding, mlx_backend
+from torch_mlx_spectro.backends.mlx import blocks
+from torch_mlx_spectro.dispatch import decide as deciding
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)  # OpenMP, too, is lost in a fork
 x, w = torch.randn(120), torch.hann_window(16)
-right = mlx_backend.stft_in_blocks
-mlx_backend.stft_in_blocks = lambda *given: right(*given).mul_(1.001)
+right = blocks.analyse
+blocks.analyse = lambda *given: right(*given).mul_(1.001)
 tms.patch("mlx", verify=1)
 
 def child_counts(*expected):

@@ -11,8 +11,8 @@ import torch
 from needs import ONCE_ONLY
 from reference import istft_params, stft_params
 
+from torch_mlx_spectro.calls.kind import Route
 from torch_mlx_spectro.calls.operation import ISTFT, STFT
-from torch_mlx_spectro.dispatch.choice import Route
 from torch_mlx_spectro.native import functions as native
 from torch_mlx_spectro.verify import comparison as verification
 from torch_mlx_spectro.verify import excerpt as excerpts

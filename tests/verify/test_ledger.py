@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import types
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +18,9 @@ from patched import NATIVE
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
+from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.calls import operation as operations
+from torch_mlx_spectro.calls.timer import HostTimer
 from torch_mlx_spectro.dispatch import checking as verifying
 from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import cuda_calls
@@ -36,6 +38,7 @@ SIGNAL = torch.randn(3, 400, generator=torch.Generator().manual_seed(2))
 WINDOW = torch.hann_window(16)
 ARGUMENTS: dict[str, Any] = {"hop_length": 4, "window": WINDOW, "return_complex": True}
 EXPECTED = NATIVE["stft"](SIGNAL, 16, **ARGUMENTS)
+SPECS = {spec.name: spec for spec in registry.specs()}
 #: The second of two neighbouring samples is multiplied by the first one's value of the window.
 MUTATION = ("by_parts(frame.pair(j), window.pair(j))", "by_parts(frame.pair(j), window.pair(j).xx)")
 
@@ -68,19 +71,20 @@ class World:
             monkeypatch.setattr(deciding, name, value)
         monkeypatch.setattr(dispatching, "trials", state["trials"])
         monkeypatch.setattr(verdicts._process, "store", self.store)
-        monkeypatch.setattr(routing, "AUTO_FRAMED_SAMPLES", 1)
+        monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
         names = tuple(name for name in self.costs if name != "native")
-        monkeypatch.setattr(routing, "OTHERS", names)
-        monkeypatch.setattr(routing, "DEVICES", dict.fromkeys(names, ("cpu",)))
-        monkeypatch.setattr(routing, "missing_reason", lambda device, name: self.missing.get(name))
+        specs, loaded = {}, {}
         for name in names:
-            backend = types.ModuleType(name)
-            backend.__dict__.update(
-                computation=lambda *_, name=name: (f"{name} kernel", self.refusals.get(name)),
+            specs[name] = registry.Spec(name, ("cpu",), "")
+            loaded[name] = SimpleNamespace(
+                explain_absence=lambda device, name=name: self.missing.get(name),
+                explain_refusal=lambda call, name=name: self.refusals.get(name),
+                name_kernel=lambda call, name=name: f"{name} kernel",
                 stft=lambda *_, name=name: self._compute(name),
+                make_timer=lambda clock: HostTimer(clock, lambda: None),
             )
-            monkeypatch.setitem(sys.modules, f"torch_mlx_spectro.{name}_backend", backend)
-        deciding.backend_module.cache_clear()
+        monkeypatch.setattr(registry, "_specs", specs)
+        monkeypatch.setattr(registry, "_loaded", loaded)
         self.computed.clear()
         self.compared = 0
 
@@ -117,9 +121,8 @@ class World:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
-    """Neither the shapes that were settled nor the backends that are none."""
+    """Not the shapes that were settled."""
     yield
-    deciding.backend_module.cache_clear()
     for settled in dispatching.native_calls.values():
         settled.clear()
 
@@ -445,8 +448,8 @@ def test_a_broken_metal_kernel_is_found_at_its_first_use(
     """The whole way: the kernel's text is mutated, auto takes its turn, the program is right."""
     world = World({"native": 0.0})
     world.begin(monkeypatch)  # for a store and a state of its own
-    monkeypatch.setattr(routing, "OTHERS", ("mlx",))
-    monkeypatch.setattr(routing, "DEVICES", {"mlx": ("cpu",)})
+    monkeypatch.setattr(registry, "_specs", {"mlx": SPECS["mlx"]})
+    monkeypatch.setattr(registry, "_loaded", {})
     seen: list[str] = []
 
     def mutate(text: str) -> str:
@@ -476,8 +479,10 @@ def test_on_mps_both_ways_to_metal_are_compared_and_timed(
     metal_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     World({"native": 0.0}).begin(monkeypatch)  # whose clock stands still: all tie
-    monkeypatch.setattr(routing, "OTHERS", routing.CANDIDATES["mps"])
-    monkeypatch.setattr(routing, "DEVICES", {"mps": ("mps",), "mlx": ("cpu",)})
+    # Candidates of the host's tensors, as of MPS tensors.
+    specs = {"mps": replace(SPECS["mps"], device_types=("cpu",)), "mlx": SPECS["mlx"]}
+    monkeypatch.setattr(registry, "_specs", specs)
+    monkeypatch.setattr(registry, "_loaded", {})
     x, w = torch.randn(2, 600), torch.hann_window(64)
     arguments: dict[str, Any] = {"hop_length": 16, "window": w, "return_complex": True}
     expected = NATIVE["stft"](x, 64, **arguments)

@@ -1,6 +1,6 @@
 """Both functions as torch's autograd sees them: derivatives of every order and direction.
 
-Analysis ``A(x, w)``, its adjoint and its correlation (:mod:`.backends.maps`) are each linear in
+Analysis ``A(x, w)``, its adjoint and its correlation (:mod:`.autograd.maps`) are each linear in
 both of their arguments, and each is what the derivatives of the other two are made of. With the
 cotangent written with a bar,
 
@@ -27,12 +27,12 @@ from typing import Any
 import torch
 from torch.autograd import Function
 
-from ..backends import maps as adjoints
 from ..backends.envelope import inverse_envelope
 from ..core.linear import Form, Inversion, analysis_of, bins_that_are_read
 from ..core.params import IstftParams, StftParams
 from ..native import state as torch_state
 from ..native.strides import shape_result, with_rows
+from . import maps as adjoints
 
 Optional = torch.Tensor | None
 
@@ -40,7 +40,7 @@ Optional = torch.Tensor | None
 def stft(
     params: StftParams, signal: torch.Tensor, window: Optional, backend: str | None = None
 ) -> torch.Tensor:
-    """:func:`.backends.mlx.backend.stft`, differentiable in signal and window.
+    """:meth:`.Backend.stft`, differentiable in signal and window.
 
     A signal is kept for the backward pass only if the window is trained. It is kept as a copy where
     native keeps its padded one, as a reference where native refers to it, too.
@@ -133,7 +133,7 @@ def _form_of(
 def istft(
     params: IstftParams, spectrum: torch.Tensor, window: Optional, backend: str | None = None
 ) -> torch.Tensor:
-    """:func:`.backends.mlx.backend.istft`, differentiable in spectrum and window.
+    """:meth:`.Backend.istft`, differentiable in spectrum and window.
 
     A copy of the spectrum is kept for the backward pass if the window is trained, as large as the
     frames that native keeps.

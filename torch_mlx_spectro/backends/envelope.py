@@ -1,14 +1,41 @@
-"""The inverse envelope of :mod:`.core.envelope` by torch's operations, which differentiate it."""
+"""The envelope of :mod:`.core.envelope`, of windows that are tensors."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
+from ..core.envelope import resolve_envelope
 from ..core.params import IstftParams
+from ..errors import UnresolvedArguments
+
+#: What is left to torch, which raises its own exception.
+VANISHES = "the overlap-added square of the window vanishes"
+
+
+def check_envelope(params: IstftParams, window: torch.Tensor | None) -> None:
+    """Check the envelope of a call by the window's values; waits for its device.
+
+    Raises:
+        UnresolvedArguments: it vanishes at a sample that is kept.
+    """
+    if window is None:
+        vanishes = _vanishes_without_window(params)
+    else:
+        values = window.detach().to("cpu", copy=True).resolve_conj().resolve_neg()
+        vanishes = resolve_envelope(values.numpy(), params).vanishes
+    if vanishes:
+        raise UnresolvedArguments(VANISHES)
+
+
+@lru_cache(maxsize=128)
+def _vanishes_without_window(params: IstftParams) -> bool:
+    return resolve_envelope(None, params).vanishes
 
 
 def inverse_envelope(params: IstftParams, window: torch.Tensor) -> torch.Tensor:
-    """The inverse of the overlap-added squared window (:mod:`.core.envelope`), shape (kept,).
+    """The inverse of the overlap-added squared window, shape (kept,); torch differentiates it.
 
     In double precision; on the host where the device has no doubles: it is made of n_fft values.
     """

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..backends import registry
 from ..errors import Problem
 from ..terminal import STDOUT, console_on, progress, write_file
 
@@ -25,7 +26,6 @@ DESCRIPTION = (
     " failed, differed from native torch, or became slower than in the report given to --compare;"
     " 2 for wrong usage."
 )
-DEVICES = ("cpu", "mps", "cuda")
 #: Of --table, beside the tables of cases: what a call costs beside its transform.
 COSTS = "costs"
 
@@ -33,7 +33,9 @@ COSTS = "costs"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     what = parser.add_argument_group("what is measured")
-    what.add_argument("--device", choices=DEVICES, help="default: the fastest that torch has here")
+    what.add_argument(
+        "--device", choices=registry.device_types(), help="default: the fastest that torch has here"
+    )
     what.add_argument(
         "--backends", metavar="NAME[,NAME]", help="default: all that compute on this device"
     )
@@ -154,7 +156,7 @@ def _device(options: argparse.Namespace) -> str:
         if not is_here(options.device):
             raise Problem(f"--device {options.device}: torch has no such device here")
         return str(options.device)
-    return next(name for name in reversed(DEVICES) if is_here(name))
+    return next(name for name in reversed(registry.device_types()) if is_here(name))
 
 
 def _settings(options: argparse.Namespace) -> Settings:

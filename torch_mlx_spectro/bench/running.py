@@ -14,8 +14,8 @@ import torch
 
 import torch_mlx_spectro as tms
 
+from ..backends import registry
 from ..dispatch.autotune import MAX_TRIALS
-from ..dispatch.choice import DEVICES
 from ..native import functions as native
 from . import schema
 from .cases import Case, Table
@@ -24,7 +24,7 @@ from .measuring import Side, Watch, batch_of, ratios, summary, take_turns, watch
 from .schema import SCHEMA, VERSION, Accuracy, Failure, Report, Timing
 from .workloads import Workload, disagreement, facts
 
-NATIVE, AUTO = "native", "auto"
+NATIVE, AUTO = registry.NATIVE, "auto"
 
 #: Calls after which ``auto`` has decided, whatever the times: of native and of two other backends.
 AUTO_WARM_UP = 3 * MAX_TRIALS
@@ -74,9 +74,7 @@ def backends_for(device: str) -> tuple[tuple[str, ...], dict[str, str]]:
     signal = torch.zeros(1, 2048, device=device)
     window = torch.ones(512, device=device)
     found, reasons = [], {}
-    for name, kinds in DEVICES.items():
-        if device not in kinds:
-            continue
+    for name in registry.backends_for(device):
         # By a call, which also finds out that a backend is here and does not take this device.
         with tms.backend(name):
             route = tms.explain("stft", signal, 512, window=window, return_complex=True)

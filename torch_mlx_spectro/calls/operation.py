@@ -1,16 +1,19 @@
-"""The two functions that are replaced, as values: name, native's own, and how arguments bind."""
+"""The two functions that are replaced, and a call of one, as values."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ..dispatch import choice as routing
 from ..native import functions as native
+from .kind import AUTO_FRAMED_SAMPLES
+
+if TYPE_CHECKING:
+    from ..core.params import IstftParams, StftParams
 
 
 def _bind_stft(
@@ -85,5 +88,13 @@ class Operation:
 
 # A spectrum holds about half as many (complex) values as its frames have samples, at the usual
 # hop of a quarter four times as many as the signal.
-STFT = Operation("stft", native.stft, _bind_stft, routing.AUTO_FRAMED_SAMPLES // 16)
-ISTFT = Operation("istft", native.istft, _bind_istft, routing.AUTO_FRAMED_SAMPLES // 4)
+STFT = Operation("stft", native.stft, _bind_stft, AUTO_FRAMED_SAMPLES // 16)
+ISTFT = Operation("istft", native.istft, _bind_istft, AUTO_FRAMED_SAMPLES // 4)
+
+
+class Call(NamedTuple):
+    """A call of valid arguments: its sizes, and its tensors as the program gave them."""
+
+    params: StftParams | IstftParams
+    tensor: torch.Tensor
+    window: torch.Tensor | None

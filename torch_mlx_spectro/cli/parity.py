@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import interrupts
+from ..backends import registry
 from ..errors import Problem
 from ..terminal import console_on, write_file
 
@@ -26,8 +27,6 @@ DESCRIPTION = (
     " differs but what is known, 1 otherwise, 2 for wrong usage."
 )
 SELECTIONS = ("quick", "grid", "draws", "models", "all")
-DEVICES = ("cpu", "mps", "cuda")
-BACKENDS = ("mlx", "mps", "cuda", "native")
 
 #: Failing cases that ``--minimise`` shrinks: one of each kind, the most frequent kinds first.
 MINIMISED = 10
@@ -47,10 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--reference", default="torch", metavar="MODULE:NAME", help="what is right (default: torch)"
     )
-    what.add_argument("--device", choices=DEVICES, default="cpu", help="where the tensors are")
+    what.add_argument(
+        "--device", choices=registry.device_types(), default="cpu", help="where the tensors are"
+    )
     what.add_argument(
         "--backend",
-        choices=BACKENDS,
+        choices=registry.names(),
         help="this package's own, without a candidate (default mlx, on a CUDA device cuda)",
     )
     what.add_argument(
@@ -105,7 +106,7 @@ def command(options: argparse.Namespace) -> int:
 
     interrupts.raise_again()
     known = options.known
-    if known is None and not _has_candidate(options) and options.backend != "native":
+    if known is None and not _has_candidate(options) and options.backend != registry.NATIVE:
         known = KNOWN
     try:
         entries = read(known if known is not None else ())
@@ -138,8 +139,7 @@ def _has_candidate(options: argparse.Namespace) -> bool:
 
 def _own(options: argparse.Namespace) -> str:
     """The backend of this package that is the candidate, where there is no other."""
-    by_default = "cuda" if options.device == "cuda" else "mlx"
-    return str(options.backend or by_default)
+    return str(options.backend or registry.candidates_for(options.device)[-1])
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -150,8 +150,9 @@ def _check(options: argparse.Namespace) -> None:
         raise Problem("either --candidate, or --stft and --istft")
     if options.backend and _has_candidate(options):
         raise Problem("--backend is this package's own: it goes without a candidate")
-    if options.emulate_metal and _own(options) not in ("mlx", "mps"):
-        raise Problem("--emulate-metal is for mlx and mps: the others have no Metal kernels")
+    metal = [spec.name for spec in registry.specs() if spec.has_metal_kernels]
+    if options.emulate_metal and _own(options) not in metal:
+        raise Problem(f"--emulate-metal is for {' and '.join(metal)}: others have no Metal kernels")
     if options.processes > 1 and (options.stft or options.istft):
         raise Problem("--processes needs --candidate: other processes find it by its name")
     if options.processes > 1 and options.emulate_metal and _has_candidate(options):

@@ -27,6 +27,8 @@ from typing import Any
 import pytest
 
 from .. import settings as environment
+from ..backends import registry
+from ..dispatch.choice import environment_settings
 from ..functional import stats
 from ..patching import is_patched, patch
 
@@ -101,13 +103,13 @@ def _accelerated(options: argparse.Namespace) -> Iterator[str]:
     """The patch that the options ask for, in force; tells it in words."""
     emulated, strict = options.torch_mlx_spectro_emulate_metal, options.torch_mlx_spectro_strict
     try:
-        backend = environment.check_backend(
+        backend = registry.check_name(
             options.torch_mlx_spectro_backend or DEFAULT_BACKEND, "--torch-mlx-spectro-backend"
         )
         every = options.torch_mlx_spectro_verify
         if every is not None:
             environment.check_verify(every, "--torch-mlx-spectro-verify")
-        environment.settings()  # whose errors concern the program's own calls of patch
+        environment_settings()  # whose errors concern the program's own calls of patch
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
     words = [f"backend {backend}"]

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import interrupts
+from ..backends import registry
 from ..errors import Problem
-from ..settings import BACKENDS, settings
+from ..settings import BACKEND_VARIABLE, settings
 from . import launch
 
 HELP = "run a program under patch()"
@@ -32,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options that come before the program."""
     parser.usage = USAGE
     parser.add_argument(
-        "--backend", choices=BACKENDS, help="who computes (default: environment, or auto)"
+        "--backend",
+        choices=("auto", *registry.names()),
+        help="who computes (default: environment, or auto)",
     )
     parser.add_argument(
         "--strict", action="store_true", help="raise NotAccelerated instead of falling back"
@@ -75,7 +78,9 @@ def command(options: argparse.Namespace, program: Sequence[str]) -> int:
 
     resolved = launch.resolve(program)
     try:
-        backend = options.backend or settings().backend
+        backend = options.backend
+        if not backend:
+            backend = registry.check_name(settings().backend, BACKEND_VARIABLE)
     except ValueError as error:
         raise Problem(str(error)) from None
     if options.stats or options.json or options.stats_file is not None:

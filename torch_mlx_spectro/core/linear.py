@@ -7,6 +7,14 @@ from functools import lru_cache
 
 from .params import IstftParams, StftParams
 
+#: Terms that are summed one by one, before their sums are.
+SUM_BRANCHES = 32
+
+
+def own_conjugates(n_fft: int) -> list[int]:
+    """The bins of real frames that are their own conjugates: DC and, for even n_fft, Nyquist."""
+    return [0] if n_fft % 2 or n_fft < 2 else [0, n_fft // 2]
+
 
 @dataclass(frozen=True)
 class Form:

@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, TypeGuard
 
+from ..calls.timer import HostTimer, Timer, Timing
 from ..store.caches import Recent
 from ..store.verdicts import MAX_NUMBER, Store
-from .timers import HostTimer, Timer, Timing
 
 #: Timed calls of each backend: one that warms up, and those that have to agree.
 COUNTED = 2
@@ -204,7 +204,7 @@ class Trials:
         store: Callable[[], Store] = lambda: Store(None),
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._clock = clock
+        self.clock = clock
         self._store = store
         self._now = now
         self._lock = threading.Lock()
@@ -301,14 +301,6 @@ class Trials:
             self._store().put(ROUTES, str(signature), outcome)
         return winner
 
-    def timer(self, finish: Callable[[], None] = lambda: None) -> Timer:
-        """A timer by this object's clock.
-
-        Args:
-            finish: waits for what has been launched.
-        """
-        return HostTimer(self._clock, finish)
-
     def time(
         self,
         signature: Hashable,
@@ -317,7 +309,7 @@ class Trials:
         timer: Timer | None = None,
     ) -> Any:
         """Run a call and time it, by default on the host; a call that raises leaves no time."""
-        timer = timer or self.timer()
+        timer = timer or HostTimer(self.clock, lambda: None)
         timer.begin()
         result = call()
         timer.end()

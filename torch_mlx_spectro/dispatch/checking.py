@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ..calls.kind import framed_samples
 from ..calls.operation import Operation
 from ..errors import NotAccelerated
 from ..native import state as torch_state
@@ -22,7 +23,7 @@ from ..verify.comparison import Check
 from ..verify.gradients import GradientCheck, Outcome, names_of
 from ..verify.ledger import MAX_COMPARED, Case
 from . import decide as deciding
-from .choice import Choice, framed_samples
+from .choice import Choice
 from .decide import Plan, case_of, native_plan
 from .statistics import levels_to_caller
 

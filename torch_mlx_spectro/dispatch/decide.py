@@ -6,17 +6,24 @@ tensors speak against a backend, is it here, can it compute this, has it been wr
 
 from __future__ import annotations
 
-import importlib
 import os
 from dataclasses import dataclass
 from functools import lru_cache
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from ..backends import registry
 from ..calls.key import keeps_its_backend
-from ..calls.operation import Operation
+from ..calls.kind import (
+    AUTO_FRAMED_SAMPLES,
+    Route,
+    Signature,
+    framed_samples,
+    signature_of,
+    size_class,
+)
+from ..calls.operation import Call, Operation
 from ..errors import UnresolvedArguments
 from ..native import state as torch_state
 from ..store import verdicts
@@ -25,7 +32,7 @@ from ..verify.comparison import Verifier
 from ..verify.ledger import Case, Trust
 from . import choice as routing
 from .autotune import Trials
-from .choice import Choice, Route, Signature
+from .choice import Choice
 
 if TYPE_CHECKING:  # a program whose calls all go native never resolves one
     from ..core.params import IstftParams, StftParams
@@ -129,8 +136,7 @@ def _candidates(choice: Choice, tensor: Any, window: Any) -> tuple[tuple[str, ..
     left, refused = [], list[str]()
     for name in routing.candidates_of(choice, device):
         reasons = routing.unsupported_reasons((("input", tensor), ("window", window)), name)
-        if not reasons and choice.backend == "auto" and name != "mlx":
-            # MLX is loaded when its turn comes.
+        if not reasons and choice.backend == "auto" and not registry.find(name).loads_library:
             missing = routing.missing_reason(device, name)
             reasons = () if missing is None else (missing,)
         refused += reasons
@@ -151,9 +157,11 @@ def _kernel(
     missing = routing.missing_reason(tensor.device.type, backend)
     if missing is not None:
         return "", missing
-    kernel, refused = backend_module(backend).computation(params, tensor, window)
+    computing, call = registry.load(backend), Call(params, tensor, window)
+    refused = computing.explain_refusal(call)
     if refused is not None:
         return "", refused
+    kernel = computing.name_kernel(call)
     of_earlier = trust.distrusted() if choice.backend == "auto" else {}
     if not (verifier.quarantined or of_earlier):
         return kernel, None
@@ -169,13 +177,7 @@ def case_of(
 ) -> Case:
     """What a comparison of a call vouches for."""
     key = verification.key_of(route, params, tensor, window)
-    return Case(key, routing.size_class(params), torch_state.chip_of(tensor.device))
-
-
-@lru_cache(maxsize=8)  # importing what is imported takes 4 microseconds
-def backend_module(name: str) -> ModuleType:
-    """The module that computes for a backend; loaded on first use."""
-    return importlib.import_module(f"..backends.{name}.backend", __package__)
+    return Case(key, size_class(params), torch_state.chip_of(tensor.device))
 
 
 def _resolve(op: Operation, bound: dict[str, Any]) -> StftParams | IstftParams:
@@ -225,8 +227,8 @@ def _turn(
     """Whose turn a call is that native and these candidates can compute."""
     if choice.backend != "auto":
         return Turn(choice.backend, settled=True)
-    framed = routing.framed_samples(params)
-    if tensor.is_cpu and framed < routing.AUTO_FRAMED_SAMPLES:
+    framed = framed_samples(params)
+    if tensor.is_cpu and framed < AUTO_FRAMED_SAMPLES:
         return Turn("native", TOO_SMALL, settled=True)
     if torch_state.is_transformed():
         return Turn("native", NOT_MEASURED)
@@ -237,7 +239,7 @@ def _turn(
         # What is the faster one depends on the run.
         name = routing.static_choice(candidates, tensor.device.type, framed)
         return Turn(name, DETERMINISTIC if routing.measures() else STATIC, settled=True)
-    signature = routing.signature_of(params, tensor)
+    signature = signature_of(params, tensor)
     if keeps_its_backend(choice.backend, torch_state.is_differentiated(tensor, window)):
         return Turn(trials.keep((signature.both_ways, signature), candidates), KEPT)
     if signature.is_differentiated:

@@ -15,8 +15,10 @@ from typing import Any
 
 import torch
 
+from ..backends import registry
 from ..calls.key import Known, input_of, with_tensors
 from ..calls.operation import Operation
+from ..calls.timer import Timer
 from ..errors import KernelRefused, NotAccelerated, UnresolvedArguments
 from ..native import functions as native
 from ..native import state as torch_state
@@ -25,9 +27,9 @@ from . import cuda_calls
 from . import plans as known_plans
 from .checking import Due
 from .choice import Choice
-from .decide import NOT_RESOLVED, Plan, backend_module, decide, native_plan, trials
+from .decide import NOT_RESOLVED, Plan, decide, native_plan, trials
+from .gradient_timer import WayBack
 from .statistics import REFUSED, Counters
-from .timers import CudaTimer, Timer, WayBack
 
 MAX_SHAPES = 4096
 
@@ -66,7 +68,7 @@ def _run(op: Operation, plan: Plan, args: Any, kwargs: Any, caller: FrameType) -
     from ..core.params import StftParams
 
     tensor, window = plan.bound["input"], plan.bound["window"]
-    computing = backend_module(plan.route.backend)
+    computing: Any = registry.load(plan.route.backend)
     more: dict[str, Any] = {}
     if torch_state.is_differentiated(tensor, window):
         from ..autograd import functions as computing
@@ -175,16 +177,15 @@ def _timed(plan: Plan, run: Callable[[], torch.Tensor], tensor: torch.Tensor) ->
     """
     trial, backend = plan.trial, plan.route.backend
     assert trial is not None
-    timer = _timer_of(trial.device)
+    timer = _make_timer(trial.device)
     result: torch.Tensor = trials.time(trial, backend, run, timer)
     if trial.is_differentiated and result.requires_grad:
         note = partial(trials.note, trial.both_ways, backend)
-        WayBack(timer, _timer_of(trial.device), note).watch(result, tensor)
+        WayBack(timer, _make_timer(trial.device), note).watch(result, tensor)
     return result
 
 
-def _timer_of(device: str) -> Timer:
-    """CUDA's own clock, else ours, with MPS's queue empty."""
-    if device == "cuda":
-        return CudaTimer()
-    return trials.timer(torch.mps.synchronize) if device == "mps" else trials.timer()
+def _make_timer(device_type: str) -> Timer:
+    """The clock that all calls on a device are timed by, native's included."""
+    first = registry.candidates_for(device_type)[0]
+    return registry.load(first).make_timer(trials.clock)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch_mlx_spectro as tms
 from stft_parity import Candidate, FellBack, Result, adapter
 
 from .. import terminal
+from ..backends import registry
 
 #: In what the package's own backends differ from torch, and why.
 KNOWN = Path(__file__).with_name("known_differences.toml")
@@ -23,38 +25,19 @@ KNOWN = Path(__file__).with_name("known_differences.toml")
 _OPEN = ExitStack()
 
 
-def mlx() -> Candidate:
-    """Both functions by MLX."""
-    return strictly("mlx")
+def __getattr__(name: str) -> Callable[[], Candidate]:
+    """What makes a candidate: a backend's name, or ``emulated_`` before one of Metal kernels.
 
-
-def mps() -> Candidate:
-    """Both functions by the kernels on MPS tensors."""
-    return strictly("mps")
-
-
-def cuda() -> Candidate:
-    """Both functions by the kernels on CUDA tensors."""
-    return strictly("cuda")
-
-
-def native() -> Candidate:
-    """Both functions by native torch, through this package's dispatch."""
-    return strictly("native")
-
-
-def emulated_mlx() -> Candidate:
-    """Both functions by the Metal kernels, emulated from here on for the rest of the process."""
-    return _emulated("mlx")
-
-
-def emulated_mps() -> Candidate:
-    """As :func:`emulated_mlx`, launched as on MPS tensors."""
-    return _emulated("mps")
+    Those compute by the Metal emulator, from then on for the rest of the process.
+    """
+    backend = name.removeprefix("emulated_")
+    if backend not in registry.names():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return partial(_emulated if name != backend else strictly, backend)
 
 
 def _emulated(backend: str) -> Candidate:
-    from .. import emulator
+    from torch_mlx_spectro import emulator
 
     _OPEN.enter_context(emulator.Machine().installed())
     return strictly(backend)
@@ -93,7 +76,7 @@ class _Calls:
     def fallback(self) -> str:
         """Why the last call was not the backend's; empty when it was."""
         stats = tms.stats()
-        if self._backend == "native" or (stats.accelerated and not stats.native):
+        if self._backend == registry.NATIVE or (stats.accelerated and not stats.native):
             return ""
         return "; ".join(stats.fallbacks) or "native torch computed it, or nothing was counted"
 
@@ -102,7 +85,7 @@ def strictly(backend: str) -> Candidate:
     """The package's functions with this backend, strict.
 
     Args:
-        backend: ``"mlx"``, ``"mps"``, ``"cuda"`` or ``"native"``.
+        backend: its name; ``"native"`` for native torch, through this package's dispatch.
     """
     calls = _Calls(backend)
     name = f"torch_mlx_spectro, backend {backend}"

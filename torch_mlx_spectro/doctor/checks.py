@@ -11,9 +11,9 @@ import torch
 
 import torch_mlx_spectro as tms
 
-from ..mlx import runtime
+from ..backends.registry import NATIVE, backends_for, load
 from ..verify import criterion as agreement
-from .devices import backends_for, present
+from .devices import present
 
 N_FFT, HOP, SAMPLES = 512, 128, 16384
 #: Results that are computed while earlier ones are read, and by what each is larger than the last:
@@ -47,18 +47,12 @@ class Check:
 
 
 def pairs() -> tuple[tuple[str, str], ...]:
-    """Every (backend, device) that can be checked here; native torch on the devices beside the CPU.
-
-    MLX takes MPS tensors only where it has a GPU.
-    """
-    found = tms.available_backends()
-    devices = present()
+    """Every (backend, device) that can be checked here; native torch on devices beside the CPU."""
     return tuple(
         (name, device)
-        for device in devices
-        for name in (*(["native"] if device != "cpu" else []), *backends_for(device))
-        if found[name].available
-        and not (name == "mlx" and device == "mps" and not runtime.has_gpu())
+        for device in present()
+        for name in (*([NATIVE] if device != "cpu" else []), *backends_for(device))
+        if name == NATIVE or load(name).explain_absence(device) is None
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Problem
-from ..settings import RECOGNISED, autotune_settings, mlx_settings, settings
+from ..settings import RECOGNISED, autotune_settings, mlx_settings
 
 HELP = "versions, backends, a self-check, and what to do next"
 DESCRIPTION = (
@@ -99,7 +99,7 @@ def examine(self_check: bool = True) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "backends": backends,
         "devices": list(devices.present()),
-        "absent": list(matrix.absent()),
+        "absent": list(devices.absent()),
         "absent_names": dict(torch_state.ABSENT),
         "variables": dict(RECOGNISED),
         "settings": _settings(),
@@ -140,9 +140,11 @@ def _of_mlx(checked: list[dict[str, Any]], backends: dict[str, Any]) -> dict[str
 
 def _settings() -> dict[str, Any]:
     """What the environment asks for, and what is wrong with it."""
+    from ..dispatch.choice import environment_settings
+
     values: dict[str, Any] = {}
     errors = []
-    for read in (settings, mlx_settings, autotune_settings):
+    for read in (environment_settings, mlx_settings, autotune_settings):
         try:
             values |= {
                 name: value if isinstance(value, (bool, int, type(None))) else str(value)

@@ -7,13 +7,10 @@ from typing import Any
 
 import torch
 
+from ..backends import registry
 from ..backends.mlx import bridge
-from ..dispatch.choice import DEVICES
 from ..mlx import runtime
 from ..mlx.runtime import version_numbers
-
-#: Types that any backend takes, in the order of reports.
-TYPES = ("cpu", "mps", "cuda")
 
 #: The first release that allocates all MPS tensors in memory that the CPU sees, too
 #: (pytorch/pytorch#175818).
@@ -31,13 +28,19 @@ def has_mps() -> bool:
 
 def present() -> tuple[str, ...]:
     """The device types that tensors can be made on."""
-    here = {"cpu": True, "mps": has_mps(), "cuda": torch.cuda.is_available()}
-    return tuple(name for name in TYPES if here[name])
+    return tuple(filter(is_present, registry.device_types()))
 
 
-def backends_for(device: str) -> tuple[str, ...]:
-    """The accelerating backends that take tensors of a device type."""
-    return tuple(name for name, devices in DEVICES.items() if device in devices)
+def absent() -> tuple[str, ...]:
+    """The device types that are not here."""
+    return tuple(name for name in registry.device_types() if not is_present(name))
+
+
+def is_present(device_type: str) -> bool:
+    """Whether torch has a device of this type."""
+    if device_type == "mps":
+        return has_mps()
+    return device_type == "cpu" or bool(getattr(torch, device_type).is_available())
 
 
 def processes() -> dict[str, Any]:

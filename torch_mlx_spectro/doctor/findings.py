@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..cli.parity import BACKENDS as PARITY_BACKENDS
 from ..settings import RECOGNISED
 from .versions import MLX, known_bad
 
@@ -113,8 +112,7 @@ def _of_checks(checks: list[dict[str, Any]]) -> list[Finding]:
         if check["ok"]:
             continue
         backend, device = check["backend"], check["device"]
-        parity = f"torch-mlx-spectro parity --backend {backend} --device {device} --minimise"
-        more = (parity,) if backend in PARITY_BACKENDS else ()
+        more = (f"torch-mlx-spectro parity --backend {backend} --device {device} --minimise",)
         if backend == "native":
             text = (
                 f"Native torch fails on {device}: {check['error']}. That is not this package's"

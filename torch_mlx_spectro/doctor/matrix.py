@@ -9,7 +9,8 @@ import torch
 
 import torch_mlx_spectro as tms
 
-from .devices import TYPES, backends_for, present
+from ..backends.registry import backends_for
+from .devices import present
 
 #: Rows x samples of a clip of some seconds, and of a long recording: ``auto`` may tell them apart.
 SHORT, LONG = (1, 1 << 15), (4, 1 << 20)
@@ -80,12 +81,6 @@ def matrix() -> tuple[Cell, ...]:
                 for asked in ("auto", *backends_for(device)):
                     cells.append(_cell(kind.name, op, device, asked, call, keywords))
     return tuple(cells)
-
-
-def absent() -> tuple[str, ...]:
-    """The device types that are not here."""
-    here = present()
-    return tuple(device for device in TYPES if device not in here)
 
 
 def _cell(

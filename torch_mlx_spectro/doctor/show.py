@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..dispatch.choice import DEVICES
+from ..backends import registry
 from ..terminal import console_on, table
 
 #: An absolute path, or one from the home folder; all of it but its last part is left out.
@@ -128,7 +128,7 @@ def _of_computation(found: Mapping[str, Any]) -> Iterator[Table]:
     columns = ("", "result", "time", "largest errors", "calls")
     yield "Self-check", columns, [_check(check) for check in found["self_checks"]]
     for device in found["devices"]:
-        asked = ("auto", *(name for name, devices in DEVICES.items() if device in devices))
+        asked = ("auto", *registry.backends_for(device))
         header = ("call", *(f"backend {name}" for name in asked))
         title = f"Who computes {device} tensors"
         yield title, header, tuple(_matrix_rows(found["matrix"], device, asked))

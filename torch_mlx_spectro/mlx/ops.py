@@ -14,10 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core.linear import SUM_BRANCHES, own_conjugates
 from .host import copy_to_mlx
-
-#: Terms that are summed one by one, before their sums are.
-SUM_BRANCHES = 32
 
 
 def analysis(
@@ -100,11 +98,6 @@ def weighted_edges(mx: Any, half: Any, n_fft: int, edge: float, stream: Any) -> 
     weights = np.ones(n_fft // 2 + 1, np.float32)
     weights[own_conjugates(n_fft)] = edge
     return mx.multiply(half, copy_to_mlx(mx, weights), stream=stream)
-
-
-def own_conjugates(n_fft: int) -> list[int]:
-    """The bins of real frames that are their own conjugates: DC and, for even n_fft, Nyquist."""
-    return [0] if n_fft % 2 or n_fft < 2 else [0, n_fft // 2]
 
 
 def windowed_frames(

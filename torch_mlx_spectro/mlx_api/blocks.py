@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from ..core.envelope import Envelope
-from ..core.linear import Form
+from ..core.linear import Form, own_conjugates
 from ..core.params import IstftParams
-from ..mlx import ops as maps
 from ..mlx.adjoint_blocks import adjoint_blocks
 from ..mlx.blocks import istft_blocks, stft_blocks
 from ..mlx.host import HostArray, HostView, advise_huge_pages, copy_to_mlx
@@ -151,7 +150,7 @@ def analysis(form: Form, signal: Any, window: Any) -> Any:
     def fill(memory: HostArray) -> None:
         stft_blocks(runtime(), params, _view(signal), _scaled(window, params.scale), memory)
         if params.onesided and form.edge != 1.0:
-            memory[..., maps.own_conjugates(params.n_fft)] *= np.float32(form.edge)
+            memory[..., own_conjugates(params.n_fft)] *= np.float32(form.edge)
 
     shape = (params.rows, params.frames, params.bins)
     return _apart(lambda: filled(shape, np.complex64, fill))

@@ -26,8 +26,8 @@ from . import criterion as agreement
 from .excerpt import Excerpt, excerpts_of
 
 if TYPE_CHECKING:
+    from ..calls.kind import Route
     from ..core.params import IstftParams, StftParams
-    from ..dispatch.choice import Route
 
 #: Routes that are counted apart; the calls of further ones are counted together.
 MAX_ROUTES = 4096

@@ -15,10 +15,10 @@ from needs import ONCE_ONLY, needs_emulator
 from reference import istft_params, random_tensor, stft_params
 
 from torch_mlx_spectro.autograd import functions as derivatives
-from torch_mlx_spectro.backends import maps as adjoints
+from torch_mlx_spectro.autograd import maps as adjoints
 from torch_mlx_spectro.backends.cuda import backend as cuda_backend
 from torch_mlx_spectro.backends.cuda import nvrtc as cubins
-from torch_mlx_spectro.backends.mlx import adjoints as mlx_adjoints
+from torch_mlx_spectro.backends.cuda.backend import CUDA
 from torch_mlx_spectro.backends.mlx import backend as mlx_backend
 from torch_mlx_spectro.backends.mps import backend as mps_backend
 from torch_mlx_spectro.errors import UnresolvedArguments
@@ -61,7 +61,7 @@ def test_stft_is_natives(emulated: Emulated, arguments: dict[str, Any], is_compl
     for signal in (batch, batch[0], batch[:, ::2], batch[:1].expand(3, 100)):
         for used in (window, None):
             params = stft_params(signal, used, **given)
-            found = cuda_backend.stft(params, signal, used)
+            found = CUDA.stft(params, signal, used)
             expected = native.stft(signal, window=used, **given)
             assert found.stride() == expected.stride()
             assert torch.allclose(found, expected, atol=2e-5)
@@ -78,7 +78,7 @@ def test_istft_is_natives(emulated: Emulated, arguments: dict[str, Any], is_comp
     window = random_tensor(1, arguments.get("win_length", n_fft), complex_values=is_complex) + 3
     for values in (spectrum, spectrum.conj(), spectrum[0]):
         params = istft_params(values, window, **given)
-        found = cuda_backend.istft(params, values, window)
+        found = CUDA.istft(params, values, window)
         expected = native.istft(values, window=window, **given)
         assert found.stride() == expected.stride()
         assert torch.allclose(found, expected, atol=2e-5)
@@ -89,7 +89,7 @@ def test_a_two_sided_spectrum_of_a_real_signal(emulated: Emulated) -> None:
     window = torch.hann_window(22) + 0.1
     spectrum = torch.fft.fft(random_tensor(0, 2, 9, 22)).transpose(1, 2)
     params = istft_params(spectrum, window, n_fft=22, hop_length=7, onesided=False)
-    found = cuda_backend.istft(params, spectrum, window)
+    found = CUDA.istft(params, spectrum, window)
     expected = native.istft(spectrum, 22, 7, window=window, onesided=False)
     assert torch.allclose(found, expected, atol=1e-5)
 
@@ -108,7 +108,7 @@ def test_identities(emulated: Emulated, kind: str, n_fft: int, mode: str) -> Non
 def test_adjoints_of_istft(
     emulated: Emulated, monkeypatch: pytest.MonkeyPatch, arguments: Any, is_complex: bool
 ) -> None:
-    monkeypatch.setattr(mlx_backend, "istft", cuda_backend.istft)
+    monkeypatch.setattr(mlx_backend.MLX, "synthesise", CUDA.synthesise)
     check_istft(arguments, is_complex)
 
 
@@ -138,10 +138,10 @@ def test_a_vanishing_envelope_is_torchs_to_report(emulated: Emulated, n_fft: int
     launched.clear()
     for _ in range(2):
         with pytest.raises(UnresolvedArguments):
-            cuda_backend.istft(params, spectrum, window)
+            CUDA.istft(params, spectrum, window)
     assert len(launched) == 2  # the kernel is asked each time
     window.add_(0.1)
-    found = cuda_backend.istft(params, spectrum, window)
+    found = CUDA.istft(params, spectrum, window)
     expected = native.istft(spectrum, n_fft, n_fft, window=window)
     assert torch.allclose(found, expected, atol=1e-4)
 
@@ -178,9 +178,9 @@ def test_vanishing_is_found_where_native_finds_it(
         if expected is None:
             refused += 1
             with pytest.raises(UnresolvedArguments):
-                cuda_backend.istft(params, spectrum, window)
+                CUDA.istft(params, spectrum, window)
         else:
-            found = cuda_backend.istft(params, spectrum, window)
+            found = CUDA.istft(params, spectrum, window)
             assert torch.allclose(found, expected, atol=1e-4), (win, hop, frames, more)
     assert 5 < refused < 55
 
@@ -192,7 +192,7 @@ def test_windows_of_many_pieces_lose_no_digits(emulated: Emulated, n_fft: int, h
     frames = 3 * n_fft // hop
     spectrum = torch.fft.rfft(random_tensor(0, 1, frames, n_fft)).transpose(1, 2)
     params = istft_params(spectrum, window, n_fft=n_fft, hop_length=hop)
-    found = cuda_backend.istft(params, spectrum, window).double()
+    found = CUDA.istft(params, spectrum, window).double()
     expected = native.istft(spectrum, n_fft, hop, window=window).double()
     exact = native.istft(spectrum.to(torch.complex128), n_fft, hop, window=window.double())
     assert (found - exact).norm() <= max(2 * (expected - exact).norm(), 1.7e-7 * exact.norm())
@@ -202,10 +202,10 @@ def test_windows_of_many_pieces_lose_no_digits(emulated: Emulated, n_fft: int, h
 def test_kernels_read_single_precision_whatever_the_default_is(emulated: Emulated) -> None:
     spectrum = random_tensor(0, 1, 9, 5, complex_values=True)
     params = istft_params(spectrum, None, n_fft=16)
-    expected = cuda_backend.istft(params, spectrum, None)
+    expected = CUDA.istft(params, spectrum, None)
     torch.set_default_dtype(torch.float64)
     try:
-        assert torch.equal(cuda_backend.istft(params, spectrum, None), expected)
+        assert torch.equal(CUDA.istft(params, spectrum, None), expected)
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -220,12 +220,12 @@ def test_of_one_window_only_the_first_call_waits(
     for frames in (20, 20, 21, 30):
         spectrum = random_tensor(0, 1, 9, frames, complex_values=True)
         params = istft_params(spectrum, window, n_fft=16, hop_length=4)
-        cuda_backend.istft(params, spectrum, window)
+        CUDA.istft(params, spectrum, window)
         assert cuda_backend.is_judged(params, window)
         assert len(waited) == 1
     window.mul_(2)
     assert not cuda_backend.is_judged(params, window)
-    cuda_backend.istft(params, spectrum, window)
+    CUDA.istft(params, spectrum, window)
     assert len(waited) == 2
 
 
@@ -296,8 +296,8 @@ def test_why_there_is_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_maps_are_chosen_by_backend_and_else_by_device() -> None:
     def chosen(backend: str | None, device: str) -> Any:
         tensor = SimpleNamespace(device=SimpleNamespace(type=device))
-        return adjoints._maps(backend, tensor)  # type: ignore[arg-type]
+        return adjoints._backend(backend, tensor)  # type: ignore[arg-type]
 
-    assert chosen(None, "cuda") is cuda_backend.CUDA
-    assert chosen(None, "cpu") is chosen(None, "mps") is chosen("mlx", "mps") is mlx_adjoints
+    assert chosen(None, "cuda") is CUDA
+    assert chosen(None, "cpu") is chosen(None, "mps") is chosen("mlx", "mps") is mlx_backend.MLX
     assert chosen("mps", "mps") is chosen("mps", "cpu") is mps_backend.MPS

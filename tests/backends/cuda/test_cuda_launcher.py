@@ -291,7 +291,7 @@ def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_of_cuda_is_imported_before_it_is_needed() -> None:
     code = (
         "import sys, torch, torch_mlx_spectro as tms\n"
-        "from torch_mlx_spectro import cuda_backend\n"
+        "from torch_mlx_spectro.backends.cuda import backend\n"
         "with tms.backend('cuda'):\n"
         "    tms.stft(torch.zeros(100), 16, window=torch.ones(16), return_complex=True)\n"
         "assert 'device cpu of input is not accelerated' in tms.stats().fallbacks\n"

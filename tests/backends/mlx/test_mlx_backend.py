@@ -24,17 +24,18 @@ from reference import (
 
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.autograd import functions as derivatives
-from torch_mlx_spectro.backends.mlx import adjoints as mlx_adjoints
 from torch_mlx_spectro.backends.mlx import backend as mlx_backend
+from torch_mlx_spectro.backends.mlx import whole
+from torch_mlx_spectro.calls.operation import Call
 from torch_mlx_spectro.mlx.runtime import runtime
 
 
 def stft_of(signal: torch.Tensor, window: torch.Tensor | None, **arguments: Any) -> torch.Tensor:
-    return mlx_backend.stft(stft_params(signal, window, **arguments), signal, window)
+    return mlx_backend.MLX.stft(stft_params(signal, window, **arguments), signal, window)
 
 
 def istft_of(spectrum: torch.Tensor, window: torch.Tensor | None, **arguments: Any) -> torch.Tensor:
-    return mlx_backend.istft(istft_params(spectrum, window, **arguments), spectrum, window)
+    return mlx_backend.MLX.istft(istft_params(spectrum, window, **arguments), spectrum, window)
 
 
 SIGNALS = [(900,), (1, 900), (3, 900)]
@@ -215,9 +216,10 @@ def gpu(kernels: None, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             return used.mx.from_dlpack(tensor)
 
     stand_in = SimpleNamespace(mx=Module(), streams=(), lock=None)
-    monkeypatch.setattr(mlx_backend, "runtime", lambda: stand_in)
-    monkeypatch.setattr(mlx_adjoints, "runtime", lambda: stand_in)
-    monkeypatch.setattr(mlx_backend, "has_gpu", lambda: True)
+    monkeypatch.setattr(whole, "runtime", lambda: stand_in)
+    monkeypatch.setattr(mlx_backend.runtime, "runtime", lambda: stand_in)
+    for module in (whole, mlx_backend.runtime):
+        monkeypatch.setattr(module, "has_gpu", lambda: True)
     monkeypatch.setattr(torch.mps, "synchronize", lambda: asked.append("synchronized"))
     return asked
 
@@ -226,8 +228,10 @@ def test_host_tensors_are_lent_to_a_gpu(gpu: list[Any]) -> None:
     window = torch.hann_window(32)
     signal = random_tensor(0, 3, 900)
     params = stft_params(signal, window, n_fft=32, hop_length=9)
-    assert mlx_backend.computation(params, signal, window) == ("metal analysis", None)
-    spectrum = mlx_backend.stft(params, signal, window)
+    call = Call(params, signal, window)
+    assert mlx_backend.MLX.name_kernel(call) == "metal analysis"
+    assert mlx_backend.MLX.explain_refusal(call) is None
+    spectrum = mlx_backend.MLX.stft(params, signal, window)
     expected = native_stft(signal, window=window, n_fft=32, hop_length=9)
     assert spectrum.is_cpu
     assert spectrum.stride() == expected.stride()
@@ -258,5 +262,8 @@ def test_gradients_of_host_tensors_on_a_gpu(gpu: list[Any]) -> None:
 def test_what_a_gpu_cannot_count_is_computed_in_blocks(gpu: list[Any]) -> None:
     signal = torch.zeros(1 << 22)
     huge = stft_params(signal, None, n_fft=(1 << 20) + 7)
-    assert mlx_backend.computation(huge, signal, None) == ("mlx cpu blocks", None)
-    assert "not computed by MLX" in str(mlx_backend.computation(huge, on_device(signal), None)[1])
+    call = Call(huge, signal, None)
+    assert mlx_backend.MLX.name_kernel(call) == "mlx cpu blocks"
+    assert mlx_backend.MLX.explain_refusal(call) is None
+    elsewhere = call._replace(tensor=on_device(signal))
+    assert "not computed by MLX" in str(mlx_backend.MLX.explain_refusal(elsewhere))

@@ -34,15 +34,18 @@ def cache(monkeypatch: pytest.MonkeyPatch) -> Cache:
 
 
 def stft_of(signal: torch.Tensor, window: torch.Tensor | None, **arguments: Any) -> torch.Tensor:
-    return mlx_backend.stft(stft_params(signal, window, **arguments), signal, window)
+    return mlx_backend.MLX.stft(stft_params(signal, window, **arguments), signal, window)
 
 
 def istft_of(spectrum: torch.Tensor, window: torch.Tensor | None, **arguments: Any) -> torch.Tensor:
-    return mlx_backend.istft(istft_params(spectrum, window, **arguments), spectrum, window)
+    return mlx_backend.MLX.istft(istft_params(spectrum, window, **arguments), spectrum, window)
+
+
+PARAMS = stft_params(torch.zeros(1, 64), None, n_fft=16)
 
 
 def key_of(window: torch.Tensor) -> Hashable:
-    return prepared.window_of(window, 16, 16).key
+    return prepared.window_of(PARAMS, window).key
 
 
 def count_preparations(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
@@ -137,6 +140,6 @@ def test_device_windows_are_read_in_every_call(change: str) -> None:
     first = key_of(on_device(host))
     assert key_of(on_device(host)) == first
     HOST_CHANGES[change](host)
-    changed = prepared.window_of(on_device(host), 16, 16)
+    changed = prepared.window_of(PARAMS, on_device(host))
     assert changed.key != first
     np.testing.assert_array_equal(changed.values, host.numpy())

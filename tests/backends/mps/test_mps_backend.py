@@ -24,9 +24,10 @@ import torch_mlx_spectro as tms
 from stft_parity.cases import Case
 from stft_parity.grid import quick
 from torch_mlx_spectro import emulator
-from torch_mlx_spectro.backends import maps as adjoints
+from torch_mlx_spectro.autograd import maps as adjoints
 from torch_mlx_spectro.backends.mlx import backend as mlx_backend
 from torch_mlx_spectro.backends.mps import backend as mps_backend
+from torch_mlx_spectro.backends.mps.backend import MPS
 from torch_mlx_spectro.backends.mps.launcher import MpsKernels, MpsProblem
 from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import compiled as operators
@@ -144,7 +145,7 @@ def test_istft_is_natives(
 def test_identities(
     machine: emulator.Machine, monkeypatch: pytest.MonkeyPatch, kind: str, n_fft: int
 ) -> None:
-    monkeypatch.setattr(adjoints, "_BACKENDS", {"cpu": "mps"})
+    monkeypatch.setattr(adjoints, "_backend", lambda name, tensor: MPS)
     check_identities(kind, n_fft, n_fft // 3, n_fft - 3, 2 * n_fft + 7, pad_mode="reflect")
     assert "cut_frames" in kernels_of(machine)  # of the correlation
 
@@ -155,8 +156,8 @@ def test_identities(
 def test_adjoints_of_istft(
     machine: emulator.Machine, monkeypatch: pytest.MonkeyPatch, arguments: Any, is_complex: bool
 ) -> None:
-    monkeypatch.setattr(adjoints, "_BACKENDS", {"cpu": "mps"})
-    monkeypatch.setattr(mlx_backend, "istft", mps_backend.istft)
+    monkeypatch.setattr(adjoints, "_backend", lambda name, tensor: MPS)
+    monkeypatch.setattr(mlx_backend.MLX, "synthesise", MPS.synthesise)
     check_istft(arguments, is_complex)
     assert machine.launches
 
@@ -260,11 +261,11 @@ def test_sums_keep_their_digits() -> None:
     for count in (0, 1, 31, 32, 33, 70_001):
         products = torch.rand(1, count, 3, generator=generator)
         exact = products.double().sum((0, 1))
-        found = mps_backend.MPS.summed(products)
+        found = MPS.summed(products)
         assert found.dtype == torch.float32
         assert (found - exact).abs().max() <= 2e-7 * max(float(exact.max()), 1.0) * 2
     values = torch.complex(torch.ones(2, 40, 3), torch.full((2, 40, 3), 0.5))
-    assert torch.equal(mps_backend.MPS.summed(values), torch.full((3,), 80 + 40j))
+    assert torch.equal(MPS.summed(values), torch.full((3,), 80 + 40j))
 
 
 @pytest.mark.parametrize("n_fft", [1, 2, 3, 22, 33, 1021])
@@ -274,7 +275,7 @@ def test_real_frames_come_from_a_transform_of_complex_values(
     half = torch.fft.rfft(random_tensor(0, 2, 3, n_fft))
     expected = torch.fft.irfft(half, n_fft)
     monkeypatch.setattr(torch.fft, "irfft", None)
-    found = mps_backend.MPS.inverse_real(half, n_fft)
+    found = MPS.inverse_real(half, n_fft)
     torch.testing.assert_close(found, expected)
 
 

@@ -1,27 +1,30 @@
 """The ``cuda`` backend: a resolved call on CUDA tensors, by the project's own kernels.
 
-How is in :mod:`.backends.device.transforms`; sizes without a fused kernel go through cuFFT.
+How is in :mod:`.backends.device.backend`; sizes without a fused kernel go through cuFFT.
 Everything runs on torch's current stream, and nothing waits for it.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 
+from ...calls.operation import Call
+from ...calls.timer import Timer
 from ...core.params import IstftParams, StftParams
-from ...kernels.describe import Launch
 from ...kernels.texts.cuda import MAX_BLOCKS, grid_of
 from ...native import state as torch_state
 from ...native.strides import frames_in_order, spectrum_strides
+from ..device.backend import KernelBackend, launches_of
 from ..device.envelope_checks import EnvelopeChecks
-from ..device.transforms import DeviceBackend, exceeds_counts, kernel_name, launches_of
 from . import nvrtc as cubins
 from .launcher import CudaKernels, architecture_of, cuda_kernels
 from .nvrtc import CudaProblem
+from .timer import CudaTimer
 
 Optional = torch.Tensor | None
 
@@ -33,8 +36,6 @@ def _flag(device: torch.device) -> torch.Tensor:
 
 #: Of all CUDA devices.
 CHECKS = EnvelopeChecks(_flag, lambda device: cuda_kernels().wait(device))
-
-NOT_PREPARED = "a CUDA graph is being captured, and this call was not made before"
 
 
 @lru_cache(maxsize=1)
@@ -53,6 +54,9 @@ def unavailable_reason() -> str | None:
     return None
 
 
+NOT_PREPARED = "a CUDA graph is being captured, and this call was not made before"
+
+
 @lru_cache(maxsize=64)
 def device_reason(device: int) -> str | None:
     """Why the kernels do not run on one device; None where they do."""
@@ -64,25 +68,6 @@ def device_reason(device: int) -> str | None:
     return f"NVRTC {version} does not compile for compute capability {major}.{minor}"
 
 
-def computation(
-    params: StftParams | IstftParams, tensor: torch.Tensor, window: Optional
-) -> tuple[str, str | None]:
-    """What computes a call on this input, for reports, and why it cannot, if so."""
-    launch = launches_of(params, tensor, window)[0]
-    reason = device_reason(tensor.device.index) or _refusal(params, launch)
-    if reason is None and torch_state.is_capturing():
-        loaded = cuda_kernels().is_loaded(launch, tensor.device.index)
-        if not loaded or not is_judged(params, window):
-            reason = NOT_PREPARED
-    return kernel_name("cuda", "cufft", params, launch), reason
-
-
-def _refusal(params: StftParams | IstftParams, launch: Launch) -> str | None:
-    if grid_of(launch)[0] > MAX_BLOCKS:
-        return exceeds_counts(params) or "more thread blocks than CUDA counts"
-    return exceeds_counts(params)
-
-
 def is_judged(params: StftParams | IstftParams, window: Optional) -> bool:
     """Whether no kernel has to be asked if the envelope of a call vanishes."""
     if isinstance(params, StftParams) or window is None:
@@ -90,10 +75,28 @@ def is_judged(params: StftParams | IstftParams, window: Optional) -> bool:
     return CHECKS.is_fine(params.geometry, window)
 
 
-class _Cuda(DeviceBackend):
-    """How CUDA devices do it."""
+class CudaBackend(KernelBackend):
+    """Our kernels on CUDA tensors, by NVRTC and CUDA's driver."""
 
-    checks = CHECKS
+    label, transform, checks = "cuda", "cufft", CHECKS
+
+    def explain_absence(self, device_type: str | None = None) -> str | None:
+        return unavailable_reason()
+
+    def explain_refusal(self, call: Call) -> str | None:
+        device: int = call.tensor.device.index
+        launch = launches_of(*call)[0]
+        if (reason := device_reason(device)) is not None:
+            return reason
+        if (reason := super().explain_refusal(call)) is not None:
+            return reason
+        if grid_of(launch)[0] > MAX_BLOCKS:
+            return "more thread blocks than CUDA counts"
+        if torch_state.is_capturing():
+            loaded = cuda_kernels().is_loaded(launch, device)
+            if not loaded or not is_judged(call.params, call.window):
+                return NOT_PREPARED
+        return None
 
     def kernels(self) -> CudaKernels:
         return cuda_kernels()
@@ -104,10 +107,12 @@ class _Cuda(DeviceBackend):
         # cuFFT's results keep the order of its input's batch dimensions, as MKL's do.
         return frames_in_order(params, signal.stride(), signal.dtype, multiplied)
 
+    def make_timer(self, clock: Callable[[], float] = time.perf_counter) -> Timer:
+        return CudaTimer()
+
 
 #: Of all CUDA devices: a launch goes to the device of its tensors, as torch's operations do.
-CUDA = _Cuda()
-stft, istft = CUDA.stft, CUDA.istft
+CUDA = CudaBackend()
 
 
 def warns(params: StftParams | IstftParams) -> bool:

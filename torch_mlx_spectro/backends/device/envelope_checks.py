@@ -16,7 +16,7 @@ import torch
 
 from ...core.params import IstftParams
 from ...errors import UnresolvedArguments
-from ..mlx.windows import VANISHES, check_envelope, window_of
+from ..envelope import VANISHES, check_envelope
 
 Optional = torch.Tensor | None
 #: Of a call, as :attr:`.IstftParams.geometry`.
@@ -92,7 +92,7 @@ class EnvelopeChecks:
         """
         call = params.geometry
         if window is None or not self.is_fine(call, window):
-            check_envelope(params, window_of(window, params.win_length, params.n_fft))
+            check_envelope(params, window)
             if window is not None:
                 _note(call, self._known_sizes(window))
 

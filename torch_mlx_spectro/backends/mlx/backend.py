@@ -1,95 +1,122 @@
 """The ``mlx`` backend: a resolved call on torch tensors, computed by MLX.
 
 Where MLX has a GPU, tensors of the host and of MPS are computed there whole, by the project's own
-Metal kernels: both lie in memory that it addresses. Elsewhere host tensors run in blocks on MLX CPU
-streams (or by the kernels while those are emulated). What else derivatives need is in
-:mod:`.backends.maps`.
+Metal kernels (:mod:`.backends.mlx.whole`): both lie in memory that it addresses. Elsewhere host
+tensors run in blocks on MLX CPU streams (:mod:`.backends.mlx.blocks`), or by the kernels while
+those are emulated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
 
+from ...calls.operation import Call
+from ...core.linear import Form, analysis_of, own_conjugates, synthesis_of
 from ...core.params import IstftParams, StftParams
-from ...kernels.describe import Adjoint, refusal
-from ...mlx.blocks import istft_blocks, stft_blocks
-from ...mlx.fused import analysis_fused, kernel_of, synthesis_fused
+from ...kernels.describe import adjoint_of, refusal
+from ...mlx import runtime
+from ...mlx.fused import kernel_of
 from ...mlx.kernels import MetalKernels, metal_kernels
-from ...mlx.runtime import has_gpu, runtime
-from ...native.strides import (
-    frames_outermost,
-    in_order,
-    multiplied_dtype,
-    shape_result,
-    spectrum_strides,
-    with_rows,
-)
-from .bridge import Borrowed, dense_order, empty_result, host_view, memory_of, to_mlx, to_torch
-from .windows import Window, check_envelope, envelope_of, window_of
+from ...native.strides import frames_outermost, multiplied_dtype, spectrum_strides
+from ..base import Backend
+from . import blocks, whole
+from .windows import check_envelope, window_of
 
-
-def computation(
-    params: StftParams | IstftParams, tensor: torch.Tensor, window: torch.Tensor | None
-) -> tuple[str, str | None]:
-    """What computes a call on this input, for reports, and why it cannot, if so."""
-    if kernels_for(tensor, params) is not None:
-        return kernel_of(params), refusal(params)
-    return "mlx cpu blocks", None
+Optional = torch.Tensor | None
 
 
 def kernels_for(tensor: torch.Tensor, params: StftParams | IstftParams) -> MetalKernels | None:
     """The kernels that compute a call on this tensor; None where it is computed in blocks."""
-    if not has_gpu():
-        return metal_kernels(runtime().mx, tensor.device.type)
-    if tensor.device.type == "cpu" and refusal(params) is not None:
+    mx = runtime.runtime().mx
+    if not runtime.has_gpu():
+        return metal_kernels(mx, tensor.device.type)
+    if tensor.is_cpu and refusal(params) is not None:
         return None
-    return metal_kernels(runtime().mx, "mps")
+    return metal_kernels(mx, "mps")
 
 
-def stft(params: StftParams, signal: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
-    """Compute a resolved ``torch.stft``.
+class MlxBackend(Backend):
+    """Tensors of the host and of MPS, by MLX."""
 
-    Args:
-        signal: float32 or complex64, shape (samples,) or (rows, samples), on CPU or MPS.
-        window: float32 or complex64, shape (win_length,), or None.
+    def explain_absence(self, device_type: str | None = None) -> str | None:
+        reason = runtime.unavailable_reason()
+        if reason is None and device_type == "mps" and not runtime.has_gpu():
+            return "this MLX has no GPU to take MPS tensors to"
+        return reason
 
-    Returns:
-        Shape (rows, bins, frames), complex64, with native torch's strides; without rows for a
-        1-D signal; viewed as real with a last dimension of 2 for ``return_complex=False``.
-    """
-    return shape_result(params, analysis(params, with_rows(params, signal), window))
+    def name_kernel(self, call: Call) -> str:
+        by_kernels = kernels_for(call.tensor, call.params) is not None
+        return kernel_of(call.params) if by_kernels else "mlx cpu blocks"
+
+    def explain_refusal(self, call: Call) -> str | None:
+        by_kernels = kernels_for(call.tensor, call.params) is not None
+        return refusal(call.params) if by_kernels else None
+
+    def analyse(
+        self, params: StftParams, signal: torch.Tensor, window: Optional, edge: float = 1.0
+    ) -> torch.Tensor:
+        kernels, prepared = kernels_for(signal, params), window_of(params, window)
+        strides = _natives_strides(params, signal, window)
+        if kernels is not None:
+            spectrum = whole.analyse(kernels, params, signal, prepared, strides)
+        else:
+            spectrum = blocks.analyse(params, signal, prepared.for_maps(params.scale), strides)
+        return _with_edges(params, spectrum, edge)
+
+    def synthesise(
+        self, params: IstftParams, spectrum: torch.Tensor, window: Optional
+    ) -> torch.Tensor:
+        kernels, prepared = kernels_for(spectrum, params), window_of(params, window)
+        check_envelope(params, prepared)
+        if kernels is None:
+            return blocks.synthesise(params, spectrum, prepared)
+        return whole.synthesise(kernels, params, spectrum, prepared)
+
+    def adjoint(self, form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+        params = form.params
+        kernels, prepared = kernels_for(spectrum, params), window_of(params, window)
+        if kernels is None:
+            return blocks.adjoint(form, spectrum, prepared)
+        folded = synthesis_of(form, params.padding, params.samples)
+        return whole.synthesise(
+            kernels, folded, spectrum, prepared, conjugate=True, adjoint=adjoint_of(form)
+        )
+
+    def differentiate_window(
+        self, form: Form, signal: torch.Tensor, spectrum: torch.Tensor
+    ) -> torch.Tensor:
+        kernels = kernels_for(signal, form.params)
+        if kernels is None:
+            return blocks.differentiate_window(form, signal, spectrum)
+        return whole.differentiate_window(kernels, form, signal, spectrum)
+
+    def adjoint_synthesis(
+        self, params: IstftParams, cotangent: torch.Tensor, window: Optional
+    ) -> torch.Tensor:
+        form = analysis_of(params)
+        kernels, prepared = kernels_for(cotangent, form.params), window_of(params, window)
+        kept = cotangent[:, : params.kept]
+        bins, frames = form.params.bins, form.params.frames
+        strides = (bins * frames, frames, 1)
+        if kernels is not None:
+            return whole.analyse(
+                kernels,
+                form.params,
+                kept,
+                prepared,
+                strides,
+                conjugate=True,
+                edge=form.edge,
+                divisor=1.0 / (form.params.scale * params.scale),
+            )
+        spectrum = blocks.adjoint_synthesis(params, form, kept, prepared, strides)
+        return _with_edges(form.params, spectrum, form.edge)
+
+    def check_envelope(self, params: IstftParams, window: Optional) -> None:
+        check_envelope(params, window_of(params, window))
 
 
-def analysis(
-    params: StftParams,
-    signal: torch.Tensor,
-    window: torch.Tensor | None,
-) -> torch.Tensor:
-    """The spectrum of a batch with native's strides.
-
-    Args:
-        signal: shape (rows, samples).
-
-    Returns:
-        Shape (rows, bins, frames), complex64.
-    """
-    kernels, prepared = (
-        kernels_for(signal, params),
-        window_of(window, params.win_length, params.n_fft),
-    )
-    strides = _natives_strides(params, signal, window)
-    if kernels is not None:
-        return stft_whole(kernels, params, signal, prepared, strides)
-    return stft_in_blocks(params, signal, prepared.for_maps(params.scale), strides)
-
-
-def _natives_strides(
-    params: StftParams, signal: torch.Tensor, window: torch.Tensor | None
-) -> tuple[int, ...]:
+def _natives_strides(params: StftParams, signal: torch.Tensor, window: Optional) -> tuple[int, ...]:
     """Strides of native's spectrum, shape (rows, bins, frames)."""
     if not signal.is_cpu:
         return spectrum_strides(params, False)  # MPS's transforms write a new, contiguous tensor
@@ -98,156 +125,12 @@ def _natives_strides(
     return spectrum_strides(params, outer)
 
 
-def stft_in_blocks(
-    params: StftParams,
-    signal: torch.Tensor,
-    window: Any,
-    strides: tuple[int, ...],
-    factors: Any = None,
-) -> torch.Tensor:
-    """A host spectrum, shape (rows, bins, frames), of these strides.
-
-    Args:
-        signal: shape (rows, samples).
-        window: MLX array of n_fft values, every scale folded in, or None.
-        factors: as of :func:`.mlx.blocks.stft_blocks`.
-    """
-    shape = (params.rows, params.bins, params.frames)
-    out = empty_result(shape, strides, torch.complex64)
-    frames_of = memory_of(out).transpose(0, 2, 1)
-    stft_blocks(runtime(), params, host_view(signal), window, frames_of, factors)
-    return out
+def _with_edges(params: StftParams, spectrum: torch.Tensor, edge: float) -> torch.Tensor:
+    """Multiply, in place, the bins of a onesided spectrum that are their own conjugates."""
+    if params.onesided and edge != 1.0:
+        for own in own_conjugates(params.n_fft):
+            spectrum[:, own] *= edge
+    return spectrum
 
 
-def stft_whole(
-    kernels: MetalKernels,
-    params: StftParams,
-    signal: torch.Tensor,
-    window: Window,
-    strides: tuple[int, ...],
-    *,
-    conjugate: bool = False,
-    edge: float = 1.0,
-    divisor: float | None = None,
-) -> torch.Tensor:
-    """A spectrum computed in one piece; shape (rows, bins, frames).
-
-    Args:
-        signal: shape (rows, samples).
-        strides: of the result.
-        conjugate, edge, divisor: of the adjoint of an istft; as of ``fused.analysis_fused``.
-    """
-    mx = runtime().mx
-    with whole_arrays(signal) as stream:
-        borrowed = to_mlx(mx, signal, stream)
-        prepared = window.for_kernels(kernels, conjugate)
-        result = analysis_fused(
-            kernels, mx, params, borrowed.array, prepared, stream, edge=edge, divisor=divisor
-        )
-        return exported(mx, result, borrowed, strides)
-
-
-@contextmanager
-def whole_arrays(tensor: torch.Tensor) -> Iterator[Any]:
-    """The stream on which whole arrays of this tensor's device are computed."""
-    used = runtime()
-    if tensor.device.type != "cpu" or has_gpu():
-        yield used.mx.gpu
-    else:
-        with used.lock:
-            yield used.streams[0]
-
-
-def istft(params: IstftParams, spectrum: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
-    """Compute a resolved ``torch.istft``.
-
-    Args:
-        spectrum: complex64, shape (bins, frames) or (rows, bins, frames), on CPU or MPS.
-        window: float32 or complex64, shape (win_length,), or None.
-
-    Returns:
-        Shape (rows, output length) or (output length,), float32, or complex64 for
-        ``return_complex=True``; contiguous.
-
-    Raises:
-        UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises.
-    """
-    kernels = kernels_for(spectrum, params)
-    batched = with_rows(params, spectrum)
-    prepared = window_of(window, params.win_length, params.n_fft)
-    check_envelope(params, prepared)
-    if kernels is None:
-        signal = _istft_in_blocks(params, batched, prepared)
-    else:
-        signal = istft_whole(kernels, params, batched, prepared)
-    return shape_result(params, signal)
-
-
-def _istft_in_blocks(params: IstftParams, spectrum: torch.Tensor, window: Window) -> torch.Tensor:
-    dtype = torch.complex64 if params.return_complex else torch.float32
-    shape = (params.rows, params.output_length)
-    signal = empty_result(shape, (params.output_length, 1), dtype)
-    view = host_view(spectrum.transpose(1, 2))
-    envelope = envelope_of(params, window)
-    istft_blocks(runtime(), params, view, window.for_maps(1.0), envelope, memory_of(signal))
-    return signal
-
-
-def istft_whole(
-    kernels: MetalKernels,
-    params: IstftParams,
-    spectrum: torch.Tensor,
-    window: Window,
-    *,
-    conjugate: bool = False,
-    adjoint: Adjoint | None = None,
-) -> torch.Tensor:
-    """A signal computed in one piece; shape (rows, output length).
-
-    Args:
-        spectrum: shape (rows, bins, frames).
-        conjugate, adjoint: of the adjoint of an stft; as of ``fused.synthesis_fused``.
-    """
-    mx = runtime().mx
-    by_frames = spectrum.transpose(1, 2)
-    with whole_arrays(spectrum) as stream:
-        borrowed = to_mlx(mx, by_frames, stream)
-        result = synthesis_fused(
-            kernels,
-            mx,
-            params,
-            borrowed.array,
-            window.for_kernels(kernels, conjugate),
-            stream,
-            frames_fastest=frames_fastest(by_frames),
-            adjoint=adjoint,
-        )
-        return exported(mx, result, borrowed)
-
-
-def frames_fastest(by_frames: torch.Tensor) -> bool:
-    """Whether neighbouring frames of a spectrum (rows, frames, bins) are neighbours in memory."""
-    return (dense_order(by_frames) or [2])[-1] == 1
-
-
-def exported(
-    mx: Any, result: Any, borrowed: Borrowed, strides: tuple[int, ...] | None = None
-) -> torch.Tensor:
-    """Evaluate and export ``result`` while the tensor it was computed from is still held.
-
-    Host tensors are copied into memory of torch's own, in the order that is asked for: results may
-    be resized, which MLX's memory cannot be.
-
-    Args:
-        result: shape (rows, output length), or (rows, frames, bins) of a spectrum.
-        strides: of a spectrum (rows, bins, frames), which is returned so.
-    """
-    tensor = to_torch(mx, result, borrowed.owner.device.type)
-    del borrowed
-    if strides is not None:
-        # In place, as native does: a view that a custom function returns may not be changed.
-        tensor.transpose_(1, 2)
-    strides = strides or tensor.stride()
-    if tensor.is_cpu:
-        return empty_result(tuple(tensor.shape), strides, tensor.dtype).copy_(tensor)
-    return in_order(tensor, strides)
+MLX = MlxBackend()

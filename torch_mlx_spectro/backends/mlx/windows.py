@@ -8,25 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
 from ...core.envelope import Envelope, padded_window, resolve_envelope
-from ...core.params import IstftParams
+from ...core.params import IstftParams, StftParams
 from ...errors import UnresolvedArguments
 from ...mlx.host import copy_to_mlx
 from ...mlx.kernels import MetalKernels
 from ...mlx.runtime import runtime
 from ...store.caches import Cache
-
-if TYPE_CHECKING:
-    import torch
+from ..envelope import VANISHES
+from .bridge import window_values
 
 CACHE_ENTRIES = 128
-
-VANISHES = "the overlap-added square of the window vanishes"
-
 
 _prepared: Cache[Hashable, Any] = Cache(CACHE_ENTRIES)
 
@@ -70,15 +67,13 @@ class Window:
         return _prepared.get(whole, lambda: kernels.constant(self.scaled(1.0, conjugate)))
 
 
-def window_of(window: torch.Tensor | None, win_length: int, n_fft: int) -> Window:
-    """Read a window's values; waits for its device."""
-    if window is None:
-        return Window(None, None, win_length, n_fft)
-    from .bridge import window_values  # who has a tensor has torch
-
+def window_of(params: StftParams | IstftParams, window: torch.Tensor | None) -> Window:
+    """Read the values of a call's window; waits for its device."""
     values = window_values(window)
-    assert values is not None
-    return Window((values.dtype.str, values.tobytes()), values, win_length, n_fft)
+    if values is None:
+        return Window(None, None, params.win_length, params.n_fft)
+    key = (values.dtype.str, values.tobytes())
+    return Window(key, values, params.win_length, params.n_fft)
 
 
 def envelope_of(params: IstftParams, window: Window) -> Envelope:

@@ -1,6 +1,6 @@
 """The ``mps`` backend: a resolved call on MPS tensors, by the project's own kernels.
 
-How is in :mod:`.backends.device.transforms`: kernels are encoded into torch's own stream of MPS
+How is in :mod:`.backends.device.backend`: kernels are encoded into torch's own stream of MPS
 commands, so no tensor leaves torch, and nothing waits for the device. Sizes without a fused kernel
 go through torch's transforms on MPS.
 
@@ -11,23 +11,20 @@ native gives on the host.
 from __future__ import annotations
 
 import platform
+import time
+from collections.abc import Callable
 
 import torch
 
-from ...core.params import IstftParams, StftParams
-from ...kernels.describe import Launch
-from ...mlx.ops import SUM_BRANCHES, own_conjugates
+from ...calls.operation import Call
+from ...calls.timer import HostTimer, Timer
+from ...core.linear import SUM_BRANCHES, own_conjugates
+from ...core.params import StftParams
 from ...native import state as torch_state
 from ...native import strides
 from ...settings import asks_for_fast_math
+from ..device.backend import KernelBackend, launches_back, launches_of
 from ..device.envelope_checks import EnvelopeChecks
-from ..device.transforms import (
-    DeviceBackend,
-    exceeds_counts,
-    kernel_name,
-    launches_back,
-    launches_of,
-)
 from .launcher import MpsKernels, mps_kernels
 
 Optional = torch.Tensor | None
@@ -50,33 +47,6 @@ def unavailable_reason() -> str | None:
     return None
 
 
-def computation(
-    params: StftParams | IstftParams, tensor: torch.Tensor, window: Optional
-) -> tuple[str, str | None]:
-    """What computes a call on this input, for reports, and why it cannot, if so."""
-    launches = launches_of(params, tensor, window, mps_kernels().cores)
-    reason = exceeds_counts(params) or _refusal(params, tensor, window, launches)
-    return kernel_name("mps", "torch fft", params, launches[0]), reason
-
-
-def _refusal(
-    params: StftParams | IstftParams,
-    tensor: torch.Tensor,
-    window: Optional,
-    launches: tuple[Launch, ...],
-) -> str | None:
-    """Why the call, or the way back that it may have, is not computed here; None where it is.
-
-    Args:
-        launches: of the call itself.
-    """
-    every = [launches]
-    if torch_state.is_differentiated(tensor, window):
-        every += launches_back(params, tensor, window)
-    reasons = (mps_kernels().refusal(one, tensor.device) for one in every)
-    return next(filter(None, reasons), None)
-
-
 def _flag(device: torch.device) -> torch.Tensor:
     """On the device; reading it waits."""
     return torch.zeros(1, dtype=torch.int32, device=device)
@@ -86,10 +56,24 @@ def _flag(device: torch.device) -> torch.Tensor:
 CHECKS = EnvelopeChecks(_flag)
 
 
-class _Mps(DeviceBackend):
-    """How MPS devices do it."""
+class MpsBackend(KernelBackend):
+    """Our kernels on MPS tensors, by ``torch.mps.compile_shader``."""
 
-    checks = CHECKS
+    label, transform, checks = "mps", "torch fft", CHECKS
+
+    def explain_absence(self, device_type: str | None = None) -> str | None:
+        return unavailable_reason()
+
+    def explain_refusal(self, call: Call) -> str | None:
+        reason = super().explain_refusal(call)
+        if reason is not None:
+            return reason
+        params, tensor, window = call
+        every = [launches_of(*call, mps_kernels().cores)]
+        if torch_state.is_differentiated(tensor, window):
+            every += launches_back(params, tensor, window)
+        reasons = (mps_kernels().refusal(one, tensor.device) for one in every)
+        return next(filter(None, reasons), None)
 
     def kernels(self) -> MpsKernels:
         return mps_kernels()
@@ -124,6 +108,8 @@ class _Mps(DeviceBackend):
             total = torch.cat([branches.sum(1), total[whole:]])
         return total.sum(0)
 
+    def make_timer(self, clock: Callable[[], float] = time.perf_counter) -> Timer:
+        return HostTimer(clock, torch.mps.synchronize)
 
-MPS = _Mps()
-stft, istft = MPS.stft, MPS.istft
+
+MPS = MpsBackend()

@@ -9,35 +9,42 @@ subclass: :mod:`.backends.cuda.backend`, :mod:`.backends.mps.backend`.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import replace
 
 import torch
 
-from ...core.linear import Form, analysis_of, bins_that_are_read, synthesis_of
+from ...calls.operation import Call
+from ...core.linear import Form, analysis_of, bins_that_are_read, own_conjugates, synthesis_of
 from ...core.params import IstftParams, StftParams
 from ...kernels import describe
 from ...kernels.describe import adjoint_of
-from ...mlx.ops import own_conjugates
-from ...native.strides import in_order, multiplied_dtype, shape_result, spectrum_strides, with_rows
+from ...native.strides import in_order, multiplied_dtype, spectrum_strides
+from ..base import Backend
 from .envelope_checks import EnvelopeChecks
 from .launcher import TensorKernels, layout_of
 
 Optional = torch.Tensor | None
 
 
-class DeviceBackend:
-    """Both functions and the maps of :mod:`.backends.maps`, on tensors of one kind of device.
+class KernelBackend(Backend):
+    """All maps over a launcher of our kernels, on tensors of one kind of device.
 
     Attributes:
+        label: of its kernels, in reports.
+        transform: what transforms frames of sizes that no fused kernel is for, in reports.
         checks: of the envelopes of its windows.
     """
 
+    label: str
+    transform: str
     checks: EnvelopeChecks
 
+    @abstractmethod
     def kernels(self) -> TensorKernels:
         """The kernels of this process."""
-        raise NotImplementedError
 
+    @abstractmethod
     def frames_outermost(
         self, params: StftParams, signal: torch.Tensor, multiplied: torch.dtype | None
     ) -> bool:
@@ -46,7 +53,17 @@ class DeviceBackend:
         Args:
             multiplied: dtype of the window that native multiplies by, if it does.
         """
-        raise NotImplementedError
+
+    def name_kernel(self, call: Call) -> str:
+        launch = launches_of(*call, self.kernels().cores)[0]
+        kernel = f"{self.label} {launch.kernel}"
+        if launch.plan is not None:
+            return kernel
+        is_stft = isinstance(call.params, StftParams)
+        return " + ".join((kernel, self.transform) if is_stft else (self.transform, kernel))
+
+    def explain_refusal(self, call: Call) -> str | None:
+        return exceeds_counts(call.params)
 
     def inverse_real(self, half: torch.Tensor, n_fft: int) -> torch.Tensor:
         """``torch.fft.irfft(half, n_fft)``; imaginary parts of DC and Nyquist are zero."""
@@ -58,41 +75,35 @@ class DeviceBackend:
         wide = torch.complex128 if products.is_complex() else torch.float64
         return products.sum(dim=tuple(range(products.dim() - 1)), dtype=wide)
 
-    def stft(self, params: StftParams, signal: torch.Tensor, window: Optional) -> torch.Tensor:
-        """Compute a resolved ``torch.stft``; as :func:`.backends.mlx.backend.stft`."""
-        batch = with_rows(params, signal)
-        return shape_result(params, self._compute_in_order(params, batch, window))
-
-    def istft(self, params: IstftParams, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-        """Compute a resolved ``torch.istft``; as :func:`.backends.mlx.backend.istft`.
-
-        Raises:
-            UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises.
-        """
-        batched = with_rows(params, spectrum)
-        read = readable(window)
-        by_frames = resolved(batched).transpose(1, 2)
+    def synthesise(
+        self, params: IstftParams, spectrum: torch.Tensor, window: Optional
+    ) -> torch.Tensor:
+        read, by_frames = readable(window), resolved(spectrum).transpose(1, 2)
         call, checks = params.geometry, self.checks
         if window is None:
             checks.check(params, None)
         if window is None or checks.is_fine(call, window):
-            signal = self._compute_signal(params, by_frames, read)
-        else:
-            flag = checks.take_flag(spectrum.device)
-            signal = self._compute_signal(params, by_frames, read, vanishing=flag)
-            checks.settle(call, window, flag, spectrum.device)
-        return shape_result(params, signal)
+            return self._compute_signal(params, by_frames, read)
+        flag = checks.take_flag(spectrum.device)
+        signal = self._compute_signal(params, by_frames, read, vanishing=flag)
+        checks.settle(call, window, flag, spectrum.device)
+        return signal
 
     def check_envelope(self, params: IstftParams, window: Optional) -> None:
-        """As :func:`.backends.maps.check_envelope`."""
         self.checks.check(params, window)
 
-    def analysis(self, form: Form, signal: torch.Tensor, window: Optional) -> torch.Tensor:
-        """As :func:`.backends.maps.analysis`."""
-        return self._compute_in_order(form.params, signal, window, _edge(form))
+    def analyse(
+        self, params: StftParams, signal: torch.Tensor, window: Optional, edge: float = 1.0
+    ) -> torch.Tensor:
+        edge = edge if params.onesided else 1.0
+        by_frames = self._compute_spectrum(params, signal, window, edge=edge)
+        # In place, as native does: a view that a custom function returns may not be changed.
+        spectrum = by_frames.transpose_(1, 2)
+        multiplied = multiplied_dtype(params, signal, window)
+        strides = spectrum_strides(params, self.frames_outermost(params, signal, multiplied))
+        return in_order(spectrum, strides)
 
     def adjoint(self, form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-        """As :func:`.backends.maps.adjoint`, of the transform's kind."""
         return self._compute_signal(
             synthesis_of(form, form.params.padding, form.params.samples),
             resolved(spectrum).transpose(1, 2),
@@ -100,8 +111,9 @@ class DeviceBackend:
             adjoint=adjoint_of(form),
         )
 
-    def correlation(self, form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
-        """The sum over all frames of frame times inverse transform, shape (n_fft,), unscaled."""
+    def differentiate_window(
+        self, form: Form, signal: torch.Tensor, spectrum: torch.Tensor
+    ) -> torch.Tensor:
         params = replace(form.params, win_length=form.params.n_fft, scale=1.0)
         frames = self.kernels().cut_frames(params, resolved(signal), None)
         by_frames = resolved(spectrum).transpose(1, 2)
@@ -110,40 +122,19 @@ class DeviceBackend:
         )
         return self.summed(frames.conj() * inverse)
 
-    def istft_adjoint(
+    def adjoint_synthesis(
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
     ) -> torch.Tensor:
-        """As :func:`.backends.maps.istft_adjoint`."""
         form = analysis_of(params)
         spectrum = self._compute_spectrum(
             form.params,
             cotangent[:, : params.kept],
             window,
             conjugate=True,
-            edge=_edge(form),
+            edge=form.edge if form.params.onesided else 1.0,
             divisor=_divisor_of(form, params),
         )
         return spectrum.transpose_(1, 2).contiguous()
-
-    def _compute_in_order(
-        self,
-        params: StftParams,
-        signal: torch.Tensor,
-        window: Optional,
-        edge: float = 1.0,
-    ) -> torch.Tensor:
-        """The spectrum of a batch with native's strides, shape (rows, bins, frames), complex64.
-
-        Args:
-            signal: shape (rows, samples).
-            edge: factor of the bins that are their own conjugates, of a onesided spectrum.
-        """
-        by_frames = self._compute_spectrum(params, signal, window, edge=edge)
-        # In place, as native does: a view that a custom function returns may not be changed.
-        spectrum = by_frames.transpose_(1, 2)
-        multiplied = multiplied_dtype(params, signal, window)
-        strides = spectrum_strides(params, self.frames_outermost(params, signal, multiplied))
-        return in_order(spectrum, strides)
 
     def _compute_spectrum(
         self,
@@ -231,10 +222,6 @@ class DeviceBackend:
         return self.inverse_real(half, n_fft).contiguous()
 
 
-def _edge(form: Form) -> float:
-    return form.edge if form.params.onesided else 1.0
-
-
 def launches_of(
     params: StftParams | IstftParams,
     tensor: torch.Tensor,
@@ -256,21 +243,6 @@ def launches_of(
         params, complex_window, frames_fastest(by_frames), cores=cores, step=step
     )
     return fused or (describe.add_frames(params, complex_window, step=step),)
-
-
-def kernel_name(
-    device_name: str, transform: str, params: StftParams | IstftParams, launch: describe.Launch
-) -> str:
-    """What computes a call, for reports.
-
-    Args:
-        transform: what stands between our kernels where none is fused.
-    """
-    kernel = f"{device_name} {launch.kernel}"
-    if launch.plan is not None:
-        return kernel
-    pair = (kernel, transform) if isinstance(params, StftParams) else (transform, kernel)
-    return " + ".join(pair)
 
 
 def exceeds_counts(params: StftParams | IstftParams) -> str | None:

@@ -18,37 +18,17 @@ an adjoint times an inverse envelope, so it needs no map of its own.
 
 from __future__ import annotations
 
-import pkgutil
-from functools import lru_cache
-from types import ModuleType
-from typing import TYPE_CHECKING
-
 import torch
 
+from ..backends import registry
+from ..backends.base import Backend
 from ..core.linear import Form, Inversion
 from ..core.params import IstftParams
 
-if TYPE_CHECKING:
-    from .device.transforms import DeviceBackend
 
-#: Backends by device type, where the caller names none; all other devices' tensors are MLX's.
-_BACKENDS = {"cuda": "cuda"}
-#: By backend, what has its maps.
-_MAPS = {"cuda": "cuda.backend:CUDA", "mps": "mps.backend:MPS", "mlx": "mlx.adjoints"}
-
-
-@lru_cache(maxsize=8)
-def _maps_of(backend: str) -> DeviceBackend | ModuleType:
-    """What has the maps of a backend, by the names of the functions here.
-
-    Only this loads what computes there.
-    """
-    found: DeviceBackend | ModuleType = pkgutil.resolve_name(f"{__package__}.{_MAPS[backend]}")
-    return found
-
-
-def _maps(backend: str | None, tensor: torch.Tensor) -> DeviceBackend | ModuleType:
-    return _maps_of(backend or _BACKENDS.get(tensor.device.type, "mlx"))
+def _backend(name: str | None, tensor: torch.Tensor) -> Backend:
+    """Who computes: the backend of a name, else the host's first choice for the tensor's device."""
+    return registry.load(name or registry.candidates_for(tensor.device.type)[-1])
 
 
 def analysis(form: Form, signal: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
@@ -58,7 +38,7 @@ def analysis(form: Form, signal: torch.Tensor, window: torch.Tensor | None) -> t
         signal: shape (rows, samples).
         window: shape (win_length,), or None.
     """
-    return _maps(form.backend, signal).analysis(form, signal, window)
+    return _backend(form.backend, signal).analyse(form.params, signal, window, form.edge)
 
 
 def adjoint(form: Form, spectrum: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
@@ -71,7 +51,7 @@ def adjoint(form: Form, spectrum: torch.Tensor, window: torch.Tensor | None) -> 
     if form.params.samples == 0:
         signal = spectrum.new_zeros((form.params.rows, 0))
     else:
-        signal = _maps(form.backend, spectrum).adjoint(form, spectrum, window)
+        signal = _backend(form.backend, spectrum).adjoint(form, spectrum, window)
     if signal.is_complex() and not form.complex_signal:
         signal = signal.real.contiguous()
     return signal
@@ -85,7 +65,7 @@ def correlation(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> tor
         spectrum: shape (rows, bins, frames), complex64.
     """
     params = form.params
-    summed = _maps(form.backend, signal).correlation(form, signal, spectrum)
+    summed = _backend(form.backend, signal).differentiate_window(form, signal, spectrum)
     left = (params.n_fft - params.win_length) // 2
     window = summed[left : left + params.win_length] * form.inverse_scale
     if window.is_complex() and not form.complex_window:
@@ -96,15 +76,15 @@ def correlation(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> tor
 def istft(
     inversion: Inversion, spectrum: torch.Tensor, window: torch.Tensor | None
 ) -> torch.Tensor:
-    """An istft, its envelope included; as :func:`.backends.mlx.backend.istft`."""
-    return _maps(inversion.backend, spectrum).istft(inversion.params, spectrum, window)
+    """The signal of a batch of spectra, its envelope included, shape (rows, output length)."""
+    return _backend(inversion.backend, spectrum).synthesise(inversion.params, spectrum, window)
 
 
 def check_envelope(
     backend: str | None, params: IstftParams, spectrum: torch.Tensor, window: torch.Tensor | None
 ) -> None:
     """Raise UnresolvedArguments where the envelope of an istft vanishes."""
-    _maps(backend, spectrum).check_envelope(params, window)
+    _backend(backend, spectrum).check_envelope(params, window)
 
 
 def istft_adjoint(
@@ -118,4 +98,5 @@ def istft_adjoint(
         cotangent: shape (rows, output length).
         window: shape (win_length,), or None.
     """
-    return _maps(inversion.backend, cotangent).istft_adjoint(inversion.params, cotangent, window)
+    computing = _backend(inversion.backend, cotangent)
+    return computing.adjoint_synthesis(inversion.params, cotangent, window)

@@ -1,0 +1,134 @@
+"""The names of all backends, and where each is: the only list of them.
+
+Nothing is loaded to answer what is said here: a backend's module is imported when it is asked for
+something itself (:func:`load`).
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .base import Backend
+
+#: In the place of a backend's name: torch's own functions.
+NATIVE = "native"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A backend by name.
+
+    Attributes:
+        name: that programs ask for it by.
+        device_types: of the tensors that it computes.
+        place: its module and the name of the object there, as ``"package.module:OBJECT"``.
+        priority: among those of a device; where two are as fast, the higher one is taken.
+        in_auto: whether ``auto`` considers it.
+        has_metal_kernels: it computes the host's tensors while Metal is emulated.
+        loads_library: a large library is imported to find out whether it is here: ``auto`` asks it
+            last, when its turn has come.
+    """
+
+    name: str
+    device_types: tuple[str, ...]
+    place: str
+    priority: int = 0
+    in_auto: bool = True
+    has_metal_kernels: bool = False
+    loads_library: bool = False
+
+
+_HERE = __name__.rpartition(".")[0]
+_specs: dict[str, Spec] = {
+    spec.name: spec
+    for spec in (
+        Spec(
+            "mlx",
+            ("cpu", "mps"),
+            f"{_HERE}.mlx.backend:MLX",
+            has_metal_kernels=True,
+            loads_library=True,
+        ),
+        Spec("mps", ("mps",), f"{_HERE}.mps.backend:MPS", priority=1, has_metal_kernels=True),
+        Spec("cuda", ("cuda",), f"{_HERE}.cuda.backend:CUDA"),
+    )
+}
+_loaded: dict[str, Backend] = {}
+
+
+def names() -> tuple[str, ...]:
+    """The names of all backends, ``"native"`` first."""
+    return (NATIVE, *_specs)
+
+
+def check_name(name: str, source: str) -> str:
+    """Return a name if it is ``"auto"`` or a backend's.
+
+    Raises:
+        ValueError: naming ``source`` (an argument or a variable) and the known backends.
+    """
+    known = ("auto", *names())
+    if name not in known:
+        raise ValueError(f"{source} must be one of {', '.join(known)}; got {name!r}")
+    return name
+
+
+def specs() -> tuple[Spec, ...]:
+    """All backends but native."""
+    return tuple(_specs.values())
+
+
+def find(name: str) -> Spec:
+    """The backend of a name that is known."""
+    return _specs[name]
+
+
+def device_types() -> tuple[str, ...]:
+    """The types of devices that any backend computes for."""
+    return tuple(dict.fromkeys(kind for one in _specs.values() for kind in one.device_types))
+
+
+def load(name: str) -> Backend:
+    """A backend itself; its module is imported on first use."""
+    found = _loaded.get(name)
+    if found is None:
+        found = _loaded[name] = pkgutil.resolve_name(_specs[name].place)
+    return found
+
+
+def candidates_for(device_type: str) -> tuple[str, ...]:
+    """Those that ``auto`` considers for tensors of a device, best first.
+
+    Of a device that nobody computes for these are the host's, which say so.
+    """
+    able = [one for one in _specs.values() if one.in_auto and device_type in one.device_types]
+    if not able:
+        able = [one for one in _specs.values() if one.in_auto and "cpu" in one.device_types]
+    return tuple(one.name for one in sorted(able, key=lambda one: -one.priority))
+
+
+def backends_for(device_type: str) -> tuple[str, ...]:
+    """All that compute tensors of a device, in the order of :func:`names`."""
+    return tuple(one.name for one in _specs.values() if device_type in one.device_types)
+
+
+@contextmanager
+def registered(spec: Spec) -> Iterator[None]:
+    """Have one more backend, until the context ends.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if spec.name in ("auto", *names()):
+        raise ValueError(f"a backend {spec.name!r} is there already")
+    _specs[spec.name] = spec
+    try:
+        yield
+    finally:
+        del _specs[spec.name]
+        _loaded.pop(spec.name, None)

@@ -1,0 +1,89 @@
+"""What is said of calls: who computes one, and what timings of calls like it are kept by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from ..native import state as torch_state
+
+if TYPE_CHECKING:  # a program whose calls all go native never resolves one
+    from ..core.params import IstftParams, StftParams
+
+#: Samples in all frames below which ``auto`` does not consider MLX on the CPU: native needs less
+#: than about 3 ms for them, and MLX was never measured faster there.
+AUTO_FRAMED_SAMPLES = 1 << 22
+
+
+@dataclass(frozen=True)
+class Route:
+    """Who computes a call, and why.
+
+    Attributes:
+        op: ``"stft"`` or ``"istft"``.
+        backend: its name; ``"native"`` for torch's own function.
+        kernel: what computes it: ``"torch"``, ``"mlx cpu blocks"``, a kernel by name.
+        reasons: why it is not accelerated, or how ``auto`` came to its choice.
+    """
+
+    op: str
+    backend: str
+    kernel: str
+    reasons: tuple[str, ...] = ()
+
+
+class Signature(NamedTuple):
+    """What a timing holds for."""
+
+    device: str
+    chip: str
+    kind: str
+    n_fft: int
+    hop_length: int
+    size: int
+    bins_innermost: bool
+    flags: tuple[bool, bool, torch.dtype, int, bool]
+
+    @property
+    def is_differentiated(self) -> bool:
+        """Whether calls like it are differentiated in their input."""
+        return self.flags[-1]
+
+    @property
+    def both_ways(self) -> Signature:
+        """What a timing holds for that includes the way from the cotangent to the gradient."""
+        return self._replace(kind=f"{self.kind} and gradient")
+
+
+def framed_samples(params: StftParams | IstftParams) -> int:
+    """Samples in all frames of a call."""
+    return params.rows * params.frames * params.n_fft
+
+
+def size_class(params: StftParams | IstftParams) -> int:
+    """The size of a call, to a quarter octave."""
+    framed = framed_samples(params)
+    octave = framed.bit_length()
+    return round(4 * (octave + framed / (1 << octave)))
+
+
+def signature_of(params: StftParams | IstftParams, tensor: torch.Tensor) -> Signature:
+    """The signature of a call; ``tensor`` is its input."""
+    return Signature(
+        device=tensor.device.type,
+        chip=torch_state.chip_of(tensor.device),
+        kind=type(params).__name__,
+        n_fft=params.n_fft,
+        hop_length=params.hop_length,
+        size=size_class(params),
+        bins_innermost=tensor.dim() < 2 or tensor.stride(-2) <= tensor.stride(-1),
+        flags=(
+            params.onesided,
+            params.return_complex,
+            tensor.dtype,
+            torch.get_num_threads(),
+            torch_state.is_differentiated(tensor),
+        ),
+    )
