@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from torch_mlx_spectro import adjoints, cuda_backend, cuda_calls, emulator, torch_state
+from torch_mlx_spectro.envelope_checks import read_flag
 from torch_mlx_spectro.kernels.cuda import CudaKernels
 from torch_mlx_spectro.kernels.mps import MpsKernels
 
@@ -79,7 +80,7 @@ def standing_in(kernels: Any) -> Iterator[None]:
         patch.setattr(torch_state, "is_capturing", lambda: False)
         patch.setattr(torch_state, "cuda_empty_strided", _empty_strided)
         patch.setattr(cuda_backend.CHECKS, "_make_flag", _flag)
-        patch.setattr(cuda_backend.CHECKS, "_wait", lambda device: None)
+        patch.setattr(cuda_backend.CHECKS, "_hear", read_flag)
         patch.setattr(cuda_backend, "cuda_kernels", lambda: kernels)
         patch.setattr(cuda_backend, "device_reason", lambda device: None)
         patch.setattr(adjoints, "_BACKENDS", {"cpu": "cuda"})

@@ -31,8 +31,12 @@ def _flag(device: torch.device) -> torch.Tensor:
     return torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=True)
 
 
+def _hear(flag: torch.Tensor, device: torch.device) -> int:
+    return cuda_kernels().hear(flag.data_ptr(), device)
+
+
 #: Of all CUDA devices.
-CHECKS = EnvelopeChecks(_flag, lambda device: cuda_kernels().wait(device))
+CHECKS = EnvelopeChecks(_flag, _hear)
 
 NOT_PREPARED = "a CUDA graph is being captured, and this call was not made before"
 

@@ -17,6 +17,7 @@ import torch
 from .. import torch_state
 from ..errors import KernelRefused, telling_line
 from ..recent import Recent
+from .arguments import Verdict
 from .describe import MAX_COUNT, Launch
 from .mps_text import Variant, arguments_of, text_of, variant_of
 from .plans import FftPlan
@@ -236,7 +237,7 @@ class MpsKernels(TensorKernels):
         unread = self._verdicts.get(device)
         if unread is None:
             with torch_state.untransformed():
-                unread = torch.zeros(1, dtype=torch.int32, device=device)
+                unread = torch.tensor([Verdict.NOBODY_ASKS], dtype=torch.int32, device=device)
             self._verdicts.put(device, unread)
         return unread
 
