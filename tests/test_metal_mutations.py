@@ -218,6 +218,10 @@ def check_verdicts(n: int) -> None:
     assert is_refused(spectrum, n, n // 2, window, None)
     assert not is_refused(spectrum, n, hop, torch.ones(n), covered + 20, center=False)
     assert not is_refused(spectrum, n, hop - 1, torch.ones(n), None)
+    # At the end, where a hop that does not divide a frame has one piece less.
+    window, place = torch.ones(n), hop // 2
+    window[(n - 1 - place) // (hop - 1) * (hop - 1) + place] = 0
+    assert is_refused(spectrum, n, hop - 1, window, None, center=False)
     # At the last sample of the first hop alone.
     window = torch.ones(n)
     window[hop - 1] = 0
@@ -253,7 +257,8 @@ VERDICTS = {
     "part of a hop": ("HOP < all ? HOP : all", "HOP - 1 < all ? HOP - 1 : all", 64),
     "few frames": ("frames >= OVERLAP && HOP", "frames >= OVERLAP - 2 && HOP", 64),
     "frames there are": ("q - uint(k) < uint(frames)", "q - uint(k) <= uint(frames)", 64),
-    "end of the window": (" && place < uint(N_FFT)", "", 64),
+    "end of the window": (" && place < uint(N_FFT);", ";", 64),
+    "behind the window": ("place < uint(N_FFT) ? place : 0u", "place", 64),
     "who tells": ("group == 0 && row == 0 &&", "group == 1 && row == 0 &&", 64),
     "of a walk": ("found ? VANISHES : FINE", "found ? FINE : VANISHES", 64),
     "of a tile": ("if (vanishes(squares)) note", "if (!vanishes(squares)) note", 15),
