@@ -172,11 +172,11 @@ struct RunSums {
   }
 
   // The inverse envelope of unit o of a hop at either end, of the frames that there are.
-  inline Value inverse_at_end(int hop, int c, uint o, int frames) const {
+  inline Value inverse_at_end(int hop, int c, uint o, RunOutput output) const {
     Value squares = Unit<WIDTH>::all(0.0f);
 #pragma unroll KEPT_PIECES
     for (int k = 0; k < OVERLAP; ++k) {
-      if (uint(hop - k) >= uint(frames)) continue;
+      if (uint(hop - k) >= uint(output.frames)) continue;
       const Value value = piece(k, c, o);
       squares = multiplied_added(value, value, squares);
     }
@@ -291,7 +291,7 @@ struct RunSums {
     if (uint(position - output.begin) >= uint(output.end - output.begin)) return;
     Value factor = steady[c];
     if (AT_ENDS && (hop < OVERLAP - 1 || hop > output.frames - 1)) {
-      factor = inverse_at_end(hop, c, o, output.frames);
+      factor = inverse_at_end(hop, c, o, output);
     }
     sum = by_parts(sum, factor);
     *(device Value*)(row + position) = sum;
