@@ -5,20 +5,29 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from . import reports
 from .capture import Captured
 from .errors import OrderDependent, OutOfBounds
-from .library import RUNNING, Buffer, KernelLibrary, LaunchData, Runtime
-from .memory import ArrayOutput, Memory, Output, input_memory, integers, row_contiguous, strides_of
+from .library import RUNNING, Buffer, KernelLibrary, LaunchData, Order, Runtime
+from .memory import (
+    CONSTANT,
+    INPUT,
+    OUTPUT,
+    Argument,
+    ArrayOutput,
+    Output,
+    input_memory,
+    integers,
+    row_contiguous,
+    strides_of,
+)
 
-Order = Literal["ascending", "descending"] | tuple[Literal["random"], int]
 Written = TypeVar("Written", bound=Output)
 
-INPUT, CONSTANT, OUTPUT = 0, 1, 2
 _ORDERS = {"ascending": 0, "descending": 1, "random": 2}
 #: Metal's limit on every GPU of the families that MLX runs on.
 THREADGROUP_BYTES = 32 << 10
@@ -109,16 +118,6 @@ class Call:
                 f"Thread group size ({threads}) is greater than  the maximum allowed threads per "
                 f"threadgroup ({allowed})."
             )
-
-
-@dataclass(frozen=True)
-class Argument:
-    """A buffer of the kernel."""
-
-    name: str
-    memory: Memory
-    kind: int
-    initialised: bool = True
 
 
 def input_arguments(mx: Any, call: Call) -> list[Argument]:

@@ -7,6 +7,7 @@ import ctypes
 import threading
 from collections import OrderedDict
 from pathlib import Path
+from typing import Literal
 
 from . import shader
 from .errors import EmulatorError
@@ -18,6 +19,9 @@ _LOADING = threading.Lock()
 _RUNTIMES: OrderedDict[str, Runtime] = OrderedDict()
 #: Names differ only where the sources change while a process runs.
 _KEPT = 16
+
+#: In which threads run: between barriers one after the other.
+Order = Literal["ascending", "descending"] | tuple[Literal["random"], int]
 
 
 class Buffer(ctypes.Structure):

@@ -14,8 +14,8 @@ from typing import Any
 from .capture import Capture
 from .compiler import Compiler, Request, default_cache_dir
 from .errors import Unavailable
-from .execute import Call, Launch, Names, Order, execute, in_every_order
-from .library import KernelLibrary, Runtime
+from .execute import Call, Launch, Names, execute, in_every_order
+from .library import KernelLibrary, Order, Runtime
 from .shading import ShaderCall, ShaderLibrary, TensorOutput
 from .toolchain import reason_unavailable
 

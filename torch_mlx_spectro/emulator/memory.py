@@ -17,6 +17,9 @@ POISON = 0x7FC0DEAD
 #: Around each output: to see stray writes without checking every access.
 CANARY_BYTES = 256
 
+#: What a buffer is to a kernel.
+INPUT, CONSTANT, OUTPUT = 0, 1, 2
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -148,3 +151,13 @@ class ArrayOutput(Output):
             result = result.view(self._mx.bfloat16)
         self._mx.eval(result)
         return result
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A buffer of the kernel."""
+
+    name: str
+    memory: Memory
+    kind: int
+    initialised: bool = True

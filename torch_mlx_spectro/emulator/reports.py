@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import (
     BarrierDivergence,
@@ -15,10 +15,8 @@ from .errors import (
     UninitialisedRead,
     Unwritten,
 )
-from .library import LaunchData
-
-if TYPE_CHECKING:
-    from .execute import Argument, Order
+from .library import LaunchData, Order
+from .memory import OUTPUT, Argument
 
 _DEVICE, _THREADGROUP = 1, 2
 
@@ -81,7 +79,7 @@ def _memory(data: LaunchData, arguments: list[Argument], arrays: tuple[str, ...]
     report = data.report
     if report.space == _DEVICE:
         argument = arguments[report.index]
-        what = "output" if argument.kind == 2 else "input"
+        what = "output" if argument.kind == OUTPUT else "input"
         return f"{what} {argument.name!r} ({argument.memory.bytes} bytes)"
     if report.space == _THREADGROUP:
         name = arrays[report.index] if report.index < len(arrays) else str(report.index)

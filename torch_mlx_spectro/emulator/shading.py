@@ -13,17 +13,15 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from . import shader
 from .errors import EmulatorError, Rejected
-from .execute import CONSTANT, INPUT, OUTPUT, Argument, Names
-from .memory import HostArray, Memory, Output, span
-
-if TYPE_CHECKING:
-    from .machine import Machine
+from .execute import Names
+from .library import KernelLibrary
+from .memory import CONSTANT, INPUT, OUTPUT, Argument, HostArray, Memory, Output, span
 
 #: What ``arg_casts`` may say. bf16 is not here: numpy has no such numbers.
 _CASTS = {
@@ -53,10 +51,23 @@ class ShaderSyntaxError(Rejected, SyntaxError):
     """As torch raises it for a text that does not compile."""
 
 
+class Shading(Protocol):
+    """What compiles shaders and runs their kernels: a machine."""
+
+    def shader(self, text: str, name: str) -> KernelLibrary:
+        """A kernel of a text, compiled."""
+
+    def allowed_threads(self, name: str) -> int:
+        """The most threads of a group that a kernel is launched with."""
+
+    def run_shader(self, library: KernelLibrary, call: ShaderCall) -> list[TensorOutput]:
+        """Run a call; returns its outputs."""
+
+
 class ShaderLibrary:
     """What ``Machine.compile_shader`` returns; its attributes are the kernels of the text."""
 
-    def __init__(self, machine: Machine, text: str) -> None:
+    def __init__(self, machine: Shading, text: str) -> None:
         self._machine = machine
         self._text = text
         self._names = shader.kernels_of(text)
@@ -83,7 +94,7 @@ class ShaderKernel:
     #: Of every Apple GPU.
     thread_execution_width = 32
 
-    def __init__(self, machine: Machine, text: str, name: str) -> None:
+    def __init__(self, machine: Shading, text: str, name: str) -> None:
         self._machine = machine
         self._text = text
         self._name = name
