@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro.cli.main import main as cli
+from torch_mlx_spectro.cli import main as cli
 from torch_mlx_spectro.doctor import command as doctor
 from torch_mlx_spectro.errors import Problem
 

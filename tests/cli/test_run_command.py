@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cli_process import RUN, python
 
-from torch_mlx_spectro.cli.main import main as cli
+from torch_mlx_spectro.cli import main as cli
 from torch_mlx_spectro.cli.main import run
 
 PROGRAM = """\
