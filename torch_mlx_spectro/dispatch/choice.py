@@ -143,6 +143,8 @@ def available_backends() -> dict[str, Availability]:
 
 def devices_of(name: str) -> tuple[str, ...]:
     """Device types whose tensors a backend computes here: emulated Metal computes the host's."""
+    if name == registry.NATIVE:
+        return ()
     spec = registry.find(name)
     kinds = spec.device_types
     if spec.has_metal_kernels and torch_state.HOST not in kinds and torch_state.mps_is_emulated():
