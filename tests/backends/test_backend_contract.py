@@ -76,7 +76,7 @@ def check_drawn(backend: Backend, case: Case) -> bool:
         told = case.reproducer()
         assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype), told
         assert actual.stride() == expected.stride(), told
-        assert not (actual.is_conj() or actual.is_neg() or actual.requires_grad), told
+        assert not any((actual.is_conj(), actual.is_neg(), actual.requires_grad)), told
         for given in tensors.values():
             assert actual.untyped_storage().data_ptr() != given.untyped_storage().data_ptr(), told
         measured = measure(case, tensors, expected, actual, NATIVE[case.op])
@@ -99,6 +99,13 @@ def test_drawn_calls_are_natives(computing: Computing, op: str) -> None:
     assert compared > 20
 
 
+def kernels_of(computing: Computing) -> set[str]:
+    """Names of the kernels that have been launched."""
+    return {launch.kernel.removeprefix("spectro_") for launch in computing.launches or ()}
+
+
+#: Sizes of no fused kernel.
+UNFUSED = (22, 61)
 STFTS: list[dict[str, Any]] = [
     {"n_fft": 16, "hop_length": 5},
     {"n_fft": 15, "hop_length": 4, "normalized": True},
@@ -129,7 +136,8 @@ def wide(tensor: torch.Tensor | None) -> Any:
 
 @pytest.mark.parametrize("arguments", STFTS, ids=str)
 @pytest.mark.parametrize("is_complex", [False, True])
-def test_stft_is_natives(backend: Backend, arguments: dict[str, Any], is_complex: bool) -> None:
+def test_stft_is_natives(computing: Computing, arguments: dict[str, Any], is_complex: bool) -> None:
+    backend = computing.backend
     if is_complex and "onesided" in arguments:
         arguments = {**arguments, "onesided": None}
     length = arguments.get("win_length", arguments["n_fft"])
@@ -142,12 +150,16 @@ def test_stft_is_natives(backend: Backend, arguments: dict[str, Any], is_complex
             expected = native_call(NATIVE["stft"], signal, window=window, **given)
             exact = native_call(NATIVE["stft"], wide(signal), window=wide(window), **given)
             check_as_near(found, expected, exact)
+    expected_kernel = "cut_frames" if arguments["n_fft"] in UNFUSED else "analysis"
+    assert kernels_of(computing) <= {expected_kernel}
 
 
 @pytest.mark.parametrize("arguments", ISTFTS, ids=str)
 @pytest.mark.parametrize("is_complex", [False, True])
-def test_istft_is_natives(backend: Backend, arguments: dict[str, Any], is_complex: bool) -> None:
-    n_fft = arguments["n_fft"]
+def test_istft_is_natives(
+    computing: Computing, arguments: dict[str, Any], is_complex: bool
+) -> None:
+    backend, n_fft = computing.backend, arguments["n_fft"]
     bins = n_fft if is_complex else n_fft // 2 + 1
     given = {**arguments, "onesided": not is_complex, "return_complex": is_complex}
     # Imaginary parts of DC and Nyquist are among it, which are not read.
@@ -163,6 +175,8 @@ def test_istft_is_natives(backend: Backend, arguments: dict[str, Any], is_comple
             expected = native_call(NATIVE["istft"], values, window=used, **given)
             exact = native_call(NATIVE["istft"], wide(values), window=wide(used), **given)
             check_as_near(found, expected, exact)
+    fused = {"synthesis", "synthesis_walk"}
+    assert kernels_of(computing) <= ({"add_frames"} if n_fft in UNFUSED else fused)
 
 
 def test_a_two_sided_spectrum_of_a_real_signal(backend: Backend) -> None:
