@@ -155,10 +155,13 @@ def test_programs_may_be_run_by_it(toy: Toy) -> None:
 
 def test_an_exception_ends_it_too() -> None:
     before = registry.specs()
-    context = registered(SPEC)
-    context.__enter__()
+
+    def fail() -> None:
+        with registered(SPEC):
+            raise ZeroDivisionError
+
     with pytest.raises(ZeroDivisionError):
-        context.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
+        fail()
     assert registry.specs() == before
 
 
