@@ -24,6 +24,7 @@ TIMES = ("us", "wall", "stft", "istft", "istft backward", "stft backward")
 
 def environment(tree: Path) -> dict[str, str]:
     paths = [str(tree), str(tree / "parity"), str(tree / "benchmarks")]
+    paths += filter(None, [os.environ.get("PYTHONPATH")])  # behind: where other packages may lie
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 

@@ -34,6 +34,14 @@ enum memory_order { memory_order_relaxed };
 inline void atomic_store_explicit(atomic_uint* object, uint value, memory_order) {
   *(volatile uint*)object = value;
 }
+inline uint atomic_load_explicit(const atomic_uint* object, memory_order) {
+  return *(const volatile uint*)object;
+}
+inline uint atomic_fetch_or_explicit(atomic_uint* object, uint value, memory_order) {
+  return atomicOr(object, value);
+}
+
+inline bool is_asked(const atomic_uint* verdict) { return verdict != 0; }
 
 template <class To> inline To as_type(int bits) { return __int_as_float(bits); }
 

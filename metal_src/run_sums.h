@@ -31,7 +31,6 @@ template <int WIDTH> struct Unit {
   template <class Weights> static inline float piece(Weights window, uint unit) {
     return window.at(unit);
   }
-  static inline bool is_any_below(float squares) { return vanishes(squares); }
   static inline float inverse_of(float squares, float factor) {
     return inverse(squares, factor);
   }
@@ -48,9 +47,6 @@ template <> struct Unit<2> {
   static inline float2 all(float value) { return complex(value, value); }
   template <class Weights> static inline float2 piece(Weights window, uint unit) {
     return window.pair(unit);
-  }
-  static inline bool is_any_below(float2 squares) {
-    return vanishes(squares.x) || vanishes(squares.y);
   }
   static inline float2 inverse_of(float2 squares, float factor) {
     return complex(inverse(squares.x, factor), inverse(squares.y, factor));
@@ -72,7 +68,6 @@ struct RunOutput {
   int begin, end;  // positions in the row that the run makes
   int start;       // padded position of the row's sample 0
   int frames;
-  int kept;  // position behind the last sample whose envelope may not vanish
 };
 
 // Weights: a Window.
@@ -102,7 +97,6 @@ struct RunSums {
 
   Weights window;
   float scale;
-  bool has_vanished;  // at a sample that is kept
   Value pieces[KEPT_PIECES][KEPT_UNITS];
   Value steady[OWNED];  // inverse envelope where OVERLAP frames lie over a hop
   Value carried[SUMS][OWNED];
@@ -124,7 +118,6 @@ struct RunSums {
   inline RunSums(const thread Weights& of_window, float of_scale, uint thread_index)
       : window(of_window) {
     scale = of_scale;
-    has_vanished = false;
     const uint first_unit = unit(thread_index);
 #pragma unroll
     for (int c = 0; c < OWNED; ++c) {
@@ -166,7 +159,7 @@ struct RunSums {
 
   // Inverts the envelope of the hops that OVERLAP frames lie over. In the first round, when there is
   // something to be added: until then nobody waits for the window.
-  inline void invert(uint thread_index, RunOutput output) {
+  inline void invert(uint thread_index) {
     const uint first_unit = unit(thread_index);
     const Value zero = Unit<WIDTH>::all(zero_from_here_on());
 #pragma unroll
@@ -174,22 +167,12 @@ struct RunSums {
       if (!owns(first_unit, c)) continue;
       const uint o = first_unit + uint(GROUP * c);
       const Value squares = SumOfSquares<0, OVERLAP>::of(*this, c, o, zero);
-      if (Unit<WIDTH>::is_any_below(squares) && keeps_steady(o, output)) has_vanished = true;
       steady[c] = Unit<WIDTH>::inverse_of(squares, scale);
     }
   }
 
-  // Whether the run keeps unit o of any hop that OVERLAP frames lie over.
-  static inline bool keeps_steady(uint o, RunOutput output) {
-    const int within = int(o) * WIDTH - output.start;
-    const int first = divided_up(output.begin - within, HOP);
-    const int hop = first > OVERLAP - 1 ? first : OVERLAP - 1;
-    const int position = hop * HOP + within;
-    return hop < output.frames && position < output.end && position < output.kept;
-  }
-
   // The inverse envelope of unit o of a hop at either end, of the frames that there are.
-  inline Value inverse_at_end(int hop, int c, uint o, int position, RunOutput output) {
+  inline Value inverse_at_end(int hop, int c, uint o, RunOutput output) const {
     Value squares = Unit<WIDTH>::all(0.0f);
 #pragma unroll KEPT_PIECES
     for (int k = 0; k < OVERLAP; ++k) {
@@ -197,7 +180,6 @@ struct RunSums {
       const Value value = piece(k, c, o);
       squares = multiplied_added(value, value, squares);
     }
-    if (Unit<WIDTH>::is_any_below(squares) && position < output.kept) has_vanished = true;
     return Unit<WIDTH>::inverse_of(squares, scale);
   }
 
@@ -309,7 +291,7 @@ struct RunSums {
     if (uint(position - output.begin) >= uint(output.end - output.begin)) return;
     Value factor = steady[c];
     if (AT_ENDS && (hop < OVERLAP - 1 || hop > output.frames - 1)) {
-      factor = inverse_at_end(hop, c, o, position, output);
+      factor = inverse_at_end(hop, c, o, output);
     }
     sum = by_parts(sum, factor);
     *(device Value*)(row + position) = sum;

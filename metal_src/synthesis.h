@@ -5,8 +5,8 @@
 //         padded[m*hop : m*hop + n_fft] += y[m]
 //         out[t] = padded[t + start] / (scale * envelope[t + start])   for t < kept, else 0
 //         with bins 0 and n_fft / 2 multiplied by `edge`, and their imaginary parts ignored where
-//         the signal is real. Transforms do not divide by n_fft: scale does. vanishing[0] becomes 1
-//         where the envelope vanishes at a kept sample. Without ENVELOPE, scale multiplies in the
+//         the signal is real. Transforms do not divide by n_fft: scale does. vanishing[0] becomes
+//         VANISHES where the envelope vanishes at a kept sample. Without ENVELOPE, scale multiplies in the
 //         place of the division; with FOLD, out is the transpose of padding: each sample also
 //         receives the padded positions that repeat it.
 // Grid:   x: ceil(length / (FRAMES * P::THREADS * SAMPLES)) groups of FRAMES * P::THREADS threads;

@@ -4,7 +4,8 @@
 //
 // NumPy:  as synthesis.h, for output samples BEGIN <= t < END of each row. With FOLD the samples
 //         before and behind are made by groups of their own, as synthesis.h makes all; they are
-//         those that padding's transpose adds to.
+//         those that padding's transpose adds to. vanishing[0] becomes VANISHES or FINE, which the
+//         first group finds out before its own work: nobody has to wait for the launch's end.
 // Grid:   x: runs of RUN hops, and with FOLD before them the groups for both ends; y: rows. Groups
 //         of FRAMES * P::THREADS threads.
 // Input:  as synthesis.h.
@@ -48,7 +49,7 @@ template <class S> struct IntoSums {
     }
     store<BOTH_PARTS, LAST>(exchange, frame, t, v);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (S::DIVIDES && is_first) sums->invert(thread_index, output);
+    if (S::DIVIDES && is_first) sums->invert(thread_index);
     if (backward && at_ends) {
       sums->template add<true, true>(exchange, thread_index, m0, output, row);
     } else if (backward) {
@@ -65,7 +66,7 @@ template <class S> struct IntoSums {
                           const thread float2 (&v)[LAST::PER_THREAD][LAST::R],
                           bool at_ends) const {
     typename S::Value all[S::REACHED][S::OWNED];
-    if (S::DIVIDES && is_first) sums->invert(thread_index, output);
+    if (S::DIVIDES && is_first) sums->invert(thread_index);
     sums->template collect<BACKWARD>(all);
     store<REAL_PART, LAST>(exchange, frame, t, v);
     threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -187,7 +188,6 @@ inline void synthesis_run(const thread Walk<P, FRAMES, FRAMES_FASTEST>& work, th
   RunOutput output;
   output.start = int(parameters[SYNTHESIS_START]);
   output.frames = int(parameters[SYNTHESIS_FRAMES]);
-  output.kept = int(parameters[SYNTHESIS_KEPT]);
   const int first_hop = (begin + output.start) / hop + int(run) * hops;
   const int last_hop = (end - 1 + output.start) / hop;
   const int end_hop = first_hop + hops <= last_hop ? first_hop + hops : last_hop + 1;
@@ -212,6 +212,39 @@ inline void synthesis_run(const thread Walk<P, FRAMES, FRAMES_FASTEST>& work, th
   }
 }
 
+// Whether the envelope of the whole call vanishes at a kept sample: asked by all threads of a group.
+// Squares are not negative. So where OVERLAP frames or more follow each other, the envelope at one
+// place of the hop rises from hop to hop, stays, and falls: the first and the last hop that is kept
+// tell of all. Of fewer frames every kept sample is looked at.
+template <int N_FFT, int HOP, int GROUP, class Weights>
+inline bool vanishes_anywhere(const thread Weights& window, const device long* parameters,
+                              threadgroup atomic_uint* votes, uint thread_index) {
+  enum { OVERLAP = divided_up(N_FFT, HOP) };
+  const int frames = int(parameters[SYNTHESIS_FRAMES]), kept = int(parameters[SYNTHESIS_KEPT]);
+  const uint start = uint(parameters[SYNTHESIS_START]);
+  const int all = kept - kept / 2;  // from either end
+  const int reach = frames >= OVERLAP && HOP < all ? HOP : all;
+  bool found = false;
+  for (int i = int(thread_index); i < reach; i += GROUP) {
+#pragma unroll
+    for (int from_end = 0; from_end < 2; ++from_end) {
+      const uint position = start + uint(from_end ? kept - 1 - i : i);
+      const uint q = position / uint(HOP), r = position % uint(HOP);
+      float squares = 0.0f;
+#pragma unroll 8
+      for (int k = 0; k < OVERLAP; ++k) {
+        const uint place = uint(k * HOP) + r;
+        const bool is_covered = q - uint(k) < uint(frames) && place < uint(N_FFT);
+        // All are read, at once: one after the other they would take a microsecond.
+        const float value = window.at(place < uint(N_FFT) ? place : 0u);
+        squares = plus_square(squares, is_covered ? value : 0.0f);
+      }
+      found = found || vanishes(squares);
+    }
+  }
+  return is_any(found, votes, thread_index);
+}
+
 // What a group of the grid does. Weights: a Window.
 template <class P, int HOP, int FRAMES, int WIDTH, bool ENVELOPE, bool KEEP_WINDOW,
           bool FRAMES_FASTEST, int SAMPLES, class Weights, bool FOLD>
@@ -221,11 +254,17 @@ struct WalkGroup {
   static inline void run(const thread Work& work, const thread Weights& window,
                          const device long* parameters, device float* signal,
                          device atomic_uint* vanishing, uint thread_index, uint group, uint row) {
+    if (ENVELOPE && group == 0 && row == 0 && is_asked(vanishing)) {
+      const bool found = vanishes_anywhere<2 * int(P::POINTS), HOP, FRAMES * int(P::THREADS)>(
+          window, parameters, (threadgroup atomic_uint*)work.exchange, thread_index);
+      if (thread_index == 0) {
+        atomic_store_explicit(vanishing, uint(found ? VANISHES : FINE), memory_order_relaxed);
+      }
+    }
     RunSums<P, HOP, FRAMES, WIDTH, ENVELOPE, KEEP_WINDOW, Weights> sums(
         window, as_type<float>(int(parameters[SYNTHESIS_SCALE])), thread_index);
     device float* of_row = computed_once(signal + long(row) * parameters[SYNTHESIS_LENGTH]);
     synthesis_run(work, sums, parameters, of_row, thread_index, group);
-    if (sums.has_vanished) note(vanishing);
   }
 };
 

@@ -100,9 +100,31 @@ inline W envelope(Window<W, LAYOUT> window, int q, int r, int hop, int n_fft, in
   return sum;
 }
 
-// Tells the host that an envelope vanishes; a null pointer asks for nothing.
-inline void note(device atomic_uint* noted) {
-  if (noted) atomic_store_explicit(noted, 1u, memory_order_relaxed);
+// What the host hears of an envelope. A launch that tells FINE writes no more; a kernel that does not
+// know of the whole call writes VANISHES, or nothing. A null pointer, or NOBODY_ASKS, asks for nothing.
+enum Verdict { NOT_TOLD, VANISHES, FINE, NOBODY_ASKS };
+
+inline void note(device atomic_uint* verdict) {
+  if (verdict) atomic_store_explicit(verdict, uint(VANISHES), memory_order_relaxed);
+}
+
+#ifndef __CUDACC__
+// Every launch of Metal's has memory for a verdict. CUDA's may lie in the host's memory, and is not
+// read.
+inline bool is_asked(const device atomic_uint* verdict) {
+  return verdict && atomic_load_explicit(verdict, memory_order_relaxed) != uint(NOBODY_ASKS);
+}
+#endif
+
+// Whether any thread of the group says yes; all of them ask. `votes` is theirs alone meanwhile.
+inline bool is_any(bool yes, threadgroup atomic_uint* votes, uint thread_index) {
+  if (thread_index == 0) atomic_store_explicit(votes, 0u, memory_order_relaxed);
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  if (yes) atomic_fetch_or_explicit(votes, 1u, memory_order_relaxed);
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  const bool any = atomic_load_explicit(votes, memory_order_relaxed) != 0u;
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  return any;
 }
 
 }  // namespace spectro

@@ -21,6 +21,7 @@ from torch_mlx_spectro.autograd import maps as adjoints
 from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.backends.cuda import backend as cuda_backend
 from torch_mlx_spectro.backends.cuda.launcher import CudaKernels
+from torch_mlx_spectro.backends.device.envelope_checks import read_flag
 from torch_mlx_spectro.backends.mps.launcher import MpsKernels
 from torch_mlx_spectro.dispatch import cuda_calls
 from torch_mlx_spectro.native import state as torch_state
@@ -84,7 +85,7 @@ def standing_in(kernels: Any) -> Iterator[None]:
         patch.setattr(torch_state, "is_capturing", lambda: False)
         patch.setattr(torch_state, "cuda_empty_strided", _empty_strided)
         patch.setattr(cuda_backend.CHECKS, "_make_flag", _flag)
-        patch.setattr(cuda_backend.CHECKS, "_wait", lambda device: None)
+        patch.setattr(cuda_backend.CHECKS, "_hear", read_flag)
         patch.setattr(cuda_backend, "cuda_kernels", lambda: kernels)
         patch.setattr(cuda_backend, "device_reason", lambda device: None)
         patch.setattr(adjoints, "_backend", lambda name, tensor: registry.load(name or "cuda"))

@@ -57,7 +57,7 @@ def race(
     signature: str = "signature",
 ) -> list[str]:
     """Make calls as auto would, each taking the next cost of its backend; who computed them."""
-    clock: Any = trials._clock
+    clock: Any = trials.clock
     chosen = []
     for _ in range(calls):
         name, timed = trials.pick(signature, candidates)

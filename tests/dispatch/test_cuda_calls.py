@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from torch_mlx_spectro.dispatch import cuda_calls
 from torch_mlx_spectro.dispatch import run as dispatching
 from torch_mlx_spectro.dispatch.choice import Choice
 from torch_mlx_spectro.dispatch.run import Plan
+from torch_mlx_spectro.kernels.arguments import Verdict
 from torch_mlx_spectro.native import state as torch_state
 from torch_mlx_spectro.store.caches import preparations
 
@@ -217,17 +219,43 @@ def test_a_vanishing_envelope_is_decided_anew(driver: Recorder) -> None:
     assert first == last != 0
 
 
+def test_an_envelope_is_heard_of_while_its_call_runs(
+    driver: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its flag is the next call's, with nothing in it."""
+    here: Any = SimpleNamespace(index=torch_state.cuda_device())
+    kernels = recording(driver)
+    found: list[tuple[int, int]] = []
+    asked: list[int] = []
+
+    def run(*arguments: Any) -> None:
+        flag = ctypes.c_int32.from_address(flag_of(arguments))
+        found.append((flag_of(arguments), flag.value))
+        flag.value = Verdict.FINE
+
+    def hear(flag: torch.Tensor, device: torch.device) -> int:
+        asked.append(flag.data_ptr())
+        return kernels.hear(flag.data_ptr(), here)
+
+    driver.seen = run
+    monkeypatch.setattr(cuda_backend.CHECKS, "_hear", hear)  # never asks whether it has ended
+    remember_istft()
+    for _ in range(3):
+        assert recall_istft(WINDOW.clone()) is not None
+    assert found == [(asked[0], Verdict.NOT_TOLD)] * 3
+
+
 def test_what_was_broken_off_is_not_written_to_again(
     driver: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(device: torch.device) -> None:
+    def interrupted(flag: torch.Tensor, device: torch.device) -> int:
         raise KeyboardInterrupt
 
     asked: list[int] = []
     driver.seen = lambda *arguments: asked.append(flag_of(arguments))
     remember_istft()
     with monkeypatch.context() as patch:
-        patch.setattr(cuda_backend.CHECKS, "_wait", interrupted)
+        patch.setattr(cuda_backend.CHECKS, "_hear", interrupted)
         with pytest.raises(KeyboardInterrupt):
             recall_istft(WINDOW.clone())
     assert recall_istft(WINDOW.clone()) is not None

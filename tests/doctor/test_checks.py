@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from torch_mlx_spectro import emulator
-from torch_mlx_spectro.backends.mlx import backend as mlx_backend
 from torch_mlx_spectro.backends.mlx import blocks
 from torch_mlx_spectro.doctor import checks
 
@@ -40,14 +39,14 @@ def test_native_is_checked_on_devices_by_a_name_of_its_own():
 
 
 #: What computes each function on the CPU.
-BLOCKS = {"stft": "stft_in_blocks", "istft": "_istft_in_blocks"}
+BLOCKS = {"stft": "analyse", "istft": "synthesise"}
 
 
 @pytest.mark.parametrize("op", BLOCKS)
 @pytest.mark.parametrize("factor", [1.001, float("nan")])
 def test_a_wrong_result_is_noticed(op, factor, monkeypatch):
-    right = getattr(mlx_backend, BLOCKS[op])
-    monkeypatch.setattr(mlx_backend, BLOCKS[op], lambda *args: right(*args).mul_(factor))
+    right = getattr(blocks, BLOCKS[op])
+    monkeypatch.setattr(blocks, BLOCKS[op], lambda *args: right(*args).mul_(factor))
     found = checks.check("mlx", "cpu")
     assert not found.ok
     assert op in found.error

@@ -218,6 +218,19 @@ def check_verdicts(n: int) -> None:
     window[3 :: n // 2] = 0
     assert is_refused(spectrum, n, n // 2, window, None)
     assert not is_refused(spectrum, n, hop, torch.ones(n), covered + 20, center=False)
+    assert not is_refused(spectrum, n, hop - 1, torch.ones(n), None)
+    # At the end, where a hop that does not divide a frame has one piece less.
+    window, place = torch.ones(n), hop // 2
+    window[(n - 1 - place) // (hop - 1) * (hop - 1) + place] = 0
+    assert is_refused(spectrum, n, hop - 1, window, None, center=False)
+    # At the last sample of the first hop alone.
+    window = torch.ones(n)
+    window[hop - 1] = 0
+    assert is_refused(spectrum, n, hop, window, None, center=False)
+    # Between frames that are few, and at neither end.
+    window = torch.ones(n)
+    window[hop : 3 * hop] = 0
+    assert is_refused(spectrum[..., :2], n, hop, window, 4 * hop, center=False)
 
 
 def is_refused(
@@ -229,6 +242,8 @@ def is_refused(
         try:
             function(spectrum, n, hop, window=window, length=length, **more)
             refused.append(False)
+        except emulator.EmulatorError:
+            raise
         except RuntimeError:  # NotAccelerated, too
             refused.append(True)
     assert refused[0] == refused[1]
@@ -236,15 +251,17 @@ def is_refused(
 
 
 VERDICTS = {
-    "begin of a run": (
-        "divided_up(output.begin - within, HOP)",
-        "divided_up(output.end - within + HOP, HOP)",
-        64,
-    ),
-    "hops alike": ("return hop < output.frames &&", "return hop < 0 &&", 64),
-    "kept by a run": ("position < output.kept) has", "position < output.kept - 64) has", 64),
-    "not kept by a run": ("position < output.kept) has", "position < output.kept + 64) has", 64),
-    "of a run": ("if (sums.has_vanished)", "if (!sums.has_vanished)", 64),
+    "first hop alone": ("from_end ? kept - 1 - i : i)", "i)", 64),
+    "last hop alone": ("from_end ? kept - 1 - i : i)", "kept - 1 - i)", 64),
+    "more than kept": ("from_end ? kept - 1 - i", "from_end ? kept - i", 64),
+    "before what is kept": ("uint(from_end ?", "uint(0 - 1) + uint(from_end ?", 64),
+    "part of a hop": ("HOP < all ? HOP : all", "HOP - 1 < all ? HOP - 1 : all", 64),
+    "few frames": ("frames >= OVERLAP && HOP", "frames >= OVERLAP - 2 && HOP", 64),
+    "frames there are": ("q - uint(k) < uint(frames)", "q - uint(k) <= uint(frames)", 64),
+    "end of the window": (" && place < uint(N_FFT);", ";", 64),
+    "behind the window": ("place < uint(N_FFT) ? place : 0u", "place", 64),
+    "who tells": ("group == 0 && row == 0 &&", "group == 1 && row == 0 &&", 64),
+    "of a walk": ("found ? VANISHES : FINE", "found ? FINE : VANISHES", 64),
     "of a tile": ("if (vanishes(squares)) note", "if (!vanishes(squares)) note", 15),
 }
 
@@ -268,6 +285,21 @@ def test_a_wrong_verdict_is_noticed(name: str, metal_cache: Path) -> None:
         pytest.raises((*WRONG, tms.NotAccelerated)),
     ):
         check_verdicts(n)
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_votes_need_every_barrier(index: int, metal_cache: Path) -> None:
+    def transform(text: str) -> str:
+        begin = text.index("inline bool is_any(")
+        end = text.index("\n}", begin)
+        place = list(_BARRIER.finditer(text, begin, end))[index]
+        return text[: place.start()] + ";" + text[place.end() :]
+
+    with (
+        metal.emulated(metal_cache, backend="mps", transform=transform),
+        pytest.raises((*WRONG, tms.NotAccelerated)),
+    ):
+        check_verdicts(64)
 
 
 @pytest.mark.parametrize(("header", "index"), barriers("synthesis.h"))

@@ -18,7 +18,7 @@ from patched import NATIVE, verify_drawn
 import torch_mlx_spectro as tms
 from stft_parity import tolerances
 from stft_parity.cases import Case, istft_case, stft_case
-from torch_mlx_spectro.backends.mlx import backend as mlx_backend
+from torch_mlx_spectro.backends.mlx import blocks
 from torch_mlx_spectro.calls import operation as operations
 from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import decide as deciding
@@ -57,9 +57,9 @@ def istft(z: torch.Tensor = SPECTRUM, **more: Any) -> torch.Tensor:
 
 def spoil(monkeypatch: pytest.MonkeyPatch, op: str, wrong: Wrong) -> None:
     """Make MLX's blocks compute something else."""
-    name = "stft_in_blocks" if op == "stft" else "_istft_in_blocks"
-    right = getattr(mlx_backend, name)
-    monkeypatch.setattr(mlx_backend, name, lambda *given: wrong(right(*given)))
+    name = "analyse" if op == "stft" else "synthesise"
+    right = getattr(blocks, name)
+    monkeypatch.setattr(blocks, name, lambda *given: wrong(right(*given)))
 
 
 def off_by_a_thousandth(result: torch.Tensor) -> torch.Tensor:

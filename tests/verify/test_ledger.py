@@ -406,10 +406,9 @@ def test_nothing_is_timed_where_the_environment_says_so(monkeypatch: pytest.Monk
     route = deciding.decide(world.op, Choice("auto"), (longer, 16), ARGUMENTS).route
     assert route.reasons == ("auto: nothing may be measured (SPEC_MLX_AUTOTUNE)",)
     assert set(world.store.sections()) == {VERIFIED}
-    for device, chosen in (("cpu", "native"), ("mps", "mps"), ("cuda", "cuda")):
-        candidates = routing.candidates_of(Choice("auto"), device)
-        if device != "cpu":
-            assert routing.static_choice(candidates, device, 1) == chosen
+    for device, candidates in (("cpu", ("mlx",)), ("mps", ("mps", "mlx")), ("cuda", ("cuda",))):
+        chosen = "native" if device == "cpu" else candidates[0]
+        assert routing.static_choice(candidates, device, 1) == chosen
         assert routing.static_choice(candidates, device, 1 << 40) == candidates[0]
 
 

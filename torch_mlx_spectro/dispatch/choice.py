@@ -142,7 +142,7 @@ def available_backends() -> dict[str, Availability]:
 
 
 def devices_of(name: str) -> tuple[str, ...]:
-    """Device types whose tensors a backend computes here: emulated Metal computes the host's."""
+    """Device types whose tensors a backend accelerates here: emulated Metal computes the host's."""
     if name == registry.NATIVE:
         return ()
     spec = registry.find(name)

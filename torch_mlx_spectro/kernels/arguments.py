@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 #: Buffers in order, and ``edge``, a number.
 INPUTS = {
     "analysis": ("signal", "window", "table", "parameters", "edge"),
@@ -17,7 +19,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "cut_frames": ("frames",),
     "add_frames": ("signal",),
 }
-#: Where a kernel notes that an envelope vanishes: an integer that it sets to 1, or a null pointer.
+#: Where a kernel tells of an envelope: an integer, or a null pointer.
 VANISHING = "vanishing"
 #: The kernels that do.
 JUDGES = ("synthesis", "synthesis_walk", "add_frames")
@@ -29,3 +31,9 @@ HEADERS = {
     "cut_frames": ("framing.h", "element.h"),
     "add_frames": ("framing.h", "element.h"),
 }
+
+
+class Verdict(IntEnum):
+    """What a kernel tells of an envelope, as in window.h: after ``FINE`` a launch tells no more."""
+
+    NOT_TOLD, VANISHES, FINE, NOBODY_ASKS = range(4)

@@ -68,7 +68,8 @@ class Kernels(Demands):
             window, stream: as of :meth:`analysis`.
             frames_fastest: neighbouring frames are neighbours in memory.
             adjoint: leave the envelope out, and fold the padding of an analysis.
-            vanishing: an int32 that becomes 1 if the envelope vanishes; None if nobody asks.
+            vanishing: an int32 of 0 for the kernel's verdict on the envelope (:class:`.Verdict`),
+                which stays 0 where some kernels find none that vanishes; None if nobody asks.
         """
         complex_window, step = self._layout_of(window, params.n_fft)
         groups = (self._group("synthesis_walk"), self._group("synthesis"))

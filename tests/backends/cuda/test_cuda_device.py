@@ -621,18 +621,63 @@ def test_results_in_doubt_are_computed_in_double_precision_where_they_are(
     assert (tms.stats().verified, tms.stats().mismatches) == (2, 0)
 
 
-def test_a_fresh_window_is_judged_while_its_call_runs() -> None:
+@pytest.mark.parametrize("n", [64, 512])
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_fresh_window_is_judged_while_its_call_runs(n: int, queued: bool) -> None:
     """Windows made anew for every call, good ones and one whose envelope vanishes."""
-    spectrum = spectrum_of(2, 64, 50)
-    expected = native.istft(spectrum, 64, 64, window=torch.ones(64, device="cuda"))
+    spectrum = spectrum_of(2, n, 50)
+    expected = native.istft(spectrum, n, n, window=torch.ones(n, device="cuda"))
     for _ in range(20):
-        window = torch.ones(64, device="cuda")
-        result = tms.istft(spectrum, 64, 64, window=window)
+        window = torch.ones(n, device="cuda")
+        if queued:  # for longer than verdicts are looked for
+            torch.cuda._sleep(10_000_000)
+        result = tms.istft(spectrum, n, n, window=window)
         assert torch.allclose(result, expected, atol=1e-5)
         with pytest.raises(RuntimeError, match="window overlap add min"):
-            tms.istft(spectrum, 64, 64, window=torch.hann_window(64, device="cuda"))
-        again = tms.istft(spectrum, 64, 64, window=window)
+            tms.istft(spectrum, n, n, window=torch.hann_window(n, device="cuda"))
+        again = tms.istft(spectrum, n, n, window=window)
         assert torch.equal(result, again)
+
+
+def test_a_verdict_comes_before_its_call_has_ended() -> None:
+    spectrum, kept = spectrum_of(16, 1024, 5_000), []
+    running = 0
+    with tms.backend("cuda", strict=True):
+        for _ in range(10):
+            window = torch.hann_window(1024, device="cuda")
+            torch.cuda.synchronize()
+            kept = [tms.istft(spectrum, 1024, 256, window=window)]
+            running += not torch.cuda.current_stream().query()
+    assert kept[0].shape[0] == 16
+    assert running > 0  # of calls that take some 150 microseconds
+
+
+#: By where an envelope has its hole: zeros of the window, the length, and whether that is kept.
+ENDS = {
+    "first": (slice(0, 1), None, True),
+    "last": (slice(511, 512), None, True),
+    "beside the last": (slice(511, 512), 512 + 128 * 49 - 1, False),
+    "every hop": (slice(5, None, 128), None, True),
+    "nowhere": (slice(0, 0), None, False),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("bins_fastest", [True, False])
+def test_one_group_knows_of_the_whole_envelope(name: str, bins_fastest: bool) -> None:
+    zeros, length, vanishes = ENDS[name]
+    spectrum = spectrum_of(3, 512, 50, bins_fastest)
+    for _ in range(3):
+        window = torch.ones(512, device="cuda")
+        window[zeros] = 0
+        arguments = {"hop_length": 128, "window": window, "center": False, "length": length}
+        if vanishes:
+            with pytest.raises(RuntimeError, match="window overlap add min"):
+                tms.istft(spectrum, 512, **arguments)
+        else:
+            expected = native.istft(spectrum, 512, **arguments)
+            found = tms.istft(spectrum, 512, **arguments)
+            assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_explained() -> None:

@@ -22,11 +22,12 @@ from checkout import METAL_SRC
 from cuda_stand_in import Recorder, recording
 from reference import istft_params, stft_params
 
+from torch_mlx_spectro.backends.cuda import launcher
 from torch_mlx_spectro.backends.cuda import nvrtc as cubins
 from torch_mlx_spectro.backends.cuda.launcher import CudaDriver, CudaKernels, Prepared
 from torch_mlx_spectro.backends.cuda.nvrtc import CudaProblem
 from torch_mlx_spectro.kernels import describe
-from torch_mlx_spectro.kernels.arguments import INPUTS, OUTPUTS
+from torch_mlx_spectro.kernels.arguments import INPUTS, OUTPUTS, Verdict
 from torch_mlx_spectro.kernels.describe import Adjoint, Launch
 from torch_mlx_spectro.kernels.texts import cuda as cuda_text
 from torch_mlx_spectro.native import state as torch_state
@@ -345,28 +346,121 @@ def test_what_the_driver_refuses_is_raised(errors: tuple[int, ...]) -> None:
         run_on(FakeDriver(*errors))
 
 
-@pytest.mark.parametrize(("current", "answer"), [(0, 0), (0, 719), (1, 0)])
-def test_waiting_is_a_call_of_the_driver_or_torchs(
-    monkeypatch: pytest.MonkeyPatch, current: int, answer: int
+RUNS = 600
+
+
+class Telling:
+    """A driver whose launch runs for some queries, and what it writes after how many of them.
+
+    Args:
+        answers: of queries and of the wait after them, in turn; the last of them again and again.
+        writes: verdicts by how often it has been asked.
+    """
+
+    def __init__(self, *answers: int, **writes: Verdict) -> None:
+        self._answers, self._writes = list(answers), writes
+        self.flag = ctypes.c_int32(0)
+        self.called: list[str] = []
+        self._write(0)
+
+    def _write(self, count: int) -> None:
+        if f"after_{count}" in self._writes:
+            self.flag.value = self._writes[f"after_{count}"]
+
+    def _answer(self, name: str, stream: int) -> int:
+        assert stream == 7
+        self.called.append(name)
+        self._write(len(self.called))
+        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+    def query(self, stream: int) -> int:
+        return self._answer("query", stream)
+
+    def synchronize(self, stream: int) -> int:
+        return self._answer("wait", stream)
+
+    def hear(self, monkeypatch: pytest.MonkeyPatch, current: int = 0) -> int:
+        """What is heard on device 0; torch's own wait raises after an error, as torch does."""
+
+        class Stream:
+            def synchronize(_) -> None:
+                self.called.append("torch")
+                self._write(len(self.called))
+                if self._answers[-1] not in (0, RUNS):
+                    raise RuntimeError("CUDA error: torch's own")
+
+        monkeypatch.setattr(torch_state, "cuda_device", lambda: current)
+        monkeypatch.setattr(torch_state, "cuda_stream", lambda device: 7 + device)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+        place = ctypes.addressof(self.flag)
+        driver: Any = self
+        return CudaKernels(driver, lambda device: 90).hear(place, torch.device("cuda", 0))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "PATIENCE", 0.0)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "PATIENCE", 1e9)
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("queries", [0, 1, 5])
+def test_a_launch_that_calls_it_fine_is_heard_while_it_runs(
+    monkeypatch: pytest.MonkeyPatch, queries: int
 ) -> None:
-    """Torch's where the driver has an error to tell, or another device is current."""
-    called = list[Any]()
+    telling = Telling(RUNS, **{f"after_{queries}": Verdict.FINE})
+    assert telling.hear(monkeypatch) == Verdict.FINE
+    assert telling.called == ["query"] * queries
+    assert telling.flag.value == Verdict.NOT_TOLD  # for the next call
 
-    class Stream:
-        def synchronize(self) -> None:
-            called.append("torch")
 
-    def synchronize(stream: int) -> int:
-        called.append(stream)
-        return answer
+@pytest.mark.usefixtures("patient")
+def test_what_vanishes_is_heard_when_nobody_writes_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    telling = Telling(RUNS, RUNS, 0, after_1=Verdict.VANISHES)
+    assert telling.hear(monkeypatch) == Verdict.VANISHES
+    assert telling.called == ["query"] * 3
+    assert telling.flag.value == Verdict.NOT_TOLD
 
-    driver: Any = CudaDriver.__new__(CudaDriver)
-    driver.synchronize = synchronize
-    monkeypatch.setattr(torch_state, "cuda_device", lambda: current)
-    monkeypatch.setattr(torch_state, "cuda_stream", lambda device: 7 + device)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
-    CudaKernels(driver, lambda device: 90).wait(torch.device("cuda", 0))
-    assert called == {(0, 0): [7], (0, 719): [7, "torch"], (1, 0): ["torch"]}[current, answer]
+
+@pytest.mark.usefixtures("patient")
+def test_a_launch_that_tells_nothing_has_found_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    telling = Telling(RUNS, RUNS, 0)
+    assert telling.hear(monkeypatch) == Verdict.NOT_TOLD
+    assert telling.called == ["query"] * 3
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("verdict", [Verdict.NOT_TOLD, Verdict.VANISHES, Verdict.FINE])
+def test_the_driver_waits_for_what_takes_long(
+    monkeypatch: pytest.MonkeyPatch, verdict: Verdict
+) -> None:
+    telling = Telling(RUNS, 0, after_2=verdict)
+    assert telling.hear(monkeypatch) == verdict
+    assert telling.called == ["query", "wait"]
+    assert telling.flag.value == Verdict.NOT_TOLD
+
+
+@pytest.mark.parametrize("where", ["query", "wait"])
+def test_errors_of_what_ran_before_are_torchs_own(
+    monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(launcher, "PATIENCE", 1e9 if where == "query" else 0.0)
+    telling = Telling(RUNS, 719)
+    with pytest.raises(RuntimeError, match="torch's own"):
+        telling.hear(monkeypatch)
+    assert telling.called == ["query", where, "torch"]
+
+
+def test_torch_waits_for_a_device_that_is_not_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    telling = Telling(0, after_1=Verdict.FINE)
+    assert telling.hear(monkeypatch, current=1) == Verdict.FINE
+    assert telling.called == ["torch"]
 
 
 @needs_nvrtc

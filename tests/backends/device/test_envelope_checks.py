@@ -12,6 +12,7 @@ from torch_mlx_spectro.backends.device import envelope_checks
 from torch_mlx_spectro.backends.device.envelope_checks import EnvelopeChecks
 from torch_mlx_spectro.core.params import NOLA_THRESHOLD, IstftParams
 from torch_mlx_spectro.errors import UnresolvedArguments
+from torch_mlx_spectro.kernels.arguments import Verdict
 from torch_mlx_spectro.store.sources import source
 
 HOST = torch.device("cpu")
@@ -71,6 +72,17 @@ def test_what_vanishes_is_asked_each_time_and_its_flag_is_used_again(
     assert len(checks._flags) == 1
 
 
+def test_what_a_kernel_calls_fine_is_fine(checks: EnvelopeChecks) -> None:
+    """Also by a flag that has said so before: other kernels leave it alone."""
+    for window in (torch.ones(16), torch.ones(16)):
+        flag = checks.take_flag(HOST)
+        flag.fill_(Verdict.FINE)
+        checks.settle(CALL, window, flag, HOST)
+        assert checks.is_fine(CALL, window)
+    settle(checks, torch.ones(16))
+    assert len(checks._flags) == 1
+
+
 def test_a_flag_belongs_to_one_call(checks: EnvelopeChecks) -> None:
     first, second = checks.take_flag(HOST), checks.take_flag(HOST)
     assert first.data_ptr() != second.data_ptr()
@@ -81,7 +93,7 @@ def test_a_flag_belongs_to_one_call(checks: EnvelopeChecks) -> None:
 def test_what_was_broken_off_may_still_be_written(checks: EnvelopeChecks) -> None:
     """Its memory is kept, and nobody else's."""
 
-    def interrupted(device: torch.device) -> None:
+    def interrupted(flag: torch.Tensor, device: torch.device) -> int:
         raise KeyboardInterrupt
 
     broken = EnvelopeChecks(make_flag, interrupted)

@@ -34,8 +34,12 @@ def _flag(device: torch.device) -> torch.Tensor:
     return torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=True)
 
 
+def _hear(flag: torch.Tensor, device: torch.device) -> int:
+    return cuda_kernels().hear(flag.data_ptr(), device)
+
+
 #: Of all CUDA devices.
-CHECKS = EnvelopeChecks(_flag, lambda device: cuda_kernels().wait(device))
+CHECKS = EnvelopeChecks(_flag, _hear)
 
 
 @lru_cache(maxsize=1)

@@ -1,9 +1,9 @@
 """Whether torch refuses the envelope of an istft: asked of the kernel once for a window.
 
-The kernel that computes an istft notes where the envelope vanishes. The host waits for that, as
-native waits for the same answer in every call. That a window's envelope does not vanish is kept by
-the window's identity and version. Neither tells of every change, but all that a stale answer costs
-is an exception: values are read anew in every call.
+The kernel that computes an istft tells whether the envelope vanishes. The host waits for that, as
+native waits for the same answer in every call; on CUDA it may be told while the kernel runs. That a
+window's envelope does not vanish is kept by the window's identity and version. Neither tells of
+every change, but all that a stale answer costs is an exception: values are read anew in every call.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 
 from ...core.params import IstftParams
 from ...errors import UnresolvedArguments
+from ...kernels.arguments import Verdict
 from ..envelope import VANISHES, check_envelope
 
 Optional = torch.Tensor | None
@@ -28,20 +29,29 @@ MAX_WINDOWS = 256
 MAX_CALLS_OF_A_WINDOW = 64
 
 
+def read_flag(flag: torch.Tensor, device: torch.device) -> int:
+    """What was told when all that has the flag has run, for which reading it waits."""
+    verdict = int(flag.item())
+    if verdict == Verdict.VANISHES:
+        flag.zero_()  # what a launch leaves that found nothing is as good as 0
+    return verdict
+
+
 class EnvelopeChecks:
     """The windows of one kind of device.
 
     Args:
         make_flag: returns an int32 of 0 that a device's kernels can write.
-        wait: waits for what the current stream of a device was given, unless reading a flag does.
+        hear: waits for what is told by the last launch on a device's current stream, which has the
+            flag, and leaves the flag to the next.
     """
 
     def __init__(
         self,
         make_flag: Callable[[torch.device], torch.Tensor],
-        wait: Callable[[torch.device], None] = lambda device: None,
+        hear: Callable[[torch.Tensor, torch.device], int] = read_flag,
     ) -> None:
-        self._make_flag, self._wait = make_flag, wait
+        self._make_flag, self._hear = make_flag, hear
         #: By identity: the window, its version, and how it is known.
         self._fine: dict[int, tuple[weakref.ref[torch.Tensor], int, Sizes]] = {}
         self._free: dict[torch.device, list[torch.Tensor]] = {}
@@ -69,18 +79,15 @@ class EnvelopeChecks:
     def settle(
         self, call: Geometry, window: torch.Tensor, flag: torch.Tensor, device: torch.device
     ) -> None:
-        """Wait for the kernel that has the flag, and keep its verdict.
+        """Wait until the kernel that has the flag has told, and keep its verdict.
 
         Raises:
             UnresolvedArguments: the envelope vanishes, for which torch raises.
         """
         known = self._known_sizes(window)  # while the kernel runs: waiting is all else
-        self._wait(device)
-        vanishes = bool(flag.item())
-        if vanishes:
-            flag.zero_()
+        verdict = self._hear(flag, device)
         self._free[device].append(flag)
-        if vanishes:
+        if verdict == Verdict.VANISHES:
             raise UnresolvedArguments(VANISHES)
         _note(call, known)
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ...errors import KernelRefused, telling_line
+from ...kernels.arguments import Verdict
 from ...kernels.describe import MAX_COUNT, Launch
 from ...kernels.radices import FftPlan
 from ...kernels.tables import table_of
@@ -236,7 +237,7 @@ class MpsKernels(TensorKernels):
         unread = self._verdicts.get(device)
         if unread is None:
             with torch_state.untransformed():
-                unread = torch.zeros(1, dtype=torch.int32, device=device)
+                unread = torch.tensor([Verdict.NOBODY_ASKS], dtype=torch.int32, device=device)
             self._verdicts.put(device, unread)
         return unread
 
