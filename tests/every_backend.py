@@ -58,7 +58,7 @@ def by_cuda(op: str, tensor: torch.Tensor, **given: Any) -> torch.Tensor:
     if torch_state.is_differentiated(tensor, window):
         found: torch.Tensor = getattr(derivatives, op)(params, tensor, window, "cuda")
     else:
-        found = getattr(cuda_backend, op)(params, tensor, window)
+        found = getattr(cuda_backend.CUDA, op)(params, tensor, window)
     return found
 
 
@@ -73,16 +73,17 @@ def by_remembered_launch(op: str, tensor: torch.Tensor, **given: Any) -> torch.T
     return recalled
 
 
-ROUTES = ["blocks", "kernels", "mps", "cuda"]
+ROUTES = ["blocks", "cpu", "kernels", "mps", "cuda"]
 
 
 @pytest.fixture(params=ROUTES)
 def ours(request: pytest.FixtureRequest) -> Iterator[Call]:
     """A call by one of the backends; it must have computed something at the end."""
-    if request.param == "blocks":
-        with tms.patch("mlx", strict=True):
+    if request.param in ("blocks", "cpu"):
+        backend = "mlx" if request.param == "blocks" else "cpu"
+        with tms.patch(backend, strict=True):
             yield patched
-        _check_all_accelerated("mlx")
+        _check_all_accelerated(backend)
         return
     if (reason := emulator.available()) is not None:
         pytest.skip(reason)

@@ -128,7 +128,7 @@ def patch(backend: str = "auto", *, strict: bool = False, verify: int | None = N
 
     Args:
         backend: ``"auto"`` (whatever is faster, or what ``TORCH_MLX_SPECTRO_BACKEND`` says),
-            ``"mlx"``, ``"mps"``, ``"cuda"`` or ``"native"``.
+            or one of :func:`available_backends`.
         strict: raise :class:`NotAccelerated` instead of falling back to native torch.
         verify: every that-many-th accelerated call of a kind is computed by native torch, too, and
             compared; a kind that is wrong once goes to native torch from then on. 0 verifies

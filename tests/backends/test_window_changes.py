@@ -43,6 +43,7 @@ class ByCuda:
 
 
 BACKENDS = [
+    "cpu",
     pytest.param("mlx in blocks", marks=needs_mlx),
     *(pytest.param(name, marks=needs_emulator) for name in ("mlx kernels", "mps", "cuda")),
 ]
@@ -55,8 +56,9 @@ def namespace(request: pytest.FixtureRequest, metal_cache: Path) -> Iterator[Any
             stack.enter_context(standing_in(Emulated(metal_cache)))
             yield ByCuda
             return
-        if request.param == "mlx in blocks":
-            stack.enter_context(tms.backend("mlx", strict=True))
+        if request.param in ("cpu", "mlx in blocks"):
+            name = request.param.partition(" ")[0]
+            stack.enter_context(tms.backend(name, strict=True))
         else:
             name = request.param.partition(" ")[0]
             once = {"checked": False, "orders": ("ascending",)}

@@ -18,8 +18,8 @@ from torch_mlx_spectro.doctor.findings import LEVELS, Finding, findings_of
 
 GOOD: dict[str, Any] = {
     "backends": {
-        name: {"available": name in ("native", "mlx"), "reason": f"no {name}"}
-        for name in ("native", "mlx", "mps", "cuda")
+        name: {"available": name in ("native", "cpu", "mlx"), "reason": f"no {name}"}
+        for name in registry.names()
     },
     "devices": ["cpu"],
     "self_checks": [],
@@ -42,8 +42,8 @@ def found(**changes: Any) -> dict[str, Any]:
 
 def backends(*available: str) -> dict[str, Any]:
     return {
-        name: {"available": name in ("native", *available), "reason": f"no {name} here"}
-        for name in ("native", "mlx", "mps", "cuda")
+        name: {"available": name in ("native", "cpu", *available), "reason": f"no {name} here"}
+        for name in registry.names()
     }
 
 

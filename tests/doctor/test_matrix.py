@@ -7,6 +7,7 @@ import torch
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
+from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.doctor import devices, matrix
 from torch_mlx_spectro.doctor.matrix import KINDS, Kind
 
@@ -19,7 +20,7 @@ def test_every_kind_of_call_on_every_device_by_every_backend_for_it():
         (kind.name, op, asked)
         for kind in KINDS
         for op in ("stft", "istft")
-        for asked in ("auto", "mlx")
+        for asked in ("auto", *registry.backends_for("cpu"))
     }
 
 

@@ -47,6 +47,7 @@ _HERE = __name__.rpartition(".")[0]
 _specs: dict[str, Spec] = {
     spec.name: spec
     for spec in (
+        Spec("cpu", ("cpu",), f"{_HERE}.cpu.backend:CPU", in_auto=False),
         Spec(
             "mlx",
             ("cpu", "mps"),

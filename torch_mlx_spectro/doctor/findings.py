@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..backends import registry
 from ..settings import RECOGNISED
 from .versions import MLX, known_bad
 
@@ -73,7 +74,7 @@ def _of_settings(found: Mapping[str, Any]) -> list[Finding]:
 def _of_backends(found: Mapping[str, Any]) -> list[Finding]:
     backends = found["backends"]
     accelerating = [
-        name for name, backend in backends.items() if name != "native" and backend["available"]
+        spec.name for spec in registry.specs() if spec.in_auto and backends[spec.name]["available"]
     ]
     findings = []
     if not backends["mlx"]["available"]:

@@ -13,7 +13,6 @@ from typing import Any
 import metal
 import pytest
 import torch
-from map_identities import ISTFTS, KINDS, check_identities, check_istft
 from needs import ONCE_ONLY, needs_emulator
 from opinfo_samples import SAMPLES, check_sample
 from patched import check_patched
@@ -24,8 +23,6 @@ import torch_mlx_spectro as tms
 from stft_parity.cases import Case
 from stft_parity.grid import quick
 from torch_mlx_spectro import emulator
-from torch_mlx_spectro.autograd import maps as adjoints
-from torch_mlx_spectro.backends.mlx import backend as mlx_backend
 from torch_mlx_spectro.backends.mps import backend as mps_backend
 from torch_mlx_spectro.backends.mps.backend import MPS
 from torch_mlx_spectro.backends.mps.launcher import MpsKernels, MpsProblem
@@ -88,78 +85,6 @@ def test_views_are_read_as_they_look(machine: emulator.Machine, case: Case) -> N
     if check_patched(case):
         assert set(tms.stats().calls) == {(case.op, "mps")}
         assert machine.launches
-
-
-STFTS: list[dict[str, Any]] = [
-    {"n_fft": 16, "hop_length": 5},
-    {"n_fft": 15, "hop_length": 4, "normalized": True},
-    {"n_fft": 22, "hop_length": 7, "onesided": False},
-    {"n_fft": 16, "hop_length": 30, "win_length": 9, "pad_mode": "circular"},
-    {"n_fft": 16, "hop_length": 5, "return_complex": False},
-]
-
-
-@needs_emulator
-@pytest.mark.parametrize("arguments", STFTS, ids=str)
-@pytest.mark.parametrize("is_complex", [False, True])
-def test_stft_is_natives(
-    machine: emulator.Machine, arguments: dict[str, Any], is_complex: bool
-) -> None:
-    if is_complex and "onesided" in arguments:
-        arguments = {**arguments, "onesided": None}
-    given = {"return_complex": True, **arguments}
-    window = random_tensor(1, arguments.get("win_length", arguments["n_fft"]))
-    batch = random_tensor(0, 3, 100, complex_values=is_complex)
-    for signal in (batch, batch[0], batch[:, ::2]):
-        for used in (window, None):
-            found = torch.stft(signal, window=used, **given)
-            expected = native.stft(signal, window=used, **given)
-            assert found.stride() == expected.stride()
-            torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
-    fused = {"analysis"} if arguments["n_fft"] < 22 else {"cut_frames"}
-    assert kernels_of(machine) == fused
-
-
-@needs_emulator
-@pytest.mark.parametrize("arguments", ISTFTS[2:5], ids=str)
-@pytest.mark.parametrize("is_complex", [False, True])
-def test_istft_is_natives(
-    machine: emulator.Machine, arguments: dict[str, Any], is_complex: bool
-) -> None:
-    n_fft = arguments["n_fft"]
-    bins = n_fft if is_complex else n_fft // 2 + 1
-    given = {**arguments, "onesided": not is_complex, "return_complex": is_complex}
-    spectrum = random_tensor(0, 2, bins, 9, complex_values=True)
-    window = random_tensor(1, arguments.get("win_length", n_fft), complex_values=is_complex) + 3
-    for values in (spectrum, spectrum.conj(), spectrum[0]):
-        found = torch.istft(values, window=window, **given)
-        expected = native.istft(values, window=window, **given)
-        assert found.stride() == expected.stride()
-        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
-    assert kernels_of(machine) <= {"synthesis", "synthesis_walk", "add_frames"}
-
-
-@needs_emulator
-@pytest.mark.parametrize("kind", KINDS[::2])
-@pytest.mark.parametrize("n_fft", [16, 22], ids=lambda n: f"n{n}")
-def test_identities(
-    machine: emulator.Machine, monkeypatch: pytest.MonkeyPatch, kind: str, n_fft: int
-) -> None:
-    monkeypatch.setattr(adjoints, "_backend", lambda name, tensor: MPS)
-    check_identities(kind, n_fft, n_fft // 3, n_fft - 3, 2 * n_fft + 7, pad_mode="reflect")
-    assert "cut_frames" in kernels_of(machine)  # of the correlation
-
-
-@needs_emulator
-@pytest.mark.parametrize("arguments", ISTFTS[2:4], ids=str)
-@pytest.mark.parametrize("is_complex", [False, True])
-def test_adjoints_of_istft(
-    machine: emulator.Machine, monkeypatch: pytest.MonkeyPatch, arguments: Any, is_complex: bool
-) -> None:
-    monkeypatch.setattr(adjoints, "_backend", lambda name, tensor: MPS)
-    monkeypatch.setattr(mlx_backend.MLX, "synthesise", MPS.synthesise)
-    check_istft(arguments, is_complex)
-    assert machine.launches
 
 
 #: Some of torch's own samples: blocks and MLX's kernels have all of them.
@@ -229,17 +154,6 @@ def test_a_window_that_changes_is_seen(machine: emulator.Machine) -> None:
         torch.testing.assert_close(found, expected)
         found = torch.istft(expected, 16, 4, window=window)
         torch.testing.assert_close(found, native.istft(expected, 16, 4, window=window))
-
-
-@needs_emulator
-def test_no_window_under_another_default_dtype(machine: emulator.Machine) -> None:
-    signal = random_tensor(0, 300)
-    expected = native.stft(signal, 16, 4, return_complex=True)
-    torch.set_default_dtype(torch.float64)
-    try:
-        torch.testing.assert_close(torch.stft(signal, 16, 4, return_complex=True), expected)
-    finally:
-        torch.set_default_dtype(torch.float32)
 
 
 @needs_emulator

@@ -1,0 +1,109 @@
+"""What is the ``cpu`` backend's alone; what all have to be is in test_backend_contract.py."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cli_process import python
+from reference import istft_params, random_tensor, stft_params
+
+import torch_mlx_spectro as tms
+from torch_mlx_spectro.backends import registry
+from torch_mlx_spectro.backends.cpu.backend import CPU
+from torch_mlx_spectro.core.linear import Form
+
+WINDOW = torch.hann_window(16)
+
+
+def test_it_is_always_here_and_only_for_those_who_name_it() -> None:
+    assert tms.available_backends()["cpu"] == tms.Availability(True)
+    assert "cpu" in registry.backends_for("cpu")
+    assert "cpu" not in registry.candidates_for("cpu")
+    with tms.backend("cpu"):
+        route = tms.explain("stft", torch.zeros(400), 16, window=WINDOW, return_complex=True)
+    assert (route.backend, route.kernel, route.reasons) == ("cpu", "torch operations", ())
+
+
+def test_it_needs_no_mlx(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "sys.modules['mlx'] = sys.modules['mlx.core'] = None\n"
+        "import torch, torch_mlx_spectro as tms\n"
+        "with tms.backend('cpu', strict=True):\n"
+        "    x, w = torch.ones(400).requires_grad_(), torch.hann_window(16)\n"
+        "    z = tms.stft(x, 16, window=w, return_complex=True)\n"
+        "    tms.istft(z, 16, window=w).sum().backward()\n"
+        "print(dict(tms.stats().calls), tms.available_backends()['mlx'].available)\n"
+    )
+    finished = python("-c", program, cwd=tmp_path)
+    expected = "{('stft', 'cpu'): 1, ('istft', 'cpu'): 1} False"
+    assert finished.stdout.strip() == expected, finished.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_it_goes_on_after_a_fork(tmp_path: Path) -> None:
+    """It has no threads of its own that a child would miss."""
+    program = (
+        "import os, torch, torch_mlx_spectro as tms\n"
+        "torch.set_num_threads(1)\n"
+        "def compute():\n"
+        "    with tms.backend('cpu', strict=True):\n"
+        "        x = torch.arange(400.0).requires_grad_()\n"
+        "        w = torch.hann_window(16)\n"
+        "        z = tms.stft(x, 16, window=w, return_complex=True)\n"
+        "        tms.istft(z, 16, window=w).sum().backward()\n"
+        "    assert tms.available_backends()['cpu'].available\n"
+        "    return x.grad.tolist()\n"
+        "before = compute()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os._exit(0 if compute() == before and not tms.stats().fallbacks else 1)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), dict(tms.stats().calls))\n"
+    )
+    finished = python("-W", "ignore", "-c", program, cwd=tmp_path)
+    assert finished.stdout.strip() == "0 {('stft', 'cpu'): 1, ('istft', 'cpu'): 1}", finished.stderr
+
+
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_gradients_of_windows_are_summed_in_double_precision(is_complex: bool) -> None:
+    signal = random_tensor(0, 2, 100, complex_values=is_complex)
+    params = stft_params(signal, None, n_fft=16, hop_length=4)
+    spectrum = random_tensor(1, 2, params.bins, params.frames, complex_values=True)
+    found = CPU.differentiate_window(Form(params, is_complex, False), signal, spectrum)
+    assert found.dtype == (torch.complex128 if is_complex else torch.float64)
+
+
+@pytest.mark.parametrize("n_fft", [15, 16])
+def test_no_transform_is_left_to_ignore_what_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, n_fft: int
+) -> None:
+    """The imaginary parts of DC and Nyquist: MKL does, others do not."""
+    transform: Any = torch.fft.irfft
+    seen: list[torch.Tensor] = []
+
+    def noting(half: torch.Tensor, n: int) -> torch.Tensor:
+        seen.append(half.clone())
+        result: torch.Tensor = transform(half, n)
+        return result
+
+    monkeypatch.setattr(torch.fft, "irfft", noting)
+    spectrum = random_tensor(0, 2, n_fft // 2 + 1, 9, complex_values=True)
+    CPU.istft(istft_params(spectrum, None, n_fft=n_fft), spectrum, None)
+    (half,) = seen
+    assert not half[..., 0].imag.any()
+    assert half[..., 1].imag.any()
+    assert half[..., -1].imag.any() == (n_fft % 2 == 1)
+
+
+def test_hops_far_beyond_the_signal_take_no_memory() -> None:
+    signal, window = random_tensor(0, 1, 16).requires_grad_(), torch.ones(16)
+    with tms.backend("cpu", strict=True):
+        found = tms.stft(signal, 16, 1 << 40, window=window, center=False, return_complex=True)
+        found.abs().sum().backward()
+    assert found.shape == (1, 9, 1)
+    assert signal.grad is not None
+    assert signal.grad.shape == (1, 16)

@@ -1,0 +1,1 @@
+"""The ``cpu`` backend computes tensors of the host by torch's own operations."""
