@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -11,21 +10,19 @@ from pathlib import Path
 
 import torch
 
+from ..doctor.versions import installed
+from ..version import __version__
 from .schema import Machine
 
 #: What has to be the same for times of two reports to be compared.
 SAME = ("processor", "cpus", "threads", "device", "device_name", "system")
-_PACKAGES = ("torch", "mlx", "numpy", "cuda-core")
+_PACKAGES = ("python", "torch", "mlx", "numpy", "cuda-core")
 
 
 def machine(device: str) -> Machine:
     """This machine, with tensors on ``device``."""
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
+    found = installed(__version__)
+    versions = {name: found[name] or "not installed" for name in _PACKAGES}
     # Of torch its own word: the local part says which build it is.
     versions["torch"] = torch.__version__
     processor = _processor()

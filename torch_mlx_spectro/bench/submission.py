@@ -8,9 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from ..doctor.anonymous import anonymised, revealing
 from ..errors import Problem
 from ..terminal import write_file
-from .anonymous import anonymised, revealing
 from .running import AUTO
 from .schema import Invalid, Report, check, to_json
 

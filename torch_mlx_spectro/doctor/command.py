@@ -123,9 +123,9 @@ def examine(self_check: bool = True) -> dict[str, Any]:
 
 def shareable(found: dict[str, Any]) -> dict[str, Any]:
     """What :func:`examine` found, without paths, and so without names of users."""
-    from . import show
+    from .anonymous import without_paths
 
-    return {name: show.without_paths(value) for name, value in found.items() if name != "package"}
+    return {name: without_paths(value) for name, value in found.items() if name != "package"}
 
 
 def _of_mlx(checked: list[dict[str, Any]], backends: dict[str, Any]) -> dict[str, Any]:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TextIO
 
 from ..backends import registry
 from ..terminal import console_on, table
-
-#: An absolute path, or one from the home folder; all of it but its last part is left out.
-_PATH = re.compile(
-    r"(?:file://|(?<![\w.:/)\]]))(?:[A-Za-z]:\\|~[\w.-]*[/\\]|/)(?:[^\s'\"`:,;()<>|]*[/\\])?"
-)
+from .anonymous import without_paths
 
 Rows = Sequence[tuple[str, ...]]
 
@@ -56,16 +50,6 @@ def markdown(found: Mapping[str, Any]) -> str:
         lines += ["", f"**{title}**", "", _row(header), _row(["---"] * len(header))]
         lines += [_row([_cell(value) for value in row]) for row in rows]
     return "\n".join(lines) + "\n"
-
-
-def without_paths(value: Any) -> Any:
-    """A JSON value with every absolute path in its texts cut down to the last part."""
-    if isinstance(value, str):
-        # The home folder first: its name may have blanks.
-        return _PATH.sub("…/", value.replace(str(Path.home()), "~"))
-    if isinstance(value, Mapping):
-        return {name: without_paths(inner) for name, inner in value.items()}
-    return [without_paths(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _cell(text: str) -> str:

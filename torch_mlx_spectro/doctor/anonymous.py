@@ -1,10 +1,15 @@
-"""A JSON value without what says who measured it: paths, and names of users and hosts."""
+"""A JSON value without what says whose it is: paths, and names of users and hosts.
+
+What is submitted has none of these (:func:`anonymised`). A report that its reader looks through
+keeps the last part of a path, by which a file can be told (:func:`without_paths`).
+"""
 
 from __future__ import annotations
 
 import getpass
 import platform
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,10 @@ from typing import Any
 #: An absolute path of two parts or more, of POSIX or of Windows, or one below a home folder.
 _PATH = re.compile(
     r"(?<![\w.:/\\<>-])(?:~?(?:/[\w.+@%~-]+){2,}/?|[A-Za-z]:\\[^\s'\"]+|~/[^\s'\"]+)"
+)
+#: An absolute path, or one from the home folder; all of it but its last part is left out.
+_FOLDERS = re.compile(
+    r"(?:file://|(?<![\w.:/)\]]))(?:[A-Za-z]:\\|~[\w.-]*[/\\]|/)(?:[^\s'\"`:,;()<>|]*[/\\])?"
 )
 #: Shorter names are parts of ordinary words.
 LEAST_NAME = 3
@@ -46,6 +55,16 @@ def anonymised(value: Any, names: tuple[str, ...] | None = None) -> Any:
     if isinstance(value, (list, tuple)):
         return [anonymised(item, hidden) for item in value]
     return _clean(value, hidden) if isinstance(value, str) else value
+
+
+def without_paths(value: Any) -> Any:
+    """A JSON value with every absolute path in its texts cut down to the last part."""
+    if isinstance(value, str):
+        # The home folder first: its name may have blanks.
+        return _FOLDERS.sub("…/", value.replace(str(Path.home()), "~"))
+    if isinstance(value, Mapping):
+        return {name: without_paths(inner) for name, inner in value.items()}
+    return [without_paths(inner) for inner in value] if isinstance(value, list) else value
 
 
 def revealing(text: str, names: tuple[str, ...] | None = None) -> list[str]:

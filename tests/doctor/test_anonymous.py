@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from torch_mlx_spectro.bench.anonymous import anonymised, own_names, revealing
+from torch_mlx_spectro.doctor.anonymous import anonymised, own_names, revealing
 
 NAMES = ("jane", "janes-laptop")
 
