@@ -11,7 +11,7 @@
 
 #include "overlap_add.h"
 #include "signal.h"
-#include "window.h"
+#include "envelope.h"
 
 namespace spectro {
 

@@ -15,7 +15,7 @@
 
 #include "fft.h"
 #include "overlap_add.h"
-#include "window.h"
+#include "envelope.h"
 
 namespace spectro {
 

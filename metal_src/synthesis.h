@@ -19,7 +19,7 @@
 #include "fft.h"
 #include "overlap_add.h"
 #include "signal.h"
-#include "window.h"
+#include "envelope.h"
 
 namespace spectro {
 

@@ -20,7 +20,7 @@ from reference import istft_params, stft_params
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
-from torch_mlx_spectro.autograd import functions as derivatives
+from torch_mlx_spectro.autograd import derivatives
 from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.backends.base import Backend
 

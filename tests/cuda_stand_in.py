@@ -17,14 +17,14 @@ import pytest
 import torch
 
 from torch_mlx_spectro import emulator
-from torch_mlx_spectro.autograd import maps as adjoints
+from torch_mlx_spectro.autograd import linear_maps as adjoints
 from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.backends.cuda import backend as cuda_backend
 from torch_mlx_spectro.backends.cuda.launcher import CudaKernels
 from torch_mlx_spectro.backends.device.envelope_checks import read_flag
 from torch_mlx_spectro.backends.mps.launcher import MpsKernels
 from torch_mlx_spectro.dispatch import cuda_calls
-from torch_mlx_spectro.native import state as torch_state
+from torch_mlx_spectro.native import private_state as torch_state
 
 
 class Emulated(MpsKernels):

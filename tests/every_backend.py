@@ -18,11 +18,11 @@ from reference import istft_params, random_tensor, stft_params
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
-from torch_mlx_spectro.autograd import functions as derivatives
+from torch_mlx_spectro.autograd import derivatives
 from torch_mlx_spectro.backends.cuda import backend as cuda_backend
 from torch_mlx_spectro.dispatch import cuda_calls
 from torch_mlx_spectro.native import functions as native
-from torch_mlx_spectro.native import state as torch_state
+from torch_mlx_spectro.native import private_state as torch_state
 
 Call = Callable[..., torch.Tensor]
 WINDOW = torch.hann_window(16) + 0.1

@@ -15,9 +15,8 @@ import numpy as np
 
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.kernels.arguments import HEADERS, INPUTS
+from torch_mlx_spectro.kernels.texts.metal import body, header
 from torch_mlx_spectro.mlx.cuda_launcher import EDGE, MlxCudaKernels
-from torch_mlx_spectro.mlx.launcher import body
-from torch_mlx_spectro.store import sources
 
 #: Blocks in each dimension of a grid, by CUDA.
 MOST_BLOCKS = ((1 << 31) - 1, (1 << 16) - 1, (1 << 16) - 1)
@@ -164,7 +163,7 @@ class CudaKernel:
                 INPUTS[kernel],
                 outputs,
                 body(kernel),
-                sources.header(*HEADERS[kernel]),
+                header(*HEADERS[kernel]),
                 ensure_row_contiguous=False,
             )
         return self._metal[kernel]

@@ -99,7 +99,7 @@ def test_importing_loads_no_torch_and_names_load_what_they_need(tmp_path: Path) 
 import sys
 import torch_mlx_spectro as tms
 assert not {"torch", "numpy", "mlx"} & set(sys.modules)
-assert tms.SpectralTransform.__module__ == "torch_mlx_spectro.transform"
+assert tms.SpectralTransform.__module__ == "torch_mlx_spectro.mlx_api.transform"
 assert "torch" not in sys.modules
 tms.stft
 assert "torch" in sys.modules

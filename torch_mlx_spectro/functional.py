@@ -28,7 +28,7 @@ from .errors import NotAccelerated
 from .mlx import runtime
 from .native import asking
 from .native import functions as native
-from .native import state as torch_state
+from .native import private_state as torch_state
 from .version import __version__
 
 

@@ -18,7 +18,7 @@ from .dispatch.choice import Choice, check_choice, set_patched_choice
 from .dispatch.statistics import levels_to_caller
 from .functional import compiled_tag, patched_istft, patched_stft
 from .native import functions as native
-from .native import state as torch_state
+from .native import private_state as torch_state
 from .native import torchscript
 
 #: (torch's own, ours)

@@ -25,7 +25,7 @@ from torch_mlx_spectro.calls.operation import ISTFT, STFT, Call
 from torch_mlx_spectro.core.linear import Form
 from torch_mlx_spectro.dispatch.decide import _resolve
 from torch_mlx_spectro.errors import UnresolvedArguments
-from torch_mlx_spectro.native.state import tensor_reasons
+from torch_mlx_spectro.native.private_state import tensor_reasons
 
 pytestmark = ONCE_ONLY
 OPERATIONS = {"stft": STFT, "istft": ISTFT}

@@ -16,7 +16,7 @@ from reference import istft_params, stft_params
 from window_changes import HOST_CHANGES, LAYOUTS, by_broadcast
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro.autograd import functions as derivatives
+from torch_mlx_spectro.autograd import derivatives
 from torch_mlx_spectro.native import functions as native
 
 HOST = torch.device("cpu")

@@ -19,7 +19,7 @@ import torch_mlx_spectro as tms
 from torch_mlx_spectro import functional
 from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.mlx import runtime
-from torch_mlx_spectro.native import state as torch_state
+from torch_mlx_spectro.native import private_state as torch_state
 
 PROGRAM = """\
 import json, sys, torch

@@ -18,7 +18,7 @@ from reference import istft_params, stft_params
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torch_mlx_spectro.autograd import functions as derivatives
+from torch_mlx_spectro.autograd import derivatives
 from torch_mlx_spectro.backends.cuda import backend as cuda_backend
 from torch_mlx_spectro.backends.cuda.nvrtc import CudaProblem
 from torch_mlx_spectro.calls.kind import Route
@@ -28,7 +28,7 @@ from torch_mlx_spectro.dispatch import run as dispatching
 from torch_mlx_spectro.dispatch.choice import Choice
 from torch_mlx_spectro.dispatch.run import Plan
 from torch_mlx_spectro.kernels.arguments import Verdict
-from torch_mlx_spectro.native import state as torch_state
+from torch_mlx_spectro.native import private_state as torch_state
 from torch_mlx_spectro.store.caches import preparations
 
 LENGTH = 12

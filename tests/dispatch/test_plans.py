@@ -20,7 +20,7 @@ from torch_mlx_spectro.dispatch import plans as known_plans
 from torch_mlx_spectro.dispatch import run as dispatching
 from torch_mlx_spectro.dispatch.choice import Choice
 from torch_mlx_spectro.native import functions as native
-from torch_mlx_spectro.native import state as torch_state
+from torch_mlx_spectro.native import private_state as torch_state
 
 pytestmark = ONCE_ONLY
 WINDOW = torch.hann_window(16)

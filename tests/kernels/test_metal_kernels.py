@@ -20,8 +20,8 @@ from torch_mlx_spectro.emulator import execute
 from torch_mlx_spectro.emulator.memory import Memory
 from torch_mlx_spectro.kernels import describe
 from torch_mlx_spectro.kernels.describe import Adjoint
-from torch_mlx_spectro.mlx import kernels as metal
-from torch_mlx_spectro.mlx.kernels import MetalKernels
+from torch_mlx_spectro.mlx import metal_kernels as metal
+from torch_mlx_spectro.mlx.metal_kernels import MetalKernels
 from torch_mlx_spectro.mlx.runtime import runtime
 
 pytestmark = needs_emulator

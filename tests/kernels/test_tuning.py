@@ -24,7 +24,7 @@ from torch_mlx_spectro.kernels import describe
 from torch_mlx_spectro.kernels import radices as plans
 from torch_mlx_spectro.kernels.launches import Launch
 from torch_mlx_spectro.kernels.tuning import SECTION, Tuning, shape_of
-from torch_mlx_spectro.mlx.kernels import MetalKernels
+from torch_mlx_spectro.mlx.metal_kernels import MetalKernels
 from torch_mlx_spectro.settings import AutotuneSettings
 from torch_mlx_spectro.store.verdicts import Store
 

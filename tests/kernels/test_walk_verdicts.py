@@ -177,5 +177,5 @@ def test_where_nobody_asks_nothing_is_told(kernels: Emulated) -> None:
 
 def test_verdicts_have_one_order() -> None:
     names = ", ".join(verdict.name for verdict in Verdict)
-    assert f"enum Verdict {{ {names} }};" in source("window.h")
+    assert f"enum Verdict {{ {names} }};" in source("envelope.h")
     assert [int(verdict) for verdict in Verdict] == [0, 1, 2, 3]

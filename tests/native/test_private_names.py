@@ -16,7 +16,7 @@ from torch._dynamo import trace_rules
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.mlx.runtime import version_numbers
-from torch_mlx_spectro.native import state as torch_state
+from torch_mlx_spectro.native import private_state as torch_state
 
 if not hasattr(os, "fork"):
     pytest.skip("a child is forked for every name", allow_module_level=True)
@@ -121,9 +121,9 @@ def examine(path):
     with Removed(path):
         import torch_mlx_spectro as tms
         from torch_mlx_spectro import patching
-        from torch_mlx_spectro.autograd import functions as derivatives
+        from torch_mlx_spectro.autograd import derivatives
         from torch_mlx_spectro.backends.mlx import bridge
-        from torch_mlx_spectro.native import state as torch_state
+        from torch_mlx_spectro.native import private_state as torch_state
     tms.patch("mlx", verify=1)
     for actual, right in zip(found(), expected, strict=True):
         torch.testing.assert_close(actual, right, rtol=1e-4, atol=1e-4)
@@ -206,7 +206,7 @@ def test_calls_are_accelerated_by_what_is_public(name: str, removed: dict[str, A
 
 
 def test_every_private_name_is_here() -> None:
-    """What native.state looks for; and no other module has a private name of torch's."""
+    """What native.private_state looks for; and no other module has a private name of torch's."""
     state = Path(torch_state.__file__)
     package, text = state.parents[1], state.read_text()
     found = {

@@ -12,7 +12,7 @@ from reference import close, native_istft, native_stft, random_tensor
 
 from torch_mlx_spectro import functional
 from torch_mlx_spectro.native import functions as native
-from torch_mlx_spectro.native import state as torch_state
+from torch_mlx_spectro.native import private_state as torch_state
 from torch_mlx_spectro.native import torchscript
 
 our_stft = functional.patched_stft

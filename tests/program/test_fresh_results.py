@@ -17,7 +17,7 @@ from every_backend import CALLS, WINDOW, Call, by_remembered_launch, given_tenso
 from every_backend import ours as ours
 from needs import ONCE_ONLY
 
-from torch_mlx_spectro.native import state as torch_state
+from torch_mlx_spectro.native import private_state as torch_state
 
 pytestmark = ONCE_ONLY
 

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.native import asking
-from torch_mlx_spectro.native import state as torch_state
+from torch_mlx_spectro.native import private_state as torch_state
 
 OWN: dict[str, Callable[..., Any]] = {"stft": torch.stft, "istft": torch.istft}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from checkout import METAL_SRC as FOLDER
 
+from torch_mlx_spectro.kernels.texts.metal import header
 from torch_mlx_spectro.store import sources
 
 #: Of all launchers; cuda.h stands in front of them for one.
@@ -15,7 +16,7 @@ HEADERS = sorted(path.name for path in FOLDER.glob("*.h") if path.name != "cuda.
 
 
 def test_headers_are_in_line_once_and_after_what_they_include() -> None:
-    text = sources.header("framing.h", "element.h", "window.h")
+    text = header("framing.h", "element.h", "analysis.h")
     assert "#include" not in text
     assert "#pragma once" not in text
     for name in HEADERS:

@@ -17,7 +17,7 @@ import torch_mlx_spectro as tms
 from stft_parity.cases import Case
 from torch_mlx_spectro.backends.mlx.backend import MLX
 from torch_mlx_spectro.dispatch import decide as deciding
-from torch_mlx_spectro.native import state as torch_state
+from torch_mlx_spectro.native import private_state as torch_state
 from torch_mlx_spectro.verify import criterion as agreement
 from torch_mlx_spectro.verify import gradients as gradient_checks
 

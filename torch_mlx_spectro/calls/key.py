@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from ..native import state as torch_state
+from ..native import private_state as torch_state
 from ..store import caches as recent
 
 #: Position of the window among either function's arguments.

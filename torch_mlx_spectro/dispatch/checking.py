@@ -16,7 +16,7 @@ import torch
 from ..calls.kind import framed_samples
 from ..calls.operation import Operation
 from ..errors import NotAccelerated
-from ..native import state as torch_state
+from ..native import private_state as torch_state
 from ..store import verdicts
 from ..verify import comparison as verification
 from ..verify.comparison import Check

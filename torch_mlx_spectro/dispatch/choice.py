@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backends import registry
-from ..native import state as torch_state
+from ..native import private_state as torch_state
 from ..settings import (
     BACKEND_VARIABLE,
     Settings,

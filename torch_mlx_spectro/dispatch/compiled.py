@@ -86,7 +86,7 @@ def _gradient(
     plan = decide(op, _choice(patched), args, {})
     if plan.params is None:
         return _natives_gradient(op, cotangent, args, of_window)
-    from ..autograd import functions as derivatives
+    from ..autograd import derivatives
 
     return derivatives.gradient(
         plan.params, cotangent, tensor, args[_WINDOW], of_window, plan.route.backend
@@ -207,7 +207,7 @@ def _save(op: Operation, ctx: Any, inputs: Any, output: Any) -> None:
     """Save what the gradients need; what native has copies of, as copies.
 
     A program may change the originals in place before it calls backward; see
-    :mod:`.autograd.functions`.
+    :mod:`.autograd.derivatives`.
     """
     tensor, n_fft, _, win_length, window, center = inputs[: _WINDOW + 2]
     kept = None

@@ -8,7 +8,7 @@ anything else is decided anew (:mod:`.dispatch.run`).
 
 Within a program whose other code has had the processor's caches each question to torch takes
 microseconds, and there are twenty. So calls whose tensors are like those of one before are found by
-one question for all (:func:`.native.state.likeness`).
+one question for all (:func:`.native.private_state.likeness`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from ..calls.key import Known, input_of, keeps_its_backend, key_of, spelling_of, window_of
 from ..core.params import IstftParams, StftParams
 from ..errors import KernelRefused, UnresolvedArguments
-from ..native import state as torch_state
+from ..native import private_state as torch_state
 from ..native.strides import UNDOING, natives_view
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Call:
     def _compute_by_functions(
         self, tensor: torch.Tensor, window: torch.Tensor, differentiated: bool
     ) -> torch.Tensor:
-        from ..autograd import functions as derivatives
+        from ..autograd import derivatives
         from ..backends.cuda import backend as cuda_backend
 
         computing: Any = derivatives if differentiated else cuda_backend

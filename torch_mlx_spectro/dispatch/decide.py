@@ -25,7 +25,7 @@ from ..calls.kind import (
 )
 from ..calls.operation import Call, Operation
 from ..errors import UnresolvedArguments
-from ..native import state as torch_state
+from ..native import private_state as torch_state
 from ..store import verdicts
 from ..verify import comparison as verification
 from ..verify.comparison import Verifier

@@ -15,7 +15,7 @@ import torch
 
 from ..calls.key import Known, input_of, keeps_its_backend, key_of, spelling_of, window_of
 from ..calls.operation import Operation
-from ..native import state as torch_state
+from ..native import private_state as torch_state
 from .choice import Choice
 from .decide import Plan, verifier
 

@@ -21,7 +21,7 @@ from ..calls.operation import Operation
 from ..calls.timer import Timer
 from ..errors import KernelRefused, NotAccelerated, UnresolvedArguments
 from ..native import functions as native
-from ..native import state as torch_state
+from ..native import private_state as torch_state
 from . import checking as verifying
 from . import cuda_calls
 from . import plans as known_plans
@@ -71,7 +71,7 @@ def _run(op: Operation, plan: Plan, args: Any, kwargs: Any, caller: FrameType) -
     computing: Any = registry.load(plan.route.backend)
     more: dict[str, Any] = {}
     if torch_state.is_differentiated(tensor, window):
-        from ..autograd import functions as computing
+        from ..autograd import derivatives as computing
 
         more = {"backend": plan.route.backend}
     if isinstance(plan.params, StftParams):

@@ -81,7 +81,7 @@ def examine(self_check: bool = True) -> dict[str, Any]:
     """
     import torch_mlx_spectro as tms
 
-    from ..native import state as torch_state
+    from ..native import private_state as torch_state
     from ..patching import names_left
     from . import caches, checks, devices, findings, matrix, versions
 

@@ -34,6 +34,6 @@ HEADERS = {
 
 
 class Verdict(IntEnum):
-    """What a kernel tells of an envelope, as in window.h: after ``FINE`` a launch tells no more."""
+    """What a kernel tells of an envelope (envelope.h): after ``FINE`` a launch tells no more."""
 
     NOT_TOLD, VANISHES, FINE, NOBODY_ASKS = range(4)

@@ -19,9 +19,9 @@ from ..kernels.arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
 from ..kernels.describe import MAX_COUNT, Launch
 from ..kernels.radices import MAX_GROUP_THREADS
 from ..kernels.texts.cuda import MAX_ROWS, blocks_of, body_of, bounds_of, grid_of, positions
+from ..kernels.texts.metal import header
 from ..kernels.tuning import Tuning
-from ..store.sources import header
-from .kernels import MetalKernels, device_name
+from .metal_kernels import MetalKernels, device_name
 
 #: Name of the input whose first element is what a body calls ``edge``.
 EDGE = "edge_value"

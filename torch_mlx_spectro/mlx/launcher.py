@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..kernels.arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
+from ..kernels.arguments import HEADERS, INPUTS, OUTPUTS
 from ..kernels.launches import Launch
 from ..kernels.tables import table_of
+from ..kernels.texts.metal import body, header
 from ..kernels.tuning import VARIABLE, Demands, Refused, Tuning
 from ..store.caches import Cache
-from ..store.sources import header, source
 from .host import copy_to_mlx
 
 #: Inputs of fewer elements come to a kernel in another address space; ours are made longer.
@@ -29,12 +29,6 @@ CACHE_ENTRIES = 256
 TRACING = "during function transformations"
 #: In what MLX raises where a pipeline allows fewer threads than the group has.
 _REFUSAL = "hread group size"
-
-
-def body(kernel: str) -> str:
-    """A kernel's body for MLX, whose arrays are written whole: nobody asks for its verdict."""
-    unasked = f"device atomic_uint* {VANISHING} = 0;\n" if kernel in JUDGES else ""
-    return unasked + source(f"{kernel}.metal")
 
 
 class _Taken(NamedTuple):

@@ -1,6 +1,6 @@
 """The maps as functions that MLX differentiates, vectorises and compiles.
 
-Each is an ``mx.custom_function``; the rules are those of the table in :mod:`.autograd.functions`,
+Each is an ``mx.custom_function``; the rules are those of the table in :mod:`.autograd.derivatives`,
 of which this is the MLX side: gradients and tangents are the maps themselves, so all orders close.
 Examples of ``mx.vmap`` become rows of one call. Host arrays that have values are computed in blocks
 (:mod:`.mlx_api.blocks`); else, and on a GPU, lazily (:mod:`.mlx_api.ops`).

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from . import state as torch_state
+from . import private_state as torch_state
 
 #: Why calls that somebody is asked about are native's.
 NO_MODES = "this torch does not let its stack of function modes be changed"

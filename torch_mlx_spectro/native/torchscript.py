@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from . import state as torch_state
+from . import private_state as torch_state
 
 Pairs = tuple[tuple[Callable[..., Any], Callable[..., Any]], ...]
 

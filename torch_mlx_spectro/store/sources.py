@@ -1,7 +1,6 @@
-"""The kernels' text, read from ``metal_src``: one file that includes nothing for each kernel.
+"""The files of the kernels' text, in ``metal_src``.
 
-A header may include others by ``#include "name.h"``; MLX hands Metal's compiler one text, so they
-are put in line, each once. The integers of a launch are named by an enumeration in the header that
+The integers of a launch are named by an enumeration in the header that
 reads them, which is the only place that knows their order.
 """
 
@@ -11,10 +10,6 @@ import hashlib
 import re
 from functools import lru_cache
 from pathlib import Path
-
-_INCLUDE = re.compile(r'^#include "(?P<name>[\w.]+)"\n', re.MULTILINE)
-_PRAGMA = re.compile(r"^#pragma once\n", re.MULTILINE)
-
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -38,26 +33,6 @@ def digest() -> str:
     for path in sorted(_folder().iterdir()):
         content.update(f"{path.name}\n{path.read_text(encoding='utf-8')}\n".encode())
     return content.hexdigest()[:16]
-
-
-@lru_cache(maxsize=16)
-def header(*names: str) -> str:
-    """Headers and everything that they include, each once, in an order that compiles."""
-    done: list[str] = []
-    parts: list[str] = []
-
-    def add(name: str) -> None:
-        if name in done:
-            return
-        done.append(name)
-        text = source(name)
-        for included in _INCLUDE.finditer(text):
-            add(included["name"])
-        parts.append(_PRAGMA.sub("", _INCLUDE.sub("", text)))
-
-    for name in names:
-        add(name)
-    return "\n".join(parts)
 
 
 @lru_cache(maxsize=16)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from ..calls.key import with_tensors
-from ..native import state as torch_state
+from ..native import private_state as torch_state
 from . import criterion as agreement
 from .excerpt import Excerpt, excerpts_of
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..native import state as torch_state
+from ..native import private_state as torch_state
 
 #: The parity suite admits these three (its own, since it imports nothing of this package; a test
 #: holds them equal); verification a multiple of them, for machines that were not tested.

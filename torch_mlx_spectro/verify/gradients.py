@@ -2,7 +2,7 @@
 
 The call is made with aliases of its tensors. A hook behind the result sees the cotangent, hooks on
 the aliases see the gradients that are ours, and may put native's in their place. Derivatives of
-higher order are made of the same maps (:mod:`.autograd.functions`), and are not compared by
+higher order are made of the same maps (:mod:`.autograd.derivatives`), and are not compared by
 themselves.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ..native import state as torch_state
+from ..native import private_state as torch_state
 from . import criterion as agreement
 from .comparison import Native, is_out_of_memory, versions_of, warned_already
 

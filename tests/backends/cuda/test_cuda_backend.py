@@ -13,7 +13,7 @@ from cuda_stand_in import Emulated, Recorder, recording, standing_in
 from needs import ONCE_ONLY, needs_emulator
 from reference import istft_params, random_tensor, stft_params
 
-from torch_mlx_spectro.autograd import maps as adjoints
+from torch_mlx_spectro.autograd import linear_maps as adjoints
 from torch_mlx_spectro.backends.cuda import backend as cuda_backend
 from torch_mlx_spectro.backends.cuda import nvrtc as cubins
 from torch_mlx_spectro.backends.cuda.backend import CUDA
@@ -21,7 +21,7 @@ from torch_mlx_spectro.backends.mlx import backend as mlx_backend
 from torch_mlx_spectro.backends.mps import backend as mps_backend
 from torch_mlx_spectro.errors import UnresolvedArguments
 from torch_mlx_spectro.native import functions as native
-from torch_mlx_spectro.native import state as torch_state
+from torch_mlx_spectro.native import private_state as torch_state
 
 pytestmark = ONCE_ONLY
 

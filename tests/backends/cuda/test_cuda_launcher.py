@@ -30,7 +30,7 @@ from torch_mlx_spectro.kernels import describe
 from torch_mlx_spectro.kernels.arguments import INPUTS, OUTPUTS, Verdict
 from torch_mlx_spectro.kernels.describe import Adjoint, Launch
 from torch_mlx_spectro.kernels.texts import cuda as cuda_text
-from torch_mlx_spectro.native import state as torch_state
+from torch_mlx_spectro.native import private_state as torch_state
 
 
 def _nvrtc() -> str:

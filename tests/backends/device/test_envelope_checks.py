@@ -156,4 +156,4 @@ def test_values_are_read_where_no_kernel_is_asked(checks: EnvelopeChecks) -> Non
 
 
 def test_kernels_know_torchs_threshold() -> None:
-    assert f"return {NOLA_THRESHOLD:g}f;" in source("window.h")
+    assert f"return {NOLA_THRESHOLD:g}f;" in source("envelope.h")

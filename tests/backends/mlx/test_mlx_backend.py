@@ -23,7 +23,7 @@ from reference import (
 )
 
 from torch_mlx_spectro import emulator
-from torch_mlx_spectro.autograd import functions as derivatives
+from torch_mlx_spectro.autograd import derivatives
 from torch_mlx_spectro.backends.mlx import backend as mlx_backend
 from torch_mlx_spectro.backends.mlx import whole
 from torch_mlx_spectro.calls.operation import Call

@@ -22,7 +22,7 @@ from torch_mlx_spectro.kernels.arguments import INPUTS
 from torch_mlx_spectro.kernels.describe import Adjoint, Launch
 from torch_mlx_spectro.kernels.texts.mps import Variant, arguments_of, text_of, variant_of
 from torch_mlx_spectro.native import functions as native
-from torch_mlx_spectro.native import state as torch_state
+from torch_mlx_spectro.native import private_state as torch_state
 from torch_mlx_spectro.store.sources import source
 
 SIGNAL = random_tensor(0, 2, 100)

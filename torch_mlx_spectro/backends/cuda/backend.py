@@ -17,7 +17,7 @@ from ...calls.operation import Call
 from ...calls.timer import Timer
 from ...core.params import IstftParams, StftParams
 from ...kernels.texts.cuda import MAX_BLOCKS, grid_of
-from ...native import state as torch_state
+from ...native import private_state as torch_state
 from ...native.strides import frames_in_order, spectrum_strides
 from ..device.backend import KernelBackend, launches_of
 from ..device.envelope_checks import EnvelopeChecks

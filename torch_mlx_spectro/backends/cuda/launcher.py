@@ -23,7 +23,7 @@ import torch
 from ...kernels.arguments import JUDGES, Verdict
 from ...kernels.describe import Launch
 from ...kernels.texts.cuda import Variant, grid_of, text_of, variant_of
-from ...native import state as torch_state
+from ...native import private_state as torch_state
 from ...store.caches import Cache
 from ..device.launcher import Optional, TensorKernels, result_of
 from . import nvrtc as cubins

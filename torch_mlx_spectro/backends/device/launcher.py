@@ -7,7 +7,7 @@ import torch
 from ...kernels import describe
 from ...kernels.describe import Launch
 from ...kernels.functions import Kernels
-from ...native import state as torch_state
+from ...native import private_state as torch_state
 
 Optional = torch.Tensor | None
 #: complex64 values, and those of windows in pairs, are read at once.

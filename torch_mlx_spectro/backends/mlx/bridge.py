@@ -33,7 +33,7 @@ import torch
 import torch.utils.dlpack
 
 from ...mlx.host import HostArray, HostView, advise_huge_pages
-from ...native import state as torch_state
+from ...native import private_state as torch_state
 
 #: How numpy's array interface spells the dtypes that are viewed.
 _TYPESTR = {torch.float32: np.dtype(np.float32).str, torch.complex64: np.dtype(np.complex64).str}

@@ -20,7 +20,7 @@ from ...calls.operation import Call
 from ...calls.timer import HostTimer, Timer
 from ...core.linear import SUM_BRANCHES, own_conjugates
 from ...core.params import StftParams
-from ...native import state as torch_state
+from ...native import private_state as torch_state
 from ...native import strides
 from ...settings import asks_for_fast_math
 from ..device.backend import KernelBackend, launches_back, launches_of

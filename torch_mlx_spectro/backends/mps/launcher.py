@@ -21,7 +21,7 @@ from ...kernels.radices import FftPlan
 from ...kernels.tables import table_of
 from ...kernels.texts.mps import Variant, arguments_of, text_of, variant_of
 from ...kernels.tuning import Refused, Tuning
-from ...native import state as torch_state
+from ...native import private_state as torch_state
 from ...store.caches import Recent
 from ..device.launcher import Optional, TensorKernels, result_of
 

@@ -11,11 +11,12 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ...store.sources import header, source
+from ...store.sources import source
 from ..arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
 from ..describe import Launch, Template
 from ..radices import FftPlan
 from ..tables import table_of
+from .metal import header
 
 #: Blocks in a grid's second and third dimension, and in its first.
 MAX_ROWS = (1 << 16) - 1

@@ -11,9 +11,10 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ...store.sources import header, source
+from ...store.sources import source
 from ..arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
 from ..describe import Launch, Template
+from .metal import header
 
 #: torch compiles in Metal's safe mode unless PYTORCH_MPS_FAST_MATH asks otherwise of its own
 #: kernels; compilers older than the pragma (macOS 15) warn of it and go on.

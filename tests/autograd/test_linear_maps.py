@@ -11,7 +11,7 @@ from computing import ROUTES, Computing, computing_by
 from map_identities import KINDS, inner
 from reference import random_tensor, stft_params
 
-from torch_mlx_spectro.autograd import maps
+from torch_mlx_spectro.autograd import linear_maps as maps
 from torch_mlx_spectro.core.linear import Form
 
 

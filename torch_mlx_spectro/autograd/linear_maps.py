@@ -12,7 +12,7 @@ maps that make ``<z, A(x, w)>`` linear in the third argument are
     correlation(x, z): <correlation(x, z), w> = <z, A(x, w)>   a sum over all frames
 
 (the chain rule in Griffin and Lim's linear framing; see any text on adjoints of filter banks). All
-derivatives of all orders are compositions of these three: :mod:`.autograd.functions`. An istft is
+derivatives of all orders are compositions of these three: :mod:`.autograd.derivatives`. An istft is
 an adjoint times an inverse envelope, so it needs no map of its own.
 """
 

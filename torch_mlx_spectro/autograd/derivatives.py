@@ -1,7 +1,7 @@
 """Both functions as torch's autograd sees them: derivatives of every order and direction.
 
-Analysis ``A(x, w)``, its adjoint and its correlation (:mod:`.autograd.maps`) are each linear in
-both of their arguments, and each is what the derivatives of the other two are made of. With the
+Analysis ``A(x, w)``, its adjoint and its correlation (:mod:`.autograd.linear_maps`) are each linear
+in both of their arguments, and each is what the derivatives of the other two are made of. With the
 cotangent written with a bar,
 
 =====================  ======================  =======================
@@ -30,9 +30,9 @@ from torch.autograd import Function
 from ..backends.envelope import inverse_envelope
 from ..core.linear import Form, Inversion, analysis_of, bins_that_are_read
 from ..core.params import IstftParams, StftParams
-from ..native import state as torch_state
+from ..native import private_state as torch_state
 from ..native.strides import shape_result, with_rows
-from . import maps as adjoints
+from . import linear_maps as adjoints
 
 Optional = torch.Tensor | None
 

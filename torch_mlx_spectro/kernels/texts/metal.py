@@ -1,0 +1,42 @@
+"""The text of a kernel for MLX, which writes the function around it; headers in line for all.
+
+A header may include others by ``#include "name.h"``. Compilers are handed one text, so they are put
+in line, each once.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from ...store.sources import source
+from ..arguments import JUDGES, VANISHING
+
+_INCLUDE = re.compile(r'^#include "(?P<name>[\w.]+)"\n', re.MULTILINE)
+_PRAGMA = re.compile(r"^#pragma once\n", re.MULTILINE)
+
+
+@lru_cache(maxsize=16)
+def header(*names: str) -> str:
+    """Headers and everything that they include, each once, in an order that compiles."""
+    done: list[str] = []
+    parts: list[str] = []
+
+    def add(name: str) -> None:
+        if name in done:
+            return
+        done.append(name)
+        text = source(name)
+        for included in _INCLUDE.finditer(text):
+            add(included["name"])
+        parts.append(_PRAGMA.sub("", _INCLUDE.sub("", text)))
+
+    for name in names:
+        add(name)
+    return "\n".join(parts)
+
+
+def body(kernel: str) -> str:
+    """A kernel's body for MLX, whose arrays are written whole: nobody asks for its verdict."""
+    unasked = f"device atomic_uint* {VANISHING} = 0;\n" if kernel in JUDGES else ""
+    return unasked + source(f"{kernel}.metal")
