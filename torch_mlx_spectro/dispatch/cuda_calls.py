@@ -122,7 +122,7 @@ class Call:
         from ..autograd import derivatives
         from ..backends.cuda import backend as cuda_backend
 
-        computing: Any = derivatives if differentiated else cuda_backend
+        computing: Any = derivatives if differentiated else cuda_backend.CUDA
         function = computing.stft if isinstance(self._params, StftParams) else computing.istft
         result: torch.Tensor = function(self._params, tensor, window)
         return result
