@@ -255,7 +255,7 @@ def test_a_process_that_emulates_computes_by_kernels(
     [
         (["--candidate", "a:b", "--stft", "a:b"], "either --candidate"),
         (["--candidate", "some_candidates:make", "--backend", "mlx"], "--backend is this package"),
-        (["--backend", "native", "--emulate-metal"], "the others have no Metal"),
+        (["--backend", "native", "--emulate-metal"], "others have no Metal"),
         (["--stft", "a:b", "--processes", "2"], "--processes needs --candidate"),
         (["--candidate", "a", "--emulate-metal", "--processes", "2"], "emulates in one process"),
         (["--candidate", "no_such_module"], "no_such_module"),

@@ -182,7 +182,7 @@ def test_every_window_is_read_where_it_is(driver: Recorder) -> None:
 def test_a_window_that_lies_otherwise_is_another_call(
     driver: Recorder, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(cuda_backend, "stft", lambda *given: SIGNAL)
+    monkeypatch.setattr(cuda_backend.CUDA, "stft", lambda *given: SIGNAL)
     whole = {"win_length": 16}
     remember_stft(window=torch.rand(16), **whole)
     assert recall_stft(window=torch.rand(16), **whole) is not None
@@ -267,10 +267,9 @@ def test_what_is_no_launch_is_computed_by_the_functions(
 ) -> None:
     """Derivatives, inputs with bits, and inputs on no complex number's boundary."""
     computed: list[str] = []
-    for module in (cuda_backend, derivatives):
-        name = module.__name__.rpartition(".")[2]
+    for name, computing in (("backend", cuda_backend.CUDA), ("derivatives", derivatives)):
         answer = partial(lambda name, *given: computed.append(name) or SIGNAL, name)
-        monkeypatch.setattr(module, "stft", answer)
+        monkeypatch.setattr(computing, "stft", answer)
     remember_stft()
     assert recall_stft() is not SIGNAL
     leaf = SIGNAL.clone().requires_grad_()
@@ -286,7 +285,7 @@ def test_what_is_no_launch_is_computed_by_the_functions(
     odd = torch.randn(201)
     odd = (odd[1:] if odd.data_ptr() % 8 == 0 else odd[:-1]).view(2, 100)
     assert recall_stft(odd) is SIGNAL
-    assert computed == ["derivatives", *["cuda_backend"] * 3]
+    assert computed == ["derivatives", *["backend"] * 3]
 
 
 STATES = [
@@ -403,8 +402,8 @@ def test_what_may_be_computed_again_is_decided_anew_under_auto(
     given = {**STFT_ARGUMENTS, "window": WINDOW}
     cuda_calls.remember("stft", {"auto", "cuda"}, (leaf, 16), given, params, SPECTRUM)
     remember_stft()
-    for module in (cuda_backend, derivatives):
-        monkeypatch.setattr(module, "stft", lambda *given: SPECTRUM)
+    for computing in (cuda_backend.CUDA, derivatives):
+        monkeypatch.setattr(computing, "stft", lambda *given: SPECTRUM)
     monkeypatch.setattr(torch_state, "recomputes", lambda: True)
     assert recall_stft(leaf, backend="auto") is None
     assert recall_stft(leaf) is SPECTRUM
