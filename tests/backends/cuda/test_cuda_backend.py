@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,7 @@ from torch_mlx_spectro.backends.cuda import nvrtc as cubins
 from torch_mlx_spectro.backends.cuda.backend import CUDA
 from torch_mlx_spectro.backends.mlx import backend as mlx_backend
 from torch_mlx_spectro.backends.mps import backend as mps_backend
+from torch_mlx_spectro.calls.operation import Call
 from torch_mlx_spectro.errors import UnresolvedArguments
 from torch_mlx_spectro.native import functions as native
 from torch_mlx_spectro.native import private_state as torch_state
@@ -90,7 +91,11 @@ def test_what_computes_and_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
         return_complex=True,
     )
     with standing_in(recording(Recorder())):
-        computation: Callable[..., Any] = cuda_backend.computation
+
+        def computation(*call: Any) -> tuple[str, str | None]:
+            given = Call(*call)
+            return CUDA.name_kernel(given), CUDA.explain_refusal(given)
+
         assert computation(stft, signal, window) == ("cuda analysis", None)
         assert computation(prime, signal, None) == ("cuda cut_frames + cufft", None)
         assert computation(istft, spectrum, window)[0].startswith("cuda synthesis")

@@ -183,7 +183,8 @@ def test_device_tensors_go_whole_to_the_gpu_stream(monkeypatch: pytest.MonkeyPat
 
     synchronized: list[int] = []
     stand_in = SimpleNamespace(mx=Module(), streams=used.streams, lock=used.lock)
-    monkeypatch.setattr(mlx_backend, "runtime", lambda: stand_in)
+    monkeypatch.setattr(whole, "runtime", lambda: stand_in)
+    monkeypatch.setattr(mlx_backend.runtime, "runtime", lambda: stand_in)
     monkeypatch.setattr(torch.mps, "synchronize", lambda: synchronized.append(1))
     window = torch.hann_window(32)
     for shape in SIGNALS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +26,7 @@ from torch_mlx_spectro import emulator
 from torch_mlx_spectro.backends.mps import backend as mps_backend
 from torch_mlx_spectro.backends.mps.backend import MPS
 from torch_mlx_spectro.backends.mps.launcher import MpsKernels, MpsProblem
+from torch_mlx_spectro.calls.operation import Call
 from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import compiled as operators
 from torch_mlx_spectro.doctor import candidates as own
@@ -198,7 +199,11 @@ def test_what_computes_and_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     kernels = SimpleNamespace(refusal=lambda *of: reasons[0], cores=None)
     monkeypatch.setattr(mps_backend, "mps_kernels", lambda: kernels)
     signal, window = torch.zeros(2, 100), torch.ones(16)
-    computation: Callable[..., Any] = mps_backend.computation
+
+    def computation(*call: Any) -> tuple[str, str | None]:
+        given = Call(*call)
+        return MPS.name_kernel(given), MPS.explain_refusal(given)
+
     stft = stft_params(signal, window, n_fft=16, return_complex=True)
     prime = stft_params(signal, None, n_fft=11, return_complex=True)
     spectrum = torch.zeros(2, 9, 5, dtype=torch.complex64)

@@ -30,7 +30,7 @@ def kernels_for(tensor: torch.Tensor, params: StftParams | IstftParams) -> Metal
     mx = runtime.runtime().mx
     if not runtime.has_gpu():
         return metal_kernels(mx, tensor.device.type)
-    if tensor.is_cpu and refusal(params) is not None:
+    if tensor.device.type == "cpu" and refusal(params) is not None:
         return None
     return metal_kernels(mx, "mps")
 
