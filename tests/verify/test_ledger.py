@@ -427,6 +427,18 @@ def test_only_what_is_trusted_is_recalled_without_being_decided(
     assert remembered[-2:] == [{"cuda", "auto"}] * 2
 
 
+def test_where_the_first_candidate_refuses_the_next_one_computes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World({"native": 0.1, "one": 0.01, "two": 0.02}, refusals={"one": "it is too odd"})
+    world.begin(monkeypatch)
+    world.calls(3 * MAX_TRIALS)
+    assert world.computed[-1] == "two"
+    assert "one" not in world.computed
+    route = deciding.decide(world.op, Choice("auto"), (SIGNAL, 16), ARGUMENTS).route
+    assert route.backend == "two"
+
+
 def test_memory_of_cases_is_bounded_and_locks_do_not_stop_a_forked_child() -> None:
     trust = Trust(lambda: Store(None, versions={}))
     for size in range(MAX_CASES + 1):
