@@ -177,6 +177,25 @@ def test_spectra_of_many_blocks(arguments: dict[str, Any]) -> None:
     assert accelerated_calls() == 4
 
 
+@pytest.mark.usefixtures("accelerated")
+@pytest.mark.parametrize("win_length", [16, 11])
+def test_an_istft_by_a_complex_window_that_is_trained(win_length: int) -> None:
+    """An adjoint conjugates the window, an istft does not."""
+    tensors = {
+        "spectrum": random_tensor(0, 2, 16, 9, complex_values=True),
+        "window": random_tensor(1, win_length, complex_values=True) + 4,
+    }
+    sizes = {"n_fft": 16, "hop_length": 4, "win_length": win_length}
+
+    def of(function: Any) -> Any:
+        return lambda spectrum, window: function(
+            spectrum, window=window, **sizes, onesided=False, return_complex=True
+        )
+
+    compare_derivatives(of(torch.istft), of(NATIVE["istft"]), tensors)
+    assert accelerated_calls() == 2
+
+
 @pytest.mark.usefixtures("strict_mlx")
 def test_an_envelope_may_be_zero_outside_of_the_kept_samples() -> None:
     """A Hann window begins with a zero: its gradient is finite all the same."""

@@ -19,6 +19,8 @@ def test_students_tail_is_scipys(t, degrees):
 def test_holm_by_hand():
     # 0.011 <= 0.05 / 4, 0.02 > 0.05 / 3: there it ends, whatever comes after.
     assert holm([0.02, 0.011, 0.9, 0.0249], 0.05) == [False, True, False, False]
+    # 0.01 <= 0.05 / 3, 0.02 <= 0.05 / 2: Bonferroni would stop at the second one.
+    assert holm([0.02, 0.01, 0.9], 0.05) == [True, True, False]
     assert holm([], 0.05) == []
     assert holm([0.05], 0.05) == [True]
 

@@ -44,3 +44,12 @@ def test_deterministic_algorithms_are_another_decision() -> None:
     finally:
         torch.use_deterministic_algorithms(False)
     assert keys() == before
+
+
+def test_arguments_that_are_equal_and_of_other_types_are_other_calls() -> None:
+    """``True == 1 == 1.0``, of which torch rejects two."""
+    signal = torch.randn(100)
+    spellings = {
+        spelling_of("stft", "mlx", signal, None, (signal, 16, n), {}) for n in (1, True, 1.0)
+    }
+    assert len(spellings) == 3

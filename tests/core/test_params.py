@@ -138,6 +138,18 @@ def test_istft_is_resolved_exactly_where_native_accepts_it(
     assert not result[..., params.kept :].any()
 
 
+@pytest.mark.parametrize(("samples", "is_enough"), [(8, False), (9, True)])
+def test_reflection_needs_more_samples_than_it_adds(samples: int, is_enough: bool) -> None:
+    signal = torch.ones(samples)
+    if is_enough:
+        stft_params(signal, None, n_fft=16)
+        return
+    with pytest.raises(UnresolvedArguments, match="reflection needs"):
+        stft_params(signal, None, n_fft=16)
+    with pytest.raises(RuntimeError):
+        torch.stft(signal, 16, window=torch.ones(16), return_complex=True)
+
+
 @pytest.mark.parametrize(
     ("rows", "bins", "frames"), [(1, 0, 3), (1, 5, 0), (0, 5, 3)], ids=["bins", "frames", "rows"]
 )
