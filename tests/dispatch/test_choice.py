@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from reference import stft_params
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.backends import registry
-from torch_mlx_spectro.calls import kind
 from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch.autotune import Race
 from torch_mlx_spectro.dispatch.choice import Choice, current_choice, patched_choice
@@ -75,17 +73,6 @@ def test_nothing_speaks_against_a_plain_call() -> None:
     assert routing.unsupported_reasons((("input", torch.zeros(8)), ("window", None)), "mlx") == ()
 
 
-def test_signatures_tell_sizes_and_layouts_apart_but_not_close_lengths() -> None:
-    def signature(samples: int, n_fft: int = 512) -> kind.Signature:
-        signal = torch.zeros(2, samples)
-        window = torch.ones(n_fft)
-        return kind.signature_of(stft_params(signal, window, n_fft=n_fft), signal)
-
-    assert signature(100_000) == signature(100_200)
-    assert signature(100_000) != signature(200_000)
-    assert signature(100_000) != signature(100_000, 1024)
-
-
 def test_environments_choice_is_the_last_one_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """backend() before patch() before the environment, which is read once."""
     monkeypatch.setattr(routing, "_default", routing._Default())
@@ -128,17 +115,6 @@ def test_states_are_asked_before_both_tensors() -> None:
     )
 
 
-def test_calls_that_train_are_measured_apart() -> None:
-    """Their forward saves what the others' does not, and their backward follows their choice."""
-    signal, window = torch.zeros(2, 100), torch.ones(16)
-    params = stft_params(signal, window, n_fft=16)
-    plain = kind.signature_of(params, signal)
-    signal.requires_grad_()
-    assert kind.signature_of(params, signal) != plain
-    with torch.no_grad():
-        assert kind.signature_of(params, signal) == plain
-
-
 def test_missing_mlx_and_missing_gpu_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "unavailable_reason", lambda: None)
     monkeypatch.setattr(runtime, "has_gpu", lambda: False)
@@ -162,28 +138,6 @@ def test_explaining_does_not_load_mlx_for_what_is_not_its_own(
 ) -> None:
     monkeypatch.setattr(runtime, "unavailable_reason", lambda: pytest.fail("MLX was loaded"))
     assert routing.unsupported_reasons((("input", torch.zeros(8)),), "mlx") == ()
-
-
-def test_signatures_know_what_changes_the_race() -> None:
-    """A timing of one layout, device count or kind says nothing of another."""
-    window = torch.ones(512)
-
-    def of(signal: torch.Tensor, **arguments: object) -> kind.Signature:
-        params = stft_params(signal, window, n_fft=512, **arguments)
-        return kind.signature_of(params, signal)
-
-    plain = torch.zeros(2, 50_000)
-    others = [
-        of(torch.zeros(50_000, 2).t()),
-        of(plain, hop_length=100),
-        of(plain, onesided=False),
-        of(plain, return_complex=False),
-        of(plain.to(torch.complex64)),
-    ]
-    assert len({of(plain), *others}) == 6
-    assert of(plain) == of(plain.clone())
-    sizes = {of(torch.zeros(samples)).size for samples in range(100_000, 200_000, 1_000)}
-    assert 4 <= len(sizes) <= 6
 
 
 def test_who_competes_with_native() -> None:
