@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import shutil
 import threading
@@ -163,6 +164,9 @@ class Untagged:
 def test_without_a_tag_patched_programs_keep_native(
     strict: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # What is first imported meanwhile would keep the stand-in for good, for all later tests.
+    with torchs_own_warnings():
+        importlib.import_module("torch._inductor.compile_fx")
     monkeypatch.setattr(torch.compiler, "config", Untagged(torch.compiler.config))
 
     def program(signal: torch.Tensor) -> torch.Tensor:
