@@ -103,7 +103,7 @@ def test_it_is_explained_and_available(toy: Toy) -> None:
     )
     assert tms.available_backends()["toy"] == tms.Availability(True)
     # Only whoever names it is given it.
-    assert "toy" not in registry.candidates_for("cpu")
+    assert "toy" not in registry.list_candidates("cpu")
 
 
 def test_the_environment_may_name_it(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,5 +193,5 @@ def test_afterwards_all_is_as_before() -> None:
 def test_every_backend_is_named_by_its_place_and_nothing_else() -> None:
     for spec in registry.specs():
         assert registry.load(spec.name) is registry.load(spec.name)
-        assert spec.name in registry.backends_for(spec.device_types[0])
+        assert spec.name in registry.list_backends(spec.device_types[0])
     assert {"cpu", "mlx", "mps", "cuda"} <= {spec.name for spec in registry.specs()}

@@ -232,7 +232,7 @@ def test_submission_is_valid_and_names_nobody(submitted, capsys, tmp_path, monke
     found = json.loads(text)
     check(found, bench_submission.Submission, "submission")
     backends = [facts["backend"] for facts in found["parity"]]
-    assert backends == list(registry.backends_for("cpu"))
+    assert backends == list(registry.list_backends("cpu"))
     assert found["doctor"]["versions"]["torch"]
     assert str(tmp_path) not in text
     assert sys.prefix not in text

@@ -94,7 +94,7 @@ def test_a_backend_that_is_not_here_has_its_reason(monkeypatch):
         return tms.Route("stft", "native", "torch", ("no MLX today",))
 
     monkeypatch.setattr(tms, "explain", explained)
-    expected = dict.fromkeys(registry.backends_for("cpu"), "no MLX today")
+    expected = dict.fromkeys(registry.list_backends("cpu"), "no MLX today")
     assert backends_for("cpu") == (("auto",), expected)
 
 

@@ -27,9 +27,9 @@ def test_devices_are_those_of_torch(with_mps):
 
 
 def test_each_device_has_the_backends_that_take_its_tensors():
-    assert registry.backends_for("cpu") == ("cpu", "mlx")
-    assert set(registry.backends_for("mps")) == {"mlx", "mps"}
-    assert registry.backends_for("cuda") == ("cuda",)
+    assert registry.list_backends("cpu") == ("cpu", "mlx")
+    assert set(registry.list_backends("mps")) == {"mlx", "mps"}
+    assert registry.list_backends("cuda") == ("cuda",)
 
 
 def test_without_mps_nothing_is_said_of_storage(monkeypatch):

@@ -20,7 +20,7 @@ def test_every_kind_of_call_on_every_device_by_every_backend_for_it():
         (kind.name, op, asked)
         for kind in KINDS
         for op in ("stft", "istft")
-        for asked in ("auto", *registry.backends_for("cpu"))
+        for asked in ("auto", *registry.list_backends("cpu"))
     }
 
 

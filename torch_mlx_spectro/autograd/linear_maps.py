@@ -27,8 +27,8 @@ from ..core.params import IstftParams
 
 
 def _backend(name: str | None, tensor: torch.Tensor) -> Backend:
-    """Who computes: the backend of a name, else the host's first choice for the tensor's device."""
-    return registry.load(name or registry.candidates_for(tensor.device.type)[-1])
+    """The backend of a name, else the last candidate for the tensor's device: MLX on the host."""
+    return registry.load(name or registry.list_candidates(tensor.device.type)[-1])
 
 
 def analysis(form: Form, signal: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:

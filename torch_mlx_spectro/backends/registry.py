@@ -102,7 +102,7 @@ def load(name: str) -> Backend:
     return found
 
 
-def candidates_for(device_type: str) -> tuple[str, ...]:
+def list_candidates(device_type: str) -> tuple[str, ...]:
     """Those that ``auto`` considers for tensors of a device, best first.
 
     Of a device that nobody computes for these are the host's, which say so.
@@ -113,7 +113,7 @@ def candidates_for(device_type: str) -> tuple[str, ...]:
     return tuple(one.name for one in sorted(able, key=lambda one: -one.priority))
 
 
-def backends_for(device_type: str) -> tuple[str, ...]:
+def list_backends(device_type: str) -> tuple[str, ...]:
     """All that compute tensors of a device, in the order of :func:`names`."""
     return tuple(one.name for one in _specs.values() if device_type in one.device_types)
 

@@ -74,7 +74,7 @@ def backends_for(device: str) -> tuple[tuple[str, ...], dict[str, str]]:
     signal = torch.zeros(1, 2048, device=device)
     window = torch.ones(512, device=device)
     found, reasons = [], {}
-    for name in registry.backends_for(device):
+    for name in registry.list_backends(device):
         # By a call, which also finds out that a backend is here and does not take this device.
         with tms.backend(name):
             route = tms.explain("stft", signal, 512, window=window, return_complex=True)

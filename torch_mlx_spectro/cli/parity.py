@@ -139,7 +139,7 @@ def _has_candidate(options: argparse.Namespace) -> bool:
 
 def _own(options: argparse.Namespace) -> str:
     """The backend of this package that is the candidate, where there is no other."""
-    return str(options.backend or registry.candidates_for(options.device)[-1])
+    return str(options.backend or registry.list_candidates(options.device)[-1])
 
 
 def _check(options: argparse.Namespace) -> None:

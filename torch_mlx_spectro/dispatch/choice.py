@@ -156,7 +156,7 @@ def candidates_of(choice: Choice, device_type: str) -> tuple[str, ...]:
     """The backends that compete with native for a tensor: the one asked for, or its device's."""
     if choice.backend != "auto":
         return (choice.backend,)
-    return registry.candidates_for(device_type)
+    return registry.list_candidates(device_type)
 
 
 def measures() -> bool:

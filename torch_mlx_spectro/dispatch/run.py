@@ -187,5 +187,5 @@ def _timed(plan: Plan, run: Callable[[], torch.Tensor], tensor: torch.Tensor) ->
 
 def _make_timer(device_type: str) -> Timer:
     """The clock that all calls on a device are timed by, native's included."""
-    first = registry.candidates_for(device_type)[0]
+    first = registry.list_candidates(device_type)[0]
     return registry.load(first).make_timer(trials.clock)

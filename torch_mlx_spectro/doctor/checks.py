@@ -11,7 +11,7 @@ import torch
 
 import torch_mlx_spectro as tms
 
-from ..backends.registry import NATIVE, backends_for, load
+from ..backends.registry import NATIVE, list_backends, load
 from ..verify import criterion as agreement
 from .devices import present
 
@@ -51,7 +51,7 @@ def pairs() -> tuple[tuple[str, str], ...]:
     return tuple(
         (name, device)
         for device in present()
-        for name in (*([NATIVE] if device != "cpu" else []), *backends_for(device))
+        for name in (*([NATIVE] if device != "cpu" else []), *list_backends(device))
         if name == NATIVE or load(name).explain_absence(device) is None
     )
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import Problem
 from ..settings import RECOGNISED, autotune_settings, mlx_settings
+from ..terminal import write_file
 
 HELP = "versions, backends, a self-check, and what to do next"
 DESCRIPTION = (
@@ -67,7 +67,8 @@ def command(options: argparse.Namespace) -> int:
     elif options.report == "-":
         print(show.markdown(found), end="")
     elif options.report:
-        _write(Path(options.report), show.markdown(found))
+        write_file("report", Path(options.report), show.markdown(found).encode())
+        print(f"written: {options.report}")
     else:
         show.print_tables(found, sys.stdout)
     return 0 if found["ok"] else 1
@@ -170,11 +171,3 @@ def _ended_if_it_hangs() -> Iterator[None]:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise Problem(f"--report {path}: {error.strerror}") from None
-    print(f"written: {path}")

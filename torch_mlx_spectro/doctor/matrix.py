@@ -9,7 +9,7 @@ import torch
 
 import torch_mlx_spectro as tms
 
-from ..backends.registry import backends_for
+from ..backends.registry import list_backends
 from .devices import present
 
 #: Rows x samples of a clip of some seconds, and of a long recording: ``auto`` may tell them apart.
@@ -78,7 +78,7 @@ def matrix() -> tuple[Cell, ...]:
                 except Exception as error:  # a device that is there and refuses memory
                     cells.append(_failed(kind.name, op, device, "any", error))
                     continue
-                for asked in ("auto", *backends_for(device)):
+                for asked in ("auto", *list_backends(device)):
                     cells.append(_cell(kind.name, op, device, asked, call, keywords))
     return tuple(cells)
 

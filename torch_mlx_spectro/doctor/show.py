@@ -112,7 +112,7 @@ def _of_computation(found: Mapping[str, Any]) -> Iterator[Table]:
     columns = ("", "result", "time", "largest errors", "calls")
     yield "Self-check", columns, [_check(check) for check in found["self_checks"]]
     for device in found["devices"]:
-        asked = ("auto", *registry.backends_for(device))
+        asked = ("auto", *registry.list_backends(device))
         header = ("call", *(f"backend {name}" for name in asked))
         title = f"Who computes {device} tensors"
         yield title, header, tuple(_matrix_rows(found["matrix"], device, asked))

@@ -107,6 +107,15 @@ def multiplied_dtype(
     return signal.dtype if params.win_length < params.n_fft else None
 
 
+def host_spectrum_strides(
+    params: StftParams, signal: torch.Tensor, window: torch.Tensor | None
+) -> tuple[int, int, int]:
+    """Strides that native gives to the (rows, bins, frames) spectrum of a tensor of the host."""
+    multiplied = multiplied_dtype(params, signal, window)
+    outer = frames_outermost(params, signal.stride(), signal.dtype, multiplied)
+    return spectrum_strides(params, outer)
+
+
 def in_order(tensor: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
     """The tensor itself, or a copy of these strides."""
     if tensor.stride() == strides:

@@ -45,7 +45,7 @@ PARAMS = stft_params(torch.zeros(1, 64), None, n_fft=16)
 
 
 def key_of(window: torch.Tensor) -> Hashable:
-    return prepared.window_of(PARAMS, window).key
+    return prepared.read_window(PARAMS, window).key
 
 
 def count_preparations(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
@@ -140,6 +140,6 @@ def test_device_windows_are_read_in_every_call(change: str) -> None:
     first = key_of(on_device(host))
     assert key_of(on_device(host)) == first
     HOST_CHANGES[change](host)
-    changed = prepared.window_of(PARAMS, on_device(host))
+    changed = prepared.read_window(PARAMS, on_device(host))
     assert changed.key != first
     np.testing.assert_array_equal(changed.values, host.numpy())

@@ -6,6 +6,8 @@ subclass replaces one map after the other. All frames of a call are in memory at
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch.nn.functional import pad
@@ -14,7 +16,7 @@ from ...calls.operation import Call
 from ...core.linear import Form, analysis_of, own_conjugates
 from ...core.padding import outside_positions
 from ...core.params import IstftParams, StftParams
-from ...native.strides import frames_outermost, in_order, multiplied_dtype, spectrum_strides
+from ...native.strides import host_spectrum_strides, in_order
 from ..base import Backend
 from ..envelope import check_envelope, inverse_envelope
 
@@ -33,24 +35,22 @@ class TorchBlocks(Backend):
     def analyse(
         self, params: StftParams, signal: torch.Tensor, window: Optional, edge: float = 1.0
     ) -> torch.Tensor:
-        multiplied = multiplied_dtype(params, signal, window)
-        outermost = frames_outermost(params, signal.stride(), signal.dtype, multiplied)
         prepared = _prepare_window(params, window, params.scale)
         spectrum = _transform(params, _cut_frames(params, _resolve(signal)), prepared, edge)
-        return in_order(spectrum, spectrum_strides(params, outermost))
+        return in_order(spectrum, host_spectrum_strides(params, signal, window))
 
     def synthesise(
         self, params: IstftParams, spectrum: torch.Tensor, window: Optional
     ) -> torch.Tensor:
         check_envelope(params, window)
-        frames = _invert(params, spectrum, params.return_complex)
+        frames = invert_frames(params, _resolve(spectrum).transpose(1, 2))
         added = _add_frames(params, frames, _prepare_window(params, window))
         kept = added[:, params.start : params.start + params.kept]
         return pad(kept * _invert_envelope(params, window), (0, params.zero_tail))
 
     def adjoint(self, form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
         params = form.params
-        frames = _invert(params, spectrum, params.complex_fft, form.inverse_edge, form.both_halves)
+        frames = _invert_cotangent(form, spectrum)
         prepared = _prepare_window(params, window, form.inverse_scale, conjugate=True)
         return _fold_padding(params, _add_frames(params, frames, prepared))
 
@@ -59,8 +59,7 @@ class TorchBlocks(Backend):
     ) -> torch.Tensor:
         params = form.params
         frames = _cut_frames(params, _resolve(signal))
-        inverse = _invert(params, spectrum, params.complex_fft, form.inverse_edge, form.both_halves)
-        products = frames.conj() * inverse
+        products = frames.conj() * _invert_cotangent(form, spectrum)
         wide = torch.complex128 if products.is_complex() else torch.float64
         return products.sum((0, 1), dtype=wide)
 
@@ -154,36 +153,52 @@ def _transform(
     """
     windowed = frames if window is None else frames * window
     spectrum: torch.Tensor = (torch.fft.rfft if params.onesided else torch.fft.fft)(windowed)
-    if params.onesided and edge != 1.0:
-        for own in own_conjugates(params.n_fft):
-            spectrum[..., own] *= edge
+    weigh_edges(params, spectrum, edge)
     # In place, as native does: a view that a custom function returns may not be changed.
     return spectrum.transpose_(1, 2)
 
 
-def _invert(
+def weigh_edges(params: StftParams, by_frames: torch.Tensor, edge: float) -> None:
+    """Multiply, in place, the bins of a onesided spectrum that are their own conjugates.
+
+    Args:
+        by_frames: shape (..., bins).
+    """
+    if params.onesided and edge != 1.0:
+        for own in own_conjugates(params.n_fft):
+            by_frames[..., own] *= edge
+
+
+def invert_frames(
     params: StftParams | IstftParams,
-    spectrum: torch.Tensor,
-    complex_frames: bool,
+    by_frames: torch.Tensor,
     edge: float = 1.0,
     both_halves: bool = False,
+    inverse_real: Callable[[torch.Tensor, int], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """The inverse transform of every frame, shape (rows, frames, n_fft).
 
     Args:
+        by_frames: shape (rows, frames, bins), its bits resolved.
         edge: factor of DC and Nyquist of real frames.
         both_halves: real frames of all bins: the real part of the sum.
+        inverse_real: in the place of ``torch.fft.irfft``.
     """
-    by_frames = _resolve(spectrum).transpose(1, 2)
+    complex_frames = params.complex_fft if isinstance(params, StftParams) else params.return_complex
     if complex_frames or both_halves:
         frames: torch.Tensor = torch.fft.ifft(by_frames)
         return frames if complex_frames else frames.real
-    half = by_frames[..., : params.n_fft // 2 + 1].clone()
+    half = by_frames[..., : params.n_fft // 2 + 1].clone(memory_format=torch.contiguous_format)
     for own in own_conjugates(params.n_fft):
         # Their imaginary parts belong to no real frame; not every transform ignores them.
         half[..., own] = half[..., own].real * edge
-    real_frames: torch.Tensor = torch.fft.irfft(half, params.n_fft)
-    return real_frames
+    return (inverse_real or torch.fft.irfft)(half, params.n_fft)
+
+
+def _invert_cotangent(form: Form, spectrum: torch.Tensor) -> torch.Tensor:
+    """The frames of a spectrum's cotangent, shape (rows, frames, n_fft), but for their scale."""
+    by_frames = _resolve(spectrum).transpose(1, 2)
+    return invert_frames(form.params, by_frames, form.inverse_edge, form.both_halves)
 
 
 def _add_frames(

@@ -15,12 +15,13 @@ from dataclasses import replace
 import torch
 
 from ...calls.operation import Call
-from ...core.linear import Form, analysis_of, bins_that_are_read, own_conjugates, synthesis_of
+from ...core.linear import Form, analysis_of, bins_that_are_read, synthesis_of
 from ...core.params import IstftParams, StftParams
 from ...kernels import describe
 from ...kernels.describe import adjoint_of
 from ...native.strides import in_order, multiplied_dtype, spectrum_strides
 from ..base import Backend
+from ..cpu.backend import invert_frames, weigh_edges
 from .envelope_checks import EnvelopeChecks
 from .launcher import TensorKernels, layout_of
 
@@ -117,9 +118,9 @@ class KernelBackend(Backend):
         params = replace(form.params, win_length=form.params.n_fft, scale=1.0)
         frames = self.kernels().cut_frames(params, resolved(signal), None)
         by_frames = resolved(spectrum).transpose(1, 2)
-        inverse = self._invert_frames(
-            params, by_frames, edge=form.inverse_edge, both_halves=form.both_halves
-        )
+        inverse = invert_frames(
+            params, by_frames, form.inverse_edge, form.both_halves, self.inverse_real
+        ).contiguous()
         return self.summed(frames.conj() * inverse)
 
     def adjoint_synthesis(
@@ -161,9 +162,7 @@ class KernelBackend(Backend):
             return spectrum
         frames = kernels.cut_frames(params, signal, window, divisor=divisor)
         spectrum = torch.fft.rfft(frames) if params.onesided else torch.fft.fft(frames)
-        if params.onesided and edge != 1.0:
-            for own in own_conjugates(params.n_fft):
-                spectrum[..., own] *= edge
+        weigh_edges(params, spectrum, edge)
         return spectrum
 
     def _compute_signal(
@@ -189,37 +188,11 @@ class KernelBackend(Backend):
             return signal
         edge = 1.0 if adjoint is None else adjoint.edge
         both_halves = adjoint is not None and adjoint.both_halves
-        frames = self._invert_frames(params, by_frames, edge=edge, both_halves=both_halves)
+        frames = invert_frames(params, by_frames, edge, both_halves, self.inverse_real).contiguous()
         added: torch.Tensor = kernels.add_frames(
             params, frames, window, adjoint=adjoint, vanishing=vanishing
         )
         return added
-
-    def _invert_frames(
-        self,
-        params: StftParams | IstftParams,
-        by_frames: torch.Tensor,
-        *,
-        edge: float = 1.0,
-        both_halves: bool = False,
-    ) -> torch.Tensor:
-        """Frames, shape (rows, frames, n_fft), by torch; as :func:`.mlx.ops.windowed_frames`.
-
-        Transforms of torch may read the imaginary parts of DC and Nyquist, as cuFFT does, which do
-        not belong to real frames.
-        """
-        n_fft = params.n_fft
-        complex_frames = (
-            params.complex_fft if isinstance(params, StftParams) else params.return_complex
-        )
-        frames: torch.Tensor
-        if complex_frames or both_halves:
-            frames = torch.fft.ifft(by_frames)
-            return (frames if complex_frames else frames.real).contiguous()
-        half = by_frames[..., : n_fft // 2 + 1].clone(memory_format=torch.contiguous_format)
-        for own in own_conjugates(n_fft):
-            half[..., own] = half[..., own].real * edge
-        return self.inverse_real(half, n_fft).contiguous()
 
 
 def launches_of(

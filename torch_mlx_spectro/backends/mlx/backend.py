@@ -11,21 +11,22 @@ from __future__ import annotations
 import torch
 
 from ...calls.operation import Call
-from ...core.linear import Form, analysis_of, own_conjugates, synthesis_of
+from ...core.linear import Form, analysis_of, synthesis_of
 from ...core.params import IstftParams, StftParams
 from ...kernels.describe import adjoint_of, refusal
 from ...mlx import runtime
 from ...mlx.fused import kernel_of
 from ...mlx.metal_kernels import MetalKernels, metal_kernels
-from ...native.strides import frames_outermost, multiplied_dtype, spectrum_strides
+from ...native.strides import host_spectrum_strides, spectrum_strides
 from ..base import Backend
+from ..cpu.backend import weigh_edges
 from . import blocks, whole
-from .windows import check_envelope, window_of
+from .windows import check_envelope, read_window
 
 Optional = torch.Tensor | None
 
 
-def kernels_for(tensor: torch.Tensor, params: StftParams | IstftParams) -> MetalKernels | None:
+def find_kernels(tensor: torch.Tensor, params: StftParams | IstftParams) -> MetalKernels | None:
     """The kernels that compute a call on this tensor; None where it is computed in blocks."""
     mx = runtime.runtime().mx
     if not runtime.has_gpu():
@@ -45,28 +46,29 @@ class MlxBackend(Backend):
         return reason
 
     def name_kernel(self, call: Call) -> str:
-        by_kernels = kernels_for(call.tensor, call.params) is not None
+        by_kernels = find_kernels(call.tensor, call.params) is not None
         return kernel_of(call.params) if by_kernels else "mlx cpu blocks"
 
     def explain_refusal(self, call: Call) -> str | None:
-        by_kernels = kernels_for(call.tensor, call.params) is not None
+        by_kernels = find_kernels(call.tensor, call.params) is not None
         return refusal(call.params) if by_kernels else None
 
     def analyse(
         self, params: StftParams, signal: torch.Tensor, window: Optional, edge: float = 1.0
     ) -> torch.Tensor:
-        kernels, prepared = kernels_for(signal, params), window_of(params, window)
+        kernels, prepared = find_kernels(signal, params), read_window(params, window)
         strides = _natives_strides(params, signal, window)
         if kernels is not None:
             spectrum = whole.analyse(kernels, params, signal, prepared, strides)
         else:
             spectrum = blocks.analyse(params, signal, prepared.for_maps(params.scale), strides)
-        return _with_edges(params, spectrum, edge)
+        weigh_edges(params, spectrum.transpose(1, 2), edge)
+        return spectrum
 
     def synthesise(
         self, params: IstftParams, spectrum: torch.Tensor, window: Optional
     ) -> torch.Tensor:
-        kernels, prepared = kernels_for(spectrum, params), window_of(params, window)
+        kernels, prepared = find_kernels(spectrum, params), read_window(params, window)
         check_envelope(params, prepared)
         if kernels is None:
             return blocks.synthesise(params, spectrum, prepared)
@@ -74,7 +76,7 @@ class MlxBackend(Backend):
 
     def adjoint(self, form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
         params = form.params
-        kernels, prepared = kernels_for(spectrum, params), window_of(params, window)
+        kernels, prepared = find_kernels(spectrum, params), read_window(params, window)
         if kernels is None:
             return blocks.adjoint(form, spectrum, prepared)
         folded = synthesis_of(form, params.padding, params.samples)
@@ -85,7 +87,7 @@ class MlxBackend(Backend):
     def differentiate_window(
         self, form: Form, signal: torch.Tensor, spectrum: torch.Tensor
     ) -> torch.Tensor:
-        kernels = kernels_for(signal, form.params)
+        kernels = find_kernels(signal, form.params)
         if kernels is None:
             return blocks.differentiate_window(form, signal, spectrum)
         return whole.differentiate_window(kernels, form, signal, spectrum)
@@ -94,7 +96,7 @@ class MlxBackend(Backend):
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
     ) -> torch.Tensor:
         form = analysis_of(params)
-        kernels, prepared = kernels_for(cotangent, form.params), window_of(params, window)
+        kernels, prepared = find_kernels(cotangent, form.params), read_window(params, window)
         kept = cotangent[:, : params.kept]
         bins, frames = form.params.bins, form.params.frames
         strides = (bins * frames, frames, 1)
@@ -110,27 +112,18 @@ class MlxBackend(Backend):
                 divisor=1.0 / (form.params.scale * params.scale),
             )
         spectrum = blocks.adjoint_synthesis(params, form, kept, prepared, strides)
-        return _with_edges(form.params, spectrum, form.edge)
+        weigh_edges(form.params, spectrum.transpose(1, 2), form.edge)
+        return spectrum
 
     def check_envelope(self, params: IstftParams, window: Optional) -> None:
-        check_envelope(params, window_of(params, window))
+        check_envelope(params, read_window(params, window))
 
 
 def _natives_strides(params: StftParams, signal: torch.Tensor, window: Optional) -> tuple[int, ...]:
     """Strides of native's spectrum, shape (rows, bins, frames)."""
     if not signal.is_cpu:
         return spectrum_strides(params, False)  # MPS's transforms write a new, contiguous tensor
-    multiplied = multiplied_dtype(params, signal, window)
-    outer = frames_outermost(params, signal.stride(), signal.dtype, multiplied)
-    return spectrum_strides(params, outer)
-
-
-def _with_edges(params: StftParams, spectrum: torch.Tensor, edge: float) -> torch.Tensor:
-    """Multiply, in place, the bins of a onesided spectrum that are their own conjugates."""
-    if params.onesided and edge != 1.0:
-        for own in own_conjugates(params.n_fft):
-            spectrum[:, own] *= edge
-    return spectrum
+    return host_spectrum_strides(params, signal, window)
 
 
 MLX = MlxBackend()

@@ -67,7 +67,7 @@ class Window:
         return _prepared.get(whole, lambda: kernels.constant(self.scaled(1.0, conjugate)))
 
 
-def window_of(params: StftParams | IstftParams, window: torch.Tensor | None) -> Window:
+def read_window(params: StftParams | IstftParams, window: torch.Tensor | None) -> Window:
     """Read the values of a call's window; waits for its device."""
     values = window_values(window)
     if values is None:
