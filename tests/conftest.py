@@ -15,6 +15,7 @@ import torch
 
 import torch_mlx_spectro as tms
 from stft_parity.cases import Case
+from torch_mlx_spectro.dispatch.plans import plans
 from torch_mlx_spectro.store import verdicts
 
 #: Calls drawn by each of the two parity tests, by profile (``--hypothesis-profile``): ``ci`` is
@@ -133,6 +134,7 @@ def _unpatched() -> Iterator[None]:
     assert not tms.is_patched(), "an earlier test left torch patched"
     tms.reset_stats()
     verdicts._process.store = verdicts.Store(None)
+    plans.clear()  # what a test replaces, others have not decided on
     yield
     left = tms.is_patched()
     tms.unpatch()

@@ -23,7 +23,7 @@ from torch_mlx_spectro.backends.cuda import backend as cuda_backend
 from torch_mlx_spectro.backends.cuda.launcher import CudaKernels
 from torch_mlx_spectro.backends.device.envelope_checks import read_flag
 from torch_mlx_spectro.backends.mps.launcher import MpsKernels
-from torch_mlx_spectro.dispatch import cuda_calls
+from torch_mlx_spectro.dispatch.plans import plans
 from torch_mlx_spectro.native import private_state as torch_state
 
 
@@ -90,9 +90,9 @@ def standing_in(kernels: Any) -> Iterator[None]:
         patch.setattr(cuda_backend, "device_reason", lambda device: None)
         patch.setattr(adjoints, "_backend", lambda name, tensor: registry.load(name or "cuda"))
         cuda_backend.CHECKS.forget()
-        cuda_calls.forget()
+        plans.clear()
         try:
             yield
         finally:
             cuda_backend.CHECKS.forget()
-            cuda_calls.forget()
+            plans.clear()

@@ -15,15 +15,15 @@ from typing import Any
 
 import torch
 
-from .calls.key import window_of
+from .backends import registry
+from .calls.key import find_window
 from .calls.kind import Route
 from .calls.operation import ISTFT, STFT, Operation
 from .dispatch import choice as routing
-from .dispatch import cuda_calls
 from .dispatch.choice import Choice, current_choice, patched_choice
-from .dispatch.decide import decide, verifier
-from .dispatch.run import counters, dispatch, native_calls, shape_of_call
-from .dispatch.statistics import REFUSED, Stats
+from .dispatch.decide import NATIVE_ASKED, TOO_SMALL, decide
+from .dispatch.run import counters, dispatch
+from .dispatch.statistics import REFUSED, Stats, Way
 from .errors import NotAccelerated
 from .mlx import runtime
 from .native import asking
@@ -143,10 +143,9 @@ def _function(
     is_compiling, overrides = torch_state.is_compiling, torch_state.overrides
     is_traced = torch_state.is_traced
     count, get_frame, plain = counters.count, sys._getframe, torch.Tensor
-    settled = native_calls[name].get
-    bump_native = counters.sites(name, "native").get
-    bump_cuda = counters.sites(name, "cuda").get
-    recall, missing_reason = cuda_calls.recall, cuda_calls.missing_reason
+    asked = Way(name, registry.NATIVE, (NATIVE_ASKED,), by_choice=True)
+    too_small = Way(name, registry.NATIVE, (TOO_SMALL,), by_choice=True)
+    bump_asked, bump_small = counters.sites(asked).get, counters.sites(too_small).get
 
     compiled = _compiled(op, patched=choose is patched_choice)
 
@@ -157,15 +156,13 @@ def _function(
         if overrides(tensor):
             return ask(args, kwargs, get_frame(1))
         choice = choose()
-        backend = choice.backend
-        if backend == "native" or (
-            backend == "auto"
+        is_asked = choice.backend == "native"
+        if is_asked or (
+            choice.backend == "auto"
             and type(tensor) is plain
-            and not (choice.strict or tensor.is_cuda)  # CUDA's are below: recalled before settled
-            and (
-                (tensor.numel() < small and tensor.is_cpu)
-                or settled(shape_of_call(tensor, args, kwargs))
-            )
+            and tensor.numel() < small
+            and tensor.is_cpu
+            and not choice.strict
         ):
             caller = get_frame(1)
             result = (
@@ -173,46 +170,16 @@ def _function(
                 if is_stft or not may_warn(args, kwargs)
                 else natively(args, kwargs, caller)
             )
-            bump = bump_native((id(caller.f_code), caller.f_lasti))  # site_of, without its call
+            site = (id(caller.f_code), caller.f_lasti)  # site_of, without its call
+            bump = bump_asked(site) if is_asked else bump_small(site)
             if bump is None:
-                count(name, "native", caller)
+                count(asked if is_asked else too_small, caller)
             else:
                 bump()
             return result
-        if type(tensor) is plain and tensor.is_cuda and backend in ("auto", "cuda"):
-            missing = missing_reason()
-            if missing is not None and not choice.strict:
-                result = natively(args, kwargs, get_frame(1))
-                count(name, "native", get_frame(1), (missing,))
-                return result
-            known = None
-            if not (choice.verify or verifier.quarantined):
-                known = recall(name, backend, tensor, args, kwargs)
-            if known is not None:
-                caller = get_frame(1)
-                bump = bump_cuda((id(caller.f_code), caller.f_lasti))
-                if bump is None:
-                    count(name, "cuda", caller)
-                else:
-                    bump()
-                return known
-            if (
-                backend == "auto"
-                and not choice.strict
-                and settled(shape_of_call(tensor, args, kwargs))
-            ):
-                result = natively(args, kwargs, get_frame(1))
-                count(name, "native", get_frame(1))
-                return result
-        if not choice.strict and type(tensor) is plain:
-            reason = torch_state.first_reason(tensor)
-            if reason is not None:
-                result = natively(args, kwargs, get_frame(1))
-                count(name, "native", get_frame(1), (reason,))
-                return result
         if type(tensor) is not plain and is_traced():
             return compiled(*args, **kwargs)
-        if not is_stft and overrides(window_of(args, kwargs)):
+        if not is_stft and overrides(find_window(args, kwargs)):
             return ask(args, kwargs, get_frame(1))  # a builtin looks at all of its tensors
         return dispatch(op, choice, args, kwargs, get_frame(1))
 
@@ -221,9 +188,9 @@ def _function(
         result, reason = asking.ask(native_function, call, args, kwargs)
         if reason is not None:
             if reason == asking.NO_MODES and choose().strict:
-                count(name, REFUSED, caller, (reason,))
+                count(Way(name, REFUSED, (reason,)), caller)
                 raise NotAccelerated(name, (reason,))
-            count(name, "native", caller, (reason,))
+            count(Way(name, registry.NATIVE, (reason,)), caller)
         return result
 
     call.__name__ = call.__qualname__ = op.name

@@ -9,10 +9,10 @@ from torch_mlx_spectro.calls import kind
 
 
 def test_signatures_tell_sizes_and_layouts_apart_but_not_close_lengths() -> None:
-    def signature(samples: int, n_fft: int = 512) -> kind.Signature:
+    def signature(samples: int, n_fft: int = 512) -> kind.CallKind:
         signal = torch.zeros(2, samples)
         window = torch.ones(n_fft)
-        return kind.signature_of(stft_params(signal, window, n_fft=n_fft), signal)
+        return kind.make_kind(stft_params(signal, window, n_fft=n_fft), signal)
 
     assert signature(100_000) == signature(100_200)
     assert signature(100_000) != signature(200_000)
@@ -23,20 +23,20 @@ def test_calls_that_train_are_measured_apart() -> None:
     """Their forward saves what the others' does not, and their backward follows their choice."""
     signal, window = torch.zeros(2, 100), torch.ones(16)
     params = stft_params(signal, window, n_fft=16)
-    plain = kind.signature_of(params, signal)
+    plain = kind.make_kind(params, signal)
     signal.requires_grad_()
-    assert kind.signature_of(params, signal) != plain
+    assert kind.make_kind(params, signal) != plain
     with torch.no_grad():
-        assert kind.signature_of(params, signal) == plain
+        assert kind.make_kind(params, signal) == plain
 
 
 def test_signatures_know_what_changes_the_race() -> None:
     """A timing of one layout, device count or kind says nothing of another."""
     window = torch.ones(512)
 
-    def of(signal: torch.Tensor, **arguments: object) -> kind.Signature:
+    def of(signal: torch.Tensor, **arguments: object) -> kind.CallKind:
         params = stft_params(signal, window, n_fft=512, **arguments)
-        return kind.signature_of(params, signal)
+        return kind.make_kind(params, signal)
 
     plain = torch.zeros(2, 50_000)
     others = [

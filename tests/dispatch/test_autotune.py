@@ -22,7 +22,7 @@ from torch_mlx_spectro.dispatch.autotune import (
     LONG,
     MAX_AGE,
     MAX_ASKED,
-    MAX_SIGNATURES,
+    MAX_KINDS,
     MAX_TRIALS,
     MAX_WARM_UPS,
     ROUTES,
@@ -328,12 +328,12 @@ def test_calls_in_two_candidate_lists_do_not_write_in_turns() -> None:
 
 def test_old_signatures_are_forgotten_when_there_are_too_many() -> None:
     trials = Trials(Clock())
-    for signature in range(MAX_SIGNATURES + 1):
+    for signature in range(MAX_KINDS + 1):
         for _ in range(TRIALS):
             trials.time(signature, "native", lambda: None)
     assert trials.pick(0, MLX) == ("native", True)
-    assert trials.pick(MAX_SIGNATURES, MLX) == ("mlx", True)
-    assert len(trials._races) == MAX_SIGNATURES
+    assert trials.pick(MAX_KINDS, MLX) == ("mlx", True)
+    assert len(trials._races) == MAX_KINDS
 
 
 def test_trials_of_many_threads_lose_no_time() -> None:
@@ -570,30 +570,3 @@ def test_a_pass_that_does_not_come_to_the_tensor_is_not_timed() -> None:
     clock.now += 100.0
     result.sum().backward()
     assert [timing.seconds() for timing in noted] == [1.0]
-
-
-def test_what_is_kept_stays_whatever_is_measured_meanwhile() -> None:
-    trials = Trials(Clock())
-    assert trials.keep(("both", "call"), MLX) == "native"
-    assert both_ways_of(trials, {"native": (0.2, 0.2), "mlx": (0.1, 0.1)}, 20)[-1] == "mlx"
-    assert trials.keep(("both", "call"), MLX) == "native"
-    trials.clear()
-    assert both_ways_of(trials, {"native": (0.2, 0.2), "mlx": (0.1, 0.1)}, 20)[-1] == "mlx"
-    assert trials.keep(("both", "call"), MLX) == "mlx"
-    assert trials.keep(("both", "call"), ("mps",)) == "native"  # mlx cannot compute this one
-    assert trials.keep(("both", "call"), MLX) == "mlx"
-
-
-def test_an_outcome_of_an_earlier_process_is_kept() -> None:
-    store = Store(None, versions={})
-    both_ways_of(Trials(Clock(), lambda: store), {"native": (0.2, 0.2), "mlx": (0.1, 0.1)}, 20)
-    assert Trials(Clock(), lambda: store).keep(("both", "call"), MLX) == "mlx"
-
-
-def test_where_too_much_is_kept_native_computes() -> None:
-    trials = Trials(Clock())
-    for signature in range(MAX_SIGNATURES):
-        trials.keep((signature,), MLX)
-    both_ways_of(trials, {"native": (0.2, 0.2), "mlx": (0.1, 0.1)}, 20)
-    assert trials.keep(("both", "call"), MLX) == "native"
-    assert len(trials._kept) == MAX_SIGNATURES

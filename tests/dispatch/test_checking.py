@@ -12,10 +12,9 @@ import torch_mlx_spectro as tms
 from torch_mlx_spectro.backends.mlx.backend import MLX
 from torch_mlx_spectro.dispatch import checking as verifying
 from torch_mlx_spectro.dispatch import decide as deciding
-from torch_mlx_spectro.dispatch import plans as known_plans
 from torch_mlx_spectro.dispatch import run as dispatching
 from torch_mlx_spectro.dispatch.autotune import Trials
-from torch_mlx_spectro.dispatch.decide import Plan
+from torch_mlx_spectro.dispatch.plans import Plan
 from torch_mlx_spectro.store import verdicts
 from torch_mlx_spectro.store.verdicts import Store
 from torch_mlx_spectro.verify.ledger import MAX_UNTELLING, VERIFIED
@@ -35,18 +34,16 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     monkeypatch.setattr(verdicts._process, "store", store)
     found: list[bool] = []
 
-    def remember(key: Any, plan: Plan) -> None:
+    def keep(op: Any, plan: Plan, *_: Any) -> None:
         found.append(plan.settled)
 
-    monkeypatch.setattr(known_plans, "remember", remember)
+    monkeypatch.setattr(dispatching, "_keep", keep)
     state = (deciding.verifier, deciding.trust)
     for held in state:
         held.clear()
     yield found
     for held in state:
         held.clear()
-    for calls in dispatching.native_calls.values():
-        calls.clear()
 
 
 def analysed(signal: torch.Tensor = SIGNAL, window: torch.Tensor = WINDOW) -> torch.Tensor:

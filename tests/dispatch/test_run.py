@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from torch.utils.checkpoint import checkpoint
 import torch_mlx_spectro as tms
 from stft_parity.cases import Case, istft_case, stft_case
 from stft_parity.comparison import check_layout, compare
-from torch_mlx_spectro import functional
 from torch_mlx_spectro.backends.mlx.backend import MLX
 from torch_mlx_spectro.calls import operation as operations
+from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch import run as dispatching
 from torch_mlx_spectro.dispatch.autotune import MAX_ASKED, TRIALS, Trials
 from torch_mlx_spectro.dispatch.choice import Choice
+from torch_mlx_spectro.dispatch.plans import plans
 from torch_mlx_spectro.store import verdicts
 from torch_mlx_spectro.store.verdicts import Store
 
@@ -261,22 +263,6 @@ def test_warnings_are_natives_down_to_the_line_and_how_often(tmp_path: Path) -> 
         assert told(*how) == expected, how
 
 
-def test_on_any_device_what_is_settled_is_natives_without_being_decided(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    signal = torch.empty(2, 400, device="meta")
-    arguments: dict[str, Any] = {
-        "window": torch.empty(16, device="meta"), "return_complex": True
-    }  # fmt: skip
-    shape = dispatching.shape_of_call(signal, (signal, 16), arguments)
-    settled = dispatching.native_calls["stft"]
-    monkeypatch.setattr(settled, "_values", {shape: True})
-    monkeypatch.setattr(functional, "dispatch", lambda *_: pytest.fail("it was decided"))
-    with tms.backend("auto"):
-        assert tms.stft(signal, 16, **arguments).shape == (2, 9, 101)
-    assert tms.stats().calls == {("stft", "native"): 1}
-
-
 #: As strange as windows can be: squares, sums and casts of theirs leave single precision.
 STRANGE = {
     "large": torch.full((16,), 1e38),
@@ -318,19 +304,14 @@ def test_numpy_says_nothing_of_windows(window: torch.Tensor, numpys: Any) -> Non
     assert tms.stats().native == 0
 
 
-#: What is asserted here of fast paths that count no reasons; whatever else fails is an error.
-reasons_come_later = pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="reasons of fast paths come with the plan table"
-)
-
-
 def expect_reasons(**reasons: int) -> None:
     """Every call so far was native's, each with its reason, by part of its text."""
     stats = tms.stats()
     if stats.accelerated or stats.native != sum(reasons.values()):
         pytest.fail(f"other calls than were to be made: {stats}")
+    assert not stats.fallbacks
     counted = {
-        text: sum(n for reason, n in stats.fallbacks.items() if text.replace("_", " ") in reason)
+        text: sum(n for reason, n in stats.choices.items() if text.replace("_", " ") in reason)
         for text in reasons
     }
     assert counted == reasons
@@ -347,7 +328,6 @@ def call_each(spelling: str) -> None:
     module.istft(spectrum, 16, 4, window=window)
 
 
-@reasons_come_later
 @pytest.mark.parametrize("spelling", ["torch", "ours", "method"])
 def test_small_calls_are_counted_with_their_reason(spelling: str) -> None:
     with tms.patch():
@@ -356,7 +336,6 @@ def test_small_calls_are_counted_with_their_reason(spelling: str) -> None:
     expect_reasons(too_small=6)
 
 
-@reasons_come_later
 def test_calls_that_were_decided_to_be_small_are_counted_with_their_reason() -> None:
     """The first is decided, the next are known."""
     signal, window = torch.ones(1 << 19), torch.ones(16)
@@ -366,7 +345,6 @@ def test_calls_that_were_decided_to_be_small_are_counted_with_their_reason() -> 
     expect_reasons(too_small=3)
 
 
-@reasons_come_later
 @pytest.mark.parametrize("spelling", ["torch", "ours", "method"])
 def test_what_native_was_chosen_for_is_counted_with_its_reason(spelling: str) -> None:
     with tms.patch("native"):
@@ -376,7 +354,6 @@ def test_what_native_was_chosen_for_is_counted_with_its_reason(spelling: str) ->
     expect_reasons(native_backend_was_asked_for=4)
 
 
-@reasons_come_later
 def test_what_is_measured_is_counted_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """Native's turns while it is measured, and all that follow, as it is the faster one."""
     now = itertools.count()
@@ -387,12 +364,11 @@ def test_what_is_measured_is_counted_with_its_reason(monkeypatch: pytest.MonkeyP
             next(now)
         return right(*args)
 
-    trials = Trials(lambda: float(next(now)))
+    trials = Trials(lambda: next(now) / 10_000)
     for module in (deciding, dispatching):
         monkeypatch.setattr(module, "trials", trials)
     monkeypatch.setattr(MLX, "analyse", analysis)
     monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
-    monkeypatch.setattr(dispatching.native_calls["stft"], "_values", {})
     signal, window = torch.ones(1 << 19), torch.ones(16)
     with tms.patch():
         for _ in range(2 * TRIALS + 4):
@@ -400,7 +376,8 @@ def test_what_is_measured_is_counted_with_its_reason(monkeypatch: pytest.MonkeyP
     stats = tms.stats()
     if not 0 < stats.accelerated <= TRIALS < stats.native:
         pytest.fail(f"other calls than were to be made: {stats}")
-    assert stats.fallbacks == {
+    assert not stats.fallbacks
+    assert stats.choices == {
         "auto: being measured": TRIALS,
         "auto: measured faster": stats.native - TRIALS,
     }
@@ -442,7 +419,7 @@ class Costs:
 
     def train(self, steps: int, *, backward: bool = True) -> list[str]:
         """Who has computed each call."""
-        operation = operations.Operation("stft", self.of_native, operations.STFT.bind, 0)
+        operation = replace(operations.STFT, native=self.of_native, small=0)
         window, found = torch.hann_window(16), []
         for _ in range(steps):
             tms.reset_stats()
@@ -489,13 +466,11 @@ def test_what_is_differentiated_in_vain_is_timed_there(monkeypatch: pytest.Monke
     assert costs.train(decided + 3, backward=False)[decided:] == ["mlx"] * 3
 
 
-def test_checkpointed_calls_stay_with_whom_they_were_given_to_first(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_checkpointed_calls_are_always_the_same_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is saved when they are computed again has to be what was saved before."""
     costs = Costs(native=(0.02, 0.01), mlx=(0.01, 0.01))
     costs.spend(monkeypatch)
-    operation = operations.Operation("stft", costs.of_native, operations.STFT.bind, 0)
+    operation = replace(operations.STFT, native=costs.of_native, small=0)
     given = {"window": torch.hann_window(16), "return_complex": True}
 
     def analysed(signal: torch.Tensor) -> torch.Tensor:
@@ -504,6 +479,7 @@ def test_checkpointed_calls_stay_with_whom_they_were_given_to_first(
 
     def computed_by() -> str:
         ((_, backend),) = tms.stats().calls
+        assert backend != "native" or list(tms.stats().choices) == [deciding.CHECKPOINTED]
         tms.reset_stats()
         return backend
 
@@ -514,10 +490,13 @@ def test_checkpointed_calls_stay_with_whom_they_were_given_to_first(
     tms.reset_stats()
     before.sum().backward()
     assert computed_by() == "native"
-    deciding.trials._kept.clear()  # as in a process that begins with this outcome
     for _ in range(2):
         checkpoint(analysed, signal, use_reentrant=False).sum().backward()
-        assert computed_by() == "mlx"
-    with torch.autograd.graph.save_on_cpu():
+        assert computed_by() == "native"
+    with torch.autograd.graph.save_on_cpu():  # nothing is computed again
         analysed(signal)
-    assert deciding.trials._kept.popitem()[1] == "mlx"
+    assert computed_by() == "mlx"
+    monkeypatch.setattr(routing, "STATIC_FRAMED_SAMPLES", 1)
+    plans.clear()
+    checkpoint(analysed, signal, use_reentrant=False).sum().backward()
+    assert computed_by() == "mlx"

@@ -22,6 +22,9 @@ from ..core.params import IstftParams, StftParams
 from ..native.strides import shape_result, with_rows
 
 Optional = torch.Tensor | None
+#: Computes a call from its input and window. Raises UnresolvedArguments where the envelope vanishes
+#: and KernelRefused where the device refuses: then the call is decided anew.
+Prepared = Callable[[torch.Tensor, Optional], torch.Tensor]
 
 
 class Backend(ABC):
@@ -126,6 +129,15 @@ class Backend(ABC):
             UnresolvedArguments: as of :meth:`synthesise`.
         """
         return shape_result(params, self.synthesise(params, with_rows(params, spectrum), window))
+
+    def prepare(self, call: Call, result: torch.Tensor) -> Prepared | None:
+        """What computes calls like one that was just computed; None where nothing is prepared.
+
+        Later calls are like it in all but their tensors' values and identity: shapes, strides,
+        dtypes, device, conjugate and negative bits, alignment; nothing in torch's state wants to
+        see them, and they are not differentiated.
+        """
+        return None
 
     def make_timer(self, clock: Callable[[], float] = time.perf_counter) -> Timer:
         """A timer of calls on this backend's devices, native's calls included.

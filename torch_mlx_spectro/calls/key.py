@@ -1,31 +1,42 @@
-"""What a call is decided on, as a key that is read off it in a few microseconds, unresolved."""
+"""What a call is decided on, exactly: a key that is read off it in a few microseconds, unresolved.
+
+Two calls of equal keys are decided alike, whatever their tensors' values are. Torch's own
+signatures bind the arguments, so that it does not matter how a program spells them. What else a
+decision depends on is an event: it clears the table of plans, or the table is not asked.
+"""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Hashable, Mapping
-from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 
 from ..native import private_state as torch_state
-from ..store import caches as recent
+from .operation import WINDOW
 
-#: Position of the window among either function's arguments.
-_WINDOW = 4
+#: Values that never change, so that a key may hold them. By their exact types: True == 1 == 1.0, of
+#: which torch rejects two, and a 0-d tensor or a NumPy integer is not what it was.
+_VALUES = frozenset({int, bool, str, type(None)})
+#: complex64 values, and windows in pairs, are read whole.
+_ALIGNMENT = 8
 
-Value = TypeVar("Value")
+#: What a key begins with: the backend that is asked for, and the state that ``auto`` depends on.
+Key = tuple[Hashable, ...]
 
 
-def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+class NoKey(Exception):
+    """A call has parts that no key can hold: each one like it has to be decided."""
+
+
+def find_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The input that is passed, whatever it is."""
     return args[0] if args else kwargs.get("input")
 
 
-def window_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def find_window(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The window that is passed, whatever it is."""
-    return args[_WINDOW] if len(args) > _WINDOW else kwargs.get("window")
+    return args[WINDOW] if len(args) > WINDOW else kwargs.get("window")
 
 
 def with_tensors(
@@ -33,7 +44,7 @@ def with_tensors(
 ) -> tuple[list[Any], dict[str, Any]]:
     """The arguments of a call with other tensors in it, by their names."""
     changed, named = list(args), dict(kwargs)
-    for name, place in (("input", 0), ("window", _WINDOW)):
+    for name, place in (("input", 0), ("window", WINDOW)):
         if name in tensors:
             if len(changed) > place:
                 changed[place] = tensors[name]
@@ -42,99 +53,84 @@ def with_tensors(
     return changed, named
 
 
-def keeps_its_backend(backend: str, differentiated: bool) -> bool:
-    """Whether a call stays with whom its first computation was given to, as checkpointed ones do.
+def _describe(tensor: torch.Tensor) -> Key:
+    """What a decision depends on in a plain tensor.
 
-    Args:
-        backend: that is asked for.
+    Strides, so that nothing is read out of bounds; the bits, since kernels read memory as it lies;
+    the address's last bits, since complex values are loaded whole.
     """
-    return differentiated and backend == "auto" and torch_state.recomputes()
-
-
-def spelling_of(
-    name: str,
-    backend: str,
-    tensor: Any,
-    window: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> tuple[Any, ...]:
-    """What a call is decided on besides its tensors.
-
-    Args:
-        name: of the function.
-        backend: that is asked for.
-        tensor, window: which are among the arguments.
-        args, kwargs: as the program spells them.
-    """
-    others = [*args[1:_WINDOW], *args[_WINDOW + 1 :], *kwargs, len(args)]
-    for value in kwargs.values():
-        if value is not window and value is not tensor:
-            others.append(value)
-    # Types, because True == 1 == 1.0, of which torch rejects two.
-    return (name, backend, torch_state.is_deterministic(), *others, *map(type, others))
-
-
-def key_of(
-    spelling: tuple[Any, ...],
-    tensor: torch.Tensor,
-    window: torch.Tensor | None,
-    differentiated: bool,
-) -> Hashable:
-    """What a call is decided on, but for the tensors' values and for torch's state.
-
-    Args:
-        spelling: as of :func:`spelling_of`.
-    """
-    of_window: tuple[Hashable, ...] = ()
-    if window is not None:
-        strides = window.stride() if window.layout is torch.strided else None
-        is_zero = torch_state.is_zerotensor(window)
-        of_window = (window.shape, strides, window.dtype, window.layout, window.device, is_zero)
+    address = tensor.data_ptr()
+    if not address:
+        raise NoKey  # zeros without memory, meta tensors, empty ones
     return (
-        differentiated,
         tensor.shape,
         tensor.stride(),
         tensor.dtype,
         tensor.device,
-        torch_state.is_zerotensor(tensor),
-        *of_window,
-        *spelling,
+        tensor.is_conj(),
+        tensor.is_neg(),
+        address % _ALIGNMENT,
+        tensor.requires_grad,
+        type(tensor),
     )
 
 
-class Known(Generic[Value]):
-    """A bounded table of what is known of calls, read without a lock.
+def _describe_window(window: Any) -> Key | None:
+    if window is None:
+        return None
+    if type(window) not in torch_state.PLAIN_TYPES:
+        raise NoKey
+    return (*_describe(window), window.is_inference())
 
-    A stale answer costs nothing but time. Keys that cannot be hashed have nothing.
+
+def _describe_state(backend: str) -> Key:
+    """What a decision depends on in torch, besides what :func:`.is_intercepted` tells."""
+    auto = None
+    if backend == "auto":
+        auto = (
+            torch_state.is_deterministic(),
+            torch.get_num_threads(),
+            torch_state.recomputes(),
+        )
+    # What is emulated compiles by its own rules. Where torch repeats warnings, calls that warn
+    # are not kept.
+    return (
+        backend,
+        auto,
+        torch.is_grad_enabled(),
+        torch.is_warn_always_enabled(),
+        torch.mps.compile_shader,
+    )
+
+
+def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any, ...]) -> Key:
+    """The key of a call.
+
+    Args:
+        op: ``"stft"`` or ``"istft"``.
+        backend: that is asked for.
+        tensor: the input, a plain tensor.
+        others: all arguments but the two tensors.
+
+    Raises:
+        NoKey: a tensor has no memory of its own, or the window is no plain tensor.
+        RuntimeError: a tensor has no strides.
     """
+    return (
+        *_describe_state(backend),
+        *_describe(tensor),
+        _describe_window(window),
+        *others,
+        *map(type, others),
+        op,
+    )
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self._values: dict[Hashable, Value] = {}
-        self._lock = threading.Lock()
 
-    def get(self, key: Hashable) -> Value | None:
-        """What was put under a key."""
-        try:
-            return self._values.get(key)
-        except TypeError:
-            return None
+def can_be_kept(others: tuple[Any, ...]) -> bool:
+    """Whether a key of these arguments stays what it is: a program can change what others hold."""
+    return {*map(type, others)} <= _VALUES
 
-    def put(self, key: Hashable, value: Value) -> None:
-        """Keep something; when there is too much, forget all and begin again."""
-        recent.note_preparation()
-        with self._lock:
-            if len(self._values) >= self.most:
-                self._values = {}
-            with suppress(TypeError):
-                self._values[key] = value
 
-    def clear(self) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._values = {}
-
-    def after_fork_in_child(self) -> None:
-        """A forked child has a lock that nobody holds."""
-        self._lock = threading.Lock()
+def name_backend(key: Key, backend: str) -> Key:
+    """The key of the same call, asked of a backend by its name."""
+    return (backend, None, *key[2:])

@@ -34,8 +34,8 @@ class Route:
     reasons: tuple[str, ...] = ()
 
 
-class Signature(NamedTuple):
-    """What a timing holds for."""
+class CallKind(NamedTuple):
+    """What a timing holds for: calls of about one size, alike in what their time depends on."""
 
     device: str
     chip: str
@@ -52,7 +52,7 @@ class Signature(NamedTuple):
         return self.flags[-1]
 
     @property
-    def both_ways(self) -> Signature:
+    def both_ways(self) -> CallKind:
         """What a timing holds for that includes the way from the cotangent to the gradient."""
         return self._replace(kind=f"{self.kind} and gradient")
 
@@ -69,9 +69,9 @@ def size_class(params: StftParams | IstftParams) -> int:
     return round(4 * (octave + framed / (1 << octave)))
 
 
-def signature_of(params: StftParams | IstftParams, tensor: torch.Tensor) -> Signature:
-    """The signature of a call; ``tensor`` is its input."""
-    return Signature(
+def make_kind(params: StftParams | IstftParams, tensor: torch.Tensor) -> CallKind:
+    """The kind of a call; ``tensor`` is its input."""
+    return CallKind(
         device=tensor.device.type,
         chip=torch_state.chip_of(tensor.device),
         kind=type(params).__name__,

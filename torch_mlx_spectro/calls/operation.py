@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
     from ..core.params import IstftParams, StftParams
 
 
-def _bind_stft(
+#: Position of the window among either function's arguments.
+WINDOW = 4
+#: The input, the window, and the other arguments in torch's order.
+Read = tuple[Any, Any, tuple[Any, ...]]
+
+
+def _read_stft(
     input: Any,
     n_fft: Any,
     hop_length: Any = None,
@@ -28,23 +35,12 @@ def _bind_stft(
     onesided: Any = None,
     return_complex: Any = None,
     align_to_window: Any = None,
-) -> dict[str, Any]:
-    return {
-        "input": input,
-        "n_fft": n_fft,
-        "hop_length": hop_length,
-        "win_length": win_length,
-        "window": window,
-        "center": center,
-        "pad_mode": pad_mode,
-        "normalized": normalized,
-        "onesided": onesided,
-        "return_complex": return_complex,
-        "align_to_window": align_to_window,
-    }
+) -> Read:
+    framing = (n_fft, hop_length, win_length, center, pad_mode)
+    return input, window, (*framing, normalized, onesided, return_complex, align_to_window)
 
 
-def _bind_istft(
+def _read_istft(
     input: Any,
     n_fft: Any,
     hop_length: Any = None,
@@ -55,29 +51,33 @@ def _bind_istft(
     onesided: Any = None,
     length: Any = None,
     return_complex: Any = False,
-) -> dict[str, Any]:
-    return {
-        "input": input,
-        "n_fft": n_fft,
-        "hop_length": hop_length,
-        "win_length": win_length,
-        "window": window,
-        "center": center,
-        "normalized": normalized,
-        "onesided": onesided,
-        "length": length,
-        "return_complex": return_complex,
-    }
+) -> Read:
+    framing = (n_fft, hop_length, win_length, center)
+    return input, window, (*framing, normalized, onesided, length, return_complex)
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What differs between the two functions; ``small`` is a number of input values."""
+    """What differs between the two functions.
+
+    Attributes:
+        read: takes the arguments as torch's function does; raises TypeError for those that it does
+            not know.
+        small: a number of input values.
+        names: of the arguments, in torch's order.
+    """
 
     name: str
     native: Callable[..., torch.Tensor]
-    bind: Callable[..., dict[str, Any]]
+    read: Callable[..., Read]
     small: int
+    names: tuple[str, ...]
+
+    def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The arguments by their names, in torch's order; those that are not passed, too."""
+        tensor, window, others = self.read(*args, **kwargs)
+        values = (tensor, *others[: WINDOW - 1], window, *others[WINDOW - 1 :])
+        return dict(zip(self.names, values, strict=True))
 
     def compute_natively(self, args: Any, kwargs: Any, caller: FrameType) -> torch.Tensor:
         """Native's result; its warnings name the line where ``caller`` stands, as without us."""
@@ -86,10 +86,15 @@ class Operation:
         return self.native(*args, **kwargs)  # stft's name torch's own line
 
 
+def _operation(native_function: Any, read: Callable[..., Read], small: int) -> Operation:
+    names = tuple(inspect.signature(read).parameters)
+    return Operation(native_function.__name__, native_function, read, small, names)
+
+
 # A spectrum holds about half as many (complex) values as its frames have samples, at the usual
 # hop of a quarter four times as many as the signal.
-STFT = Operation("stft", native.stft, _bind_stft, AUTO_FRAMED_SAMPLES // 16)
-ISTFT = Operation("istft", native.istft, _bind_istft, AUTO_FRAMED_SAMPLES // 4)
+STFT = _operation(native.stft, _read_stft, AUTO_FRAMED_SAMPLES // 16)
+ISTFT = _operation(native.istft, _read_istft, AUTO_FRAMED_SAMPLES // 4)
 
 
 class Call(NamedTuple):

@@ -35,13 +35,17 @@ def print_stats(stats: Stats, stream: TextIO, left: Sequence[str] = ()) -> None:
     for (op, backend), count in sorted(stats.calls.items()):
         calls.add_row(f"torch.{op}", backend, str(count))
     console.print(calls)
-    if stats.fallbacks:
-        reasons = table(("why a call was not accelerated",), ("calls",))
-        for reason, count in sorted(stats.fallbacks.items(), key=lambda item: (-item[1], item[0])):
-            reasons.add_row(reason, str(count))
-        console.print(reasons)
+    for title, counts in (
+        ("why a call was not accelerated", stats.fallbacks),
+        ("why a call was left to torch by choice", stats.choices),
+    ):
+        if counts:
+            reasons = table((title,), ("calls",))
+            for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+                reasons.add_row(reason, str(count))
+            console.print(reasons)
     columns = ("accelerated", "native", *(("refused",) if stats.refused else ()))
     sites = table(("called from",), columns)
-    for site, counts in sorted(stats.sites.items()):
-        sites.add_row(site, *(str(counts.get(column, 0)) for column in columns))
+    for site, numbers in sorted(stats.sites.items()):
+        sites.add_row(site, *(str(numbers.get(column, 0)) for column in columns))
     console.print(sites)

@@ -2,8 +2,8 @@
 
 Every call is computed once, by the backend whose turn it is: native first, so that a program of few
 calls never pays for loading and warming up another, then each candidate, TRIALS calls each. Then
-the fastest keeps the signature; native, unless another is faster by more than noise. Nothing is
-measured again in this process, nor in later ones that find the times in the store.
+calls of that kind are the fastest one's; native's, unless another is faster by more than noise.
+Nothing is measured again in this process, nor in later ones that find the times in the store.
 
 A call that compiles, allocates or prepares is no measurement. The first call of a backend does not
 count, nor does one during which something new was kept for later calls
@@ -42,7 +42,7 @@ CHEAP = 0.1
 ADVANTAGE = 0.9
 #: Of native's time, beyond which a candidate looks hopeless.
 HOPELESS = 2.0
-MAX_SIGNATURES = 256
+MAX_KINDS = 256
 #: Differentiated calls that are timed, beyond those whose own time is wanted, lest their gradients
 #: are asked for.
 MAX_ASKED = 8
@@ -84,7 +84,7 @@ class _Times:
 
 
 class Race:
-    """The times of one signature.
+    """The times of one kind.
 
     Args:
         known: best times of backends, of an earlier process.
@@ -208,37 +208,35 @@ class Trials:
         self._store = store
         self._now = now
         self._lock = threading.Lock()
-        self._races: Recent[Hashable, Race] = Recent(MAX_SIGNATURES)
+        self._races: Recent[Hashable, Race] = Recent(MAX_KINDS)
         #: Calls whose device has yet to say how long they took.
         self._running: list[tuple[Hashable, str, Timing, bool]] = []
-        #: Backends that calls are to keep; more of them are native's.
-        self._kept: dict[Hashable, str] = {}
 
-    def pick(self, signature: Hashable, candidates: tuple[str, ...]) -> tuple[str, bool]:
-        """The backend for a call of this signature, and whether the call is to be timed.
+    def pick(self, kind: Hashable, candidates: tuple[str, ...]) -> tuple[str, bool]:
+        """The backend for a call of this kind, and whether the call is to be timed.
 
         Args:
             candidates: beside native; where they tie, an earlier one is preferred.
         """
-        standing = self._standing(signature, candidates)
+        standing = self._standing(kind, candidates)
         if standing.lacking is not None:
             return standing.lacking, True
         if standing.is_waited_for:
             return (candidates[0] if standing.ahead == "native" else standing.ahead), False
-        return self._won(signature, standing.race, candidates), False
+        return self._won(kind, standing.race, candidates), False
 
     def pick_both_ways(
-        self, signature: Hashable, both: Hashable, candidates: tuple[str, ...]
+        self, kind: Hashable, both: Hashable, candidates: tuple[str, ...]
     ) -> tuple[str, bool]:
         """As :meth:`pick`, of a differentiated call: the fastest there and back.
 
         If autograd asks for no gradients, the fastest there.
 
         Args:
-            both: signature of the times of both ways, as :class:`WayBack` notes them.
+            both: kind of the times of both ways, as :class:`WayBack` notes them.
         """
-        fastest, timed = self.pick(signature, candidates)
-        if timed or self.is_running(signature):
+        fastest, timed = self.pick(kind, candidates)
+        if timed or self.is_running(kind):
             return fastest, timed
         standing = self._standing(both, candidates)
         if standing.lacking is not None:
@@ -250,13 +248,13 @@ class Trials:
             return fastest, False
         return self._won(both, standing.race, candidates), False
 
-    def _standing(self, signature: Hashable, candidates: tuple[str, ...]) -> _Standing:
+    def _standing(self, kind: Hashable, candidates: tuple[str, ...]) -> _Standing:
         """How a race stands, with the times that are known by now."""
-        known = {} if signature in self._races else self._recalled(signature)
+        known = {} if kind in self._races else self._recalled(kind)
         with self._lock:
             self._collect()
-            race = self._race(signature, known)
-            running = [entry for entry in self._running if entry[0] == signature]
+            race = self._race(kind, known)
+            running = [entry for entry in self._running if entry[0] == kind]
             waiting = [name for _, name, _, counts in running if counts]
             lacking = (
                 name
@@ -265,32 +263,7 @@ class Trials:
             )
             return _Standing(race, next(lacking, None), bool(running), race.winner(candidates))
 
-    def keep(self, signatures: tuple[Hashable, ...], candidates: tuple[str, ...]) -> str:
-        """The backend of calls that may not go from one to another any more in this process.
-
-        Args:
-            signatures: of what they do, as :meth:`pick` and :meth:`pick_both_ways` have them; the
-                first one whose race is over decides, for good, or native does.
-            candidates: beside native.
-        """
-        name = self._kept.get(signatures[0])
-        if name is None:
-            name = next(
-                filter(None, (self._decided(one, candidates) for one in signatures)), "native"
-            )
-            is_full = len(self._kept) >= MAX_SIGNATURES
-            name = "native" if is_full else self._kept.setdefault(signatures[0], name)
-        return name if name in candidates else "native"
-
-    def _decided(self, signature: Hashable, candidates: tuple[str, ...]) -> str | None:
-        """The winner of a race that is over; None of others."""
-        known = {} if signature in self._races else self._recalled(signature)
-        with self._lock:
-            race = self._race(signature, known)
-            is_over = all(race.has_enough(name, 0) for name in ("native", *candidates))
-            return race.winner(candidates) if is_over else None
-
-    def _won(self, signature: Hashable, race: Race, candidates: tuple[str, ...]) -> str:
+    def _won(self, kind: Hashable, race: Race, candidates: tuple[str, ...]) -> str:
         """The winner of a race, whose times are kept."""
         with self._lock:
             winner, seconds = race.winner(candidates), race.seconds()
@@ -298,12 +271,12 @@ class Trials:
         if is_new:
             measured = int(self._now())
             outcome = {"winner": winner, "seconds": seconds, "measured": measured, "rule": RULE}
-            self._store().put(ROUTES, str(signature), outcome)
+            self._store().put(ROUTES, str(kind), outcome)
         return winner
 
     def time(
         self,
-        signature: Hashable,
+        kind: Hashable,
         backend_name: str,
         call: Callable[[], Any],
         timer: Timer | None = None,
@@ -313,53 +286,52 @@ class Trials:
         timer.begin()
         result = call()
         timer.end()
-        self.note(signature, backend_name, timer)
+        self.note(kind, backend_name, timer)
         return result
 
-    def note(self, signature: Hashable, backend_name: str, timing: Timing) -> None:
+    def note(self, kind: Hashable, backend_name: str, timing: Timing) -> None:
         """Note how long a call took, once that is known."""
         with self._lock:
             took = timing.seconds()
-            counts = self._race(signature, {}).begin(backend_name, timing.prepared)
+            counts = self._race(kind, {}).begin(backend_name, timing.prepared)
             if took is None:
-                self._running.append((signature, backend_name, timing, counts))
-                del self._running[:-MAX_SIGNATURES]
+                self._running.append((kind, backend_name, timing, counts))
+                del self._running[:-MAX_KINDS]
             else:
-                self._note(signature, backend_name, took, counts)
+                self._note(kind, backend_name, took, counts)
 
-    def is_running(self, signature: Hashable) -> bool:
-        """Whether a time of this signature is not known yet."""
+    def is_running(self, kind: Hashable) -> bool:
+        """Whether a time of this kind is not known yet."""
         with self._lock:
             self._collect()
-            return any(running == signature for running, *_ in self._running)
+            return any(running == kind for running, *_ in self._running)
 
-    def _recalled(self, signature: Hashable) -> dict[str, float]:
-        return seconds_of(self._store().get(ROUTES, str(signature)), self._now())
+    def _recalled(self, kind: Hashable) -> dict[str, float]:
+        return seconds_of(self._store().get(ROUTES, str(kind)), self._now())
 
     def _collect(self) -> None:
         """Note the times that are known by now."""
         unknown = []
-        for signature, name, timer, counts in self._running:
+        for kind, name, timer, counts in self._running:
             took = timer.seconds()
             if took is None:
-                unknown.append((signature, name, timer, counts))
+                unknown.append((kind, name, timer, counts))
             else:
-                self._note(signature, name, took, counts)
+                self._note(kind, name, took, counts)
         self._running = unknown
 
-    def _race(self, signature: Hashable, known: dict[str, float]) -> Race:
-        return self._races.get(signature) or self._races.put(signature, Race(known))
+    def _race(self, kind: Hashable, known: dict[str, float]) -> Race:
+        return self._races.get(kind) or self._races.put(kind, Race(known))
 
-    def _note(self, signature: Hashable, backend_name: str, took: float, counts: bool) -> None:
+    def _note(self, kind: Hashable, backend_name: str, took: float, counts: bool) -> None:
         if counts:
             # No time is nothing: a clock may be too coarse, and a share of zero decides nothing.
-            self._race(signature, {}).note(backend_name, max(took, 1e-9))
+            self._race(kind, {}).note(backend_name, max(took, 1e-9))
 
     def clear(self) -> None:
         with self._lock:
             self._races.clear()
             self._running.clear()
-            self._kept.clear()
 
     def after_fork_in_child(self) -> None:
         """A forked child has a lock that nobody holds."""

@@ -24,7 +24,8 @@ from ..verify.gradients import GradientCheck, Outcome, names_of
 from ..verify.ledger import MAX_COMPARED, Case
 from . import decide as deciding
 from .choice import Choice
-from .decide import Plan, case_of, native_plan
+from .decide import case_of, native_plan
+from .plans import Plan
 from .statistics import levels_to_caller
 
 #: Is told of each comparison whether it agrees.

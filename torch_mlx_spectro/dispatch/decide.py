@@ -7,20 +7,18 @@ tensors speak against a backend, is it here, can it compute this, has it been wr
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from ..backends import registry
-from ..calls.key import keeps_its_backend
 from ..calls.kind import (
     AUTO_FRAMED_SAMPLES,
+    CallKind,
     Route,
-    Signature,
     framed_samples,
-    signature_of,
+    make_kind,
     size_class,
 )
 from ..calls.operation import Call, Operation
@@ -33,6 +31,7 @@ from ..verify.ledger import Case, Trust
 from . import choice as routing
 from .autotune import Trials
 from .choice import Choice
+from .plans import Plan
 
 if TYPE_CHECKING:  # a program whose calls all go native never resolves one
     from ..core.params import IstftParams, StftParams
@@ -45,34 +44,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=verifier.after_fork_in_child)
     os.register_at_fork(after_in_child=trust.after_fork_in_child)
 
-#: Arguments that are resolved once for each of their values: those that cannot change.
-MAX_RESOLVED = 1024
-_VALUES = {int, bool, str, type(None)}
-
+NATIVE_ASKED = "the native backend was asked for"
 NOT_RESOLVED = "these arguments are accepted by this torch but not known to this package"
 NOT_MEASURED = "auto: transformed calls are not measured"
 TOO_SMALL = "auto: too small for MLX on the CPU"
 CAPTURED = "auto: a CUDA graph is being captured"
-KEPT = "auto: checkpointed calls stay with whom they were given to first, and are not measured"
+CHECKPOINTED = "auto: calls that may be computed again, as checkpointed ones, are not measured"
+MEASURED_NOW = "auto: being measured"
+MEASURED = "auto: measured faster"
 STATIC = "auto: nothing may be measured (SPEC_MLX_AUTOTUNE)"
 DETERMINISTIC = "auto: nothing is measured where torch is to use deterministic algorithms"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A decided call. ``params`` is None where native computes it.
-
-    ``rejected`` means that torch is expected to raise; ``fallback`` that another was wanted;
-    ``settled`` that ``auto`` has chosen for good.
-    """
-
-    route: Route
-    bound: dict[str, Any] | None = None
-    params: StftParams | IstftParams | None = None
-    rejected: bool = False
-    fallback: bool = False
-    trial: Signature | None = None
-    settled: bool = False
 
 
 def native_plan(
@@ -86,7 +67,7 @@ def native_plan(
 def decide(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Plan:
     """Decide a call; computes nothing."""
     if choice.backend == "native":
-        return native_plan(op, "the native backend was asked for")
+        return native_plan(op, NATIVE_ASKED)
     try:
         bound = op.bind(*args, **kwargs)
     except TypeError:
@@ -127,7 +108,9 @@ def _routed(
             return Plan(route, bound, params, trial=turn.trial, settled=turn.settled)
         refused.append(refusal)
         left = tuple(name for name in left if name != turn.backend)
-    return native_plan(op, *dict.fromkeys(refused), fallback=True)
+    plan = native_plan(op, *dict.fromkeys(refused), fallback=True)
+    # While a CUDA graph is being captured, what was not made ready before is refused.
+    return replace(plan, settled=not (tensor.is_cuda and torch_state.is_capturing()))
 
 
 def _candidates(choice: Choice, tensor: Any, window: Any) -> tuple[tuple[str, ...], list[str]]:
@@ -182,7 +165,7 @@ def case_of(
 
 def _resolve(op: Operation, bound: dict[str, Any]) -> StftParams | IstftParams:
     """Resolve bound arguments; raises UnresolvedArguments for those that are torch's."""
-    from ..core.params import TensorFacts
+    from ..core.params import TensorFacts, resolve_istft, resolve_stft
 
     facts: dict[str, Any] = dict(bound)
     tensor, window = facts.pop("input"), facts["window"]
@@ -190,30 +173,19 @@ def _resolve(op: Operation, bound: dict[str, Any]) -> StftParams | IstftParams:
         if window.device != tensor.device:
             raise UnresolvedArguments("window and input are on one device")
         facts["window"] = TensorFacts(tuple(window.shape), window.is_complex())
-    kinds = {*map(type, facts.values())} - {TensorFacts}
-    resolve = _resolved_once if kinds <= _VALUES else _resolved
-    return resolve(op.name, TensorFacts(tuple(tensor.shape), tensor.is_complex()), **facts)
-
-
-def _resolved(name: str, tensor: Any, **facts: Any) -> StftParams | IstftParams:
-    from ..core.params import resolve_istft, resolve_stft
-
-    return (resolve_stft if name == "stft" else resolve_istft)(tensor, **facts)
-
-
-#: By type, too: True == 1 == 1.0, of which torch rejects two.
-_resolved_once = lru_cache(maxsize=MAX_RESOLVED, typed=True)(_resolved)
+    resolve = resolve_stft if op.name == "stft" else resolve_istft
+    return resolve(TensorFacts(tuple(tensor.shape), tensor.is_complex()), **facts)
 
 
 class Turn(NamedTuple):
-    """Who is to compute a call, and why; the signature, if the call is to be timed.
+    """Who is to compute a call, and why; its kind, if it is to be timed.
 
     ``settled`` means that calls like it are this one's for good.
     """
 
     backend: str
     why: str = ""
-    trial: Signature | None = None
+    trial: CallKind | None = None
     settled: bool = False
 
 
@@ -235,19 +207,30 @@ def _turn(
     if tensor.is_cuda and torch_state.is_capturing():
         # What is recorded is not computed now; native's istft cannot be recorded at all.
         return Turn(candidates[0], CAPTURED)
-    if torch_state.is_deterministic() or not routing.measures():
-        # What is the faster one depends on the run.
+    why = _why_unmeasured(tensor, window)
+    if why is not None:
+        # Always the same: who is faster depends on the run, and what is computed again, as
+        # torch.utils.checkpoint does, has to save what the first computation did.
         name = routing.static_choice(candidates, tensor.device.type, framed)
-        return Turn(name, DETERMINISTIC if routing.measures() else STATIC, settled=True)
-    signature = signature_of(params, tensor)
-    if keeps_its_backend(choice.backend, torch_state.is_differentiated(tensor, window)):
-        return Turn(trials.keep((signature.both_ways, signature), candidates), KEPT)
-    if signature.is_differentiated:
-        name, timed = trials.pick_both_ways(signature, signature.both_ways, candidates)
+        return Turn(name, why, settled=True)
+    kind = make_kind(params, tensor)
+    if kind.is_differentiated:
+        name, timed = trials.pick_both_ways(kind, kind.both_ways, candidates)
     else:
-        name, timed = trials.pick(signature, candidates)
+        name, timed = trials.pick(kind, candidates)
     if timed:
-        return Turn(name, "auto: being measured", signature)
-    if trials.is_running(signature) or trials.is_running(signature.both_ways):
-        return Turn(name, "auto: being measured")
-    return Turn(name, "auto: measured faster", settled=True)
+        return Turn(name, MEASURED_NOW, kind)
+    if trials.is_running(kind) or trials.is_running(kind.both_ways):
+        return Turn(name, MEASURED_NOW)
+    return Turn(name, MEASURED, settled=True)
+
+
+def _why_unmeasured(tensor: torch.Tensor, window: torch.Tensor | None) -> str | None:
+    """Why ``auto`` does not measure a call; None where it does."""
+    if torch_state.is_deterministic():
+        return DETERMINISTIC
+    if not routing.measures():
+        return STATIC
+    if torch_state.is_differentiated(tensor, window) and torch_state.recomputes():
+        return CHECKPOINTED
+    return None

@@ -1,64 +1,136 @@
-"""Calls on MPS that were decided for good: their plans are kept, and not decided again.
+"""Decided calls, ready to run: one table for all backends, native and differentiated calls, too.
 
-Deciding a small call takes the host longer than all else. A plan is kept by what it was decided on
-(:mod:`.calls.key`); the call itself is computed as any other.
+Deciding a small call takes the host longer than all else, so what was decided for good is kept by
+what it was decided on (:mod:`.calls.key`). The table is read without a lock; a dictionary changes
+in one step of the interpreter. What no key holds makes a plan stale: a comparison that found
+something wrong begins a new epoch of the ledger, a fork and :func:`clear_caches` empty the table,
+and where torch's state wants to see a call the table is not asked.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ..calls.key import Known, input_of, keeps_its_backend, key_of, spelling_of, window_of
+from ..calls.key import Key, NoKey, make_key
+from ..calls.kind import CallKind, Route
 from ..calls.operation import Operation
 from ..native import private_state as torch_state
-from .choice import Choice
-from .decide import Plan, verifier
+from ..store.caches import note_preparation
+from .statistics import Sites
 
-plans: Known[Plan] = Known(1024)
+if TYPE_CHECKING:  # a program whose calls all go native never resolves one
+    from ..core.params import IstftParams, StftParams
+
+MAX_PLANS = 2048
+
+#: Computes calls of one key from their input and window.
+Run = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A decided call.
+
+    Attributes:
+        bound: the arguments of the call that was decided; None in the table.
+        params: None where native computes it.
+        rejected: torch is expected to raise.
+        fallback: another than native was wanted.
+        trial: the kind of call that ``auto`` times; None if this one is not timed.
+        settled: decided for good.
+        run: computes calls like it; None where native does, and before one was computed.
+        epoch: of the ledger, when it was decided.
+        sites: where calls by this plan are counted.
+    """
+
+    route: Route
+    bound: dict[str, Any] | None = None
+    params: StftParams | IstftParams | None = None
+    rejected: bool = False
+    fallback: bool = False
+    trial: CallKind | None = None
+    settled: bool = False
+    run: Run | None = None
+    epoch: int = 0
+    sites: Sites | None = None
+
+    @property
+    def counted_reasons(self) -> tuple[str, ...]:
+        """Why native computes it; nothing where it does not."""
+        return self.route.reasons if self.params is None else ()
+
+
+class Found(NamedTuple):
+    """What the table has of a call; ``key`` is None where none can be kept."""
+
+    plan: Plan | None = None
+    key: Key | None = None
+    tensor: Any = None
+    window: Any = None
+    others: tuple[Any, ...] = ()
+
+
+NOTHING = Found()
+
+
+class PlanTable:
+    """Plans by key, bounded: when there are too many, all are forgotten.
+
+    Args:
+        most: plans that are kept at once.
+    """
+
+    def __init__(self, most: int = MAX_PLANS) -> None:
+        self.most = most
+        self._plans: dict[Key, Plan] = {}
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def get(self, key: Key) -> Plan | None:
+        """The plan of a key, of whichever epoch."""
+        return self._plans.get(key)
+
+    def find(self, op: Operation, backend: str, args: Any, kwargs: Any, epoch: int) -> Found:
+        """The plan of a call, if it is kept and holds in this epoch of the ledger.
+
+        Args:
+            backend: that is asked for.
+        """
+        if torch_state.is_intercepted():
+            return NOTHING
+        try:
+            tensor, window, others = op.read(*args, **kwargs)
+            if type(tensor) not in torch_state.PLAIN_TYPES:
+                return NOTHING
+            key = make_key(op.name, backend, tensor, window, others)
+            plan = self._plans.get(key)
+        except (NoKey, TypeError, RuntimeError):  # no arguments of torch's, no strides, no hash
+            return NOTHING
+        if plan is not None:
+            # What native does cannot always be recorded into a CUDA graph.
+            records = plan.run is None and tensor.is_cuda and torch_state.is_capturing()
+            if plan.epoch != epoch or records:
+                plan = None
+        return Found(plan, key, tensor, window, others)
+
+    def keep(self, key: Key, plan: Plan) -> None:
+        """Keep a plan."""
+        note_preparation()
+        if len(self._plans) >= self.most:
+            self._plans.clear()
+        self._plans[key] = plan
+
+    def clear(self) -> None:
+        """Forget every plan."""
+        self._plans.clear()
+
+
+plans = PlanTable()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=plans.after_fork_in_child)
-
-
-def key_of_call(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Hashable | None:
-    """What a call on MPS is decided on; None of any other, and where each has to be decided."""
-    tensor = input_of(args, kwargs)
-    if type(tensor) not in torch_state.PLAIN_TYPES or choice.verify or verifier.quarantined:
-        return None
-    if not (tensor.is_mps or (tensor.is_cpu and torch_state.mps_is_emulated())):
-        return None
-    window = window_of(args, kwargs)
-    if not (window is None or type(window) in torch_state.PLAIN_TYPES):
-        return None
-    if torch_state.is_intercepted():
-        return None
-    differentiated = torch_state.is_differentiated(tensor, window)
-    if keeps_its_backend(choice.backend, differentiated):
-        return None
-    # What is emulated compiles by its own rules.
-    compiled_by = torch.mps.compile_shader
-    return (
-        compiled_by,
-        key_of(
-            spelling_of(op.name, choice.backend, tensor, window, args, kwargs),
-            tensor,
-            window,
-            differentiated,
-        ),
-    )
-
-
-def recall(op: Operation, key: Hashable | None, args: Any, kwargs: Any) -> Plan | None:
-    """The plan of a call, if it is known."""
-    plan = None if key is None else plans.get(key)
-    return None if plan is None else replace(plan, bound=op.bind(*args, **kwargs))
-
-
-def remember(key: Hashable | None, plan: Plan) -> None:
-    """Keep the plan of a call that was computed, if it holds for good."""
-    if key is not None and plan.settled and plan.route.backend == "mps":
-        plans.put(key, replace(plan, bound=None))
+    os.register_at_fork(after_in_child=plans.clear)

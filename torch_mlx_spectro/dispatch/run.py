@@ -1,13 +1,14 @@
-"""One call, run as it was decided, verified where that is due, and counted.
+"""One call: computed by the plan that is kept for it, else decided, verified where due, and kept.
 
-Whatever torch rejects is handed to torch, which raises its own exception. Only our own exceptions
-lead to native: any other that comes out of a computation is a bug and stays visible.
+Every call is counted, with the reason where native computes it. Whatever torch rejects is handed to
+torch, which raises its own exception. Only our own exceptions lead to native: any other that comes
+out of a computation is a bug and stays visible.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from types import FrameType
@@ -16,94 +17,23 @@ from typing import Any
 import torch
 
 from ..backends import registry
-from ..calls.key import Known, input_of, with_tensors
-from ..calls.operation import Operation
+from ..calls.key import can_be_kept, find_input, name_backend, with_tensors
+from ..calls.operation import Call, Operation
 from ..calls.timer import Timer
 from ..errors import KernelRefused, NotAccelerated, UnresolvedArguments
 from ..native import functions as native
 from ..native import private_state as torch_state
 from . import checking as verifying
-from . import cuda_calls
-from . import plans as known_plans
 from .checking import Due
 from .choice import Choice
-from .decide import NOT_RESOLVED, Plan, decide, native_plan, trials
+from .decide import NOT_RESOLVED, decide, native_plan, trials, verifier
 from .gradient_timer import WayBack
-from .statistics import REFUSED, Counters
-
-MAX_SHAPES = 4096
+from .plans import Found, Plan, Run, plans
+from .statistics import REFUSED, Counters, Way, site_of
 
 counters = Counters()
-#: Calls that ``auto`` leaves to native for good: they go there without being resolved again.
-native_calls: dict[str, Known[bool]] = {name: Known(MAX_SHAPES) for name in ("stft", "istft")}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=counters.after_fork_in_child)
-    for _calls in native_calls.values():
-        os.register_at_fork(after_in_child=_calls.after_fork_in_child)
-
-
-def shape_of_call(tensor: torch.Tensor, args: Any, kwargs: Any) -> Hashable:
-    """What ``auto``'s choice depends on, read off a call in a microsecond, unresolved."""
-    sizes = args[1:3] or (kwargs.get("n_fft"), kwargs.get("hop_length"))
-    return (
-        tensor.shape,
-        tensor.stride(),
-        tensor.is_cpu,
-        sizes,
-        kwargs.get("hop_length"),
-        torch.get_num_threads(),
-        torch_state.is_deterministic(),
-        tensor.requires_grad and torch.is_grad_enabled(),
-    )
-
-
-def _run(op: Operation, plan: Plan, args: Any, kwargs: Any, caller: FrameType) -> torch.Tensor:
-    if plan.params is None or plan.bound is None:
-        return op.compute_natively(args, kwargs, caller)
-    if plan.trial is not None and plan.route.backend == "cuda":
-        # What is timed is what later calls will take.
-        known = cuda_calls.recall(op.name, "cuda", plan.bound["input"], args, kwargs)
-        if known is not None:
-            return known
-    from ..core.params import StftParams
-
-    tensor, window = plan.bound["input"], plan.bound["window"]
-    computing: Any = registry.load(plan.route.backend)
-    more: dict[str, Any] = {}
-    if torch_state.is_differentiated(tensor, window):
-        from ..autograd import derivatives as computing
-
-        more = {"backend": plan.route.backend}
-    if isinstance(plan.params, StftParams):
-        as_real = not plan.params.return_complex
-        if window is None or as_real:
-            native.warn_of_stft(window is None, as_real)
-        spectrum: torch.Tensor = computing.stft(plan.params, tensor, window, **more)
-        return spectrum
-    padded = plan.params.zero_tail > 0
-    result: torch.Tensor = computing.istft(plan.params, tensor, window, **more)
-    if window is None or padded:
-        native.warn_of_istft(window is None, padded, caller)
-    return result
-
-
-def _computed(
-    op: Operation, plan: Plan, args: Any, kwargs: Any, caller: FrameType, due: Due | None
-) -> torch.Tensor:
-    """The result of a call, made with aliases of what autograd is to be watched at."""
-    aliases: dict[str, torch.Tensor] = {}
-    if due is not None and due.gradients is not None and plan.bound is not None:
-        aliases = due.gradients.aliases(plan.bound)
-    timed = plan.trial
-    if timed is not None and timed.is_differentiated:
-        tensor = aliases.get("input", input_of(args, kwargs))
-        # One more, that autograd comes to before anything is compared.
-        aliases["input"] = tensor.view_as(tensor)
-    if aliases:
-        args, kwargs = with_tensors(args, kwargs, aliases)
-        plan = replace(plan, bound=None if plan.bound is None else plan.bound | aliases)
-    run = partial(_run, op, plan, args, kwargs, caller)
-    return run() if timed is None else _timed(plan, run, input_of(args, kwargs))
 
 
 def dispatch(
@@ -114,24 +44,48 @@ def dispatch(
     Raises:
         NotAccelerated: the choice is strict, and nothing but native can compute this call.
     """
+    found = plans.find(op, choice.backend, args, kwargs, verifier.epoch)
+    plan = found.plan
+    if plan is not None and plan.sites is not None and not choice.verify:
+        run = plan.run
+        try:
+            if run is not None:
+                result = run(found.tensor, found.window)
+            elif choice.strict and plan.fallback:
+                raise KernelRefused
+            else:
+                result = op.compute_natively(args, kwargs, caller)
+        except (KernelRefused, UnresolvedArguments):
+            found = found._replace(plan=None)  # decided anew: torch raises, or the reason is told
+        else:
+            bump = plan.sites.get(site_of(caller))
+            if bump is None:
+                counters.count(_count_by(op, plan), caller)
+            else:
+                bump()
+            return result
     try:
-        return _dispatch(op, choice, args, kwargs, caller)
+        return _dispatch(op, choice, args, kwargs, caller, found)
     except NotAccelerated as refused:
-        counters.count(op.name, REFUSED, caller, refused.reasons)
+        counters.count(Way(op.name, REFUSED, refused.reasons), caller)
         raise
 
 
 def _dispatch(
-    op: Operation, choice: Choice, args: Any, kwargs: Any, caller: FrameType
+    op: Operation, choice: Choice, args: Any, kwargs: Any, caller: FrameType, found: Found
 ) -> torch.Tensor:
-    key = known_plans.key_of_call(op, choice, args, kwargs)
-    known = known_plans.recall(op, key, args, kwargs)
-    plan = known or decide(op, choice, args, kwargs)
+    epoch = verifier.epoch
+    known = found.plan if found.plan is not None and found.plan.run is not None else None
+    if known is None:
+        plan = decide(op, choice, args, kwargs)
+    else:  # verified now and then
+        plan = replace(known, bound=op.bind(*args, **kwargs))
     if plan.fallback and choice.strict:
         op.compute_natively(args, kwargs, caller)  # torch's own exception comes before ours
         raise NotAccelerated(op.name, plan.route.reasons)
+    plan = _with_known_run(plan, found)
     due = None
-    if known is None and (choice.verify or choice.backend == "auto"):
+    if choice.verify or choice.backend == "auto":
         due = verifying.due(op, choice, plan, args, kwargs, counters.count_verified)
     try:
         result = _computed(op, plan, args, kwargs, caller, due)
@@ -149,24 +103,107 @@ def _dispatch(
     if due is not None and plan.params is not None:
         plan, result = due.verified(plan, result)
     if known is None:
-        known_plans.remember(key, plan)
-        _remember(op, choice, plan, args, kwargs, result)
-    reasons = plan.route.reasons if plan.fallback or plan.rejected else ()
-    counters.count(op.name, plan.route.backend, caller, reasons)
+        _keep(op, replace(plan, epoch=epoch), found, result)
+    counters.count(_count_by(op, plan), caller)
     return result
 
 
-def _remember(
-    op: Operation, choice: Choice, plan: Plan, args: Any, kwargs: Any, result: torch.Tensor
-) -> None:
+def _count_by(op: Operation, plan: Plan) -> Way:
+    by_choice = not (plan.fallback or plan.rejected)
+    reasons = plan.counted_reasons
+    return Way(op.name, plan.route.backend, reasons, by_choice and bool(reasons))
+
+
+def _with_known_run(plan: Plan, found: Found) -> Plan:
+    """The plan, run as calls that ask for its backend by name are: ``auto`` times what it takes."""
+    if plan.params is None or plan.run is not None or found.key is None:
+        return plan
+    known = plans.get(name_backend(found.key, plan.route.backend))
+    if known is None or known.epoch != verifier.epoch:
+        return plan
+    return replace(plan, run=known.run)
+
+
+def _computed(
+    op: Operation, plan: Plan, args: Any, kwargs: Any, caller: FrameType, due: Due | None
+) -> torch.Tensor:
+    """The result of a call, made with aliases of what autograd is to be watched at."""
+    aliases: dict[str, torch.Tensor] = {}
+    if due is not None and due.gradients is not None and plan.bound is not None:
+        aliases = due.gradients.aliases(plan.bound)
+    timed = plan.trial
+    if timed is not None and timed.is_differentiated:
+        tensor = aliases.get("input", find_input(args, kwargs))
+        # One more, that autograd comes to before anything is compared.
+        aliases["input"] = tensor.view_as(tensor)
+    if aliases:
+        args, kwargs = with_tensors(args, kwargs, aliases)
+        plan = replace(plan, bound=None if plan.bound is None else plan.bound | aliases)
+    run = partial(_run, op, plan, args, kwargs, caller)
+    return run() if timed is None else _timed(plan, run, find_input(args, kwargs))
+
+
+def _run(op: Operation, plan: Plan, args: Any, kwargs: Any, caller: FrameType) -> torch.Tensor:
+    params, bound = plan.params, plan.bound
+    if params is None or bound is None:
+        return op.compute_natively(args, kwargs, caller)
+    tensor, window = bound["input"], bound["window"]
+    if plan.run is not None:
+        return plan.run(tensor, window)
+    run = _make_run(plan, tensor, window)
+    no_window, other = _find_warnings(plan, window)
+    if op.name == "stft" and (no_window or other):
+        native.warn_of_stft(no_window, other)
+    result = run(tensor, window)
+    if op.name == "istft" and (no_window or other):
+        native.warn_of_istft(no_window, other, caller)
+    return result
+
+
+def _find_warnings(plan: Plan, window: torch.Tensor | None) -> tuple[bool, bool]:
+    """What torch warns of, once or of each call if it is told to: no window, and another thing.
+
+    The other is an stft's ``return_complex=False``, or zeros appended to an istft's result.
+    """
+    params: Any = plan.params
+    other = not params.return_complex if plan.route.op == "stft" else params.zero_tail > 0
+    return window is None, other
+
+
+def _make_run(plan: Plan, tensor: torch.Tensor, window: torch.Tensor | None) -> Run:
+    """What computes a call by its backend, and is differentiated where the call is."""
+    name, more = plan.route.backend, dict[str, Any]()
+    computing: Any = registry.load(name)
+    if torch_state.is_differentiated(tensor, window):
+        from ..autograd import derivatives as computing
+
+        more = {"backend": name}
+    return partial(getattr(computing, plan.route.op), plan.params, **more)
+
+
+def _keep(op: Operation, plan: Plan, found: Found, result: torch.Tensor) -> None:
     """Keep what was decided for good, so that the next call like it need not be decided."""
-    if plan.bound is not None and plan.params is not None and plan.route.backend == "cuda":
-        if not choice.verify:  # calls that are recalled are not verified
-            asked = {"cuda", choice.backend} if plan.settled else {"cuda"}
-            cuda_calls.remember(op.name, asked, args, kwargs, plan.params, result)
-    elif plan.settled and plan.route.backend == "native" and not choice.strict:
-        tensor = input_of(args, kwargs)
-        native_calls[op.name].put(shape_of_call(tensor, args, kwargs), True)
+    key, tensor, window = found.key, found.tensor, found.window
+    if key is None or not can_be_kept(found.others):
+        return
+    if tensor.is_cuda and torch_state.is_capturing():
+        return
+    if plan.params is None:
+        kept = replace(plan, sites=counters.sites(_count_by(op, plan)))
+        if plan.settled:
+            plans.keep(key, kept)
+        return
+    if any(_find_warnings(plan, window)) and torch.is_warn_always_enabled():
+        return
+    run = plan.run or _make_run(plan, tensor, window)
+    if plan.run is None and not torch_state.is_differentiated(tensor, window):
+        backend = registry.load(plan.route.backend)
+        run = backend.prepare(Call(plan.params, tensor, window), result) or run
+    way = _count_by(op, plan)
+    kept = replace(plan, bound=None, trial=None, run=run, sites=counters.sites(way))
+    if plan.settled:
+        plans.keep(key, kept)
+    plans.keep(name_backend(key, plan.route.backend), replace(kept, settled=True))
 
 
 def _timed(plan: Plan, run: Callable[[], torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:

@@ -7,9 +7,9 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import CodeType, FrameType, MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..native.functions import passes_on
 
@@ -22,6 +22,8 @@ REFUSED = "refused"
 
 Site = tuple[int, int]
 Bump = Callable[[], int]
+#: By call site, what counts one more call there.
+Sites = dict[Site, Bump]
 
 #: torch's own modules that pass a call on: not the program's line.
 TRANSPARENT = frozenset(
@@ -50,6 +52,8 @@ class Stats:
         calls: (op, backend) to count; op is ``"stft"`` or ``"istft"``, and backend may be
             ``"refused"``.
         fallbacks: reason to count, for calls that were to be accelerated and could not be.
+        choices: reason to count, for calls that were native torch's by choice: the program's, or
+            that of ``auto``.
         sites: ``file:line`` of the caller to ``{"accelerated": n, "native": n}``, and
             ``"refused"`` where there are such.
         verified: results and gradients of accelerated calls that were compared with native torch's.
@@ -65,6 +69,7 @@ class Stats:
     verified: int = 0
     mismatches: int = 0
     refused: int = 0
+    choices: Mapping[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The snapshot in JSON's types; keys of ``calls`` read ``"stft/mlx"``."""
@@ -73,11 +78,27 @@ class Stats:
             "native": self.native,
             "calls": {f"{op}/{backend}": n for (op, backend), n in self.calls.items()},
             "fallbacks": dict(self.fallbacks),
+            "choices": dict(self.choices),
             "sites": {site: dict(counts) for site, counts in self.sites.items()},
             "verified": self.verified,
             "mismatches": self.mismatches,
             "refused": self.refused,
         }
+
+
+class Way(NamedTuple):
+    """What calls are counted by, besides their site.
+
+    Attributes:
+        backend: who computed them, or :data:`REFUSED`.
+        reasons: why they were not accelerated; empty where they were.
+        by_choice: they were not to be.
+    """
+
+    op: str
+    backend: str
+    reasons: tuple[str, ...] = ()
+    by_choice: bool = False
 
 
 class _Count:
@@ -87,17 +108,10 @@ class _Count:
     counting needs no lock.
     """
 
-    __slots__ = ("_counter", "backend", "bump", "code", "instruction", "op", "reasons")
+    __slots__ = ("_counter", "bump", "code", "instruction", "way")
 
-    def __init__(
-        self,
-        op: str,
-        backend: str,
-        reasons: tuple[str, ...],
-        code: CodeType | None,
-        instruction: int,
-    ) -> None:
-        self.op, self.backend, self.reasons = op, backend, reasons
+    def __init__(self, way: Way, code: CodeType | None, instruction: int) -> None:
+        self.way = way
         #: Kept, so that the site's id stays its own.
         self.code, self.instruction = code, instruction
         self._counter = itertools.count()
@@ -124,48 +138,42 @@ class Counters:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: list[_Count] = []
-        self._routes: dict[tuple[str, str, tuple[str, ...]], dict[Site, Bump]] = {}
+        self._ways: dict[Way, Sites] = {}
         self._verified = self._mismatches = 0
 
-    def sites(self, op: str, backend: str, reasons: tuple[str, ...] = ()) -> dict[Site, Bump]:
-        """The call sites of a route that were counted before, by :func:`site_of`, to be bumped.
+    def sites(self, way: Way) -> Sites:
+        """The call sites that were counted before, by :func:`site_of`, to be bumped.
 
         The same dictionary for good: whoever calls often may keep it.
         """
         with self._lock:
-            return self._routes.setdefault((op, backend, reasons), {})
+            return self._ways.setdefault(way, {})
 
-    def count(
-        self, op: str, backend: str, caller: FrameType, reasons: tuple[str, ...] = ()
-    ) -> None:
+    def count(self, way: Way, caller: FrameType) -> None:
         """Count one answered call.
 
         Args:
-            op: ``"stft"`` or ``"istft"``.
-            backend: who computed it, or :data:`REFUSED`.
             caller: the frame that made the call.
-            reasons: why it was not accelerated; empty when it was, or was not to be.
         """
-        sites = self._routes.get((op, backend, reasons))
+        sites = self._ways.get(way)
         bump = None if sites is None else sites.get(site_of(caller))
         if bump is None:
             with self._lock:
-                bump = self._first(op, backend, reasons, caller)
+                bump = self._first(way, caller)
         bump()
 
-    def _first(self, op: str, backend: str, reasons: tuple[str, ...], caller: FrameType) -> Bump:
-        """The count of a route that is new at ``caller``, or past torch's methods behind it."""
+    def _first(self, way: Way, caller: FrameType) -> Bump:
+        """The count of a way that is new at ``caller``, or past torch's methods behind it."""
         frame: FrameType | None = caller
         while frame is not None and _is_transparent(frame):
             frame = frame.f_back
         if len(self._counts) >= MAX_COUNTS:
-            frame, reasons = None, reasons and (OTHER_REASONS,)
+            frame, way = None, way._replace(reasons=way.reasons and (OTHER_REASONS,))
         site = (0, 0) if frame is None else site_of(frame)
-        sites = self._routes.setdefault((op, backend, reasons), {})
+        sites = self._ways.setdefault(way, {})
         bump = sites.get(site)
         if bump is None:
-            code = None if frame is None else frame.f_code
-            counted = _Count(op, backend, reasons, code, site[1])
+            counted = _Count(way, None if frame is None else frame.f_code, site[1])
             self._counts.append(counted)
             bump = sites[site] = counted.bump
         return bump
@@ -183,16 +191,18 @@ class Counters:
             verified, mismatches = self._verified, self._mismatches
         calls: Counter[tuple[str, str]] = Counter()
         fallbacks: Counter[str] = Counter()
+        choices: Counter[str] = Counter()
         kinds: Counter[str] = Counter()
         sites: dict[str, dict[str, int]] = {}
         for count, number in counted:
             if not number:
                 continue  # another thread is about to count the first
-            calls[count.op, count.backend] += number
-            for reason in count.reasons:
-                fallbacks[reason] += number
+            way = count.way
+            calls[way.op, way.backend] += number
+            for reason in way.reasons:
+                (choices if way.by_choice else fallbacks)[reason] += number
             site = sites.setdefault(count.site(), {"accelerated": 0, "native": 0})
-            kind = count.backend if count.backend in ("native", REFUSED) else "accelerated"
+            kind = way.backend if way.backend in ("native", REFUSED) else "accelerated"
             site[kind] = site.get(kind, 0) + number
             kinds[kind] += number
         return Stats(
@@ -201,6 +211,7 @@ class Counters:
             refused=kinds[REFUSED],
             calls=MappingProxyType(dict(calls)),
             fallbacks=MappingProxyType(dict(fallbacks)),
+            choices=MappingProxyType(dict(choices)),
             sites=MappingProxyType(sites),
             verified=verified,
             mismatches=mismatches,
@@ -209,7 +220,7 @@ class Counters:
     def reset(self) -> None:
         """Set every counter to zero."""
         with self._lock:
-            for sites in self._routes.values():
+            for sites in self._ways.values():
                 sites.clear()
             self._counts.clear()
             self._verified = self._mismatches = 0

@@ -126,53 +126,6 @@ cuda_empty_strided: Callable[..., torch.Tensor] = _find(
     lambda shape, strides, dtype: torch.empty_strided(shape, strides, dtype=dtype, device="cuda"),
 )
 
-_tensor_guards: Any = _find("_C._dynamo.guards.TensorGuards", None)
-
-
-def likeness(*tensors: torch.Tensor) -> Callable[..., bool] | None:
-    """What tells by one call whether other plain tensors are like these, in a state like this.
-
-    Alike are type, dtype, device, layout, shape, strides, whether a gradient is asked for, and the
-    bits of conjugation and negation; of torch's state the dispatch modes, transforms of torch.func,
-    tracing, autocast and inference mode. Not looked at: values, addresses, function modes, forward
-    mode, grad mode. torch.compile's programs ask the same before they run.
-
-    Returns:
-        A function of as many tensors; None where this torch has none that can be relied on.
-    """
-    return _likeness(*tensors) if _has_likeness() else None
-
-
-def _likeness(*tensors: torch.Tensor) -> Callable[..., bool]:
-    check: Callable[..., bool] = _tensor_guards(
-        *tensors,
-        dynamic_dims_sizes=[list(tensor.shape) for tensor in tensors],
-        dynamic_dims_strides=[list(tensor.stride()) for tensor in tensors],
-    ).check
-    return check
-
-
-@lru_cache(maxsize=1)
-def _has_likeness() -> bool:
-    """Whether what is private does what it did when this was written."""
-    with torch.inference_mode(False):
-        one = torch.zeros((2, 3), dtype=torch.float32, device=HOST)
-        other, z = one + 1, one.to(torch.complex64)
-        strided, leaf = one.new_zeros((2, 4))[:, :3], one.clone().requires_grad_()
-        unlike = (one.t(), one[:, :2], strided, one.double(), z, leaf, torch.nn.Parameter(one))
-        try:
-            is_like, is_like_complex = _likeness(one, z), _likeness(z, one)
-            return (
-                is_like(other, z.clone())
-                and not any(is_like(tensor, z) for tensor in unlike)
-                and not any(is_like(one, tensor) for tensor in (one, z.conj(), z.t()))
-                and is_like_complex(z.clone(), other)
-                and not any(is_like_complex(z, tensor) for tensor in unlike)
-            )
-        except (TypeError, AttributeError, RuntimeError):
-            return False
-
-
 _saved_tensors_hooks = _find(
     "_C._autograd._top_saved_tensors_default_hooks",
     _always((None, None)),
@@ -254,18 +207,6 @@ def as_plain(value: Any) -> Any:
     if type(value).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return value
     return value.as_subclass(torch.Tensor)
-
-
-def first_reason(tensor: torch.Tensor) -> str | None:
-    """A reason against accelerating a call with this plain input, found in a microsecond.
-
-    Calls of other dtypes go native so often that they do not wait for all the reasons.
-    """
-    if tensor.dtype not in DTYPES:
-        return _dtype_reason("input", tensor.dtype)
-    if _dispatch_modes() or _tracing_state() is not None or _functorch_level() is not None:
-        return next(iter(ambient_reasons()), None)
-    return None
 
 
 def is_intercepted() -> bool:

@@ -98,6 +98,7 @@ class Verifier:
         self._steps: dict[tuple[int, RouteKey | None], Step] = {}
         #: Route to the reason for its calls to go native. Read without a lock.
         self.quarantined: dict[RouteKey, str] = {}
+        self.epoch = 0
 
     def is_due(self, every: int, key: RouteKey) -> bool:
         """Count a call of a route, and tell whether it is to be verified.
@@ -126,6 +127,7 @@ class Verifier:
             if key in self.quarantined or len(self.quarantined) >= MAX_QUARANTINED:
                 return False
             self.quarantined[key] = reason
+            self.epoch += 1
             return True
 
     def clear(self) -> None:
@@ -133,6 +135,7 @@ class Verifier:
         with self._lock:
             self._steps.clear()
             self.quarantined.clear()
+            self.epoch += 1
 
     def after_fork_in_child(self) -> None:
         """A forked child has a lock that nobody holds; what its parent found holds there, too."""
