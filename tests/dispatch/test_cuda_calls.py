@@ -8,18 +8,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from cuda_stand_in import Recorder, recording, standing_in
+from cuda_stand_in import Recorder, StandIn, recording, standing_in
 from reference import istft_params, stft_params
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torch_mlx_spectro.autograd import derivatives
-from torch_mlx_spectro.backends.cuda import backend as cuda_backend
+from torch_mlx_spectro.backends.cuda.backend import CudaBackend
 from torch_mlx_spectro.backends.cuda.nvrtc import CudaProblem
 from torch_mlx_spectro.calls.kind import Route
 from torch_mlx_spectro.calls.operation import STFT
@@ -41,11 +40,14 @@ ISTFT_ARGUMENTS: dict[str, Any] = {"hop_length": 4, "win_length": LENGTH}
 
 
 @pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
-    driver = Recorder()
-    with standing_in(recording(driver)):
-        monkeypatch.setattr(torch_state, "cuda_device", lambda: -1)
-        yield driver
+def driver() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture(autouse=True)
+def backend(driver: Recorder) -> Iterator[StandIn]:
+    with standing_in(recording(driver)) as found:
+        yield found
 
 
 def recall_stft(
@@ -180,9 +182,9 @@ def test_every_window_is_read_where_it_is(driver: Recorder) -> None:
 
 @pytest.mark.parametrize("kind", ["strided", "negative", "at an odd place"])
 def test_a_window_that_lies_otherwise_is_another_call(
-    driver: Recorder, monkeypatch: pytest.MonkeyPatch, kind: str
+    backend: StandIn, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(cuda_backend.CUDA, "stft", lambda *given: SIGNAL)
+    monkeypatch.setattr(backend, "stft", lambda *given: SIGNAL)
     whole = {"win_length": 16}
     remember_stft(window=torch.rand(16), **whole)
     assert recall_stft(window=torch.rand(16), **whole) is not None
@@ -219,12 +221,8 @@ def test_a_vanishing_envelope_is_decided_anew(driver: Recorder) -> None:
     assert first == last != 0
 
 
-def test_an_envelope_is_heard_of_while_its_call_runs(
-    driver: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_envelope_is_heard_of_while_its_call_runs(driver: Recorder, backend: StandIn) -> None:
     """And its flag is the next call's, with nothing in it."""
-    here: Any = SimpleNamespace(index=torch_state.cuda_device())
-    kernels = recording(driver)
     found: list[tuple[int, int]] = []
     asked: list[int] = []
 
@@ -235,39 +233,37 @@ def test_an_envelope_is_heard_of_while_its_call_runs(
 
     def hear(flag: torch.Tensor, device: torch.device) -> int:
         asked.append(flag.data_ptr())
-        return kernels.hear(flag.data_ptr(), here)
+        return CudaBackend.hear(backend, flag, device)
 
     driver.seen = run
-    monkeypatch.setattr(cuda_backend.CHECKS, "_hear", hear)  # never asks whether it has ended
+    backend.listen = hear  # never asks whether it has ended
     remember_istft()
     for _ in range(3):
         assert recall_istft(WINDOW.clone()) is not None
     assert found == [(asked[0], Verdict.NOT_TOLD)] * 3
 
 
-def test_what_was_broken_off_is_not_written_to_again(
-    driver: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_broken_off_is_not_written_to_again(driver: Recorder, backend: StandIn) -> None:
     def interrupted(flag: torch.Tensor, device: torch.device) -> int:
         raise KeyboardInterrupt
 
     asked: list[int] = []
     driver.seen = lambda *arguments: asked.append(flag_of(arguments))
     remember_istft()
-    with monkeypatch.context() as patch:
-        patch.setattr(cuda_backend.CHECKS, "_hear", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            recall_istft(WINDOW.clone())
+    listen, backend.listen = backend.listen, interrupted
+    with pytest.raises(KeyboardInterrupt):
+        recall_istft(WINDOW.clone())
+    backend.listen = listen
     assert recall_istft(WINDOW.clone()) is not None
     assert len(set(asked)) == 2
 
 
 def test_what_is_no_launch_is_computed_by_the_functions(
-    driver: Recorder, monkeypatch: pytest.MonkeyPatch
+    backend: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Derivatives, inputs with bits, and inputs on no complex number's boundary."""
     computed: list[str] = []
-    for name, computing in (("backend", cuda_backend.CUDA), ("derivatives", derivatives)):
+    for name, computing in (("backend", backend), ("derivatives", derivatives)):
         answer = partial(lambda name, *given: computed.append(name) or SIGNAL, name)
         monkeypatch.setattr(computing, "stft", answer)
     remember_stft()
@@ -295,13 +291,13 @@ STATES = [
 
 
 @contextmanager
-def state_of_torch(state: str, patch: pytest.MonkeyPatch) -> Iterator[None]:
+def state_of_torch(state: str, backend: StandIn) -> Iterator[None]:
     """Something that wants a call to be decided anew."""
     with ExitStack() as stack:
         if state == "capture":
-            patch.setattr(torch_state, "is_capturing", lambda: True)
+            backend.capturing = True
         elif state == "device":
-            patch.setattr(torch_state, "cuda_device", lambda: 1)
+            backend.current = False
         elif state == "dispatch mode":
             stack.enter_context(Passing())
         elif state == "forward mode":
@@ -320,9 +316,7 @@ class Passing(TorchDispatchMode):
 @pytest.mark.parametrize("known", ["by its key", "by its kind"])
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.filterwarnings("ignore:.*jit.trace. is deprecated")
-def test_torchs_state_is_asked_each_time(
-    driver: Recorder, monkeypatch: pytest.MonkeyPatch, state: str, known: str
-) -> None:
+def test_torchs_state_is_asked_each_time(backend: StandIn, state: str, known: str) -> None:
     remember_stft()
     remember_istft()
     if known == "by its kind":
@@ -334,7 +328,7 @@ def test_torchs_state_is_asked_each_time(
         found.append(recall_istft(WINDOW.clone()) if state == "capture" else recall_stft())
         return x * 2
 
-    with state_of_torch(state, monkeypatch):
+    with state_of_torch(state, backend):
         if state == "functorch":
             torch.func.vmap(look)(torch.ones(3))
         elif state == "trace":
@@ -342,7 +336,6 @@ def test_torchs_state_is_asked_each_time(
         else:
             look(torch.ones(3))
     assert found == [None]
-    monkeypatch.undo()
 
 
 def test_calls_of_a_kind_are_found_by_one_question(
@@ -394,7 +387,7 @@ def test_a_torch_without_likenesses_is_asked_question_by_question(
 
 
 def test_what_may_be_computed_again_is_decided_anew_under_auto(
-    driver: Recorder, monkeypatch: pytest.MonkeyPatch
+    backend: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A checkpointed call keeps the backend that its first computation had."""
     leaf = SIGNAL.clone().requires_grad_()
@@ -402,7 +395,7 @@ def test_what_may_be_computed_again_is_decided_anew_under_auto(
     given = {**STFT_ARGUMENTS, "window": WINDOW}
     cuda_calls.remember("stft", {"auto", "cuda"}, (leaf, 16), given, params, SPECTRUM)
     remember_stft()
-    for computing in (cuda_backend.CUDA, derivatives):
+    for computing in (backend, derivatives):
         monkeypatch.setattr(computing, "stft", lambda *given: SPECTRUM)
     monkeypatch.setattr(torch_state, "recomputes", lambda: True)
     assert recall_stft(leaf, backend="auto") is None
@@ -411,14 +404,12 @@ def test_what_may_be_computed_again_is_decided_anew_under_auto(
     assert recall_stft(leaf, backend="auto") is SPECTRUM
 
 
-def test_a_graph_records_what_reads_its_window(
-    driver: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_graph_records_what_reads_its_window(backend: StandIn) -> None:
     known, other = WINDOW.clone(), WINDOW.clone()
     remember_stft()
     remember_istft()
     assert recall_istft(known) is not None
-    monkeypatch.setattr(torch_state, "is_capturing", lambda: True)
+    backend.capturing = True
     assert recall_stft() is not None
     assert recall_istft(known) is not None
     # Whether an envelope vanishes cannot be waited for.
@@ -469,12 +460,10 @@ def test_zeros_without_memory_are_decided_anew(driver: Recorder, known: str) -> 
     assert recall_stft() is not None
 
 
-def test_a_launch_is_on_the_current_stream(
-    driver: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_launch_is_on_the_current_stream(driver: Recorder) -> None:
     remember_stft()
     recall_stft()
-    monkeypatch.setattr(torch_state, "cuda_stream", lambda device: 8)
+    driver.stream = 8
     for _ in range(2):
         assert recall_stft() is not None
         assert driver.launched[-1][3] == 8

@@ -17,8 +17,6 @@ from every_backend import CALLS, WINDOW, Call, by_remembered_launch, given_tenso
 from every_backend import ours as ours
 from needs import ONCE_ONLY
 
-from torch_mlx_spectro.native import private_state as torch_state
-
 pytestmark = ONCE_ONLY
 
 
@@ -119,8 +117,7 @@ def test_a_result_is_what_natives_is(ours: Call, mode: str) -> None:
 @pytest.mark.parametrize("mode", ["nothing is recorded", "no_grad", "inference_mode"])
 def test_the_result_of_a_remembered_launch_is_what_natives_is(mode: str) -> None:
     driver = Recorder()
-    with standing_in(recording(driver)), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch_state, "cuda_device", lambda: -1)
+    with standing_in(recording(driver)):
         compare_uses(by_remembered_launch, mode)
     assert driver.launched
 

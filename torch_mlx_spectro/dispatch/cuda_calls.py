@@ -16,18 +16,20 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from ..backends import registry
 from ..calls.key import Known, input_of, keeps_its_backend, key_of, spelling_of, window_of
+from ..calls.operation import Call as Decided
 from ..core.params import IstftParams, StftParams
 from ..errors import KernelRefused, UnresolvedArguments
 from ..native import private_state as torch_state
-from ..native.strides import UNDOING, natives_view
 
 if TYPE_CHECKING:
-    from ..backends.device.envelope_checks import EnvelopeChecks
+    from ..backends.base import Prepared
+    from ..backends.cuda.backend import CudaBackend
 
 MAX_CALLS = 1024
 #: Kinds of tensors, and states of torch around them, that calls of one spelling are known by.
@@ -40,32 +42,22 @@ class Call:
     """A decided call, and its launch, if it is one.
 
     Args:
-        run: launches it; None where it takes more than one launch.
-        result: of the call, for its layout.
-        checks: of the envelopes of istfts.
+        prepared: computes it; None where it takes more than one launch.
 
     Attributes:
         warns: torch warns of such calls, once, or each time if it is told to.
     """
 
-    __slots__ = ("_checks", "_geometry", "_index", "_params", "_result", "_run", "_view", "warns")
+    __slots__ = ("_params", "_prepared", "backend", "warns")
 
     def __init__(
         self,
+        backend: CudaBackend,
         params: StftParams | IstftParams,
-        run: Callable[..., None] | None,
-        result: torch.Tensor,
-        checks: EnvelopeChecks,
-        warns: bool = False,
+        prepared: Prepared | None,
     ) -> None:
-        self._params, self._run, self._checks = params, run, checks
-        self._geometry = params.geometry if isinstance(params, IstftParams) else None
-        self.warns = warns
-        self._view = natives_view(params)
-        if self._view is not None:
-            result = UNDOING[self._view](result)
-        self._result = (tuple(result.shape), result.stride(), result.dtype)
-        self._index = result.device.index
+        self.backend, self._params, self._prepared = backend, params, prepared
+        self.warns = _warns(params)
 
     def compute(
         self, tensor: torch.Tensor, window: torch.Tensor, differentiated: bool
@@ -79,7 +71,7 @@ class Call:
             UnresolvedArguments: of this window torch would not take an envelope.
         """
         if differentiated or not self._is_readable(tensor, window):
-            if torch_state.is_capturing():
+            if self.backend.is_capturing():
                 return None
             return self._compute_by_functions(tensor, window, differentiated)
         return self.compute_alike(tensor, window)
@@ -90,42 +82,41 @@ class Call:
     def is_known_by_kind(self, tensor: torch.Tensor, window: torch.Tensor) -> bool:
         """Whether :meth:`compute_alike` may be asked for tensors like these."""
         return (
-            self._run is not None
+            self._prepared is not None
             and not (tensor.requires_grad or window.requires_grad)
             and self._is_readable(tensor, window)
         )
 
     def compute_alike(self, tensor: torch.Tensor, window: torch.Tensor) -> torch.Tensor | None:
         """As :meth:`compute`, for tensors that are like those of :meth:`is_known_by_kind`."""
-        run, call, flag = self._run, self._geometry, None
-        addresses = [tensor.data_ptr(), window.data_ptr()]
-        is_fine = call is None or self._checks.is_fine(call, window)
-        odd = (addresses[0] | addresses[1]) % _ALIGNMENT
-        if run is None or odd or not is_fine:
-            if torch_state.is_capturing():
-                return None
-            if run is None or odd:
-                return self._compute_by_functions(tensor, window, False)
-            flag = self._checks.take_flag(window.device)
-        result = torch_state.cuda_empty_strided(*self._result)
-        addresses.append(result.data_ptr())
-        if call is not None:
-            addresses.append(0 if flag is None else flag.data_ptr())
-        run(torch_state.cuda_stream(self._index), *addresses)
-        if flag is not None and call is not None:
-            self._checks.settle(call, window, flag, window.device)
-        return result if self._view is None else self._view(result)
+        prepared = self._prepared
+        if prepared is not None and not (tensor.data_ptr() | window.data_ptr()) % _ALIGNMENT:
+            return prepared(tensor, window)
+        if self.backend.is_capturing():
+            return None
+        return self._compute_by_functions(tensor, window, False)
 
     def _compute_by_functions(
         self, tensor: torch.Tensor, window: torch.Tensor, differentiated: bool
     ) -> torch.Tensor:
         from ..autograd import derivatives
-        from ..backends.cuda import backend as cuda_backend
 
-        computing: Any = derivatives if differentiated else cuda_backend.CUDA
+        computing: Any = derivatives if differentiated else self.backend
         function = computing.stft if isinstance(self._params, StftParams) else computing.istft
         result: torch.Tensor = function(self._params, tensor, window)
         return result
+
+
+def _warns(params: StftParams | IstftParams) -> bool:
+    """Whether torch warns of a call like this, which has a window."""
+    if isinstance(params, StftParams):
+        return not params.return_complex
+    return params.zero_tail > 0
+
+
+def _backend() -> CudaBackend:
+    found: Any = registry.load("cuda")
+    return cast("CudaBackend", found)
 
 
 #: What sends a call on the way of those that are not known, to native in the end.
@@ -145,18 +136,12 @@ def forget() -> None:
 @lru_cache(maxsize=1)
 def missing_reason() -> str | None:
     """Why there are no CUDA kernels here, answered within a microsecond; None where there are."""
-    from ..backends.cuda import backend as cuda_backend
-
-    return cuda_backend.unavailable_reason()
+    return _backend().explain_absence()
 
 
 def _is_ordinary(tensor: torch.Tensor) -> bool:
     """Whether nothing in torch's state asks for another decision."""
-    return not torch_state.is_intercepted() and _is_on_current_device(tensor)
-
-
-def _is_on_current_device(tensor: torch.Tensor) -> bool:
-    return torch_state.has_one_cuda_device() or tensor.get_device() == torch_state.cuda_device()
+    return not torch_state.is_intercepted() and _backend().is_current(tensor.get_device())
 
 
 def recall(
@@ -196,7 +181,7 @@ def _may_be_launched(call: Call, tensor: torch.Tensor) -> bool:
     """What a likeness does not tell of torch's state."""
     return (
         not torch_state.is_forward_mode()
-        and _is_on_current_device(tensor)
+        and call.backend.is_current(tensor.get_device())
         and not _warns_again(call)
     )
 
@@ -235,14 +220,15 @@ def remember(
     window = window_of(args, kwargs)
     if type(window) not in torch_state.PLAIN_TYPES or not _is_ordinary(tensor):
         return
-    if torch_state.is_capturing():
+    backend = _backend()
+    if backend.is_capturing():
         return
-    from ..backends.cuda import backend as cuda_backend
-
     differentiated = torch_state.is_differentiated(tensor, window)
-    run = cuda_backend.single_launch(params, tensor, window, result)
-    call = Call(params, run, result, cuda_backend.CHECKS, cuda_backend.warns(params))
-    for backend in backends:
-        spelling = spelling_of(name, backend, tensor, window, args, kwargs)
+    prepared = None
+    if not differentiated:
+        prepared = backend.prepare(Decided(params, tensor, window), result)
+    call = Call(backend, params, prepared)
+    for asked in backends:
+        spelling = spelling_of(name, asked, tensor, window, args, kwargs)
         key = key_of(spelling, tensor, window, differentiated)
         calls.put(key, call)

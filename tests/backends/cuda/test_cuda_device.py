@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from window_changes import CHANGES, LAYOUTS
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro.backends.cuda import backend as cuda_backend
+from torch_mlx_spectro.backends.cuda.backend import CUDA as BACKEND
 from torch_mlx_spectro.dispatch import cuda_calls
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.native import functions as native
@@ -36,7 +36,7 @@ Call = Callable[..., torch.Tensor]
 @pytest.fixture(autouse=True)
 def strict() -> Iterator[None]:
     cuda_calls.forget()
-    cuda_backend.CHECKS.forget()
+    BACKEND.checks.forget()
     tms.reset_stats()
     with tms.backend("cuda", strict=True):
         yield
@@ -583,7 +583,7 @@ def test_compiled_programs() -> None:
 
 
 def test_without_kernels_native_computes_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_backend, "unavailable_reason", lambda: "they are not here")
+    monkeypatch.setattr(BACKEND, "explain_absence", lambda *given: "they are not here")
     cuda_calls.missing_reason.cache_clear()
     try:
         signal, window = noise(2, 9_000), torch.hann_window(64, device="cuda")
