@@ -167,8 +167,7 @@ class KernelBackend(Backend):
             batch: the call's result, as the kernel wrote it.
         """
         params, tensor, window = call
-        given = (tensor,) if window is None else (tensor, window)
-        if not (batch.numel() and all(map(is_readable, given))):
+        if not is_readable(tensor) or not (window is None or is_readable(window)):
             return None
         kernels, read = self.kernels(), with_rows(params, tensor)
         if isinstance(params, StftParams):
