@@ -16,11 +16,9 @@ import pytest
 import torch
 from cuda_stand_in import Emulated, standing_in
 from needs import needs_emulator, needs_mlx
-from reference import istft_params, stft_params
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
-from torch_mlx_spectro.autograd import derivatives
 from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.backends.base import Backend
 
@@ -35,26 +33,19 @@ class Computing:
         name: in the registry.
         backend: itself.
         launches: of its emulated kernels; None where it launches none.
-        dispatched: calls reach it by its name; else it stands in for one of another device.
     """
 
     name: str
     backend: Backend
     launches: Sequence[Any] | None = None
-    dispatched: bool = True
 
     def call(self, op: str, tensor: torch.Tensor, window: Any, **given: Any) -> torch.Tensor:
         """A call that autograd may differentiate, by this backend or by nobody."""
         before = 0 if self.launches is None else len(self.launches)
-        if self.dispatched:
-            tms.reset_stats()
-            with tms.backend(self.name, strict=True):
-                result: torch.Tensor = getattr(tms, op)(tensor, window=window, **given)
-            assert tms.stats().calls == {(op, self.name): 1}
-        else:
-            resolve: Any = stft_params if op == "stft" else istft_params
-            params = resolve(tensor, window, **given)
-            result = getattr(derivatives, op)(params, tensor, window, self.name)
+        tms.reset_stats()
+        with tms.backend(self.name, strict=True):
+            result: torch.Tensor = getattr(tms, op)(tensor, window=window, **given)
+        assert tms.stats().calls == {(op, self.name): 1}
         assert self.launches is None or len(self.launches) > before
         return result
 
@@ -84,13 +75,12 @@ def computing_by(route: tuple[str, str], folder: Path) -> Iterator[Computing]:
         folder: of compiled kernels.
     """
     name, how = route
-    backend = registry.load(name)
     if how == EMULATED:
         with emulator.Machine(cache_dir=folder).installed() as machine:
-            yield Computing(name, backend, machine.launches)
+            yield Computing(name, registry.load(name), machine.launches)
     elif how == STAND_IN:
         kernels = Emulated(folder)
-        with standing_in(kernels):
-            yield Computing(name, backend, kernels.machine.launches, dispatched=False)
+        with standing_in(kernels) as backend:
+            yield Computing(name, backend, kernels.machine.launches)
     else:
-        yield Computing(name, backend)
+        yield Computing(name, registry.load(name))

@@ -1,30 +1,32 @@
 """A CUDA device that is none: host tensors computed by the ``cuda`` backend's code.
 
-The kernels are those of the Metal emulator, which are the same headers; streams, capture and pinned
-memory are the host's. What only a device can show is in test_cuda_device.py.
+A stand-in is the backend with other kernels and the host's memory, in the backend's place in the
+registry. The kernels are those of the Metal emulator, which are the same headers, or they are only
+noted. What only a device can show is in test_cuda_device.py.
 """
 
 from __future__ import annotations
 
 import ctypes
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from torch_mlx_spectro import emulator
-from torch_mlx_spectro.autograd import linear_maps as adjoints
 from torch_mlx_spectro.backends import registry
-from torch_mlx_spectro.backends.cuda import backend as cuda_backend
+from torch_mlx_spectro.backends.cuda.backend import CudaBackend
 from torch_mlx_spectro.backends.cuda.launcher import CudaKernels
 from torch_mlx_spectro.backends.device.envelope_checks import read_flag
 from torch_mlx_spectro.backends.mps.launcher import MpsKernels
+from torch_mlx_spectro.calls.timer import HostTimer, Timer
 from torch_mlx_spectro.dispatch.plans import plans
-from torch_mlx_spectro.native import private_state as torch_state
 
 
 class Emulated(MpsKernels):
@@ -36,9 +38,14 @@ class Emulated(MpsKernels):
 
 
 class Recorder:
-    """A driver that notes what it is asked for."""
+    """A driver that notes what it is asked for.
+
+    Attributes:
+        stream: the raw handle of the current one.
+    """
 
     def __init__(self) -> None:
+        self.stream = 7
         self.loaded: list[tuple[bytes, str]] = []
         self.launched: list[tuple[Any, ...]] = []
         #: Of each launch its attributes: which, and its value.
@@ -64,35 +71,79 @@ class Recorder:
 
 def recording(driver: Recorder) -> CudaKernels:
     """Kernels that are neither compiled nor run."""
-    return CudaKernels(driver, lambda device: 90, None, lambda text, architecture, folder: b"code")
+
+    def compile_nothing(text: str, architecture: int, folder: Path | None) -> bytes:
+        return b"code"
+
+    return CudaKernels(
+        driver,
+        lambda device: 90,
+        compiled=compile_nothing,
+        current_device=lambda: None,  # as the index of the host's device
+        stream_of=lambda device: driver.stream,
+    )
 
 
-def _empty_strided(shape: Any, strides: Any, dtype: torch.dtype) -> torch.Tensor:
-    return torch.empty_strided(shape, strides, dtype=dtype)
+class StandIn(CudaBackend):
+    """The ``cuda`` backend of host tensors.
 
+    Args:
+        kernels: that compute them.
 
-def _flag(device: torch.device) -> torch.Tensor:
-    return torch.zeros(1, dtype=torch.int32)
+    Attributes:
+        capturing: a graph is being recorded.
+        current: the device of all tensors is the current one.
+        listen: waits for what a launch has told, in the place of a device's :meth:`hear`.
+    """
+
+    def __init__(self, kernels: Any) -> None:
+        super().__init__()
+        self._kernels = kernels
+        self.capturing, self.current = False, True
+        self.listen: Callable[[torch.Tensor, torch.device], int] = read_flag
+
+    def kernels(self) -> Any:
+        return self._kernels
+
+    def explain_absence(self, device_type: str | None = None) -> str | None:
+        return None
+
+    def explain_device(self, device: int) -> str | None:
+        return None
+
+    def is_capturing(self) -> bool:
+        return self.capturing
+
+    def is_current(self, device: int) -> bool:
+        return self.current
+
+    def make_flag(self, device: torch.device) -> torch.Tensor:
+        return torch.zeros(1, dtype=torch.int32)
+
+    def hear(self, flag: torch.Tensor, device: torch.device) -> int:
+        return self.listen(flag, device)
+
+    def make_allocator(
+        self,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Callable[[], torch.Tensor]:
+        return partial(torch.empty_strided, shape, strides, dtype=dtype)
+
+    def make_timer(self, clock: Callable[[], float] = time.perf_counter) -> Timer:
+        return HostTimer(clock, lambda: None)
 
 
 @contextmanager
-def standing_in(kernels: Any) -> Iterator[None]:
+def standing_in(kernels: Any) -> Iterator[StandIn]:
     """Host tensors are on "the device", which computes with these kernels."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch_state, "cuda_device", lambda: None)
-        patch.setattr(torch_state, "has_one_cuda_device", lambda: False)
-        patch.setattr(torch_state, "cuda_stream", lambda device: 7)
-        patch.setattr(torch_state, "is_capturing", lambda: False)
-        patch.setattr(torch_state, "cuda_empty_strided", _empty_strided)
-        patch.setattr(cuda_backend.CHECKS, "_make_flag", _flag)
-        patch.setattr(cuda_backend.CHECKS, "_hear", read_flag)
-        patch.setattr(cuda_backend, "cuda_kernels", lambda: kernels)
-        patch.setattr(cuda_backend, "device_reason", lambda device: None)
-        patch.setattr(adjoints, "_backend", lambda name, tensor: registry.load(name or "cuda"))
-        cuda_backend.CHECKS.forget()
-        plans.clear()
+    backend = StandIn(kernels)
+    spec = replace(registry.find("cuda"), device_types=("cuda", "cpu"))
+    plans.clear()
+    with registry.registered(spec, backend, replace=True):
         try:
-            yield
+            yield backend
         finally:
-            cuda_backend.CHECKS.forget()
             plans.clear()

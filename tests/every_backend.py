@@ -18,11 +18,9 @@ from reference import istft_params, random_tensor, stft_params
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
-from torch_mlx_spectro.autograd import derivatives
-from torch_mlx_spectro.backends.cuda import backend as cuda_backend
-from torch_mlx_spectro.dispatch import cuda_calls
+from torch_mlx_spectro.backends import registry
+from torch_mlx_spectro.calls import operation as calls
 from torch_mlx_spectro.native import functions as native
-from torch_mlx_spectro.native import private_state as torch_state
 
 Call = Callable[..., torch.Tensor]
 WINDOW = torch.hann_window(16) + 0.1
@@ -51,26 +49,13 @@ def _resolved(op: str, tensor: torch.Tensor, arguments: dict[str, Any]) -> Any:
     return resolve(tensor, arguments["window"], **others)
 
 
-def by_cuda(op: str, tensor: torch.Tensor, **given: Any) -> torch.Tensor:
-    """As a decided call of the ``cuda`` backend is run."""
+def by_prepared_launch(op: str, tensor: torch.Tensor, **given: Any) -> torch.Tensor:
+    """As a CUDA call that comes again; nothing is computed."""
     arguments = _all(op, given)
-    params, window = _resolved(op, tensor, arguments), arguments["window"]
-    if torch_state.is_differentiated(tensor, window):
-        found: torch.Tensor = getattr(derivatives, op)(params, tensor, window, "cuda")
-    else:
-        found = getattr(cuda_backend.CUDA, op)(params, tensor, window)
-    return found
-
-
-def by_remembered_launch(op: str, tensor: torch.Tensor, **given: Any) -> torch.Tensor:
-    """As a CUDA call that was made before; nothing is computed."""
-    arguments = _all(op, given)
-    result = natively(op, tensor, **given)
-    params = _resolved(op, tensor, arguments)
-    cuda_calls.remember(op, {"cuda"}, (tensor,), arguments, params, result)
-    recalled = cuda_calls.recall(op, "cuda", tensor, (tensor,), arguments)
-    assert recalled is not None
-    return recalled
+    call = calls.Call(_resolved(op, tensor, arguments), tensor, arguments["window"])
+    prepared = registry.load("cuda").prepare(call, natively(op, tensor, **given))
+    assert prepared is not None
+    return prepared(tensor, arguments["window"])
 
 
 ROUTES = ["blocks", "cpu", "kernels", "mps", "cuda"]
@@ -90,9 +75,10 @@ def ours(request: pytest.FixtureRequest) -> Iterator[Call]:
     folder: Path = request.getfixturevalue("metal_cache")
     if request.param == "cuda":
         kernels = Emulated(folder)
-        with standing_in(kernels):
-            yield by_cuda
+        with standing_in(kernels), tms.patch("cuda", strict=True):
+            yield patched
         assert kernels.machine.launches
+        _check_all_accelerated("cuda")
         return
     backend = "mlx" if request.param == "kernels" else "mps"
     with metal.emulated(folder, backend=backend, checked=False) as machine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -188,6 +189,24 @@ def test_afterwards_all_is_as_before() -> None:
         registry.load("toy")
     with registered(SPEC):
         assert registry.load("toy") is TOY
+
+
+def test_another_may_take_the_place_of_one() -> None:
+    """As what stands in for a device that is not here."""
+    before, own = registry.specs(), registry.load("cpu")
+    other = replace(registry.find("cpu"), device_types=("cpu", "cuda"))
+    with registered(other, TOY, replace=True):
+        assert registry.load("cpu") is TOY
+        assert [spec.name for spec in registry.specs()] == [spec.name for spec in before]
+        assert "cpu" in registry.list_backends("cuda")
+    assert registry.specs() == before
+    assert registry.load("cpu") is own
+    with (
+        pytest.raises(ValueError, match="no backend 'toy' to replace"),
+        registered(SPEC, replace=True),
+    ):
+        pass
+    assert registry.specs() == before
 
 
 def test_every_backend_is_named_by_its_place_and_nothing_else() -> None:

@@ -12,11 +12,9 @@ import pytest
 import torch
 from cuda_stand_in import Emulated, standing_in
 from needs import needs_emulator, needs_mlx
-from reference import istft_params, stft_params
 from window_changes import HOST_CHANGES, LAYOUTS, by_broadcast
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro.autograd import derivatives
 from torch_mlx_spectro.native import functions as native
 
 HOST = torch.device("cpu")
@@ -24,22 +22,6 @@ HOP, FRAMES, SAMPLES = 5, 9, 90
 #: Of a fused kernel that walks, of a general one, and of none.
 SIZES = (64, 15, 22)
 Function = Callable[..., torch.Tensor]
-
-
-class ByCuda:
-    """Both functions by the ``cuda`` backend, here the stand-in of a device."""
-
-    @staticmethod
-    def stft(x: torch.Tensor, n: int, hop: int, win: int, window: Any, **more: Any) -> torch.Tensor:
-        sizes = {"n_fft": n, "hop_length": hop, "win_length": win}
-        return derivatives.stft(stft_params(x, window, **sizes, **more), x, window, "cuda")
-
-    @staticmethod
-    def istft(
-        z: torch.Tensor, n: int, hop: int, win: int, window: Any, **more: Any
-    ) -> torch.Tensor:
-        sizes = {"n_fft": n, "hop_length": hop, "win_length": win}
-        return derivatives.istft(istft_params(z, window, **sizes, **more), z, window, "cuda")
 
 
 BACKENDS = [
@@ -54,9 +36,8 @@ def namespace(request: pytest.FixtureRequest, metal_cache: Path) -> Iterator[Any
     with ExitStack() as stack:
         if request.param == "cuda":
             stack.enter_context(standing_in(Emulated(metal_cache)))
-            yield ByCuda
-            return
-        if request.param in ("cpu", "mlx in blocks"):
+            stack.enter_context(tms.backend("cuda", strict=True))
+        elif request.param in ("cpu", "mlx in blocks"):
             name = request.param.partition(" ")[0]
             stack.enter_context(tms.backend(name, strict=True))
         else:

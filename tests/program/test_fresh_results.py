@@ -13,11 +13,9 @@ from typing import Any
 import pytest
 import torch
 from cuda_stand_in import Recorder, recording, standing_in
-from every_backend import CALLS, WINDOW, Call, by_remembered_launch, given_tensor, natively
+from every_backend import CALLS, WINDOW, Call, by_prepared_launch, given_tensor, natively
 from every_backend import ours as ours
 from needs import ONCE_ONLY
-
-from torch_mlx_spectro.native import private_state as torch_state
 
 pytestmark = ONCE_ONLY
 
@@ -119,9 +117,8 @@ def test_a_result_is_what_natives_is(ours: Call, mode: str) -> None:
 @pytest.mark.parametrize("mode", ["nothing is recorded", "no_grad", "inference_mode"])
 def test_the_result_of_a_remembered_launch_is_what_natives_is(mode: str) -> None:
     driver = Recorder()
-    with standing_in(recording(driver)), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch_state, "cuda_device", lambda: -1)
-        compare_uses(by_remembered_launch, mode)
+    with standing_in(recording(driver)):
+        compare_uses(by_prepared_launch, mode)
     assert driver.launched
 
 

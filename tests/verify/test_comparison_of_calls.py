@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -184,7 +185,7 @@ def test_native_raises_what_ours_has_computed(monkeypatch: pytest.MonkeyPatch) -
     def refuse(*args: Any, **kwargs: Any) -> torch.Tensor:
         raise RuntimeError("stft(): no")
 
-    op = operations.Operation("stft", refuse, operations.STFT.bind, 0)
+    op = replace(operations.STFT, native=refuse, small=0)
     resolve = deciding._resolve
     monkeypatch.setattr(deciding, "_resolve", lambda _, bound: resolve(operations.STFT, bound))
     choice = routing.Choice("mlx", verify=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, replace, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,11 +23,11 @@ from torch_mlx_spectro.calls import operation as operations
 from torch_mlx_spectro.calls.timer import HostTimer
 from torch_mlx_spectro.dispatch import checking as verifying
 from torch_mlx_spectro.dispatch import choice as routing
-from torch_mlx_spectro.dispatch import cuda_calls
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch import run as dispatching
 from torch_mlx_spectro.dispatch.autotune import MAX_TRIALS, ROUTES, TRIALS, Trials
 from torch_mlx_spectro.dispatch.choice import Choice
+from torch_mlx_spectro.dispatch.plans import plans
 from torch_mlx_spectro.store import verdicts
 from torch_mlx_spectro.store.verdicts import Store
 from torch_mlx_spectro.verify import criterion as agreement
@@ -58,7 +58,7 @@ class World:
     store: Store = field(default_factory=lambda: Store(None, versions={}))
 
     def __post_init__(self) -> None:
-        self.op = operations.Operation("stft", self._native, operations.STFT.bind, 0)
+        self.op = replace(operations.STFT, native=self._native, small=0)
 
     def begin(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A process begins that knows nothing but what is in the store."""
@@ -70,6 +70,7 @@ class World:
         for name, value in state.items():
             monkeypatch.setattr(deciding, name, value)
         monkeypatch.setattr(dispatching, "trials", state["trials"])
+        plans.clear()
         monkeypatch.setattr(verdicts._process, "store", self.store)
         monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
         names = tuple(name for name in self.costs if name != "native")
@@ -81,6 +82,7 @@ class World:
                 explain_refusal=lambda call, name=name: self.refusals.get(name),
                 name_kernel=lambda call, name=name: f"{name} kernel",
                 stft=lambda *_, name=name: self._compute(name),
+                prepare=lambda *_: None,
                 make_timer=lambda clock: HostTimer(clock, lambda: None),
             )
         monkeypatch.setattr(registry, "_specs", specs)
@@ -156,8 +158,6 @@ def test_a_small_call_settles_on_a_backend_whose_first_calls_warm_up(
 
     world = Warming({"native": 1e-4, "cuda": 1e-5})
     world.begin(monkeypatch)
-    monkeypatch.setattr(cuda_calls, "recall", lambda *_: None)
-    monkeypatch.setattr(cuda_calls, "remember", lambda *_: None)
     world.calls(40)
     assert set(world.computed[-25:]) == {"cuda"}
 
@@ -415,16 +415,15 @@ def test_nothing_is_timed_where_the_environment_says_so(monkeypatch: pytest.Monk
 def test_only_what_is_trusted_is_recalled_without_being_decided(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    remembered: list[set[str]] = []
-    monkeypatch.setattr(cuda_calls, "recall", lambda *_: None)
-    monkeypatch.setattr(cuda_calls, "remember", lambda _, asked, *rest: remembered.append(asked))
+    kept: list[Any] = []
+    monkeypatch.setattr(plans, "keep", lambda key, plan: kept.append(key[0]))
     world = World({"native": 0.1, "cuda": 0.01})
     world.begin(monkeypatch)
     world.calls(2 * TRIALS + 3, signal=SILENT["zeros"])
-    assert remembered == [{"cuda"}] * (TRIALS + 3)
+    assert kept == ["cuda"] * (TRIALS + 3)
     world.calls(2)
     assert world.compared == TRIALS + 4
-    assert remembered[-2:] == [{"cuda", "auto"}] * 2
+    assert kept[-4:] == ["auto", "cuda"] * 2
 
 
 def test_where_the_first_candidate_refuses_the_next_one_computes(

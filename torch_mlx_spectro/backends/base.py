@@ -22,8 +22,7 @@ from ..core.params import IstftParams, StftParams
 from ..native.strides import shape_result, with_rows
 
 Optional = torch.Tensor | None
-#: Computes a call from its input and window. Raises UnresolvedArguments where the envelope vanishes
-#: and KernelRefused where the device refuses: then the call is decided anew.
+#: Computes calls like one that was computed before, of an input and a window.
 Prepared = Callable[[torch.Tensor, Optional], torch.Tensor]
 
 
@@ -131,11 +130,20 @@ class Backend(ABC):
         return shape_result(params, self.synthesise(params, with_rows(params, spectrum), window))
 
     def prepare(self, call: Call, result: torch.Tensor) -> Prepared | None:
-        """What computes calls like one that was just computed; None where nothing is prepared.
+        """What computes calls like one that was just computed, with everything bound.
 
-        Later calls are like it in all but their tensors' values and identity: shapes, strides,
-        dtypes, device, conjugate and negative bits, alignment; nothing in torch's state wants to
-        see them, and they are not differentiated.
+        It is a function of input and window; None where there is nothing to prepare. Whoever calls
+        it sees to it that shapes, strides, dtypes, device, the bits of conjugation and negation,
+        ``data_ptr() & 7``, whether there is a window, and all other arguments are those of the
+        call; that nothing is differentiated; and that nothing in torch's state asks to see what is
+        computed. The tensors and their values differ.
+
+        The function raises UnresolvedArguments where the envelope of a window vanishes, and
+        KernelRefused where the device does not take the launch, or where the host would have to
+        wait for the device and must not.
+
+        Args:
+            result: of the call, for its layout.
         """
         return None
 

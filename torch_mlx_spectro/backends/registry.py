@@ -119,17 +119,33 @@ def list_backends(device_type: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def registered(spec: Spec) -> Iterator[None]:
+def registered(
+    spec: Spec, backend: Backend | None = None, *, replace: bool = False
+) -> Iterator[None]:
     """Have one more backend, until the context ends.
 
+    Args:
+        backend: itself, where it is not to be loaded from the spec's place.
+        replace: it takes the place of the one that has its name.
+
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is taken, and nothing is to be replaced; or not taken, and it is.
     """
-    if spec.name in ("auto", *names()):
+    if replace and spec.name not in _specs:
+        raise ValueError(f"there is no backend {spec.name!r} to replace")
+    if not replace and spec.name in ("auto", *names()):
         raise ValueError(f"a backend {spec.name!r} is there already")
+    before, loaded = _specs.get(spec.name), _loaded.pop(spec.name, None)
     _specs[spec.name] = spec
+    if backend is not None:
+        _loaded[spec.name] = backend
     try:
         yield
     finally:
-        del _specs[spec.name]
         _loaded.pop(spec.name, None)
+        if before is None:
+            del _specs[spec.name]
+        else:
+            _specs[spec.name] = before
+        if loaded is not None:
+            _loaded[spec.name] = loaded

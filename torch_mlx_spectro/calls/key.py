@@ -71,7 +71,6 @@ def _describe(tensor: torch.Tensor) -> Key:
         tensor.is_neg(),
         address % _ALIGNMENT,
         tensor.requires_grad,
-        type(tensor),
     )
 
 
@@ -80,7 +79,7 @@ def _describe_window(window: Any) -> Key | None:
         return None
     if type(window) not in torch_state.PLAIN_TYPES:
         raise NoKey
-    return (*_describe(window), window.is_inference())
+    return _describe(window)
 
 
 def _describe_state(backend: str) -> Key:

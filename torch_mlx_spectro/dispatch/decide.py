@@ -68,6 +68,8 @@ def decide(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Plan:
     """Decide a call; computes nothing."""
     if choice.backend == "native":
         return native_plan(op, NATIVE_ASKED)
+    if torch_state.is_recorded():  # reading a shape would be recorded, too
+        return native_plan(op, *torch_state.ambient_reasons(), fallback=True)
     try:
         bound = op.bind(*args, **kwargs)
     except TypeError:

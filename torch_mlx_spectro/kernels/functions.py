@@ -39,16 +39,24 @@ class Kernels(Demands):
             edge: factor of bins 0 and n_fft / 2.
             divisor: as of :func:`.kernels.describe.analysis`.
         """
-        complex_window, step = self._layout_of(window, params.n_fft)
-        kinds = (self._is_complex(signal), complex_window, divisor)
-        launches = demanded(describe.analysis, params, *kinds, self._group("analysis"), step)
+        launches = self.list_analyses(params, signal, window, divisor)
         if not launches:
             return None
 
         def shapes() -> Sequence[Launch]:
+            complex_window, step = self._layout_of(window, params.n_fft)
+            kinds = (self._is_complex(signal), complex_window, divisor)
             return describe.analysis_shapes(params, *kinds, step)
 
         return self._run(launches, signal, window, stream, edge=edge, shapes=shapes)
+
+    def list_analyses(
+        self, params: StftParams, signal: Any, window: Any, divisor: float | None = None
+    ) -> tuple[Launch, ...]:
+        """The launches of :meth:`analysis`, best first; none where no fused kernel covers it."""
+        complex_window, step = self._layout_of(window, params.n_fft)
+        kinds = (self._is_complex(signal), complex_window, divisor)
+        return demanded(describe.analysis, params, *kinds, self._group("analysis"), step)
 
     def synthesis(
         self,
@@ -71,14 +79,24 @@ class Kernels(Demands):
             vanishing: an int32 of 0 for the kernel's verdict on the envelope (:class:`.Verdict`),
                 which stays 0 where some kernels find none that vanishes; None if nobody asks.
         """
-        complex_window, step = self._layout_of(window, params.n_fft)
-        groups = (self._group("synthesis_walk"), self._group("synthesis"))
-        kinds = (complex_window, frames_fastest, adjoint)
-        launches = demanded(describe.synthesis, params, *kinds, *groups, self.cores, step)
+        launches = self.list_syntheses(params, window, frames_fastest, adjoint)
         if not launches:
             return None
         edge = 1.0 if adjoint is None else adjoint.edge
         return self._run(launches, spectrum, window, stream, edge=edge, vanishing=vanishing)
+
+    def list_syntheses(
+        self,
+        params: IstftParams,
+        window: Any,
+        frames_fastest: bool,
+        adjoint: describe.Adjoint | None = None,
+    ) -> tuple[Launch, ...]:
+        """The launches of :meth:`synthesis`, best first; none where no fused kernel covers it."""
+        complex_window, step = self._layout_of(window, params.n_fft)
+        groups = (self._group("synthesis_walk"), self._group("synthesis"))
+        kinds = (complex_window, frames_fastest, adjoint)
+        return demanded(describe.synthesis, params, *kinds, *groups, self.cores, step)
 
     def cut_frames(
         self,

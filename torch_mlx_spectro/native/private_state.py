@@ -209,6 +209,11 @@ def as_plain(value: Any) -> Any:
     return value.as_subclass(torch.Tensor)
 
 
+def is_recorded() -> bool:
+    """Whether torch.jit.trace records what a program does."""
+    return _tracing_state() is not None
+
+
 def is_intercepted() -> bool:
     """Whether something in torch's state wants to see what a call does, or its derivatives."""
     return (

@@ -9,20 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from cuda_stand_in import Emulated, Recorder, recording, standing_in
+from cuda_stand_in import Emulated, Recorder, StandIn, recording, standing_in
 from needs import ONCE_ONLY, needs_emulator
 from reference import istft_params, random_tensor, stft_params
 
 from torch_mlx_spectro.autograd import linear_maps as adjoints
 from torch_mlx_spectro.backends.cuda import backend as cuda_backend
 from torch_mlx_spectro.backends.cuda import nvrtc as cubins
-from torch_mlx_spectro.backends.cuda.backend import CUDA
+from torch_mlx_spectro.backends.cuda.backend import CUDA, CudaBackend
 from torch_mlx_spectro.backends.mlx import backend as mlx_backend
 from torch_mlx_spectro.backends.mps import backend as mps_backend
 from torch_mlx_spectro.calls.operation import Call
 from torch_mlx_spectro.errors import UnresolvedArguments
 from torch_mlx_spectro.native import functions as native
-from torch_mlx_spectro.native import private_state as torch_state
 
 pytestmark = ONCE_ONLY
 
@@ -33,50 +32,50 @@ def kernels(metal_cache: Path) -> Emulated:
 
 
 @pytest.fixture
-def emulated(kernels: Emulated) -> Iterator[Emulated]:
-    with standing_in(kernels):
-        yield kernels
+def backend(kernels: Emulated) -> Iterator[StandIn]:
+    with standing_in(kernels) as found:
+        yield found
 
 
 @needs_emulator
 @pytest.mark.parametrize("n_fft", [128, 16, 22])
-def test_a_vanishing_envelope_is_torchs_to_report(emulated: Emulated, n_fft: int) -> None:
+def test_a_vanishing_envelope_is_torchs_to_report(
+    backend: StandIn, kernels: Emulated, n_fft: int
+) -> None:
     """By a kernel that walks, a general one, and the one around another transform."""
     spectrum = random_tensor(0, 1, n_fft // 2 + 1, 5, complex_values=True)
     window = torch.hann_window(n_fft)
     params = istft_params(spectrum, window, n_fft=n_fft, hop_length=n_fft)
-    launched = emulated.machine.launches
+    launched = kernels.machine.launches
     launched.clear()
     for _ in range(2):
         with pytest.raises(UnresolvedArguments):
-            CUDA.istft(params, spectrum, window)
+            backend.istft(params, spectrum, window)
     assert len(launched) == 2  # the kernel is asked each time
     window.add_(0.1)
-    found = CUDA.istft(params, spectrum, window)
+    found = backend.istft(params, spectrum, window)
     expected = native.istft(spectrum, n_fft, n_fft, window=window)
     assert torch.allclose(found, expected, atol=1e-4)
 
 
 @needs_emulator
-def test_of_one_window_only_the_first_call_waits(
-    emulated: Emulated, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waited: list[int] = []
-    monkeypatch.setattr(cuda_backend.CHECKS, "_hear", lambda *given: waited.append(given) or 0)
+def test_of_one_window_only_the_first_call_waits(backend: StandIn) -> None:
+    waited: list[Any] = []
+    backend.listen = lambda *given: waited.append(given) or 0
     window = torch.hann_window(16) + 0.1
     for frames in (20, 20, 21, 30):
         spectrum = random_tensor(0, 1, 9, frames, complex_values=True)
         params = istft_params(spectrum, window, n_fft=16, hop_length=4)
-        CUDA.istft(params, spectrum, window)
-        assert cuda_backend.is_judged(params, window)
+        backend.istft(params, spectrum, window)
+        assert backend.is_judged(params, window)
         assert len(waited) == 1
     window.mul_(2)
-    assert not cuda_backend.is_judged(params, window)
-    CUDA.istft(params, spectrum, window)
+    assert not backend.is_judged(params, window)
+    backend.istft(params, spectrum, window)
     assert len(waited) == 2
 
 
-def test_what_computes_and_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_computes_and_why_not() -> None:
     signal, window = torch.zeros(2, 100), torch.ones(16)
     stft = stft_params(signal, window, n_fft=16, return_complex=True)
     prime = stft_params(signal, None, n_fft=11, return_complex=True)
@@ -90,11 +89,11 @@ def test_what_computes_and_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
         hop_length=1,
         return_complex=True,
     )
-    with standing_in(recording(Recorder())):
+    with standing_in(recording(Recorder())) as backend:
 
         def computation(*call: Any) -> tuple[str, str | None]:
             given = Call(*call)
-            return CUDA.name_kernel(given), CUDA.explain_refusal(given)
+            return backend.name_kernel(given), backend.explain_refusal(given)
 
         assert computation(stft, signal, window) == ("cuda analysis", None)
         assert computation(prime, signal, None) == ("cuda cut_frames + cufft", None)
@@ -109,7 +108,7 @@ def test_what_computes_and_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
             return_complex=True,
         )
         assert "dimension" in computation(many, signal, window)[1]
-        monkeypatch.setattr(torch_state, "is_capturing", lambda: True)
+        backend.capturing = True
         assert computation(stft, signal, window)[1] == cuda_backend.NOT_PREPARED
 
 
@@ -117,30 +116,35 @@ def test_a_device_that_nvrtc_does_not_know(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(cuda_backend, "architecture_of", lambda device: 130)
     monkeypatch.setattr(cubins, "architectures", lambda: (80, 90))
     monkeypatch.setattr(cubins, "nvrtc_version", lambda: (13, 0))
-    reason = cuda_backend.device_reason.__wrapped__(0)
+    reason = CUDA.explain_device(0)
     assert reason == "NVRTC 13.0 does not compile for compute capability 13.0"
     monkeypatch.setattr(cuda_backend, "architecture_of", lambda device: 90)
-    assert cuda_backend.device_reason.__wrapped__(0) is None
+    assert CUDA.explain_device(0) is None
 
 
 def test_why_there_is_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    reason = cuda_backend.unavailable_reason.__wrapped__
-    monkeypatch.setattr(torch.version, "cuda", None)
-    assert "built without CUDA" in reason()
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "no CUDA device" in reason()
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(cuda_backend, "sys", SimpleNamespace(platform="win32"))
-    assert "Linux" in reason()
-    monkeypatch.setattr(cuda_backend, "sys", SimpleNamespace(platform="linux"))
+    def reason(kernels: Any = None) -> str | None:
+        """Of a backend that has not been asked yet."""
+
+        class New(CudaBackend):
+            def kernels(self) -> Any:
+                return kernels() if kernels else None
+
+        return New().explain_absence()
 
     def missing() -> None:
         raise cubins.CudaProblem("not installed")
 
-    monkeypatch.setattr(cuda_backend, "cuda_kernels", missing)
-    assert reason() == "not installed"
-    monkeypatch.setattr(cuda_backend, "cuda_kernels", lambda: None)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "built without CUDA" in str(reason())
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "no CUDA device" in str(reason())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cuda_backend, "sys", SimpleNamespace(platform="win32"))
+    assert "Linux" in str(reason())
+    monkeypatch.setattr(cuda_backend, "sys", SimpleNamespace(platform="linux"))
+    assert reason(missing) == "not installed"
     assert reason() is None
 
 

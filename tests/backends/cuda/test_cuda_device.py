@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from window_changes import CHANGES, LAYOUTS
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro.backends.cuda import backend as cuda_backend
-from torch_mlx_spectro.dispatch import cuda_calls
+from torch_mlx_spectro.backends.cuda.backend import CUDA as BACKEND
+from torch_mlx_spectro.dispatch.plans import plans
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.native import functions as native
 from torch_mlx_spectro.store import verdicts
@@ -35,8 +35,8 @@ Call = Callable[..., torch.Tensor]
 
 @pytest.fixture(autouse=True)
 def strict() -> Iterator[None]:
-    cuda_calls.forget()
-    cuda_backend.CHECKS.forget()
+    plans.clear()
+    BACKEND.checks.forget()
     tms.reset_stats()
     with tms.backend("cuda", strict=True):
         yield
@@ -583,8 +583,8 @@ def test_compiled_programs() -> None:
 
 
 def test_without_kernels_native_computes_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_backend, "unavailable_reason", lambda: "they are not here")
-    cuda_calls.missing_reason.cache_clear()
+    monkeypatch.setattr(BACKEND, "explain_absence", lambda *given: "they are not here")
+    plans.clear()
     try:
         signal, window = noise(2, 9_000), torch.hann_window(64, device="cuda")
         for name in ("auto", "cuda"):
@@ -597,7 +597,7 @@ def test_without_kernels_native_computes_and_says_why(monkeypatch: pytest.Monkey
                 tms.stft(signal, 64, window=window, return_complex=True)
         assert tms.stats().fallbacks == {"they are not here": 4}  # strict calls count, too
     finally:
-        cuda_calls.missing_reason.cache_clear()
+        plans.clear()
 
 
 def test_results_in_doubt_are_computed_in_double_precision_where_they_are(

@@ -30,7 +30,6 @@ from torch_mlx_spectro.kernels import describe
 from torch_mlx_spectro.kernels.arguments import INPUTS, OUTPUTS, Verdict
 from torch_mlx_spectro.kernels.describe import Adjoint, Launch
 from torch_mlx_spectro.kernels.texts import cuda as cuda_text
-from torch_mlx_spectro.native import private_state as torch_state
 
 
 def _nvrtc() -> str:
@@ -389,12 +388,16 @@ class Telling:
                 if self._answers[-1] not in (0, RUNS):
                     raise RuntimeError("CUDA error: torch's own")
 
-        monkeypatch.setattr(torch_state, "cuda_device", lambda: current)
-        monkeypatch.setattr(torch_state, "cuda_stream", lambda device: 7 + device)
         monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
         place = ctypes.addressof(self.flag)
         driver: Any = self
-        return CudaKernels(driver, lambda device: 90).hear(place, torch.device("cuda", 0))
+        kernels = CudaKernels(
+            driver,
+            lambda device: 90,
+            current_device=lambda: current,
+            stream_of=lambda device: 7 + device,
+        )
+        return kernels.hear(place, torch.device("cuda", 0))
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ pytestmark = ONCE_ONLY
 @pytest.fixture
 def machine(metal_cache: Path) -> Iterator[emulator.Machine]:
     """torch's functions patched, strict, and computed by the kernels as MPS tensors would be."""
-    mps_backend.CHECKS.forget()
+    MPS.checks.forget()
     with metal.emulated(metal_cache, backend="mps") as used:
         yield used
 

@@ -25,7 +25,7 @@ from ...kernels.describe import Launch
 from ...kernels.texts.cuda import Variant, grid_of, text_of, variant_of
 from ...native import private_state as torch_state
 from ...store.caches import Cache
-from ..device.launcher import Optional, TensorKernels, result_of
+from ..device.launcher import Bound, Optional, TensorKernels, result_of
 from . import nvrtc as cubins
 from .nvrtc import CudaProblem
 
@@ -198,6 +198,8 @@ class CudaKernels(TensorKernels):
         architecture_of: 10 * major + minor of the compute capability of a device, by its index.
         folder: where machine code is kept; None to keep none.
         compiled: makes machine code, as :func:`.backends.cuda.nvrtc.compiled`.
+        current_device: tells the index of the current device.
+        stream_of: tells the raw handle of a device's current stream, by the device's index.
     """
 
     def __init__(
@@ -206,11 +208,14 @@ class CudaKernels(TensorKernels):
         architecture_of: Callable[[int], int],
         folder: Path | None = None,
         compiled: Callable[[str, int, Path | None], bytes] = cubins.compiled,
+        current_device: Callable[[], int | None] = torch_state.cuda_device,
+        stream_of: Callable[[int], int] = torch_state.cuda_stream,
     ) -> None:
         self._driver = driver
         self._architecture_of = architecture_of
         self._folder = folder
         self._compiled = compiled
+        self._current_device, self._stream_of = current_device, stream_of
         #: All that were ever loaded, as in CUDA itself: they may be running, or be in a graph.
         self._kernels: dict[Any, Any] = {}
         #: Why those that do not compile do not.
@@ -243,11 +248,29 @@ class CudaKernels(TensorKernels):
         """Launch on the current stream of the device of a kernel's first input."""
         device: int = first.device.index
         prepared = self.prepared(launch, device, first.stride(), edge)
-        if device == torch_state.cuda_device():
-            prepared.run(torch_state.cuda_stream(device), *addresses)
+        if device == self._current_device():
+            prepared.run(self._stream_of(device), *addresses)
         else:  # the default stream has no handle of its own: it is that of the current device
             with torch.cuda.device(device):
-                prepared.run(torch_state.cuda_stream(device), *addresses)
+                prepared.run(self._stream_of(device), *addresses)
+
+    def bind(
+        self, launches: Sequence[Launch], device: torch.device, strides: tuple[int, ...]
+    ) -> Bound:
+        """As in the base class; the device has to be the current one when the launch is made."""
+        launch, index, stream_of = launches[0], device.index, self._stream_of
+        run, judges = self.prepared(launch, index, strides).run, launch.kernel in JUDGES
+
+        def launch_again(
+            first: torch.Tensor, window: Optional, result: torch.Tensor, flag: Optional = None
+        ) -> None:
+            read = 0 if window is None else window.data_ptr()
+            addresses = [first.data_ptr(), read, result.data_ptr()]
+            if judges:
+                addresses.append(0 if flag is None else flag.data_ptr())
+            run(stream_of(index), *addresses)
+
+        return launch_again
 
     def hear(self, place: int, device: torch.device) -> int:
         """What the last launch on a device's current stream tells in an int32 of the host's.
@@ -256,8 +279,8 @@ class CudaKernels(TensorKernels):
         others of its groups may write, too. Then the place is another's, and has 0 again.
         """
         told, index = ctypes.c_int32.from_address(place), device.index
-        is_current = index == torch_state.cuda_device()
-        if not is_current or self._listen(told, torch_state.cuda_stream(index)) != 0:
+        is_current = index == self._current_device()
+        if not is_current or self._listen(told, self._stream_of(index)) != 0:
             torch.cuda.current_stream(device).synchronize()  # raises torch's own error
         verdict, told.value = told.value, 0
         return verdict

@@ -10,7 +10,9 @@ subclass: :mod:`.backends.cuda.backend`, :mod:`.backends.mps.backend`.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -19,11 +21,18 @@ from ...core.linear import Form, analysis_of, bins_that_are_read, synthesis_of
 from ...core.params import IstftParams, StftParams
 from ...kernels import describe
 from ...kernels.describe import adjoint_of
-from ...native.strides import in_order, multiplied_dtype, spectrum_strides
-from ..base import Backend
+from ...native.strides import (
+    UNDOING,
+    in_order,
+    multiplied_dtype,
+    natives_view,
+    spectrum_strides,
+    with_rows,
+)
+from ..base import Backend, Prepared
 from ..cpu.backend import invert_frames, weigh_edges
-from .envelope_checks import EnvelopeChecks
-from .launcher import TensorKernels, layout_of
+from .envelope_checks import EnvelopeChecks, read_flag
+from .launcher import Bound, TensorKernels, layout_of
 
 Optional = torch.Tensor | None
 
@@ -39,7 +48,9 @@ class KernelBackend(Backend):
 
     label: str
     transform: str
-    checks: EnvelopeChecks
+
+    def __init__(self) -> None:
+        self.checks = EnvelopeChecks(self.make_flag, self.hear)
 
     @abstractmethod
     def kernels(self) -> TensorKernels:
@@ -54,6 +65,28 @@ class KernelBackend(Backend):
         Args:
             multiplied: dtype of the window that native multiplies by, if it does.
         """
+
+    def make_flag(self, device: torch.device) -> torch.Tensor:
+        """An int32 of 0 that the kernels can write."""
+        return torch.zeros(1, dtype=torch.int32, device=device)
+
+    def hear(self, flag: torch.Tensor, device: torch.device) -> int:
+        """What the last launch, which has a flag, has told by it; waits for the launch."""
+        return read_flag(flag, device)
+
+    def check_waiting(self) -> None:
+        """Raise KernelRefused where the host must not wait for the device."""
+        return
+
+    def make_allocator(
+        self,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Callable[[], torch.Tensor]:
+        """What returns new, uninitialised tensors of this layout."""
+        return partial(torch.empty_strided, shape, strides, dtype=dtype, device=device)
 
     def name_kernel(self, call: Call) -> str:
         launch = launches_of(*call, self.kernels().cores)[0]
@@ -92,6 +125,59 @@ class KernelBackend(Backend):
 
     def check_envelope(self, params: IstftParams, window: Optional) -> None:
         self.checks.check(params, window)
+
+    def prepare(self, call: Call, result: torch.Tensor) -> Prepared | None:
+        """As in the base class: one allocation and one launch; None where a call takes more."""
+        params, _, window = call
+        view = natives_view(params)
+        batch = result if view is None else UNDOING[view](result)
+        launch = self._bind_launch(call, batch)
+        if launch is None:
+            return None
+        device, checks = result.device, self.checks
+        allocate = self.make_allocator(tuple(batch.shape), batch.stride(), batch.dtype, device)
+
+        def compute(tensor: torch.Tensor, window: Optional) -> torch.Tensor:
+            result = allocate()
+            launch(tensor, window, result)
+            return result if view is None else view(result)
+
+        if isinstance(params, StftParams) or window is None:
+            return compute  # without a window the sizes alone tell whether the envelope vanishes
+        geometry = params.geometry
+
+        def check_and_compute(tensor: torch.Tensor, window: Optional) -> torch.Tensor:
+            assert window is not None
+            flag = None
+            if not checks.is_fine(geometry, window):
+                self.check_waiting()
+                flag = checks.take_flag(device)
+            result = allocate()
+            launch(tensor, window, result, flag)
+            if flag is not None:
+                checks.settle(geometry, window, flag, device)
+            return result if view is None else view(result)
+
+        return check_and_compute
+
+    def _bind_launch(self, call: Call, batch: torch.Tensor) -> Bound | None:
+        """The only launch of a call, on its tensors as they are given; None where there are more.
+
+        Args:
+            batch: the call's result, as the kernel wrote it.
+        """
+        params, tensor, window = call
+        if not is_readable(tensor) or not (window is None or is_readable(window)):
+            return None
+        kernels, read = self.kernels(), with_rows(params, tensor)
+        if isinstance(params, StftParams):
+            if batch.stride() != spectrum_strides(params, False)[3 - batch.dim() :]:
+                return None  # it was copied into another order
+            launches = kernels.list_analyses(params, read, window)
+        else:
+            read = read.transpose(1, 2)
+            launches = kernels.list_syntheses(params, window, frames_fastest(read))
+        return kernels.bind(launches, tensor.device, read.stride()) if launches else None
 
     def analyse(
         self, params: StftParams, signal: torch.Tensor, window: Optional, edge: float = 1.0
@@ -272,6 +358,14 @@ def readable(window: Optional, conjugate: bool = False) -> Optional:
 def resolved(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor as a kernel reads it: its bits resolved, complex values on their own boundary."""
     plain = tensor.detach().resolve_conj().resolve_neg()
-    if plain.is_complex() and plain.data_ptr() % plain.element_size():
-        plain = plain.clone()
-    return plain
+    return plain if _is_aligned(plain) else plain.clone()
+
+
+def is_readable(tensor: torch.Tensor) -> bool:
+    """Whether a kernel reads the tensor itself: :func:`resolved` makes no other."""
+    return not (tensor.is_conj() or tensor.is_neg()) and _is_aligned(tensor)
+
+
+def _is_aligned(tensor: torch.Tensor) -> bool:
+    """Whether complex values lie on their own boundary."""
+    return not tensor.is_complex() or tensor.data_ptr() % tensor.element_size() == 0

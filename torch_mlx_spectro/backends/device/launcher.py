@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 
 from ...kernels import describe
@@ -12,10 +14,25 @@ from ...native import private_state as torch_state
 Optional = torch.Tensor | None
 #: complex64 values, and those of windows in pairs, are read at once.
 _PAIR_BYTES = 8
+#: Launches on an input, a window or None, and a result; then, where its kernel judges envelopes, a
+#: flag or None (:data:`.kernels.arguments.JUDGES`).
+Bound = Callable[..., None]
 
 
 class TensorKernels(Kernels):
     """Windows have any stride, their bits resolved, and are read where they are; or are None."""
+
+    def bind(
+        self, launches: Sequence[Launch], device: torch.device, strides: tuple[int, ...]
+    ) -> Bound | None:
+        """What makes a launch again that has been made; None where another may be made next time.
+
+        Args:
+            launches: of which one has been made, best first.
+            device: of all tensors.
+            strides: of the input, as the kernel reads it.
+        """
+        raise NotImplementedError
 
     def _is_complex(self, array: torch.Tensor) -> bool:
         return array.is_complex()

@@ -24,7 +24,6 @@ from ...native import private_state as torch_state
 from ...native import strides
 from ...settings import asks_for_fast_math
 from ..device.backend import KernelBackend, launches_back, launches_of
-from ..device.envelope_checks import EnvelopeChecks
 from .launcher import MpsKernels, mps_kernels
 
 Optional = torch.Tensor | None
@@ -47,19 +46,10 @@ def unavailable_reason() -> str | None:
     return None
 
 
-def _flag(device: torch.device) -> torch.Tensor:
-    """On the device; reading it waits."""
-    return torch.zeros(1, dtype=torch.int32, device=device)
-
-
-#: Of MPS devices, and of the host's tensors while Metal is emulated.
-CHECKS = EnvelopeChecks(_flag)
-
-
 class MpsBackend(KernelBackend):
     """Our kernels on MPS tensors, by ``torch.mps.compile_shader``."""
 
-    label, transform, checks = "mps", "torch fft", CHECKS
+    label, transform = "mps", "torch fft"
 
     def explain_absence(self, device_type: str | None = None) -> str | None:
         return unavailable_reason()
@@ -113,4 +103,5 @@ class MpsBackend(KernelBackend):
         return HostTimer(clock, (lambda: None) if emulated else torch.mps.synchronize)
 
 
+#: Of MPS devices, and of the host's tensors while Metal is emulated.
 MPS = MpsBackend()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ...errors import KernelRefused, telling_line
-from ...kernels.arguments import Verdict
+from ...kernels.arguments import JUDGES, Verdict
 from ...kernels.describe import MAX_COUNT, Launch
 from ...kernels.radices import FftPlan
 from ...kernels.tables import table_of
@@ -23,7 +23,7 @@ from ...kernels.texts.mps import Variant, arguments_of, text_of, variant_of
 from ...kernels.tuning import Refused, Tuning
 from ...native import private_state as torch_state
 from ...store.caches import Recent
-from ..device.launcher import Optional, TensorKernels, result_of
+from ..device.launcher import Bound, Optional, TensorKernels, result_of
 
 CACHE_ENTRIES = 1024
 #: Kernels that have groups of several shapes, with the same results.
@@ -49,17 +49,32 @@ class _Ready:
     #: No other shape is to be tried any more.
     settled: bool = True
 
-    def encode(self, first: torch.Tensor, *others: torch.Tensor, edge: float = 1.0) -> None:
-        """Launch on these tensors: the input, the window, the output, and where verdicts go."""
+    def bind(self, strides: tuple[int, ...], edge: float = 1.0) -> Bound:
+        """What makes this launch on tensors, of which the input has these strides."""
         known = {
-            "strides": list(first.stride()),
+            "strides": list(strides),
             "table": self.table,
             "parameters": self.integers,
             "edge": float(edge),
         }
-        tensors = iter((first, *others))
-        arguments = [known[name] if name in known else next(tensors) for name in self.names]
-        self.kernel(*arguments, threads=self.launch.grid, group_size=self.group)
+        _, *names = self.names
+        at = names.index("window")
+        before = [known[name] for name in names[:at]]
+        behind = [known[name] for name in names[at + 1 :] if name in known]
+        kernel, grid, group = self.kernel, self.launch.grid, self.group
+        unread = self.unread if self.launch.kernel in JUDGES else None
+
+        def launch(
+            first: torch.Tensor, window: Optional, result: torch.Tensor, flag: Optional = None
+        ) -> None:
+            # What is not there is not read, but something has to be bound.
+            read = first if window is None else window
+            written = [result]
+            if unread is not None:
+                written.append(unread if flag is None else flag)
+            kernel(first, *before, read, *behind, *written, threads=grid, group_size=group)
+
+        return launch
 
 
 class MpsKernels(TensorKernels):
@@ -124,6 +139,12 @@ class MpsKernels(TensorKernels):
             self._settle(launches, shapes(), ready, first.device, run)
         return result
 
+    def bind(
+        self, launches: Sequence[Launch], device: torch.device, strides: tuple[int, ...]
+    ) -> Bound | None:
+        ready = self._made_ready(launches, device)
+        return ready.bind(strides) if ready.settled else None
+
     def _settle(
         self,
         launches: Sequence[Launch],
@@ -157,10 +178,7 @@ class MpsKernels(TensorKernels):
         result = result_of(ready.launch, first.device)
         if result.numel() == 0:
             return result  # Metal launches no empty grid
-        noted = ready.unread if vanishing is None else vanishing
-        # What is not there is not read, but something has to be bound.
-        given = first if window is None else window
-        ready.encode(first, given, result, noted, edge=edge)
+        ready.bind(first.stride(), edge)(first, window, result, vanishing)
         return result
 
     def _made_ready(self, launches: Sequence[Launch], device: torch.device) -> _Ready:
