@@ -21,7 +21,7 @@ from .calls.operation import ISTFT, STFT, Operation
 from .dispatch import choice as routing
 from .dispatch import cuda_calls
 from .dispatch.choice import Choice, current_choice, patched_choice
-from .dispatch.decide import decide, verifier
+from .dispatch.decide import decide, ledger
 from .dispatch.run import counters, dispatch, native_calls, shape_of_call
 from .dispatch.statistics import REFUSED, Stats
 from .errors import NotAccelerated
@@ -186,7 +186,7 @@ def _function(
                 count(name, "native", get_frame(1), (missing,))
                 return result
             known = None
-            if not (choice.verify or verifier.quarantined):
+            if not (choice.verify or ledger.has_wrong):
                 known = recall(name, backend, tensor, args, kwargs)
             if known is not None:
                 caller = get_frame(1)

@@ -21,18 +21,26 @@ from torch_mlx_spectro import emulator
 from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.calls import operation as operations
 from torch_mlx_spectro.calls.timer import HostTimer
-from torch_mlx_spectro.dispatch import checking as verifying
+from torch_mlx_spectro.dispatch import checking, cuda_calls
 from torch_mlx_spectro.dispatch import choice as routing
-from torch_mlx_spectro.dispatch import cuda_calls
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch import run as dispatching
 from torch_mlx_spectro.dispatch.autotune import MAX_TRIALS, ROUTES, TRIALS, Trials
 from torch_mlx_spectro.dispatch.choice import Choice
 from torch_mlx_spectro.store import verdicts
 from torch_mlx_spectro.store.verdicts import Store
-from torch_mlx_spectro.verify import criterion as agreement
-from torch_mlx_spectro.verify.comparison import Verifier
-from torch_mlx_spectro.verify.ledger import MAX_CASES, MAX_UNTELLING, QUARANTINED, VERIFIED, Trust
+from torch_mlx_spectro.verify import criterion
+from torch_mlx_spectro.verify.ledger import (
+    ALL_QUARANTINED,
+    MAX_CASES,
+    MAX_INCONCLUSIVE,
+    MAX_QUARANTINED,
+    MAX_ROUTES,
+    QUARANTINED,
+    VERIFIED,
+    Case,
+    Ledger,
+)
 
 SIGNAL = torch.randn(3, 400, generator=torch.Generator().manual_seed(2))
 WINDOW = torch.hann_window(16)
@@ -64,8 +72,7 @@ class World:
         """A process begins that knows nothing but what is in the store."""
         state = {
             "trials": Trials(lambda: self.now, lambda: self.store),
-            "verifier": Verifier(),
-            "trust": Trust(lambda: self.store),
+            "ledger": Ledger(lambda: self.store),
         }
         for name, value in state.items():
             monkeypatch.setattr(deciding, name, value)
@@ -105,7 +112,7 @@ class World:
     @staticmethod
     def _is_comparing() -> bool:
         frame = sys._getframe(2)
-        return frame.f_code.co_name in ("compute", "answer")
+        return frame.f_code.co_name in ("_recompute", "_recompute_part", "answer_natively")
 
     def calls(
         self, number: int, choice: Choice | None = None, signal: torch.Tensor = SIGNAL
@@ -290,8 +297,8 @@ def test_of_what_tells_nothing_no_trust_comes(
 def test_a_program_of_silence_is_not_compared_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World({"native": 0.1, "one": 0.05})
     world.begin(monkeypatch)
-    world.calls(TRIALS + MAX_UNTELLING + 20, signal=SILENT["zeros"])
-    assert world.compared == MAX_UNTELLING
+    world.calls(TRIALS + MAX_INCONCLUSIVE + 20, signal=SILENT["zeros"])
+    assert world.compared == MAX_INCONCLUSIVE
     assert VERIFIED not in world.store.sections()
 
 
@@ -300,7 +307,7 @@ def test_of_calls_that_take_much_memory_rows_are_compared(
 ) -> None:
     framed = 3 * 101 * 16
     for most, compared in ((framed, 1), (framed - 1, 3)):
-        monkeypatch.setattr(verifying, "MAX_COMPARED", most)
+        monkeypatch.setattr(checking, "MAX_COMPARED", most)
         world = World({"native": 0.1, "one": 0.05})
         world.begin(monkeypatch)
         world.calls(20)
@@ -309,10 +316,10 @@ def test_of_calls_that_take_much_memory_rows_are_compared(
 
 
 def test_noise_tells_and_half_silence_does() -> None:
-    assert agreement.is_telling(EXPECTED)
+    assert criterion.is_conclusive(EXPECTED)
     padded = torch.cat([SIGNAL, torch.zeros(3, 400)], 1)
-    assert agreement.is_telling(NATIVE["stft"](padded, 16, **ARGUMENTS))
-    assert not agreement.is_telling(torch.zeros(0))
+    assert criterion.is_conclusive(NATIVE["stft"](padded, 16, **ARGUMENTS))
+    assert not criterion.is_conclusive(torch.zeros(0))
 
 
 def test_candidates_that_are_not_here_or_cannot_are_passed_over_with_reasons(
@@ -439,17 +446,138 @@ def test_where_the_first_candidate_refuses_the_next_one_computes(
     assert route.backend == "two"
 
 
-def test_memory_of_cases_is_bounded_and_locks_do_not_stop_a_forked_child() -> None:
-    trust = Trust(lambda: Store(None, versions={}))
+CASE = Case(
+    op="stft",
+    backend="mlx",
+    kernel="mlx cpu blocks",
+    device="cpu",
+    n_fft=16,
+    hop_length=4,
+    dtype=torch.float32,
+    window=None,
+    contiguous=True,
+    bins_innermost=True,
+    flags=(True, False, "reflect"),
+    size=30,
+    chip="a chip",
+)
+
+
+def new_ledger(store: Store | None = None) -> Ledger:
+    kept = store or Store(None, versions={})
+    return Ledger(lambda: kept)
+
+
+def test_what_an_earlier_version_has_stored_is_understood() -> None:
+    """The texts of cases are keys of the store: another text needs another format of the file."""
+    store = Store(None, versions={})
+    way = "stft|mlx|mlx cpu blocks|cpu|16|4|torch.float32|None|True|True|(True, False, 'reflect')"
+    store.put(VERIFIED, f"{way}|30|a chip", True)
+    store.put(QUARANTINED, f"{way}|a chip", "it was wrong")
+    ledger = new_ledger(store)
+    assert not ledger.needs_comparison(CASE)
+    assert ledger.needs_comparison(CASE._replace(size=31))
+    reason = ledger.explain_refusal(CASE, asked_by_name=False)
+    assert reason == "it was wrong (in an earlier process)"
+
+
+def test_a_wrong_route_is_refused_to_everybody_here_and_to_auto_in_later_processes() -> None:
+    store = Store(None, versions={})
+    ledger = new_ledger(store)
+    other = CASE._replace(chip="another chip")
+    for by_name in (True, False):
+        assert not ledger.may_refuse(asked_by_name=by_name)
+    assert ledger.record_wrong(CASE, "its largest error is 1")
+    assert not ledger.record_wrong(CASE._replace(size=2), "its largest error is 2")
+    reason = (
+        "verification: mlx (mlx cpu blocks) was wrong for stft of n_fft 16, hop 4, torch.float32: "
+        "its largest error is 1"
+    )
+    for by_name in (True, False):
+        assert ledger.may_refuse(asked_by_name=by_name)
+        assert ledger.explain_refusal(CASE._replace(size=3), asked_by_name=by_name) == reason
+        assert ledger.explain_refusal(other, asked_by_name=by_name) is None
+    later = new_ledger(store)
+    assert not later.has_wrong
+    assert not later.may_refuse(asked_by_name=True)
+    assert later.explain_refusal(CASE, asked_by_name=True) is None
+    assert later.may_refuse(asked_by_name=False)
+    found = later.explain_refusal(CASE, asked_by_name=False)
+    assert found == f"{reason} (in an earlier process)"
+    assert later.explain_refusal(other, asked_by_name=False) is None
+
+
+def test_the_epoch_grows_with_what_is_wrong_and_when_the_ledger_is_cleared() -> None:
+    ledger, epochs = new_ledger(), []
+
+    def note_epoch() -> None:
+        epochs.append((ledger.epoch, ledger.has_wrong))
+
+    note_epoch()
+    ledger.count_call(CASE, 2)
+    ledger.note_comparison(CASE, conclusive=True)
+    ledger.needs_comparison(CASE)
+    note_epoch()
+    ledger.record_wrong(CASE, "wrong")
+    note_epoch()
+    ledger.record_wrong(CASE, "wrong again")
+    note_epoch()
+    ledger.record_wrong(CASE._replace(n_fft=8), "wrong")
+    note_epoch()
+    ledger.clear()
+    note_epoch()
+    assert epochs == [(0, False), (0, False), (1, True), (1, True), (2, True), (3, False)]
+    assert ledger.explain_refusal(CASE, asked_by_name=True) is None
+
+
+def test_calls_are_counted_by_route_whatever_their_size() -> None:
+    ledger = new_ledger()
+    other = CASE._replace(op="istft")
+    assert [ledger.count_call(CASE._replace(size=n), 3) for n in range(6)] == [
+        False,
+        False,
+        True,
+    ] * 2
+    assert [ledger.count_call(other, 3) for _ in range(3)] == [False, False, True]
+    assert not ledger.count_call(CASE, 2)  # of another number, another count
+    assert ledger.count_call(CASE, 1)
+
+
+def test_memory_of_a_ledger_is_bounded() -> None:
+    ledger = new_ledger()
+    for n in range(MAX_ROUTES):
+        assert not ledger.count_call(CASE._replace(n_fft=n), 2)
+    further = [ledger.count_call(CASE._replace(n_fft=-1 - n), 2) for n in range(4)]
+    assert further == [False, True, False, True]
+    assert len(ledger._steps) == MAX_ROUTES + 1
+    assert ledger.count_call(CASE._replace(n_fft=0), 2)
     for size in range(MAX_CASES + 1):
-        trust.note(("key", size), telling=True)  # type: ignore[arg-type]
-        trust.note(("other", size), telling=False)  # type: ignore[arg-type]
-    assert len(trust._trusted) <= MAX_CASES
-    assert len(trust._untelling) <= MAX_CASES
-    trust._lock.acquire()
-    trust.after_fork_in_child()
-    trust.clear()
-    assert not trust._trusted
+        ledger.note_comparison(CASE._replace(size=size), conclusive=True)
+        ledger.note_comparison(CASE._replace(size=size, chip="other"), conclusive=False)
+    assert len(ledger._trusted) <= MAX_CASES
+    assert len(ledger._inconclusive) <= MAX_CASES
+
+
+def test_with_many_wrong_routes_nothing_is_accelerated_and_nothing_more_is_told() -> None:
+    ledger = new_ledger()
+    for n_fft in range(MAX_QUARANTINED):
+        case = CASE._replace(n_fft=n_fft)
+        assert ledger.explain_refusal(case, asked_by_name=True) is None
+        assert ledger.record_wrong(case, "wrong")
+    further = CASE._replace(n_fft=-1)
+    assert not ledger.record_wrong(further, "wrong")
+    assert ledger.explain_refusal(further, asked_by_name=True) == ALL_QUARANTINED
+    assert len(ledger._wrong) == MAX_QUARANTINED
+
+
+def test_a_forked_child_does_not_wait_for_a_thread_of_its_parent() -> None:
+    ledger = new_ledger()
+    ledger.record_wrong(CASE, "wrong")
+    ledger._lock.acquire()
+    ledger.after_fork_in_child()
+    assert ledger.has_wrong
+    ledger.clear()
+    assert ledger.explain_refusal(CASE, asked_by_name=True) is None
 
 
 @needs_emulator

@@ -1,8 +1,8 @@
-"""Calls that are due to be compared with native's: which, and what follows.
+"""Calls that are to be compared with native's: which, and what follows.
 
-A call is due if the program verifies every Nth one, and under ``auto`` if nobody has seen yet that
-calls like it are right on this machine (:mod:`.verify.ledger`). Its gradients are due with it, and
-under ``auto`` until they were compared themselves.
+A call is compared if the program verifies every Nth one, and under ``auto`` if nobody has seen yet
+that calls like it are right on this machine (:mod:`.verify.ledger`). Its gradients are compared
+with it, and under ``auto`` until they were compared themselves.
 """
 
 from __future__ import annotations
@@ -18,22 +18,27 @@ from ..calls.operation import Operation
 from ..errors import NotAccelerated
 from ..native import private_state as torch_state
 from ..store import verdicts
-from ..verify import comparison as verification
-from ..verify.comparison import Check
-from ..verify.gradients import GradientCheck, Outcome, names_of
-from ..verify.ledger import MAX_COMPARED, Case
+from ..verify import comparison
+from ..verify.comparison import Check, Outcome
+from ..verify.gradients import GradientCheck, list_differentiated
+from ..verify.ledger import Case, make_case
 from . import decide as deciding
 from .choice import Choice
-from .decide import Plan, case_of, native_plan
+from .decide import Plan, native_plan
 from .statistics import levels_to_caller
+
+#: Samples in all frames up to which all of a first call is compared. The comparison takes up to
+#: seven times the memory of the result, here 1.8 GiB; a program that wants more may not have it
+#: left. Of larger calls parts are compared (:mod:`.verify.excerpt`).
+MAX_COMPARED = 1 << 26
 
 #: Is told of each comparison whether it agrees.
 Count = Callable[[bool], None]
 
 
 @dataclass
-class Due:
-    """A call that is due, made before it is computed.
+class CallChecks:
+    """What of one call is compared, made before it is computed.
 
     Attributes:
         op, choice, case: of the call.
@@ -51,96 +56,94 @@ class Due:
     gradients: GradientCheck | None = None
     are_trusted: bool = True
 
-    def verified(self, plan: Plan, result: torch.Tensor) -> tuple[Plan, torch.Tensor]:
+    def compare(self, plan: Plan, result: torch.Tensor) -> tuple[Plan, torch.Tensor]:
         """The plan and the result of the call: native's where ours is wrong.
 
         Raises:
             NotAccelerated: ours is wrong, and the choice is strict.
         """
-        check = self.check
+        check, is_trusted = self.check, self.are_trusted
         if check is not None and plan.params is not None:
-            compared, wrong = check.verdict(plan.params, result)
-            if compared:
-                self.count(not wrong)
-            if wrong:
-                lines = verification.reproducer(self.case.key, check.bound)
-                reason = _distrust(self.op, self.choice, self.case, wrong, lines)
-                return native_plan(self.op, reason, fallback=True), check.answer()
-            is_trusted = deciding.trust.note(self.case, compared and check.telling)
-            plan = replace(plan, settled=plan.settled and is_trusted)
+            outcome = check.compare(plan.params, result)
+            if outcome.compared:
+                self.count(not outcome.wrong)
+            if outcome.wrong:
+                lines = comparison.write_reproducer(self.case, check.bound)
+                reason = _refuse(self.op, self.choice, self.case, outcome.wrong, lines)
+                return native_plan(self.op, reason, fallback=True), check.answer_natively()
+            conclusive = outcome.conclusive
+            is_trusted &= deciding.ledger.note_comparison(self.case, conclusive=conclusive)
         if self.gradients is not None:
             self.gradients.watch(result)
-        return replace(plan, settled=plan.settled and self.are_trusted), result
+        return replace(plan, settled=plan.settled and is_trusted), result
 
 
-def due(
+def find_checks(
     op: Operation, choice: Choice, plan: Plan, args: Any, kwargs: Any, count: Count
-) -> Due | None:
-    """What of a call is due; None if nothing is, as of every call that native computes."""
+) -> CallChecks | None:
+    """What of a call is to be compared; None if nothing is, as where native computes it."""
     if plan.params is None or plan.bound is None:
         return None
     tensor, window = plan.bound["input"], plan.bound["window"]
-    if not verification.can_be_verified(tensor):
+    if not comparison.can_be_verified(tensor):
         return None
-    found = Due(op, choice, case_of(plan.route, plan.params, tensor, window), count)
-    key, framed = found.case.key, framed_samples(plan.params)
-    is_due, in_parts = bool(choice.verify) and deciding.verifier.is_due(choice.verify, key), False
-    of_gradients = is_due
-    if not is_due and choice.backend == "auto":
-        is_due, in_parts = deciding.trust.is_due(found.case), framed > MAX_COMPARED
-    if is_due:
-        found.check = Check(op.native, key, plan.bound, args, kwargs, in_parts)
-    if torch_state.is_differentiated(tensor, window) and framed <= MAX_COMPARED:
-        _with_gradients(found, plan, of_gradients)
+    case = make_case(plan.route, plan.params, tensor, window)
+    found = CallChecks(op, choice, case, count)
+    is_large = framed_samples(plan.params) > MAX_COMPARED
+    is_nth = bool(choice.verify) and deciding.ledger.count_call(case, choice.verify)
+    if is_nth or (choice.backend == "auto" and deciding.ledger.needs_comparison(case)):
+        in_parts = is_large and not is_nth
+        found.check = Check(op.native, case, plan.bound, args, kwargs, in_parts)
+    if torch_state.is_differentiated(tensor, window) and not is_large:
+        _add_gradients(found, plan, is_nth)
     return None if found.check is None and found.gradients is None else found
 
 
-def _with_gradients(found: Due, plan: Plan, are_due: bool) -> None:
-    """Add the gradients of a call, if they are due.
+def _add_gradients(found: CallChecks, plan: Plan, is_nth: bool) -> None:
+    """Add the gradients of a call, if they are to be compared.
 
     Args:
-        are_due: the program verifies this call.
+        is_nth: the program verifies this call.
     """
     assert plan.bound is not None
     assert plan.params is not None
+    # Autograd keeps what `note` refers to: not the check, which has the input.
     op, choice, case, count = found.op, found.choice, found.case, found.count
-    names = names_of(plan.bound)
-    cases = {name: case.of_gradient(name, names) for name in names}
+    names = list_differentiated(plan.bound)
+    cases = {name: case.with_gradient(name, names) for name in names}
     unknown = []
     if choice.backend == "auto":
-        unknown = [of_one for of_one in cases.values() if deciding.trust.is_due(of_one)]
-    if not (are_due or unknown):
+        unknown = [one for one in cases.values() if deciding.ledger.needs_comparison(one)]
+    if not (is_nth or unknown):
         return
-    lines = verification.reproducer(case.key, plan.bound)
+    lines = comparison.write_reproducer(case, plan.bound)
 
-    def note(outcome: Outcome) -> bool:
+    def note(name: str, outcome: Outcome) -> bool:
         if outcome.compared:
             count(not outcome.wrong)
         if outcome.wrong:
-            _distrust(op, choice, case, outcome.wrong, lines)
-            return True
-        if outcome.telling:
-            deciding.trust.note(cases[outcome.name], telling=True)
-        return False
+            _refuse(op, choice, case, outcome.wrong, lines)
+        elif outcome.conclusive:
+            deciding.ledger.note_comparison(cases[name], conclusive=True)
+        return bool(outcome.wrong)
 
     found.gradients = GradientCheck(op.native, plan.params, plan.bound, note)
     # Gradients may never be asked for: then nobody waits for them for ever.
-    noted = [deciding.trust.note(of_one, telling=False) for of_one in unknown]
+    noted = [deciding.ledger.note_comparison(one, conclusive=False) for one in unknown]
     found.are_trusted = all(noted)
 
 
-def _distrust(op: Operation, choice: Choice, case: Case, wrong: str, lines: str) -> str:
+def _refuse(op: Operation, choice: Choice, case: Case, wrong: str, lines: str) -> str:
     """Let native compute calls like a wrong one, tell the program once, and return the reason.
 
     Raises:
         NotAccelerated: the choice is strict.
     """
-    is_new = deciding.verifier.quarantine(case.key, wrong)
-    reason = deciding.verifier.reason_against(case.key) or wrong
+    is_new = deciding.ledger.record_wrong(case, wrong)
+    reason = deciding.ledger.explain_refusal(case, asked_by_name=True) or wrong
     if is_new:
-        deciding.trust.distrust(case, reason)
         kept = verdicts.store().path
-        verification.warn(case.key, wrong, lines, kept, levels_to_caller())
+        comparison.warn(case, wrong, lines, kept, levels_to_caller())
     if choice.strict:
         raise NotAccelerated(op.name, (reason,))
     return reason

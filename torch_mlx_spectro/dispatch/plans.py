@@ -17,7 +17,7 @@ from ..calls.key import Known, input_of, keeps_its_backend, key_of, spelling_of,
 from ..calls.operation import Operation
 from ..native import private_state as torch_state
 from .choice import Choice
-from .decide import Plan, verifier
+from .decide import Plan, ledger
 
 plans: Known[Plan] = Known(1024)
 if hasattr(os, "register_at_fork"):
@@ -27,7 +27,7 @@ if hasattr(os, "register_at_fork"):
 def key_of_call(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Hashable | None:
     """What a call on MPS is decided on; None of any other, and where each has to be decided."""
     tensor = input_of(args, kwargs)
-    if type(tensor) not in torch_state.PLAIN_TYPES or choice.verify or verifier.quarantined:
+    if type(tensor) not in torch_state.PLAIN_TYPES or choice.verify or ledger.has_wrong:
         return None
     if not (tensor.is_mps or (tensor.is_cpu and torch_state.mps_is_emulated())):
         return None

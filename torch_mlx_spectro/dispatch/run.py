@@ -22,10 +22,9 @@ from ..calls.timer import Timer
 from ..errors import KernelRefused, NotAccelerated, UnresolvedArguments
 from ..native import functions as native
 from ..native import private_state as torch_state
-from . import checking as verifying
-from . import cuda_calls
+from . import checking, cuda_calls
 from . import plans as known_plans
-from .checking import Due
+from .checking import CallChecks
 from .choice import Choice
 from .decide import NOT_RESOLVED, Plan, decide, native_plan, trials
 from .gradient_timer import WayBack
@@ -88,12 +87,12 @@ def _run(op: Operation, plan: Plan, args: Any, kwargs: Any, caller: FrameType) -
 
 
 def _computed(
-    op: Operation, plan: Plan, args: Any, kwargs: Any, caller: FrameType, due: Due | None
+    op: Operation, plan: Plan, args: Any, kwargs: Any, caller: FrameType, due: CallChecks | None
 ) -> torch.Tensor:
     """The result of a call, made with aliases of what autograd is to be watched at."""
     aliases: dict[str, torch.Tensor] = {}
     if due is not None and due.gradients is not None and plan.bound is not None:
-        aliases = due.gradients.aliases(plan.bound)
+        aliases = due.gradients.make_aliases(plan.bound)
     timed = plan.trial
     if timed is not None and timed.is_differentiated:
         tensor = aliases.get("input", input_of(args, kwargs))
@@ -132,7 +131,7 @@ def _dispatch(
         raise NotAccelerated(op.name, plan.route.reasons)
     due = None
     if known is None and (choice.verify or choice.backend == "auto"):
-        due = verifying.due(op, choice, plan, args, kwargs, counters.count_verified)
+        due = checking.find_checks(op, choice, plan, args, kwargs, counters.count_verified)
     try:
         result = _computed(op, plan, args, kwargs, caller, due)
     except UnresolvedArguments:
@@ -147,7 +146,7 @@ def _dispatch(
         # torch did not raise after all, so this was a call that we had to compute.
         raise NotAccelerated(op.name, plan.route.reasons)
     if due is not None and plan.params is not None:
-        plan, result = due.verified(plan, result)
+        plan, result = due.compare(plan, result)
     if known is None:
         known_plans.remember(key, plan)
         _remember(op, choice, plan, args, kwargs, result)
