@@ -7,8 +7,9 @@ with it, and under ``auto`` until they were compared themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ MAX_COMPARED = 1 << 26
 
 #: Is told of each comparison whether it agrees.
 Count = Callable[[bool], None]
+Note = Callable[[Outcome], str | None]
 
 
 @dataclass
@@ -41,20 +43,19 @@ class CallChecks:
     """What of one call is compared, made before it is computed.
 
     Attributes:
-        op, choice, case: of the call.
-        count: as :data:`Count`.
+        op, case: of the call.
+        note: is told what came of a comparison, and returns why native is to compute such calls.
         check: of its result; None if that need not be compared.
         gradients: of its gradients; None if there are none, or they need not be compared.
         are_trusted: whether its gradients are believed, compared or not.
     """
 
     op: Operation
-    choice: Choice
     case: Case
-    count: Count
-    check: Check | None = None
-    gradients: GradientCheck | None = None
-    are_trusted: bool = True
+    note: Note
+    check: Check | None
+    gradients: GradientCheck | None
+    are_trusted: bool
 
     def compare(self, plan: Plan, result: torch.Tensor) -> tuple[Plan, torch.Tensor]:
         """The plan and the result of the call: native's where ours is wrong.
@@ -65,11 +66,8 @@ class CallChecks:
         check, is_trusted = self.check, self.are_trusted
         if check is not None and plan.params is not None:
             outcome = check.compare(plan.params, result)
-            if outcome.compared:
-                self.count(not outcome.wrong)
-            if outcome.wrong:
-                lines = comparison.write_reproducer(self.case, check.bound)
-                reason = _refuse(self.op, self.choice, self.case, outcome.wrong, lines)
+            reason = self.note(outcome)
+            if reason is not None:
                 return native_plan(self.op, reason, fallback=True), check.answer_natively()
             conclusive = outcome.conclusive
             is_trusted &= deciding.ledger.note_comparison(self.case, conclusive=conclusive)
@@ -82,68 +80,64 @@ def find_checks(
     op: Operation, choice: Choice, plan: Plan, args: Any, kwargs: Any, count: Count
 ) -> CallChecks | None:
     """What of a call is to be compared; None if nothing is, as where native computes it."""
-    if plan.params is None or plan.bound is None:
+    params, bound, ledger = plan.params, plan.bound, deciding.ledger
+    if params is None or bound is None or not comparison.can_be_verified(bound["input"]):
         return None
-    tensor, window = plan.bound["input"], plan.bound["window"]
-    if not comparison.can_be_verified(tensor):
+    tensor, window = bound["input"], bound["window"]
+    case, is_auto = make_case(plan.route, params, tensor, window), choice.backend == "auto"
+    is_large = framed_samples(params) > MAX_COMPARED
+    is_nth = bool(choice.verify) and ledger.count_call(case, choice.verify)
+    is_compared = is_nth or (is_auto and ledger.needs_comparison(case))
+    has_gradients = torch_state.is_differentiated(tensor, window) and not is_large
+    names = list_differentiated(bound) if has_gradients else ()
+    cases = {name: case.with_gradient(name, names) for name in names}
+    unknown = [one for one in cases.values() if is_auto and ledger.needs_comparison(one)]
+    has_gradients = has_gradients and (is_nth or bool(unknown))
+    if not (is_compared or has_gradients):
         return None
-    case = make_case(plan.route, plan.params, tensor, window)
-    found = CallChecks(op, choice, case, count)
-    is_large = framed_samples(plan.params) > MAX_COMPARED
-    is_nth = bool(choice.verify) and deciding.ledger.count_call(case, choice.verify)
-    if is_nth or (choice.backend == "auto" and deciding.ledger.needs_comparison(case)):
-        in_parts = is_large and not is_nth
-        found.check = Check(op.native, case, plan.bound, args, kwargs, in_parts)
-    if torch_state.is_differentiated(tensor, window) and not is_large:
-        _add_gradients(found, plan, is_nth)
-    return None if found.check is None and found.gradients is None else found
+    lines = comparison.write_reproducer(case, bound)
+    note = partial(_note_outcome, op, choice, case, count, lines)
+    check = gradients = None
+    if is_compared:
+        check = Check(op.native, case, bound, args, kwargs, in_parts=is_large and not is_nth)
+    if has_gradients:
+        gradients = GradientCheck(op.native, params, bound, partial(_note_gradient, note, cases))
+    # Gradients may never be asked for: then nobody waits for them for ever.
+    noted = [ledger.note_comparison(one, conclusive=False) for one in unknown]
+    return CallChecks(op, case, note, check, gradients, are_trusted=all(noted))
 
 
-def _add_gradients(found: CallChecks, plan: Plan, is_nth: bool) -> None:
-    """Add the gradients of a call, if they are to be compared.
+def _note_gradient(note: Note, cases: Mapping[str, Case], name: str, outcome: Outcome) -> bool:
+    """Note what came of comparing a gradient; returns whether ours is wrong."""
+    is_wrong = note(outcome) is not None
+    if outcome.conclusive and not is_wrong:
+        deciding.ledger.note_comparison(cases[name], conclusive=True)
+    return is_wrong
+
+
+def _note_outcome(
+    op: Operation, choice: Choice, case: Case, count: Count, lines: str, outcome: Outcome
+) -> str | None:
+    """Count a comparison; where ours is wrong, let native compute calls like it from now on.
 
     Args:
-        is_nth: the program verifies this call.
-    """
-    assert plan.bound is not None
-    assert plan.params is not None
-    # Autograd keeps what `note` refers to: not the check, which has the input.
-    op, choice, case, count = found.op, found.choice, found.case, found.count
-    names = list_differentiated(plan.bound)
-    cases = {name: case.with_gradient(name, names) for name in names}
-    unknown = []
-    if choice.backend == "auto":
-        unknown = [one for one in cases.values() if deciding.ledger.needs_comparison(one)]
-    if not (is_nth or unknown):
-        return
-    lines = comparison.write_reproducer(case, plan.bound)
+        lines: for the program, which is told of the first one.
 
-    def note(name: str, outcome: Outcome) -> bool:
-        if outcome.compared:
-            count(not outcome.wrong)
-        if outcome.wrong:
-            _refuse(op, choice, case, outcome.wrong, lines)
-        elif outcome.conclusive:
-            deciding.ledger.note_comparison(cases[name], conclusive=True)
-        return bool(outcome.wrong)
-
-    found.gradients = GradientCheck(op.native, plan.params, plan.bound, note)
-    # Gradients may never be asked for: then nobody waits for them for ever.
-    noted = [deciding.ledger.note_comparison(one, conclusive=False) for one in unknown]
-    found.are_trusted = all(noted)
-
-
-def _refuse(op: Operation, choice: Choice, case: Case, wrong: str, lines: str) -> str:
-    """Let native compute calls like a wrong one, tell the program once, and return the reason.
+    Returns:
+        Why native computes them; None where ours is right.
 
     Raises:
-        NotAccelerated: the choice is strict.
+        NotAccelerated: ours is wrong, and the choice is strict.
     """
-    is_new = deciding.ledger.record_wrong(case, wrong)
-    reason = deciding.ledger.explain_refusal(case, asked_by_name=True) or wrong
+    if outcome.compared:
+        count(not outcome.wrong)
+    if not outcome.wrong:
+        return None
+    is_new = deciding.ledger.record_wrong(case, outcome.wrong)
+    reason = deciding.ledger.explain_refusal(case, asked_by_name=True) or outcome.wrong
     if is_new:
         kept = verdicts.store().path
-        comparison.warn(case, wrong, lines, kept, levels_to_caller())
+        comparison.warn(case, outcome.wrong, lines, kept, levels_to_caller())
     if choice.strict:
         raise NotAccelerated(op.name, (reason,))
     return reason

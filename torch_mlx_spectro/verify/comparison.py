@@ -153,25 +153,6 @@ class Check:
         return excerpt.cut_part(self.native(**given))
 
 
-def format_warning(case: Case, what: str, lines: str, kept: Path | None) -> str:
-    """What the program is told of a wrong result.
-
-    Args:
-        lines: of :func:`write_reproducer`.
-        kept: the file in which later processes will find it.
-    """
-    later = "" if kept is None else f", and under auto in later ones, by {kept}"
-    return (
-        f"torch_mlx_spectro: {case.op} computed by {case.backend} "
-        f"({case.kernel}) is not native torch's: {what}. Native torch computes such calls "
-        f"from now on in this process{later}. Please report this to the authors of "
-        "torch_mlx_spectro, with the output of `torch-mlx-spectro doctor --json` and these "
-        "lines, which verify the same call; their values are random, so if they give no "
-        "warning, the values of "
-        f"your input matter:\n{lines}"
-    )
-
-
 def write_reproducer(case: Case, bound: Mapping[str, Any]) -> str:
     """A program that verifies a call with random values, and its gradients, if it has any.
 
@@ -254,7 +235,19 @@ def can_be_verified(tensor: torch.Tensor) -> bool:
 
 
 def warn(case: Case, what: str, lines: str, kept: Path | None, stacklevel: int) -> None:
-    """Tell the program, at the line that ``stacklevel`` counts from our caller."""
-    warnings.warn(
-        format_warning(case, what, lines, kept), RuntimeWarning, stacklevel=stacklevel + 1
+    """Tell the program of a wrong result, at the line that ``stacklevel`` counts from our caller.
+
+    Args:
+        lines: as :func:`write_reproducer` writes them.
+        kept: the file in which later processes will find it.
+    """
+    later = "" if kept is None else f", and under auto in later ones, by {kept}"
+    text = (
+        f"torch_mlx_spectro: {case.op} computed by {case.backend} "
+        f"({case.kernel}) is not native torch's: {what}. Native torch computes such calls "
+        f"from now on in this process{later}. Please report this to the authors of "
+        "torch_mlx_spectro, with the output of `torch-mlx-spectro doctor --json` and these "
+        "lines, which verify the same call; their values are random, so if they give no "
+        f"warning, the values of your input matter:\n{lines}"
     )
+    warnings.warn(text, RuntimeWarning, stacklevel=stacklevel + 1)

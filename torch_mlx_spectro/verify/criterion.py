@@ -201,7 +201,12 @@ def _compare_finiteness(
 
 def _widen(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     values = tensor.detach().to(device)
-    return values.to(torch.complex128 if values.is_complex() else torch.float64)
+    return values.to(widen_dtype(values.dtype))
+
+
+def widen_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of double precision, real or complex as it was."""
+    return torch.promote_types(dtype, torch.float64)
 
 
 def _measure_rounding(

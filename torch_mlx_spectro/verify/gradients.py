@@ -21,8 +21,6 @@ from .comparison import Native, Outcome, is_out_of_memory, read_versions, silenc
 if TYPE_CHECKING:
     from ..core.params import IstftParams, StftParams
 
-_WIDE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
-
 
 class GradientCheck:
     """The gradients of one call, each compared the first time that it is computed.
@@ -144,8 +142,9 @@ class GradientCheck:
         Args:
             recorded: it is to be differentiated itself.
         """
-        is_wide = cotangent.dtype in _WIDE.values()
-        device, dtype = cotangent.device, _WIDE[self._dtype] if is_wide else self._dtype
+        device, dtype = cotangent.device, self._dtype
+        if cotangent.dtype in (torch.float64, torch.complex128):
+            dtype = criterion.widen_dtype(dtype)
         with torch.enable_grad():
             if name == "input":
                 tensor = leaf = torch.zeros(
