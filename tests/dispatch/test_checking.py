@@ -10,14 +10,14 @@ import torch
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.backends.mlx.backend import MLX
-from torch_mlx_spectro.dispatch import checking as verifying
+from torch_mlx_spectro.dispatch import checking
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch import run as dispatching
 from torch_mlx_spectro.dispatch.autotune import Trials
 from torch_mlx_spectro.dispatch.plans import Plan
 from torch_mlx_spectro.store import verdicts
 from torch_mlx_spectro.store.verdicts import Store
-from torch_mlx_spectro.verify.ledger import MAX_UNTELLING, VERIFIED
+from torch_mlx_spectro.verify.ledger import MAX_INCONCLUSIVE, VERIFIED
 
 SIGNAL = torch.randn(1, 1 << 18, generator=torch.Generator().manual_seed(1))
 WINDOW = torch.hann_window(1024)
@@ -38,12 +38,9 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
         found.append(plan.settled)
 
     monkeypatch.setattr(dispatching, "_keep", keep)
-    state = (deciding.verifier, deciding.trust)
-    for held in state:
-        held.clear()
+    deciding.ledger.clear()
     yield found
-    for held in state:
-        held.clear()
+    deciding.ledger.clear()
 
 
 def analysed(signal: torch.Tensor = SIGNAL, window: torch.Tensor = WINDOW) -> torch.Tensor:
@@ -89,17 +86,17 @@ def test_a_result_and_each_gradient_are_compared_once(settled: list[bool]) -> No
 
 def test_a_later_process_knows() -> None:
     trained(leaf())
-    deciding.trust.clear()
+    deciding.ledger.clear()
     tms.reset_stats()
     trained(leaf())
     assert counts() == (1, 0, 0)
 
 
 def test_gradients_that_nobody_asks_for_are_not_waited_for(settled: list[bool]) -> None:
-    for _ in range(MAX_UNTELLING + 1):
+    for _ in range(MAX_INCONCLUSIVE + 1):
         analysed(leaf())
-    assert settled == [False] * (MAX_UNTELLING - 1) + [True] * 2
-    assert counts() == (MAX_UNTELLING + 1, 1, 0)
+    assert settled == [False] * (MAX_INCONCLUSIVE - 1) + [True] * 2
+    assert counts() == (MAX_INCONCLUSIVE + 1, 1, 0)
     assert cases() == ["stft"]
 
 
@@ -116,8 +113,7 @@ def test_a_wrong_gradient_is_kept_for_later_processes(monkeypatch: pytest.Monkey
     with pytest.warns(RuntimeWarning, match="its gradient in input"):
         trained(leaf())
     assert counts() == (1, 2, 1)
-    deciding.verifier.clear()
-    deciding.trust.clear()
+    deciding.ledger.clear()
     analysed()  # in a later process, whether it is differentiated or not
     assert counts() == (1, 2, 1)
     ((reason, _),) = tms.stats().fallbacks.items()
@@ -135,7 +131,7 @@ def test_without_gradients_none_is_due(context: Callable[[], Any]) -> None:
 def test_gradients_of_large_calls_are_not_compared(
     monkeypatch: pytest.MonkeyPatch, settled: list[bool]
 ) -> None:
-    monkeypatch.setattr(verifying, "MAX_COMPARED", 1)
+    monkeypatch.setattr(checking, "MAX_COMPARED", 1)
     for _ in range(2):
         trained(leaf())
     assert counts() == (2, 1, 0)  # of the result, parts
@@ -143,7 +139,7 @@ def test_gradients_of_large_calls_are_not_compared(
 
 
 def test_asked_for_by_name_nothing_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verifying, "Due", None)
+    monkeypatch.setattr(checking, "CallChecks", None)
     with tms.patch("mlx", strict=True, verify=0):
         torch.stft(leaf(), 1024, 256, window=WINDOW, return_complex=True).abs().sum().backward()
     assert counts() == (1, 0, 0)

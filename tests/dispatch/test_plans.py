@@ -42,7 +42,7 @@ SPECTRUM = native.stft(SIGNAL, 16, 4, window=WINDOW, return_complex=True)
 def nothing_is_wrong() -> Iterator[None]:
     """What one test makes wrong, another does not know of."""
     yield
-    deciding.verifier.clear()
+    deciding.ledger.clear()
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_a_vanishing_envelope_is_torchs_to_refuse(decided: list[str], backend: s
 def test_what_is_found_wrong_makes_every_plan_stale(decided: list[str]) -> None:
     with tms.backend("cpu", strict=True):
         stft()
-        deciding.verifier.epoch += 1
+        deciding.ledger.epoch += 1
         for _ in range(2):
             stft()
     assert decided == ["stft"] * 2
@@ -231,7 +231,7 @@ def test_a_wrong_result_of_a_known_call_is_natives_from_then_on(
         with pytest.warns(RuntimeWarning, match="is not native torch's"):
             assert is_natives_stft(stft())
         assert is_natives_stft(stft())
-    deciding.verifier.clear()
+    deciding.ledger.clear()
     assert tms.stats().calls == {("stft", "cpu"): 1, ("stft", "native"): 2}
 
 
@@ -553,7 +553,7 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for pick in ("pick", "pick_both_ways"):
         monkeypatch.setattr(deciding.trials, pick, lambda *given: ("mlx", False))
     monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
-    monkeypatch.setattr(deciding.trust, "is_due", lambda case: False)
+    monkeypatch.setattr(deciding.ledger, "needs_comparison", lambda case: False)
     with tms.backend("auto"):
         yield
 

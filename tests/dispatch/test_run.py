@@ -400,7 +400,7 @@ class Costs:
         trials = Trials(lambda: self.now)
         for module in (deciding, dispatching):
             monkeypatch.setattr(module, "trials", trials)
-        deciding.trust.clear()
+        deciding.ledger.clear()
 
     def _spend(self, function: Callable[..., Any], seconds: float, *args: Any) -> Any:
         self.now += seconds

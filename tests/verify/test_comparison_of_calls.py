@@ -7,8 +7,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,13 +21,14 @@ from stft_parity import tolerances
 from stft_parity.cases import Case, istft_case, stft_case
 from torch_mlx_spectro.backends.mlx import blocks
 from torch_mlx_spectro.calls import operation as operations
+from torch_mlx_spectro.calls.kind import Route
+from torch_mlx_spectro.dispatch import checking
 from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch import run as dispatching
 from torch_mlx_spectro.dispatch.autotune import Trials
-from torch_mlx_spectro.verify import comparison as verification
-from torch_mlx_spectro.verify import criterion as agreement
-from torch_mlx_spectro.verify.comparison import MAX_QUARANTINED, MAX_ROUTES, RouteKey, Verifier
+from torch_mlx_spectro.verify import comparison, criterion
+from torch_mlx_spectro.verify.ledger import make_case
 
 SIGNAL = torch.randn(3, 120, generator=torch.Generator().manual_seed(1))
 WINDOW = torch.hann_window(16)
@@ -39,11 +40,9 @@ Wrong = Callable[[torch.Tensor], torch.Tensor]
 @pytest.fixture(autouse=True)
 def _nothing_verified(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("TORCH_MLX_SPECTRO_VERIFY", raising=False)
-    for held in (deciding.verifier, deciding.trust):
-        held.clear()
+    deciding.ledger.clear()
     yield
-    for held in (deciding.verifier, deciding.trust):
-        held.clear()
+    deciding.ledger.clear()
 
 
 def stft(x: torch.Tensor = SIGNAL, n_fft: int = 16, **more: Any) -> torch.Tensor:
@@ -98,7 +97,7 @@ def test_a_wrong_backend_is_found_at_the_nth_call(
 
 def test_without_verification_nothing_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     spoil(monkeypatch, "stft", off_by_a_thousandth)
-    monkeypatch.setattr(verification, "Check", None)
+    monkeypatch.setattr(checking, "Check", None)
     for verify in (0, None):
         with tms.patch("mlx", strict=True, verify=verify):
             stft()
@@ -168,7 +167,7 @@ def test_every_kind_of_difference_is_found(fault: str, monkeypatch: pytest.Monke
 def test_the_last_row_is_compared_however_many_are_at_once(
     at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agreement, "COMPARED_AT_ONCE", at_once)
+    monkeypatch.setattr(criterion, "COMPARED_AT_ONCE", at_once)
     spoil(monkeypatch, "stft", lambda z: z.index_put_((torch.tensor(2),), z[2] * 1.01))
     with tms.patch("mlx", verify=1), pytest.warns(RuntimeWarning, match="in row 2,"):
         stft()
@@ -201,32 +200,32 @@ def test_native_raises_what_ours_has_computed(monkeypatch: pytest.MonkeyPatch) -
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
 def test_no_memory_to_verify_is_no_mismatch(error: Exception) -> None:
-    key = _key(16)
     bound = operations.STFT.bind(SIGNAL, 16, 4, window=WINDOW, return_complex=True)
 
     def exhausted(*args: Any, **kwargs: Any) -> torch.Tensor:
         raise error
 
     params = deciding._resolve(operations.STFT, bound)
-    check = verification.Check(exhausted, key, bound, (SIGNAL, 16), {})
-    assert check.verdict(params, SPECTRUM) == (False, "")
+    case = make_case(Route("stft", "mlx", "a kernel"), params, SIGNAL, WINDOW)
+    check = comparison.Check(exhausted, case, bound, (SIGNAL, 16), {})
+    assert check.compare(params, SPECTRUM)[:2] == (False, "")
 
 
 def test_where_a_device_has_no_memory_for_it_the_host_compares(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    places: list[str] = []
-    compare = agreement._of_all_values
+    devices: list[str] = []
+    compare = criterion._compare_values
 
-    def of_all_values(call: agreement.Judged, *results: torch.Tensor) -> str | None:
-        places.append(str(call.place))
-        if call.place != "cpu":
+    def compare_values(call: criterion.Comparison, *results: torch.Tensor) -> str | None:
+        devices.append(str(call.device))
+        if call.device != "cpu":
             raise torch.OutOfMemoryError("no memory")
         return compare(call, *results)
 
-    monkeypatch.setattr(agreement, "_of_all_values", of_all_values)
+    monkeypatch.setattr(criterion, "_compare_values", compare_values)
     result = torch.randn(2, 9, 5)
-    call = agreement.Judged(
+    call = criterion.Comparison(
         recompute=lambda tensor, window: result.double(),
         tensor=result,
         window=None,
@@ -234,11 +233,11 @@ def test_where_a_device_has_no_memory_for_it_the_host_compares(
         batched=True,
         pairs=False,
         recorded=False,
-        place=torch.device("cuda", 0),
+        device=torch.device("cuda", 0),
     )
-    assert agreement.disagreement(call, result, result.clone()) is None
-    assert "error against float64" in str(agreement.disagreement(call, result, result * 1.1))
-    assert places == ["cuda:0", "cpu"] * 2
+    assert criterion.find_difference(call, result, result.clone()) is None
+    assert "error against float64" in str(criterion.find_difference(call, result, result * 1.1))
+    assert devices == ["cuda:0", "cpu"] * 2
 
 
 def test_input_that_is_written_to_meanwhile_is_not_judged() -> None:
@@ -246,10 +245,11 @@ def test_input_that_is_written_to_meanwhile_is_not_judged() -> None:
     bound = operations.STFT.bind(x, 16, 4, window=WINDOW, return_complex=True)
     params = deciding._resolve(operations.STFT, bound)
     given = {"hop_length": 4, "window": WINDOW, "return_complex": True}
-    check = verification.Check(NATIVE["stft"], _key(16), bound, (x, 16), given)
-    assert check.verdict(params, SPECTRUM) == (True, "")
+    case = make_case(Route("stft", "mlx", "a kernel"), params, x, WINDOW)
+    check = comparison.Check(NATIVE["stft"], case, bound, (x, 16), given)
+    assert check.compare(params, SPECTRUM)[:2] == (True, "")
     x.mul_(2)
-    assert check.verdict(params, SPECTRUM) == (False, "")
+    assert check.compare(params, SPECTRUM)[:2] == (False, "")
 
 
 def test_strict_mode_raises_instead_of_answering_natively(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +344,7 @@ def test_the_warnings_lines_reproduce_the_call(monkeypatch: pytest.MonkeyPatch) 
     text = str(told[0].message)
     assert "torch-mlx-spectro doctor --json" in text
     program = text[text.index("import torch") :]
-    deciding.verifier.clear()
+    deciding.ledger.clear()
     names: dict[str, Any] = {}
     with pytest.warns(RuntimeWarning, match="stft") as again:
         exec(program, names)
@@ -369,7 +369,7 @@ def test_reproducers_of_other_layouts_run(case: Case, monkeypatch: pytest.Monkey
         warnings.simplefilter("always")
         case.call(getattr(torch, case.op))
     (text,) = (str(given.message) for given in told if "computed by" in str(given.message))
-    deciding.verifier.clear()
+    deciding.ledger.clear()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         exec(text[text.index("import torch") :], {})
@@ -436,7 +436,7 @@ def test_threads_verify_every_nth_call_and_tell_once(monkeypatch: pytest.MonkeyP
         together()
         assert counts() == (threads * calls, 0, threads * calls // 10, 0)
         spoil(monkeypatch, "stft", off_by_a_thousandth)
-        monkeypatch.setattr(verification, "warn", lambda *given: told.append(given))
+        monkeypatch.setattr(comparison, "warn", lambda *given: told.append(given))
         together()
     assert len(told) == 1
     assert counts()[0] + counts()[1] == 2 * threads * calls
@@ -456,14 +456,14 @@ blocks.analyse = lambda *given: right(*given).mul_(1.001)
 tms.patch("mlx", verify=1)
 
 def child_counts(*expected):
-    deciding.verifier._lock.acquire()  # some thread of the parent holds it
+    deciding.ledger._lock.acquire()  # some thread of the parent holds it
     child = os.fork()
     if child == 0:
         torch.stft(x, 16, 4, window=w, return_complex=True)
         stats = tms.stats()
         told = (stats.accelerated, stats.native, stats.verified, stats.mismatches)
         os._exit(0 if told == expected else 1)
-    deciding.verifier._lock.release()
+    deciding.ledger._lock.release()
     assert os.waitpid(child, 0)[1] == 0, expected
 
 child_counts(0, 1, 1, 1)  # verifies by itself
@@ -507,28 +507,6 @@ def test_wrong_numbers_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> N
     assert not tms.is_patched()
 
 
-def _key(n_fft: int) -> RouteKey:
-    shape = (torch.float32, None, True, True, ())
-    return RouteKey("stft", "mlx", "mlx cpu blocks", "cpu", n_fft, 4, *shape)
-
-
-def test_routes_are_bounded() -> None:
-    verifier = Verifier()
-    for n_fft in range(MAX_ROUTES):
-        assert not verifier.is_due(2, _key(n_fft))
-    assert [verifier.is_due(2, _key(-1 - n)) for n in range(4)] == [False, True, False, True]
-    assert len(verifier._steps) == MAX_ROUTES + 1
-    assert verifier.is_due(2, _key(0))
-    for n_fft in range(MAX_QUARANTINED):
-        assert verifier.reason_against(_key(n_fft)) is None
-        assert verifier.quarantine(_key(n_fft), "wrong")
-        assert not verifier.quarantine(_key(n_fft), "wrong")
-    # With so many wrong routes nothing is accelerated, and nothing more is told.
-    assert not verifier.quarantine(_key(-1), "wrong")
-    assert verifier.reason_against(_key(-2)) == verification.ALL_QUARANTINED
-    assert len(verifier.quarantined) == MAX_QUARANTINED
-
-
 @pytest.mark.parametrize("name", ["OWN_ERROR", "SHARE_OF_PEAK", "ROUNDINGS"])
 def test_verification_starts_from_what_the_parity_suite_admits(name: str) -> None:
-    assert getattr(agreement, name) == getattr(tolerances, name)
+    assert getattr(criterion, name) == getattr(tolerances, name)

@@ -14,9 +14,10 @@ from reference import istft_params, stft_params
 from torch_mlx_spectro.calls.kind import Route
 from torch_mlx_spectro.calls.operation import ISTFT, STFT
 from torch_mlx_spectro.native import functions as native
-from torch_mlx_spectro.verify import comparison as verification
 from torch_mlx_spectro.verify import excerpt as excerpts
-from torch_mlx_spectro.verify.excerpt import Excerpt, excerpts_of
+from torch_mlx_spectro.verify.comparison import Check, Outcome
+from torch_mlx_spectro.verify.excerpt import Excerpt, cut_excerpts
+from torch_mlx_spectro.verify.ledger import make_case
 
 pytestmark = ONCE_ONLY
 NATIVE = {"stft": native.stft, "istft": native.istft}
@@ -47,10 +48,10 @@ def check(op: str, bound: Mapping[str, Any], params: Any) -> list[Excerpt]:
     """Assert that each part is the whole's; returns them."""
     given = {name: value for name, value in bound.items() if value is not None}
     whole = NATIVE[op](**given)
-    found = list(excerpts_of(params, bound))
+    found = list(cut_excerpts(params, bound))
     for excerpt in found:
-        part = excerpt.of_part(NATIVE[op](**excerpt.given))
-        expected = excerpt.of_whole(whole)
+        part = excerpt.cut_part(NATIVE[op](**excerpt.given))
+        expected = excerpt.cut_whole(whole)
         assert part.shape == expected.shape
         assert part.numel() > 0
         torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-5)
@@ -125,19 +126,19 @@ def test_a_hann_window_needs_no_more_than_the_whole_does() -> None:
 
 def test_calls_whose_parts_are_other_calls_have_none() -> None:
     bound, params = bound_stft(noise(500), 16, return_complex=True)
-    assert list(excerpts_of(params, bound))
-    assert not list(excerpts_of(params, {**bound, "align_to_window": True}))
+    assert list(cut_excerpts(params, bound))
+    assert not list(cut_excerpts(params, {**bound, "align_to_window": True}))
 
 
-def checked(op: str, bound: Any, params: Any, wrong: Any) -> tuple[bool, str, bool]:
+def checked(op: str, bound: Any, params: Any, wrong: Any) -> Outcome:
     """The verdict on native's own result, with what ``wrong`` does to it."""
     given = {name: value for name, value in bound.items() if value is not None}
     actual = NATIVE[op](**given).clone()
     wrong(actual)
     route = Route(op, "mlx", "a kernel")
-    key = verification.key_of(route, params, bound["input"], bound["window"])
-    check = verification.Check(NATIVE[op], key, bound, (), given, in_parts=True)
-    return (*check.verdict(params, actual), check.telling)
+    case = make_case(route, params, bound["input"], bound["window"])
+    check = Check(NATIVE[op], case, bound, (), given, in_parts=True)
+    return check.compare(params, actual)
 
 
 @pytest.mark.parametrize("row", [0, 2, 4])
@@ -151,9 +152,9 @@ def test_what_is_wrong_in_a_part_is_found(row: int, frame: int) -> None:
         spectrum[row, 5, frame] += 1e-2
 
     assert checked("stft", bound, params, lambda spectrum: None) == (True, "", True)
-    compared, found, telling = checked("stft", bound, params, wrong)
+    compared, found, conclusive = checked("stft", bound, params, wrong)
     assert compared
-    assert telling
+    assert conclusive
     assert "largest error" in found
     back, params = bound_istft(
         native.stft(**{name: value for name, value in bound.items() if value is not None}),
@@ -176,15 +177,15 @@ def test_a_result_of_another_shape_is_wrong_and_raises_nothing(part: str) -> Non
     bound, params = bound_stft(noise(2, 480), 16, window=torch.ones(16), return_complex=True)
     given = {name: value for name, value in bound.items() if value is not None}
     actual = eval(f"whole{part}", {"whole": NATIVE["stft"](**given)})
-    key = verification.key_of(Route("stft", "mlx", "a kernel"), params, bound["input"], None)
-    check = verification.Check(NATIVE["stft"], key, bound, (), given, in_parts=True)
-    assert check.verdict(params, actual) == (True, f"its shape is {tuple(actual.shape)}")
+    case = make_case(Route("stft", "mlx", "a kernel"), params, bound["input"], None)
+    check = Check(NATIVE["stft"], case, bound, (), given, in_parts=True)
+    assert check.compare(params, actual)[:2] == (True, f"its shape is {tuple(actual.shape)}")
 
 
 def test_parts_that_native_refuses_are_wrong_and_without_memory_nothing_is() -> None:
     bound, params = bound_stft(noise(2, 480), 16, window=None, return_complex=True)
     route = Route("stft", "mlx", "a kernel")
-    key = verification.key_of(route, params, bound["input"], None)
+    case = make_case(route, params, bound["input"], None)
     for error, verdict in (
         (ValueError("no"), (True, "native torch raises ValueError for a part: no")),
         (MemoryError(), (False, "")),
@@ -193,5 +194,5 @@ def test_parts_that_native_refuses_are_wrong_and_without_memory_nothing_is() -> 
         def refuse(*args: Any, error: Exception = error, **kwargs: Any) -> torch.Tensor:
             raise error
 
-        refused = verification.Check(refuse, key, bound, (), {}, in_parts=True)
-        assert refused.verdict(params, torch.zeros(0)) == verdict
+        refused = Check(refuse, case, bound, (), {}, in_parts=True)
+        assert refused.compare(params, torch.zeros(0))[:2] == verdict

@@ -18,7 +18,7 @@ from stft_parity.cases import Case
 from torch_mlx_spectro.backends.mlx.backend import MLX
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.native import private_state as torch_state
-from torch_mlx_spectro.verify import criterion as agreement
+from torch_mlx_spectro.verify import criterion
 from torch_mlx_spectro.verify import gradients as gradient_checks
 
 SIGNAL = torch.randn(3, 120, generator=torch.Generator().manual_seed(1))
@@ -31,11 +31,9 @@ GIVEN: dict[str, dict[str, Any]] = {"stft": {"return_complex": True}, "istft": {
 @pytest.fixture(autouse=True)
 def _nothing_verified(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("TORCH_MLX_SPECTRO_VERIFY", raising=False)
-    for held in (deciding.verifier, deciding.trust):
-        held.clear()
+    deciding.ledger.clear()
     yield
-    for held in (deciding.verifier, deciding.trust):
-        held.clear()
+    deciding.ledger.clear()
 
 
 def leaves(op: str, *names: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -122,7 +120,7 @@ def test_the_warnings_lines_reproduce_the_gradient(monkeypatch: pytest.MonkeyPat
         gradients("stft", "input", "window")
     lines = str(told[0].message).partition("matter:\n")[2]
     assert lines.startswith("import torch")
-    deciding.verifier.clear()
+    deciding.ledger.clear()
     with pytest.warns(RuntimeWarning, match="its gradient in window"):
         exec(lines, {})
 
@@ -247,6 +245,43 @@ def test_examples_of_a_vectorised_backward_pass_are_not_compared() -> None:
     assert counts() == (1, 0)
 
 
+def test_a_windows_gradient_is_judged_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a sum over all rows of a batch, and has none itself."""
+    right = MLX.differentiate_window
+    signal, window = leaves("stft", "window")
+    signal[:, 3::16] = 0  # what a value of the window is multiplied by
+
+    def round_one(*given: Any) -> torch.Tensor:
+        gradient = right(*given)
+        assert gradient[3] == 0
+        gradient[3] = 1e-7 * gradient.abs().amax()
+        return gradient
+
+    monkeypatch.setattr(MLX, "differentiate_window", round_one)
+    with tms.patch("mlx", strict=True, verify=1):
+        result = torch.stft(signal, 16, 16, window=window, center=False, return_complex=True)
+        result.backward(cotangent_of(result))
+    assert counts() == (2, 0)
+
+
+def test_an_inputs_gradient_is_judged_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = MLX.adjoint
+
+    def spoil_quiet_row(*given: Any) -> torch.Tensor:
+        gradient = right(*given)
+        gradient[1] *= 1.01
+        return gradient
+
+    monkeypatch.setattr(MLX, "adjoint", spoil_quiet_row)
+    with tms.patch("mlx", verify=1):
+        tensor, window = leaves("stft", "input")
+        result = call("stft", tensor, window)
+        cotangent = cotangent_of(result) * torch.tensor([1.0, 1e-5, 1.0])[:, None, None]
+        with pytest.warns(RuntimeWarning, match="in row 1,"):
+            result.backward(cotangent)
+    assert counts() == (2, 1)
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -262,7 +297,7 @@ def test_what_cannot_be_compared_is_no_mismatch(
     def no_gradient(self: Any, *given: Any, **more: Any) -> torch.Tensor:
         raise error
 
-    monkeypatch.setattr(gradient_checks.GradientCheck, "_gradient", no_gradient)
+    monkeypatch.setattr(gradient_checks.GradientCheck, "_compute_gradient", no_gradient)
     with tms.patch("mlx", strict=True, verify=1):
         gradients("stft", "input")
     assert counts() == (1, 0)
@@ -272,14 +307,14 @@ def test_what_cannot_be_compared_is_no_mismatch(
 def test_of_errors_of_ours_but_the_lack_of_memory_stays_unseen(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = agreement.disagreement_of_values
+    judge = criterion.find_value_difference
 
-    def fail(judged: agreement.Judged, *given: torch.Tensor) -> str | None:
-        if judged.tensor.dtype == torch.complex64:  # the cotangent
+    def fail(comparison: criterion.Comparison, *given: torch.Tensor) -> str | None:
+        if comparison.tensor.dtype == torch.complex64:  # the cotangent
             raise error
-        return judge(judged, *given)
+        return judge(comparison, *given)
 
-    monkeypatch.setattr(agreement, "disagreement_of_values", fail)
+    monkeypatch.setattr(criterion, "find_value_difference", fail)
     with tms.patch("mlx", strict=True, verify=1):
         if isinstance(error, ValueError):
             with pytest.raises(ValueError, match="a bug"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,7 @@ from torch_mlx_spectro import emulator
 from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.calls import operation as operations
 from torch_mlx_spectro.calls.timer import HostTimer
-from torch_mlx_spectro.dispatch import checking as verifying
+from torch_mlx_spectro.dispatch import checking
 from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch import run as dispatching
@@ -30,9 +30,8 @@ from torch_mlx_spectro.dispatch.choice import Choice
 from torch_mlx_spectro.dispatch.plans import plans
 from torch_mlx_spectro.store import verdicts
 from torch_mlx_spectro.store.verdicts import Store
-from torch_mlx_spectro.verify import criterion as agreement
-from torch_mlx_spectro.verify.comparison import Verifier
-from torch_mlx_spectro.verify.ledger import MAX_CASES, MAX_UNTELLING, QUARANTINED, VERIFIED, Trust
+from torch_mlx_spectro.verify import criterion
+from torch_mlx_spectro.verify.ledger import MAX_INCONCLUSIVE, QUARANTINED, VERIFIED, Ledger
 
 SIGNAL = torch.randn(3, 400, generator=torch.Generator().manual_seed(2))
 WINDOW = torch.hann_window(16)
@@ -64,8 +63,7 @@ class World:
         """A process begins that knows nothing but what is in the store."""
         state = {
             "trials": Trials(lambda: self.now, lambda: self.store),
-            "verifier": Verifier(),
-            "trust": Trust(lambda: self.store),
+            "ledger": Ledger(lambda: self.store),
         }
         for name, value in state.items():
             monkeypatch.setattr(deciding, name, value)
@@ -107,7 +105,7 @@ class World:
     @staticmethod
     def _is_comparing() -> bool:
         frame = sys._getframe(2)
-        return frame.f_code.co_name in ("compute", "answer")
+        return frame.f_code.co_name in ("_recompute", "_recompute_part", "answer_natively")
 
     def calls(
         self, number: int, choice: Choice | None = None, signal: torch.Tensor = SIGNAL
@@ -125,8 +123,7 @@ class World:
 def _nothing_is_left() -> Iterator[None]:
     """Not the shapes that were settled."""
     yield
-    for settled in dispatching.native_calls.values():
-        settled.clear()
+    plans.clear()
 
 
 def test_the_fastest_right_one_is_compared_once_and_then_used(
@@ -290,8 +287,8 @@ def test_of_what_tells_nothing_no_trust_comes(
 def test_a_program_of_silence_is_not_compared_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World({"native": 0.1, "one": 0.05})
     world.begin(monkeypatch)
-    world.calls(TRIALS + MAX_UNTELLING + 20, signal=SILENT["zeros"])
-    assert world.compared == MAX_UNTELLING
+    world.calls(TRIALS + MAX_INCONCLUSIVE + 20, signal=SILENT["zeros"])
+    assert world.compared == MAX_INCONCLUSIVE
     assert VERIFIED not in world.store.sections()
 
 
@@ -300,7 +297,7 @@ def test_of_calls_that_take_much_memory_rows_are_compared(
 ) -> None:
     framed = 3 * 101 * 16
     for most, compared in ((framed, 1), (framed - 1, 3)):
-        monkeypatch.setattr(verifying, "MAX_COMPARED", most)
+        monkeypatch.setattr(checking, "MAX_COMPARED", most)
         world = World({"native": 0.1, "one": 0.05})
         world.begin(monkeypatch)
         world.calls(20)
@@ -309,10 +306,10 @@ def test_of_calls_that_take_much_memory_rows_are_compared(
 
 
 def test_noise_tells_and_half_silence_does() -> None:
-    assert agreement.is_telling(EXPECTED)
+    assert criterion.is_conclusive(EXPECTED)
     padded = torch.cat([SIGNAL, torch.zeros(3, 400)], 1)
-    assert agreement.is_telling(NATIVE["stft"](padded, 16, **ARGUMENTS))
-    assert not agreement.is_telling(torch.zeros(0))
+    assert criterion.is_conclusive(NATIVE["stft"](padded, 16, **ARGUMENTS))
+    assert not criterion.is_conclusive(torch.zeros(0))
 
 
 def test_candidates_that_are_not_here_or_cannot_are_passed_over_with_reasons(
@@ -436,19 +433,6 @@ def test_where_the_first_candidate_refuses_the_next_one_computes(
     assert "one" not in world.computed
     route = deciding.decide(world.op, Choice("auto"), (SIGNAL, 16), ARGUMENTS).route
     assert route.backend == "two"
-
-
-def test_memory_of_cases_is_bounded_and_locks_do_not_stop_a_forked_child() -> None:
-    trust = Trust(lambda: Store(None, versions={}))
-    for size in range(MAX_CASES + 1):
-        trust.note(("key", size), telling=True)  # type: ignore[arg-type]
-        trust.note(("other", size), telling=False)  # type: ignore[arg-type]
-    assert len(trust._trusted) <= MAX_CASES
-    assert len(trust._untelling) <= MAX_CASES
-    trust._lock.acquire()
-    trust.after_fork_in_child()
-    trust.clear()
-    assert not trust._trusted
 
 
 @needs_emulator

@@ -19,15 +19,12 @@ from ..calls.kind import (
     Route,
     framed_samples,
     make_kind,
-    size_class,
 )
 from ..calls.operation import Call, Operation
 from ..errors import UnresolvedArguments
 from ..native import private_state as torch_state
 from ..store import verdicts
-from ..verify import comparison as verification
-from ..verify.comparison import Verifier
-from ..verify.ledger import Case, Trust
+from ..verify.ledger import Ledger, make_case
 from . import choice as routing
 from .autotune import Trials
 from .choice import Choice
@@ -37,12 +34,10 @@ if TYPE_CHECKING:  # a program whose calls all go native never resolves one
     from ..core.params import IstftParams, StftParams
 
 trials = Trials(store=verdicts.store)
-verifier = Verifier()
-trust = Trust(verdicts.store)
+ledger = Ledger(verdicts.store)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=trials.after_fork_in_child)
-    os.register_at_fork(after_in_child=verifier.after_fork_in_child)
-    os.register_at_fork(after_in_child=trust.after_fork_in_child)
+    os.register_at_fork(after_in_child=ledger.after_fork_in_child)
 
 NATIVE_ASKED = "the native backend was asked for"
 NOT_RESOLVED = "these arguments are accepted by this torch but not known to this package"
@@ -147,22 +142,11 @@ def _kernel(
     if refused is not None:
         return "", refused
     kernel = computing.name_kernel(call)
-    of_earlier = trust.distrusted() if choice.backend == "auto" else {}
-    if not (verifier.quarantined or of_earlier):
+    is_named = choice.backend != "auto"
+    if not ledger.may_refuse(asked_by_name=is_named):
         return kernel, None
-    case = case_of(Route(op.name, backend, kernel), params, tensor, window)
-    return kernel, verifier.reason_against(case.key) or of_earlier.get(case.way)
-
-
-def case_of(
-    route: Route,
-    params: StftParams | IstftParams,
-    tensor: torch.Tensor,
-    window: torch.Tensor | None,
-) -> Case:
-    """What a comparison of a call vouches for."""
-    key = verification.key_of(route, params, tensor, window)
-    return Case(key, size_class(params), torch_state.chip_of(tensor.device))
+    case = make_case(Route(op.name, backend, kernel), params, tensor, window)
+    return kernel, ledger.explain_refusal(case, asked_by_name=is_named)
 
 
 def _resolve(op: Operation, bound: dict[str, Any]) -> StftParams | IstftParams:

@@ -23,10 +23,10 @@ from ..calls.timer import Timer
 from ..errors import KernelRefused, NotAccelerated, UnresolvedArguments
 from ..native import functions as native
 from ..native import private_state as torch_state
-from . import checking as verifying
-from .checking import Due
+from . import checking
+from .checking import CallChecks
 from .choice import Choice
-from .decide import NOT_RESOLVED, decide, native_plan, trials, verifier
+from .decide import NOT_RESOLVED, decide, ledger, native_plan, trials
 from .gradient_timer import WayBack
 from .plans import Found, Plan, Run, plans
 from .statistics import REFUSED, Counters, Way, site_of
@@ -44,7 +44,7 @@ def dispatch(
     Raises:
         NotAccelerated: the choice is strict, and nothing but native can compute this call.
     """
-    found = plans.find(op, choice.backend, args, kwargs, verifier.epoch)
+    found = plans.find(op, choice.backend, args, kwargs, ledger.epoch)
     plan = found.plan
     if plan is not None and plan.sites is not None and not choice.verify:
         run = plan.run
@@ -74,7 +74,7 @@ def dispatch(
 def _dispatch(
     op: Operation, choice: Choice, args: Any, kwargs: Any, caller: FrameType, found: Found
 ) -> torch.Tensor:
-    epoch = verifier.epoch
+    epoch = ledger.epoch
     known = found.plan if found.plan is not None and found.plan.run is not None else None
     if known is None:
         plan = decide(op, choice, args, kwargs)
@@ -86,7 +86,7 @@ def _dispatch(
     plan = _with_known_run(plan, found)
     due = None
     if choice.verify or choice.backend == "auto":
-        due = verifying.due(op, choice, plan, args, kwargs, counters.count_verified)
+        due = checking.find_checks(op, choice, plan, args, kwargs, counters.count_verified)
     try:
         result = _computed(op, plan, args, kwargs, caller, due)
     except UnresolvedArguments:
@@ -101,7 +101,7 @@ def _dispatch(
         # torch did not raise after all, so this was a call that we had to compute.
         raise NotAccelerated(op.name, plan.route.reasons)
     if due is not None and plan.params is not None:
-        plan, result = due.verified(plan, result)
+        plan, result = due.compare(plan, result)
     if known is None:
         _keep(op, replace(plan, epoch=epoch), found, result)
     counters.count(_count_by(op, plan), caller)
@@ -119,18 +119,18 @@ def _with_known_run(plan: Plan, found: Found) -> Plan:
     if plan.params is None or plan.run is not None or found.key is None:
         return plan
     known = plans.get(name_backend(found.key, plan.route.backend))
-    if known is None or known.epoch != verifier.epoch:
+    if known is None or known.epoch != ledger.epoch:
         return plan
     return replace(plan, run=known.run)
 
 
 def _computed(
-    op: Operation, plan: Plan, args: Any, kwargs: Any, caller: FrameType, due: Due | None
+    op: Operation, plan: Plan, args: Any, kwargs: Any, caller: FrameType, due: CallChecks | None
 ) -> torch.Tensor:
     """The result of a call, made with aliases of what autograd is to be watched at."""
     aliases: dict[str, torch.Tensor] = {}
     if due is not None and due.gradients is not None and plan.bound is not None:
-        aliases = due.gradients.aliases(plan.bound)
+        aliases = due.gradients.make_aliases(plan.bound)
     timed = plan.trial
     if timed is not None and timed.is_differentiated:
         tensor = aliases.get("input", find_input(args, kwargs))

@@ -34,13 +34,13 @@ ROUNDING_TRIALS = 3
 #: Values that are compared at once, as whole rows: each takes some 30 bytes meanwhile.
 COMPARED_AT_ONCE = 1 << 22
 #: One of so many values has to be finite and not zero: of a click hardly any is, of noise all are.
-TELLING_SHARE = 4
+CONCLUSIVE_SHARE = 4
 
 Recompute = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Judged:
+class Comparison:
     """A call to be judged.
 
     Attributes:
@@ -51,7 +51,7 @@ class Judged:
         batched: results have a dimension of rows.
         pairs: complex results are pairs of reals.
         recorded: autograd has to know the result.
-        place: the device that compares, and computes in double precision.
+        device: the device that compares, and computes in double precision.
     """
 
     recompute: Recompute
@@ -61,69 +61,71 @@ class Judged:
     batched: bool
     pairs: bool
     recorded: bool
-    place: torch.device | str = torch_state.HOST
+    device: torch.device | str = torch_state.HOST
 
     def rows(self, result: torch.Tensor) -> torch.Tensor:
         """The values of a result, one row of the batch in each."""
-        values = result.detach().to(self.place).resolve_conj().resolve_neg()
+        values = result.detach().to(self.device).resolve_conj().resolve_neg()
         values = torch.view_as_complex(values) if self.pairs else values
         return values.reshape(values.shape[0] if self.batched else 1, -1)
 
 
-def disagreement(call: Judged, expected: torch.Tensor, actual: torch.Tensor) -> str | None:
+def find_difference(call: Comparison, expected: torch.Tensor, actual: torch.Tensor) -> str | None:
     """In what ``actual``, our result, differs from ``expected``, native's; None if in nothing."""
-    found = _of_layout(call, expected, actual)
-    return found if found is not None else disagreement_of_values(call, expected, actual)
+    found = _find_layout_difference(call, expected, actual)
+    return found if found is not None else find_value_difference(call, expected, actual)
 
 
-def disagreement_of_values(
-    call: Judged, expected: torch.Tensor, actual: torch.Tensor
+def find_value_difference(
+    call: Comparison, expected: torch.Tensor, actual: torch.Tensor
 ) -> str | None:
-    """As :func:`disagreement`, of values alone, which lie as they may."""
+    """As :func:`find_difference`, of values alone, which lie as they may."""
     if actual.numel() == 0:
         return None
     try:
-        return _of_all_values(call, expected, actual)
+        return _compare_values(call, expected, actual)
     except torch.OutOfMemoryError:
-        if call.place == torch_state.HOST:
+        if call.device == torch_state.HOST:
             raise
-    return _of_all_values(replace(call, place=torch_state.HOST), expected, actual)
+    return _compare_values(replace(call, device=torch_state.HOST), expected, actual)
 
 
-def _of_all_values(call: Judged, expected: torch.Tensor, actual: torch.Tensor) -> str | None:
+def _compare_values(call: Comparison, expected: torch.Tensor, actual: torch.Tensor) -> str | None:
     native, ours = call.rows(expected), call.rows(actual)
     rows = max(1, COMPARED_AT_ONCE // native.shape[1])
     is_in_doubt = any(
         _is_in_doubt(native[first : first + rows], ours[first : first + rows])
         for first in range(0, len(native), rows)
     )
-    return _of_values(call, native, ours) if is_in_doubt else None
+    return _judge_errors(call, native, ours) if is_in_doubt else None
 
 
-def is_telling(expected: torch.Tensor) -> bool:
+def is_conclusive(expected: torch.Tensor) -> bool:
     """Whether a wrong computation would show beside this result: not in silence, nor in NaN."""
     values = expected.detach().abs()
     told = torch.isfinite(values) & (values > 0)
-    return int(torch.count_nonzero(told)) * TELLING_SHARE >= max(values.numel(), 1)
+    return int(torch.count_nonzero(told)) * CONCLUSIVE_SHARE >= max(values.numel(), 1)
 
 
-def place_for(tensor: torch.Tensor) -> torch.device | str:
+def choose_device(tensor: torch.Tensor) -> torch.device | str:
     """The device that judges what was computed of a tensor."""
     # MPS has no double precision, and is not believed before it was compared.
     return tensor.device if tensor.is_cuda else torch_state.HOST
 
 
-def disagreement_of_kind(expected: torch.Tensor, actual: torch.Tensor) -> str | None:
-    """As :func:`disagreement`, of what both are, however they lie."""
+def find_kind_difference(expected: torch.Tensor, actual: torch.Tensor) -> str | None:
+    """As :func:`find_difference`, of what both are, however they lie."""
     for what in ("shape", "dtype", "device", "layout"):
         wanted, got = getattr(expected, what), getattr(actual, what)
         if wanted != got:
-            return f"its {what} is {_shown(got)}, native's {_shown(wanted)}"
+            return f"its {what} is {_format_attribute(got)}, native's {_format_attribute(wanted)}"
     return None
 
 
-def _of_layout(call: Judged, expected: torch.Tensor, actual: torch.Tensor) -> str | None:
-    kind = disagreement_of_kind(expected, actual)
+def _find_layout_difference(
+    call: Comparison, expected: torch.Tensor, actual: torch.Tensor
+) -> str | None:
+    kind = find_kind_difference(expected, actual)
     if kind is not None:
         return kind
     if expected.stride() != actual.stride():
@@ -136,7 +138,7 @@ def _of_layout(call: Judged, expected: torch.Tensor, actual: torch.Tensor) -> st
     return None
 
 
-def _shown(value: object) -> str:
+def _format_attribute(value: object) -> str:
     return str(tuple(value) if isinstance(value, torch.Size) else value)
 
 
@@ -144,31 +146,33 @@ def _is_in_doubt(native: torch.Tensor, ours: torch.Tensor) -> bool:
     finite = torch.isfinite(native)
     if not torch.equal(finite, torch.isfinite(ours)):
         return True
-    peak = _largest(native, finite)
+    peak = _find_peaks(native, finite)
     # A peak that overflows admits anything.
-    beyond_doubt = (_largest(ours - native, finite) <= BEYOND_DOUBT * peak) & torch.isfinite(peak)
+    beyond_doubt = (_find_peaks(ours - native, finite) <= BEYOND_DOUBT * peak) & torch.isfinite(
+        peak
+    )
     return not bool(beyond_doubt.all())
 
 
-def _largest(values: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
+def _find_peaks(values: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
     """The largest absolute value of each row, among those that count."""
     return torch.where(finite, values, values.new_zeros(())).abs().amax(dim=1)
 
 
-def _of_values(call: Judged, native: torch.Tensor, ours: torch.Tensor) -> str | None:
-    tensor = _wide(call.tensor, call.place)
-    window = None if call.window is None else _wide(call.window, call.place)
+def _judge_errors(call: Comparison, native: torch.Tensor, ours: torch.Tensor) -> str | None:
+    tensor = _widen(call.tensor, call.device)
+    window = None if call.window is None else _widen(call.window, call.device)
     truth = call.rows(call.recompute(tensor, window))
-    if not bool(_finite_alike(call, native, ours, truth).all()):
+    if not bool(_compare_finiteness(call, native, ours, truth).all()):
         return "it is not finite elsewhere than native's"
     finite = torch.isfinite(ours) & torch.isfinite(native) & torch.isfinite(truth)
-    peak, own = _largest(truth, finite), _largest(native - truth, finite)
-    error = _largest(ours - truth, finite)
+    peak, own = _find_peaks(truth, finite), _find_peaks(native - truth, finite)
+    error = _find_peaks(ours - truth, finite)
     # Subnormal numbers are zeros to a GPU.
     flushed = torch.finfo(torch.float32).tiny * call.n_fft
     allowed = MARGIN * (OWN_ERROR * own + SHARE_OF_PEAK * peak) + flushed
     if not bool((error <= allowed).all()):
-        moved = _moved_by_rounding(call, tensor, window, truth, finite)
+        moved = _measure_rounding(call, tensor, window, truth, finite)
         allowed = allowed + MARGIN * ROUNDINGS * moved
     excess = error - allowed
     if bool((error <= allowed).all()):
@@ -180,8 +184,8 @@ def _of_values(call: Judged, native: torch.Tensor, ours: torch.Tensor) -> str | 
     )
 
 
-def _finite_alike(
-    call: Judged, native: torch.Tensor, ours: torch.Tensor, truth: torch.Tensor
+def _compare_finiteness(
+    call: Comparison, native: torch.Tensor, ours: torch.Tensor, truth: torch.Tensor
 ) -> torch.Tensor:
     """Where ours is finite exactly as native's is, or as the truth is.
 
@@ -190,18 +194,23 @@ def _finite_alike(
     """
     finite = torch.isfinite(ours)
     rounded = torch.isfinite(truth.to(ours.dtype))
-    peak = _largest(truth, torch.isfinite(truth))
+    peak = _find_peaks(truth, torch.isfinite(truth))
     overflows = peak * call.n_fft > torch.finfo(torch.float32).max
     return (finite == torch.isfinite(native)) | (finite == rounded) | overflows[:, None]
 
 
-def _wide(tensor: torch.Tensor, place: torch.device | str) -> torch.Tensor:
-    values = tensor.detach().to(place)
-    return values.to(torch.complex128 if values.is_complex() else torch.float64)
+def _widen(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    values = tensor.detach().to(device)
+    return values.to(widen_dtype(values.dtype))
 
 
-def _moved_by_rounding(
-    call: Judged,
+def widen_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of double precision, real or complex as it was."""
+    return torch.promote_types(dtype, torch.float64)
+
+
+def _measure_rounding(
+    call: Comparison,
     tensor: torch.Tensor,
     window: torch.Tensor | None,
     truth: torch.Tensor,
@@ -214,5 +223,5 @@ def _moved_by_rounding(
         share = torch.rand(tensor.shape, generator=noise, dtype=torch.float64) - 0.5
         rounded = tensor * (1 + torch.finfo(torch.float32).eps * share.to(tensor.device))
         there = call.rows(call.recompute(rounded, window))
-        moved = torch.maximum(moved, _largest(there - truth, finite & torch.isfinite(there)))
+        moved = torch.maximum(moved, _find_peaks(there - truth, finite & torch.isfinite(there)))
     return moved

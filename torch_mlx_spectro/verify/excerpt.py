@@ -37,11 +37,11 @@ class Excerpt(NamedTuple):
     at: int
     rows: slice | None = None
 
-    def of_part(self, result: torch.Tensor) -> torch.Tensor:
+    def cut_part(self, result: torch.Tensor) -> torch.Tensor:
         """What of this call's result is compared."""
         return result.narrow(self.dim, self.begin, self.end - self.begin)
 
-    def of_whole(self, result: torch.Tensor) -> torch.Tensor | None:
+    def cut_whole(self, result: torch.Tensor) -> torch.Tensor | None:
         """What of the whole call's result it is compared with; None where there is no such part."""
         length = self.end - self.begin
         if result.dim() < -self.dim or result.shape[self.dim] < self.at + length:
@@ -50,7 +50,7 @@ class Excerpt(NamedTuple):
         return rows.narrow(self.dim, self.at, length)
 
 
-def excerpts_of(params: StftParams | IstftParams, bound: Mapping[str, Any]) -> Iterator[Excerpt]:
+def cut_excerpts(params: StftParams | IstftParams, bound: Mapping[str, Any]) -> Iterator[Excerpt]:
     """Parts of a decided call; none of one whose parts would be calls of another kind.
 
     Args:
@@ -60,25 +60,25 @@ def excerpts_of(params: StftParams | IstftParams, bound: Mapping[str, Any]) -> I
         return
     given = {name: value for name, value in bound.items() if value is not None}
     tensor = given.pop("input")
-    for rows in _rows(params):
+    for rows in _choose_rows(params):
         row = tensor if rows is None else tensor[rows]
-        for first, last in _frames(params):
+        for first, last in _choose_frames(params):
             if isinstance(params, StftParams):
-                found = _of_stft(params, given, row, (first, last))
+                found = _cut_stft(params, given, row, (first, last))
             else:
-                found = _of_istft(params, given, row, (first, last))
+                found = _cut_istft(params, given, row, (first, last))
             if found is not None:
                 yield found._replace(rows=rows)
 
 
-def _rows(params: StftParams | IstftParams) -> list[slice | None]:
+def _choose_rows(params: StftParams | IstftParams) -> list[slice | None]:
     if not params.batched:
         return [None]
     chosen = {0, params.rows // 2, params.rows - 1}
     return [slice(row, row + 1) for row in sorted(chosen)]
 
 
-def _frames(params: StftParams | IstftParams) -> list[tuple[int, int]]:
+def _choose_frames(params: StftParams | IstftParams) -> list[tuple[int, int]]:
     """Frames of each part, from the first to behind the last."""
     overlap = -(-params.n_fft // params.hop_length)
     count = max(LEAST_OVERLAPS * overlap, FRAMED_SAMPLES // params.n_fft)
@@ -88,7 +88,7 @@ def _frames(params: StftParams | IstftParams) -> list[tuple[int, int]]:
     return [(0, count), (middle, middle + count), (params.frames - count, params.frames)]
 
 
-def _of_stft(
+def _cut_stft(
     params: StftParams, given: dict[str, Any], row: torch.Tensor, frames: tuple[int, int]
 ) -> Excerpt | None:
     """Some frames of a row."""
@@ -112,7 +112,7 @@ def _of_stft(
     return Excerpt(given | {"input": part}, dim, first - skipped, last - skipped, first)
 
 
-def _of_istft(
+def _cut_istft(
     params: IstftParams, given: dict[str, Any], row: torch.Tensor, frames: tuple[int, int]
 ) -> Excerpt | None:
     """The samples that depend on none but some frames of a row."""

@@ -10,34 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..native import private_state as torch_state
-from . import criterion as agreement
-from .comparison import Native, is_out_of_memory, versions_of, warned_already
+from . import criterion
+from .comparison import Native, Outcome, is_out_of_memory, read_versions, silence_repeats
 
 if TYPE_CHECKING:
     from ..core.params import IstftParams, StftParams
-
-_WIDE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
-
-
-class Outcome(NamedTuple):
-    """What came of a comparison.
-
-    Attributes:
-        name: of the argument whose gradient it was.
-        compared: the two could be compared.
-        telling: a wrong gradient would have shown.
-        wrong: in what it differs; "" if in nothing.
-    """
-
-    name: str
-    compared: bool = False
-    telling: bool = False
-    wrong: str = ""
 
 
 class GradientCheck:
@@ -50,8 +32,8 @@ class GradientCheck:
         native: torch's own function.
         params: of the call.
         bound: its arguments by name.
-        note: is told what came of each comparison, and says whether native's gradient is to be
-            returned. What it raises comes out of the backward pass.
+        note: is told whose gradient was compared and what came of it, and says whether native's
+            is to be returned. What it raises comes out of the backward pass.
     """
 
     def __init__(
@@ -59,7 +41,7 @@ class GradientCheck:
         native: Native,
         params: StftParams | IstftParams,
         bound: Mapping[str, Any],
-        note: Callable[[Outcome], bool],
+        note: Callable[[str, Outcome], bool],
     ) -> None:
         self._native, self._params, self._note = native, params, note
         self._given = {
@@ -69,26 +51,26 @@ class GradientCheck:
         }
         tensor, self._window = bound["input"], bound["window"]
         #: Names of what has yet to be compared; removing one cannot be divided by another thread.
-        self._left = list(names_of(bound))
+        self._left = list(list_differentiated(bound))
         self._shape, self._dtype = tensor.shape, tensor.dtype
         self._input = tensor if "window" in self._left else None
-        self._versions = versions_of(self._input, self._window)
+        self._versions = read_versions(self._input, self._window)
         #: By the backward pass that they belong to.
         self._cotangents: dict[int, torch.Tensor] = {}
 
-    def aliases(self, bound: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    def make_aliases(self, bound: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """What the call is to be made with in place of the arguments that are differentiated."""
         made: dict[str, Any] = {}
         for name in self._left:
             made[name] = bound[name].view_as(bound[name])
-            made[name].register_hook(partial(self._compare, name))
+            made[name].register_hook(partial(self._compare_gradient, name))
         return made
 
     def watch(self, result: Any) -> None:
         """Wait for the cotangent of the call's result, which itself shows nothing of that."""
-        result.grad_fn.register_prehook(self._keep)
+        result.grad_fn.register_prehook(self._keep_cotangent)
 
-    def _keep(self, cotangents: tuple[torch.Tensor | None, ...]) -> None:
+    def _keep_cotangent(self, cotangents: tuple[torch.Tensor | None, ...]) -> None:
         (cotangent,) = cotangents
         if not self._left or cotangent is None or not _is_plain(cotangent):
             return
@@ -96,12 +78,12 @@ class GradientCheck:
         if backward < 0:
             return  # nobody tells one pass from another
         self._cotangents[backward] = cotangent
-        torch_state.after_backward(partial(self._forget, backward))
+        torch_state.after_backward(partial(self._forget_cotangent, backward))
 
-    def _forget(self, backward: int) -> None:
+    def _forget_cotangent(self, backward: int) -> None:
         self._cotangents.pop(backward, None)
 
-    def _compare(self, name: str, gradient: torch.Tensor) -> torch.Tensor | None:
+    def _compare_gradient(self, name: str, gradient: torch.Tensor) -> torch.Tensor | None:
         """The gradient to be used in place of ours, if any."""
         cotangent = self._cotangents.get(torch_state.backward_pass())
         if cotangent is None or not _is_plain(gradient):
@@ -110,44 +92,45 @@ class GradientCheck:
             self._left.remove(name)
         except ValueError:
             return None
-        outcome = self._outcome(name, cotangent, gradient)
-        if not self._note(outcome):
+        if not self._note(name, self._judge(name, cotangent, gradient)):
             return None
-        with warned_already():
+        with silence_repeats():
             recorded = torch.is_grad_enabled()
-            return self._gradient(name, cotangent, self._window, recorded=recorded)
+            return self._compute_gradient(name, cotangent, self._window, recorded=recorded)
 
-    def _outcome(self, name: str, cotangent: torch.Tensor, gradient: torch.Tensor) -> Outcome:
-        judged = agreement.Judged(
-            recompute=partial(self._gradient, name),
+    def _judge(self, name: str, cotangent: torch.Tensor, gradient: torch.Tensor) -> Outcome:
+        comparison = criterion.Comparison(
+            recompute=partial(self._compute_gradient, name),
             tensor=cotangent,
             window=self._window,
             n_fft=self._params.n_fft,
             batched=self._params.batched and name == "input",
             pairs=False,
             recorded=False,
-            place=agreement.place_for(cotangent),
+            device=criterion.choose_device(cotangent),
         )
-        with torch.no_grad(), warned_already():
+        with torch.no_grad(), silence_repeats():
             try:
-                expected = self._gradient(name, cotangent, self._window)
+                expected = self._compute_gradient(name, cotangent, self._window)
             except Exception:
                 # Native has no such derivative here (none that is deterministic, say), or no memory
                 # for it. The program has ours, and does not wait for native's.
-                return Outcome(name)
+                return Outcome()
             try:
-                wrong = agreement.disagreement_of_kind(expected, gradient)
-                wrong = wrong or agreement.disagreement_of_values(judged, expected, gradient) or ""
+                wrong = criterion.find_kind_difference(expected, gradient)
+                wrong = (
+                    wrong or criterion.find_value_difference(comparison, expected, gradient) or ""
+                )
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                return Outcome(name)
-            telling = agreement.is_telling(expected)
-        if versions_of(self._input, self._window) != self._versions:
-            return Outcome(name)  # another thread has written to them meanwhile
-        return Outcome(name, True, telling, wrong and f"its gradient in {name}: {wrong}")
+                return Outcome()
+            conclusive = criterion.is_conclusive(expected)
+        if read_versions(self._input, self._window) != self._versions:
+            return Outcome()  # another thread has written to them meanwhile
+        return Outcome(True, wrong and f"its gradient in {name}: {wrong}", conclusive)
 
-    def _gradient(
+    def _compute_gradient(
         self,
         name: str,
         cotangent: torch.Tensor,
@@ -159,8 +142,9 @@ class GradientCheck:
         Args:
             recorded: it is to be differentiated itself.
         """
-        is_wide = cotangent.dtype in _WIDE.values()
-        device, dtype = cotangent.device, _WIDE[self._dtype] if is_wide else self._dtype
+        device, dtype = cotangent.device, self._dtype
+        if cotangent.dtype in (torch.float64, torch.complex128):
+            dtype = criterion.widen_dtype(dtype)
         with torch.enable_grad():
             if name == "input":
                 tensor = leaf = torch.zeros(
@@ -180,7 +164,7 @@ class GradientCheck:
         return gradient
 
 
-def names_of(bound: Mapping[str, Any]) -> tuple[str, ...]:
+def list_differentiated(bound: Mapping[str, Any]) -> tuple[str, ...]:
     """Which of a call's tensors are differentiated."""
     tensors = {name: bound[name] for name in ("input", "window")}
     return tuple(

@@ -1,126 +1,250 @@
-"""First use: which ways of computing have given native's results on this machine.
+"""The ledger of comparisons with native: what was compared and is trusted, and what was wrong.
 
 On hardware where nobody has tested them, compilers and drivers included, kernels are believed once
 they have been seen to be right. Under ``auto`` the first accelerated call of each case is computed
-natively, too; what comes out is kept in the store, so that later processes need not look again.
-A way that was wrong is native's from then on: in this process whoever asks (:class:`.Verifier`),
-in later ones under ``auto``. Asked for by name it is computed, so that a report can be reproduced.
+natively, too; the outcome is kept in the store, so that later processes need not compare again.
+A program may have every Nth call of a route compared as well. A route that was wrong is native's
+from then on: in this process whoever asks, in later ones under ``auto``. Asked for by name in a
+later process it is computed, so that a report can be reproduced.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import torch
+
+from ..calls.kind import size_class
+from ..native import private_state as torch_state
 from ..store.verdicts import Store
-from .comparison import RouteKey
 
-#: Sections of the store: text of a case to True; text of a way to what was wrong.
+if TYPE_CHECKING:
+    from ..calls.kind import Route
+    from ..core.params import IstftParams, StftParams
+
+#: Sections of the store: text of a case to True; text of a case of any size to what was wrong.
 VERIFIED = "verified"
 QUARANTINED = "quarantined"
 #: Cases held in memory; beyond, all are looked up anew.
 MAX_CASES = 4096
-#: Comparisons that tell nothing (of silence, say) after which a process goes on without one.
-MAX_UNTELLING = 8
-#: Samples in all frames up to which all of a first call is compared. The comparison takes up to
-#: seven times the memory of the result, here 1.8 GiB; a program that wants more may not have it
-#: left. Of larger calls parts are compared (:mod:`.verify.excerpt`).
-MAX_COMPARED = 1 << 26
+#: Routes whose calls are counted apart; the calls of further ones are counted together.
+MAX_ROUTES = 4096
+#: Wrong routes of a process. With more of them nothing of ours is to be trusted.
+MAX_QUARANTINED = 64
+#: Comparisons that prove nothing (of silence, say) after which a process goes on without one.
+MAX_INCONCLUSIVE = 8
+
+ALL_QUARANTINED = (
+    f"verification: {MAX_QUARANTINED} routes have given wrong results in this process; "
+    "nothing is accelerated any more"
+)
 
 
 class Case(NamedTuple):
-    """What one comparison vouches for: a way of computing at about one size, on one chip."""
+    """What one comparison vouches for: a way of computing at about one size, on one chip.
 
-    key: RouteKey
-    size: int
+    Attributes:
+        size: as of :func:`.size_class`; None where calls of any size are meant.
+    """
+
+    op: str
+    backend: str
+    kernel: str
+    device: str
+    n_fft: int
+    hop_length: int
+    dtype: torch.dtype
+    window: torch.dtype | None
+    contiguous: bool
+    bins_innermost: bool
+    flags: tuple[bool | str, ...]
+    size: int | None
     chip: str
 
     def __str__(self) -> str:
-        return "|".join(map(str, (*self.key, self.size, self.chip)))
+        """The text that the store keeps it by."""
+        sizes = () if self.size is None else (self.size,)
+        return "|".join(map(str, (*self[:-2], *sizes, self.chip)))
 
-    def of_gradient(self, name: str, differentiated: tuple[str, ...]) -> Case:
+    def without_size(self) -> Case:
+        """The same at any size: what is counted together, and what is wrong together."""
+        return self._replace(size=None)
+
+    def with_gradient(self, name: str, differentiated: tuple[str, ...]) -> Case:
         """The case of a call's gradient in one of its arguments.
 
         Args:
             differentiated: all of them that are: together they may be made in another way.
         """
-        what = f"gradient of {self.key.op} in {name}"
+        what = f"gradient of {self.op} in {name}"
         if len(differentiated) > 1:
             what += f", of {' and '.join(differentiated)}"
-        return self._replace(key=self.key._replace(op=what))
-
-    @property
-    def way(self) -> str:
-        """The text of what is distrusted where a case is wrong: of any size."""
-        return "|".join(map(str, (*self.key, self.chip)))
+        return self._replace(op=what)
 
 
-class Trust:
+def make_case(
+    route: Route,
+    params: StftParams | IstftParams,
+    tensor: torch.Tensor,
+    window: torch.Tensor | None,
+) -> Case:
+    """The case of a decided call; ``tensor`` is its input."""
+    return Case(
+        op=route.op,
+        backend=route.backend,
+        kernel=route.kernel,
+        device=tensor.device.type,
+        n_fft=params.n_fft,
+        hop_length=params.hop_length,
+        dtype=tensor.dtype,
+        window=None if window is None else window.dtype,
+        contiguous=tensor.is_contiguous(),
+        bins_innermost=tensor.dim() < 2 or tensor.stride(-2) <= tensor.stride(-1),
+        flags=(
+            params.onesided,
+            params.return_complex,
+            params.batched,
+            params.scale != 1,
+            getattr(params, "pad_mode", "") if getattr(params, "padded", False) else "",
+        ),
+        size=size_class(params),
+        chip=torch_state.chip_of(tensor.device),
+    )
+
+
+class Ledger:
     """What this process and earlier ones have compared.
 
     Args:
         store: returns where verdicts are kept.
+
+    Attributes:
+        epoch: grows whenever a route is found wrong, and when the ledger is cleared. What was
+            decided holds for the epoch that was read before deciding began.
+        has_wrong: a route was wrong in this process. Read without a lock, as the epoch is.
     """
 
     def __init__(self, store: Callable[[], Store]) -> None:
+        self.epoch = 0
+        self.has_wrong = False
         self._store = store
         self._lock = threading.Lock()
+        self._steps: dict[tuple[int, Case | None], Callable[[], int]] = {}
         self._trusted: set[Case] = set()
-        self._untelling: dict[Case, int] = {}
-        self._distrusted: dict[str, str] | None = None
+        self._inconclusive: dict[Case, int] = {}
+        #: Reasons by the text of a case of any size: of this process, and of earlier ones.
+        self._wrong: dict[str, str] = {}
+        self._wrong_before: dict[str, str] | None = None
 
-    def is_due(self, case: Case) -> bool:
-        """Whether a call of this case has yet to be compared."""
+    def may_refuse(self, *, asked_by_name: bool) -> bool:
+        """Whether any call is refused: asked first, as it needs no case."""
+        return self.has_wrong or not (asked_by_name or not self._read_wrong_before())
+
+    def explain_refusal(self, case: Case, *, asked_by_name: bool) -> str | None:
+        """Why native has to compute calls of a case; None if it need not.
+
+        Args:
+            asked_by_name: the program wants this backend, which ``auto`` did not choose; what was
+                wrong in earlier processes is then computed.
+        """
+        if len(self._wrong) >= MAX_QUARANTINED:
+            return ALL_QUARANTINED
+        text = str(case.without_size())
+        before = {} if asked_by_name else self._read_wrong_before()
+        return self._wrong.get(text) or before.get(text)
+
+    def record_wrong(self, case: Case, what: str) -> bool:
+        """Let native compute calls like a wrong one from now on, of any size.
+
+        Returns:
+            Whether it did not yet; then later processes will know of it, too.
+        """
+        text = str(case.without_size())
+        reason = (
+            f"verification: {case.backend} ({case.kernel}) was wrong for {case.op} of n_fft "
+            f"{case.n_fft}, hop {case.hop_length}, {case.dtype}: {what}"
+        )
+        with self._lock:
+            if text in self._wrong or len(self._wrong) >= MAX_QUARANTINED:
+                return False
+            self._wrong[text] = reason
+            self.has_wrong = True
+            self.epoch += 1
+        self._store().put(QUARANTINED, text, reason)
+        return True
+
+    def count_call(self, case: Case, every: int) -> bool:
+        """Count a call of a route; returns whether it is the Nth, 2Nth, ... for ``every`` N.
+
+        Calls are counted by route, or else those of a program that takes turns between two would
+        be compared for one of them only.
+        """
+        key = case.without_size()
+        step = self._steps.get((every, key)) or self._make_step(every, key)
+        return step() % every == 0
+
+    def needs_comparison(self, case: Case) -> bool:
+        """Whether no call of this case was compared yet, here or in an earlier process."""
         if case in self._trusted:
             return False
         if self._store().get(VERIFIED, str(case)) is not True:
             return True
-        self._add(case)
+        self._trust(case)
         return False
 
-    def note(self, case: Case, telling: bool) -> bool:
-        """Note a comparison in which nothing was wrong; tells whether the case is trusted now.
+    def note_comparison(self, case: Case, *, conclusive: bool) -> bool:
+        """Note a comparison in which nothing was wrong.
 
         Args:
-            telling: a wrong result would have shown.
+            conclusive: a wrong result would have shown.
+
+        Returns:
+            Whether the case is trusted now.
         """
-        if not telling:
+        if not conclusive:
             with self._lock:
-                seen = self._untelling[case] = self._untelling.get(case, 0) + 1
-                if len(self._untelling) > MAX_CASES:
-                    self._untelling.clear()
-            if seen < MAX_UNTELLING:
+                seen = self._inconclusive[case] = self._inconclusive.get(case, 0) + 1
+                if len(self._inconclusive) > MAX_CASES:
+                    self._inconclusive.clear()
+            if seen < MAX_INCONCLUSIVE:
                 return False
-        self._add(case)
-        if telling:
+        self._trust(case)
+        if conclusive:
             self._store().put(VERIFIED, str(case), True)
         return True
-
-    def distrust(self, case: Case, reason: str) -> None:
-        """Keep for later processes that a case was wrong."""
-        self._store().put(QUARANTINED, case.way, reason)
-
-    def distrusted(self) -> dict[str, str]:
-        """Ways that were wrong in earlier processes, and in what."""
-        if self._distrusted is None:
-            kept = self._store().sections().get(QUARANTINED, {})
-            self._distrusted = {way: f"{why} (in an earlier process)" for way, why in kept.items()}
-        return self._distrusted
-
-    def _add(self, case: Case) -> None:
-        with self._lock:
-            if len(self._trusted) >= MAX_CASES:
-                self._trusted.clear()
-            self._trusted.add(case)
 
     def clear(self) -> None:
         """Forget what is in memory."""
         with self._lock:
-            self._trusted.clear()
-            self._untelling.clear()
-            self._distrusted = None
+            for held in (self._steps, self._trusted, self._inconclusive, self._wrong):
+                held.clear()
+            self._wrong_before = None
+            self.has_wrong = False
+            self.epoch += 1
 
     def after_fork_in_child(self) -> None:
-        """A forked child has a lock that nobody holds."""
+        """Make the lock anew, which nobody holds; what the parent found holds in its child, too."""
         self._lock = threading.Lock()
+
+    def _make_step(self, every: int, key: Case) -> Callable[[], int]:
+        counted = key if len(self._steps) < MAX_ROUTES else None
+        # A step of itertools.count cannot be divided by another thread, nor can setdefault.
+        return self._steps.setdefault((every, counted), itertools.count(1).__next__)
+
+    def _read_wrong_before(self) -> dict[str, str]:
+        """What was wrong in earlier processes, and in what."""
+        if self._wrong_before is None:
+            kept = self._store().sections().get(QUARANTINED, {})
+            self._wrong_before = {
+                text: f"{why} (in an earlier process)" for text, why in kept.items()
+            }
+        return self._wrong_before
+
+    def _trust(self, case: Case) -> None:
+        with self._lock:
+            if len(self._trusted) >= MAX_CASES:
+                self._trusted.clear()
+            self._trusted.add(case)

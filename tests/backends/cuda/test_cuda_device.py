@@ -16,12 +16,12 @@ from window_changes import CHANGES, LAYOUTS
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.backends.cuda.backend import CUDA as BACKEND
-from torch_mlx_spectro.dispatch.plans import plans
 from torch_mlx_spectro.dispatch import decide as deciding
+from torch_mlx_spectro.dispatch.plans import plans
 from torch_mlx_spectro.native import functions as native
 from torch_mlx_spectro.store import verdicts
 from torch_mlx_spectro.store.verdicts import Store
-from torch_mlx_spectro.verify import criterion as agreement
+from torch_mlx_spectro.verify import criterion
 
 CUDA = tms.available_backends()["cuda"]
 pytestmark = [
@@ -521,7 +521,7 @@ def test_training_is_compared_and_timed_there_and_back(
 ) -> None:
     """By autograd's own thread of the device."""
     monkeypatch.setattr(verdicts._process, "store", Store(None, versions={}))
-    for state in (deciding.trials, deciding.trust, deciding.verifier):
+    for state in (deciding.trials, deciding.ledger):
         state.clear()
     window = torch.hann_window(512, device="cuda")
     given: dict[str, Any] = {"window": window}
@@ -547,7 +547,7 @@ def test_training_is_compared_and_timed_there_and_back(
 
 def test_auto_leaves_checkpointed_calls_with_whom_they_were_given_to_first() -> None:
     """Saved tensors of both computations are compared by torch."""
-    for state in (deciding.trials, deciding.trust, deciding.verifier):
+    for state in (deciding.trials, deciding.ledger):
         state.clear()
     window = torch.hann_window(512, device="cuda")
 
@@ -604,14 +604,14 @@ def test_results_in_doubt_are_computed_in_double_precision_where_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     places: list[str] = []
-    wide = agreement._wide
+    widen = criterion._widen
 
     def noted(tensor: torch.Tensor, place: Any) -> torch.Tensor:
         places.append(torch.device(place).type)
-        return wide(tensor, place)
+        return widen(tensor, place)
 
-    monkeypatch.setattr(agreement, "_wide", noted)
-    monkeypatch.setattr(agreement, "BEYOND_DOUBT", 0.0)
+    monkeypatch.setattr(criterion, "_widen", noted)
+    monkeypatch.setattr(criterion, "BEYOND_DOUBT", 0.0)
     window = torch.hann_window(64, device="cuda") + 0.1
     with tms.backend("cuda", strict=True, verify=1):
         spectrum = tms.stft(noise(2, 9_000), 64, window=window, return_complex=True)
