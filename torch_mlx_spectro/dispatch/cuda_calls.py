@@ -115,8 +115,7 @@ def _warns(params: StftParams | IstftParams) -> bool:
 
 
 def _backend() -> CudaBackend:
-    found: Any = registry.load("cuda")
-    return cast("CudaBackend", found)
+    return cast("CudaBackend", registry.load("cuda"))
 
 
 #: What sends a call on the way of those that are not known, to native in the end.
