@@ -196,6 +196,8 @@ def test_another_may_take_the_place_of_one() -> None:
     before, own = registry.specs(), registry.load("cpu")
     other = replace(registry.find("cpu"), device_types=("cpu", "cuda"))
     with registered(other, TOY, replace=True):
+        with registered(other, Toy(), replace=True):
+            assert registry.load("cpu") is not TOY
         assert registry.load("cpu") is TOY
         assert [spec.name for spec in registry.specs()] == [spec.name for spec in before]
         assert "cpu" in registry.list_backends("cuda")

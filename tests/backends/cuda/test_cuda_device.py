@@ -11,13 +11,16 @@ import pytest
 import torch
 from gradients import derivatives, wide
 from needs import ONCE_ONLY
+from reference import istft_params, stft_params
 from torch.utils.checkpoint import checkpoint
 from window_changes import CHANGES, LAYOUTS
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.backends.cuda.backend import CUDA as BACKEND
+from torch_mlx_spectro.calls import operation
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch.plans import plans
+from torch_mlx_spectro.errors import UnresolvedArguments
 from torch_mlx_spectro.native import functions as native
 from torch_mlx_spectro.store import verdicts
 from torch_mlx_spectro.store.verdicts import Store
@@ -580,6 +583,35 @@ def test_compiled_programs() -> None:
                 result.square().sum().backward()
             assert torch.allclose(*[leaf.grad for leaf in leaves], atol=1e-4)
     assert {backend for _, backend in tms.stats().calls} == {"cuda"}
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_what_is_prepared_computes_on_its_tensors_device(index: int) -> None:
+    """Also where another device is the current one."""
+    if index >= torch.cuda.device_count():
+        pytest.skip("there is one device")
+    place = torch.device("cuda", index)
+    signals = [noise(2, 9_000, seed=seed).to(place) for seed in range(3)]
+    windows = [torch.hann_window(64, device=place) + 0.1 * seed for seed in range(1, 4)]
+    spectra = []
+    sizes = {"n_fft": 64, "hop_length": 16}
+    for x, window in zip(signals, windows, strict=True):
+        params = stft_params(x, window, **sizes, return_complex=True)
+        spectra.append(BACKEND.stft(params, x, window))
+    stft = BACKEND.prepare(operation.Call(params, x, window), spectra[-1])
+    of_spectrum = istft_params(spectra[0], windows[0], **sizes)
+    back = [BACKEND.istft(of_spectrum, *given) for given in zip(spectra, windows, strict=True)]
+    istft = BACKEND.prepare(operation.Call(of_spectrum, spectra[0], windows[0]), back[0])
+    assert stft is not None
+    assert istft is not None
+    for x, z, y, window in zip(signals, spectra, back, windows, strict=True):
+        for compute, given, expected in ((stft, x, z), (istft, z, y)):
+            for fresh in (window, window.clone()):
+                found = compute(given, fresh)
+                assert (found.device, found.stride()) == (place, expected.stride())
+                assert torch.equal(found, expected)
+    with pytest.raises(UnresolvedArguments):
+        istft(spectra[0], torch.zeros(64, device=place))
 
 
 def test_without_kernels_native_computes_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,14 +25,16 @@ class TensorKernels(Kernels):
     def bind(
         self, launches: Sequence[Launch], device: torch.device, strides: tuple[int, ...]
     ) -> Bound | None:
-        """What makes a launch again that has been made; None where another may be made next time.
+        """What makes a launch again that has been made.
+
+        None where another may be made next time, and of launchers that bind nothing.
 
         Args:
             launches: of which one has been made, best first.
             device: of all tensors.
             strides: of the input, as the kernel reads it.
         """
-        raise NotImplementedError
+        return None
 
     def _is_complex(self, array: torch.Tensor) -> bool:
         return array.is_complex()

@@ -69,10 +69,8 @@ class _Ready:
         ) -> None:
             # What is not there is not read, but something has to be bound.
             read = first if window is None else window
-            written = [result]
-            if unread is not None:
-                written.append(unread if flag is None else flag)
-            kernel(first, *before, read, *behind, *written, threads=grid, group_size=group)
+            told = () if unread is None else (unread if flag is None else flag,)
+            kernel(first, *before, read, *behind, result, *told, threads=grid, group_size=group)
 
         return launch
 
