@@ -7,7 +7,7 @@ import io
 import pytest
 
 from torch_mlx_spectro import terminal
-from torch_mlx_spectro.bench import command as bench
+from torch_mlx_spectro.bench import session as bench
 
 
 def test_a_log_has_a_line_now_and_then() -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from .cases import Case, Table
@@ -125,19 +125,19 @@ def compare(old: Report, new: Report) -> Comparison:
     )
 
 
-def confirmed(first: Comparison, again: Comparison) -> Comparison:
+def confirm(first: Comparison, again: Comparison) -> Comparison:
     """The first comparison, without regressions that a second measurement does not show."""
     seen = {_key(change) for change in again.regressions}
     changes = tuple(
-        Change(**(vars(change) | {"verdict": "unclear"}))
+        replace(change, verdict="unclear")
         if change.verdict == "regression" and _key(change) not in seen
         else change
         for change in first.changes
     )
-    return Comparison(changes, first.missing, first.broken, first.machines, first.versions)
+    return replace(first, changes=changes)
 
 
-def tables_of(changes: Sequence[Change], tables: Mapping[str, Table]) -> dict[str, Table]:
+def cut_tables(changes: Sequence[Change], tables: Mapping[str, Table]) -> dict[str, Table]:
     """The tables cut down to the cases of some changes, to measure these again."""
     wanted: dict[str, dict[Case, None]] = {}
     for change in changes:
@@ -149,7 +149,7 @@ def tables_of(changes: Sequence[Change], tables: Mapping[str, Table]) -> dict[st
     }
 
 
-def case_of(facts: CaseFacts) -> Case:
+def read_case(facts: CaseFacts) -> Case:
     """The case that a report describes."""
     return Case(facts["rows"], facts["samples"], facts["n_fft"], facts["hop_length"])
 
@@ -178,7 +178,7 @@ def _cells(report: Report) -> dict[Key, list[float]]:
 
 
 def _place(timing: Timing) -> tuple[str, str, Case]:
-    return timing["table"], timing["operation"], case_of(timing["case"])
+    return timing["table"], timing["operation"], read_case(timing["case"])
 
 
 def _verdict(slower: float, certain: bool) -> str:
@@ -191,10 +191,10 @@ def _verdict(slower: float, certain: bool) -> str:
 
 def _errors(old: Sequence[Accuracy], new: Sequence[Accuracy]) -> list[Change]:
     """Errors have no noise: the same signals are computed every time."""
-    before = {(case_of(found["case"]), found["backend"]): dict(found) for found in old}
+    before = {(read_case(found["case"]), found["backend"]): dict(found) for found in old}
     changes = []
     for found in new:
-        case, backend = case_of(found["case"]), found["backend"]
+        case, backend = read_case(found["case"]), found["backend"]
         if backend == NATIVE or (case, backend) not in before:
             continue
         for kind in ("round_trip", "stft", "istft"):
@@ -222,4 +222,4 @@ def _words(key: Key) -> str:
 
 
 def _failed(found: Failure) -> str:
-    return _words((found["table"], found["operation"], case_of(found["case"]), found["backend"]))
+    return _words((found["table"], found["operation"], read_case(found["case"]), found["backend"]))

@@ -6,7 +6,6 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,8 @@ import torch_mlx_spectro as tms
 
 from ..native import functions as native
 from .cases import ISTFT, ISTFT_BACKWARD, LARGEST, ROUND_TRIP, STFT, STFT_BACKWARD
-from .running import NATIVE, context_of
+from .measuring import make_clock
+from .running import NATIVE, choose_backend
 from .schema import Cost
 from .workloads import Workload
 
@@ -41,11 +41,10 @@ def measure_costs(rounds: int = ROUNDS) -> list[Cost]:
     Args:
         rounds: loops of each call whose overhead is measured.
     """
-    found = [*overhead(rounds)]
-    if sys.platform.startswith("linux") and tms.available_backends()["mlx"].available:
-        found += memory()
+    has_memory = sys.platform.startswith("linux") and tms.available_backends()["mlx"].available
     return [
-        *found,
+        *overhead(rounds),
+        *(memory() if has_memory else ()),
         {"what": "import after torch", "value": import_time(), "unit": "ms", "native": None},
     ]
 
@@ -86,36 +85,35 @@ def difference(plain: Plain, other: Plain, repeats: int, rounds: int) -> tuple[f
 
     For calls too short to time one by one: short loops in turn, the order changing every round.
     """
-    taken: dict[bool, list[float]] = {False: [], True: []}
-    for index in range(rounds):
-        for which in (index % 2 == 0, index % 2 == 1):
-            call = other if which else plain
-            start = time.perf_counter()
-            for _ in range(repeats):
-                call()
-            taken[which].append((time.perf_counter() - start) / repeats)
-    more = [b - a for a, b in zip(taken[False], taken[True], strict=True)]
-    return statistics.median(taken[False]), statistics.median(more)
+    clock = make_clock("cpu")
+    taken: dict[Plain, list[float]] = {plain: [], other: []}
+    order = [other, plain]
+    for _ in range(rounds):
+        for call in order:
+            taken[call].append(clock.time(partial(_repeat, call, repeats))[0] / repeats)
+        order.reverse()
+    more = [b - a for a, b in zip(taken[plain], taken[other], strict=True)]
+    return statistics.median(taken[plain]), statistics.median(more)
 
 
-def memory() -> list[Cost]:
+def _repeat(call: Plain, times: int) -> None:
+    for _ in range(times):
+        call()
+
+
+def memory() -> Iterator[Cost]:
     """Peak memory of a call on the largest size, each in a fresh process.
 
     Beyond input and output without a backward pass, beyond input and cotangent with one.
     """
-    found: list[Cost] = []
     for operation in (STFT, ISTFT, STFT_BACKWARD, ISTFT_BACKWARD, ROUND_TRIP):
-        grown, of_native = (_in_fresh_process(operation, name) for name in ("mlx", NATIVE))
+        threads = str(torch.get_num_threads())
+        grown, of_native = (
+            _run_fresh(_MEMORY, operation, name, threads) for name in ("mlx", NATIVE)
+        )
         beyond = "output" if operation in (STFT, ISTFT) else "cotangent"
         what = f"memory of {operation}, {LARGEST}, beyond input and {beyond}"
-        found.append({"what": what, "value": grown, "unit": "MiB", "native": of_native})
-    return found
-
-
-def _in_fresh_process(operation: str, backend: str) -> float:
-    command = [sys.executable, "-c", _MEMORY, operation, backend, str(torch.get_num_threads())]
-    told = subprocess.run(command, capture_output=True, check=True, text=True)
-    return float(json.loads(told.stdout))
+        yield {"what": what, "value": grown, "unit": "MiB", "native": of_native}
 
 
 def print_memory(operation: str, backend: str, threads: str) -> None:
@@ -124,17 +122,17 @@ def print_memory(operation: str, backend: str, threads: str) -> None:
     # A small one first: it loads MLX and what derivatives need, and starts the threads of both.
     small = Workload(type(LARGEST)(1, 20_000, LARGEST.n_fft, LARGEST.hop_length), "cpu")
     workload = Workload(LARGEST, "cpu")
-    with context_of(backend)():
+    with choose_backend(backend)():
         namespace = native if backend == NATIVE else tms
         small.call(operation, namespace)(0)
         call = workload.call(operation, namespace)
-        grown, result = peak_bytes_of(lambda: call(0))
+        grown, result = measure_peak(lambda: call(0))
     if operation in (STFT, ISTFT):
         grown -= result.nbytes
     print(json.dumps(grown / 2**20))
 
 
-def peak_bytes_of(call: Plain) -> tuple[int, Any]:
+def measure_peak(call: Plain) -> tuple[int, Any]:
     """Growth of the peak resident memory while ``call`` ran (Linux), and its result."""
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -146,9 +144,10 @@ def peak_bytes_of(call: Plain) -> tuple[int, Any]:
 
 def import_time(repeats: int = 7) -> float:
     """Median milliseconds of importing the package and its functions after torch."""
-    command = [sys.executable, "-c", _IMPORT]
-    taken = [
-        float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-        for _ in range(repeats)
-    ]
-    return 1e3 * statistics.median(taken)
+    return 1e3 * statistics.median(_run_fresh(_IMPORT) for _ in range(repeats))
+
+
+def _run_fresh(program: str, *arguments: str) -> float:
+    """The number that a program prints in a process of its own."""
+    command = [sys.executable, "-c", program, *arguments]
+    return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)

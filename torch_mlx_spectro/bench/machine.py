@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,22 +42,20 @@ def machine(device: str) -> Machine:
 
 def differences(old: Machine, new: Machine) -> list[str]:
     """In what two machines differ, as far as times depend on it."""
-    pairs: list[tuple[str, object, object]] = [
-        (key, dict(old)[key], dict(new)[key]) for key in SAME
-    ]
-    return [f"{key}: {one!r} and {other!r}" for key, one, other in pairs if one != other]
+    before, now = dict(old), dict(new)
+    return [f"{key}: {before[key]!r} and {now[key]!r}" for key in SAME if before[key] != now[key]]
 
 
 def _processor() -> str:
     """The processor's name; on Linux and macOS that of the model."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+        if found := re.search(r"^model name[^:\n]*:(.*)", text, re.MULTILINE):
+            return found[1].strip()
     if sys.platform == "darwin":
         command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
         told = subprocess.run(command, capture_output=True, text=True, check=False)
-        if told.stdout.strip():
-            return told.stdout.strip()
+        if name := told.stdout.strip():
+            return name
     return platform.processor() or platform.machine()

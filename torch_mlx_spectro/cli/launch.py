@@ -68,7 +68,7 @@ def resolve(command: Sequence[str]) -> Program:
         return Program("stdin", "", first, rest)
     is_name = os.path.basename(first) == first
     if os.path.isfile(first) or (os.path.isdir(first) and not is_name):
-        return Program(_kind_of(first), first, first, rest)
+        return Program(_find_kind(first), first, first, rest)
     if is_name:
         found = _console_script(first, rest)
         if found is not None:
@@ -80,7 +80,7 @@ def resolve(command: Sequence[str]) -> Program:
     )
 
 
-def _kind_of(path: str) -> Kind:
+def _find_kind(path: str) -> Kind:
     """Whether Python imports from ``path`` (a folder, a zip file) or reads it as a script."""
     return "script" if pkgutil.get_importer(path) is None else "folder"
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .. import interrupts
 from ..backends import registry
 from ..errors import Problem
-from ..terminal import console_on, write_file
+from ..terminal import make_console, write_file
 
 if TYPE_CHECKING:
     from stft_parity import Candidate, Case, Report, Result
@@ -312,4 +312,4 @@ def _tell(options: argparse.Namespace, report: Report, smaller: Mapping[Case, Re
         return
     from stft_parity.report.summary import print_summary
 
-    print_summary(report, console_on(sys.stdout), smaller=smaller)
+    print_summary(report, make_console(sys.stdout), smaller=smaller)

@@ -113,7 +113,7 @@ def examine(self_check: bool = True) -> dict[str, Any]:
         "verdicts": dataclasses.asdict(caches.kept_verdicts()),
         "folders": [dataclasses.asdict(folder) for folder in caches.folders()],
     }
-    gathered = findings.findings_of(found)
+    gathered = findings.gather_findings(found)
     found["findings"] = [dataclasses.asdict(finding) for finding in gathered]
     found["ok"] = all(finding.level != "error" for finding in gathered)
     found["next"] = [finding.text for finding in gathered]

@@ -38,7 +38,7 @@ class Finding:
     threads: tuple[str, ...] = ()
 
 
-def findings_of(found: Mapping[str, Any]) -> tuple[Finding, ...]:
+def gather_findings(found: Mapping[str, Any]) -> tuple[Finding, ...]:
     """Every finding on what ``examine`` found, most urgent first."""
     mps = "mps" in found["devices"]
     gathered = [

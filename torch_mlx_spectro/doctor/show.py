@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from ..backends import registry
-from ..terminal import console_on, table
+from ..terminal import make_console, table
 from .anonymous import without_paths
 
 Rows = Sequence[tuple[str, ...]]
@@ -14,12 +14,9 @@ Rows = Sequence[tuple[str, ...]]
 
 def print_tables(found: Mapping[str, Any], stream: TextIO) -> None:
     """Print the findings for a person."""
-    console = console_on(stream)
+    console = make_console(stream)
     for title, header, rows in (*_of_installation(found), *_of_computation(found)):
-        shown = table(header, title=title)
-        for row in rows:
-            shown.add_row(*row)
-        console.print(shown)
+        console.print(table(header, title=title, rows=rows))
     for finding in found["findings"]:
         console.print(_line(finding), soft_wrap=True)
     if found["ok"]:

@@ -249,9 +249,9 @@ def _write(folder: Path, parts: dict[str, Recording]) -> tuple[list[str], list[s
 
 def _print(report: dict[str, Any]) -> None:
     """Print the report for a person."""
-    from ...terminal import console_on, table
+    from ...terminal import make_console, table
 
-    console = console_on(sys.stdout)
+    console = make_console(sys.stdout)
     native, ours = report["results"]["native"], report["results"]["mlx"]
     seconds = report["samples"] / report["rate"]
     console.print(f"Recording: {report['source']}")
