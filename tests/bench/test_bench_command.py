@@ -248,7 +248,7 @@ def test_submission_with_a_failure_is_written_and_ends_with_1(submitted, capsys,
 
 
 def test_submission_that_would_tell_a_name_is_not_written(monkeypatch):
-    monkeypatch.setattr(bench_submission, "anonymised", lambda value: value)
+    monkeypatch.setattr(bench_submission, "anonymise", lambda value: value)
     with pytest.raises(Problem, match=r"not written, it would have '/home/jane/x\.py' in it"):
         bench_submission.submission_text(report(1), [], {"where": "/home/jane/x.py"})
 

@@ -15,15 +15,15 @@ from torch_mlx_spectro.mlx import runtime
 
 @pytest.fixture
 def with_mps(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr(devices, "has_mps", lambda: True)
+    monkeypatch.setattr(torch.mps, "is_available", lambda: True)
     return monkeypatch
 
 
 def test_devices_are_those_of_torch(with_mps):
-    assert devices.present()[:2] == ("cpu", "mps")
-    with_mps.setattr(devices, "has_mps", lambda: False)
+    assert registry.list_present_devices()[:2] == ("cpu", "mps")
+    with_mps.setattr(torch.mps, "is_available", lambda: False)
     with_mps.setattr(torch.cuda, "is_available", lambda: True)
-    assert devices.present() == ("cpu", "cuda")
+    assert registry.list_present_devices() == ("cpu", "cuda")
 
 
 def test_each_device_has_the_backends_that_take_its_tensors():
@@ -33,7 +33,7 @@ def test_each_device_has_the_backends_that_take_its_tensors():
 
 
 def test_without_mps_nothing_is_said_of_storage(monkeypatch):
-    monkeypatch.setattr(devices, "has_mps", lambda: False)
+    monkeypatch.setattr(torch.mps, "is_available", lambda: False)
     assert devices.mps_storage() == {"expected": "no MPS device", "found": "no MPS device"}
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from ..doctor.anonymous import anonymised, revealing
+from ..doctor.anonymous import anonymise, find_revealing
 from ..errors import Problem
 from ..terminal import write_file
 from .running import AUTO
@@ -87,12 +87,12 @@ def submission_text(
         "parity": list(parity),
         "doctor": dict(findings),
     }
-    text = to_json(anonymised(submission))
+    text = to_json(anonymise(submission))
     try:
         check(json.loads(text), Submission, "submission")
     except Invalid as error:
         raise Problem(f"--submit-file: not written, it would not be valid: {error}", 1) from None
-    if told := revealing(text):
+    if told := find_revealing(text):
         raise Problem(f"--submit-file: not written, it would have {told[0]!r} in it", 1)
     return text
 

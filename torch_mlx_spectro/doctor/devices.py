@@ -1,4 +1,4 @@
-"""The devices of torch here, what takes their tensors, and where MPS tensors lie."""
+"""Where MPS tensors lie, and what this process computes on."""
 
 from __future__ import annotations
 
@@ -15,32 +15,6 @@ from ..mlx.runtime import version_numbers
 #: The first release that allocates all MPS tensors in memory that the CPU sees, too
 #: (pytorch/pytorch#175818).
 SHARED_SINCE = (2, 12)
-
-
-def has_mps() -> bool:
-    """Whether torch says that it has an MPS device; a virtual machine may refuse it all the same.
-
-    GitHub documents that its macOS runners do not support MPS; torch.backends.mps.is_available()
-    is true on some of them (pytorch/pytorch#125197, actions/runner-images#9918).
-    """
-    return bool(torch.backends.mps.is_available())
-
-
-def present() -> tuple[str, ...]:
-    """The device types that tensors can be made on."""
-    return tuple(filter(is_present, registry.device_types()))
-
-
-def absent() -> tuple[str, ...]:
-    """The device types that are not here."""
-    return tuple(name for name in registry.device_types() if not is_present(name))
-
-
-def is_present(device_type: str) -> bool:
-    """Whether torch has a device of this type."""
-    if device_type == "mps":
-        return has_mps()
-    return device_type == "cpu" or bool(getattr(torch, device_type).is_available())
 
 
 def processes() -> dict[str, Any]:
@@ -63,19 +37,17 @@ def mps_storage() -> dict[str, str]:
     Returns:
         ``expected`` and ``found``: ``"shared"``, ``"copied"``, or why it is not known.
     """
-    if not has_mps():
+    if not registry.is_present("mps"):
         return {"expected": "no MPS device", "found": "no MPS device"}
-    shared = version_numbers(torch.__version__) >= SHARED_SINCE
-    expected = "shared" if shared else "copied"
     reason = runtime.unavailable_reason()
-    if reason is not None:
-        return {"expected": expected, "found": f"not tried: {reason}"}
-    if not runtime.has_gpu():
-        return {"expected": expected, "found": "not tried: this MLX has no GPU"}
+    if reason is None and not runtime.has_gpu():
+        reason = "this MLX has no GPU"
     try:
-        return {"expected": expected, "found": _probe(runtime.runtime().mx)}
+        found = f"not tried: {reason}" if reason else _probe(runtime.runtime().mx)
     except Exception as error:  # whatever a broken driver raises is what doctor is asked to tell
-        return {"expected": expected, "found": f"{type(error).__name__}: {error}"}
+        found = f"{type(error).__name__}: {error}"
+    shared = version_numbers(torch.__version__) >= SHARED_SINCE
+    return {"expected": "shared" if shared else "copied", "found": found}
 
 
 def _probe(mx: Any, device: str = "mps") -> str:
