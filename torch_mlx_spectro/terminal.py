@@ -25,7 +25,7 @@ BETWEEN_LINES = 30.0
 
 
 def make_console(stream: TextIO) -> Console:
-    """A console that prints text as it is: nothing is taken for markup."""
+    """Make a console that prints text as it is: it reads no markup."""
     from rich.console import Console
 
     width = None if stream.isatty() else UNFOLDED
@@ -92,7 +92,7 @@ def progress(description: str) -> Iterator[Callable[[int, int, str], None]]:
 def lines_of_progress(
     description: str, stream: TextIO, clock: Callable[[], float] = time.monotonic
 ) -> Callable[[int, int, str], None]:
-    """Make a function that tells a log now and then how far a long work is; of a short one nothing.
+    """Make a function that tells a log now and then how far a long work is.
 
     Args:
         description: of the work.

@@ -16,7 +16,7 @@ import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.cli import main as cli
-from torch_mlx_spectro.doctor import checks, devices, matrix
+from torch_mlx_spectro.doctor import checks, matrix, state
 from torch_mlx_spectro.mlx.runtime import version_numbers
 from torch_mlx_spectro.settings import RECOGNISED
 
@@ -172,7 +172,7 @@ def as_on_a_mac(monkeypatch, metal_cache):
     monkeypatch.setattr(platform, "mac_ver", lambda: ("26.1", ("", "", ""), "arm64"))
     monkeypatch.setattr(registry, "is_present", lambda device: device in ("cpu", "mps"))
     shared = {"expected": "shared", "found": "shared"}
-    monkeypatch.setattr(devices, "mps_storage", lambda: shared)
+    monkeypatch.setattr(state, "mps_storage", lambda: shared)
     pairs = (("mlx", "cpu"), ("native", "mps"), ("mlx", "mps"))
     monkeypatch.setattr(checks, "pairs", lambda: pairs)
     compute, stft, istft = checks._compute, matrix._stft, matrix._istft

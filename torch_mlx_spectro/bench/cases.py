@@ -28,7 +28,7 @@ class Case:
 
     @property
     def nbytes(self) -> int:
-        """Of signal and spectrum together."""
+        """Bytes of signal and spectrum together."""
         return self.rows * (4 * self.samples + 8 * self.frames * (self.n_fft // 2 + 1))
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Table:
-    """Cases on which each operation is timed; the table of errors has no operations."""
+    """Cases, and the operations that are timed on each; the table of errors has no operations."""
 
     title: str
     operations: tuple[str, ...]

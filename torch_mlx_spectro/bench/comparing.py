@@ -115,7 +115,7 @@ def compare(old: Report, new: Report) -> Comparison:
     return Comparison(
         changes=(*changes, *_errors(old.get("accuracy", []), new["accuracy"])),
         missing=tuple(_words(key) for key in before if key not in after),
-        broken=tuple(f"{_failed(found)}: {found['reason']}" for found in new["failures"]),
+        broken=tuple(f"{_words(_cell(found))}: {found['reason']}" for found in new["failures"]),
         machines=tuple(differences(old["machine"], new["machine"])),
         versions={
             name: (own.get(name, "?"), other.get(name, "?"))
@@ -160,25 +160,20 @@ def _cells(report: Report) -> dict[Key, list[float]]:
     Of lower quartiles: a pause only ever makes a call longer, and of the four samples of a pass two
     may have had one.
     """
-    natives = {
-        _place(timing): timing["passes"]
-        for timing in report["timings"]
-        if timing["backend"] == NATIVE
-    }
+    passes = {_cell(timing): timing["passes"] for timing in report["timings"]}
     found: dict[Key, list[float]] = {}
-    for timing in report["timings"]:
-        place = _place(timing)
-        if timing["backend"] == NATIVE or place not in natives:
-            continue
-        pairs = zip(natives[place], timing["passes"], strict=True)
-        found[(*place, timing["backend"])] = [
-            math.log(summary(theirs)["low"] / summary(ours)["low"]) for theirs, ours in pairs
-        ]
+    for key, ours in passes.items():
+        natives = passes.get((*key[:3], NATIVE))
+        if key[3] != NATIVE and natives is not None:
+            found[key] = [
+                math.log(summary(theirs)["low"] / summary(own)["low"])
+                for theirs, own in zip(natives, ours, strict=True)
+            ]
     return found
 
 
-def _place(timing: Timing) -> tuple[str, str, Case]:
-    return timing["table"], timing["operation"], read_case(timing["case"])
+def _cell(facts: Timing | Failure) -> Key:
+    return facts["table"], facts["operation"], read_case(facts["case"]), facts["backend"]
 
 
 def _verdict(slower: float, certain: bool) -> str:
@@ -219,7 +214,3 @@ def _key(change: Change) -> Key:
 def _words(key: Key) -> str:
     _, operation, case, backend = key
     return f"{operation}, {case}, {backend}"
-
-
-def _failed(found: Failure) -> str:
-    return _words((found["table"], found["operation"], read_case(found["case"]), found["backend"]))

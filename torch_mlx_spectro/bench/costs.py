@@ -36,7 +36,7 @@ _IMPORT = (
 
 
 def measure_costs(rounds: int = ROUNDS) -> list[Cost]:
-    """All of them, on the CPU; memory on Linux only, where MLX can be used.
+    """Measure all costs on the CPU; memory only on Linux where MLX can be used.
 
     Args:
         rounds: loops of each call whose overhead is measured.
@@ -50,34 +50,27 @@ def measure_costs(rounds: int = ROUNDS) -> list[Cost]:
 
 
 def overhead(rounds: int = ROUNDS) -> Iterator[Cost]:
-    """Microseconds that a patched call costs more than native, where native computes it."""
+    """Measure how many microseconds a patched call adds where native computes it."""
     signal, window = torch.randn(1, 16), torch.hann_window(4)
     spectrum = native.stft(signal, 4, 2, window=window, return_complex=True)
     for backend, train in (("auto", False), ("native", False), ("auto", True)):
         x = signal.clone().requires_grad_(train)
         z = spectrum.clone().requires_grad_(train)
+        given = {"stft": (x, {"return_complex": True}), "istft": (z, {})}
         with tms.patch(backend):
-            calls: dict[str, tuple[Plain, Plain]] = {
-                "stft": (partial(_stft, native, x, window), partial(_stft, torch, x, window)),
-                "istft": (partial(_istft, native, z, window), partial(_istft, torch, z, window)),
-            }
-            for operation, (plain, patched) in calls.items():
-                seconds, more = difference(plain, patched, REPEATS, rounds)
+            for operation, (tensor, more) in given.items():
+                plain, patched = (
+                    partial(getattr(namespace, operation), tensor, 4, 2, window=window, **more)
+                    for namespace in (native, torch)
+                )
+                seconds, longer = difference(plain, patched, REPEATS, rounds)
                 grad = ", requires grad" if train else ""
                 yield {
                     "what": f"a patched {operation} that native computes, {backend}{grad}: more",
-                    "value": 1e6 * more,
+                    "value": 1e6 * longer,
                     "unit": "us",
                     "native": 1e6 * seconds,
                 }
-
-
-def _stft(namespace: Any, signal: torch.Tensor, window: torch.Tensor) -> Any:
-    return namespace.stft(signal, 4, 2, window=window, return_complex=True)
-
-
-def _istft(namespace: Any, spectrum: torch.Tensor, window: torch.Tensor) -> Any:
-    return namespace.istft(spectrum, 4, 2, window=window)
 
 
 def difference(plain: Plain, other: Plain, repeats: int, rounds: int) -> tuple[float, float]:
@@ -102,7 +95,7 @@ def _repeat(call: Plain, times: int) -> None:
 
 
 def memory() -> Iterator[Cost]:
-    """Peak memory of a call on the largest size, each in a fresh process.
+    """Measure the peak memory of a call on the largest size, each in a fresh process.
 
     Beyond input and output without a backward pass, beyond input and cotangent with one.
     """
@@ -133,7 +126,7 @@ def print_memory(operation: str, backend: str, threads: str) -> None:
 
 
 def measure_peak(call: Plain) -> tuple[int, Any]:
-    """Growth of the peak resident memory while ``call`` ran (Linux), and its result."""
+    """Measure by how much a call raises the peak of resident memory (Linux); return its result."""
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
     result = call()
@@ -143,7 +136,7 @@ def measure_peak(call: Plain) -> tuple[int, Any]:
 
 
 def import_time(repeats: int = 7) -> float:
-    """Median milliseconds of importing the package and its functions after torch."""
+    """Median milliseconds that it takes to import the package and its functions after torch."""
     return 1e3 * statistics.median(_run_fresh(_IMPORT) for _ in range(repeats))
 
 

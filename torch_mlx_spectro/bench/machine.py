@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ..doctor.versions import installed
+from ..doctor.versions import list_versions
 from ..version import __version__
 from .schema import Machine
 
@@ -22,7 +22,7 @@ _PACKAGES = ("python", "torch", "mlx", "numpy", "cuda-core")
 
 def machine(device: str) -> Machine:
     """This machine, with tensors on ``device``."""
-    found = installed(__version__)
+    found = list_versions(__version__)
     versions = {name: found[name] or "not installed" for name in _PACKAGES}
     # Of torch its own word: the local part says which build it is.
     versions["torch"] = torch.__version__
@@ -41,7 +41,7 @@ def machine(device: str) -> Machine:
 
 
 def differences(old: Machine, new: Machine) -> list[str]:
-    """In what two machines differ, as far as times depend on it."""
+    """List how two machines differ, as far as times depend on it."""
     before, now = dict(old), dict(new)
     return [f"{key}: {before[key]!r} and {now[key]!r}" for key in SAME if before[key] != now[key]]
 

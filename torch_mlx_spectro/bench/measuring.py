@@ -108,7 +108,7 @@ def _time_calls(call: Call, clock: Clock, first: int, batch: int, kept: int) -> 
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """Median and quartiles, as NumPy has them; NumPy itself takes long for a few numbers."""
+    """Median and quartiles, the same as NumPy's, which takes long for a few numbers."""
     several = values if len(values) > 1 else [*values, *values]
     low, median, high = statistics.quantiles(several, n=4, method="inclusive")
     return {"median": median, "low": low, "high": high, "n": len(values)}

@@ -24,7 +24,7 @@ import torch_mlx_spectro as tms
 
 from .measuring import Clock, make_clock, summary
 from .running import AUTO, NATIVE, Progress
-from .schema import Machine, Summary
+from .schema import Summary
 
 SCHEMA, VERSION = "torch-mlx-spectro-pipeline", 1
 RATE = 44_100
@@ -68,17 +68,6 @@ class Parts(TypedDict):
     computed_by: list[str]
 
 
-class PipelineReport(TypedDict):
-    """All models; ``sizes`` is ``"as published"`` or ``"small"``."""
-
-    schema: str
-    version: int
-    package: str
-    machine: Machine
-    sizes: str
-    parts: list[Parts]
-
-
 @dataclass(frozen=True)
 class Component:
     """A model of audio-separator.
@@ -100,7 +89,7 @@ def missing() -> list[str]:
 
 
 def components(small: bool) -> tuple[Component, ...]:
-    """The models, with the sizes that are published, or small ones.
+    """The models, with published or with small sizes.
 
     Args:
         small: of the sizes with which tests/pipelines shows that the results are the same.
@@ -120,18 +109,20 @@ def components(small: bool) -> tuple[Component, ...]:
     hdemucs = {"channels": 4, "dconv_lstm": 6, "dconv_attn": 6} if small else {}
     segment = 43 * 1024 if small else 8 * RATE
     demucs = RATE if small else int(7.8 * RATE)
-    makers: dict[str, tuple[int, Callable[[str], Model]]] = {
-        "MDX-Net, transforms only": (1024 * (63 if small else 255), _mdx),
-        "MDX23C": (1024 * (31 if small else 255), partial(_mdx23c, small)),
-        "HTDemucs": (demucs, partial(_demucs, "HTDemucs", samples=demucs, more=htdemucs)),
-        "HDemucs": (segment, partial(_demucs, "HDemucs", samples=segment, more=hdemucs)),
-        "BS-RoFormer": (segment, partial(_roformer, "bs_roformer", "BSRoformer", sizes=bs)),
-        "Mel-Band RoFormer": (
+    return (
+        Component("MDX-Net, transforms only", 1024 * (63 if small else 255), _mdx),
+        Component("MDX23C", 1024 * (31 if small else 255), partial(_mdx23c, small)),
+        Component("HTDemucs", demucs, partial(_demucs, "HTDemucs", samples=demucs, more=htdemucs)),
+        Component("HDemucs", segment, partial(_demucs, "HDemucs", samples=segment, more=hdemucs)),
+        Component(
+            "BS-RoFormer", segment, partial(_roformer, "bs_roformer", "BSRoformer", sizes=bs)
+        ),
+        Component(
+            "Mel-Band RoFormer",
             segment,
             partial(_roformer, "mel_band_roformer", "MelBandRoformer", sizes=mel),
         ),
-    }
-    return tuple(Component(name, *made) for name, made in makers.items())
+    )
 
 
 def _find_class(module: str, name: str) -> Any:
@@ -279,7 +270,7 @@ def measure_pipeline(
     rounds: int,
     progress: Progress = lambda done, total, what: None,
 ) -> list[Parts]:
-    """All of some models, see :func:`measure_component`."""
+    """Time some models in turn, see :func:`measure_component`."""
     parts: list[Parts] = []
     for index, component in enumerate(chosen):
         progress(index, len(chosen), component.name)

@@ -59,7 +59,7 @@ class Settings:
 
 
 def quick(settings: Settings) -> Settings:
-    """The same with fewer samples: a look, no basis of a claim."""
+    """The same with fewer samples: good for a look, not for a claim."""
     return replace(settings, passes=3, samples=3, warm_up=2, seconds_per_case=3.0)
 
 
@@ -86,7 +86,7 @@ def find_backends(device: str) -> tuple[tuple[str, ...], dict[str, str]]:
 
 @contextmanager
 def threads(number: int | None) -> Iterator[None]:
-    """Have torch compute by so many threads; None leaves it at what it is."""
+    """Have torch compute with so many threads; None changes nothing."""
     before = torch.get_num_threads()
     if number is not None:
         torch.set_num_threads(number)
@@ -98,7 +98,7 @@ def threads(number: int | None) -> Iterator[None]:
 
 @dataclass
 class _Cell:
-    """An operation on a case: what has been measured of it."""
+    """What has been measured of an operation on a case."""
 
     table: str
     operation: str
@@ -179,7 +179,7 @@ def measure(
 
 
 def make_side(backend: str, workload: Workload, operation: str) -> Side:
-    """A backend's side of an operation; native's has nothing of this package in its way."""
+    """Make a backend's side of an operation; native's calls do not pass through this package."""
     namespace = native if backend == NATIVE else tms
     return Side(backend, choose_backend(backend), workload.call(operation, namespace))
 

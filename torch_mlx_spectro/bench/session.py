@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _choose_settings(options: argparse.Namespace) -> Settings:
-    """The settings for the device asked for, or for the first of cuda, mps and cpu that is here."""
+    """Settings for the device that is asked for, or the first of cuda, mps and cpu here."""
     device = options.device or registry.list_present_devices()[-1]
     if not registry.is_present(device):
         raise Problem(f"--device {device}: torch has no such device here")
@@ -68,7 +68,7 @@ def _choose_settings(options: argparse.Namespace) -> Settings:
 
 
 def _choose_tables(options: argparse.Namespace) -> dict[str, Table]:
-    """The tables of cases asked for; that of costs is not among them."""
+    """The tables of cases that are asked for; the table of costs is not one of them."""
     names = list(cases.PUBLISHED) if options.table is None else options.table.split(",")
     if "all" in names:
         return dict(cases.TABLES)
@@ -162,12 +162,11 @@ def _run_pipeline(options: argparse.Namespace, settings: Settings) -> int:
         how = " and ".join(pipeline.INSTALL)
         raise Problem(f"--pipeline needs {', '.join(absent)}: in a checkout, {how}")
     where = machine.machine(settings.device)  # now: its load is the others'
-    models, rounds = pipeline.components(options.quick), PIPELINE_ROUNDS
-    if options.quick:
-        rounds = QUICK_PIPELINE_ROUNDS
+    rounds = QUICK_PIPELINE_ROUNDS if options.quick else PIPELINE_ROUNDS
+    models = pipeline.components(options.quick)
     with progress("measuring") as show:
         parts = pipeline.measure_pipeline(models, settings.device, settings.backends, rounds, show)
-    report: pipeline.PipelineReport = {
+    report = {
         "schema": pipeline.SCHEMA,
         "version": pipeline.VERSION,
         "package": __version__,

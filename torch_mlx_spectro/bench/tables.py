@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .comparing import Change, Comparison
-    from .pipeline import PipelineReport
     from .schema import Accuracy, Machine, Report, Summary, Timing
 
 #: Processes that want a CPU, for each CPU, above which times are those of a busy machine.
@@ -56,7 +56,7 @@ def _print_timings(name: str, timings: list[Timing], console: Console) -> None:
 
 
 def _timing_row(timing: Timing, several: bool) -> tuple[str, ...]:
-    """A timing's cells; size and operation are in native's row alone, which is the first."""
+    """The cells of a timing; only native's row, the first one, names size and operation."""
     ratio, first = timing["ratio"], timing["backend"] == NATIVE
     seconds = timing["seconds"]
     return (
@@ -107,7 +107,7 @@ def print_machine(machine: Machine, console: Console) -> None:
         )
 
 
-def print_pipeline(report: PipelineReport, console: Console) -> None:
+def print_pipeline(report: Mapping[str, Any], console: Console) -> None:
     """Print a row for each model and backend."""
     numbers = ("ms", "stft ms", "istft ms", "calls", "of the whole", "native / it", "computed by")
     title = f"Models of audio-separator, {report['sizes']}, random weights, one stereo segment"

@@ -1,4 +1,4 @@
-"""A case's tensors, the calls that are timed on them, and the errors of both."""
+"""The tensors of a case, the calls that are timed on them, and their errors."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def run(options: argparse.Namespace, own: str | None) -> int:
 
 @contextmanager
 def _emulate(options: argparse.Namespace) -> Iterator[None]:
-    """Have the machine that this process computes on."""
+    """Emulate Metal in this process, if that is asked for."""
     if not options.emulate_metal:
         yield
         return

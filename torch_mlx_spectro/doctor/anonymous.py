@@ -1,4 +1,4 @@
-"""A JSON value without what says whose it is: paths, and names of users and hosts.
+"""Takes out of a JSON value what says whose it is: paths, and names of users and hosts.
 
 What is submitted has none of these (:func:`anonymise`). A report that its reader looks through
 keeps the last part of a path, by which a file can be told (:func:`cut_paths`).
@@ -42,7 +42,7 @@ def own_names() -> tuple[str, ...]:
 
 
 def anonymise(value: Any, names: tuple[str, ...] | None = None) -> Any:
-    """A copy with ``<path>`` and ``<name>`` in place of what it should not tell.
+    """Copy a JSON value with ``<path>`` and ``<name>`` in place of paths and names.
 
     Args:
         value: of JSON's types.
@@ -57,7 +57,7 @@ def anonymise(value: Any, names: tuple[str, ...] | None = None) -> Any:
 
 
 def cut_paths(text: str) -> str:
-    """A text with every absolute path in it cut down to the last part."""
+    """Cut every absolute path in a text down to its last part."""
     # The home folder first: its name may have blanks.
     return _FOLDERS.sub("…/", text.replace(str(Path.home()), "~"))
 

@@ -149,7 +149,7 @@ def find_disturbed(backend: str, device: str) -> list[str]:
 
 
 def _compute(backend: str, device: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Spectrum, signal back, and the gradient of a weighted sum of that; on the CPU, in double."""
+    """Compute a spectrum, the signal back and a gradient; return them as float64 on the CPU."""
     noise = torch.Generator().manual_seed(0)
     chirp = torch.sin(torch.arange(OFFSET + SAMPLES, dtype=torch.float64) ** 2 / SAMPLES)
     chirp += 0.1 * torch.randn(OFFSET + SAMPLES, dtype=torch.float64, generator=noise)

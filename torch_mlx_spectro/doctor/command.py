@@ -84,7 +84,7 @@ def examine(self_check: bool = True) -> dict[str, Any]:
 
     from ..native import private_state as torch_state
     from ..patching import names_left
-    from . import caches, checks, devices, findings, matrix, versions
+    from . import checks, findings, matrix, state, versions
 
     backends = {
         name: {"available": backend.available, "reason": backend.reason}
@@ -94,7 +94,7 @@ def examine(self_check: bool = True) -> dict[str, Any]:
     checked = [dataclasses.asdict(checks.check(*pair)) for pair in pairs]
     present = registry.list_present_devices()
     found: dict[str, Any] = {
-        "versions": versions.installed(tms.__version__),
+        "versions": versions.list_versions(tms.__version__),
         "package": str(Path(__file__).parents[2]),
         "platform": platform.platform(),
         "system": platform.system(),
@@ -106,14 +106,14 @@ def examine(self_check: bool = True) -> dict[str, Any]:
         "absent_names": dict(torch_state.ABSENT),
         "variables": dict(RECOGNISED),
         "settings": _settings(),
-        "processes": devices.processes(),
+        "processes": state.processes(),
         "left": list(names_left()),
-        "mps_storage": devices.mps_storage(),
+        "mps_storage": state.mps_storage(),
         "self_check": _select_mlx(checked, backends),
         "self_checks": checked,
         "matrix": matrix.matrix(),
-        "verdicts": caches.read_verdicts(),
-        "folders": caches.measure_folders(),
+        "verdicts": state.read_verdicts(),
+        "folders": state.measure_folders(),
     }
     gathered = findings.gather_findings(found)
     found["findings"] = [dataclasses.asdict(finding) for finding in gathered]

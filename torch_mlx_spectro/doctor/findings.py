@@ -40,7 +40,7 @@ class Finding:
 
 
 def gather_findings(found: Mapping[str, Any]) -> tuple[Finding, ...]:
-    """Every finding on what ``examine`` found, most urgent first."""
+    """List the findings on what ``examine`` found, the most urgent first."""
     judges = (_judge_settings, _judge_backends, _judge_checks, _judge_versions, _judge_state)
     gathered = chain.from_iterable(judge(found) for judge in judges)
     return tuple(sorted(gathered, key=lambda finding: LEVELS.index(finding.level)))
@@ -137,7 +137,7 @@ def _judge_versions(found: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _judge_state(found: Mapping[str, Any]) -> Iterator[Finding]:
-    """Judge what is on disk, this process, and what :func:`patch` leaves."""
+    """Judge the files on disk, this process, and the names that :func:`patch` leaves to torch."""
     kept = found["verdicts"]
     if kept["warning"]:
         yield Finding("warning", f"{kept['warning']}.")

@@ -90,9 +90,11 @@ def _list_installation(found: Mapping[str, Any]) -> Iterator[Table]:
 def _list_computation(found: Mapping[str, Any]) -> Iterator[Table]:
     """What an issue needs, too."""
     processes, verdicts = found["processes"], found["verdicts"]
+    expected, seen = found["mps_storage"]["expected"], found["mps_storage"]["found"]
+    usually = f"(expected of this torch: {expected})"
     counts = ", ".join(f"{n} of {name}" for name, n in verdicts["counts"].items())
     rows = [
-        ("storage of MPS tensors", _storage(found["mps_storage"])),
+        ("storage of MPS tensors", seen if expected == seen else f"{seen} {usually}"),
         ("forked", "yes: MLX cannot be used" if processes["forked"] else "no"),
         ("workers are started by", processes["start_method"]),
         ("threads", f"torch {processes['torch_threads']}, usable CPUs {processes['cpus']}"),
@@ -110,11 +112,6 @@ def _list_computation(found: Mapping[str, Any]) -> Iterator[Table]:
         yield title, header, tuple(_matrix_rows(found["matrix"], device, asked))
     if found["absent"]:
         yield "Other devices", ("", ""), [(name, "absent") for name in found["absent"]]
-
-
-def _storage(storage: Mapping[str, str]) -> str:
-    expected, seen = storage["expected"], storage["found"]
-    return seen if expected == seen else f"{seen} (expected of this torch: {expected})"
 
 
 def _check(check: Mapping[str, Any]) -> tuple[str, ...]:

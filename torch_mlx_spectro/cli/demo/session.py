@@ -143,7 +143,7 @@ def _measure(
 
 
 def _time_best(compute: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
-    """The shortest of a few runs in seconds, after one that warms up, and its result."""
+    """Time a few runs after one that warms up; the seconds and the result of the shortest."""
     compute()
     clock = make_clock("cpu")
     return min((clock.time(compute) for _ in range(REPEATS)), key=itemgetter(0))
