@@ -207,12 +207,11 @@ def measure_component(
     clock = clock or make_clock(device)
     generator = torch.Generator().manual_seed(1)
     mix = torch.randn((1, 2, component.samples), generator=generator).mul_(0.1).to(device)
-    # As audio-separator does: without gradients.
-    with warnings.catch_warnings(), torch.random.fork_rng(), torch.no_grad():
+    with warnings.catch_warnings(), torch.random.fork_rng():
         # Deprecated calls of the models' own; the tests of them list them.
         warnings.simplefilter("ignore")
         torch.manual_seed(1)
-        run = partial(component.build(device), mix)
+        run = torch.no_grad()(partial(component.build(device), mix))  # as audio-separator does
         sides = {name: _choose_patch(name) for name in (NATIVE, *backends)}
         split, routes = {}, {}
         for name, context in sides.items():

@@ -19,7 +19,7 @@ from .. import terminal
 from ..backends import registry
 
 #: In what the package's own backends differ from torch, and why.
-KNOWN = Path(__file__).with_name("known_differences.toml")
+KNOWN = Path(__file__).parent / "known_differences.toml"
 
 #: Kept open for as long as the process lives: the machine that a spawned process computes on.
 _OPEN = ExitStack()
