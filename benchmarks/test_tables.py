@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from torch_mlx_spectro.bench.cases import TABLES, Case
-from torch_mlx_spectro.bench.measuring import watch_for
-from torch_mlx_spectro.bench.running import AUTO, AUTO_WARM_UP, NATIVE, backends_for, side_of
+from torch_mlx_spectro.bench.measuring import make_clock
+from torch_mlx_spectro.bench.running import AUTO, AUTO_WARM_UP, NATIVE, find_backends, make_side
 from torch_mlx_spectro.bench.workloads import Workload
 
 DEVICE = "cuda" if torch.cuda.is_available() else "mps" if torch.mps.is_available() else "cpu"
-BACKENDS = (NATIVE, *backends_for(DEVICE)[0])
+BACKENDS = (NATIVE, *find_backends(DEVICE)[0])
 ROUNDS = 20
 
 
@@ -41,13 +41,13 @@ def timings() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("case", "operation", "backend"), list(timings()))
 def test_time(benchmark: Any, case: Case, operation: str, backend: str) -> None:
-    side, watch = side_of(backend, workload(case), operation), watch_for(DEVICE)
+    side, clock = make_side(backend, workload(case), operation), make_clock(DEVICE)
     benchmark.group = f"{operation}, {case}"
     numbers = iter(range(1_000_000))
 
     def call() -> None:
         side.call(next(numbers))
-        watch.synchronize()
+        clock.finish()
 
     with side.context():
         warm_up = AUTO_WARM_UP if backend == AUTO else 5
@@ -61,7 +61,7 @@ def test_errors_are_no_larger_than_twice_natives(case: Case, backend: str) -> No
     from torch_mlx_spectro.native import functions as native
 
     theirs = workload(case).errors(native, NATIVE)
-    with side_of(backend, workload(case), "stft").context():
+    with make_side(backend, workload(case), "stft").context():
         ours = workload(case).errors(tms, backend)
     assert ours["round_trip"] <= 2 * theirs["round_trip"]
     assert ours["stft"] <= 2 * theirs["stft"]

@@ -146,7 +146,7 @@ def test_no_module_is_loaded_by_a_text_but_by_the_two_loaders() -> None:
             if word in LOADERS and not _is_anothers(node.args[0]):
                 found.add(name)
     # The parity command loads what its user names, and the plugin one of two readers of TOML.
-    assert found == {"", "backends.registry", "cli.parity", "cli.pytest_plugin"}
+    assert found == {"", "backends.registry", "cli.parity_session", "cli.pytest_plugin"}
 
 
 def _is_anothers(argument: ast.expr) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 
 from torch_mlx_spectro import terminal
-from torch_mlx_spectro.bench import command as bench
+from torch_mlx_spectro.bench import session as bench
+from torch_mlx_spectro.errors import Problem
 
 
 def test_a_log_has_a_line_now_and_then() -> None:
@@ -29,3 +31,36 @@ def test_a_bench_without_a_terminal_tells_its_log(
     with bench.progress("measuring") as show:
         show(2, 6, "HTDemucs")
     assert capsys.readouterr().err == "measuring: 2 of 6, HTDemucs\n"
+
+
+def test_the_first_problem_that_is_there_is_raised() -> None:
+    terminal.refuse([(False, "no"), ("", "no"), (None, "no")])
+    with pytest.raises(Problem, match="second"):
+        terminal.refuse([(0, "first"), ([1], "second"), (True, "third")])
+
+
+@pytest.mark.parametrize(
+    ("name", "lacks"),
+    [(None, False), ("", False), ("-", False), ("a.json", False), ("no/folder/a.json", True)],
+)
+def test_a_file_is_asked_for_in_a_folder_that_exists(
+    name: str | None, lacks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert terminal.lacks_folder(name) is lacks
+    assert terminal.lacks_folder(None if name is None else Path(name)) is lacks
+
+
+def test_a_file_is_written_or_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.write_file("json", tmp_path / "a", "text\n")
+    terminal.write_file("plot", str(tmp_path / "b"), b"\x00")
+    assert (tmp_path / "a").read_bytes() + (tmp_path / "b").read_bytes() == b"text\n\x00"
+    terminal.write_file("json", "-", "text\n")
+    assert capsys.readouterr().out == "text\n"
+    with pytest.raises(Problem, match=f"--json {tmp_path}: "):
+        terminal.write_file("json", tmp_path, "text")
+
+
+def test_a_table_has_its_rows() -> None:
+    made = terminal.table(("name",), ("n",), "title", [("a", "1"), ["b", "2"]])
+    assert [list(column.cells) for column in made.columns] == [["a", "b"], ["1", "2"]]

@@ -114,20 +114,13 @@ def compiled_tag() -> str:
     choice = patched_choice()
 
     def missing_reason(device_type: str, name: str) -> str | None:
-        if name == "mlx" and not runtime.is_resolved():
+        if registry.find(name).loads_library and not runtime.is_resolved():
             return None
         return routing.missing_reason(device_type, name)
 
-    here = [name for name, is_here in _DEVICES_HERE.items() if is_here()]
+    here = registry.list_present_devices()
     shown = [name for name in here if _is_shown(choice, name, missing_reason)]
     return f"torch_mlx_spectro {__version__} for {','.join(shown)}" if shown else ""
-
-
-_DEVICES_HERE: dict[str, Callable[[], bool]] = {
-    "cpu": lambda: True,
-    "mps": torch.backends.mps.is_available,
-    "cuda": torch.cuda.is_available,
-}
 
 
 def _function(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -24,15 +24,20 @@ UNFOLDED = 10_000
 BETWEEN_LINES = 30.0
 
 
-def console_on(stream: TextIO) -> Console:
-    """A console that prints text as it is: nothing is taken for markup."""
+def make_console(stream: TextIO) -> Console:
+    """Make a console that prints text as it is: it reads no markup."""
     from rich.console import Console
 
     width = None if stream.isatty() else UNFOLDED
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-def table(text: tuple[str, ...], numbers: tuple[str, ...] = (), title: str | None = None) -> Table:
+def table(
+    text: tuple[str, ...],
+    numbers: tuple[str, ...] = (),
+    title: str | None = None,
+    rows: Iterable[Sequence[str]] = (),
+) -> Table:
     """A table whose text columns fold where the terminal ends, so that nothing is cut off."""
     from rich import box
     from rich.table import Table
@@ -43,6 +48,8 @@ def table(text: tuple[str, ...], numbers: tuple[str, ...] = (), title: str | Non
         made.add_column(column, overflow="fold")
     for column in numbers:
         made.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        made.add_row(*row)
     return made
 
 
@@ -85,7 +92,7 @@ def progress(description: str) -> Iterator[Callable[[int, int, str], None]]:
 def lines_of_progress(
     description: str, stream: TextIO, clock: Callable[[], float] = time.monotonic
 ) -> Callable[[int, int, str], None]:
-    """What tells a log now and then how far a long work is; of a short one nothing.
+    """Make a function that tells a log now and then how far a long work is.
 
     Args:
         description: of the work.
@@ -106,13 +113,32 @@ def lines_of_progress(
     return show
 
 
-def write_file(option: str, path: Path, content: bytes) -> None:
-    """Write the file of an option.
+def refuse(problems: Iterable[tuple[object, str]]) -> None:
+    """Raise the first of some problems that is there; each is a condition and what to say of it.
+
+    Raises:
+        Problem: a condition holds.
+    """
+    for holds, message in problems:
+        if holds:
+            raise Problem(message)
+
+
+def lacks_folder(path: str | Path | None) -> bool:
+    """Whether a file is asked for in a folder that does not exist."""
+    return path not in (None, "", STDOUT) and not Path(str(path)).resolve().parent.is_dir()
+
+
+def write_file(option: str, path: str | Path, content: str | bytes) -> None:
+    """Write the file of an option; in the place of its name :data:`STDOUT` prints a text.
 
     Raises:
         Problem: it cannot be written.
     """
+    if path == STDOUT:
+        print(content, end="")
+        return
     try:
-        path.write_bytes(content)
+        Path(path).write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise Problem(f"--{option} {path}: {error.strerror}") from None

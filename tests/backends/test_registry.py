@@ -129,7 +129,7 @@ def test_doctor_checks_and_shows_it(toy: Toy) -> None:
 
 
 def test_bench_measures_it(toy: Toy) -> None:
-    found, reasons = running.backends_for("cpu")
+    found, reasons = running.find_backends("cpu")
     assert "toy" in found
     assert "toy" not in reasons
     settings = running.Settings("cpu", ("toy",), passes=1, samples=2, warm_up=1)

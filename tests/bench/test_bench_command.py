@@ -13,8 +13,7 @@ from needs import needs_mlx
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.backends import registry
-from torch_mlx_spectro.bench import cases, machine, pipeline, running
-from torch_mlx_spectro.bench import command as bench
+from torch_mlx_spectro.bench import cases, machine, pipeline, running, session
 from torch_mlx_spectro.bench import submission as bench_submission
 from torch_mlx_spectro.bench import tables as bench_tables
 from torch_mlx_spectro.bench.schema import check, read_report, to_json
@@ -119,12 +118,13 @@ def test_device_that_is_not_here_is_told(capsys, monkeypatch):
 
 
 def test_a_device_is_the_default_where_there_is_one(monkeypatch):
-    options = types.SimpleNamespace(device=None)
+    options = types.SimpleNamespace(device=None, backends=None, quick=False)
+    monkeypatch.setattr(running, "find_backends", lambda device: (("auto",), {}))
     monkeypatch.setattr("torch.mps.is_available", lambda: False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert bench._device(options) == "cpu"
+    assert session._choose_settings(options).device == "cpu"
     monkeypatch.setattr("torch.mps.is_available", lambda: True)
-    assert bench._device(options) == "mps"
+    assert session._choose_settings(options).device == "mps"
 
 
 def test_missing_matplotlib_is_told_first(capsys, monkeypatch, tmp_path):
@@ -203,9 +203,9 @@ def test_regression_of_a_run_made_now_has_to_show_twice(second, code, files, cap
 def test_a_busy_machine_is_told(capsys):
     made = report(1)
     made["machine"]["load"] = 3.0
-    from torch_mlx_spectro.terminal import console_on
+    from torch_mlx_spectro.terminal import make_console
 
-    bench_tables.print_report(made, console_on(sys.stdout))
+    bench_tables.print_report(made, make_console(sys.stdout))
     assert "no numbers to publish" in capsys.readouterr().out
 
 
@@ -248,7 +248,7 @@ def test_submission_with_a_failure_is_written_and_ends_with_1(submitted, capsys,
 
 
 def test_submission_that_would_tell_a_name_is_not_written(monkeypatch):
-    monkeypatch.setattr(bench_submission, "anonymised", lambda value: value)
+    monkeypatch.setattr(bench_submission, "anonymise", lambda value: value)
     with pytest.raises(Problem, match=r"not written, it would have '/home/jane/x\.py' in it"):
         bench_submission.submission_text(report(1), [], {"where": "/home/jane/x.py"})
 

@@ -8,7 +8,7 @@ import pytest
 from bench_reports import report
 
 from torch_mlx_spectro.bench.cases import PUBLISHED, Case
-from torch_mlx_spectro.bench.comparing import case_of, compare, confirmed, tables_of
+from torch_mlx_spectro.bench.comparing import compare, confirm, cut_tables, read_case
 
 #: Comparisons of each kind: enough to tell 5 % of false ones from 40 %.
 SEEDS = range(20)
@@ -32,7 +32,7 @@ def test_planted_regression_of_20_percent_is_found_and_named():
     found = 0
     for seed in SEEDS:
         comparison = compare(report(2 * seed, **QUIET), report(2 * seed + 1, 0.2, **QUIET))
-        first = case_of(report(0)["timings"][0]["case"])
+        first = read_case(report(0)["timings"][0]["case"])
         names = [
             (change.operation, change.case, change.backend) for change in comparison.regressions
         ]
@@ -125,16 +125,16 @@ def test_regression_that_does_not_show_twice_is_unclear():
     first = compare(report(1, **QUIET), report(2, 0.3, **QUIET))
     assert not first.ok
     again = compare(report(1, **QUIET), report(3, 0.3, **QUIET))
-    assert confirmed(first, again).regressions == first.regressions
+    assert confirm(first, again).regressions == first.regressions
     quiet = compare(report(1, **QUIET), report(3, **QUIET))
-    once = confirmed(first, quiet)
+    once = confirm(first, quiet)
     assert once.ok
     assert "unclear" in {change.verdict for change in once.changes}
 
 
 def test_tables_are_cut_down_to_what_is_measured_again():
     first = compare(report(1, **QUIET), report(2, 0.3, **QUIET))
-    cut = tables_of(first.regressions, PUBLISHED)
+    cut = cut_tables(first.regressions, PUBLISHED)
     assert list(cut) == ["stft"]
     assert cut["stft"].cases == (Case(1, 16_000, 512, 128),)
     assert cut["stft"].operations == PUBLISHED["stft"].operations

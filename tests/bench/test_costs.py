@@ -38,7 +38,7 @@ def test_difference_takes_both_in_turn():
 
 @linux
 def test_peak_memory_is_that_of_the_call():
-    grown, result = costs.peak_bytes_of(lambda: torch.ones(2**24))
+    grown, result = costs.measure_peak(lambda: torch.ones(2**24))
     assert result.nbytes == 2**26
     assert 2**26 <= grown + 2**20 < 2**26 + 2**24
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from torch_mlx_spectro.bench import measuring
-from torch_mlx_spectro.bench.measuring import Side, Watch, batch_of, ratios, summary, take_turns
+from torch_mlx_spectro.bench.measuring import Clock, Side, choose_batch, ratios, summary, take_turns
 
 
 class Machine:
@@ -18,8 +18,8 @@ class Machine:
         self.time, self.queued = 0.0, 0.0
         self.log: list[str] = []
 
-    def watch(self, sample_seconds: float = 1e-3) -> Watch:
-        return Watch(lambda: self.time, self.synchronize, sample_seconds)
+    def clock(self, sample_seconds: float = 1e-3) -> Clock:
+        return Clock(lambda: self.time, self.synchronize, sample_seconds)
 
     def synchronize(self) -> None:
         self.time, self.queued = self.time + self.queued, 0.0
@@ -42,14 +42,14 @@ class Machine:
 def test_samples_are_device_time_of_one_call():
     machine = Machine()
     sides = [machine.side("a", 0.010), machine.side("b", 0.004)]
-    taken = take_turns(sides, machine.watch(), samples=3, batch=5, seconds=100)
+    taken = take_turns(sides, machine.clock(), samples=3, batch=5, seconds=100)
     assert taken == {"a": pytest.approx([0.010] * 3), "b": pytest.approx([0.004] * 3)}
 
 
 def test_sides_take_turns_whose_order_alternates_each_in_its_context():
     machine = Machine()
     sides = [machine.side("a", 0.1), machine.side("b", 0.1)]
-    take_turns(sides, machine.watch(), samples=2, batch=1, seconds=100)
+    take_turns(sides, machine.clock(), samples=2, batch=1, seconds=100)
     a, b = (["+a", "a", "a", "-a"], ["+b", "b", "b", "-b"])
     assert machine.log == [*a, *b, *b, *a]
 
@@ -67,7 +67,7 @@ def test_drift_hits_both_sides_alike():
 
         return Side(name, plain.context, call)
 
-    taken = take_turns([side("a", 2.0), side("b", 1.0)], machine.watch(), 20, 1, 1e9)
+    taken = take_turns([side("a", 2.0), side("b", 1.0)], machine.clock(), 20, 1, 1e9)
     assert taken["a"][-1] > 1.5 * taken["a"][0]
     (relative,) = ratios([taken["a"]], [taken["b"]])
     assert summary(relative)["median"] == pytest.approx(2.0, rel=0.03)
@@ -75,9 +75,9 @@ def test_drift_hits_both_sides_alike():
 
 def test_time_that_is_over_ends_a_pass_but_not_before_the_least_samples():
     machine = Machine()
-    taken = take_turns([machine.side("a", 1.0)], machine.watch(), 20, 1, seconds=5)
+    taken = take_turns([machine.side("a", 1.0)], machine.clock(), 20, 1, seconds=5)
     assert len(taken["a"]) == 3  # of two calls each
-    taken = take_turns([machine.side("a", 1.0)], machine.watch(), 20, 1, seconds=0)
+    taken = take_turns([machine.side("a", 1.0)], machine.clock(), 20, 1, seconds=0)
     assert len(taken["a"]) == measuring.LEAST_SAMPLES
 
 
@@ -86,7 +86,7 @@ def test_time_that_is_over_ends_a_pass_but_not_before_the_least_samples():
 )
 def test_short_calls_are_timed_in_batches(seconds, batch):
     machine = Machine()
-    assert batch_of(machine.side("a", seconds), machine.watch()) == batch
+    assert choose_batch(machine.side("a", seconds), machine.clock()) == batch
 
 
 def test_calls_are_numbered_so_that_inputs_rotate_and_results_are_kept():
@@ -105,7 +105,7 @@ def test_calls_are_numbered_so_that_inputs_rotate_and_results_are_kept():
         return Result()
 
     side = Side("a", machine.side("a", 0).context, call)
-    take_turns([side], machine.watch(), samples=2, batch=4, seconds=1, kept=3)
+    take_turns([side], machine.clock(), samples=2, batch=4, seconds=1, kept=3)
     assert numbers == [0, 1, 2, 3, 4, 4, 5, 6, 7, 8]
     assert most == [4]  # three that are kept, and the one that takes the place of the first
 
@@ -129,6 +129,6 @@ def test_pairs_of_other_lengths_are_no_pairs():
 
 @pytest.mark.parametrize("device", ["cpu", "mps", "cuda"])
 def test_every_device_has_a_watch(device):
-    watch = measuring.watch_for(device)
-    assert watch.now() <= watch.now()
-    assert watch.sample_seconds > 0
+    clock = measuring.make_clock(device)
+    assert clock.now() <= clock.now()
+    assert clock.sample_seconds > 0

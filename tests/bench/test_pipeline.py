@@ -10,22 +10,22 @@ import torch
 from needs import needs_mlx
 
 from torch_mlx_spectro.bench import pipeline
-from torch_mlx_spectro.bench.measuring import Watch
+from torch_mlx_spectro.bench.measuring import Clock
 from torch_mlx_spectro.bench.pipeline import Component, Parts, measure_component, timed_calls
 from torch_mlx_spectro.bench.schema import check
 
 
-class Clock:
+class Time:
     """Moves on by a second when a transform is called, and by ``model`` when a model is."""
 
     def __init__(self) -> None:
         self.time = 0.0
 
-    def watch(self) -> Watch:
-        return Watch(lambda: self.time, lambda: None)
+    def clock(self) -> Clock:
+        return Clock(lambda: self.time, lambda: None)
 
 
-def component(clock: Clock) -> Component:
+def component(clock: Time) -> Component:
     """Three transforms of a second each, and seven seconds of model."""
     window = torch.hann_window(64)
 
@@ -41,7 +41,7 @@ def component(clock: Clock) -> Component:
 @pytest.fixture
 def clock(monkeypatch):
     """Native's functions, and the package's, each take a second of it."""
-    clock = Clock()
+    clock = Time()
 
     def slow(function):
         def call(*args, **kwargs):
@@ -52,11 +52,11 @@ def clock(monkeypatch):
 
     real = pipeline.timed_calls
 
-    def counted(watch):
+    def counted(clock):
         # Under the timers, above whoever computes.
         for name in ("stft", "istft"):
             monkeypatch.setattr(torch, name, slow(getattr(torch, name)))
-        return real(watch)
+        return real(clock)
 
     yield clock, counted
     monkeypatch.undo()
@@ -65,7 +65,7 @@ def clock(monkeypatch):
 def test_share_is_of_the_pass_in_which_calls_were_timed(clock, monkeypatch):
     clock, counted = clock
     monkeypatch.setattr(pipeline, "timed_calls", counted)
-    (parts,) = measure_component(component(clock), "cpu", (), rounds=2, watch=clock.watch())
+    (parts,) = measure_component(component(clock), "cpu", (), rounds=2, clock=clock.clock())
     check(parts, Parts, "parts")
     assert parts["calls"] == 3
     assert (parts["stft"], parts["istft"], parts["timed"]) == (2.0, 1.0, 10.0)
@@ -76,9 +76,9 @@ def test_share_is_of_the_pass_in_which_calls_were_timed(clock, monkeypatch):
 
 @needs_mlx
 def test_backends_compute_what_is_counted_for_them_and_nothing_stays_patched():
-    clock = Clock()
+    clock = Time()
     originals = torch.stft, torch.istft
-    found = measure_component(component(clock), "cpu", ("mlx", "auto"), 1, clock.watch())
+    found = measure_component(component(clock), "cpu", ("mlx", "auto"), 1, clock.clock())
     assert [parts["backend"] for parts in found] == ["native", "mlx", "auto"]
     assert [parts["computed_by"] for parts in found] == [["native"], ["mlx"], ["native"]]
     assert [parts["ratio"] for parts in found] == [None, 1.0, 1.0]
@@ -88,9 +88,9 @@ def test_backends_compute_what_is_counted_for_them_and_nothing_stays_patched():
 def test_timers_wait_for_the_device_on_both_sides():
     log = []
     ticks = itertools.count()
-    watch = Watch(lambda: log.append("look") or next(ticks), lambda: log.append("wait"))
+    clock = Clock(lambda: log.append("look") or next(ticks), lambda: log.append("wait"))
     before = torch.stft
-    with timed_calls(watch) as taken:
+    with timed_calls(clock) as taken:
         torch.stft(torch.ones(64), 16, window=torch.ones(16), return_complex=True)
     assert log == ["wait", "look", "wait", "look"]
     assert taken == {"stft": [1], "istft": []}
@@ -99,7 +99,7 @@ def test_timers_wait_for_the_device_on_both_sides():
 
 def test_an_exception_leaves_torchs_own_functions():
     before = torch.stft
-    with pytest.raises(RuntimeError), timed_calls(Clock().watch()):
+    with pytest.raises(RuntimeError), timed_calls(Time().clock()):
         torch.stft(torch.ones(2, 2, 2), 16, window=torch.ones(16), return_complex=True)
     assert torch.stft is before
 

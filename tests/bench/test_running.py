@@ -13,18 +13,18 @@ from torch_mlx_spectro import functional
 from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.bench import running
 from torch_mlx_spectro.bench.cases import ROUND_TRIP, STFT, Table
-from torch_mlx_spectro.bench.measuring import Watch
-from torch_mlx_spectro.bench.running import Settings, backends_for, measure, quick, threads
+from torch_mlx_spectro.bench.measuring import Clock
+from torch_mlx_spectro.bench.running import Settings, find_backends, measure, quick, threads
 from torch_mlx_spectro.bench.schema import read_report, to_json
 from torch_mlx_spectro.bench.workloads import Workload
 
 FEW = {"passes": 2, "samples": 2, "warm_up": 1}
 
 
-def ticking() -> Watch:
+def ticking() -> Clock:
     """A clock that moves by itself, the same in every run."""
     ticks = itertools.count()
-    return Watch(lambda: next(ticks) * 1e-3, lambda: None)
+    return Clock(lambda: next(ticks) * 1e-3, lambda: None)
 
 
 @needs_mlx
@@ -47,7 +47,7 @@ def test_every_backend_is_timed_beside_native_by_the_route_of_its_name():
 
 
 def test_a_call_left_to_native_is_a_failure_and_no_time():
-    report = measure(Settings("cpu", ("cuda", "auto"), **FEW), TINY_TABLES, watch=ticking())
+    report = measure(Settings("cpu", ("cuda", "auto"), **FEW), TINY_TABLES, clock=ticking())
     assert {timing["backend"] for timing in report["timings"]} == {"native", "auto"}
     assert [found["backend"] for found in report["failures"]] == ["cuda", "cuda"]
     assert "NotAccelerated" in report["failures"][1]["reason"]
@@ -58,7 +58,7 @@ def test_a_wrong_result_is_a_failure_and_no_time(monkeypatch):
     right = functional.stft
     monkeypatch.setattr(tms, "stft", lambda *args, **kwargs: right(*args, **kwargs) * 1.01)
     tables = {"stft": Table("tiny", (STFT,), (TINY,))}
-    report = measure(Settings("cpu", ("auto",), **FEW), tables, watch=ticking())
+    report = measure(Settings("cpu", ("auto",), **FEW), tables, clock=ticking())
     assert [timing["backend"] for timing in report["timings"]] == ["native"]
     (failure,) = report["failures"]
     assert failure["backend"] == "auto"
@@ -74,7 +74,7 @@ def test_memory_that_does_not_suffice_ends_that_case_only(monkeypatch):
 
     monkeypatch.setattr(running, "Workload", Greedy)
     tables = {"all": Table("tiny", (ROUND_TRIP, STFT), (TINY,))}
-    report = measure(Settings("cpu", ("auto",), **FEW), tables, watch=ticking())
+    report = measure(Settings("cpu", ("auto",), **FEW), tables, clock=ticking())
     assert {timing["operation"] for timing in report["timings"]} == {STFT}
     (failure,) = report["failures"]  # in the first pass, and not again
     assert (failure["operation"], failure["backend"]) == (ROUND_TRIP, "native")
@@ -82,7 +82,7 @@ def test_memory_that_does_not_suffice_ends_that_case_only(monkeypatch):
 
 
 def test_backends_that_do_not_take_a_device_are_not_offered():
-    found, reasons = backends_for("cpu")
+    found, reasons = find_backends("cpu")
     assert found[-1] == "auto"
     assert "cuda" not in found
     assert "cuda" not in reasons
@@ -95,7 +95,7 @@ def test_a_backend_that_is_not_here_has_its_reason(monkeypatch):
 
     monkeypatch.setattr(tms, "explain", explained)
     expected = dict.fromkeys(registry.list_backends("cpu"), "no MLX today")
-    assert backends_for("cpu") == (("auto",), expected)
+    assert find_backends("cpu") == (("auto",), expected)
 
 
 def test_threads_are_set_for_as_long_as_it_takes():
@@ -114,7 +114,7 @@ def test_warm_up_ends_when_the_time_is_over(monkeypatch):
     monkeypatch.setattr(
         tms, "stft", lambda *args, **kwargs: calls.append(1) or right(*args, **kwargs)
     )
-    measure(settings, {"stft": TINY_TABLES["stft"]}, watch=ticking())
+    measure(settings, {"stft": TINY_TABLES["stft"]}, clock=ticking())
     assert len(calls) < 30
 
 
@@ -128,7 +128,7 @@ def test_quick_is_less_of_the_same():
 
 
 def test_the_machine_is_named_without_its_users():
-    found = measure(Settings("cpu", ("auto",), **FEW), {}, watch=ticking())["machine"]
+    found = measure(Settings("cpu", ("auto",), **FEW), {}, clock=ticking())["machine"]
     assert found["versions"]["torch"] == torch.__version__
     assert found["threads"] == torch.get_num_threads()
     assert found["processor"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from torch_mlx_spectro.doctor.anonymous import anonymised, own_names, revealing
+from torch_mlx_spectro.doctor.anonymous import anonymise, find_revealing, own_names
 
 NAMES = ("jane", "janes-laptop")
 
@@ -30,14 +30,14 @@ NAMES = ("jane", "janes-laptop")
     ],
 )
 def test_paths_and_names_are_replaced_and_nothing_else(text, clean):
-    assert anonymised(text, NAMES) == clean
-    assert revealing(clean, NAMES) == []
-    assert bool(revealing(text, NAMES)) == (text != clean)
+    assert anonymise(text, NAMES) == clean
+    assert find_revealing(clean, NAMES) == []
+    assert bool(find_revealing(text, NAMES)) == (text != clean)
 
 
 def test_keys_and_nests_are_cleaned_and_numbers_kept():
     value = {"/home/jane/a.py:3": [1, 2.5, None, True, {"x": "jane"}], "n": 3}
-    assert anonymised(value, NAMES) == {"<path>:3": [1, 2.5, None, True, {"x": "<name>"}], "n": 3}
+    assert anonymise(value, NAMES) == {"<path>:3": [1, 2.5, None, True, {"x": "<name>"}], "n": 3}
 
 
 def test_own_names_are_those_of_user_and_host(monkeypatch):

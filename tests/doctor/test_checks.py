@@ -127,7 +127,7 @@ def test_every_backend_is_checked_on_every_device_that_it_takes(
         return SimpleNamespace(explain_absence=explain_absence)
 
     monkeypatch.setattr(checks, "load", load)
-    monkeypatch.setattr(checks, "present", lambda: devices)
+    monkeypatch.setattr(checks, "list_present_devices", lambda: devices)
     assert set(checks.pairs()) == expected
 
 

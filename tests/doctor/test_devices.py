@@ -9,21 +9,21 @@ import pytest
 import torch
 
 from torch_mlx_spectro.backends import registry
-from torch_mlx_spectro.doctor import devices
+from torch_mlx_spectro.doctor import state
 from torch_mlx_spectro.mlx import runtime
 
 
 @pytest.fixture
 def with_mps(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr(devices, "has_mps", lambda: True)
+    monkeypatch.setattr(torch.mps, "is_available", lambda: True)
     return monkeypatch
 
 
 def test_devices_are_those_of_torch(with_mps):
-    assert devices.present()[:2] == ("cpu", "mps")
-    with_mps.setattr(devices, "has_mps", lambda: False)
+    assert registry.list_present_devices()[:2] == ("cpu", "mps")
+    with_mps.setattr(torch.mps, "is_available", lambda: False)
     with_mps.setattr(torch.cuda, "is_available", lambda: True)
-    assert devices.present() == ("cpu", "cuda")
+    assert registry.list_present_devices() == ("cpu", "cuda")
 
 
 def test_each_device_has_the_backends_that_take_its_tensors():
@@ -33,8 +33,8 @@ def test_each_device_has_the_backends_that_take_its_tensors():
 
 
 def test_without_mps_nothing_is_said_of_storage(monkeypatch):
-    monkeypatch.setattr(devices, "has_mps", lambda: False)
-    assert devices.mps_storage() == {"expected": "no MPS device", "found": "no MPS device"}
+    monkeypatch.setattr(torch.mps, "is_available", lambda: False)
+    assert state.mps_storage() == {"expected": "no MPS device", "found": "no MPS device"}
 
 
 @pytest.mark.parametrize(
@@ -43,15 +43,15 @@ def test_without_mps_nothing_is_said_of_storage(monkeypatch):
 def test_storage_is_expected_by_release_and_told_as_it_is(version, expected, with_mps):
     with_mps.setattr(torch, "__version__", version)
     with_mps.setattr(runtime, "has_gpu", lambda: True)
-    with_mps.setattr(devices, "_probe", lambda mx: "copied")
-    assert devices.mps_storage() == {"expected": expected, "found": "copied"}
+    with_mps.setattr(state, "_probe", lambda mx: "copied")
+    assert state.mps_storage() == {"expected": expected, "found": "copied"}
 
 
 def test_without_a_gpu_of_mlx_nothing_is_tried(with_mps):
-    with_mps.setattr(devices, "_probe", lambda mx: pytest.fail("tried"))
-    assert devices.mps_storage()["found"] == "not tried: this MLX has no GPU"
+    with_mps.setattr(state, "_probe", lambda mx: pytest.fail("tried"))
+    assert state.mps_storage()["found"] == "not tried: this MLX has no GPU"
     with_mps.setattr(runtime, "unavailable_reason", lambda: "it is missing")
-    assert devices.mps_storage()["found"] == "not tried: it is missing"
+    assert state.mps_storage()["found"] == "not tried: it is missing"
 
 
 def test_a_driver_that_refuses_is_told(with_mps):
@@ -59,8 +59,8 @@ def test_a_driver_that_refuses_is_told(with_mps):
         raise RuntimeError("MPS backend out of memory")
 
     with_mps.setattr(runtime, "has_gpu", lambda: True)
-    with_mps.setattr(devices, "_probe", refuse)
-    assert devices.mps_storage()["found"] == "RuntimeError: MPS backend out of memory"
+    with_mps.setattr(state, "_probe", refuse)
+    assert state.mps_storage()["found"] == "RuntimeError: MPS backend out of memory"
 
 
 class Importer:
@@ -83,17 +83,17 @@ class Importer:
 
 @pytest.mark.parametrize("how", ["shared", "copied", "neither"])
 def test_the_probe_tells_shared_from_copied_from_misplaced(how):
-    assert devices._probe(Importer(how), "cpu").partition(":")[0] == how
+    assert state._probe(Importer(how), "cpu").partition(":")[0] == how
 
 
 def test_the_probe_works_on_mlx():
-    assert devices._probe(runtime.runtime().mx, "cpu") == "copied"  # as MLX does on Linux
+    assert state._probe(runtime.runtime().mx, "cpu") == "copied"  # as MLX does on Linux
 
 
 def test_processes_are_told(monkeypatch):
-    found = devices.processes()
+    found = state.processes()
     assert not found["forked"]
     assert found["start_method"] in multiprocessing.get_all_start_methods()
     assert found["torch_threads"] == torch.get_num_threads()
     monkeypatch.setattr(runtime, "unavailable_reason", lambda: runtime.FORKED)
-    assert devices.processes()["forked"]
+    assert state.processes()["forked"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from torch_mlx_spectro.doctor import caches
+from torch_mlx_spectro.doctor import state
 from torch_mlx_spectro.store.verdicts import Store
 from torch_mlx_spectro.verify.ledger import QUARANTINED
 
@@ -18,11 +18,11 @@ def test_verdicts_are_counted_and_the_wrong_ones_told(tmp_path):
     store.put("routes", "a", "mlx")
     store.put("routes", "b", "native")
     store.put(QUARANTINED, "c", {"why": "its largest error is 1"})
-    kept = caches.kept_verdicts(store)
-    assert kept.path == str(tmp_path / "verdicts.json")
-    assert kept.counts == {"routes": 2, QUARANTINED: 1}
-    assert kept.quarantined == {"c": '{"why": "its largest error is 1"}'}
-    assert kept.warning == ""
+    kept = state.read_verdicts(store)
+    assert kept["path"] == str(tmp_path / "verdicts.json")
+    assert kept["counts"] == {"routes": 2, QUARANTINED: 1}
+    assert kept["quarantined"] == {"c": '{"why": "its largest error is 1"}'}
+    assert kept["warning"] == ""
 
 
 def test_a_damaged_file_is_told_and_not_warned_of(tmp_path):
@@ -30,27 +30,32 @@ def test_a_damaged_file_is_told_and_not_warned_of(tmp_path):
     path.write_text("{", encoding="utf-8")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        kept = caches.kept_verdicts(Store(path))
-    assert str(path) in kept.warning
-    assert kept.counts == {}
+        kept = state.read_verdicts(Store(path))
+    assert str(path) in kept["warning"]
+    assert kept["counts"] == {}
 
 
 def test_a_bad_variable_is_told(monkeypatch):
     def refuse():
         raise ValueError("SPEC_MLX_AUTOTUNE must be one")
 
-    monkeypatch.setattr(caches.verdicts, "store", refuse)
-    assert caches.kept_verdicts().warning == "SPEC_MLX_AUTOTUNE must be one"
+    monkeypatch.setattr(state.verdicts, "store", refuse)
+    assert state.read_verdicts()["warning"] == "SPEC_MLX_AUTOTUNE must be one"
+
+
+def told(path: str = "", files: int = 0, size: int = 0) -> dict:
+    """What is told of a folder whose code is run."""
+    return {"name": "kernels", "path": path, "files": files, "bytes": size, "problem": ""}
 
 
 def test_a_folder_is_measured(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "kernel").write_bytes(bytes(100))
     (tmp_path / "kernel").write_bytes(bytes(11))
-    folder = caches._measured("kernels", lambda: tmp_path)
-    assert folder == caches.Folder("kernels", str(tmp_path), 2, 111)
+    folder = state._measure_folder("kernels", lambda: tmp_path)
+    assert folder == told(str(tmp_path), 2, 111)
     missing = tmp_path / "nowhere"
-    assert caches._measured("kernels", lambda: missing) == caches.Folder("kernels", str(missing))
+    assert state._measure_folder("kernels", lambda: missing) == told(str(missing))
 
 
 @pytest.mark.parametrize("outcome", [None, ImportError("platformdirs")])
@@ -60,11 +65,11 @@ def test_a_folder_that_is_not_known_is_told(outcome):
             raise outcome
         return None
 
-    assert caches._measured("kernels", folder) == caches.Folder("kernels")
+    assert state._measure_folder("kernels", folder) == told()
 
 
 def test_both_folders_are_looked_for():
-    assert [folder.name for folder in caches.folders()] == [
+    assert [folder["name"] for folder in state.measure_folders()] == [
         "CUDA kernels",
         "emulated Metal kernels",
     ]
@@ -73,5 +78,5 @@ def test_both_folders_are_looked_for():
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no owners here")
 def test_a_folder_that_others_may_write_is_told(tmp_path):
     tmp_path.chmod(0o777)
-    folder = caches._measured("kernels", lambda: tmp_path)
-    assert f"no compiled code from {tmp_path}: every user may write it" in folder.problem
+    folder = state._measure_folder("kernels", lambda: tmp_path)
+    assert f"no compiled code from {tmp_path}: every user may write it" in folder["problem"]

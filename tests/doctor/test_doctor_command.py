@@ -7,7 +7,6 @@ import json
 import platform
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,9 +14,9 @@ from cli_process import python
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
+from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.cli import main as cli
-from torch_mlx_spectro.doctor import checks, devices, matrix
-from torch_mlx_spectro.doctor import command as doctor
+from torch_mlx_spectro.doctor import checks, matrix, state
 from torch_mlx_spectro.mlx.runtime import version_numbers
 from torch_mlx_spectro.settings import RECOGNISED
 
@@ -164,15 +163,6 @@ def test_one_form_at_a_time(forms, capsys):
     assert "not allowed with" in capsys.readouterr().err
 
 
-def test_shareable_names_no_folder(monkeypatch):
-    found = doctor.examine(self_check=False)
-    home = str(Path.home())
-    assert str(Path(doctor.__file__).parents[2]) in json.dumps(found)
-    shared = json.dumps(doctor.shareable(found))
-    assert str(Path(doctor.__file__).parents[2]) not in shared
-    assert home not in shared
-
-
 @pytest.fixture
 def as_on_a_mac(monkeypatch, metal_cache):
     """What a Mac has, MPS tensors on the CPU, and Metal kernels in the emulator."""
@@ -180,9 +170,9 @@ def as_on_a_mac(monkeypatch, metal_cache):
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     monkeypatch.setattr(platform, "mac_ver", lambda: ("26.1", ("", "", ""), "arm64"))
-    monkeypatch.setattr(devices, "has_mps", lambda: True)
+    monkeypatch.setattr(registry, "is_present", lambda device: device in ("cpu", "mps"))
     shared = {"expected": "shared", "found": "shared"}
-    monkeypatch.setattr(devices, "mps_storage", lambda: shared)
+    monkeypatch.setattr(state, "mps_storage", lambda: shared)
     pairs = (("mlx", "cpu"), ("native", "mps"), ("mlx", "mps"))
     monkeypatch.setattr(checks, "pairs", lambda: pairs)
     compute, stft, istft = checks._compute, matrix._stft, matrix._istft

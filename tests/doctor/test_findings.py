@@ -14,7 +14,7 @@ from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.cli.main import build_parser
 from torch_mlx_spectro.doctor import command as doctor
 from torch_mlx_spectro.doctor import findings, show
-from torch_mlx_spectro.doctor.findings import LEVELS, Finding, findings_of
+from torch_mlx_spectro.doctor.findings import LEVELS, Finding, gather_findings
 
 GOOD: dict[str, Any] = {
     "backends": {
@@ -48,12 +48,12 @@ def backends(*available: str) -> dict[str, Any]:
 
 
 def only(**changes: Any) -> Finding:
-    (finding,) = findings_of(found(**changes))
+    (finding,) = gather_findings(found(**changes))
     return finding
 
 
 def test_a_good_installation_has_none():
-    assert findings_of(GOOD) == ()
+    assert gather_findings(GOOD) == ()
 
 
 def test_what_is_examined_is_what_findings_read():
@@ -106,7 +106,7 @@ def test_a_mac_with_mps_has_notes_alone():
         versions={"torch": "2.13.0", "mlx": "0.32.4", "macos": "26.1"},
         mps_storage={"expected": "shared", "found": "shared"},
     )
-    assert {finding.level for finding in findings_of(on_a_mac)} == {"note"}
+    assert {finding.level for finding in gather_findings(on_a_mac)} == {"note"}
 
 
 def check(**changes: Any) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def test_native_torch_that_fails_is_not_our_error():
 @pytest.mark.parametrize("backend", registry.names())
 def test_the_commands_that_find_out_more_are_some(backend):
     """What is told to be run can be run."""
-    (finding,) = findings_of(found(self_checks=[check(backend=backend)]))
+    (finding,) = gather_findings(found(self_checks=[check(backend=backend)]))
     ours = [command.split() for command in finding.fix if command.startswith("torch-mlx")]
     assert any(words[1] == "parity" for words in ours)
     for words in ours:
@@ -149,7 +149,7 @@ def test_the_commands_that_find_out_more_are_some(backend):
     ],
 )
 def test_storage_is_worth_a_finding_where_it_is_not_as_expected(storage, level):
-    gathered = findings_of(found(mps_storage=storage))
+    gathered = gather_findings(found(mps_storage=storage))
     assert [finding.level for finding in gathered] == ([level] if level else [])
 
 
@@ -174,7 +174,7 @@ def test_a_forked_process_is_a_warning():
 
 
 def test_the_most_urgent_come_first():
-    gathered = findings_of(
+    gathered = gather_findings(
         found(
             processes={"forked": True},
             settings={"values": {}, "error": "SPEC_MLX_TGX must be a number"},

@@ -11,7 +11,7 @@ import pytest
 
 from torch_mlx_spectro.doctor import anonymous, show
 from torch_mlx_spectro.doctor import command as doctor
-from torch_mlx_spectro.doctor.anonymous import without_paths
+from torch_mlx_spectro.doctor.anonymous import cut_paths
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +72,12 @@ def test_without_findings_there_are_no_commands(found):
     ],
 )
 def test_paths_are_cut_and_nothing_else(text, shown):
-    assert without_paths(text) == shown
+    assert cut_paths(text) == shown
 
 
 def test_a_home_folder_with_blanks_is_cut(monkeypatch):
     monkeypatch.setattr(anonymous.Path, "home", lambda: Path("/Users/jane doe"))
-    assert without_paths("at /Users/jane doe/x/lib.so") == "at …/lib.so"
+    assert cut_paths("at /Users/jane doe/x/lib.so") == "at …/lib.so"
 
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789._-", min_size=1, max_size=8)
@@ -88,9 +88,4 @@ NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789._-", min_size=1, max_size=
     st.lists(NAMES, min_size=2, max_size=6), st.sampled_from(["", "at ", "'", "(", "x=", "`", '"'])
 )
 def test_of_a_path_only_the_last_name_is_left(names, before):
-    assert without_paths(f"{before}/{'/'.join(names)}") == f"{before}…/{names[-1]}"
-
-
-def test_values_of_every_kind_are_cleaned():
-    value = {"a": ["/x/y", 1, None, {"b": "/x/z"}], "c": True}
-    assert without_paths(value) == {"a": ["…/y", 1, None, {"b": "…/z"}], "c": True}
+    assert cut_paths(f"{before}/{'/'.join(names)}") == f"{before}…/{names[-1]}"

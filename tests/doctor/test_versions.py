@@ -10,7 +10,7 @@ from checkout import ROOT
 
 from torch_mlx_spectro.cli.main import build_parser
 from torch_mlx_spectro.doctor import findings
-from torch_mlx_spectro.doctor.versions import KNOWN_BAD, KnownBad, installed, known_bad
+from torch_mlx_spectro.doctor.versions import KNOWN_BAD, KnownBad, known_bad, list_versions
 from torch_mlx_spectro.mlx import runtime
 
 THREAD = re.compile(r"[\w.-]+/[\w.-]+#\d+")
@@ -64,7 +64,7 @@ def test_an_mlx_of_the_table_is_one_that_is_not_used():
 
 @pytest.mark.parametrize("bad", KNOWN_BAD, ids=lambda bad: bad.threads[0])
 def test_every_entry_can_be_looked_up_and_has_a_command(bad: KnownBad):
-    assert bad.package in installed("0")
+    assert bad.package in list_versions("0")
     assert bad.level in findings.LEVELS
     assert bad.threads
     assert all(THREAD.fullmatch(thread) for thread in bad.threads)
@@ -81,7 +81,7 @@ def test_the_required_releases_are_those_of_the_package():
 
 
 def test_installed_versions_import_nothing():
-    versions = installed("1.2.3")
+    versions = list_versions("1.2.3")
     assert versions["torch_mlx_spectro"] == "1.2.3"
     assert versions["torch"]
 

@@ -315,9 +315,9 @@ def summary(native: Side, patched: Side, known: dict[str, str]) -> dict[str, Any
 
 def show(told: dict[str, Any]) -> None:
     """Print what :func:`summary` tells as tables."""
-    from torch_mlx_spectro.terminal import console_on, table
+    from torch_mlx_spectro.terminal import make_console, table
 
-    console = console_on(sys.stdout)
+    console = make_console(sys.stdout)
     tests = table(("test", "native", "patched", ""), ("accelerated", "by torch"))
     for row in told["tests"]:
         sides = [" ".join(row[side].values()).strip() for side in SIDES]

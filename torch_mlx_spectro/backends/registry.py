@@ -94,6 +94,22 @@ def device_types() -> tuple[str, ...]:
     return tuple(dict.fromkeys(kind for one in _specs.values() for kind in one.device_types))
 
 
+def is_present(device_type: str) -> bool:
+    """Whether torch says that it has a device of this type; a virtual machine may refuse it.
+
+    GitHub documents that its macOS runners do not support MPS; torch.mps.is_available() is true on
+    some of them (pytorch/pytorch#125197, actions/runner-images#9918).
+    """
+    import torch  # only here: names are listed without it
+
+    return bool(getattr(torch, device_type).is_available())
+
+
+def list_present_devices() -> tuple[str, ...]:
+    """The device types that tensors can be made on here, in the order of :func:`device_types`."""
+    return tuple(filter(is_present, device_types()))
+
+
 def load(name: str) -> Backend:
     """A backend itself; its module is imported on first use."""
     found = _loaded.get(name)

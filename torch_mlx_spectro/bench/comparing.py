@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from .cases import Case, Table
@@ -115,7 +115,7 @@ def compare(old: Report, new: Report) -> Comparison:
     return Comparison(
         changes=(*changes, *_errors(old.get("accuracy", []), new["accuracy"])),
         missing=tuple(_words(key) for key in before if key not in after),
-        broken=tuple(f"{_failed(found)}: {found['reason']}" for found in new["failures"]),
+        broken=tuple(f"{_words(_cell(found))}: {found['reason']}" for found in new["failures"]),
         machines=tuple(differences(old["machine"], new["machine"])),
         versions={
             name: (own.get(name, "?"), other.get(name, "?"))
@@ -125,19 +125,19 @@ def compare(old: Report, new: Report) -> Comparison:
     )
 
 
-def confirmed(first: Comparison, again: Comparison) -> Comparison:
+def confirm(first: Comparison, again: Comparison) -> Comparison:
     """The first comparison, without regressions that a second measurement does not show."""
     seen = {_key(change) for change in again.regressions}
     changes = tuple(
-        Change(**(vars(change) | {"verdict": "unclear"}))
+        replace(change, verdict="unclear")
         if change.verdict == "regression" and _key(change) not in seen
         else change
         for change in first.changes
     )
-    return Comparison(changes, first.missing, first.broken, first.machines, first.versions)
+    return replace(first, changes=changes)
 
 
-def tables_of(changes: Sequence[Change], tables: Mapping[str, Table]) -> dict[str, Table]:
+def cut_tables(changes: Sequence[Change], tables: Mapping[str, Table]) -> dict[str, Table]:
     """The tables cut down to the cases of some changes, to measure these again."""
     wanted: dict[str, dict[Case, None]] = {}
     for change in changes:
@@ -149,7 +149,7 @@ def tables_of(changes: Sequence[Change], tables: Mapping[str, Table]) -> dict[st
     }
 
 
-def case_of(facts: CaseFacts) -> Case:
+def read_case(facts: CaseFacts) -> Case:
     """The case that a report describes."""
     return Case(facts["rows"], facts["samples"], facts["n_fft"], facts["hop_length"])
 
@@ -160,25 +160,20 @@ def _cells(report: Report) -> dict[Key, list[float]]:
     Of lower quartiles: a pause only ever makes a call longer, and of the four samples of a pass two
     may have had one.
     """
-    natives = {
-        _place(timing): timing["passes"]
-        for timing in report["timings"]
-        if timing["backend"] == NATIVE
-    }
+    passes = {_cell(timing): timing["passes"] for timing in report["timings"]}
     found: dict[Key, list[float]] = {}
-    for timing in report["timings"]:
-        place = _place(timing)
-        if timing["backend"] == NATIVE or place not in natives:
-            continue
-        pairs = zip(natives[place], timing["passes"], strict=True)
-        found[(*place, timing["backend"])] = [
-            math.log(summary(theirs)["low"] / summary(ours)["low"]) for theirs, ours in pairs
-        ]
+    for key, ours in passes.items():
+        natives = passes.get((*key[:3], NATIVE))
+        if key[3] != NATIVE and natives is not None:
+            found[key] = [
+                math.log(summary(theirs)["low"] / summary(own)["low"])
+                for theirs, own in zip(natives, ours, strict=True)
+            ]
     return found
 
 
-def _place(timing: Timing) -> tuple[str, str, Case]:
-    return timing["table"], timing["operation"], case_of(timing["case"])
+def _cell(facts: Timing | Failure) -> Key:
+    return facts["table"], facts["operation"], read_case(facts["case"]), facts["backend"]
 
 
 def _verdict(slower: float, certain: bool) -> str:
@@ -191,10 +186,10 @@ def _verdict(slower: float, certain: bool) -> str:
 
 def _errors(old: Sequence[Accuracy], new: Sequence[Accuracy]) -> list[Change]:
     """Errors have no noise: the same signals are computed every time."""
-    before = {(case_of(found["case"]), found["backend"]): dict(found) for found in old}
+    before = {(read_case(found["case"]), found["backend"]): dict(found) for found in old}
     changes = []
     for found in new:
-        case, backend = case_of(found["case"]), found["backend"]
+        case, backend = read_case(found["case"]), found["backend"]
         if backend == NATIVE or (case, backend) not in before:
             continue
         for kind in ("round_trip", "stft", "istft"):
@@ -219,7 +214,3 @@ def _key(change: Change) -> Key:
 def _words(key: Key) -> str:
     _, operation, case, backend = key
     return f"{operation}, {case}, {backend}"
-
-
-def _failed(found: Failure) -> str:
-    return _words((found["table"], found["operation"], case_of(found["case"]), found["backend"]))

@@ -6,7 +6,6 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,8 @@ import torch_mlx_spectro as tms
 
 from ..native import functions as native
 from .cases import ISTFT, ISTFT_BACKWARD, LARGEST, ROUND_TRIP, STFT, STFT_BACKWARD
-from .running import NATIVE, context_of
+from .measuring import make_clock
+from .running import NATIVE, choose_backend
 from .schema import Cost
 from .workloads import Workload
 
@@ -36,49 +36,41 @@ _IMPORT = (
 
 
 def measure_costs(rounds: int = ROUNDS) -> list[Cost]:
-    """All of them, on the CPU; memory on Linux only, where MLX can be used.
+    """Measure all costs on the CPU; memory only on Linux where MLX can be used.
 
     Args:
         rounds: loops of each call whose overhead is measured.
     """
-    found = [*overhead(rounds)]
-    if sys.platform.startswith("linux") and tms.available_backends()["mlx"].available:
-        found += memory()
+    has_memory = sys.platform.startswith("linux") and tms.available_backends()["mlx"].available
     return [
-        *found,
+        *overhead(rounds),
+        *(memory() if has_memory else ()),
         {"what": "import after torch", "value": import_time(), "unit": "ms", "native": None},
     ]
 
 
 def overhead(rounds: int = ROUNDS) -> Iterator[Cost]:
-    """Microseconds that a patched call costs more than native, where native computes it."""
+    """Measure how many microseconds a patched call adds where native computes it."""
     signal, window = torch.randn(1, 16), torch.hann_window(4)
     spectrum = native.stft(signal, 4, 2, window=window, return_complex=True)
     for backend, train in (("auto", False), ("native", False), ("auto", True)):
         x = signal.clone().requires_grad_(train)
         z = spectrum.clone().requires_grad_(train)
+        given = {"stft": (x, {"return_complex": True}), "istft": (z, {})}
         with tms.patch(backend):
-            calls: dict[str, tuple[Plain, Plain]] = {
-                "stft": (partial(_stft, native, x, window), partial(_stft, torch, x, window)),
-                "istft": (partial(_istft, native, z, window), partial(_istft, torch, z, window)),
-            }
-            for operation, (plain, patched) in calls.items():
-                seconds, more = difference(plain, patched, REPEATS, rounds)
+            for operation, (tensor, more) in given.items():
+                plain, patched = (
+                    partial(getattr(namespace, operation), tensor, 4, 2, window=window, **more)
+                    for namespace in (native, torch)
+                )
+                seconds, longer = difference(plain, patched, REPEATS, rounds)
                 grad = ", requires grad" if train else ""
                 yield {
                     "what": f"a patched {operation} that native computes, {backend}{grad}: more",
-                    "value": 1e6 * more,
+                    "value": 1e6 * longer,
                     "unit": "us",
                     "native": 1e6 * seconds,
                 }
-
-
-def _stft(namespace: Any, signal: torch.Tensor, window: torch.Tensor) -> Any:
-    return namespace.stft(signal, 4, 2, window=window, return_complex=True)
-
-
-def _istft(namespace: Any, spectrum: torch.Tensor, window: torch.Tensor) -> Any:
-    return namespace.istft(spectrum, 4, 2, window=window)
 
 
 def difference(plain: Plain, other: Plain, repeats: int, rounds: int) -> tuple[float, float]:
@@ -86,36 +78,35 @@ def difference(plain: Plain, other: Plain, repeats: int, rounds: int) -> tuple[f
 
     For calls too short to time one by one: short loops in turn, the order changing every round.
     """
-    taken: dict[bool, list[float]] = {False: [], True: []}
-    for index in range(rounds):
-        for which in (index % 2 == 0, index % 2 == 1):
-            call = other if which else plain
-            start = time.perf_counter()
-            for _ in range(repeats):
-                call()
-            taken[which].append((time.perf_counter() - start) / repeats)
-    more = [b - a for a, b in zip(taken[False], taken[True], strict=True)]
-    return statistics.median(taken[False]), statistics.median(more)
+    clock = make_clock("cpu")
+    taken: dict[Plain, list[float]] = {plain: [], other: []}
+    order = [other, plain]
+    for _ in range(rounds):
+        for call in order:
+            taken[call].append(clock.time(partial(_repeat, call, repeats))[0] / repeats)
+        order.reverse()
+    more = [b - a for a, b in zip(taken[plain], taken[other], strict=True)]
+    return statistics.median(taken[plain]), statistics.median(more)
 
 
-def memory() -> list[Cost]:
-    """Peak memory of a call on the largest size, each in a fresh process.
+def _repeat(call: Plain, times: int) -> None:
+    for _ in range(times):
+        call()
+
+
+def memory() -> Iterator[Cost]:
+    """Measure the peak memory of a call on the largest size, each in a fresh process.
 
     Beyond input and output without a backward pass, beyond input and cotangent with one.
     """
-    found: list[Cost] = []
     for operation in (STFT, ISTFT, STFT_BACKWARD, ISTFT_BACKWARD, ROUND_TRIP):
-        grown, of_native = (_in_fresh_process(operation, name) for name in ("mlx", NATIVE))
+        threads = str(torch.get_num_threads())
+        grown, of_native = (
+            _run_fresh(_MEMORY, operation, name, threads) for name in ("mlx", NATIVE)
+        )
         beyond = "output" if operation in (STFT, ISTFT) else "cotangent"
         what = f"memory of {operation}, {LARGEST}, beyond input and {beyond}"
-        found.append({"what": what, "value": grown, "unit": "MiB", "native": of_native})
-    return found
-
-
-def _in_fresh_process(operation: str, backend: str) -> float:
-    command = [sys.executable, "-c", _MEMORY, operation, backend, str(torch.get_num_threads())]
-    told = subprocess.run(command, capture_output=True, check=True, text=True)
-    return float(json.loads(told.stdout))
+        yield {"what": what, "value": grown, "unit": "MiB", "native": of_native}
 
 
 def print_memory(operation: str, backend: str, threads: str) -> None:
@@ -124,18 +115,18 @@ def print_memory(operation: str, backend: str, threads: str) -> None:
     # A small one first: it loads MLX and what derivatives need, and starts the threads of both.
     small = Workload(type(LARGEST)(1, 20_000, LARGEST.n_fft, LARGEST.hop_length), "cpu")
     workload = Workload(LARGEST, "cpu")
-    with context_of(backend)():
+    with choose_backend(backend)():
         namespace = native if backend == NATIVE else tms
         small.call(operation, namespace)(0)
         call = workload.call(operation, namespace)
-        grown, result = peak_bytes_of(lambda: call(0))
+        grown, result = measure_peak(lambda: call(0))
     if operation in (STFT, ISTFT):
         grown -= result.nbytes
     print(json.dumps(grown / 2**20))
 
 
-def peak_bytes_of(call: Plain) -> tuple[int, Any]:
-    """Growth of the peak resident memory while ``call`` ran (Linux), and its result."""
+def measure_peak(call: Plain) -> tuple[int, Any]:
+    """Measure by how much a call raises the peak of resident memory (Linux); return its result."""
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
     result = call()
@@ -145,10 +136,11 @@ def peak_bytes_of(call: Plain) -> tuple[int, Any]:
 
 
 def import_time(repeats: int = 7) -> float:
-    """Median milliseconds of importing the package and its functions after torch."""
-    command = [sys.executable, "-c", _IMPORT]
-    taken = [
-        float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-        for _ in range(repeats)
-    ]
-    return 1e3 * statistics.median(taken)
+    """Median milliseconds that it takes to import the package and its functions after torch."""
+    return 1e3 * statistics.median(_run_fresh(_IMPORT) for _ in range(repeats))
+
+
+def _run_fresh(program: str, *arguments: str) -> float:
+    """The number that a program prints in a process of its own."""
+    command = [sys.executable, "-c", program, *arguments]
+    return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)

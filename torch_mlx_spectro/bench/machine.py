@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import torch
 
-from ..doctor.versions import installed
+from ..doctor.versions import list_versions
 from ..version import __version__
 from .schema import Machine
 
@@ -21,7 +22,7 @@ _PACKAGES = ("python", "torch", "mlx", "numpy", "cuda-core")
 
 def machine(device: str) -> Machine:
     """This machine, with tensors on ``device``."""
-    found = installed(__version__)
+    found = list_versions(__version__)
     versions = {name: found[name] or "not installed" for name in _PACKAGES}
     # Of torch its own word: the local part says which build it is.
     versions["torch"] = torch.__version__
@@ -40,23 +41,21 @@ def machine(device: str) -> Machine:
 
 
 def differences(old: Machine, new: Machine) -> list[str]:
-    """In what two machines differ, as far as times depend on it."""
-    pairs: list[tuple[str, object, object]] = [
-        (key, dict(old)[key], dict(new)[key]) for key in SAME
-    ]
-    return [f"{key}: {one!r} and {other!r}" for key, one, other in pairs if one != other]
+    """List how two machines differ, as far as times depend on it."""
+    before, now = dict(old), dict(new)
+    return [f"{key}: {before[key]!r} and {now[key]!r}" for key in SAME if before[key] != now[key]]
 
 
 def _processor() -> str:
     """The processor's name; on Linux and macOS that of the model."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+        if found := re.search(r"^model name[^:\n]*:(.*)", text, re.MULTILINE):
+            return found[1].strip()
     if sys.platform == "darwin":
         command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
         told = subprocess.run(command, capture_output=True, text=True, check=False)
-        if told.stdout.strip():
-            return told.stdout.strip()
+        if name := told.stdout.strip():
+            return name
     return platform.processor() or platform.machine()

@@ -3,44 +3,51 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from ..calls.timer import HostTimer
 from .schema import Summary
 
 #: Takes the number of the call, by which it may choose among inputs.
 Call = Callable[[int], Any]
+Result = TypeVar("Result")
 
-#: Shorter samples than this say more of the clock and of synchronising than of the calls.
-SAMPLE_SECONDS = {"cpu": 1e-3, "mps": 4e-3, "cuda": 4e-3}
+#: Shorter samples than this say more about the clock and the waiting than about the calls.
+SAMPLE_SECONDS, GPU_SAMPLE_SECONDS = 1e-3, 4e-3
 MAX_BATCH = 64
 #: Samples of a pass that are taken however long they last.
 LEAST_SAMPLES = 2
 
 
 @dataclass(frozen=True)
-class Watch:
+class Clock:
     """A clock in seconds, and what waits for a device to finish."""
 
     now: Callable[[], float]
-    synchronize: Callable[[], object]
-    sample_seconds: float = SAMPLE_SECONDS["cpu"]
+    finish: Callable[[], None]
+    sample_seconds: float = SAMPLE_SECONDS
+
+    def time(self, work: Callable[[], Result]) -> tuple[float, Result]:
+        """Seconds of some work, with the device idle before and after, and its result."""
+        timer = HostTimer(self.now, self.finish)
+        timer.begin()
+        result = work()
+        timer.end()
+        return timer.seconds(), result
 
 
-def watch_for(device: str) -> Watch:
-    """The watch for calls on ``"cpu"``, ``"mps"`` or ``"cuda"``."""
-    waits: dict[str, Callable[[], object]] = {
-        "cpu": lambda: None,
-        "mps": torch.mps.synchronize,
-        "cuda": torch.cuda.synchronize,
-    }
-    return Watch(time.perf_counter, waits[device], SAMPLE_SECONDS[device])
+def make_clock(device: str) -> Clock:
+    """The clock for calls on a device of this type."""
+    least = SAMPLE_SECONDS if device == "cpu" else GPU_SAMPLE_SECONDS
+    return Clock(time.perf_counter, getattr(torch, device).synchronize, least)
 
 
 @dataclass(frozen=True)
@@ -52,15 +59,15 @@ class Side:
     call: Call
 
 
-def batch_of(side: Side, watch: Watch) -> int:
-    """Calls that a sample has to have to last long enough; the side must be warm."""
+def choose_batch(side: Side, clock: Clock) -> int:
+    """The number of calls that makes a sample long enough; the side must be warm."""
     with side.context():
-        took = _timed(side.call, watch, 0, 2, 1)
-    return max(1, min(MAX_BATCH, math.ceil(watch.sample_seconds / max(took, 1e-9))))
+        took = _time_calls(side.call, clock, 0, 2, 1)
+    return max(1, min(MAX_BATCH, math.ceil(clock.sample_seconds / max(took, 1e-9))))
 
 
 def take_turns(
-    sides: Sequence[Side], watch: Watch, samples: int, batch: int, seconds: float, kept: int = 1
+    sides: Sequence[Side], clock: Clock, samples: int, batch: int, seconds: float, kept: int = 1
 ) -> dict[str, list[float]]:
     """Time calls of several sides in turn.
 
@@ -70,53 +77,41 @@ def take_turns(
 
     Args:
         sides: what to time; warm.
-        watch: the clock.
+        clock: the clock.
         samples: rounds.
         batch: calls of a sample.
-        seconds: when these are over no other round begins, if there are ``LEAST_SAMPLES``.
+        seconds: after these no other round begins, unless there are fewer than ``LEAST_SAMPLES``.
         kept: results that are kept alive, so that outputs rotate through memory as inputs do.
 
     Returns:
         Side to seconds of a call in each round.
     """
     taken: dict[str, list[float]] = {side.name: [] for side in sides}
-    begin = watch.now()
+    begin = clock.now()
     order = list(sides)
     for index in range(samples):
-        if index >= LEAST_SAMPLES and watch.now() - begin >= seconds:
+        if index >= LEAST_SAMPLES and clock.now() - begin >= seconds:
             break
         for side in order:
+            first = index * batch
             with side.context():
-                side.call(index * batch)
-                taken[side.name].append(_timed(side.call, watch, index * batch + 1, batch, kept))
+                side.call(first)
+                taken[side.name].append(_time_calls(side.call, clock, first + 1, batch, kept))
         order.reverse()
     return taken
 
 
-def _timed(call: Call, watch: Watch, first: int, batch: int, kept: int) -> float:
-    """Seconds of one call, from ``batch`` of them with an idle device before and after."""
-    results: deque[Any] = deque(maxlen=kept)
-    watch.synchronize()
-    begin = watch.now()
-    for number in range(first, first + batch):
-        results.append(call(number))
-    watch.synchronize()
-    return (watch.now() - begin) / batch
+def _time_calls(call: Call, clock: Clock, first: int, batch: int, kept: int) -> float:
+    """Seconds of one call, from ``batch`` calls of which the last ``kept`` results stay alive."""
+    numbers = range(first, first + batch)
+    return clock.time(lambda: deque(map(call, numbers), maxlen=kept))[0] / batch
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """Median and quartiles."""
-    ordered = sorted(values)
-    low, median, high = (_quantile(ordered, part) for part in (0.25, 0.5, 0.75))
+    """Median and quartiles, the same as NumPy's, which takes long for a few numbers."""
+    several = values if len(values) > 1 else [*values, *values]
+    low, median, high = statistics.quantiles(several, n=4, method="inclusive")
     return {"median": median, "low": low, "high": high, "n": len(values)}
-
-
-def _quantile(ordered: Sequence[float], part: float) -> float:
-    """Between the two nearest, linearly: NumPy's default, which takes long for a few numbers."""
-    place = part * (len(ordered) - 1)
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
 def ratios(native: Sequence[Sequence[float]], ours: Sequence[Sequence[float]]) -> list[list[float]]:

@@ -7,24 +7,24 @@ before and after each; other passes, without that, time the whole.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import logging
+import pkgutil
 import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import torch
 
 import torch_mlx_spectro as tms
 
-from .measuring import Watch, summary, watch_for
+from .measuring import Clock, make_clock, summary
 from .running import AUTO, NATIVE, Progress
-from .schema import Machine, Summary
+from .schema import Summary
 
 SCHEMA, VERSION = "torch-mlx-spectro-pipeline", 1
 RATE = 44_100
@@ -68,17 +68,6 @@ class Parts(TypedDict):
     computed_by: list[str]
 
 
-class PipelineReport(TypedDict):
-    """All models; ``sizes`` is ``"as published"`` or ``"small"``."""
-
-    schema: str
-    version: int
-    package: str
-    machine: Machine
-    sizes: str
-    parts: list[Parts]
-
-
 @dataclass(frozen=True)
 class Component:
     """A model of audio-separator.
@@ -100,7 +89,7 @@ def missing() -> list[str]:
 
 
 def components(small: bool) -> tuple[Component, ...]:
-    """The models, with the sizes that are published, or small ones.
+    """The models, with published or with small sizes.
 
     Args:
         small: of the sizes with which tests/pipelines shows that the results are the same.
@@ -120,35 +109,35 @@ def components(small: bool) -> tuple[Component, ...]:
     hdemucs = {"channels": 4, "dconv_lstm": 6, "dconv_attn": 6} if small else {}
     segment = 43 * 1024 if small else 8 * RATE
     demucs = RATE if small else int(7.8 * RATE)
-    makers: dict[str, tuple[int, Callable[[str], Model]]] = {
-        "MDX-Net, transforms only": (1024 * (63 if small else 255), _mdx),
-        "MDX23C": (1024 * (31 if small else 255), partial(_mdx23c, small)),
-        "HTDemucs": (demucs, partial(_demucs, "HTDemucs", samples=demucs, more=htdemucs)),
-        "HDemucs": (segment, partial(_demucs, "HDemucs", samples=segment, more=hdemucs)),
-        "BS-RoFormer": (segment, partial(_roformer, "bs_roformer", "BSRoformer", sizes=bs)),
-        "Mel-Band RoFormer": (
+    return (
+        Component("MDX-Net, transforms only", 1024 * (63 if small else 255), _mdx),
+        Component("MDX23C", 1024 * (31 if small else 255), partial(_mdx23c, small)),
+        Component("HTDemucs", demucs, partial(_demucs, "HTDemucs", samples=demucs, more=htdemucs)),
+        Component("HDemucs", segment, partial(_demucs, "HDemucs", samples=segment, more=hdemucs)),
+        Component(
+            "BS-RoFormer", segment, partial(_roformer, "bs_roformer", "BSRoformer", sizes=bs)
+        ),
+        Component(
+            "Mel-Band RoFormer",
             segment,
             partial(_roformer, "mel_band_roformer", "MelBandRoformer", sizes=mel),
         ),
-    }
-    return tuple(Component(name, *made) for name, made in makers.items())
+    )
 
 
-def _class(module: str, name: str) -> Callable[..., Any]:
+def _find_class(module: str, name: str) -> Any:
     """One of audio-separator's classes."""
-    home = importlib.import_module(f"audio_separator.separator.uvr_lib_v5.{module}")
-    found: Callable[..., Any] = getattr(home, name)
-    return found
+    return pkgutil.resolve_name(f"audio_separator.separator.uvr_lib_v5.{module}:{name}")
 
 
-def _ready(module: Any, device: str) -> Model:
-    model: Model = module.eval().to(device)
-    return model
+def _move(module: Any, device: str) -> Model:
+    """The model on a device, for inference."""
+    return cast(Model, module.eval().to(device))
 
 
 def _mdx(device: str) -> Model:
     logger = logging.getLogger(__name__)
-    transform = _class("stft", "STFT")(logger, 6144, 1024, 3072, torch.device(device))
+    transform = _find_class("stft", "STFT")(logger, 6144, 1024, 3072, torch.device(device))
     return lambda mix: transform.inverse(transform(mix))
 
 
@@ -164,40 +153,34 @@ def _mdx23c(small: bool, device: str) -> Model:
         "training": {"instruments": ["vocals", "other"], "target_instrument": None},
         "inference": {"dim_t": 256},
     }
-    as_attributes = importlib.import_module("ml_collections").ConfigDict
-    made = _class("tfc_tdf_v3", "TFC_TDF_net")(as_attributes(config), torch.device(device))
-    return _ready(made, device)
+    as_attributes = pkgutil.resolve_name("ml_collections:ConfigDict")
+    made = _find_class("tfc_tdf_v3", "TFC_TDF_net")(as_attributes(config), torch.device(device))
+    return _move(made, device)
 
 
 def _demucs(name: str, device: str, samples: int, more: dict[str, Any]) -> Model:
-    made = _class(f"demucs.{name.lower()}", name)
+    made = _find_class(f"demucs.{name.lower()}", name)
     sources = ["drums", "bass", "other", "vocals"]
-    return _ready(made(sources, segment=samples / RATE, **more), device)
+    return _move(made(sources, segment=samples / RATE, **more), device)
 
 
 def _roformer(module: str, name: str, device: str, sizes: dict[str, Any]) -> Model:
-    return _ready(_class(f"roformer.{module}", name)(**sizes), device)
+    return _move(_find_class(f"roformer.{module}", name)(**sizes), device)
 
 
 @contextmanager
-def timed_calls(watch: Watch) -> Iterator[dict[str, list[float]]]:
+def timed_calls(clock: Clock) -> Iterator[dict[str, list[float]]]:
     """Seconds of every call of torch.stft and torch.istft, whoever computes them."""
     taken: dict[str, list[float]] = {"stft": [], "istft": []}
 
-    def timing(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            watch.synchronize()
-            begin = watch.now()
-            result = function(*args, **kwargs)
-            watch.synchronize()
-            taken[name].append(watch.now() - begin)
-            return result
-
-        return call
+    def call(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        seconds, result = clock.time(partial(function, *args, **kwargs))
+        taken[name].append(seconds)
+        return result
 
     before = {name: getattr(torch, name) for name in taken}
     for name, function in before.items():
-        setattr(torch, name, timing(name, function))
+        setattr(torch, name, partial(call, name, function))
     try:
         yield taken
     finally:
@@ -210,58 +193,49 @@ def measure_component(
     device: str,
     backends: Sequence[str],
     rounds: int,
-    watch: Watch | None = None,
+    clock: Clock | None = None,
 ) -> list[Parts]:
-    """One model, natively and under ``patch`` of each backend, in turn.
+    """Time one model, natively and under ``patch`` of each backend, in turn.
 
     Args:
         component: the model.
         device: where it runs.
         backends: beside native, each strict but ``auto``.
         rounds: timed runs of each.
-        watch: the clock; the device's own by default.
+        clock: the clock; the device's own by default.
     """
-    watch = watch or watch_for(device)
+    clock = clock or make_clock(device)
     generator = torch.Generator().manual_seed(1)
     mix = torch.randn((1, 2, component.samples), generator=generator).mul_(0.1).to(device)
     with warnings.catch_warnings(), torch.random.fork_rng():
         # Deprecated calls of the models' own; the tests of them list them.
         warnings.simplefilter("ignore")
         torch.manual_seed(1)
-        model = component.build(device)
-        sides = {name: _patched(name) for name in (NATIVE, *backends)}
+        run = torch.no_grad()(partial(component.build(device), mix))  # as audio-separator does
+        sides = {name: _choose_patch(name) for name in (NATIVE, *backends)}
         split, routes = {}, {}
         for name, context in sides.items():
-            with context(), torch.no_grad():  # as audio-separator does
+            with context():
                 for _ in range(AUTO_RUNS if name == AUTO else 1):
-                    model(mix)
+                    run()
                 tms.reset_stats()
-                with timed_calls(watch) as taken:
-                    whole = _run(model, mix, watch)
-                split[name] = whole, {op: list(found) for op, found in taken.items()}
+                with timed_calls(clock) as taken:
+                    split[name] = clock.time(run)[0], taken
                 routes[name] = sorted({backend for _, backend in tms.stats().calls}) or [NATIVE]
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         order = list(sides.items())
         for _ in range(rounds):
             for name, context in order:
-                with context(), torch.no_grad():  # as audio-separator does
-                    seconds[name].append(_run(model, mix, watch))
+                with context():
+                    seconds[name].append(clock.time(run)[0])
             order.reverse()
     return [_parts(component.name, name, seconds, split[name], routes[name]) for name in sides]
 
 
-def _patched(backend: str) -> Callable[[], AbstractContextManager[object]]:
+def _choose_patch(backend: str) -> Callable[[], AbstractContextManager[object]]:
     if backend == NATIVE:
         return nullcontext
-    return lambda: tms.patch(backend, strict=backend != AUTO)
-
-
-def _run(model: Model, mix: torch.Tensor, watch: Watch) -> float:
-    watch.synchronize()
-    begin = watch.now()
-    model(mix)
-    watch.synchronize()
-    return watch.now() - begin
+    return partial(tms.patch, backend, strict=backend != AUTO)
 
 
 def _parts(
@@ -295,7 +269,7 @@ def measure_pipeline(
     rounds: int,
     progress: Progress = lambda done, total, what: None,
 ) -> list[Parts]:
-    """All of some models, see :func:`measure_component`."""
+    """Time some models in turn, see :func:`measure_component`."""
     parts: list[Parts] = []
     for index, component in enumerate(chosen):
         progress(index, len(chosen), component.name)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .cases import TABLES
-from .comparing import case_of
+from .comparing import read_case
 from .running import NATIVE
-from .schema import Report, Timing
+from .schema import Report, Summary, Timing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,28 +52,22 @@ def _draw_bars(axis: Axes, title: str, timings: Sequence[Timing], colours: dict[
     """Medians as bars and quartiles as whiskers, on a logarithmic scale: sizes lie far apart."""
     places: dict[str, dict[str, Timing]] = {}
     for timing in timings:
-        label = f"{timing['operation']}\n{case_of(timing['case'])}".replace(" n_fft", "\nn_fft")
+        label = f"{timing['operation']}\n{read_case(timing['case'])}".replace(" n_fft", "\nn_fft")
         places.setdefault(label, {})[timing["backend"]] = timing
     width = 0.8 / len(colours)
     for index, (backend, colour) in enumerate(colours.items()):
-        shown = [
-            (at, sides[backend]) for at, sides in enumerate(places.values()) if backend in sides
-        ]
-        if not shown:
-            continue
-        seconds = [timing["seconds"] for _, timing in shown]
-        medians = [1e3 * taken["median"] for taken in seconds]
-        below = [1e3 * (taken["median"] - taken["low"]) for taken in seconds]
-        above = [1e3 * (taken["high"] - taken["median"]) for taken in seconds]
-        axis.bar(
-            [at + (index - (len(colours) - 1) / 2) * width for at, _ in shown],
-            medians,
-            width,
-            yerr=[below, above],
-            color=colour,
-            label=backend,
-            error_kw={"lw": 0.8},
-        )
+        shown = {at: sides[backend] for at, sides in enumerate(places.values()) if backend in sides}
+        seconds = [timing["seconds"] for timing in shown.values()]
+        if shown:
+            axis.bar(
+                [at + (index - (len(colours) - 1) / 2) * width for at in shown],
+                [1e3 * taken["median"] for taken in seconds],
+                width,
+                yerr=_whiskers(seconds, 1e3),
+                color=colour,
+                label=backend,
+                error_kw={"lw": 0.8},
+            )
     axis.set_yscale("log")
     axis.set_ylabel("ms")
     axis.set_title(title, loc="left", fontsize=10)
@@ -81,25 +75,30 @@ def _draw_bars(axis: Axes, title: str, timings: Sequence[Timing], colours: dict[
     axis.legend(fontsize=7, frameon=False)
 
 
+def _whiskers(summaries: Sequence[Summary], scale: float = 1.0) -> list[list[float]]:
+    """How far the quartiles are below and above the medians."""
+    return [
+        [scale * (one["median"] - one["low"]) for one in summaries],
+        [scale * (one["high"] - one["median"]) for one in summaries],
+    ]
+
+
 def _draw_ratios(axis: Axes, timings: Sequence[Timing], colours: dict[str, str]) -> None:
     """Native time over ours against the samples in all frames."""
     series: dict[tuple[str, str], list[tuple[int, Any]]] = {}
     for timing in timings:
         if timing["ratio"] is not None:
-            case = case_of(timing["case"])
+            case = read_case(timing["case"])
             point = case.rows * case.frames * case.n_fft, timing["ratio"]
             series.setdefault((timing["backend"], timing["operation"]), []).append(point)
     markers = dict(zip(dict.fromkeys(operation for _, operation in series), "osv^DP", strict=False))
     for (backend, operation), points in series.items():
         points.sort(key=lambda point: point[0])
-        medians = [ratio["median"] for _, ratio in points]
+        sizes, ratios = zip(*points, strict=True)
         axis.errorbar(
-            [size for size, _ in points],
-            medians,
-            yerr=[
-                [ratio["median"] - ratio["low"] for _, ratio in points],
-                [ratio["high"] - ratio["median"] for _, ratio in points],
-            ],
+            sizes,
+            [ratio["median"] for ratio in ratios],
+            yerr=_whiskers(ratios),
             color=colours.get(backend, COLOURS[0]),
             marker=markers[operation],
             lw=0.9,

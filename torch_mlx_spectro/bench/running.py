@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
-from typing import Any
 
 import torch
 
@@ -17,10 +16,9 @@ import torch_mlx_spectro as tms
 from ..backends import registry
 from ..dispatch.autotune import MAX_TRIALS
 from ..native import functions as native
-from . import schema
 from .cases import Case, Table
 from .machine import machine
-from .measuring import Side, Watch, batch_of, ratios, summary, take_turns, watch_for
+from .measuring import Clock, Side, choose_batch, make_clock, ratios, summary, take_turns
 from .schema import SCHEMA, VERSION, Accuracy, Failure, Report, Timing
 from .workloads import Workload, disagreement, facts
 
@@ -61,11 +59,11 @@ class Settings:
 
 
 def quick(settings: Settings) -> Settings:
-    """The same with fewer samples: a look, no basis of a claim."""
+    """The same with fewer samples: good for a look, not for a claim."""
     return replace(settings, passes=3, samples=3, warm_up=2, seconds_per_case=3.0)
 
 
-def backends_for(device: str) -> tuple[tuple[str, ...], dict[str, str]]:
+def find_backends(device: str) -> tuple[tuple[str, ...], dict[str, str]]:
     """What computes tensors on this device, and why what else should does not.
 
     Returns:
@@ -73,21 +71,22 @@ def backends_for(device: str) -> tuple[tuple[str, ...], dict[str, str]]:
     """
     signal = torch.zeros(1, 2048, device=device)
     window = torch.ones(512, device=device)
-    found, reasons = [], {}
+    reasons = {}
     for name in registry.list_backends(device):
         # By a call, which also finds out that a backend is here and does not take this device.
         with tms.backend(name):
             route = tms.explain("stft", signal, 512, window=window, return_complex=True)
-        if route.backend == name:
-            found.append(name)
-        else:
+        if route.backend != name:
             reasons[name] = "; ".join(route.reasons) or "native torch computes it"
-    return (*found, AUTO), reasons
+    return (
+        *(name for name in registry.list_backends(device) if name not in reasons),
+        AUTO,
+    ), reasons
 
 
 @contextmanager
 def threads(number: int | None) -> Iterator[None]:
-    """Have torch compute by so many threads; None leaves it at what it is."""
+    """Have torch compute with so many threads; None changes nothing."""
     before = torch.get_num_threads()
     if number is not None:
         torch.set_num_threads(number)
@@ -99,7 +98,7 @@ def threads(number: int | None) -> Iterator[None]:
 
 @dataclass
 class _Cell:
-    """An operation on a case: what has been measured of it."""
+    """What has been measured of an operation on a case."""
 
     table: str
     operation: str
@@ -122,7 +121,7 @@ def measure(
     settings: Settings,
     tables: Mapping[str, Table],
     progress: Progress = lambda done, total, what: None,
-    watch: Watch | None = None,
+    clock: Clock | None = None,
 ) -> Report:
     """Time and compare every backend of the settings with native torch.
 
@@ -134,12 +133,12 @@ def measure(
         settings: how.
         tables: name to cases; one without operations is of errors.
         progress: called after every case.
-        watch: the clock; the device's own by default.
+        clock: the clock; the device's own by default.
 
     Returns:
         The report, without ``costs`` and ``unavailable``.
     """
-    watch = watch or watch_for(settings.device)
+    clock = clock or make_clock(settings.device)
     where = machine(settings.device)  # now: its load is the others'
     cells = [
         _Cell(name, operation, case)
@@ -156,14 +155,21 @@ def measure(
         progress(done := done + 1, total, f"errors, {case}")
     for number in range(settings.passes):
         for cell in cells:
-            _pass(cell, settings, watch, first=number == 0, failures=failures)
+            _pass(cell, settings, clock, first=number == 0, failures=failures)
             progress(done := done + 1, total, f"{cell.operation}, {cell.case}")
     return {
         "schema": SCHEMA,
         "version": VERSION,
         "package": tms.__version__,
         "machine": where,
-        "settings": _as_facts(settings, tables),
+        "settings": {
+            "backends": list(settings.backends),
+            "tables": list(tables),
+            "passes": settings.passes,
+            "samples": settings.samples,
+            "warm_up": settings.warm_up,
+            "seconds_per_case": settings.seconds_per_case,
+        },
         "timings": [timing for cell in cells for timing in _timings(cell)],
         "accuracy": accuracy,
         "costs": [],
@@ -172,26 +178,19 @@ def measure(
     }
 
 
-def _as_facts(settings: Settings, tables: Mapping[str, Table]) -> schema.Settings:
-    return {
-        "backends": list(settings.backends),
-        "tables": list(tables),
-        "passes": settings.passes,
-        "samples": settings.samples,
-        "warm_up": settings.warm_up,
-        "seconds_per_case": settings.seconds_per_case,
-    }
+def make_side(backend: str, workload: Workload, operation: str) -> Side:
+    """Make a backend's side of an operation; native's calls do not pass through this package."""
+    namespace = native if backend == NATIVE else tms
+    return Side(backend, choose_backend(backend), workload.call(operation, namespace))
 
 
-def side_of(backend: str, workload: Workload, operation: str) -> Side:
-    """A backend's side of an operation; native's has nothing of this package in its way."""
+def choose_backend(backend: str) -> Callable[[], AbstractContextManager[None]]:
+    """Makes a context in which this package's functions compute by this backend, or raise.
+
+    ``auto`` may choose native; native torch itself needs no context.
+    """
     if backend == NATIVE:
-        return Side(backend, nullcontext, workload.call(operation, native))
-    return Side(backend, context_of(backend), workload.call(operation, tms))
-
-
-def context_of(backend: str) -> Callable[[], AbstractContextManager[None]]:
-    """In which the package's functions compute by this backend, ``auto`` excepted without fail."""
+        return nullcontext
     return partial(tms.backend, backend, strict=backend != AUTO, verify=0)
 
 
@@ -200,43 +199,39 @@ def _errors(case: Case, settings: Settings, failures: list[Failure]) -> list[Acc
     workload = Workload(case, settings.device)
     for backend in (NATIVE, *settings.backends):
         try:
-            if backend == NATIVE:
-                found.append(workload.errors(native, backend))
-            else:
-                with context_of(backend)():
-                    found.append(workload.errors(tms, backend))
+            with choose_backend(backend)():
+                found.append(workload.errors(native if backend == NATIVE else tms, backend))
         except RuntimeError as error:  # NotAccelerated, or the device's
             failures.append(_Cell("accuracy", "errors", case).failure(backend, str(error)))
     return found
 
 
 def _pass(
-    cell: _Cell, settings: Settings, watch: Watch, first: bool, failures: list[Failure]
+    cell: _Cell, settings: Settings, clock: Clock, first: bool, failures: list[Failure]
 ) -> None:
     """Take the samples of one pass; in the first one, find out who takes part."""
     if not first and not cell.taken:
         return  # native failed
     try:
         workload = Workload(cell.case, settings.device)
-        reference = side_of(NATIVE, workload, cell.operation)
+        reference = make_side(NATIVE, workload, cell.operation)
         sides = [reference]
         if first:
             for backend in settings.backends:
-                side = side_of(backend, workload, cell.operation)
-                reason = _warmed(cell, side, reference, settings, watch)
-                if reason:
+                side = make_side(backend, workload, cell.operation)
+                if reason := _warm_up(cell, side, reference, settings, clock):
                     failures.append(cell.failure(backend, reason))
                 else:
                     sides.append(side)
-            _call(reference, settings.warm_up, watch, settings.seconds_per_case)
-            cell.batch = batch_of(reference, watch)
+            _call(reference, settings.warm_up, clock, settings.seconds_per_case)
+            cell.batch = choose_batch(reference, clock)
         else:
-            sides += [side_of(name, workload, cell.operation) for name in cell.taken][1:]
+            sides += [make_side(name, workload, cell.operation) for name in cell.taken][1:]
             for side in sides:
-                _call(side, 1, watch)
+                _call(side, 1, clock)
         seconds = settings.seconds_per_case / settings.passes
         kept = workload.sets if settings.device != "cpu" else 1
-        taken = take_turns(sides, watch, settings.samples, cell.batch, seconds, kept)
+        taken = take_turns(sides, clock, settings.samples, cell.batch, seconds, kept)
     except RuntimeError as error:  # the device's: of memory, mostly
         failures.append(cell.failure(NATIVE, f"{type(error).__name__}: {error}"))
         return
@@ -244,42 +239,39 @@ def _pass(
         cell.taken.setdefault(name, []).append(times)
 
 
-def _warmed(cell: _Cell, side: Side, reference: Side, settings: Settings, watch: Watch) -> str:
+def _warm_up(cell: _Cell, side: Side, reference: Side, settings: Settings, clock: Clock) -> str:
     """Warm a side up and see who computes; why it cannot be timed, or nothing."""
     count = max(settings.warm_up, AUTO_WARM_UP) if side.name == AUTO else settings.warm_up
     try:
-        wrong = disagreement(reference.call(0), _first(side))
-        if wrong:
+        with side.context():
+            got = side.call(0)
+        if wrong := disagreement(reference.call(0), got):
             return wrong
-        _call(side, count, watch, settings.seconds_per_case)
+        _call(side, count, clock, settings.seconds_per_case)
         tms.reset_stats()
-        _call(side, 1, watch)
+        _call(side, 1, clock)
     except RuntimeError as error:
         return f"{type(error).__name__}: {error}"
     cell.computed_by[side.name] = sorted({backend for _, backend in tms.stats().calls})
     return ""
 
 
-def _first(side: Side) -> Any:
-    with side.context():
-        return side.call(0)
-
-
-def _call(side: Side, times: int, watch: Watch, seconds: float = math.inf) -> None:
+def _call(side: Side, times: int, clock: Clock, seconds: float = math.inf) -> None:
     """Make so many calls, or fewer when the seconds are over."""
-    end = watch.now() + seconds
+    end = clock.now() + seconds
     with side.context():
         for number in range(times):
             side.call(number)
-            watch.synchronize()
-            if watch.now() >= end:
+            clock.finish()
+            if clock.now() >= end:
                 break
 
 
 def _timings(cell: _Cell) -> Iterator[Timing]:
     for name, passes in cell.taken.items():
-        compared = name != NATIVE
-        relative = _flat(ratios(cell.taken[NATIVE], passes)) if compared else []
+        relative = None
+        if name != NATIVE:
+            relative = summary([*chain.from_iterable(ratios(cell.taken[NATIVE], passes))])
         yield {
             "table": cell.table,
             "operation": cell.operation,
@@ -288,10 +280,6 @@ def _timings(cell: _Cell) -> Iterator[Timing]:
             "computed_by": cell.computed_by.get(name, [NATIVE]),
             "batch": cell.batch,
             "passes": passes,
-            "seconds": summary(_flat(passes)),
-            "ratio": summary(relative) if compared else None,
+            "seconds": summary([*chain.from_iterable(passes)]),
+            "ratio": relative,
         }
-
-
-def _flat(passes: Sequence[Sequence[float]]) -> list[float]:
-    return list(chain.from_iterable(passes))

@@ -9,14 +9,14 @@ import json
 import math
 import types
 from collections.abc import Mapping
-from typing import Any, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, TypedDict, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 SCHEMA = "torch-mlx-spectro-bench"
 VERSION = 1
 
 
 class Summary(TypedDict):
-    """Of some numbers: the median, the quartiles, and how many there are."""
+    """The median and the quartiles of some numbers, and how many there are."""
 
     median: float
     low: float
@@ -131,7 +131,7 @@ class Report(TypedDict):
 
 
 class Invalid(ValueError):
-    """A file is no report, or one of a version that is not known here."""
+    """A file is not a report, or its version is not known here."""
 
 
 def to_json(value: Any) -> str:
@@ -154,8 +154,7 @@ def read_report(text: str) -> Report:
     if found.get("version") != VERSION:
         raise Invalid(f"of version {found.get('version')!r}, and this program reads {VERSION}")
     check(found, Report, "report")
-    report: Report = found  # type: ignore[assignment]  # checked
-    return report
+    return cast(Report, found)
 
 
 def check(value: Any, wanted: Any, where: str) -> None:
@@ -164,36 +163,31 @@ def check(value: Any, wanted: Any, where: str) -> None:
     Raises:
         Invalid: naming the first place that does not fit.
     """
-    if is_typeddict(wanted):
-        hints = get_type_hints(wanted)
-        if not isinstance(value, Mapping) or (missing := hints.keys() - value.keys()):
-            lacks = (
-                "" if not isinstance(value, Mapping) else f", lacks {', '.join(sorted(missing))}"
-            )
-            raise Invalid(f"{where}: no {wanted.__name__}{lacks}")
-        for key, hint in hints.items():
-            check(value[key], hint, f"{where}.{key}")
-        return
-    if wanted is Any:
-        return
     origin, arguments = get_origin(wanted), get_args(wanted)
+    parts: list[tuple[Any, Any, str]] = []
     if origin in (Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return
-        (wanted,) = (argument for argument in arguments if argument is not type(None))
-        check(value, wanted, where)
+        others = [] if value is None and type(None) in arguments else arguments
+        parts = [(value, argument, where) for argument in others if argument is not type(None)]
+    elif is_typeddict(wanted):
+        hints = get_type_hints(wanted)
+        if not isinstance(value, Mapping):
+            raise Invalid(f"{where}: no {wanted.__name__}")
+        if missing := hints.keys() - value.keys():
+            raise Invalid(f"{where}: no {wanted.__name__}, lacks {', '.join(sorted(missing))}")
+        parts = [(value[key], hint, f"{where}.{key}") for key, hint in hints.items()]
     elif origin is list and isinstance(value, list):
-        for index, item in enumerate(value):
-            check(item, arguments[0], f"{where}[{index}]")
+        parts = [(item, arguments[0], f"{where}[{index}]") for index, item in enumerate(value)]
     elif origin is dict and isinstance(value, dict):
-        for key, item in value.items():
-            check(item, arguments[1], f"{where}.{key}")
-    elif not _is_scalar(value, origin or wanted):
+        parts = [(item, arguments[1], f"{where}.{key}") for key, item in value.items()]
+    elif wanted is not Any and not _is_scalar(value, origin or wanted):
         raise Invalid(f"{where}: {value!r} is no {wanted.__name__}")
+    for part in parts:
+        check(*part)
 
 
 def _is_scalar(value: Any, wanted: type) -> bool:
+    if wanted in (int, float) and isinstance(value, bool):
+        return False
     if wanted is float:  # JSON does not tell 1.0 from 1
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return number and math.isfinite(value)
-    return isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, wanted)

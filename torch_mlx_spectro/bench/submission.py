@@ -6,16 +6,13 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
-from ..doctor.anonymous import anonymised, revealing
+from ..doctor.anonymous import anonymise, find_revealing
 from ..errors import Problem
 from ..terminal import write_file
 from .running import AUTO
 from .schema import Invalid, Report, check, to_json
-
-if TYPE_CHECKING:
-    from stft_parity import Report as ParityReport
 
 SCHEMA, VERSION = "torch-mlx-spectro-submission", 1
 
@@ -55,7 +52,7 @@ def submit(options: argparse.Namespace, report: Report) -> int:
     backends = [name for name in report["settings"]["backends"] if name != AUTO]
     parity = [_parity(name, report["machine"]["device"]) for name in backends]
     text = submission_text(report, parity, examine())
-    write_file("submit-file", options.submit_file, text.encode())
+    write_file("submit-file", options.submit_file, text)
     told = sys.stderr if options.json == "-" else sys.stdout
     for facts in parity:
         counts = ", ".join(
@@ -90,19 +87,18 @@ def submission_text(
         "parity": list(parity),
         "doctor": dict(findings),
     }
-    text = to_json(anonymised(submission))
+    text = to_json(anonymise(submission))
     try:
         check(json.loads(text), Submission, "submission")
     except Invalid as error:
         raise Problem(f"--submit-file: not written, it would not be valid: {error}", 1) from None
-    told = revealing(text)
-    if told:
+    if told := find_revealing(text):
         raise Problem(f"--submit-file: not written, it would have {told[0]!r} in it", 1)
     return text
 
 
 def _parity(backend: str, device: str) -> ParityFacts:
-    """The quick cases, strict."""
+    """What a submission tells of the quick parity cases by a backend, strict."""
     import stft_parity
 
     from ..doctor.candidates import KNOWN, progress, strictly
@@ -111,11 +107,6 @@ def _parity(backend: str, device: str) -> ParityFacts:
         report = stft_parity.run(
             candidate=strictly(backend), device=device, cases="quick", known=KNOWN, progress=show
         )
-    return parity_facts(backend, report)
-
-
-def parity_facts(backend: str, report: ParityReport) -> ParityFacts:
-    """What a submission has of a parity report."""
     return {
         "backend": backend,
         "ok": report.ok,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..terminal import table
 from .cases import TABLES
-from .comparing import LEVEL, THRESHOLD, case_of
+from .comparing import LEVEL, THRESHOLD, read_case
 from .running import NATIVE
 
 if TYPE_CHECKING:
@@ -27,13 +28,17 @@ def print_report(report: Report, console: Console) -> None:
     if report["accuracy"]:
         _print_accuracy(report["accuracy"], console)
     if report["costs"]:
-        shown = table(("Costs",), ("", "native"))
-        for cost in report["costs"]:
-            beside = "" if cost["native"] is None else f"{cost['native']:.1f} {cost['unit']}"
-            shown.add_row(cost["what"], f"{cost['value']:.1f} {cost['unit']}", beside)
-        console.print(shown)
+        rows = [
+            (
+                cost["what"],
+                f"{cost['value']:.1f} {cost['unit']}",
+                "" if cost["native"] is None else f"{cost['native']:.1f} {cost['unit']}",
+            )
+            for cost in report["costs"]
+        ]
+        console.print(table(("Costs",), ("", "native"), rows=rows))
     for failure in report["failures"]:
-        place = f"{failure['operation']}, {case_of(failure['case'])}, {failure['backend']}"
+        place = f"{failure['operation']}, {read_case(failure['case'])}, {failure['backend']}"
         console.print(f"FAILED: {place}: {failure['reason']}", soft_wrap=True)
     for backend, reason in report["unavailable"].items():
         console.print(f"without {backend}: {reason}", soft_wrap=True)
@@ -46,36 +51,40 @@ def _print_timings(name: str, timings: list[Timing], console: Console) -> None:
     text = ("size", *(("operation",) if several else ()), "backend")
     title = TABLES[name].title if name in TABLES else name
     numbers = ("ms", "quartiles", "n", "native / it", "quartiles", "computed by")
-    shown = table(text, numbers, title=f"{title}: medians")
-    for timing in chosen:
-        ratio = timing["ratio"]
-        case = str(case_of(timing["case"]))
-        shown.add_row(
-            case if timing["backend"] == NATIVE else "",
-            *(([timing["operation"]] if timing["backend"] == NATIVE else [""]) if several else []),
-            timing["backend"],
-            _number(1e3 * timing["seconds"]["median"]),
-            _quartiles(timing["seconds"], 1e3),
-            str(timing["seconds"]["n"]),
-            "" if ratio is None else f"{ratio['median']:.2f}x",
-            "" if ratio is None else _quartiles(ratio),
-            "" if ratio is None else ", ".join(timing["computed_by"]),
-        )
-    console.print(shown)
+    rows = [_timing_row(timing, several) for timing in chosen]
+    console.print(table(text, numbers, f"{title}: medians", rows))
+
+
+def _timing_row(timing: Timing, several: bool) -> tuple[str, ...]:
+    """The cells of a timing; only native's row, the first one, names size and operation."""
+    ratio, first = timing["ratio"], timing["backend"] == NATIVE
+    seconds = timing["seconds"]
+    return (
+        str(read_case(timing["case"])) if first else "",
+        *((timing["operation"] if first else "",) if several else ()),
+        timing["backend"],
+        _number(1e3 * seconds["median"]),
+        _quartiles(seconds, 1e3),
+        str(seconds["n"]),
+        "" if ratio is None else f"{ratio['median']:.2f}x",
+        "" if ratio is None else _quartiles(ratio),
+        "" if ratio is None else ", ".join(timing["computed_by"]),
+    )
 
 
 def _print_accuracy(errors: list[Accuracy], console: Console) -> None:
     numbers = ("istft(stft(x)) - x", "stft against float64", "istft against float64")
-    shown = table(("size", "backend"), numbers, title=TABLES["accuracy"].title)
-    for error in errors:
-        shown.add_row(
-            str(case_of(error["case"])) if error["backend"] == NATIVE else "",
+    rows = [
+        (
+            str(read_case(error["case"])) if error["backend"] == NATIVE else "",
             error["backend"],
             f"{error['round_trip']:.2e}",
             f"{error['stft']:.2e}",
             f"{error['istft']:.2e}",
         )
-    console.print(shown)
+        for error in errors
+    ]
+    console.print(table(("size", "backend"), numbers, TABLES["accuracy"].title, rows))
 
 
 def print_machine(machine: Machine, console: Console) -> None:
@@ -98,6 +107,28 @@ def print_machine(machine: Machine, console: Console) -> None:
         )
 
 
+def print_pipeline(report: Mapping[str, Any], console: Console) -> None:
+    """Print a row for each model and backend."""
+    numbers = ("ms", "stft ms", "istft ms", "calls", "of the whole", "native / it", "computed by")
+    title = f"Models of audio-separator, {report['sizes']}, random weights, one stereo segment"
+    rows = [
+        (
+            part["model"] if part["backend"] == NATIVE else "",
+            part["backend"],
+            f"{1e3 * part['seconds']['median']:.0f}",
+            f"{1e3 * part['stft']:.1f}",
+            f"{1e3 * part['istft']:.1f}",
+            str(part["calls"]),
+            f"{part['share']:.1%}",
+            "" if part["ratio"] is None else f"{part['ratio']:.2f}x",
+            "" if part["ratio"] is None else ", ".join(part["computed_by"]),
+        )
+        for part in report["parts"]
+    ]
+    console.print(table(("model", "backend"), numbers, title, rows))
+    print_machine(report["machine"], console)
+
+
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print every cell that changed, and how many did not."""
     for line in comparison.machines:
@@ -107,10 +138,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     changed = [change for change in comparison.changes if change.verdict != "same"]
     if changed:
         numbers = ("before", "now", "a call takes", "chance", "verdict")
-        shown = table(("operation", "size", "backend"), numbers)
-        for change in sorted(changed, key=lambda change: -change.slower):
-            shown.add_row(*_row(change))
-        console.print(shown)
+        changed.sort(key=lambda change: -change.slower)
+        console.print(table(("operation", "size", "backend"), numbers, rows=map(_row, changed)))
     same = len(comparison.changes) - len(changed)
     console.print(
         f"{len(comparison.regressions)} regressions, {len(changed)} changes in"

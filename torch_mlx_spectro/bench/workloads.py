@@ -1,10 +1,12 @@
-"""A case's tensors, the calls that are timed on them, and the errors of both."""
+"""The tensors of a case, the calls that are timed on them, and their errors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -13,6 +15,8 @@ from .cases import ISTFT, ISTFT_BACKWARD, ISTFT_BINS, ROUND_TRIP, STFT, STFT_BAC
 from .measuring import Call
 from .schema import Accuracy
 
+Compute = Callable[[torch.Tensor], torch.Tensor]
+
 #: Memory that inputs and outputs rotate through on a GPU: three times an H100's cache.
 ROTATED_BYTES = 160_000_000
 MAX_SETS = 64
@@ -20,16 +24,6 @@ MAX_SETS = 64
 #: How far a result may be from native's, in units of its largest value, to be timed at all: what
 #: is right to rounding is far below, what is wrong (a frame, a weight) far above.
 AGREEMENT = 1e-4
-
-
-class Namespace(Protocol):
-    """What has both functions: this package, or native torch."""
-
-    @property
-    def stft(self) -> Callable[..., torch.Tensor]: ...
-
-    @property
-    def istft(self) -> Callable[..., torch.Tensor]: ...
 
 
 class Workload:
@@ -63,65 +57,55 @@ class Workload:
         # parts, which the definition has not.
         self.spectra = [self._stft(native, signal) for signal in self.signals]
 
-    def call(self, operation: str, namespace: Namespace) -> Call:
-        """One of the operations on the set that a call's number chooses."""
-        inputs = self._inputs(operation)
-        outputs = self._outputs(operation)
-        compute = self._computation(operation, namespace)
-        sets = self.sets
-        if outputs is None:
-            return lambda number: compute(inputs[number % sets])
+    def call(self, operation: str, namespace: ModuleType) -> Call:
+        """One of the operations on the set that a call's number chooses.
 
-        def with_gradient(number: int) -> torch.Tensor:
-            leaf = inputs[number % sets]
-            (gradient,) = torch.autograd.grad(compute(leaf), leaf, outputs[number % sets])
+        Args:
+            operation: one of those in :mod:`.cases`.
+            namespace: has both functions: this package, or native torch.
+        """
+        stft, istft = partial(self._stft, namespace), partial(self._istft, namespace)
+        signals, spectra = self.signals, self.spectra
+        # What is called, on what, and with which cotangents; None: there is no backward pass.
+        uses: dict[str, tuple[Compute, list[torch.Tensor], list[torch.Tensor] | None]] = {
+            STFT: (stft, signals, None),
+            ISTFT: (istft, spectra, None),
+            ISTFT_BINS: (istft, spectra, None),
+            STFT_BACKWARD: (stft, signals, spectra),
+            ISTFT_BACKWARD: (istft, spectra, signals),
+            ROUND_TRIP: (lambda signal: istft(stft(signal)), signals, signals),
+        }
+        compute, inputs, cotangents = uses[operation]
+        sets = self.sets
+        if operation == ISTFT_BINS:
+            inputs = [spectrum.contiguous() for spectrum in inputs]
+        if cotangents is None:
+            return lambda number: compute(inputs[number % sets])
+        leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+
+        def differentiate(number: int) -> torch.Tensor:
+            leaf = leaves[number % sets]
+            (gradient,) = torch.autograd.grad(compute(leaf), leaf, cotangents[number % sets])
             return gradient
 
-        return with_gradient
+        return differentiate
 
-    def _computation(
-        self, operation: str, namespace: Namespace
-    ) -> Callable[[torch.Tensor], torch.Tensor]:
-        stft, istft = partial(self._stft, namespace), partial(self._istft, namespace)
-        if operation in (STFT, STFT_BACKWARD):
-            return stft
-        return (lambda signal: istft(stft(signal))) if operation == ROUND_TRIP else istft
-
-    def _inputs(self, operation: str) -> list[torch.Tensor]:
-        if operation == ISTFT_BINS:
-            return [spectrum.contiguous() for spectrum in self.spectra]
-        given = self.spectra if operation in (ISTFT, ISTFT_BACKWARD) else self.signals
-        if operation in (STFT, ISTFT):
-            return given
-        return [tensor.detach().requires_grad_() for tensor in given]
-
-    def _outputs(self, operation: str) -> list[torch.Tensor] | None:
-        """The cotangents of operations with a backward pass; None of others."""
-        if operation == STFT_BACKWARD:
-            return self.spectra
-        return self.signals if operation in (ISTFT_BACKWARD, ROUND_TRIP) else None
-
-    def _stft(self, namespace: Namespace, signal: torch.Tensor) -> torch.Tensor:
+    def _stft(self, namespace: ModuleType, signal: torch.Tensor) -> Any:
         return namespace.stft(signal, **self._sizes, return_complex=True)
 
-    def _istft(self, namespace: Namespace, spectrum: torch.Tensor) -> torch.Tensor:
+    def _istft(self, namespace: ModuleType, spectrum: torch.Tensor) -> Any:
         return namespace.istft(spectrum, **self._sizes, length=self.case.samples)
 
-    def errors(self, namespace: Namespace, backend: str) -> Accuracy:
+    def errors(self, namespace: ModuleType, backend: str) -> Accuracy:
         """The largest errors on the first set; the caller chooses the backend."""
-        case, signal, spectrum = self.case, self.signals[0], self.spectra[0]
-        length = case.samples
-        exact: dict[str, Any] = {
-            "n_fft": case.n_fft,
-            "hop_length": case.hop_length,
-            "window": self.window.cpu().double(),
-        }
-        there = self._stft(namespace, signal)
-        wide = signal.cpu().double()
+        signal, spectrum = self.signals[0], self.spectra[0]
+        exact = self._sizes | {"window": self.window.cpu().double()}
+        there, wide = self._stft(namespace, signal), signal.cpu().double()
+        wide_spectrum, length = spectrum.cpu().to(torch.complex128), self.case.samples
         exact_there = native.stft(wide, **exact, return_complex=True)
-        exact_back = native.istft(spectrum.cpu().to(torch.complex128), **exact, length=length)
+        exact_back = native.istft(wide_spectrum, **exact, length=length)
         return {
-            "case": facts(case),
+            "case": facts(self.case),
             "backend": backend,
             "round_trip": _largest(self._istft(namespace, there), wide),
             "stft": _largest(there, exact_there),
@@ -131,12 +115,7 @@ class Workload:
 
 def facts(case: Case) -> Any:
     """The case as reports have it."""
-    return {
-        "rows": case.rows,
-        "samples": case.samples,
-        "n_fft": case.n_fft,
-        "hop_length": case.hop_length,
-    }
+    return asdict(case)
 
 
 def disagreement(expected: torch.Tensor, got: torch.Tensor) -> str:

@@ -20,7 +20,7 @@ import shutil
 import sys
 import sysconfig
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,10 +68,9 @@ def resolve(command: Sequence[str]) -> Program:
         return Program("stdin", "", first, rest)
     is_name = os.path.basename(first) == first
     if os.path.isfile(first) or (os.path.isdir(first) and not is_name):
-        return Program(_kind_of(first), first, first, rest)
+        return Program(_find_kind(first), first, first, rest)
     if is_name:
-        found = _console_script(first, rest)
-        if found is not None:
+        if found := _console_script(first, rest):
             return found
         if os.path.isdir(first):
             return Program("folder", first, first, rest)
@@ -80,7 +79,7 @@ def resolve(command: Sequence[str]) -> Program:
     )
 
 
-def _kind_of(path: str) -> Kind:
+def _find_kind(path: str) -> Kind:
     """Whether Python imports from ``path`` (a folder, a zip file) or reads it as a script."""
     return "script" if pkgutil.get_importer(path) is None else "folder"
 
@@ -213,17 +212,19 @@ def _run_source(source: str | bytes, name: str, module: types.ModuleType) -> Non
     exec(compile(source, name, "exec", dont_inherit=True), module.__dict__)
 
 
-_RUNNERS: dict[Kind, Callable[[Program, types.ModuleType], None]] = {
-    "script": _run_script,
-    "folder": _run_folder,
-    "module": _run_module,
-    "code": _run_text,
-    "stdin": _run_text,
-}
-_OWN_CODE = {
+_RUNNERS: Mapping[Kind, Callable[[Program, types.ModuleType], None]] = types.MappingProxyType(
+    {
+        "script": _run_script,
+        "folder": _run_folder,
+        "module": _run_module,
+        "code": _run_text,
+        "stdin": _run_text,
+    }
+)
+_OWN_CODE = frozenset(
     function.__code__
     for function in (_run_script, _run_folder, _run_module, _run_text, _run_source)
-}
+)
 
 
 def _set_first_path(entry: str) -> None:
@@ -234,7 +235,7 @@ def _set_first_path(entry: str) -> None:
 
 
 def _hide_own_frames() -> None:
-    """Have the exception on its way to the interpreter shown from the program's first frame on.
+    """Show the exception that is on its way to the interpreter from the program's first frame on.
 
     Cutting the traceback here would not do: every frame that it still passes is added again.
     """
@@ -251,7 +252,7 @@ def _hide_own_frames() -> None:
 
 
 def _program_part(trace: types.TracebackType | None) -> types.TracebackType | None:
-    """The traceback below the functions that launch programs; all of it if they are not in it."""
+    """The part of a traceback below the functions that launch programs, or all of it."""
     position = trace
     while position is not None and position.tb_frame.f_code not in _OWN_CODE:
         position = position.tb_next

@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from types import MappingProxyType
 
 from .. import interrupts
 from ..bench import command as bench
@@ -19,7 +20,9 @@ from . import parity, run
 from .demo import command as demo
 
 PROGRAM = "torch-mlx-spectro"
-_COMMANDS = {"run": run, "doctor": doctor, "demo": demo, "parity": parity, "bench": bench}
+_COMMANDS = MappingProxyType(
+    {"run": run, "doctor": doctor, "demo": demo, "parity": parity, "bench": bench}
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

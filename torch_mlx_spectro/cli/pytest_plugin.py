@@ -1,4 +1,4 @@
-"""A test suite of somebody else's, run under ``patch()``: what its tests see, and what is told.
+"""Runs somebody else's test suite under ``patch()`` and tells what was accelerated.
 
 :mod:`torch_mlx_spectro_pytest`, beside this package, is what pytest loads; it begins this when
 ``--torch-mlx-spectro`` is given. The list of known differences is TOML:
@@ -34,7 +34,8 @@ from ..patching import is_patched, patch
 
 #: What ``auto`` would choose for the small tensors of tests is native torch.
 DEFAULT_BACKEND = "mlx"
-_FIELDS = {"test", "reason"}
+_TOTALS = ("accelerated", "native", "verified", "mismatches")
+_FALLBACK = "fallback: "
 _NAME = "torch_mlx_spectro_session"
 #: By which the numbers of a pytest-xdist worker reach the process that started it.
 _OUTPUT = "torch_mlx_spectro"
@@ -76,12 +77,11 @@ def read_known(path: Path) -> tuple[Known, ...]:
 
 
 def _entry(given: Any, place: str) -> Known:
-    if not isinstance(given, Mapping) or given.keys() != _FIELDS:
+    if not isinstance(given, Mapping) or given.keys() != {"test", "reason"}:
         raise pytest.UsageError(f"{place}: has to have test and reason, and nothing else")
-    values = {name: value for name, value in given.items() if isinstance(value, str)}
-    if any(not values.get(name, "").strip() for name in _FIELDS):
+    if not all(isinstance(value, str) and value.strip() for value in given.values()):
         raise pytest.UsageError(f"{place}: test and reason have to be texts that say something")
-    return Known(values["test"], values["reason"].strip())
+    return Known(given["test"], given["reason"].strip())
 
 
 def begin(config: pytest.Config, options: argparse.Namespace) -> None:
@@ -90,9 +90,8 @@ def begin(config: pytest.Config, options: argparse.Namespace) -> None:
     Raises:
         pytest.UsageError: the options make no sense here.
     """
-    path = options.torch_mlx_spectro_known
+    path, stack = options.torch_mlx_spectro_known, ExitStack()
     known = read_known(Path(path)) if path is not None else ()
-    stack = ExitStack()
     words = stack.enter_context(_accelerated(options))
     config.add_cleanup(stack.close)
     config.pluginmanager.register(Session(words, known), _NAME)
@@ -100,7 +99,7 @@ def begin(config: pytest.Config, options: argparse.Namespace) -> None:
 
 @contextmanager
 def _accelerated(options: argparse.Namespace) -> Iterator[str]:
-    """The patch that the options ask for, in force; tells it in words."""
+    """Apply the patch that the options ask for, and describe it in words."""
     emulated, strict = options.torch_mlx_spectro_emulate_metal, options.torch_mlx_spectro_strict
     try:
         backend = registry.check_name(
@@ -119,8 +118,7 @@ def _accelerated(options: argparse.Namespace) -> Iterator[str]:
                 raise pytest.UsageError("--torch-mlx-spectro-emulate-metal needs the backend mlx")
             from .. import emulator
 
-            missing = emulator.available()
-            if missing is not None:
+            if missing := emulator.available():
                 raise pytest.UsageError(f"--torch-mlx-spectro-emulate-metal: {missing}")
             stack.enter_context(emulator.Machine().installed())
             words.append("Metal kernels emulated")
@@ -188,31 +186,31 @@ class Session:
         self._unpatched = self._unpatched or told["unpatched"]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        total, write = self._total, terminalreporter.write_line
+        total = self._total
+        by_number = sorted(total.items(), key=lambda item: (-item[1], item[0]))
+        fallbacks = [(name, n) for name, n in by_number if name.startswith(_FALLBACK)]
+        verified = f"{total['verified']} verified, {total['mismatches']} of them wrong"
+        silent = f"{self._silent_workers} workers ended without telling their numbers"
+        lines = (
+            f"{total['accelerated']} calls accelerated, {total['native']} native",
+            total["verified"] and verified,
+            *(f"{number} fell back: {name.removeprefix(_FALLBACK)}" for name, number in fallbacks),
+            not total["accelerated"]
+            and "NOTHING WAS ACCELERATED: these tests say nothing about torch_mlx_spectro",
+            self._unpatched and "a test has called unpatch(): torch was native from then on",
+            self._silent_workers and silent,
+            *(
+                f"ERROR known difference {test!r} fits no collected test"
+                for test in self._unmatched
+            ),
+        )
         terminalreporter.section("torch_mlx_spectro")
-        write(f"{total['accelerated']} calls accelerated, {total['native']} native")
-        if total["verified"]:
-            write(f"{total['verified']} verified, {total['mismatches']} of them wrong")
-        for name, number in sorted(total.items(), key=lambda item: (-item[1], item[0])):
-            if name.startswith(_FALLBACK):
-                write(f"{number} fell back: {name.removeprefix(_FALLBACK)}")
-        if not total["accelerated"]:
-            write("NOTHING WAS ACCELERATED: these tests say nothing about torch_mlx_spectro")
-        if self._unpatched:
-            write("a test has called unpatch(): torch was native from then on")
-        if self._silent_workers:
-            write(f"{self._silent_workers} workers ended without telling their numbers")
-        for test in self._unmatched:
-            write(f"ERROR known difference {test!r} fits no collected test")
-
-
-_FALLBACK = "fallback: "
+        for line in filter(None, lines):
+            terminalreporter.write_line(str(line))
 
 
 def _numbers() -> Counter[str]:
     """The counters of this process, under one name each."""
     now = stats()
-    numbers = Counter({f"{_FALLBACK}{reason}": n for reason, n in now.fallbacks.items()})
-    for name in ("accelerated", "native", "verified", "mismatches"):
-        numbers[name] = getattr(now, name)
-    return numbers
+    totals = {name: getattr(now, name) for name in _TOTALS}
+    return Counter({f"{_FALLBACK}{reason}": n for reason, n in now.fallbacks.items()} | totals)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from ..terminal import console_on, table
+from ..terminal import make_console, table
 
 if TYPE_CHECKING:
     from .. import Stats
@@ -17,7 +17,7 @@ def print_stats(stats: Stats, stream: TextIO, left: Sequence[str] = ()) -> None:
     Args:
         left: names of modules that keep torch's own functions.
     """
-    console = console_on(stream)
+    console = make_console(stream)
     refused = f", {stats.refused} refused" if stats.refused else ""
     console.print(
         f"torch_mlx_spectro: {stats.accelerated} calls accelerated, {stats.native} native{refused}"
@@ -31,21 +31,19 @@ def print_stats(stats: Stats, stream: TextIO, left: Sequence[str] = ()) -> None:
     if not stats.calls:
         console.print("Neither torch.stft nor torch.istft was called in this process.")
         return
-    calls = table(("operation", "backend"), ("calls",))
-    for (op, backend), count in sorted(stats.calls.items()):
-        calls.add_row(f"torch.{op}", backend, str(count))
-    console.print(calls)
+    calls = [(f"torch.{op}", by, str(count)) for (op, by), count in sorted(stats.calls.items())]
+    console.print(table(("operation", "backend"), ("calls",), rows=calls))
     for title, counts in (
         ("why a call was not accelerated", stats.fallbacks),
         ("why a call was left to torch by choice", stats.choices),
     ):
         if counts:
-            reasons = table((title,), ("calls",))
-            for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-                reasons.add_row(reason, str(count))
-            console.print(reasons)
+            ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+            reasons = [(reason, str(count)) for reason, count in ordered]
+            console.print(table((title,), ("calls",), rows=reasons))
     columns = ("accelerated", "native", *(("refused",) if stats.refused else ()))
-    sites = table(("called from",), columns)
-    for site, numbers in sorted(stats.sites.items()):
-        sites.add_row(site, *(str(numbers.get(column, 0)) for column in columns))
-    console.print(sites)
+    sites = [
+        (site, *(str(numbers.get(column, 0)) for column in columns))
+        for site, numbers in sorted(stats.sites.items())
+    ]
+    console.print(table(("called from",), columns, rows=sites))

@@ -1,7 +1,7 @@
-"""A JSON value without what says whose it is: paths, and names of users and hosts.
+"""Takes out of a JSON value what says whose it is: paths, and names of users and hosts.
 
-What is submitted has none of these (:func:`anonymised`). A report that its reader looks through
-keeps the last part of a path, by which a file can be told (:func:`without_paths`).
+What is submitted has none of these (:func:`anonymise`). A report that its reader looks through
+keeps the last part of a path, by which a file can be told (:func:`cut_paths`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import getpass
 import platform
 import re
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,8 +41,8 @@ def own_names() -> tuple[str, ...]:
     )
 
 
-def anonymised(value: Any, names: tuple[str, ...] | None = None) -> Any:
-    """A copy with ``<path>`` and ``<name>`` in place of what it should not tell.
+def anonymise(value: Any, names: tuple[str, ...] | None = None) -> Any:
+    """Copy a JSON value with ``<path>`` and ``<name>`` in place of paths and names.
 
     Args:
         value: of JSON's types.
@@ -51,23 +50,19 @@ def anonymised(value: Any, names: tuple[str, ...] | None = None) -> Any:
     """
     hidden = own_names() if names is None else names
     if isinstance(value, dict):
-        return {_clean(key, hidden): anonymised(item, hidden) for key, item in value.items()}
+        return {_clean(key, hidden): anonymise(item, hidden) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [anonymised(item, hidden) for item in value]
+        return [anonymise(item, hidden) for item in value]
     return _clean(value, hidden) if isinstance(value, str) else value
 
 
-def without_paths(value: Any) -> Any:
-    """A JSON value with every absolute path in its texts cut down to the last part."""
-    if isinstance(value, str):
-        # The home folder first: its name may have blanks.
-        return _FOLDERS.sub("…/", value.replace(str(Path.home()), "~"))
-    if isinstance(value, Mapping):
-        return {name: without_paths(inner) for name, inner in value.items()}
-    return [without_paths(inner) for inner in value] if isinstance(value, list) else value
+def cut_paths(text: str) -> str:
+    """Cut every absolute path in a text down to its last part."""
+    # The home folder first: its name may have blanks.
+    return _FOLDERS.sub("…/", text.replace(str(Path.home()), "~"))
 
 
-def revealing(text: str, names: tuple[str, ...] | None = None) -> list[str]:
+def find_revealing(text: str, names: tuple[str, ...] | None = None) -> list[str]:
     """What a text tells that it should not; empty when it may be shown."""
     hidden = own_names() if names is None else names
     found = [match.group() for match in _PATH.finditer(text)]

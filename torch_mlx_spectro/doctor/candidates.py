@@ -19,7 +19,7 @@ from .. import terminal
 from ..backends import registry
 
 #: In what the package's own backends differ from torch, and why.
-KNOWN = Path(__file__).with_name("known_differences.toml")
+KNOWN = Path(__file__).parent / "known_differences.toml"
 
 #: Kept open for as long as the process lives: the machine that a spawned process computes on.
 _OPEN = ExitStack()
@@ -43,55 +43,46 @@ def _emulated(backend: str) -> Candidate:
     return strictly(backend)
 
 
-class _Calls:
-    """Makes calls by one backend, and tells of the last one who computed it."""
-
-    def __init__(self, backend: str) -> None:
-        self._backend = backend
-        self._kernel = ""
-
-    def function(self, op: str) -> Callable[..., Any]:
-        """The package's function of this name."""
-        ours = getattr(tms, op)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self._kernel = ""
-            tms.reset_stats()
-            try:
-                with tms.backend(self._backend, strict=True):
-                    result = ours(*args, **kwargs)
-                    # Its name only: whether it was called is what the counters say.
-                    self._kernel = tms.explain(op, *args, **kwargs).kernel
-            except tms.NotAccelerated as refused:
-                raise FellBack("; ".join(refused.reasons)) from refused
-            return result
-
-        return adapter(call, ours)
-
-    def route(self) -> str:
-        """Backend and kernel of the last call, as it was counted; empty when none was."""
-        backends = sorted({backend for _, backend in tms.stats().calls})
-        return f"{', '.join(backends)}: {self._kernel}" if backends and self._kernel else ""
-
-    def fallback(self) -> str:
-        """Why the last call was not the backend's; empty when it was."""
-        stats = tms.stats()
-        if self._backend == registry.NATIVE or (stats.accelerated and not stats.native):
-            return ""
-        return "; ".join(stats.fallbacks) or "native torch computed it, or nothing was counted"
-
-
 def strictly(backend: str) -> Candidate:
     """The package's functions with this backend, strict.
 
     Args:
         backend: its name; ``"native"`` for native torch, through this package's dispatch.
     """
-    calls = _Calls(backend)
+    kernel = ""  # of the last call
+
+    def bind(op: str) -> Callable[..., Any]:
+        ours = getattr(tms, op)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal kernel
+            kernel = ""
+            tms.reset_stats()
+            try:
+                with tms.backend(backend, strict=True):
+                    result = ours(*args, **kwargs)
+                    # Its name only: whether it was called is what the counters say.
+                    kernel = tms.explain(op, *args, **kwargs).kernel
+            except tms.NotAccelerated as refused:
+                raise FellBack("; ".join(refused.reasons)) from refused
+            return result
+
+        return adapter(call, ours)
+
+    def tell_route() -> str:
+        """Backend and kernel of the last call, as it was counted; empty when none was."""
+        backends = sorted({counted for _, counted in tms.stats().calls})
+        return f"{', '.join(backends)}: {kernel}" if backends and kernel else ""
+
+    def tell_fallback() -> str:
+        """Why the last call was not the backend's; empty when it was."""
+        stats = tms.stats()
+        if backend == registry.NATIVE or (stats.accelerated and not stats.native):
+            return ""
+        return "; ".join(stats.fallbacks) or "native torch computed it, or nothing was counted"
+
     name = f"torch_mlx_spectro, backend {backend}"
-    return Candidate(
-        calls.function("stft"), calls.function("istft"), name, calls.route, calls.fallback
-    )
+    return Candidate(bind("stft"), bind("istft"), name, tell_route, tell_fallback)
 
 
 @contextmanager

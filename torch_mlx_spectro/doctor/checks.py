@@ -11,9 +11,9 @@ import torch
 
 import torch_mlx_spectro as tms
 
-from ..backends.registry import NATIVE, list_backends, load
+from ..backends.registry import NATIVE, list_backends, list_present_devices, load
+from ..calls.timer import HostTimer
 from ..verify import criterion as agreement
-from .devices import present
 
 N_FFT, HOP, SAMPLES = 512, 128, 16384
 #: Results that are computed while earlier ones are read, and by what each is larger than the last:
@@ -50,20 +50,20 @@ def pairs() -> tuple[tuple[str, str], ...]:
     """Every (backend, device) that can be checked here; native torch on devices beside the CPU."""
     return tuple(
         (name, device)
-        for device in present()
+        for device in list_present_devices()
         for name in (*([NATIVE] if device != "cpu" else []), *list_backends(device))
         if name == NATIVE or load(name).explain_absence(device) is None
     )
 
 
-def check_all() -> tuple[Check, ...]:
-    """Check every pair of :func:`pairs`; raises nothing, whatever is broken."""
-    return tuple(check(*pair) for pair in pairs())
-
-
 def check(backend: str, device: str) -> Check:
-    """Compare one backend with float64, and with native torch's own error on the CPU."""
-    begin, before = time.perf_counter(), Counter(tms.stats().as_dict()["calls"])
+    """Compare one backend with float64, and with native torch's own error on the CPU.
+
+    Raises nothing, whatever is broken.
+    """
+    before = Counter(tms.stats().as_dict()["calls"])
+    timer = HostTimer(time.perf_counter, lambda: None)  # results are waited for: they are compared
+    timer.begin()
     errors: dict[str, dict[str, float]] = {}
     peaks: dict[str, float] = {}
     raised = ""
@@ -82,7 +82,8 @@ def check(backend: str, device: str) -> Check:
     if not told and backend != "native":
         disturbed = find_disturbed(backend, device)
         told = f"memory was used again of results {', '.join(disturbed)}" if disturbed else ""
-    return Check(backend, device, not told, told, errors, time.perf_counter() - begin, calls)
+    timer.end()
+    return Check(backend, device, not told, told, errors, timer.seconds(), calls)
 
 
 def label(backend: str, device: str) -> str:
@@ -148,7 +149,7 @@ def find_disturbed(backend: str, device: str) -> list[str]:
 
 
 def _compute(backend: str, device: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Spectrum, signal back, and the gradient of a weighted sum of that; on the CPU, in double."""
+    """Compute a spectrum, the signal back and a gradient; return them as float64 on the CPU."""
     noise = torch.Generator().manual_seed(0)
     chirp = torch.sin(torch.arange(OFFSET + SAMPLES, dtype=torch.float64) ** 2 / SAMPLES)
     chirp += 0.1 * torch.randn(OFFSET + SAMPLES, dtype=torch.float64, generator=noise)

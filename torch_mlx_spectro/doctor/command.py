@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..backends import registry
 from ..settings import RECOGNISED, autotune_settings, mlx_settings
-from ..terminal import write_file
+from ..terminal import STDOUT, write_file
 
 HELP = "versions, backends, a self-check, and what to do next"
 DESCRIPTION = (
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form.add_argument(
         "--report",
         nargs="?",
-        const="-",
+        const=STDOUT,
         metavar="FILE.md",
         help="print, or write, Markdown for an issue, without paths and names of users",
     )
@@ -64,11 +65,10 @@ def command(options: argparse.Namespace) -> int:
         print(json.dumps(found, indent=2))
     elif options.fix:
         show.print_commands(found, sys.stdout)
-    elif options.report == "-":
-        print(show.markdown(found), end="")
     elif options.report:
-        write_file("report", Path(options.report), show.markdown(found).encode())
-        print(f"written: {options.report}")
+        write_file("report", options.report, show.markdown(found))
+        if options.report != STDOUT:
+            print(f"written: {options.report}")
     else:
         show.print_tables(found, sys.stdout)
     return 0 if found["ok"] else 1
@@ -84,52 +84,46 @@ def examine(self_check: bool = True) -> dict[str, Any]:
 
     from ..native import private_state as torch_state
     from ..patching import names_left
-    from . import caches, checks, devices, findings, matrix, versions
+    from . import checks, findings, matrix, state, versions
 
     backends = {
         name: {"available": backend.available, "reason": backend.reason}
         for name, backend in tms.available_backends().items()
     }
-    checked = [dataclasses.asdict(one) for one in (checks.check_all() if self_check else ())]
+    pairs = checks.pairs() if self_check else ()
+    checked = [dataclasses.asdict(checks.check(*pair)) for pair in pairs]
+    present = registry.list_present_devices()
     found: dict[str, Any] = {
-        "versions": versions.installed(tms.__version__),
+        "versions": versions.list_versions(tms.__version__),
         "package": str(Path(__file__).parents[2]),
         "platform": platform.platform(),
         "system": platform.system(),
         "machine": platform.machine(),
         "cpu_count": os.cpu_count(),
         "backends": backends,
-        "devices": list(devices.present()),
-        "absent": list(devices.absent()),
+        "devices": list(present),
+        "absent": [name for name in registry.device_types() if name not in present],
         "absent_names": dict(torch_state.ABSENT),
         "variables": dict(RECOGNISED),
         "settings": _settings(),
-        "processes": devices.processes(),
+        "processes": state.processes(),
         "left": list(names_left()),
-        "mps_storage": devices.mps_storage(),
-        "self_check": _of_mlx(checked, backends),
+        "mps_storage": state.mps_storage(),
+        "self_check": _select_mlx(checked, backends),
         "self_checks": checked,
-        "matrix": [dataclasses.asdict(cell) for cell in matrix.matrix()],
-        "verdicts": dataclasses.asdict(caches.kept_verdicts()),
-        "folders": [dataclasses.asdict(folder) for folder in caches.folders()],
+        "matrix": matrix.matrix(),
+        "verdicts": state.read_verdicts(),
+        "folders": state.measure_folders(),
     }
-    gathered = findings.findings_of(found)
+    gathered = findings.gather_findings(found)
     found["findings"] = [dataclasses.asdict(finding) for finding in gathered]
     found["ok"] = all(finding.level != "error" for finding in gathered)
     found["next"] = [finding.text for finding in gathered]
-    if found["ok"]:
-        found["next"].append(findings.WELL)
+    found["next"] += [findings.WELL] if found["ok"] else []
     return found
 
 
-def shareable(found: dict[str, Any]) -> dict[str, Any]:
-    """What :func:`examine` found, without paths, and so without names of users."""
-    from .anonymous import without_paths
-
-    return {name: without_paths(value) for name, value in found.items() if name != "package"}
-
-
-def _of_mlx(checked: list[dict[str, Any]], backends: dict[str, Any]) -> dict[str, Any]:
+def _select_mlx(checked: list[dict[str, Any]], backends: dict[str, Any]) -> dict[str, Any]:
     """The self-check of MLX on the CPU alone, as reports of earlier versions have it."""
     for check in checked:
         if (check["backend"], check["device"]) == ("mlx", "cpu"):

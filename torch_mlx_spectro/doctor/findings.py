@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from ..backends import registry
@@ -38,149 +39,130 @@ class Finding:
     threads: tuple[str, ...] = ()
 
 
-def findings_of(found: Mapping[str, Any]) -> tuple[Finding, ...]:
-    """Every finding on what ``examine`` found, most urgent first."""
-    mps = "mps" in found["devices"]
-    gathered = [
-        *_of_settings(found),
-        *_of_backends(found),
-        *(
-            Finding("warning", f"This torch has no {name}: {follows}.")
-            for name, follows in found["absent_names"].items()
-        ),
-        *_of_checks(found["self_checks"]),
-        *(
-            Finding(bad.level, f"{bad.package}: {bad.what}.", bad.fix, bad.threads)
-            for bad in known_bad(found["versions"], mps)
-        ),
-        *_of_storage(found["mps_storage"]),
-        *_of_verdicts(found["verdicts"]),
-        *_of_folders(found["folders"]),
-        *_of_processes(found["processes"]),
-        *_of_names(found["left"]),
-    ]
+def gather_findings(found: Mapping[str, Any]) -> tuple[Finding, ...]:
+    """List the findings on what ``examine`` found, the most urgent first."""
+    judges = (_judge_settings, _judge_backends, _judge_checks, _judge_versions, _judge_state)
+    gathered = chain.from_iterable(judge(found) for judge in judges)
     return tuple(sorted(gathered, key=lambda finding: LEVELS.index(finding.level)))
 
 
-def _of_settings(found: Mapping[str, Any]) -> list[Finding]:
-    error = found["settings"]["error"]
-    if not error:
-        return []
-    named = [name for name in RECOGNISED if re.search(rf"\b{name}\b", error)]
-    text = f"Correct or unset the environment variable: {error}."
-    return [Finding("error", text, tuple(f"unset {name}" for name in named))]
+def _judge_settings(found: Mapping[str, Any]) -> Iterator[Finding]:
+    if error := found["settings"]["error"]:
+        named = [name for name in RECOGNISED if re.search(rf"\b{name}\b", error)]
+        yield Finding(
+            "error",
+            f"Correct or unset the environment variable: {error}.",
+            tuple(f"unset {name}" for name in named),
+        )
 
 
-def _of_backends(found: Mapping[str, Any]) -> list[Finding]:
-    backends = found["backends"]
-    accelerating = [
-        spec.name for spec in registry.specs() if spec.in_auto and backends[spec.name]["available"]
-    ]
-    findings = []
+def _judge_backends(found: Mapping[str, Any]) -> Iterator[Finding]:
+    backends, on_a_mac = found["backends"], found["system"] == "Darwin"
     if not backends["mlx"]["available"]:
-        level = "warning" if accelerating else "error"
-        until = "CPU tensors go" if accelerating else "every call goes"
-        text = (
+        others = any(one.in_auto and backends[one.name]["available"] for one in registry.specs())
+        yield Finding(
+            "warning" if others else "error",
             f"Make MLX usable ({backends['mlx']['reason']}): install {MLX!r} with pip. Until then"
-            f" {until} to native torch."
+            f" {'CPU tensors go' if others else 'every call goes'} to native torch.",
+            (f"python -m pip install --upgrade '{MLX}'",),
         )
-        findings.append(Finding(level, text, (f"python -m pip install --upgrade '{MLX}'",)))
-    if found["system"] == "Darwin" and found["machine"] == "x86_64":
-        text = (
+    if on_a_mac and found["machine"] == "x86_64":
+        yield Finding(
+            "error",
             "This Python is built for Intel processors: MLX and MPS need one for arm64. On a Mac"
-            " with Apple silicon, install that one and make the environment anew."
+            " with Apple silicon, install that one and make the environment anew.",
+            ("python -c 'import platform; print(platform.machine())'",),
         )
-        check = "python -c 'import platform; print(platform.machine())'"
-        findings.append(Finding("error", text, (check,)))
-    elif found["system"] == "Darwin" and "mps" not in found["devices"]:
-        text = (
+    elif on_a_mac and "mps" not in found["devices"]:
+        yield Finding(
+            "warning",
             "torch finds no MPS device: tensors can be on the CPU alone. In a virtual machine there"
-            " may be none."
+            " may be none.",
+            ("python -c 'import torch; print(torch.backends.mps.is_built())'",),
+            ("actions/runner-images#9918",),
         )
-        check = "python -c 'import torch; print(torch.backends.mps.is_built())'"
-        threads = ("actions/runner-images#9918",)
-        findings.append(Finding("warning", text, (check,), threads))
     if "cuda" in found["devices"] and not backends["cuda"]["available"]:
-        text = f"CUDA tensors go to native torch: {backends['cuda']['reason']}."
-        install = "python -m pip install 'torch-mlx-spectro[cuda]'"
-        findings.append(Finding("warning", text, (install,)))
-    return findings
+        yield Finding(
+            "warning",
+            f"CUDA tensors go to native torch: {backends['cuda']['reason']}.",
+            ("python -m pip install 'torch-mlx-spectro[cuda]'",),
+        )
+    for name, follows in found["absent_names"].items():
+        yield Finding("warning", f"This torch has no {name}: {follows}.")
 
 
-def _of_checks(checks: list[dict[str, Any]]) -> list[Finding]:
-    findings = []
-    for check in checks:
+def _judge_checks(found: Mapping[str, Any]) -> Iterator[Finding]:
+    for check in found["self_checks"]:
+        backend, device = check["backend"], check["device"]
+        more = f"torch-mlx-spectro parity --backend {backend} --device {device} --minimise"
         if check["ok"]:
             continue
-        backend, device = check["backend"], check["device"]
-        more = (f"torch-mlx-spectro parity --backend {backend} --device {device} --minimise",)
         if backend == "native":
-            text = (
+            yield Finding(
+                "warning",
                 f"Native torch fails on {device}: {check['error']}. That is not this package's"
-                " doing, and what falls back to native torch there is not to be trusted."
+                " doing, and what falls back to native torch there is not to be trusted.",
+                (more,),
             )
-            findings.append(Finding("warning", text, more))
-            continue
-        text = (
-            f"The self-check of {backend} on {device} failed ({check['error']}). Set"
-            " TORCH_MLX_SPECTRO_BACKEND=native, which leaves every call to torch, and report"
-            " the output of `torch-mlx-spectro doctor --report`."
+        else:
+            yield Finding(
+                "error",
+                f"The self-check of {backend} on {device} failed ({check['error']}). Set"
+                " TORCH_MLX_SPECTRO_BACKEND=native, which leaves every call to torch, and report"
+                " the output of `torch-mlx-spectro doctor --report`.",
+                (
+                    "export TORCH_MLX_SPECTRO_BACKEND=native",
+                    "torch-mlx-spectro doctor --report",
+                    more,
+                ),
+            )
+
+
+def _judge_versions(found: Mapping[str, Any]) -> Iterator[Finding]:
+    for bad in known_bad(found["versions"], "mps" in found["devices"]):
+        yield Finding(bad.level, f"{bad.package}: {bad.what}.", bad.fix, bad.threads)
+    expected, seen = found["mps_storage"]["expected"], found["mps_storage"]["found"]
+    if seen not in ("shared", "copied", expected) and not seen.startswith("not tried"):
+        yield Finding(
+            "warning",
+            f"How MPS tensors cross to MLX could not be found out: {seen}.",
+            ("export TORCH_MLX_SPECTRO_BACKEND=native",),
         )
-        fix = ("export TORCH_MLX_SPECTRO_BACKEND=native", "torch-mlx-spectro doctor --report")
-        findings.append(Finding("error", text, (*fix, *more)))
-    return findings
+    elif (expected, seen) == ("shared", "copied"):
+        yield Finding(
+            "note",
+            "MPS tensors are copied on their way to MLX, though this torch keeps them in memory"
+            " that both could share: the `mlx` backend is slower for it.",
+        )
 
 
-def _of_storage(storage: Mapping[str, str]) -> list[Finding]:
-    found = storage["found"]
-    if found not in ("shared", "copied"):
-        if storage["expected"] == found or found.startswith("not tried"):
-            return []
-        text = f"How MPS tensors cross to MLX could not be found out: {found}."
-        return [Finding("warning", text, ("export TORCH_MLX_SPECTRO_BACKEND=native",))]
-    if found == storage["expected"] or found == "shared":
-        return []
-    text = "MPS tensors are copied on their way to MLX, though this torch keeps them in memory"
-    return [Finding("note", f"{text} that both could share: the `mlx` backend is slower for it.")]
-
-
-def _of_verdicts(kept: Mapping[str, Any]) -> list[Finding]:
-    findings = [Finding("warning", f"{kept['warning']}.")] if kept["warning"] else []
+def _judge_state(found: Mapping[str, Any]) -> Iterator[Finding]:
+    """Judge the files on disk, this process, and the names that :func:`patch` leaves to torch."""
+    kept = found["verdicts"]
+    if kept["warning"]:
+        yield Finding("warning", f"{kept['warning']}.")
     if kept["quarantined"]:
-        text = (
+        forget = (f"rm {shlex.quote(kept['path'])}",) if kept["path"] else ()
+        yield Finding(
+            "warning",
             f"{len(kept['quarantined'])} kinds of calls were computed wrongly here before: auto"
             " leaves them to native torch. Report them. They are tried again after an upgrade, or"
-            " without the file of verdicts."
+            " without the file of verdicts.",
+            ("torch-mlx-spectro doctor --report", *forget),
         )
-        forget = (f"rm {shlex.quote(kept['path'])}",) if kept["path"] else ()
-        fix = ("torch-mlx-spectro doctor --report", *forget)
-        findings.append(Finding("warning", text, fix))
-    return findings
-
-
-def _of_folders(folders: Iterable[Mapping[str, Any]]) -> list[Finding]:
-    return [
-        Finding("warning", f"{folder['problem']}.", (f"rm -r {shlex.quote(folder['path'])}",))
-        for folder in folders
-        if folder["problem"]
-    ]
-
-
-def _of_processes(processes: Mapping[str, Any]) -> list[Finding]:
-    if not processes["forked"]:
-        return []
-    text = (
-        "This process was forked after MLX was loaded: it computes natively. Start workers by"
-        ' multiprocessing.set_start_method("spawn").'
-    )
-    return [Finding("warning", text)]
-
-
-def _of_names(left: list[str]) -> list[Finding]:
-    if not left:
-        return []
-    text = (
-        f"patch() leaves torch's own functions in {', '.join(left)}. A program that does not keep"
-        " them to compare with calls them stft and istft, or through torch."
-    )
-    return [Finding("note", text)]
+    for folder in found["folders"]:
+        if folder["problem"]:
+            fix = f"rm -r {shlex.quote(folder['path'])}"
+            yield Finding("warning", f"{folder['problem']}.", (fix,))
+    if found["processes"]["forked"]:
+        yield Finding(
+            "warning",
+            "This process was forked after MLX was loaded: it computes natively. Start workers by"
+            ' multiprocessing.set_start_method("spawn").',
+        )
+    if found["left"]:
+        yield Finding(
+            "note",
+            f"patch() leaves torch's own functions in {', '.join(found['left'])}. A program that"
+            " does not keep them to compare with calls them stft and istft, or through torch.",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,7 @@ import torch
 
 import torch_mlx_spectro as tms
 
-from ..backends.registry import list_backends
-from .devices import present
+from ..backends import registry
 
 #: Rows x samples of a clip of some seconds, and of a long recording: ``auto`` may tell them apart.
 SHORT, LONG = (1, 1 << 15), (4, 1 << 20)
@@ -46,56 +46,43 @@ KINDS = (
 )
 
 
-@dataclass(frozen=True)
-class Cell:
-    """Who would compute one call.
+def matrix() -> list[dict[str, Any]]:
+    """Who would compute every kind of call on every device that is here.
 
-    Attributes:
-        kind, op, device: the call.
-        asked: the backend that the program names.
-        backend, kernel, reasons: as of :class:`torch_mlx_spectro.Route`.
+    Returns:
+        For each call, by ``auto`` and by each backend for its device: the call (``kind``, ``op``,
+        ``device``), the backend that the program names (``asked``), and ``backend``, ``kernel`` and
+        ``reasons`` as of :class:`torch_mlx_spectro.Route`.
     """
-
-    kind: str
-    op: str
-    device: str
-    asked: str
-    backend: str
-    kernel: str
-    reasons: tuple[str, ...]
-
-
-def matrix() -> tuple[Cell, ...]:
-    """Every kind of call on every device that is here, by ``auto`` and each backend for it."""
-    cells = []
-    for device in present():
-        for kind in KINDS:
-            if device == "mps" and kind.dtype is torch.float64:
-                continue  # MPS has no float64
-            for op, arguments in (("stft", _stft), ("istft", _istft)):
-                try:
-                    call, keywords = arguments(kind, device)
-                except Exception as error:  # a device that is there and refuses memory
-                    cells.append(_failed(kind.name, op, device, "any", error))
-                    continue
-                for asked in ("auto", *list_backends(device)):
-                    cells.append(_cell(kind.name, op, device, asked, call, keywords))
-    return tuple(cells)
+    cells: list[dict[str, Any]] = []
+    for device, kind in itertools.product(registry.list_present_devices(), KINDS):
+        if device == "mps" and kind.dtype is torch.float64:
+            continue  # MPS has no float64
+        for op, arguments in (("stft", _stft), ("istft", _istft)):
+            place = {"kind": kind.name, "op": op, "device": device}
+            try:
+                call, keywords = arguments(kind, device)
+            except Exception as error:  # a device that is there and refuses memory
+                cells.append({**place, "asked": "any", **_tell_error(error)})
+                continue
+            for asked in ("auto", *registry.list_backends(device)):
+                cells.append({**place, "asked": asked, **_explain(asked, op, call, keywords)})
+    return cells
 
 
-def _cell(
-    kind: str, op: str, device: str, asked: str, call: tuple[Any, ...], keywords: dict[str, Any]
-) -> Cell:
+def _explain(
+    asked: str, op: str, call: tuple[Any, ...], keywords: dict[str, Any]
+) -> dict[str, object]:
     try:
         with tms.backend(asked, verify=0):
             route = tms.explain(op, *call, **keywords)
     except Exception as error:  # whatever a broken backend raises is what doctor is asked to tell
-        return _failed(kind, op, device, asked, error)
-    return Cell(kind, op, device, asked, route.backend, route.kernel, route.reasons)
+        return _tell_error(error)
+    return {"backend": route.backend, "kernel": route.kernel, "reasons": route.reasons}
 
 
-def _failed(kind: str, op: str, device: str, asked: str, error: Exception) -> Cell:
-    return Cell(kind, op, device, asked, "none", "", (f"{type(error).__name__}: {error}",))
+def _tell_error(error: Exception) -> dict[str, object]:
+    return {"backend": "none", "kernel": "", "reasons": (f"{type(error).__name__}: {error}",)}
 
 
 def _stft(kind: Kind, device: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -6,20 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from ..backends import registry
-from ..terminal import console_on, table
-from .anonymous import without_paths
+from ..terminal import make_console, table
+from .anonymous import cut_paths
 
 Rows = Sequence[tuple[str, ...]]
 
 
 def print_tables(found: Mapping[str, Any], stream: TextIO) -> None:
     """Print the findings for a person."""
-    console = console_on(stream)
-    for title, header, rows in (*_of_installation(found), *_of_computation(found)):
-        shown = table(header, title=title)
-        for row in rows:
-            shown.add_row(*row)
-        console.print(shown)
+    console = make_console(stream)
+    for title, header, rows in (*_list_installation(found), *_list_computation(found)):
+        console.print(table(header, title=title, rows=rows))
     for finding in found["findings"]:
         console.print(_line(finding), soft_wrap=True)
     if found["ok"]:
@@ -30,30 +27,25 @@ def print_tables(found: Mapping[str, Any], stream: TextIO) -> None:
 
 def print_commands(found: Mapping[str, Any], stream: TextIO) -> None:
     """Print the commands for every finding, as lines of a shell script; nothing is run."""
-    for finding in found["findings"]:
-        print(f"# {_line(finding)}", file=stream)
-        for command in finding["fix"]:
-            print(command, file=stream)
-    if not found["findings"]:
-        print("# nothing to mend", file=stream)
+    lines = [
+        line for finding in found["findings"] for line in (f"# {_line(finding)}", *finding["fix"])
+    ]
+    print(*(lines or ["# nothing to mend"]), sep="\n", file=stream)
 
 
 def markdown(found: Mapping[str, Any]) -> str:
     """What an issue needs, without paths and names of users."""
     state = "all is well" if found["ok"] else "not all is well"
-    lines = [f"### torch-mlx-spectro doctor: {state}", ""]
-    for finding in found["findings"]:
-        lines.append(f"- {_cell(_line(finding))}")
-    if not found["findings"]:
-        lines.append("- no findings")
-    for title, header, rows in (*_of_versions(found), *_of_computation(found)):
+    findings = [f"- {_cell(_line(finding))}" for finding in found["findings"]]
+    lines = [f"### torch-mlx-spectro doctor: {state}", "", *(findings or ["- no findings"])]
+    for title, header, rows in (*_list_versions(found), *_list_computation(found)):
         lines += ["", f"**{title}**", "", _row(header), _row(["---"] * len(header))]
         lines += [_row([_cell(value) for value in row]) for row in rows]
     return "\n".join(lines) + "\n"
 
 
 def _cell(text: str) -> str:
-    return str(without_paths(text)).replace("|", "\\|").replace("\n", " ")
+    return cut_paths(text).replace("|", "\\|").replace("\n", " ")
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -68,7 +60,7 @@ def _line(finding: Mapping[str, Any]) -> str:
 Table = tuple[str, tuple[str, ...], Rows]
 
 
-def _of_versions(found: Mapping[str, Any]) -> Iterator[Table]:
+def _list_versions(found: Mapping[str, Any]) -> Iterator[Table]:
     versions = {name: told or "not installed" for name, told in found["versions"].items()}
     if not found["versions"]["macos"]:
         del versions["macos"]
@@ -84,8 +76,8 @@ def _of_versions(found: Mapping[str, Any]) -> Iterator[Table]:
     yield "Settings in force", ("", ""), tuple((values | wrong).items())
 
 
-def _of_installation(found: Mapping[str, Any]) -> Iterator[Table]:
-    yield from _of_versions(found)
+def _list_installation(found: Mapping[str, Any]) -> Iterator[Table]:
+    yield from _list_versions(found)
     yield "Installed in", ("", ""), (("package", found["package"]),)
     yield "Environment variables", ("", ""), tuple(found["variables"].items())
     folders = [
@@ -95,12 +87,14 @@ def _of_installation(found: Mapping[str, Any]) -> Iterator[Table]:
     yield "Compiled kernels on disk", ("", "", ""), folders
 
 
-def _of_computation(found: Mapping[str, Any]) -> Iterator[Table]:
+def _list_computation(found: Mapping[str, Any]) -> Iterator[Table]:
     """What an issue needs, too."""
     processes, verdicts = found["processes"], found["verdicts"]
+    expected, seen = found["mps_storage"]["expected"], found["mps_storage"]["found"]
+    usually = f"(expected of this torch: {expected})"
     counts = ", ".join(f"{n} of {name}" for name, n in verdicts["counts"].items())
     rows = [
-        ("storage of MPS tensors", _storage(found["mps_storage"])),
+        ("storage of MPS tensors", seen if expected == seen else f"{seen} {usually}"),
         ("forked", "yes: MLX cannot be used" if processes["forked"] else "no"),
         ("workers are started by", processes["start_method"]),
         ("threads", f"torch {processes['torch_threads']}, usable CPUs {processes['cpus']}"),
@@ -120,11 +114,6 @@ def _of_computation(found: Mapping[str, Any]) -> Iterator[Table]:
         yield "Other devices", ("", ""), [(name, "absent") for name in found["absent"]]
 
 
-def _storage(storage: Mapping[str, str]) -> str:
-    expected, seen = storage["expected"], storage["found"]
-    return seen if expected == seen else f"{seen} (expected of this torch: {expected})"
-
-
 def _check(check: Mapping[str, Any]) -> tuple[str, ...]:
     errors = "; ".join(
         f"{name}: {', '.join(f'{who} {value:.1e}' for who, value in found.items())}"
@@ -139,22 +128,17 @@ def _check(check: Mapping[str, Any]) -> tuple[str, ...]:
 def _matrix_rows(
     cells: Sequence[Mapping[str, Any]], device: str, asked: Sequence[str]
 ) -> Iterator[tuple[str, ...]]:
-    calls = dict.fromkeys((cell["op"], cell["kind"]) for cell in cells if cell["device"] == device)
-    for op, kind in calls:
-        by = {
-            cell["asked"]: _who(cell)
-            for cell in cells
-            if (cell["op"], cell["kind"], cell["device"]) == (op, kind, device)
-        }
-        yield f"{op}, {kind}", *(by.get(name, by.get("any", "")) for name in asked)
+    calls: dict[str, dict[str, str]] = {}
+    for cell in cells:
+        if cell["device"] == device:
+            row = calls.setdefault(f"{cell['op']}, {cell['kind']}", {})
+            row[cell["asked"]] = _who(cell)
+    for call, row in calls.items():
+        yield call, *(row.get(name, row.get("any", "")) for name in asked)
 
 
 def _who(cell: Mapping[str, Any]) -> str:
-    reasons = "; ".join(cell["reasons"])
-    if cell["backend"] in ("native", "none"):
-        return f"{cell['backend']}: {reasons}" if reasons else cell["backend"]
-    return (
-        cell["kernel"]
-        if cell["kernel"].startswith(cell["backend"])
-        else (f"{cell['backend']}: {cell['kernel']}")
-    )
+    backend, kernel, reasons = cell["backend"], cell["kernel"], "; ".join(cell["reasons"])
+    if backend in (registry.NATIVE, "none"):
+        return f"{backend}: {reasons}" if reasons else str(backend)
+    return str(kernel) if kernel.startswith(backend) else f"{backend}: {kernel}"

@@ -1,4 +1,4 @@
-"""Releases of torch, MLX and macOS that are known to be bad for us, and since when they are not.
+"""Releases of torch, MLX and macOS with known problems, and the releases that mended them.
 
 Every entry names the threads that it was learned from; each was read before it was written here.
 A thread that says no release is placed by the releases between which it was merged.
@@ -138,7 +138,7 @@ KNOWN_BAD = (
 )
 
 
-def installed(own: str) -> dict[str, str | None]:
+def list_versions(own: str) -> dict[str, str | None]:
     """Versions by package, None for one that is not installed; imports none of them."""
     versions: dict[str, str | None] = {
         "torch_mlx_spectro": own,

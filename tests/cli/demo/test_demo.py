@@ -9,7 +9,7 @@ import pytest
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.cli import main as cli
 from torch_mlx_spectro.cli.demo import audio
-from torch_mlx_spectro.cli.demo import command as demo
+from torch_mlx_spectro.cli.demo import session as demo
 
 
 @pytest.fixture

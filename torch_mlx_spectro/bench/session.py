@@ -1,0 +1,181 @@
+"""A run of ``bench``: what its options ask for is measured, written and printed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..backends import registry
+from ..errors import Problem
+from ..terminal import STDOUT, make_console, progress, write_file
+from ..version import __version__
+from . import cases, comparing, costs, machine, pipeline, running, schema, submission, tables
+from .cases import Table
+from .comparing import Comparison
+from .plotting import draw
+from .running import Settings
+from .schema import Report
+
+#: Of --table, beside the tables of cases: what a call costs beside its transform.
+COSTS = "costs"
+#: Timed runs of each model and backend.
+PIPELINE_ROUNDS, QUICK_PIPELINE_ROUNDS = 5, 3
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and report; return 0 when nothing failed and nothing became slower, else 1.
+
+    Raises:
+        Problem: what was asked for is not here.
+    """
+    reports = [_read(path) for path in options.compare or ()]
+    if len(reports) == 2:
+        return _report_comparison(options, _compare(options, *reports))
+    old = reports[0] if reports else None
+    with running.threads(options.threads):
+        settings = _choose_settings(options)
+        if options.pipeline:
+            return _run_pipeline(options, settings)
+        chosen = _choose_tables(options)
+        if old is not None:  # before it takes minutes
+            here = machine.machine(settings.device)
+            _check_machines(options, machine.differences(old["machine"], here))
+        report = _measure(options, settings, chosen)
+        if options.submit_file:
+            return max(submission.submit(options, report), _report(options, report))
+        code = _report(options, report, quiet=old is not None)
+        if old is None:
+            return code
+        comparison = _measure_again(settings, chosen, old, _compare(options, old, report))
+        return max(code, _report_comparison(options, comparison))
+
+
+def _choose_settings(options: argparse.Namespace) -> Settings:
+    """Settings for the device that is asked for, or the first of cuda, mps and cpu here."""
+    device = options.device or registry.list_present_devices()[-1]
+    if not registry.is_present(device):
+        raise Problem(f"--device {device}: torch has no such device here")
+    found, reasons = running.find_backends(device)
+    asked = found if options.backends is None else options.backends.split(",")
+    for name in asked:
+        if name not in found:
+            reason = reasons.get(name, f"for tensors on {device} there are {', '.join(found)}")
+            raise Problem(f"--backends {name or repr(name)}: {reason}")
+    settings = running.Settings(device, tuple(dict.fromkeys(asked)))
+    return running.quick(settings) if options.quick else settings
+
+
+def _choose_tables(options: argparse.Namespace) -> dict[str, Table]:
+    """The tables of cases that are asked for; the table of costs is not one of them."""
+    names = list(cases.PUBLISHED) if options.table is None else options.table.split(",")
+    if "all" in names:
+        return dict(cases.TABLES)
+    known = (*cases.TABLES, COSTS)
+    for name in names:
+        if name not in known:
+            there = f"there are {', '.join(known)} and all"
+            raise Problem(f"--table {name or repr(name)}: {there}")
+    return {name: table for name, table in cases.TABLES.items() if name in names}
+
+
+def _measure(options: argparse.Namespace, settings: Settings, chosen: dict[str, Table]) -> Report:
+    with progress("measuring") as show:
+        report = running.measure(settings, chosen, show)
+    report["unavailable"] = running.find_backends(settings.device)[1]
+    if {COSTS, "all"} & {*(options.table or "").split(",")}:
+        report["costs"] = costs.measure_costs()
+    return report
+
+
+def _report(options: argparse.Namespace, report: Report, quiet: bool = False) -> int:
+    """Write and print what was asked for; 1 when something failed.
+
+    Args:
+        quiet: print nothing, as a comparison follows.
+    """
+    if options.plot:
+        write_file("plot", options.plot, draw(report, options.plot.suffix[1:]))
+    printed = options.json == STDOUT
+    if options.json and not (printed and quiet):
+        write_file("json", options.json, schema.to_json(report))
+    if not (printed or quiet):
+        tables.print_report(report, make_console(sys.stdout))
+    return 1 if report["failures"] else 0
+
+
+def _read(path: Path) -> Report:
+    try:
+        return schema.read_report(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: no text, no JSON, or no report
+        told = error.strerror if isinstance(error, OSError) else error
+        raise Problem(f"--compare {path}: {told}") from None
+
+
+def _compare(options: argparse.Namespace, old: Report, new: Report) -> Comparison:
+    comparison = comparing.compare(old, new)
+    _check_machines(options, comparison.machines)
+    if not comparison.changes:
+        raise Problem("the reports have no measurement in common")
+    return comparison
+
+
+def _check_machines(options: argparse.Namespace, apart: Sequence[str]) -> None:
+    if apart and not options.force:
+        raise Problem(
+            "the reports are of different machines, whose ratios differ for that alone ("
+            + "; ".join(apart)
+            + "); --force compares them nevertheless"
+        )
+
+
+def _measure_again(
+    settings: Settings, chosen: dict[str, Table], old: Report, comparison: Comparison
+) -> Comparison:
+    """Measure the regressions of a run that was made now once more: they have to show twice."""
+    timed = [change for change in comparison.regressions if change.table != "accuracy"]
+    if not timed:
+        return comparison
+    with progress("measuring again") as show:
+        again = running.measure(settings, comparing.cut_tables(timed, chosen), show)
+    return comparing.confirm(comparison, comparing.compare(old, again))
+
+
+def _report_comparison(options: argparse.Namespace, comparison: Comparison) -> int:
+    """Print a comparison; 1 when something became slower, less exact, or failed."""
+    printed = options.json == STDOUT
+    if printed or (options.json and len(options.compare) == 2):
+        write_file("json", options.json, schema.to_json(tables.comparison_as_dict(comparison)))
+    if not printed:
+        tables.print_comparison(comparison, make_console(sys.stdout))
+    return 0 if comparison.ok else 1
+
+
+def _run_pipeline(options: argparse.Namespace, settings: Settings) -> int:
+    """Measure the models of audio-separator and report; return 0.
+
+    Raises:
+        Problem: audio-separator, or what it needs, is not installed.
+    """
+    if absent := pipeline.missing():
+        how = " and ".join(pipeline.INSTALL)
+        raise Problem(f"--pipeline needs {', '.join(absent)}: in a checkout, {how}")
+    where = machine.machine(settings.device)  # now: its load is the others'
+    rounds = QUICK_PIPELINE_ROUNDS if options.quick else PIPELINE_ROUNDS
+    models = pipeline.components(options.quick)
+    with progress("measuring") as show:
+        parts = pipeline.measure_pipeline(models, settings.device, settings.backends, rounds, show)
+    report = {
+        "schema": pipeline.SCHEMA,
+        "version": pipeline.VERSION,
+        "package": __version__,
+        "machine": where,
+        "sizes": "small" if options.quick else "as published",
+        "parts": parts,
+    }
+    if options.json:
+        write_file("json", options.json, schema.to_json(report))
+    if options.json != STDOUT:
+        tables.print_pipeline(report, make_console(sys.stdout))
+    return 0

@@ -1,0 +1,176 @@
+"""A run of ``parity``: the comparison that its options ask for, and its reports."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import stft_parity
+import torch_mlx_spectro as tms
+from stft_parity import Candidate, Case, Judge, Misstated, Report, Result, known
+from stft_parity.report import junit, machine, summary, tables
+
+from .. import emulator
+from ..backends.registry import NATIVE
+from ..doctor.candidates import KNOWN, progress, strictly
+from ..errors import Problem
+from ..terminal import make_console, write_file
+
+#: Failing cases that ``--minimise`` shrinks: one of each kind, the most frequent kinds first.
+MINIMISED = 10
+
+
+def run(options: argparse.Namespace, own: str | None) -> int:
+    """Run the comparison and report it; return 0 when nothing differs but what is known, else 1.
+
+    Args:
+        options: of the command.
+        own: the backend of this package that is the candidate; None where another one is named.
+
+    Raises:
+        Problem: what was asked for is not here, or is misstated.
+    """
+    accepted = KNOWN if own not in (None, NATIVE) and not options.known else options.known
+    try:
+        entries = known.read(accepted if accepted is not None else ())
+    except (Misstated, OSError) as error:
+        place = f" {accepted}" if isinstance(error, OSError) else ""
+        told = error.strerror if isinstance(error, OSError) else error
+        raise Problem(f"--known{place}: {told}") from None
+    with _emulate(options):
+        candidate = _find_candidate(options, own)
+        report = _compare(options, candidate, own, entries)
+        smaller: dict[Case, Result] = {}
+        if options.minimise and report.failures:
+            judge = functools.partial(
+                Judge,
+                candidate,
+                options.reference,
+                device=options.device,
+                gradients=not options.no_gradients,
+                known=entries,
+            )
+            # It does not matter why smaller cases fail that are only tried.
+            smaller = _minimise(report, judge(diagnosed=0), judge())
+    _report(options, report, smaller)
+    return 0 if report.ok else 1
+
+
+@contextmanager
+def _emulate(options: argparse.Namespace) -> Iterator[None]:
+    """Emulate Metal in this process, if that is asked for."""
+    if not options.emulate_metal:
+        yield
+        return
+    if reason := emulator.available():
+        raise Problem(f"--emulate-metal: {reason}", 1)
+    with emulator.Machine().installed():
+        yield
+
+
+def _find_candidate(options: argparse.Namespace, own: str | None) -> Candidate:
+    """The candidate in this process.
+
+    Raises:
+        Problem: there is none of that name, or its backend is not here.
+    """
+    if own:
+        found = tms.available_backends()[own]
+        if not found.available:
+            raise Problem(f"{own} is not available: {found.reason}", 1)
+        return strictly(own)
+    # As `python -m` does: a candidate is mostly a file in the folder where one is.
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        if options.candidate:
+            return stft_parity.load(options.candidate)
+        named = (options.stft, options.istft)
+        stft, istft = (_find_function(path) if path else None for path in named)
+        return Candidate(stft, istft, " and ".join(filter(None, named)))
+    except ValueError as error:
+        raise Problem(str(error)) from None
+
+
+def _find_function(path: str) -> Callable[..., Any]:
+    """The function that an import path names, whatever it is called."""
+    try:
+        found = pkgutil.resolve_name(path if ":" in path else f"{path}:")
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"no function at {path!r}: {error}") from error
+    if not callable(found):
+        raise ValueError(f"{path!r} is no function; write it as package.module:function")
+    function: Callable[..., Any] = found
+    return function
+
+
+def _select(given: Sequence[str]) -> dict[str, list[str]]:
+    """The values of each argument that calls have to have."""
+    chosen: dict[str, list[str]] = {}
+    for text in given:
+        argument, equals, value = text.partition("=")
+        if not equals:
+            raise Problem(f"--select {text}: write it as argument=value")
+        chosen.setdefault(argument, []).append(value)
+    return chosen
+
+
+def _compare(
+    options: argparse.Namespace, candidate: Candidate, own: str | None, entries: Any
+) -> Report:
+    """The comparison, with a bar that shows how far it is.
+
+    Raises:
+        Problem: there is nothing to compare, or no such reference.
+    """
+    chosen = _select(options.select)
+    given: Candidate | str = candidate
+    if options.processes > 1:
+        name = f"emulated_{own}" if options.emulate_metal else own
+        given = options.candidate or f"torch_mlx_spectro.doctor.candidates:{name}"
+    try:
+        with progress() as show:
+            report = stft_parity.run(
+                candidate=given,
+                reference=options.reference,
+                device=options.device,
+                cases=options.cases,
+                seed=options.seed,
+                known=entries,
+                gradients=not options.no_gradients,
+                processes=options.processes,
+                progress=show,
+                select=chosen,
+            )
+    except ValueError as error:  # of the reference: the rest has been looked at
+        raise Problem(str(error)) from None
+    if not report.results:
+        raise Problem(f"no case of {options.cases!r} has {' and '.join(options.select)}")
+    return report
+
+
+def _minimise(
+    report: Report, trying: Callable[[Case], Result], judge: Callable[[Case], Result]
+) -> dict[Case, Result]:
+    """The first case of each group of failing ones -> the smallest that fails alike."""
+    firsts = [group.results[0] for group in tables.groups(report)[:MINIMISED]]
+    return {first.case: judge(stft_parity.minimise(first, trying).case) for first in firsts}
+
+
+def _report(options: argparse.Namespace, report: Report, smaller: Mapping[Case, Result]) -> None:
+    """Write what was asked for, and print the report."""
+    if options.junit:
+        write_file("junit", options.junit, junit.to_junit(report, smaller=smaller))
+    if options.html:
+        from stft_parity.report.html import to_html  # needs jinja2, which comes with an extra
+
+        write_file("html", options.html, to_html(report, smaller=smaller))
+    if options.json:
+        print(machine.to_json(report, smaller=smaller))
+    else:
+        summary.print_summary(report, make_console(sys.stdout), smaller=smaller)

@@ -1,0 +1,142 @@
+"""The state of this process: threads, memory of MPS tensors, and the caches on disk."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..backends import registry
+from ..backends.cuda import nvrtc as cubins
+from ..backends.mlx import bridge
+from ..emulator.compiler import default_cache_dir
+from ..mlx import runtime
+from ..mlx.runtime import version_numbers
+from ..store import files as disk
+from ..store import verdicts
+from ..verify.ledger import QUARANTINED
+
+#: The first release that allocates all MPS tensors in memory that the CPU sees, too
+#: (pytorch/pytorch#175818).
+SHARED_SINCE = (2, 12)
+
+
+def processes() -> dict[str, Any]:
+    """Whether this process was forked, how it starts others, and on how many threads it computes.
+
+    A child that is forked after MLX was loaded computes natively.
+    """
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    return {
+        "forked": runtime.unavailable_reason() == runtime.FORKED,
+        "start_method": chosen or multiprocessing.get_all_start_methods()[0],
+        "torch_threads": torch.get_num_threads(),
+        "cpus": runtime.usable_cpus(),
+    }
+
+
+def mps_storage() -> dict[str, str]:
+    """Whether torch and MLX share the memory of MPS tensors: what the release says, what is so.
+
+    Returns:
+        ``expected`` and ``found``: ``"shared"``, ``"copied"``, or why it is not known.
+    """
+    if not registry.is_present("mps"):
+        return {"expected": "no MPS device", "found": "no MPS device"}
+    reason = runtime.unavailable_reason()
+    if reason is None and not runtime.has_gpu():
+        reason = "this MLX has no GPU"
+    try:
+        found = f"not tried: {reason}" if reason else _probe(runtime.runtime().mx)
+    except Exception as error:  # whatever a broken driver raises is what doctor is asked to tell
+        found = f"{type(error).__name__}: {error}"
+    shared = version_numbers(torch.__version__) >= SHARED_SINCE
+    return {"expected": "shared" if shared else "copied", "found": found}
+
+
+def _probe(mx: Any, device: str = "mps") -> str:
+    """Import a tensor into MLX, then write to it by torch: does MLX's array change?
+
+    Half of the tensor is imported, since slices have been exported without their offset
+    (pytorch/pytorch#169272).
+    """
+    tensor = torch.zeros(8192, device=device)
+    borrowed = bridge.to_mlx(mx, tensor[4096:])
+    mx.eval(borrowed.array)
+    tensor[4096:] = 1
+    if device == "mps":
+        torch.mps.synchronize()
+    # A sum would be computed on the GPU; the array's own memory is what is asked about.
+    seen = memoryview(borrowed.array).tolist()
+    if all(value == 1 for value in seen):
+        return "shared"
+    return "copied" if not any(seen) else "neither: MLX sees other memory than torch wrote"
+
+
+def read_verdicts(store: verdicts.Store | None = None) -> dict[str, Any]:
+    """The verdicts that hold for these versions; does not warn of a damaged file, but tells.
+
+    Returns:
+        ``path`` of the file, empty where none is kept; ``counts`` of verdicts by section;
+        ``quarantined``: routes that were wrong, and what was told of each; ``warning``: why the
+        file was ignored, empty otherwise.
+    """
+    path, sections = "", {}
+    try:
+        kept = verdicts.store() if store is None else store
+    except ValueError as error:  # of a variable: a finding of its own
+        warning = str(error)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            sections = kept.sections()
+        path, warning = str(kept.path or ""), kept.warning
+    return {
+        "path": path,
+        "counts": {name: len(entries) for name, entries in sections.items()},
+        "quarantined": {
+            key: value if isinstance(value, str) else json.dumps(value)
+            for key, value in sections.get(QUARANTINED, {}).items()
+        },
+        "warning": warning,
+    }
+
+
+def measure_folders() -> list[dict[str, Any]]:
+    """Measure every folder of compiled kernels that this package may have written to."""
+    return [
+        _measure_folder("CUDA kernels", cubins.default_folder),
+        _measure_folder("emulated Metal kernels", default_cache_dir),
+    ]
+
+
+def _measure_folder(name: str, find_folder: Callable[[], Path | None]) -> dict[str, Any]:
+    """Measure one folder.
+
+    Returns:
+        Its ``name``, ``path`` (empty where no folder is known), number of ``files``, ``bytes``, and
+        ``problem``: why code in it is not run; empty otherwise.
+    """
+    try:
+        path = find_folder()
+    except ImportError:  # platformdirs, which comes with an extra
+        path = None
+    sizes = []
+    for file in path.rglob("*") if path else ():
+        try:
+            if file.is_file():
+                sizes.append(file.stat().st_size)
+        except OSError:  # another process has removed it
+            continue
+    return {
+        "name": name,
+        "path": str(path or ""),
+        "files": len(sizes),
+        "bytes": sum(sizes),
+        "problem": disk.explain_distrust(path) if path else "",
+    }
