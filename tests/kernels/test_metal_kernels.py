@@ -18,10 +18,11 @@ from torch_mlx_spectro import emulator
 from torch_mlx_spectro.core.params import IstftParams, StftParams
 from torch_mlx_spectro.emulator import execute
 from torch_mlx_spectro.emulator.memory import Memory
+from torch_mlx_spectro.errors import KernelRefused
 from torch_mlx_spectro.kernels import describe
 from torch_mlx_spectro.kernels.describe import Adjoint
-from torch_mlx_spectro.mlx import metal_kernels as metal
-from torch_mlx_spectro.mlx.metal_kernels import MetalKernels
+from torch_mlx_spectro.mlx import launcher as metal
+from torch_mlx_spectro.mlx.launcher import MetalKernels
 from torch_mlx_spectro.mlx.runtime import runtime
 
 pytestmark = needs_emulator
@@ -215,7 +216,7 @@ def test_a_gpu_that_allows_fewer_threads_gets_the_next_plan(make: Callable[..., 
 
 
 def test_a_gpu_that_allows_no_plan_is_an_error(make: Callable[..., Emulated]) -> None:
-    with pytest.raises(ValueError, match="hread group size"):
+    with pytest.raises(KernelRefused, match="hread group size"):
         analyse(make(max_threads=0), 500)
 
 
@@ -226,7 +227,7 @@ def test_tables_and_integers_are_made_once_and_bounded(
     for samples in range(100, 120):
         analyse(emulated, samples)
     assert len(emulated.kernels._tables) == 5
-    assert len(emulated.kernels._running) == 1
+    assert len(emulated.kernels.chooser._taken) == 1
 
 
 @pytest.mark.parametrize("samples", [0, 1, 2, 3, 7])

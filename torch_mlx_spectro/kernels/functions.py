@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 from ..core.params import IstftParams, StftParams
 from . import describe
+from .chooser import Chooser, describe_demanded
 from .describe import Launch
-from .tuning import Demands, demanded
 
 
-class Kernels(Demands):
+class Kernels:
     """The four functions that kernels compute.
 
     Attributes:
@@ -19,6 +20,11 @@ class Kernels(Demands):
     """
 
     cores: int | None = None
+
+    @cached_property
+    def chooser(self) -> Chooser:
+        """What chooses among launches; it tries no shapes if a launcher does not bring its own."""
+        return Chooser()
 
     def analysis(
         self,
@@ -41,7 +47,9 @@ class Kernels(Demands):
         """
         complex_window, step = self._layout_of(window, params.n_fft)
         kinds = (self._is_complex(signal), complex_window, divisor)
-        launches = demanded(describe.analysis, params, *kinds, self._group("analysis"), step)
+        launches = describe_demanded(
+            describe.analysis, params, *kinds, self.chooser.find_group("analysis"), step
+        )
         if not launches:
             return None
 
@@ -72,9 +80,9 @@ class Kernels(Demands):
                 which stays 0 where some kernels find none that vanishes; None if nobody asks.
         """
         complex_window, step = self._layout_of(window, params.n_fft)
-        groups = (self._group("synthesis_walk"), self._group("synthesis"))
+        groups = map(self.chooser.find_group, ("synthesis_walk", "synthesis"))
         kinds = (complex_window, frames_fastest, adjoint)
-        launches = demanded(describe.synthesis, params, *kinds, *groups, self.cores, step)
+        launches = describe_demanded(describe.synthesis, params, *kinds, *groups, self.cores, step)
         if not launches:
             return None
         edge = 1.0 if adjoint is None else adjoint.edge
@@ -90,7 +98,7 @@ class Kernels(Demands):
         divisor: float | None = None,
     ) -> Any:
         """Windowed frames, shape (rows, frames, n_fft); arguments as of :meth:`analysis`."""
-        group = self._group("cut_frames") or describe.FREE_GROUP
+        group = self.chooser.find_group("cut_frames") or describe.FREE_GROUP
         complex_window, step = self._layout_of(window, params.n_fft)
         kinds = (self._is_complex(signal), complex_window)
         launch = describe.cut_frames(params, *kinds, group, step, divisor)
@@ -112,7 +120,7 @@ class Kernels(Demands):
             frames: shape (rows, frames, n_fft), contiguous.
             window, stream, adjoint, vanishing: as of :meth:`synthesis`.
         """
-        group = self._group("add_frames") or describe.FREE_GROUP
+        group = self.chooser.find_group("add_frames") or describe.FREE_GROUP
         complex_window, step = self._layout_of(window, params.n_fft)
         launch = describe.add_frames(params, complex_window, adjoint, group, step)
         return self._run((launch,), frames, window, stream, vanishing=vanishing)

@@ -16,12 +16,12 @@ import numpy as np
 from ..core.params import IstftParams, StftParams
 from ..kernels import describe
 from ..kernels.arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
+from ..kernels.chooser import Chooser
 from ..kernels.describe import MAX_COUNT, Launch
 from ..kernels.radices import MAX_GROUP_THREADS
 from ..kernels.texts.cuda import MAX_ROWS, blocks_of, body_of, bounds_of, grid_of, positions
 from ..kernels.texts.metal import header
-from ..kernels.tuning import Tuning
-from .metal_kernels import MetalKernels, device_name
+from .launcher import MetalKernels, device_name
 
 #: Name of the input whose first element is what a body calls ``edge``.
 EDGE = "edge_value"
@@ -118,7 +118,7 @@ class MlxCudaKernels(MetalKernels):
 
 @lru_cache(maxsize=4)
 def _kernels_of(mx: Any, factory: Callable[..., Any]) -> MlxCudaKernels:
-    return MlxCudaKernels(mx, factory, Tuning(lambda: device_name(mx)))
+    return MlxCudaKernels(mx, factory, Chooser(lambda: device_name(mx)))
 
 
 def mlx_cuda_kernels(mx: Any) -> MlxCudaKernels | None:

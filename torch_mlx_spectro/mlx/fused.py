@@ -13,7 +13,7 @@ from ..core.params import IstftParams, StftParams
 from ..kernels import describe
 from ..kernels.describe import Adjoint
 from . import ops as maps
-from .metal_kernels import MetalKernels
+from .launcher import MetalKernels
 
 
 def analysis_fused(

@@ -25,8 +25,7 @@ from ..mlx import ops as maps
 from ..mlx.cuda_launcher import mlx_cuda_kernels
 from ..mlx.fused import analysis_fused, synthesis_fused
 from ..mlx.host import copy_to_mlx
-from ..mlx.launcher import DEVICE_ELEMENTS, TRACING
-from ..mlx.metal_kernels import MetalKernels, metal_kernels
+from ..mlx.launcher import DEVICE_ELEMENTS, TRACING, MetalKernels, metal_kernels
 from ..mlx.runtime import runtime
 
 #: In what MLX raises of an array that was never computed and cannot be.

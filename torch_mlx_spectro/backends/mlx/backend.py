@@ -16,7 +16,7 @@ from ...core.params import IstftParams, StftParams
 from ...kernels.describe import adjoint_of, refusal
 from ...mlx import runtime
 from ...mlx.fused import kernel_of
-from ...mlx.metal_kernels import MetalKernels, metal_kernels
+from ...mlx.launcher import MetalKernels, metal_kernels
 from ...native.strides import host_spectrum_strides, spectrum_strides
 from ..base import Backend
 from ..cpu.backend import weigh_edges
