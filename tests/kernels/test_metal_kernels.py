@@ -21,6 +21,8 @@ from torch_mlx_spectro.emulator.memory import Memory
 from torch_mlx_spectro.errors import KernelRefused
 from torch_mlx_spectro.kernels import describe
 from torch_mlx_spectro.kernels.describe import Adjoint
+from torch_mlx_spectro.kernels.launches import in_order
+from torch_mlx_spectro.kernels.radices import points_of
 from torch_mlx_spectro.mlx import launcher as metal
 from torch_mlx_spectro.mlx.launcher import MetalKernels
 from torch_mlx_spectro.mlx.runtime import runtime
@@ -111,7 +113,7 @@ def test_synthesis_is_the_adjoint_of_analysis(
     spectrum = random_array(2, 2, params.frames, params.bins, complex_values=True)
     back = adjoint_params(params)
     adjoint = Adjoint(params.padding, mode, both_halves=kind == "two-sided")
-    if describe.points_of(params) is None:
+    if points_of(params) is None:
         frames = emulated.call("cut_frames", params, signal.numpy(), window)
         transformed = np.fft.fft(frames)
         inverse = n * np.fft.ifft(spectrum.astype(np.complex128))
@@ -265,7 +267,7 @@ def test_signals_of_any_strides_are_read_where_they_are(emulated: Emulated) -> N
 )
 def test_what_32_bits_cannot_count_is_refused(changes: dict[str, Any], reason: str | None) -> None:
     params = stft_params(random_tensor(0, 2, 100), None, n_fft=16, hop_length=4)
-    refused = describe.refusal(StftParams(**{**vars(params), **changes}))
+    refused = metal.refusal(StftParams(**{**vars(params), **changes}))
     assert (refused is None) == (reason is None)
     assert reason is None or reason in str(refused)
 
@@ -338,4 +340,4 @@ def test_launches_are_described_once() -> None:
     params = stft_params(random_tensor(0, 2, 100), None, n_fft=16, hop_length=4)
     assert describe.analysis(params, False, False) is describe.analysis(params, False, False)
     with pytest.raises(ValueError, match="missing"):
-        describe.in_order("analysis.h", "AnalysisParameter", samples=1)
+        in_order("analysis.h", "AnalysisParameter", samples=1)

@@ -1,29 +1,34 @@
-"""What is launched for a resolved call: which kernel, compiled for what, over which grid.
+"""What is launched for a resolved call: which fused kernel, compiled for what, over which grid.
 
 Pure arithmetic on ints. Everything that is compiled for is in ``template``; a new signal length,
-hop or stride changes only ``integers`` and ``grid``.
+hop or stride changes only ``integers`` and ``grid``. Sizes that no fused kernel covers are in
+:mod:`.kernels.framing`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from ..core.linear import Form
-from ..core.params import PAD_MODES, IstftParams, StftParams
-from ..store.sources import integers
+from ..core.params import IstftParams, StftParams
+from .launches import NO_WINDOW as NO_WINDOW
+from .launches import Adjoint as Adjoint
 from .launches import Launch as Launch
-from .launches import Size as Size
-from .launches import Template as Template
-from .launches import bits_of
+from .launches import (
+    bits_of,
+    in_order,
+    list_adding_values,
+    number_pad_mode,
+    number_window_layout,
+    place_window,
+)
 from .radices import (
     FASTEST_FRAMES,
-    MAX_POINTS,
     FftPlan,
     analysis_plans,
     of_group,
     plans,
-    radices_of,
+    points_of,
     shapes,
     tile_samples,
 )
@@ -32,69 +37,19 @@ from .walks import END_SAMPLES, WalkPlan, walk_of_group, walk_plan
 
 #: MLX counts dimensions and grids, and the kernels frames, in 32 bits.
 MAX_COUNT = (1 << 31) - 1
-#: ml-explore/mlx#4013: larger transforms were silently wrong on Metal.
-MAX_MLX_FFT = 1 << 20
 
 #: Threads of a core where large groups divide by an envelope: else the compiler takes registers
 #: that leave room for three groups of 256, not four.
 ENVELOPED_THREADS = 1024
 
-#: Index in PadMode of signal.h.
-_PAD_MODES = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
-assert set(_PAD_MODES) == set(PAD_MODES)
 
-
-def in_order(header: str, enumeration: str, **values: int) -> tuple[int, ...]:
-    """Named integers in their header's order."""
-    names = integers(header, enumeration)
-    missing = [name for name in names if name not in values]
-    unknown = values.keys() - set(names)
-    if missing or unknown:
-        raise ValueError(f"{enumeration}: missing {missing}, unknown {sorted(unknown)}")
-    return tuple(values[name] for name in names)
-
-
-def points_of(params: StftParams | IstftParams) -> tuple[int, bool] | None:
-    """Points of the fused kernel's transform and whether it is packed; None: not covered."""
-    is_complex = params.complex_fft if isinstance(params, StftParams) else params.return_complex
-    packed = not is_complex and params.n_fft % 2 == 0
-    points = params.n_fft // 2 if packed else params.n_fft
-    if points > MAX_POINTS or radices_of(points) is None:
-        return None
-    return points, packed
-
-
-def refusal(params: StftParams | IstftParams) -> str | None:
-    """Why no kernel may compute this call; None where one does."""
-    counts = [params.rows, params.frames, params.bins, params.frames + 2 * params.n_fft]
+def largest_count(params: StftParams | IstftParams) -> int:
+    """The largest extent of what a call is made of."""
     if isinstance(params, StftParams):
-        counts.append(params.samples + 2 * params.padding)
+        length = params.samples + 2 * params.padding
     else:
-        counts.append(params.output_length)
-    fused = points_of(params)
-    if fused is None and params.n_fft > MAX_MLX_FFT:
-        return f"n_fft above {MAX_MLX_FFT} is not computed by MLX on a GPU"
-    threads = [params.frames * (fused[0] if fused else 1), counts[-1], params.n_fft]
-    if max(*counts, *threads) > MAX_COUNT:
-        return "a dimension exceeds what MLX's grids count"
-    return None
-
-
-#: In the place of a window's stride, which is never negative: there is no window.
-NO_WINDOW = -1
-
-
-def _layout(step: int | None) -> int:
-    """Index in WindowLayout of window.h."""
-    return 1 if step is None else 2 if step == NO_WINDOW else 0
-
-
-def _window(params: StftParams | IstftParams, step: int | None) -> dict[str, int]:
-    """The integers that tell where the values of a window are."""
-    if step is None:
-        return {"window_step": 1, "window_left": 0, "window_length": params.n_fft}
-    left = (params.n_fft - params.win_length) // 2
-    return {"window_step": step, "window_left": left, "window_length": params.win_length}
+        length = params.output_length
+    return max(params.rows, params.frames + 2 * params.n_fft, length)
 
 
 @lru_cache(maxsize=256)
@@ -167,7 +122,7 @@ def _analysis(
         ("PACKED", packed),
         ("COMPLEX_SIGNAL", complex_signal),
         ("COMPLEX_WINDOW", complex_window),
-        ("WINDOW", _layout(step)),
+        ("WINDOW", number_window_layout(step)),
         ("TWO_SIDED", params.bins == params.n_fft),
         # A factor that is not known when it is compiled takes registers of all.
         ("SCALED", params.scale != 1.0 and not enveloped),
@@ -185,12 +140,12 @@ def _analysis(
             frames=params.frames,
             hop=params.hop_length,
             padding=params.padding,
-            pad_mode=_PAD_MODES[params.pad_mode],
+            pad_mode=number_pad_mode(params.pad_mode),
             n_fft=params.n_fft,
             bins=params.bins,
             split_table=table_of(plan)[1],
             scale=bits_of(params.scale if divisor is None else divisor),
-            **_window(params, step),
+            **place_window(params, step),
         ),
         grid=(groups * plan.group, params.rows, 1),
         threadgroup=(plan.group, 1, 1),
@@ -201,33 +156,26 @@ def _analysis(
     )
 
 
-@dataclass(frozen=True)
-class Adjoint:
-    """What makes synthesis the adjoint of an analysis: the transpose of that one's padding.
-
-    Attributes:
-        scale: what the result is multiplied by.
-        edge: factor of bins 0 and n_fft / 2.
-    """
-
-    padding: int
-    pad_mode: str
-    both_halves: bool
-    scale: float = 1.0
-    edge: float = 1.0
-
-
 @lru_cache(maxsize=256)
 def adjoint_of(form: Form) -> Adjoint:
     """What makes synthesis the adjoint of a form's analysis.
 
     The fused kernel does not divide by n_fft, and takes both halves as one when it packs them.
     """
-    params, scale = form.params, form.inverse_scale
+    params, scale, edge = form.params, form.inverse_scale, form.inverse_edge
     if points_of(params) is not None:
-        scale = params.scale * (1.0 if params.complex_fft else 0.5)
-    edge = 1.0 if params.complex_fft else 2.0 * form.edge
+        halves = 2.0 if form.both_halves else 1.0
+        scale, edge = form.plain_scale / halves, edge * halves
     return Adjoint(params.padding, params.pad_mode, form.both_halves, scale, edge)
+
+
+def find_divisor(form: Form, params: IstftParams) -> float:
+    """What the adjoint of an istft divides a cotangent by besides its envelope.
+
+    Args:
+        form: the analysis that the istft is the adjoint of.
+    """
+    return 1.0 / (form.params.scale * params.scale)
 
 
 @lru_cache(maxsize=256)
@@ -262,7 +210,7 @@ def synthesis(
         ("PACKED", packed),
         ("COMPLEX_SIGNAL", params.return_complex),
         ("COMPLEX_WINDOW", complex_window),
-        ("WINDOW", _layout(step)),
+        ("WINDOW", number_window_layout(step)),
         ("FRAMES_FASTEST", frames_fastest),
         ("BOTH_HALVES", adjoint is not None and adjoint.both_halves),
         ("ENVELOPE", adjoint is None),
@@ -336,7 +284,7 @@ def walk(
     run = run or plan.run_hops(hops, params.rows, frames_fastest, cores)
     flags = [
         ("SAMPLES", samples),
-        ("WINDOW", _layout(step)),
+        ("WINDOW", number_window_layout(step)),
         ("FRAMES_FASTEST", frames_fastest),
         ("ENVELOPE", adjoint is None),
         ("FOLD", folded > 0),
@@ -385,106 +333,9 @@ def _synthesis_integers(
     return in_order(
         "synthesis.h",
         "SynthesisParameter",
-        **_adding(params, adjoint, step, params.n_fft),
+        **list_adding_values(params, adjoint, step, params.n_fft),
         **(unused | walk),
         bins=params.bins,
         split_table=table_of(plan)[1],
         zero=0,
-    )
-
-
-def _adding(
-    params: IstftParams, adjoint: Adjoint | None, step: int | None, divisor: int
-) -> dict[str, int]:
-    """The integers that overlap-add needs.
-
-    Args:
-        divisor: what the inverse transform leaves to be divided by.
-    """
-    return {
-        "frames": params.frames,
-        "hop": params.hop_length,
-        "n_fft": params.n_fft,
-        "start": params.start,
-        "kept": params.kept,
-        "length": params.output_length,
-        "scale": bits_of(divisor / params.scale if adjoint is None else adjoint.scale),
-        **_window(params, step),
-        "padding": 0 if adjoint is None else adjoint.padding,
-        "pad_mode": 0 if adjoint is None else _PAD_MODES[adjoint.pad_mode],
-    }
-
-
-#: Threads of a group where threads do not cooperate.
-FREE_GROUP = 256
-
-
-@lru_cache(maxsize=256)
-def cut_frames(
-    params: StftParams,
-    complex_signal: bool,
-    complex_window: bool,
-    group: int = FREE_GROUP,
-    step: int | None = None,
-    divisor: float | None = None,
-) -> Launch:
-    """The launch that cuts windowed frames, shape (rows, frames, n_fft), for MLX's own FFT.
-
-    Args:
-        step, divisor: as of :func:`analysis`.
-    """
-    return Launch(
-        kernel="cut_frames",
-        template=(
-            ("COMPLEX_SIGNAL", complex_signal),
-            ("COMPLEX_WINDOW", complex_window),
-            ("WINDOW", _layout(step)),
-            ("ENVELOPE", divisor is not None),
-        ),
-        integers=in_order(
-            "framing.h",
-            "FramingParameter",
-            samples=params.samples,
-            frames=params.frames,
-            hop=params.hop_length,
-            padding=params.padding,
-            pad_mode=_PAD_MODES[params.pad_mode],
-            n_fft=params.n_fft,
-            scale=bits_of(params.scale if divisor is None else divisor),
-            **_window(params, step),
-        ),
-        grid=(params.n_fft, params.frames, params.rows),
-        threadgroup=(min(params.n_fft, group), 1, 1),
-        shape=(params.rows, params.frames, params.n_fft),
-        complex_output=complex_signal or complex_window,
-    )
-
-
-@lru_cache(maxsize=256)
-def add_frames(
-    params: IstftParams,
-    complex_window: bool,
-    adjoint: Adjoint | None = None,
-    group: int = FREE_GROUP,
-    step: int | None = None,
-) -> Launch:
-    """The launch that windows and overlap-adds frames of MLX's own inverse FFT.
-
-    Args:
-        step: as of :func:`analysis`.
-    """
-    return Launch(
-        kernel="add_frames",
-        template=(
-            ("COMPLEX_SIGNAL", params.return_complex),
-            ("COMPLEX_WINDOW", complex_window),
-            ("WINDOW", _layout(step)),
-            ("ENVELOPE", adjoint is None),
-            ("FOLD", adjoint is not None and adjoint.padding > 0),
-        ),
-        integers=in_order("framing.h", "AddingParameter", **_adding(params, adjoint, step, 1)),
-        grid=(params.output_length, params.rows, 1),
-        threadgroup=(min(params.output_length, group), 1, 1),
-        shape=(params.rows, params.output_length),
-        complex_output=params.return_complex,
     )

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from ..core.params import IstftParams, StftParams
-from . import describe
+from . import describe, framing
 from .chooser import Chooser, describe_demanded
 from .describe import Launch
 
@@ -98,10 +98,10 @@ class Kernels:
         divisor: float | None = None,
     ) -> Any:
         """Windowed frames, shape (rows, frames, n_fft); arguments as of :meth:`analysis`."""
-        group = self.chooser.find_group("cut_frames") or describe.FREE_GROUP
+        group = self.chooser.find_group("cut_frames") or framing.FREE_GROUP
         complex_window, step = self._layout_of(window, params.n_fft)
         kinds = (self._is_complex(signal), complex_window)
-        launch = describe.cut_frames(params, *kinds, group, step, divisor)
+        launch = framing.cut_frames(params, *kinds, group, step, divisor)
         return self._run((launch,), signal, window, stream)
 
     def add_frames(
@@ -120,9 +120,9 @@ class Kernels:
             frames: shape (rows, frames, n_fft), contiguous.
             window, stream, adjoint, vanishing: as of :meth:`synthesis`.
         """
-        group = self.chooser.find_group("add_frames") or describe.FREE_GROUP
+        group = self.chooser.find_group("add_frames") or framing.FREE_GROUP
         complex_window, step = self._layout_of(window, params.n_fft)
-        launch = describe.add_frames(params, complex_window, adjoint, group, step)
+        launch = framing.add_frames(params, complex_window, adjoint, group, step)
         return self._run((launch,), frames, window, stream, vanishing=vanishing)
 
     def _is_complex(self, array: Any) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from ..core.params import IstftParams, StftParams
+
 #: Points (complex values) of one frame that fit in a group's memory.
 MAX_POINTS = 4096
 GROUP_MEMORY_BYTES = 32 << 10
@@ -120,6 +122,16 @@ def radices_of(points: int) -> tuple[int, ...] | None:
     powers = [1 << (twos // passes + (index < twos % passes)) for index in range(passes)]
     # Odd radices first: their spans keep threads of later passes on different banks.
     return tuple(odd + sorted(powers)) or (1,)
+
+
+def points_of(params: StftParams | IstftParams) -> tuple[int, bool] | None:
+    """Points of the fused kernel's transform and whether it is packed; None: not covered."""
+    is_complex = params.complex_fft if isinstance(params, StftParams) else params.return_complex
+    packed = not is_complex and params.n_fft % 2 == 0
+    points = params.n_fft // 2 if packed else params.n_fft
+    if points > MAX_POINTS or radices_of(points) is None:
+        return None
+    return points, packed
 
 
 def _work(points: int, radices: tuple[int, ...], threads: int) -> float:

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..core.params import IstftParams, StftParams
-from ..kernels import describe
 from ..kernels.arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
 from ..kernels.chooser import Chooser
 from ..kernels.describe import MAX_COUNT, Launch
-from ..kernels.radices import MAX_GROUP_THREADS
+from ..kernels.radices import MAX_GROUP_THREADS, points_of
 from ..kernels.texts.cuda import MAX_ROWS, blocks_of, body_of, bounds_of, grid_of, positions
 from ..kernels.texts.metal import header
 from .launcher import MetalKernels, device_name
@@ -67,7 +66,7 @@ class MlxCudaKernels(MetalKernels):
         """As of :meth:`.MetalKernels.refusal`, and what MLX's grids count in CUDA."""
         is_stft = isinstance(params, StftParams)
         outer = params.rows
-        if describe.points_of(params) is None and is_stft:
+        if points_of(params) is None and is_stft:
             outer = max(params.rows, params.frames)  # of cut_frames
         length = 0 if isinstance(params, StftParams) else params.output_length
         threads = max(params.frames * params.n_fft, length) + MAX_GROUP_THREADS

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..core.params import IstftParams, StftParams
-from ..kernels import describe
 from ..kernels.describe import Adjoint
+from ..kernels.radices import points_of
 from . import ops as maps
 from .launcher import MetalKernels
 
@@ -89,6 +89,6 @@ def synthesis_fused(
 def kernel_of(params: StftParams | IstftParams) -> str:
     """What computes a call, for reports."""
     is_stft = isinstance(params, StftParams)
-    if describe.points_of(params) is None:
+    if points_of(params) is None:
         return "metal cut_frames + mlx fft" if is_stft else "mlx fft + metal add_frames"
     return "metal analysis" if is_stft else "metal synthesis"

@@ -15,12 +15,12 @@ import numpy as np
 
 from ..core.params import IstftParams, StftParams
 from ..errors import KernelRefused
-from ..kernels import describe
 from ..kernels.arguments import HEADERS, INPUTS, OUTPUTS
 from ..kernels.chooser import Chooser
+from ..kernels.describe import MAX_COUNT, largest_count
 from ..kernels.functions import Kernels
 from ..kernels.launches import Launch
-from ..kernels.radices import APPLE_CORES
+from ..kernels.radices import APPLE_CORES, points_of
 from ..kernels.tables import table_of
 from ..kernels.texts.metal import body, header
 from ..store.caches import Cache
@@ -29,6 +29,8 @@ from .host import copy_to_mlx
 #: Inputs of fewer elements come to a kernel in another address space; ours are made longer.
 DEVICE_ELEMENTS = 8
 CACHE_ENTRIES = 256
+#: ml-explore/mlx#4013: larger transforms were silently wrong on Metal.
+MAX_FFT = 1 << 20
 #: In what MLX raises where values are asked for that a transformation only stands in for.
 TRACING = "during function transformations"
 #: In what MLX raises where a pipeline allows fewer threads than the group has.
@@ -66,7 +68,7 @@ class MetalKernels(Kernels):
 
     def refusal(self, params: StftParams | IstftParams) -> str | None:
         """Why no kernel may compute this call; None where one does."""
-        return describe.refusal(params)
+        return refusal(params)
 
     def _is_complex(self, array: Any) -> bool:
         return "complex" in str(array.dtype)
@@ -211,6 +213,17 @@ class MetalKernels(Kernels):
             return array
         more = [(0, DEVICE_ELEMENTS)] + [(0, int(extent == 0)) for extent in array.shape[1:]]
         return self._mx.pad(array, more, stream=stream)
+
+
+def refusal(params: StftParams | IstftParams) -> str | None:
+    """Why no kernel of MLX's may compute this call; None where one does."""
+    fused = points_of(params)
+    if fused is None and params.n_fft > MAX_FFT:
+        return f"n_fft above {MAX_FFT} is not computed by MLX on a GPU"
+    threads = params.frames * (fused[0] if fused else 1)
+    if max(largest_count(params), threads) > MAX_COUNT:
+        return "a dimension exceeds what MLX's grids count"
+    return None
 
 
 def device_name(mx: Any) -> str:

@@ -26,7 +26,7 @@ from torch_mlx_spectro.backends.cuda import launcher
 from torch_mlx_spectro.backends.cuda import nvrtc as cubins
 from torch_mlx_spectro.backends.cuda.launcher import CudaDriver, CudaKernels, Prepared
 from torch_mlx_spectro.backends.cuda.nvrtc import CudaProblem
-from torch_mlx_spectro.kernels import describe
+from torch_mlx_spectro.kernels import describe, framing
 from torch_mlx_spectro.kernels.arguments import INPUTS, OUTPUTS, Verdict
 from torch_mlx_spectro.kernels.describe import Adjoint, Launch
 from torch_mlx_spectro.kernels.texts import cuda as cuda_text
@@ -67,8 +67,8 @@ def launches(n_fft: int = 256, hop: int = 64, rows: int = 2, samples: int = 1000
                 some = describe.synthesis(istft, is_complex, frames_fastest, adjoint)
                 kernels = {launch.kernel: launch for launch in reversed(some)}
                 found += kernels.values()
-        found.append(describe.cut_frames(stft, is_complex, is_complex))
-        found += [describe.add_frames(istft, is_complex, adjoint) for adjoint in (None, fold)]
+        found.append(framing.cut_frames(stft, is_complex, is_complex))
+        found += [framing.add_frames(istft, is_complex, adjoint) for adjoint in (None, fold)]
         strided = describe.analysis(stft, is_complex, is_complex, step=2)[:1]
         found += strided + describe.synthesis(istft, is_complex, False, step=describe.NO_WINDOW)[:1]
     return found

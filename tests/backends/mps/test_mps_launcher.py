@@ -17,7 +17,7 @@ from reference import istft_params, random_tensor, stft_params
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.backends.mps import launcher as mps
 from torch_mlx_spectro.backends.mps.launcher import MpsKernels, MpsProblem, mps_kernels
-from torch_mlx_spectro.kernels import describe
+from torch_mlx_spectro.kernels import describe, framing
 from torch_mlx_spectro.kernels.arguments import INPUTS
 from torch_mlx_spectro.kernels.describe import Adjoint, Launch
 from torch_mlx_spectro.kernels.texts.mps import Variant, arguments_of, text_of, variant_of
@@ -59,8 +59,8 @@ def launches() -> list[Launch]:
         describe.analysis(PARAMS, False, False)[0],
         describe.synthesis(small, True, False)[0],
         describe.synthesis(params, False, False)[0],
-        describe.cut_frames(PARAMS, True, False),
-        describe.add_frames(small, False, Adjoint(8, "reflect", False)),
+        framing.cut_frames(PARAMS, True, False),
+        framing.add_frames(small, False, Adjoint(8, "reflect", False)),
     ]
 
 
@@ -89,7 +89,7 @@ def test_the_text_of_a_launch(launch: Launch) -> None:
 
 
 def test_constants_are_the_only_difference_of_variants() -> None:
-    template = describe.cut_frames(PARAMS, False, False).template
+    template = framing.cut_frames(PARAMS, False, False).template
     plain = text_of(Variant("cut_frames", template)).splitlines()
     complex_window = text_of(
         Variant("cut_frames", (template[0], ("COMPLEX_WINDOW", True), *template[2:]))
@@ -180,7 +180,7 @@ def test_no_plan_is_a_reason_told_without_compiling_again() -> None:
 
 def test_more_threads_than_metal_counts() -> None:
     recorder = Recorder()
-    launch = replace(describe.cut_frames(PARAMS, False, False), grid=(1 << 31, 1, 1))
+    launch = replace(framing.cut_frames(PARAMS, False, False), grid=(1 << 31, 1, 1))
     reason = MpsKernels(recorder).refusal((launch,), torch.device("cpu"))
     assert reason == "more threads than Metal counts"
     assert not recorder.texts

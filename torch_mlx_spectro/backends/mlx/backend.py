@@ -13,10 +13,10 @@ import torch
 from ...calls.operation import Call
 from ...core.linear import Form, analysis_of, synthesis_of
 from ...core.params import IstftParams, StftParams
-from ...kernels.describe import adjoint_of, refusal
+from ...kernels.describe import adjoint_of, find_divisor
 from ...mlx import runtime
 from ...mlx.fused import kernel_of
-from ...mlx.launcher import MetalKernels, metal_kernels
+from ...mlx.launcher import MetalKernels, metal_kernels, refusal
 from ...native.strides import host_spectrum_strides, spectrum_strides
 from ..base import Backend
 from ..cpu.backend import weigh_edges
@@ -109,7 +109,7 @@ class MlxBackend(Backend):
                 strides,
                 conjugate=True,
                 edge=form.edge,
-                divisor=1.0 / (form.params.scale * params.scale),
+                divisor=find_divisor(form, params),
             )
         spectrum = blocks.adjoint_synthesis(params, form, kept, prepared, strides)
         weigh_edges(form.params, spectrum.transpose(1, 2), form.edge)

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from ...store.sources import source
 from ..arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
-from ..describe import Launch, Template
+from ..launches import Launch, Template
 from ..radices import FftPlan
 from ..tables import table_of
 from .metal import header

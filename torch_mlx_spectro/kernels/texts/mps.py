@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from ...store.sources import source
 from ..arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
-from ..describe import Launch, Template
+from ..launches import Launch, Template
 from .metal import header
 
 #: torch compiles in Metal's safe mode unless PYTORCH_MPS_FAST_MATH asks otherwise of its own
