@@ -271,7 +271,7 @@ def test_every_shape_fits_a_group_and_transforms_alike(points: int, many: bool) 
         assert plan.radices == best.radices
         assert 0 < plan.group <= plans.MAX_GROUP_THREADS
         assert plan.memory_bytes <= plans.GROUP_MEMORY_BYTES
-        assert plans.of_group(best, plan.group).group == plan.group
+        assert plans.resize_group(best, plan.group).group == plan.group
 
 
 class Emulated:

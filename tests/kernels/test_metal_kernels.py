@@ -21,8 +21,8 @@ from torch_mlx_spectro.emulator.memory import Memory
 from torch_mlx_spectro.errors import KernelRefused
 from torch_mlx_spectro.kernels import describe
 from torch_mlx_spectro.kernels.describe import Adjoint
-from torch_mlx_spectro.kernels.launches import in_order
-from torch_mlx_spectro.kernels.radices import points_of
+from torch_mlx_spectro.kernels.launches import order_integers
+from torch_mlx_spectro.kernels.radices import fused_points
 from torch_mlx_spectro.mlx import launcher as metal
 from torch_mlx_spectro.mlx.launcher import MetalKernels
 from torch_mlx_spectro.mlx.runtime import runtime
@@ -113,7 +113,7 @@ def test_synthesis_is_the_adjoint_of_analysis(
     spectrum = random_array(2, 2, params.frames, params.bins, complex_values=True)
     back = adjoint_params(params)
     adjoint = Adjoint(params.padding, mode, both_halves=kind == "two-sided")
-    if points_of(params) is None:
+    if fused_points(params) is None:
         frames = emulated.call("cut_frames", params, signal.numpy(), window)
         transformed = np.fft.fft(frames)
         inverse = n * np.fft.ifft(spectrum.astype(np.complex128))
@@ -330,7 +330,7 @@ def test_a_gpus_kernels_are_for_its_tensors_alone(has_metal: bool) -> None:
     mx = type("Module", (), parts)()
     assert (metal.metal_kernels(mx, "mps") is not None) == has_metal
     assert metal.metal_kernels(mx, "cpu") is None
-    assert metal._kernels_of(mx, mx.fast.metal_kernel).cores == metal.APPLE_CORES
+    assert metal._make_kernels(mx, mx.fast.metal_kernel).cores == metal.APPLE_CORES
     mx.fast.metal_kernel.emulated = True
     again = type("Module", (), parts)()
     assert metal.metal_kernels(again, "cpu") is not None
@@ -340,4 +340,4 @@ def test_launches_are_described_once() -> None:
     params = stft_params(random_tensor(0, 2, 100), None, n_fft=16, hop_length=4)
     assert describe.analysis(params, False, False) is describe.analysis(params, False, False)
     with pytest.raises(ValueError, match="missing"):
-        in_order("analysis.h", "AnalysisParameter", samples=1)
+        order_integers("analysis.h", "AnalysisParameter", samples=1)

@@ -15,25 +15,25 @@ from .launches import NO_WINDOW as NO_WINDOW
 from .launches import Adjoint as Adjoint
 from .launches import Launch as Launch
 from .launches import (
-    bits_of,
-    in_order,
+    float_bits,
     list_adding_values,
     number_pad_mode,
     number_window_layout,
+    order_integers,
     place_window,
 )
 from .radices import (
     FASTEST_FRAMES,
     FftPlan,
     analysis_plans,
-    of_group,
+    fused_points,
     plans,
-    points_of,
+    resize_group,
     shapes,
     tile_samples,
 )
-from .tables import table_of
-from .walks import END_SAMPLES, WalkPlan, walk_of_group, walk_plan
+from .tables import make_table
+from .walks import END_SAMPLES, WalkPlan, resize_walk, walk_plan
 
 #: MLX counts dimensions and grids, and the kernels frames, in 32 bits.
 MAX_COUNT = (1 << 31) - 1
@@ -73,12 +73,12 @@ def analysis(
     Raises:
         ValueError: no group has so many threads.
     """
-    fused = points_of(params)
+    fused = fused_points(params)
     if fused is None:
         return ()
     found = analysis_plans(fused[0], params.frames * params.rows)
     if group is not None:
-        found = (of_group(found[0], group),)
+        found = (resize_group(found[0], group),)
     return tuple(
         _analysis(params, plan, fused[1], complex_signal, complex_window, divisor, step)
         for plan in found
@@ -98,7 +98,7 @@ def analysis_shapes(
     Args:
         divisor, step: as of :func:`analysis`.
     """
-    fused = points_of(params)
+    fused = fused_points(params)
     if fused is None:
         return ()
     best = analysis_plans(fused[0], params.frames * params.rows)[0]
@@ -133,7 +133,7 @@ def _analysis(
     return Launch(
         kernel="analysis",
         template=(*plan.template(), *flags),
-        integers=in_order(
+        integers=order_integers(
             "analysis.h",
             "AnalysisParameter",
             samples=params.samples,
@@ -143,8 +143,8 @@ def _analysis(
             pad_mode=number_pad_mode(params.pad_mode),
             n_fft=params.n_fft,
             bins=params.bins,
-            split_table=table_of(plan)[1],
-            scale=bits_of(params.scale if divisor is None else divisor),
+            split_table=make_table(plan)[1],
+            scale=float_bits(params.scale if divisor is None else divisor),
             **place_window(params, step),
         ),
         grid=(groups * plan.group, params.rows, 1),
@@ -157,13 +157,13 @@ def _analysis(
 
 
 @lru_cache(maxsize=256)
-def adjoint_of(form: Form) -> Adjoint:
+def describe_adjoint(form: Form) -> Adjoint:
     """What makes synthesis the adjoint of a form's analysis.
 
     The fused kernel does not divide by n_fft, and takes both halves as one when it packs them.
     """
     params, scale, edge = form.params, form.inverse_scale, form.inverse_edge
-    if points_of(params) is not None:
+    if fused_points(params) is not None:
         halves = 2.0 if form.both_halves else 1.0
         scale, edge = form.plain_scale / halves, edge * halves
     return Adjoint(params.padding, params.pad_mode, form.both_halves, scale, edge)
@@ -201,7 +201,7 @@ def synthesis(
     Raises:
         ValueError: no group of the first kernel has so many threads.
     """
-    fused = points_of(params)
+    fused = fused_points(params)
     if fused is None:
         return ()
     points, packed = fused
@@ -223,7 +223,7 @@ def synthesis(
         return (walk,)
     found = plans(points, least_frames=least)
     if group is not None:
-        found = (of_group(found[0], group),)
+        found = (resize_group(found[0], group),)
     general = [_synthesis(params, plan, flags, adjoint, step) for plan in found]
     return tuple(general if walk is None else [walk, *general])
 
@@ -255,7 +255,7 @@ def _walk(
         params.n_fft // 2, params.hop_length, 2 if even else 1, frames_fastest, folded == 0
     )
     if plan is not None and group is not None:
-        plan = walk_of_group(plan, group)
+        plan = resize_walk(plan, group)
     if plan is None:
         return None
     return walk(params, plan, frames_fastest, adjoint, cores=cores, step=step)
@@ -330,12 +330,12 @@ def _synthesis_integers(
 ) -> tuple[int, ...]:
     """The integers of either synthesis kernel."""
     unused = dict.fromkeys(("begin", "end", "run", "end_groups"), 0)
-    return in_order(
+    return order_integers(
         "synthesis.h",
         "SynthesisParameter",
         **list_adding_values(params, adjoint, step, params.n_fft),
         **(unused | walk),
         bins=params.bins,
-        split_table=table_of(plan)[1],
+        split_table=make_table(plan)[1],
         zero=0,
     )

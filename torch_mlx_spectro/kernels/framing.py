@@ -11,11 +11,11 @@ from ..core.params import IstftParams, StftParams
 from .launches import (
     Adjoint,
     Launch,
-    bits_of,
-    in_order,
+    float_bits,
     list_adding_values,
     number_pad_mode,
     number_window_layout,
+    order_integers,
     place_window,
 )
 
@@ -45,7 +45,7 @@ def cut_frames(
             ("WINDOW", number_window_layout(step)),
             ("ENVELOPE", divisor is not None),
         ),
-        integers=in_order(
+        integers=order_integers(
             "framing.h",
             "FramingParameter",
             samples=params.samples,
@@ -54,7 +54,7 @@ def cut_frames(
             padding=params.padding,
             pad_mode=number_pad_mode(params.pad_mode),
             n_fft=params.n_fft,
-            scale=bits_of(params.scale if divisor is None else divisor),
+            scale=float_bits(params.scale if divisor is None else divisor),
             **place_window(params, step),
         ),
         grid=(params.n_fft, params.frames, params.rows),
@@ -86,7 +86,7 @@ def add_frames(
             ("ENVELOPE", adjoint is None),
             ("FOLD", adjoint is not None and adjoint.padding > 0),
         ),
-        integers=in_order(
+        integers=order_integers(
             "framing.h", "AddingParameter", **list_adding_values(params, adjoint, step, 1)
         ),
         grid=(params.output_length, params.rows, 1),

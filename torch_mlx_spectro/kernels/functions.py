@@ -45,7 +45,7 @@ class Kernels:
             edge: factor of bins 0 and n_fft / 2.
             divisor: as of :func:`.kernels.describe.analysis`.
         """
-        complex_window, step = self._layout_of(window, params.n_fft)
+        complex_window, step = self._window_layout(window, params.n_fft)
         kinds = (self._is_complex(signal), complex_window, divisor)
         launches = describe_demanded(
             describe.analysis, params, *kinds, self.chooser.find_group("analysis"), step
@@ -79,7 +79,7 @@ class Kernels:
             vanishing: an int32 of 0 for the kernel's verdict on the envelope (:class:`.Verdict`),
                 which stays 0 where some kernels find none that vanishes; None if nobody asks.
         """
-        complex_window, step = self._layout_of(window, params.n_fft)
+        complex_window, step = self._window_layout(window, params.n_fft)
         groups = map(self.chooser.find_group, ("synthesis_walk", "synthesis"))
         kinds = (complex_window, frames_fastest, adjoint)
         launches = describe_demanded(describe.synthesis, params, *kinds, *groups, self.cores, step)
@@ -99,7 +99,7 @@ class Kernels:
     ) -> Any:
         """Windowed frames, shape (rows, frames, n_fft); arguments as of :meth:`analysis`."""
         group = self.chooser.find_group("cut_frames") or framing.FREE_GROUP
-        complex_window, step = self._layout_of(window, params.n_fft)
+        complex_window, step = self._window_layout(window, params.n_fft)
         kinds = (self._is_complex(signal), complex_window)
         launch = framing.cut_frames(params, *kinds, group, step, divisor)
         return self._run((launch,), signal, window, stream)
@@ -121,14 +121,14 @@ class Kernels:
             window, stream, adjoint, vanishing: as of :meth:`synthesis`.
         """
         group = self.chooser.find_group("add_frames") or framing.FREE_GROUP
-        complex_window, step = self._layout_of(window, params.n_fft)
+        complex_window, step = self._window_layout(window, params.n_fft)
         launch = framing.add_frames(params, complex_window, adjoint, group, step)
         return self._run((launch,), frames, window, stream, vanishing=vanishing)
 
     def _is_complex(self, array: Any) -> bool:
         raise NotImplementedError
 
-    def _layout_of(self, window: Any, n_fft: int) -> tuple[bool, int | None]:
+    def _window_layout(self, window: Any, n_fft: int) -> tuple[bool, int | None]:
         """Whether a window is complex, and its ``step`` (:func:`.kernels.describe.analysis`)."""
         raise NotImplementedError
 

@@ -67,7 +67,7 @@ class Adjoint:
     edge: float = 1.0
 
 
-def bits_of(value: float) -> int:
+def float_bits(value: float) -> int:
     """The bits of a value in single precision, as a signed integer: a launch has no others."""
     (bits,) = struct.unpack("=i", struct.pack("=f", value))
     return int(bits)
@@ -91,7 +91,7 @@ def place_window(params: StftParams | IstftParams, step: int | None) -> dict[str
     return {"window_step": step, "window_left": left, "window_length": params.win_length}
 
 
-def in_order(header: str, enumeration: str, **values: int) -> tuple[int, ...]:
+def order_integers(header: str, enumeration: str, **values: int) -> tuple[int, ...]:
     """Named integers in their header's order."""
     names = integers(header, enumeration)
     missing = [name for name in names if name not in values]
@@ -116,7 +116,7 @@ def list_adding_values(
         "start": params.start,
         "kept": params.kept,
         "length": params.output_length,
-        "scale": bits_of(divisor / params.scale if adjoint is None else adjoint.scale),
+        "scale": float_bits(divisor / params.scale if adjoint is None else adjoint.scale),
         **place_window(params, step),
         "padding": 0 if adjoint is None else adjoint.padding,
         "pad_mode": 0 if adjoint is None else number_pad_mode(adjoint.pad_mode),

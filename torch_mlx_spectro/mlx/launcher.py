@@ -20,8 +20,8 @@ from ..kernels.chooser import Chooser
 from ..kernels.describe import MAX_COUNT, largest_count
 from ..kernels.functions import Kernels
 from ..kernels.launches import Launch
-from ..kernels.radices import APPLE_CORES, points_of
-from ..kernels.tables import table_of
+from ..kernels.radices import APPLE_CORES, fused_points
+from ..kernels.tables import make_table
 from ..kernels.texts.metal import body, header
 from ..store.caches import Cache
 from .host import copy_to_mlx
@@ -73,7 +73,7 @@ class MetalKernels(Kernels):
     def _is_complex(self, array: Any) -> bool:
         return "complex" in str(array.dtype)
 
-    def _layout_of(self, window: Any, n_fft: int) -> tuple[bool, int | None]:
+    def _window_layout(self, window: Any, n_fft: int) -> tuple[bool, int | None]:
         return self._is_complex(window), None
 
     def _run(
@@ -182,7 +182,7 @@ class MetalKernels(Kernels):
         assert launch.plan is not None
         table = self._tables.find(launch.plan)
         if table is None:
-            table = self._tables.put(launch.plan, self.constant(table_of(launch.plan)[0]))
+            table = self._tables.put(launch.plan, self.constant(make_table(launch.plan)[0]))
         return table
 
     def _integers(self, launch: Launch) -> Any:
@@ -217,7 +217,7 @@ class MetalKernels(Kernels):
 
 def refusal(params: StftParams | IstftParams) -> str | None:
     """Why no kernel of MLX's may compute this call; None where one does."""
-    fused = points_of(params)
+    fused = fused_points(params)
     if fused is None and params.n_fft > MAX_FFT:
         return f"n_fft above {MAX_FFT} is not computed by MLX on a GPU"
     threads = params.frames * (fused[0] if fused else 1)
@@ -232,7 +232,7 @@ def device_name(mx: Any) -> str:
 
 
 @lru_cache(maxsize=4)
-def _kernels_of(mx: Any, factory: Callable[..., Any]) -> MetalKernels:
+def _make_kernels(mx: Any, factory: Callable[..., Any]) -> MetalKernels:
     if getattr(factory, "emulated", False):
         return MetalKernels(mx, factory)
     return MetalKernels(mx, factory, Chooser(lambda: device_name(mx)), APPLE_CORES)
@@ -240,7 +240,7 @@ def _kernels_of(mx: Any, factory: Callable[..., Any]) -> MetalKernels:
 
 def metal_kernels(mx: Any, device_type: str) -> MetalKernels | None:
     """The kernels for tensors of a device: a GPU's own for MPS, emulated ones for any."""
-    kernels = _kernels_of(mx, mx.fast.metal_kernel)
+    kernels = _make_kernels(mx, mx.fast.metal_kernel)
     if kernels.emulated or (device_type == "mps" and mx.metal.is_available()):
         return kernels
     return None

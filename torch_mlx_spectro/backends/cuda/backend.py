@@ -16,10 +16,10 @@ import torch
 from ...calls.operation import Call
 from ...calls.timer import Timer
 from ...core.params import IstftParams, StftParams
-from ...kernels.texts.cuda import MAX_BLOCKS, grid_of
+from ...kernels.texts.cuda import MAX_BLOCKS, find_grid
 from ...native import private_state as torch_state
 from ...native.strides import frames_in_order, spectrum_strides
-from ..device.backend import KernelBackend, launches_of
+from ..device.backend import KernelBackend, describe_launches
 from ..device.envelope_checks import EnvelopeChecks
 from . import nvrtc as cubins
 from .launcher import CudaKernels, architecture_of, cuda_kernels
@@ -89,12 +89,12 @@ class CudaBackend(KernelBackend):
 
     def explain_refusal(self, call: Call) -> str | None:
         device: int = call.tensor.device.index
-        launch = launches_of(*call)[0]
+        launch = describe_launches(*call)[0]
         if (reason := device_reason(device)) is not None:
             return reason
         if (reason := super().explain_refusal(call)) is not None:
             return reason
-        if grid_of(launch)[0] > MAX_BLOCKS:
+        if find_grid(launch)[0] > MAX_BLOCKS:
             return "more thread blocks than CUDA counts"
         if torch_state.is_capturing():
             loaded = cuda_kernels().is_loaded(launch, device)
@@ -133,7 +133,7 @@ def single_launch(
 
     It takes the stream and the addresses of input, window and result, and of an istft's flag.
     """
-    launch = launches_of(params, tensor, window)[0]
+    launch = describe_launches(params, tensor, window)[0]
     if launch.plan is None:
         return None
     read = tensor if params.batched else tensor.unsqueeze(0)

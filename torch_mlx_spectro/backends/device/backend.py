@@ -18,12 +18,12 @@ from ...calls.operation import Call
 from ...core.linear import Form, analysis_of, bins_that_are_read, synthesis_of
 from ...core.params import IstftParams, StftParams
 from ...kernels import describe, framing
-from ...kernels.describe import adjoint_of, find_divisor
+from ...kernels.describe import describe_adjoint, find_divisor
 from ...native.strides import in_order, multiplied_dtype, spectrum_strides
 from ..base import Backend
 from ..cpu.backend import invert_frames, weigh_edges
 from .envelope_checks import EnvelopeChecks
-from .launcher import TensorKernels, layout_of
+from .launcher import TensorKernels, window_layout
 
 Optional = torch.Tensor | None
 
@@ -56,7 +56,7 @@ class KernelBackend(Backend):
         """
 
     def name_kernel(self, call: Call) -> str:
-        launch = launches_of(*call, self.kernels().cores)[0]
+        launch = describe_launches(*call, self.kernels().cores)[0]
         kernel = f"{self.label} {launch.kernel}"
         if launch.plan is not None:
             return kernel
@@ -110,7 +110,7 @@ class KernelBackend(Backend):
             synthesis_of(form, form.params.padding, form.params.samples),
             resolved(spectrum).transpose(1, 2),
             readable(window, conjugate=True),
-            adjoint=adjoint_of(form),
+            adjoint=describe_adjoint(form),
         )
 
     def differentiate_window(
@@ -196,7 +196,7 @@ class KernelBackend(Backend):
         return added
 
 
-def launches_of(
+def describe_launches(
     params: StftParams | IstftParams,
     tensor: torch.Tensor,
     window: Optional,
@@ -207,7 +207,7 @@ def launches_of(
     Args:
         cores: as of :class:`.TensorKernels`.
     """
-    complex_window, step = layout_of(window, params.n_fft)
+    complex_window, step = window_layout(window, params.n_fft)
     if isinstance(params, StftParams):
         kinds = (tensor.is_complex(), complex_window)
         fused = describe.analysis(params, *kinds, step=step)
@@ -227,11 +227,11 @@ def launches_back(
     Args:
         tensor, window: of the call.
     """
-    complex_window, step = layout_of(window, params.n_fft)
+    complex_window, step = window_layout(window, params.n_fft)
     if isinstance(params, StftParams):
         form = Form(params, tensor.is_complex(), complex_window)
         folded = synthesis_of(form, params.padding, params.samples)
-        adjoint = adjoint_of(form)
+        adjoint = describe_adjoint(form)
         fused = describe.synthesis(folded, complex_window, False, adjoint, step=step)
         found = [fused or (framing.add_frames(folded, complex_window, adjoint, step=step),)]
     else:

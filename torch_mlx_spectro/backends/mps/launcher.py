@@ -19,11 +19,11 @@ from ...kernels.arguments import Verdict
 from ...kernels.chooser import Chooser, accept_first
 from ...kernels.describe import MAX_COUNT, Launch
 from ...kernels.radices import FftPlan
-from ...kernels.tables import table_of
-from ...kernels.texts.mps import Variant, arguments_of, text_of, variant_of
+from ...kernels.tables import make_table
+from ...kernels.texts.mps import Variant, list_arguments, make_variant, write_text
 from ...native import private_state as torch_state
 from ...store.caches import Recent
-from ..device.launcher import Optional, TensorKernels, result_of
+from ..device.launcher import Optional, TensorKernels, make_result
 
 CACHE_ENTRIES = 1024
 
@@ -150,7 +150,7 @@ class MpsKernels(TensorKernels):
         edge: float,
         vanishing: Optional = None,
     ) -> torch.Tensor:
-        result = result_of(ready.launch, first.device)
+        result = make_result(ready.launch, first.device)
         if result.numel() == 0:
             return result  # Metal launches no empty grid
         noted = ready.unread if vanishing is None else vanishing
@@ -179,7 +179,7 @@ class MpsKernels(TensorKernels):
         if max(launch.grid) > MAX_COUNT:
             raise MpsProblem("more threads than Metal counts")
         with self._lock:
-            kernel = self._kernel(variant_of(launch))
+            kernel = self._kernel(make_variant(launch))
             table = None if launch.plan is None else self._table(launch.plan, device)
             unread = self._unread(device)
         allowed: int = kernel.max_threads_per_threadgroup
@@ -190,14 +190,14 @@ class MpsKernels(TensorKernels):
             raise MpsProblem(
                 f"the GPU allows {allowed} threads in a group of {launch.kernel}, not {group[0]}"
             )
-        names, integers = arguments_of(launch.kernel), list(launch.integers)
+        names, integers = list_arguments(launch.kernel), list(launch.integers)
         return _Ready(launch, kernel, names, group, integers, table, unread)
 
     def _kernel(self, variant: Variant) -> Any:
         kernel = self._kernels.get(variant)
         if kernel is None:
             try:
-                library = self._compile_shader(text_of(variant))
+                library = self._compile_shader(write_text(variant))
                 kernel = getattr(library, variant.name)
             except (SyntaxError, RuntimeError) as problem:
                 kernel = f"Metal refuses {variant.name}: {telling_line(problem, 'error')}"
@@ -218,7 +218,7 @@ class MpsKernels(TensorKernels):
         table = self._tables.get((plan, device))
         if table is None:
             with torch_state.untransformed():  # later calls have it, too
-                table = torch.from_numpy(table_of(plan)[0]).to(device)
+                table = torch.from_numpy(make_table(plan)[0]).to(device)
             self._tables.put((plan, device), table)
         return table
 
@@ -230,7 +230,7 @@ def _is_equal(first: torch.Tensor, second: torch.Tensor) -> bool:
 
 
 @lru_cache(maxsize=4)
-def _kernels_of(compile_shader: Callable[[str], Any]) -> MpsKernels:
+def _make_kernels(compile_shader: Callable[[str], Any]) -> MpsKernels:
     if getattr(compile_shader, "emulated", False):
         return MpsKernels(compile_shader)
     return MpsKernels(compile_shader, Chooser(lambda: "torch mps"), torch_state.mps_cores())
@@ -238,4 +238,4 @@ def _kernels_of(compile_shader: Callable[[str], Any]) -> MpsKernels:
 
 def mps_kernels() -> MpsKernels:
     """The kernels of this process; emulated ones while Metal is emulated."""
-    return _kernels_of(torch.mps.compile_shader)
+    return _make_kernels(torch.mps.compile_shader)
