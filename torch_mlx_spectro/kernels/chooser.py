@@ -18,6 +18,7 @@ from ..errors import KernelRefused
 from ..settings import ANY_KERNEL, AutotuneSettings, autotune_settings
 from ..store.caches import Cache
 from ..store.verdicts import store
+from .describe import list_shapes
 from .launches import Launch
 
 #: Of the store.
@@ -120,23 +121,29 @@ class Chooser:
         threads = self._settings.threads
         return threads.get(kernel, threads.get(ANY_KERNEL))
 
+    def find(self, launches: Sequence[Launch], place: Hashable = None) -> Launch | None:
+        """Find the launch that was chosen of these, or of the same kernels for another length."""
+        first, own = launches[0], len(launches)
+        index = self._taken.find((first.kernel, first.template, place))
+        if index is None:
+            return None
+        return launches[index] if index < own else list_shapes(first)[index - own]
+
     def choose(
         self,
         launches: Sequence[Launch],
         accept: Callable[[Launch], Made | None],
         run: Run,
         equal: Equal,
-        shapes: Callable[[], Sequence[Launch]] = tuple,
         place: Hashable = None,
     ) -> tuple[Launch, Made | None]:
-        """Choose one of several launches, best first.
+        """Choose one of several launches, best first, unless one is chosen.
 
         Args:
             accept: makes a launch ready to run, or runs it; raises KernelRefused. If it returns
                 None, which tells that there are no values to run with, the choice is not kept.
             run: launches so many times and waits for the results; raises KernelRefused.
             equal: tells whether two results are the same bits.
-            shapes: returns launches of which one may be taken instead, bit by bit the same.
             place: the device, for a launcher of several.
 
         Returns:
@@ -146,14 +153,11 @@ class Chooser:
             KernelRefused: the device accepts none.
             ValueError: it accepts none of groups that the environment demands.
         """
-        kernel = launches[0].kernel
-        key = (kernel, launches[0].template, place)
-        taken = self._taken.find(key)
-        if taken is not None:
-            own = len(launches)
-            return (launches[taken] if taken < own else shapes()[taken - own]), None
-        is_timed = self._device is not None and self._settings.measure
-        others = shapes() if is_timed and self.find_group(kernel) is None else ()
+        chosen = self.find(launches, place)
+        if chosen is not None:
+            return chosen, None
+        first = launches[0]
+        others = self._list_rivals(first)
         every = [*launches, *others]
         known = self._recall(every) if others else None
         order = [*([] if known is None else [known]), *range(len(launches))]
@@ -165,17 +169,23 @@ class Chooser:
                 raise
             raise ValueError(f"{VARIABLE} cannot be satisfied: {refused}") from None
         index = order[index]
-        if made is None or 0 in launches[0].shape:
+        if made is None or 0 in first.shape:
             return every[index], made
         tried = None
         if others and known is None:
-            name, seconds = self._name(launches[0]), self._clock() - begin
+            name, seconds = self._name(first), self._clock() - begin
             tried = self._try(name, [every[index], *others], seconds, run, equal)
         if tried:
             index, made = len(launches) + tried - 1, None
         # Where another thread is at its trial, this one's first plan gives way to what it finds.
+        key = (first.kernel, first.template, place)
         self._taken.put(key, index, replace=tried is not None)
         return every[index], made
+
+    def _list_rivals(self, launch: Launch) -> Sequence[Launch]:
+        """Return the shapes that may be tried; none where the environment says which it is."""
+        is_timed = self._device is not None and self._settings.measure
+        return list_shapes(launch) if is_timed and self.find_group(launch.kernel) is None else ()
 
     def _name(self, launch: Launch) -> str:
         """Return what a verdict is kept under: GPU, kernel, and what that is compiled for."""

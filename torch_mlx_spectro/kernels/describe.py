@@ -7,7 +7,9 @@ hop or stride changes only ``integers`` and ``grid``. Sizes that no fused kernel
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from ..core.linear import Form
 from ..core.params import IstftParams, StftParams
@@ -15,6 +17,7 @@ from .launches import NO_WINDOW as NO_WINDOW
 from .launches import Adjoint as Adjoint
 from .launches import Launch as Launch
 from .launches import (
+    Template,
     float_bits,
     list_adding_values,
     number_pad_mode,
@@ -86,26 +89,33 @@ def analysis(
 
 
 @lru_cache(maxsize=256)
-def analysis_shapes(
-    params: StftParams,
-    complex_signal: bool,
-    complex_window: bool,
-    divisor: float | None = None,
-    step: int | None = None,
-) -> tuple[Launch, ...]:
-    """Launches whose results are those of the best of :func:`analysis`, by groups of other shapes.
+def list_shapes(launch: Launch) -> tuple[Launch, ...]:
+    """Launches by groups of other shapes whose results are the same bits, if it is an analysis.
 
     Args:
-        divisor, step: as of :func:`analysis`.
+        launch: the best of :func:`analysis`.
     """
-    fused = fused_points(params)
-    if fused is None:
+    if launch.kernel != "analysis" or launch.plan is None:
         return ()
-    best = analysis_plans(fused[0], params.frames * params.rows)[0]
+    rows, frames, _ = launch.shape
+    flags = launch.template[len(launch.plan.template()) :]
     return tuple(
-        _analysis(params, plan, fused[1], complex_signal, complex_window, divisor, step)
-        for plan in shapes(best)[1:]
+        replace(launch, **_group_analysis(plan, rows, frames, flags))
+        for plan in shapes(launch.plan)[1:]
     )
+
+
+def _group_analysis(plan: FftPlan, rows: int, frames: int, flags: Template) -> dict[str, Any]:
+    """What of an analysis' launch depends on its plan, but for the radices."""
+    groups = -(-frames // plan.frames)
+    is_large = plan.group >= 256 and dict(flags)["ENVELOPE"]
+    return {
+        "template": (*plan.template(), *flags),
+        "grid": (groups * plan.group, rows, 1),
+        "threadgroup": (plan.group, 1, 1),
+        "plan": plan,
+        "resident": ENVELOPED_THREADS // plan.group if is_large else None,
+    }
 
 
 def _analysis(
@@ -118,7 +128,7 @@ def _analysis(
     step: int | None,
 ) -> Launch:
     enveloped = divisor is not None
-    flags = [
+    flags = (
         ("PACKED", packed),
         ("COMPLEX_SIGNAL", complex_signal),
         ("COMPLEX_WINDOW", complex_window),
@@ -128,11 +138,9 @@ def _analysis(
         ("SCALED", params.scale != 1.0 and not enveloped),
         ("ENVELOPE", enveloped),
         ("HOP", params.hop_length if enveloped else 1),
-    ]
-    groups = -(-params.frames // plan.frames)
+    )
     return Launch(
         kernel="analysis",
-        template=(*plan.template(), *flags),
         integers=order_integers(
             "analysis.h",
             "AnalysisParameter",
@@ -147,12 +155,9 @@ def _analysis(
             scale=float_bits(params.scale if divisor is None else divisor),
             **place_window(params, step),
         ),
-        grid=(groups * plan.group, params.rows, 1),
-        threadgroup=(plan.group, 1, 1),
         shape=(params.rows, params.frames, params.bins),
         complex_output=True,
-        plan=plan,
-        resident=ENVELOPED_THREADS // plan.group if enveloped and plan.group >= 256 else None,
+        **_group_analysis(plan, params.rows, params.frames, flags),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -52,11 +52,7 @@ class Kernels:
         )
         if not launches:
             return None
-
-        def shapes() -> Sequence[Launch]:
-            return describe.analysis_shapes(params, *kinds, step)
-
-        return self._run(launches, signal, window, stream, edge=edge, shapes=shapes)
+        return self._run(launches, signal, window, stream, edge=edge)
 
     def synthesis(
         self,
@@ -140,7 +136,6 @@ class Kernels:
         stream: Any,
         *,
         edge: float = 1.0,
-        shapes: Callable[[], Sequence[Launch]] = tuple,
         vanishing: Any = None,
     ) -> Any:
         """The result of one of these launches, which compute the same, best first.
@@ -148,6 +143,5 @@ class Kernels:
         Args:
             first: what the kernel reads besides the window.
             edge, vanishing: where the kernel asks for it.
-            shapes: returns launches of which one may be taken instead, bit by bit the same.
         """
         raise NotImplementedError

@@ -226,7 +226,6 @@ class CudaKernels(TensorKernels):
         stream: None = None,
         *,
         edge: float = 1.0,
-        shapes: Callable[[], Sequence[Launch]] = tuple,
         vanishing: Optional = None,
     ) -> torch.Tensor:
         # Nothing is tried here: the plans are CUDA's, and each shape takes NVRTC a second.

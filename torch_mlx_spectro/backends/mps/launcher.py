@@ -106,12 +106,11 @@ class MpsKernels(TensorKernels):
         stream: None = None,
         *,
         edge: float = 1.0,
-        shapes: Callable[[], Sequence[Launch]] = tuple,
         vanishing: Optional = None,
     ) -> torch.Tensor:
         ready = self._find_ready(launches, first.device)
         if ready is None or not ready.is_chosen:
-            ready = self._choose(launches, first, window, edge, shapes)
+            ready = self._choose(launches, first, window, edge)
         return self._launch(ready, first, window, edge, vanishing)
 
     def _choose(
@@ -120,14 +119,14 @@ class MpsKernels(TensorKernels):
         first: torch.Tensor,
         window: Optional,
         edge: float,
-        shapes: Callable[[], Sequence[Launch]],
     ) -> _Ready:
         """Make ready the launch that is taken for calls like this from now on.
 
         Raises:
             MpsProblem: there is none.
         """
-        accept = partial(self._accept, device=first.device)
+        device = first.device
+        accept = partial(self._accept, device=device)
 
         def run(launch: Launch, count: int) -> list[torch.Tensor]:
             tried = accept(launch)
@@ -135,11 +134,9 @@ class MpsKernels(TensorKernels):
             torch.mps.synchronize()
             return results
 
-        launch, ready = self.chooser.choose(
-            launches, accept, run, _is_equal, shapes, place=first.device
-        )
+        launch, ready = self.chooser.choose(launches, accept, run, _is_equal, device)
         ready = replace(ready or accept(launch), is_chosen=True)
-        self._keep_ready(launches, first.device, ready)
+        self._keep_ready(launches, device, ready)
         return ready
 
     def _launch(
