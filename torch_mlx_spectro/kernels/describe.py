@@ -18,12 +18,10 @@ from .launches import Adjoint as Adjoint
 from .launches import Launch as Launch
 from .launches import (
     Template,
-    float_bits,
     list_adding_values,
-    number_pad_mode,
+    list_cutting_values,
     number_window_layout,
     order_integers,
-    place_window,
 )
 from .radices import (
     FASTEST_FRAMES,
@@ -144,16 +142,9 @@ def _analysis(
         integers=order_integers(
             "analysis.h",
             "AnalysisParameter",
-            samples=params.samples,
-            frames=params.frames,
-            hop=params.hop_length,
-            padding=params.padding,
-            pad_mode=number_pad_mode(params.pad_mode),
-            n_fft=params.n_fft,
+            **list_cutting_values(params, step, divisor),
             bins=params.bins,
             split_table=make_table(plan)[1],
-            scale=float_bits(params.scale if divisor is None else divisor),
-            **place_window(params, step),
         ),
         shape=(params.rows, params.frames, params.bins),
         complex_output=True,

@@ -11,12 +11,10 @@ from ..core.params import IstftParams, StftParams
 from .launches import (
     Adjoint,
     Launch,
-    float_bits,
     list_adding_values,
-    number_pad_mode,
+    list_cutting_values,
     number_window_layout,
     order_integers,
-    place_window,
 )
 
 #: Threads of a group where threads do not cooperate.
@@ -48,14 +46,7 @@ def cut_frames(
         integers=order_integers(
             "framing.h",
             "FramingParameter",
-            samples=params.samples,
-            frames=params.frames,
-            hop=params.hop_length,
-            padding=params.padding,
-            pad_mode=number_pad_mode(params.pad_mode),
-            n_fft=params.n_fft,
-            scale=float_bits(params.scale if divisor is None else divisor),
-            **place_window(params, step),
+            **list_cutting_values(params, step, divisor),
         ),
         grid=(params.n_fft, params.frames, params.rows),
         threadgroup=(min(params.n_fft, group), 1, 1),

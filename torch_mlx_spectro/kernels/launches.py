@@ -67,15 +67,10 @@ class Adjoint:
     edge: float = 1.0
 
 
-def float_bits(value: float) -> int:
+def _float_bits(value: float) -> int:
     """The bits of a value in single precision, as a signed integer: a launch has no others."""
     (bits,) = struct.unpack("=i", struct.pack("=f", value))
     return int(bits)
-
-
-def number_pad_mode(pad_mode: str) -> int:
-    """Index in PadMode of signal.h."""
-    return _PAD_MODES.index(pad_mode)
 
 
 def number_window_layout(step: int | None) -> int:
@@ -83,7 +78,7 @@ def number_window_layout(step: int | None) -> int:
     return 1 if step is None else 2 if step == NO_WINDOW else 0
 
 
-def place_window(params: StftParams | IstftParams, step: int | None) -> dict[str, int]:
+def _place_window(params: StftParams | IstftParams, step: int | None) -> dict[str, int]:
     """The integers that tell where the values of a window are."""
     if step is None:
         return {"window_step": 1, "window_left": 0, "window_length": params.n_fft}
@@ -101,6 +96,22 @@ def order_integers(header: str, enumeration: str, **values: int) -> tuple[int, .
     return tuple(values[name] for name in names)
 
 
+def list_cutting_values(
+    params: StftParams, step: int | None, divisor: float | None
+) -> dict[str, int]:
+    """The integers that cutting frames needs: of a window by ``step``, divided by ``divisor``."""
+    return {
+        "samples": params.samples,
+        "frames": params.frames,
+        "hop": params.hop_length,
+        "padding": params.padding,
+        "pad_mode": _PAD_MODES.index(params.pad_mode),
+        "n_fft": params.n_fft,
+        "scale": _float_bits(params.scale if divisor is None else divisor),
+        **_place_window(params, step),
+    }
+
+
 def list_adding_values(
     params: IstftParams, adjoint: Adjoint | None, step: int | None, divisor: int
 ) -> dict[str, int]:
@@ -116,8 +127,8 @@ def list_adding_values(
         "start": params.start,
         "kept": params.kept,
         "length": params.output_length,
-        "scale": float_bits(divisor / params.scale if adjoint is None else adjoint.scale),
-        **place_window(params, step),
+        "scale": _float_bits(divisor / params.scale if adjoint is None else adjoint.scale),
+        **_place_window(params, step),
         "padding": 0 if adjoint is None else adjoint.padding,
-        "pad_mode": 0 if adjoint is None else number_pad_mode(adjoint.pad_mode),
+        "pad_mode": 0 if adjoint is None else _PAD_MODES.index(adjoint.pad_mode),
     }
