@@ -18,10 +18,13 @@ from torch_mlx_spectro import emulator
 from torch_mlx_spectro.core.params import IstftParams, StftParams
 from torch_mlx_spectro.emulator import execute
 from torch_mlx_spectro.emulator.memory import Memory
+from torch_mlx_spectro.errors import KernelRefused
 from torch_mlx_spectro.kernels import describe
 from torch_mlx_spectro.kernels.describe import Adjoint
-from torch_mlx_spectro.mlx import metal_kernels as metal
-from torch_mlx_spectro.mlx.metal_kernels import MetalKernels
+from torch_mlx_spectro.kernels.launches import order_integers
+from torch_mlx_spectro.kernels.radices import fused_points
+from torch_mlx_spectro.mlx import launcher as metal
+from torch_mlx_spectro.mlx.launcher import MetalKernels
 from torch_mlx_spectro.mlx.runtime import runtime
 
 pytestmark = needs_emulator
@@ -110,7 +113,7 @@ def test_synthesis_is_the_adjoint_of_analysis(
     spectrum = random_array(2, 2, params.frames, params.bins, complex_values=True)
     back = adjoint_params(params)
     adjoint = Adjoint(params.padding, mode, both_halves=kind == "two-sided")
-    if describe.points_of(params) is None:
+    if fused_points(params) is None:
         frames = emulated.call("cut_frames", params, signal.numpy(), window)
         transformed = np.fft.fft(frames)
         inverse = n * np.fft.ifft(spectrum.astype(np.complex128))
@@ -215,7 +218,7 @@ def test_a_gpu_that_allows_fewer_threads_gets_the_next_plan(make: Callable[..., 
 
 
 def test_a_gpu_that_allows_no_plan_is_an_error(make: Callable[..., Emulated]) -> None:
-    with pytest.raises(ValueError, match="hread group size"):
+    with pytest.raises(KernelRefused, match="hread group size"):
         analyse(make(max_threads=0), 500)
 
 
@@ -226,7 +229,7 @@ def test_tables_and_integers_are_made_once_and_bounded(
     for samples in range(100, 120):
         analyse(emulated, samples)
     assert len(emulated.kernels._tables) == 5
-    assert len(emulated.kernels._running) == 1
+    assert len(emulated.kernels.chooser._taken) == 1
 
 
 @pytest.mark.parametrize("samples", [0, 1, 2, 3, 7])
@@ -264,7 +267,7 @@ def test_signals_of_any_strides_are_read_where_they_are(emulated: Emulated) -> N
 )
 def test_what_32_bits_cannot_count_is_refused(changes: dict[str, Any], reason: str | None) -> None:
     params = stft_params(random_tensor(0, 2, 100), None, n_fft=16, hop_length=4)
-    refused = describe.refusal(StftParams(**{**vars(params), **changes}))
+    refused = metal.refusal(StftParams(**{**vars(params), **changes}))
     assert (refused is None) == (reason is None)
     assert reason is None or reason in str(refused)
 
@@ -327,7 +330,7 @@ def test_a_gpus_kernels_are_for_its_tensors_alone(has_metal: bool) -> None:
     mx = type("Module", (), parts)()
     assert (metal.metal_kernels(mx, "mps") is not None) == has_metal
     assert metal.metal_kernels(mx, "cpu") is None
-    assert metal._kernels_of(mx, mx.fast.metal_kernel).cores == metal.APPLE_CORES
+    assert metal._make_kernels(mx, mx.fast.metal_kernel).cores == metal.APPLE_CORES
     mx.fast.metal_kernel.emulated = True
     again = type("Module", (), parts)()
     assert metal.metal_kernels(again, "cpu") is not None
@@ -337,4 +340,4 @@ def test_launches_are_described_once() -> None:
     params = stft_params(random_tensor(0, 2, 100), None, n_fft=16, hop_length=4)
     assert describe.analysis(params, False, False) is describe.analysis(params, False, False)
     with pytest.raises(ValueError, match="missing"):
-        describe.in_order("analysis.h", "AnalysisParameter", samples=1)
+        order_integers("analysis.h", "AnalysisParameter", samples=1)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from torch_mlx_spectro.kernels import radices as plans
-from torch_mlx_spectro.kernels.radices import FftPlan, buffer_points, radices_of, tile_samples
+from torch_mlx_spectro.kernels.radices import FftPlan, buffer_points, find_radices, tile_samples
 
 
 def smooth(n: int) -> bool:
@@ -29,7 +29,7 @@ def product(numbers: tuple[int, ...]) -> int:
 
 def test_every_smooth_size_has_radices_that_the_kernels_know() -> None:
     for points in range(1, plans.MAX_POINTS + 1):
-        radices = radices_of(points)
+        radices = find_radices(points)
         assert (radices is not None) == smooth(points)
         if radices is not None:
             assert product(radices) == points

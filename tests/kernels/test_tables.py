@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from torch_mlx_spectro.kernels.radices import analysis_plans
-from torch_mlx_spectro.kernels.tables import powers_of, table_of
+from torch_mlx_spectro.kernels.tables import make_table, twiddle_powers
 
 
 @pytest.mark.parametrize("points", [1, 2, 7, 16, 60, 200, 441, 512, 3072, 4096])
 def test_table_holds_the_factors_of_each_pass_in_order(points: int) -> None:
     plan = analysis_plans(points, 1)[0]
-    table, split = table_of(plan)
+    table, split = make_table(plan)
     position, span = 0, plan.radices[0]
     for radix in plan.radices[1:]:
-        for power in powers_of(radix):
+        for power in twiddle_powers(radix):
             for j in (0, 1, span // 2, span - 1):
                 angle = -2 * math.pi * j * power / (span * radix)
                 expected = complex(math.cos(angle), math.sin(angle))
@@ -32,7 +32,7 @@ def test_table_holds_the_factors_of_each_pass_in_order(points: int) -> None:
 
 
 def test_quarters_are_exact() -> None:
-    table, split = table_of(analysis_plans(512, 1)[0])
+    table, split = make_table(analysis_plans(512, 1)[0])
     assert table[split] == -1j
     assert table[split + 256] == -1
     assert table.dtype == np.complex64
@@ -42,4 +42,4 @@ def test_quarters_are_exact() -> None:
     ("radix", "powers"), [(2, (1,)), (8, (1, 2, 4)), (16, (1, 2, 4, 8)), (5, (1, 2, 3, 4))]
 )
 def test_powers_that_a_radix_reads(radix: int, powers: tuple[int, ...]) -> None:
-    assert powers_of(radix) == powers
+    assert twiddle_powers(radix) == powers

@@ -18,7 +18,7 @@ from torch_mlx_spectro.kernels import walks
 from torch_mlx_spectro.kernels.describe import Adjoint
 from torch_mlx_spectro.kernels.walks import WalkPlan, mirrored_radices, walk_plan
 
-POINTS = [points for points in range(1, plans.MAX_POINTS + 1) if plans.radices_of(points)]
+POINTS = [points for points in range(1, plans.MAX_POINTS + 1) if plans.find_radices(points)]
 
 
 def every_plan() -> list[WalkPlan]:

@@ -85,15 +85,15 @@ def test_kernels_compute_what_operations_do(
 
 
 def test_a_text_says_what_it_is_compiled_for() -> None:
-    header = mlx_cuda.header_of("synthesis_walk", 128, 6)
+    header = mlx_cuda.write_header("synthesis_walk", 128, 6)
     assert "#include" not in header
     assert header.endswith("#define __global__ __attribute__((global)) __launch_bounds__(128, 6)\n")
-    source = mlx_cuda.source_of("synthesis_walk")
+    source = mlx_cuda.write_source("synthesis_walk")
     assert "const float edge = edge_value[0];" in source
     assert "__shared__ __align__(128) float2 exchange[" in source
     assert "threadgroup float2" not in source
     assert "return;" not in source  # groups cooperate to the end
-    assert "if (thread_position_in_grid.x >= threads_in_grid[0]) return;" in mlx_cuda.source_of(
+    assert "if (thread_position_in_grid.x >= threads_in_grid[0]) return;" in mlx_cuda.write_source(
         "cut_frames"
     )
 

@@ -24,7 +24,7 @@ from torch_mlx_spectro import emulator
 from torch_mlx_spectro.calls.operation import ISTFT
 from torch_mlx_spectro.kernels import describe, walks
 from torch_mlx_spectro.kernels import radices as plans
-from torch_mlx_spectro.kernels.radices import radices_of
+from torch_mlx_spectro.kernels.radices import find_radices
 from torch_mlx_spectro.kernels.walks import walk_plan
 
 pytestmark = needs_emulator
@@ -117,7 +117,7 @@ def grid_case(make: Callable[..., Case], n: int) -> Case:
 
 def fused(n: int) -> bool:
     points = n // 2 if n % 2 == 0 else n
-    return points <= 4096 and radices_of(points) is not None
+    return points <= 4096 and find_radices(points) is not None
 
 
 def walked(n: int) -> bool:

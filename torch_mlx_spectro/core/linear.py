@@ -52,8 +52,12 @@ class Form:
     @property
     def inverse_scale(self) -> float:
         """What an inverse transform (it divides by n_fft) is multiplied by to be the adjoint."""
-        twins = 0.5 if self.params.onesided else 1.0
-        return self.params.scale * self.params.n_fft * twins
+        return self.plain_scale * self.params.n_fft
+
+    @property
+    def plain_scale(self) -> float:
+        """The same of a transform back that does not divide."""
+        return self.params.scale * (0.5 if self.params.onesided else 1.0)
 
 
 @dataclass(frozen=True)

@@ -1,100 +1,56 @@
-"""What is launched for a resolved call: which kernel, compiled for what, over which grid.
+"""What is launched for a resolved call: which fused kernel, compiled for what, over which grid.
 
 Pure arithmetic on ints. Everything that is compiled for is in ``template``; a new signal length,
-hop or stride changes only ``integers`` and ``grid``.
+hop or stride changes only ``integers`` and ``grid``. Sizes that no fused kernel covers are in
+:mod:`.kernels.framing`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from ..core.linear import Form
-from ..core.params import PAD_MODES, IstftParams, StftParams
-from ..store.sources import integers
+from ..core.params import IstftParams, StftParams
+from .launches import NO_WINDOW as NO_WINDOW
+from .launches import Adjoint as Adjoint
 from .launches import Launch as Launch
-from .launches import Size as Size
-from .launches import Template as Template
-from .launches import bits_of
+from .launches import (
+    Template,
+    list_adding_values,
+    list_cutting_values,
+    number_window_layout,
+    order_integers,
+)
 from .radices import (
     FASTEST_FRAMES,
-    MAX_POINTS,
     FftPlan,
     analysis_plans,
-    of_group,
+    fused_points,
     plans,
-    radices_of,
+    resize_group,
     shapes,
     tile_samples,
 )
-from .tables import table_of
-from .walks import END_SAMPLES, WalkPlan, walk_of_group, walk_plan
+from .tables import make_table
+from .walks import END_SAMPLES, WalkPlan, resize_walk, walk_plan
 
 #: MLX counts dimensions and grids, and the kernels frames, in 32 bits.
 MAX_COUNT = (1 << 31) - 1
-#: ml-explore/mlx#4013: larger transforms were silently wrong on Metal.
-MAX_MLX_FFT = 1 << 20
 
 #: Threads of a core where large groups divide by an envelope: else the compiler takes registers
 #: that leave room for three groups of 256, not four.
 ENVELOPED_THREADS = 1024
 
-#: Index in PadMode of signal.h.
-_PAD_MODES = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
-assert set(_PAD_MODES) == set(PAD_MODES)
 
-
-def in_order(header: str, enumeration: str, **values: int) -> tuple[int, ...]:
-    """Named integers in their header's order."""
-    names = integers(header, enumeration)
-    missing = [name for name in names if name not in values]
-    unknown = values.keys() - set(names)
-    if missing or unknown:
-        raise ValueError(f"{enumeration}: missing {missing}, unknown {sorted(unknown)}")
-    return tuple(values[name] for name in names)
-
-
-def points_of(params: StftParams | IstftParams) -> tuple[int, bool] | None:
-    """Points of the fused kernel's transform and whether it is packed; None: not covered."""
-    is_complex = params.complex_fft if isinstance(params, StftParams) else params.return_complex
-    packed = not is_complex and params.n_fft % 2 == 0
-    points = params.n_fft // 2 if packed else params.n_fft
-    if points > MAX_POINTS or radices_of(points) is None:
-        return None
-    return points, packed
-
-
-def refusal(params: StftParams | IstftParams) -> str | None:
-    """Why no kernel may compute this call; None where one does."""
-    counts = [params.rows, params.frames, params.bins, params.frames + 2 * params.n_fft]
+def largest_count(params: StftParams | IstftParams) -> int:
+    """The largest extent of what a call is made of."""
     if isinstance(params, StftParams):
-        counts.append(params.samples + 2 * params.padding)
+        length = params.samples + 2 * params.padding
     else:
-        counts.append(params.output_length)
-    fused = points_of(params)
-    if fused is None and params.n_fft > MAX_MLX_FFT:
-        return f"n_fft above {MAX_MLX_FFT} is not computed by MLX on a GPU"
-    threads = [params.frames * (fused[0] if fused else 1), counts[-1], params.n_fft]
-    if max(*counts, *threads) > MAX_COUNT:
-        return "a dimension exceeds what MLX's grids count"
-    return None
-
-
-#: In the place of a window's stride, which is never negative: there is no window.
-NO_WINDOW = -1
-
-
-def _layout(step: int | None) -> int:
-    """Index in WindowLayout of window.h."""
-    return 1 if step is None else 2 if step == NO_WINDOW else 0
-
-
-def _window(params: StftParams | IstftParams, step: int | None) -> dict[str, int]:
-    """The integers that tell where the values of a window are."""
-    if step is None:
-        return {"window_step": 1, "window_left": 0, "window_length": params.n_fft}
-    left = (params.n_fft - params.win_length) // 2
-    return {"window_step": step, "window_left": left, "window_length": params.win_length}
+        length = params.output_length
+    return max(params.rows, params.frames + 2 * params.n_fft, length)
 
 
 @lru_cache(maxsize=256)
@@ -118,12 +74,12 @@ def analysis(
     Raises:
         ValueError: no group has so many threads.
     """
-    fused = points_of(params)
+    fused = fused_points(params)
     if fused is None:
         return ()
     found = analysis_plans(fused[0], params.frames * params.rows)
     if group is not None:
-        found = (of_group(found[0], group),)
+        found = (resize_group(found[0], group),)
     return tuple(
         _analysis(params, plan, fused[1], complex_signal, complex_window, divisor, step)
         for plan in found
@@ -131,26 +87,33 @@ def analysis(
 
 
 @lru_cache(maxsize=256)
-def analysis_shapes(
-    params: StftParams,
-    complex_signal: bool,
-    complex_window: bool,
-    divisor: float | None = None,
-    step: int | None = None,
-) -> tuple[Launch, ...]:
-    """Launches whose results are those of the best of :func:`analysis`, by groups of other shapes.
+def list_shapes(launch: Launch) -> tuple[Launch, ...]:
+    """Launches by groups of other shapes whose results are the same bits, if it is an analysis.
 
     Args:
-        divisor, step: as of :func:`analysis`.
+        launch: the best of :func:`analysis`.
     """
-    fused = points_of(params)
-    if fused is None:
+    if launch.kernel != "analysis" or launch.plan is None:
         return ()
-    best = analysis_plans(fused[0], params.frames * params.rows)[0]
+    rows, frames, _ = launch.shape
+    flags = launch.template[len(launch.plan.template()) :]
     return tuple(
-        _analysis(params, plan, fused[1], complex_signal, complex_window, divisor, step)
-        for plan in shapes(best)[1:]
+        replace(launch, **_group_analysis(plan, rows, frames, flags))
+        for plan in shapes(launch.plan)[1:]
     )
+
+
+def _group_analysis(plan: FftPlan, rows: int, frames: int, flags: Template) -> dict[str, Any]:
+    """What of an analysis' launch depends on its plan, but for the radices."""
+    groups = -(-frames // plan.frames)
+    is_large = plan.group >= 256 and dict(flags)["ENVELOPE"]
+    return {
+        "template": (*plan.template(), *flags),
+        "grid": (groups * plan.group, rows, 1),
+        "threadgroup": (plan.group, 1, 1),
+        "plan": plan,
+        "resident": ENVELOPED_THREADS // plan.group if is_large else None,
+    }
 
 
 def _analysis(
@@ -163,71 +126,52 @@ def _analysis(
     step: int | None,
 ) -> Launch:
     enveloped = divisor is not None
-    flags = [
+    flags = (
         ("PACKED", packed),
         ("COMPLEX_SIGNAL", complex_signal),
         ("COMPLEX_WINDOW", complex_window),
-        ("WINDOW", _layout(step)),
+        ("WINDOW", number_window_layout(step)),
         ("TWO_SIDED", params.bins == params.n_fft),
         # A factor that is not known when it is compiled takes registers of all.
         ("SCALED", params.scale != 1.0 and not enveloped),
         ("ENVELOPE", enveloped),
         ("HOP", params.hop_length if enveloped else 1),
-    ]
-    groups = -(-params.frames // plan.frames)
+    )
     return Launch(
         kernel="analysis",
-        template=(*plan.template(), *flags),
-        integers=in_order(
+        integers=order_integers(
             "analysis.h",
             "AnalysisParameter",
-            samples=params.samples,
-            frames=params.frames,
-            hop=params.hop_length,
-            padding=params.padding,
-            pad_mode=_PAD_MODES[params.pad_mode],
-            n_fft=params.n_fft,
+            **list_cutting_values(params, step, divisor),
             bins=params.bins,
-            split_table=table_of(plan)[1],
-            scale=bits_of(params.scale if divisor is None else divisor),
-            **_window(params, step),
+            split_table=make_table(plan)[1],
         ),
-        grid=(groups * plan.group, params.rows, 1),
-        threadgroup=(plan.group, 1, 1),
         shape=(params.rows, params.frames, params.bins),
         complex_output=True,
-        plan=plan,
-        resident=ENVELOPED_THREADS // plan.group if enveloped and plan.group >= 256 else None,
+        **_group_analysis(plan, params.rows, params.frames, flags),
     )
 
 
-@dataclass(frozen=True)
-class Adjoint:
-    """What makes synthesis the adjoint of an analysis: the transpose of that one's padding.
-
-    Attributes:
-        scale: what the result is multiplied by.
-        edge: factor of bins 0 and n_fft / 2.
-    """
-
-    padding: int
-    pad_mode: str
-    both_halves: bool
-    scale: float = 1.0
-    edge: float = 1.0
-
-
 @lru_cache(maxsize=256)
-def adjoint_of(form: Form) -> Adjoint:
+def describe_adjoint(form: Form) -> Adjoint:
     """What makes synthesis the adjoint of a form's analysis.
 
     The fused kernel does not divide by n_fft, and takes both halves as one when it packs them.
     """
-    params, scale = form.params, form.inverse_scale
-    if points_of(params) is not None:
-        scale = params.scale * (1.0 if params.complex_fft else 0.5)
-    edge = 1.0 if params.complex_fft else 2.0 * form.edge
+    params, scale, edge = form.params, form.inverse_scale, form.inverse_edge
+    if fused_points(params) is not None:
+        halves = 2.0 if form.both_halves else 1.0
+        scale, edge = form.plain_scale / halves, edge * halves
     return Adjoint(params.padding, params.pad_mode, form.both_halves, scale, edge)
+
+
+def find_divisor(form: Form, params: IstftParams) -> float:
+    """What the adjoint of an istft divides a cotangent by besides its envelope.
+
+    Args:
+        form: the analysis that the istft is the adjoint of.
+    """
+    return 1.0 / (form.params.scale * params.scale)
 
 
 @lru_cache(maxsize=256)
@@ -253,7 +197,7 @@ def synthesis(
     Raises:
         ValueError: no group of the first kernel has so many threads.
     """
-    fused = points_of(params)
+    fused = fused_points(params)
     if fused is None:
         return ()
     points, packed = fused
@@ -262,7 +206,7 @@ def synthesis(
         ("PACKED", packed),
         ("COMPLEX_SIGNAL", params.return_complex),
         ("COMPLEX_WINDOW", complex_window),
-        ("WINDOW", _layout(step)),
+        ("WINDOW", number_window_layout(step)),
         ("FRAMES_FASTEST", frames_fastest),
         ("BOTH_HALVES", adjoint is not None and adjoint.both_halves),
         ("ENVELOPE", adjoint is None),
@@ -275,7 +219,7 @@ def synthesis(
         return (walk,)
     found = plans(points, least_frames=least)
     if group is not None:
-        found = (of_group(found[0], group),)
+        found = (resize_group(found[0], group),)
     general = [_synthesis(params, plan, flags, adjoint, step) for plan in found]
     return tuple(general if walk is None else [walk, *general])
 
@@ -307,7 +251,7 @@ def _walk(
         params.n_fft // 2, params.hop_length, 2 if even else 1, frames_fastest, folded == 0
     )
     if plan is not None and group is not None:
-        plan = walk_of_group(plan, group)
+        plan = resize_walk(plan, group)
     if plan is None:
         return None
     return walk(params, plan, frames_fastest, adjoint, cores=cores, step=step)
@@ -336,7 +280,7 @@ def walk(
     run = run or plan.run_hops(hops, params.rows, frames_fastest, cores)
     flags = [
         ("SAMPLES", samples),
-        ("WINDOW", _layout(step)),
+        ("WINDOW", number_window_layout(step)),
         ("FRAMES_FASTEST", frames_fastest),
         ("ENVELOPE", adjoint is None),
         ("FOLD", folded > 0),
@@ -382,109 +326,12 @@ def _synthesis_integers(
 ) -> tuple[int, ...]:
     """The integers of either synthesis kernel."""
     unused = dict.fromkeys(("begin", "end", "run", "end_groups"), 0)
-    return in_order(
+    return order_integers(
         "synthesis.h",
         "SynthesisParameter",
-        **_adding(params, adjoint, step, params.n_fft),
+        **list_adding_values(params, adjoint, step, params.n_fft),
         **(unused | walk),
         bins=params.bins,
-        split_table=table_of(plan)[1],
+        split_table=make_table(plan)[1],
         zero=0,
-    )
-
-
-def _adding(
-    params: IstftParams, adjoint: Adjoint | None, step: int | None, divisor: int
-) -> dict[str, int]:
-    """The integers that overlap-add needs.
-
-    Args:
-        divisor: what the inverse transform leaves to be divided by.
-    """
-    return {
-        "frames": params.frames,
-        "hop": params.hop_length,
-        "n_fft": params.n_fft,
-        "start": params.start,
-        "kept": params.kept,
-        "length": params.output_length,
-        "scale": bits_of(divisor / params.scale if adjoint is None else adjoint.scale),
-        **_window(params, step),
-        "padding": 0 if adjoint is None else adjoint.padding,
-        "pad_mode": 0 if adjoint is None else _PAD_MODES[adjoint.pad_mode],
-    }
-
-
-#: Threads of a group where threads do not cooperate.
-FREE_GROUP = 256
-
-
-@lru_cache(maxsize=256)
-def cut_frames(
-    params: StftParams,
-    complex_signal: bool,
-    complex_window: bool,
-    group: int = FREE_GROUP,
-    step: int | None = None,
-    divisor: float | None = None,
-) -> Launch:
-    """The launch that cuts windowed frames, shape (rows, frames, n_fft), for MLX's own FFT.
-
-    Args:
-        step, divisor: as of :func:`analysis`.
-    """
-    return Launch(
-        kernel="cut_frames",
-        template=(
-            ("COMPLEX_SIGNAL", complex_signal),
-            ("COMPLEX_WINDOW", complex_window),
-            ("WINDOW", _layout(step)),
-            ("ENVELOPE", divisor is not None),
-        ),
-        integers=in_order(
-            "framing.h",
-            "FramingParameter",
-            samples=params.samples,
-            frames=params.frames,
-            hop=params.hop_length,
-            padding=params.padding,
-            pad_mode=_PAD_MODES[params.pad_mode],
-            n_fft=params.n_fft,
-            scale=bits_of(params.scale if divisor is None else divisor),
-            **_window(params, step),
-        ),
-        grid=(params.n_fft, params.frames, params.rows),
-        threadgroup=(min(params.n_fft, group), 1, 1),
-        shape=(params.rows, params.frames, params.n_fft),
-        complex_output=complex_signal or complex_window,
-    )
-
-
-@lru_cache(maxsize=256)
-def add_frames(
-    params: IstftParams,
-    complex_window: bool,
-    adjoint: Adjoint | None = None,
-    group: int = FREE_GROUP,
-    step: int | None = None,
-) -> Launch:
-    """The launch that windows and overlap-adds frames of MLX's own inverse FFT.
-
-    Args:
-        step: as of :func:`analysis`.
-    """
-    return Launch(
-        kernel="add_frames",
-        template=(
-            ("COMPLEX_SIGNAL", params.return_complex),
-            ("COMPLEX_WINDOW", complex_window),
-            ("WINDOW", _layout(step)),
-            ("ENVELOPE", adjoint is None),
-            ("FOLD", adjoint is not None and adjoint.padding > 0),
-        ),
-        integers=in_order("framing.h", "AddingParameter", **_adding(params, adjoint, step, 1)),
-        grid=(params.output_length, params.rows, 1),
-        threadgroup=(min(params.output_length, group), 1, 1),
-        shape=(params.rows, params.output_length),
-        complex_output=params.return_complex,
     )

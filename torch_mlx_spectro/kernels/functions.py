@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from ..core.params import IstftParams, StftParams
-from . import describe
+from . import describe, framing
+from .chooser import Chooser, describe_demanded
 from .describe import Launch
-from .tuning import Demands, demanded
 
 
-class Kernels(Demands):
+class Kernels:
     """The four functions that kernels compute.
 
     Attributes:
@@ -19,6 +20,11 @@ class Kernels(Demands):
     """
 
     cores: int | None = None
+
+    @cached_property
+    def chooser(self) -> Chooser:
+        """What chooses among launches; it tries no shapes if a launcher does not bring its own."""
+        return Chooser()
 
     def analysis(
         self,
@@ -42,21 +48,16 @@ class Kernels(Demands):
         launches = self.list_analyses(params, signal, window, divisor)
         if not launches:
             return None
-
-        def shapes() -> Sequence[Launch]:
-            complex_window, step = self._layout_of(window, params.n_fft)
-            kinds = (self._is_complex(signal), complex_window, divisor)
-            return describe.analysis_shapes(params, *kinds, step)
-
-        return self._run(launches, signal, window, stream, edge=edge, shapes=shapes)
+        return self._run(launches, signal, window, stream, edge=edge)
 
     def list_analyses(
         self, params: StftParams, signal: Any, window: Any, divisor: float | None = None
     ) -> tuple[Launch, ...]:
         """The launches of :meth:`analysis`, best first; none where no fused kernel covers it."""
-        complex_window, step = self._layout_of(window, params.n_fft)
+        complex_window, step = self._window_layout(window, params.n_fft)
         kinds = (self._is_complex(signal), complex_window, divisor)
-        return demanded(describe.analysis, params, *kinds, self._group("analysis"), step)
+        group = self.chooser.find_group("analysis")
+        return describe_demanded(describe.analysis, params, *kinds, group, step)
 
     def synthesis(
         self,
@@ -93,10 +94,10 @@ class Kernels(Demands):
         adjoint: describe.Adjoint | None = None,
     ) -> tuple[Launch, ...]:
         """The launches of :meth:`synthesis`, best first; none where no fused kernel covers it."""
-        complex_window, step = self._layout_of(window, params.n_fft)
-        groups = (self._group("synthesis_walk"), self._group("synthesis"))
+        complex_window, step = self._window_layout(window, params.n_fft)
+        groups = map(self.chooser.find_group, ("synthesis_walk", "synthesis"))
         kinds = (complex_window, frames_fastest, adjoint)
-        return demanded(describe.synthesis, params, *kinds, *groups, self.cores, step)
+        return describe_demanded(describe.synthesis, params, *kinds, *groups, self.cores, step)
 
     def cut_frames(
         self,
@@ -108,10 +109,10 @@ class Kernels(Demands):
         divisor: float | None = None,
     ) -> Any:
         """Windowed frames, shape (rows, frames, n_fft); arguments as of :meth:`analysis`."""
-        group = self._group("cut_frames") or describe.FREE_GROUP
-        complex_window, step = self._layout_of(window, params.n_fft)
+        group = self.chooser.find_group("cut_frames") or framing.FREE_GROUP
+        complex_window, step = self._window_layout(window, params.n_fft)
         kinds = (self._is_complex(signal), complex_window)
-        launch = describe.cut_frames(params, *kinds, group, step, divisor)
+        launch = framing.cut_frames(params, *kinds, group, step, divisor)
         return self._run((launch,), signal, window, stream)
 
     def add_frames(
@@ -130,15 +131,15 @@ class Kernels(Demands):
             frames: shape (rows, frames, n_fft), contiguous.
             window, stream, adjoint, vanishing: as of :meth:`synthesis`.
         """
-        group = self._group("add_frames") or describe.FREE_GROUP
-        complex_window, step = self._layout_of(window, params.n_fft)
-        launch = describe.add_frames(params, complex_window, adjoint, group, step)
+        group = self.chooser.find_group("add_frames") or framing.FREE_GROUP
+        complex_window, step = self._window_layout(window, params.n_fft)
+        launch = framing.add_frames(params, complex_window, adjoint, group, step)
         return self._run((launch,), frames, window, stream, vanishing=vanishing)
 
     def _is_complex(self, array: Any) -> bool:
         raise NotImplementedError
 
-    def _layout_of(self, window: Any, n_fft: int) -> tuple[bool, int | None]:
+    def _window_layout(self, window: Any, n_fft: int) -> tuple[bool, int | None]:
         """Whether a window is complex, and its ``step`` (:func:`.kernels.describe.analysis`)."""
         raise NotImplementedError
 
@@ -150,7 +151,6 @@ class Kernels(Demands):
         stream: Any,
         *,
         edge: float = 1.0,
-        shapes: Callable[[], Sequence[Launch]] = tuple,
         vanishing: Any = None,
     ) -> Any:
         """The result of one of these launches, which compute the same, best first.
@@ -158,6 +158,5 @@ class Kernels(Demands):
         Args:
             first: what the kernel reads besides the window.
             edge, vanishing: where the kernel asks for it.
-            shapes: returns launches of which one may be taken instead, bit by bit the same.
         """
         raise NotImplementedError

@@ -1,11 +1,23 @@
-"""One launch of one kernel, as :mod:`.kernels.describe` makes it and a launcher takes it."""
+"""One launch of one kernel, as :mod:`.kernels.describe` makes it and a launcher takes it.
+
+A launch has no numbers but integers, in the order of a header of ``metal_src``; here is also how
+what a call has of other kinds becomes integers.
+"""
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
 
+from ..core.params import PAD_MODES, IstftParams, StftParams
+from ..store.sources import integers
 from .radices import FftPlan
+
+#: In the place of a window's stride, which is never negative: there is no window.
+NO_WINDOW = -1
+#: By index in PadMode of signal.h.
+_PAD_MODES = ("constant", "reflect", "replicate", "circular")
+assert set(_PAD_MODES) == set(PAD_MODES)
 
 Template = tuple[tuple[str, int], ...]
 Size = tuple[int, int, int]
@@ -39,7 +51,84 @@ class Launch:
     resident: int | None = None
 
 
-def bits_of(value: float) -> int:
+@dataclass(frozen=True)
+class Adjoint:
+    """What makes synthesis the adjoint of an analysis: the transpose of that one's padding.
+
+    Attributes:
+        scale: what the result is multiplied by.
+        edge: factor of bins 0 and n_fft / 2.
+    """
+
+    padding: int
+    pad_mode: str
+    both_halves: bool
+    scale: float = 1.0
+    edge: float = 1.0
+
+
+def _float_bits(value: float) -> int:
     """The bits of a value in single precision, as a signed integer: a launch has no others."""
     (bits,) = struct.unpack("=i", struct.pack("=f", value))
     return int(bits)
+
+
+def number_window_layout(step: int | None) -> int:
+    """Index in WindowLayout of window.h."""
+    return 1 if step is None else 2 if step == NO_WINDOW else 0
+
+
+def _place_window(params: StftParams | IstftParams, step: int | None) -> dict[str, int]:
+    """The integers that tell where the values of a window are."""
+    if step is None:
+        return {"window_step": 1, "window_left": 0, "window_length": params.n_fft}
+    left = (params.n_fft - params.win_length) // 2
+    return {"window_step": step, "window_left": left, "window_length": params.win_length}
+
+
+def order_integers(header: str, enumeration: str, **values: int) -> tuple[int, ...]:
+    """Named integers in their header's order."""
+    names = integers(header, enumeration)
+    missing = [name for name in names if name not in values]
+    unknown = values.keys() - set(names)
+    if missing or unknown:
+        raise ValueError(f"{enumeration}: missing {missing}, unknown {sorted(unknown)}")
+    return tuple(values[name] for name in names)
+
+
+def list_cutting_values(
+    params: StftParams, step: int | None, divisor: float | None
+) -> dict[str, int]:
+    """The integers that cutting frames needs: of a window by ``step``, divided by ``divisor``."""
+    return {
+        "samples": params.samples,
+        "frames": params.frames,
+        "hop": params.hop_length,
+        "padding": params.padding,
+        "pad_mode": _PAD_MODES.index(params.pad_mode),
+        "n_fft": params.n_fft,
+        "scale": _float_bits(params.scale if divisor is None else divisor),
+        **_place_window(params, step),
+    }
+
+
+def list_adding_values(
+    params: IstftParams, adjoint: Adjoint | None, step: int | None, divisor: int
+) -> dict[str, int]:
+    """The integers that overlap-add needs.
+
+    Args:
+        divisor: what the inverse transform leaves to be divided by.
+    """
+    return {
+        "frames": params.frames,
+        "hop": params.hop_length,
+        "n_fft": params.n_fft,
+        "start": params.start,
+        "kept": params.kept,
+        "length": params.output_length,
+        "scale": _float_bits(divisor / params.scale if adjoint is None else adjoint.scale),
+        **_place_window(params, step),
+        "padding": 0 if adjoint is None else adjoint.padding,
+        "pad_mode": 0 if adjoint is None else _PAD_MODES.index(adjoint.pad_mode),
+    }

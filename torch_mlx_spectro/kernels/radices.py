@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from ..core.params import IstftParams, StftParams
+
 #: Points (complex values) of one frame that fit in a group's memory.
 MAX_POINTS = 4096
 GROUP_MEMORY_BYTES = 32 << 10
@@ -103,7 +105,7 @@ def buffer_points(points: int) -> int:
 
 
 @lru_cache(maxsize=4096)
-def radices_of(points: int) -> tuple[int, ...] | None:
+def find_radices(points: int) -> tuple[int, ...] | None:
     """Radices of the passes, or None where ``points`` has a prime factor above 7."""
     if points < 1:
         return None
@@ -122,18 +124,28 @@ def radices_of(points: int) -> tuple[int, ...] | None:
     return tuple(odd + sorted(powers)) or (1,)
 
 
+def fused_points(params: StftParams | IstftParams) -> tuple[int, bool] | None:
+    """Points of the fused kernel's transform and whether it is packed; None: not covered."""
+    is_complex = params.complex_fft if isinstance(params, StftParams) else params.return_complex
+    packed = not is_complex and params.n_fft % 2 == 0
+    points = params.n_fft // 2 if packed else params.n_fft
+    if points > MAX_POINTS or find_radices(points) is None:
+        return None
+    return points, packed
+
+
 def _work(points: int, radices: tuple[int, ...], threads: int) -> float:
     """Values that the threads' passes take up, idle threads included."""
     values = sum(-(-(points // radix) // threads) * threads * radix for radix in radices)
     return values * (1.0 if SIMD_WIDTH % threads == 0 else GROUP_BARRIER_WORK)
 
 
-def values_of(points: int, radices: tuple[int, ...], threads: int) -> int:
+def count_values(points: int, radices: tuple[int, ...], threads: int) -> int:
     """Most values that a thread holds."""
     return max(-(-(points // radix) // threads) * radix for radix in radices)
 
 
-def _threads_of(points: int, radices: tuple[int, ...], values: int) -> int:
+def _choose_threads(points: int, radices: tuple[int, ...], values: int) -> int:
     """Threads per frame that hold about ``values`` values each and idle least."""
     # Past one SIMD group, by eights: threads that fill it are worth more than an exact fit.
     # At most twice as many as hold that many values: a plan of more values is one of less threads.
@@ -145,7 +157,7 @@ def _threads_of(points: int, radices: tuple[int, ...], values: int) -> int:
     def fits(threads: int) -> bool:
         # A few more are better than whole SIMD groups that idle in every other pass.
         more = is_best and threads > SIMD_WIDTH
-        return values_of(points, radices, threads) <= (values * 3 // 2 if more else values)
+        return count_values(points, radices, threads) <= (values * 3 // 2 if more else values)
 
     fitting = [threads for threads in candidates if fits(threads)]
     fitting = fitting or candidates[-1:]
@@ -237,7 +249,7 @@ def plans(
     Returns:
         At least one plan; the later ones are for a GPU that refuses groups of so many threads.
     """
-    return _plans(points, radices_of(points), values, SYNTHESIS_GROUP, least_frames)
+    return _plans(points, find_radices(points), values, SYNTHESIS_GROUP, least_frames)
 
 
 def _plans(
@@ -251,7 +263,7 @@ def _plans(
         raise ValueError(f"points must be at most {MAX_POINTS} and 7-smooth; got {points}")
     found: list[FftPlan] = []
     for held in values:
-        threads = _threads_of(points, radices, held)
+        threads = _choose_threads(points, radices, held)
         frames = max(-(-group // threads), least_frames)
         frames = min(frames, GROUP_MEMORY_BYTES // (buffer_points(points) * POINT_BYTES))
         frames = min(frames, MAX_GROUP_THREADS // threads)
@@ -272,7 +284,7 @@ def shapes(plan: FftPlan) -> tuple[FftPlan, ...]:
     adds frames up as its groups come upon them.)
     """
     counts = [plan.threads]
-    counts += [_threads_of(plan.points, plan.radices, values) for values in SHAPE_VALUES]
+    counts += [_choose_threads(plan.points, plan.radices, values) for values in SHAPE_VALUES]
     found = [plan]
     for group in SHAPE_GROUPS:
         for threads in dict.fromkeys(counts):
@@ -286,7 +298,7 @@ def most_frames(plan: FftPlan) -> int:
     return GROUP_MEMORY_BYTES // replace(plan, frames=1).memory_bytes
 
 
-def of_group(plan: FftPlan, group: int, *, same_threads: bool = False) -> FftPlan:
+def resize_group(plan: FftPlan, group: int, *, same_threads: bool = False) -> FftPlan:
     """The plan with groups of so many threads.
 
     Args:
@@ -297,7 +309,7 @@ def of_group(plan: FftPlan, group: int, *, same_threads: bool = False) -> FftPla
     """
     counts = [plan.threads]
     if not same_threads:
-        counts += [_threads_of(plan.points, plan.radices, values) for values in ANALYSIS_VALUES]
+        counts += [_choose_threads(plan.points, plan.radices, values) for values in ANALYSIS_VALUES]
     for threads in counts:
         if group % threads == 0 and 0 < group // threads <= most_frames(plan):
             return replace(plan, threads=threads, frames=group // threads)

@@ -26,7 +26,7 @@ def _unit(numerator: npt.NDArray[np.int64], denominator: int) -> npt.NDArray[np.
     return np.where(quarter, exact, values)
 
 
-def powers_of(radix: int) -> tuple[int, ...]:
+def twiddle_powers(radix: int) -> tuple[int, ...]:
     """Powers of a butterfly's factor that its radix reads (factors_of in radix.h)."""
     if radix & (radix - 1) == 0:
         return tuple(1 << exponent for exponent in range(radix.bit_length() - 1))
@@ -34,7 +34,7 @@ def powers_of(radix: int) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=128)
-def table_of(plan: FftPlan) -> tuple[Table, int]:
+def make_table(plan: FftPlan) -> tuple[Table, int]:
     """The table of a plan, and where its split factors begin.
 
     Returns:
@@ -44,7 +44,7 @@ def table_of(plan: FftPlan) -> tuple[Table, int]:
     pieces: list[Any] = []
     span = plan.radices[0]
     for radix in plan.radices[1:]:
-        for power in powers_of(radix):
+        for power in twiddle_powers(radix):
             pieces.append(_unit(power * np.arange(span, dtype=np.int64), span * radix))
         span *= radix
     begin = sum(len(piece) for piece in pieces)

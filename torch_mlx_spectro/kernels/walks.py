@@ -12,11 +12,11 @@ from .radices import (
     MAX_PASSES,
     MAX_POINTS,
     FftPlan,
+    count_values,
     even_radices,
+    find_radices,
     is_power_of_two,
-    of_group,
-    radices_of,
-    values_of,
+    resize_group,
 )
 
 #: Threads of a walking group to aim at; so many more where that gives it four frames.
@@ -102,7 +102,7 @@ class WalkPlan:
         if self.fft.half:
             reached = self.fft.frames // self._abreast * self._owned * self.width
             kept += self.sums + reached
-        values = values_of(self.fft.points, self.fft.radices, self.fft.threads)
+        values = count_values(self.fft.points, self.fft.radices, self.fft.threads)
         held = max(0, values - 2 * FIRST_RADICES[0]) * VALUE_REGISTERS
         registers = WALK_REGISTERS + KEPT_REGISTERS * kept + held
         return max(1, int(CORE_REGISTERS / (self.fft.group * registers)))
@@ -172,7 +172,7 @@ def walk_plan(
         frames_fastest: neighbouring frames of the spectrum are neighbours in memory.
         halves: real and imaginary parts may take turns, where too few frames fit a group else.
     """
-    if points > MAX_POINTS or points < LEAST_WALK_POINTS or radices_of(points) is None:
+    if points > MAX_POINTS or points < LEAST_WALK_POINTS or find_radices(points) is None:
         return None
     radices = mirrored_radices(points)
     if radices is None or len(radices) < 2 or hop > 2 * points:
@@ -193,13 +193,13 @@ def walk_plan(
     return plan if fft.group <= MAX_GROUP_THREADS and plan.sums <= KEPT_SUMS else None
 
 
-def walk_of_group(plan: WalkPlan, group: int) -> WalkPlan:
+def resize_walk(plan: WalkPlan, group: int) -> WalkPlan:
     """The plan with groups of so many threads.
 
     Raises:
         ValueError: no group has so many.
     """
-    found = replace(plan, fft=of_group(plan.fft, group, same_threads=True))
+    found = replace(plan, fft=resize_group(plan.fft, group, same_threads=True))
     if found.sums > KEPT_SUMS:
         raise ValueError(f"threads of a group of {group} would have to keep {found.sums} sums")
     return found

@@ -14,20 +14,26 @@ from typing import Any
 import numpy as np
 
 from ..core.params import IstftParams, StftParams
-from ..kernels import describe
 from ..kernels.arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
+from ..kernels.chooser import Chooser
 from ..kernels.describe import MAX_COUNT, Launch
-from ..kernels.radices import MAX_GROUP_THREADS
-from ..kernels.texts.cuda import MAX_ROWS, blocks_of, body_of, bounds_of, grid_of, positions
+from ..kernels.radices import MAX_GROUP_THREADS, fused_points
+from ..kernels.texts.cuda import (
+    MAX_ROWS,
+    count_blocks,
+    find_grid,
+    positions,
+    write_body,
+    write_bounds,
+)
 from ..kernels.texts.metal import header
-from ..kernels.tuning import Tuning
-from .metal_kernels import MetalKernels, device_name
+from .launcher import MetalKernels, device_name
 
 #: Name of the input whose first element is what a body calls ``edge``.
 EDGE = "edge_value"
 
 
-def header_of(kernel: str, group: int, resident: int | None) -> str:
+def write_header(kernel: str, group: int, resident: int | None) -> str:
     """What comes before the function that MLX generates.
 
     MLX declares it ``__global__`` with no bounds, for which the compiler takes registers that a
@@ -36,11 +42,11 @@ def header_of(kernel: str, group: int, resident: int | None) -> str:
     return (
         f"{header('cuda.h', *HEADERS[kernel])}\n"
         "#undef __global__\n"
-        f"#define __global__ __attribute__((global)) {bounds_of(group, resident)}\n"
+        f"#define __global__ __attribute__((global)) {write_bounds(group, resident)}\n"
     )
 
 
-def source_of(kernel: str) -> str:
+def write_source(kernel: str) -> str:
     """The body of the function: its integers are followed by the launch's grid."""
     inputs = INPUTS[kernel]
     grid = ", ".join(f"uint(parameters[INTEGERS + {axis}])" for axis in range(3))
@@ -50,7 +56,7 @@ def source_of(kernel: str) -> str:
             positions("threads_in_grid", cooperate="table" in inputs),
             f"  const float edge = {EDGE}[0];\n" if "edge" in inputs else "",
             f"  atomic_uint* {VANISHING} = 0;\n" if kernel in JUDGES else "",
-            body_of(kernel),
+            write_body(kernel),
         ]
     )
 
@@ -67,7 +73,7 @@ class MlxCudaKernels(MetalKernels):
         """As of :meth:`.MetalKernels.refusal`, and what MLX's grids count in CUDA."""
         is_stft = isinstance(params, StftParams)
         outer = params.rows
-        if describe.points_of(params) is None and is_stft:
+        if fused_points(params) is None and is_stft:
             outer = max(params.rows, params.frames)  # of cut_frames
         length = 0 if isinstance(params, StftParams) else params.output_length
         threads = max(params.frames * params.n_fft, length) + MAX_GROUP_THREADS
@@ -76,7 +82,7 @@ class MlxCudaKernels(MetalKernels):
         return super().refusal(params)
 
     def _template(self, launch: Launch) -> list[tuple[str, int]]:
-        flat = grid_of(launch)[1:] != blocks_of(launch)[1:]
+        flat = find_grid(launch)[1:] != count_blocks(launch)[1:]
         more = (
             ("FLAT", flat),
             ("GROUP", launch.threadgroup[0]),
@@ -85,7 +91,7 @@ class MlxCudaKernels(MetalKernels):
         return [*launch.template, *more]
 
     def _grid(self, launch: Launch) -> tuple[int, int, int]:
-        blocks, rows, layers = grid_of(launch)
+        blocks, rows, layers = find_grid(launch)
         return blocks * launch.threadgroup[0], rows, layers
 
     def _kernel(self, launch: Launch) -> Any:
@@ -97,8 +103,8 @@ class MlxCudaKernels(MetalKernels):
                 name=f"spectro_{name}",
                 input_names=[EDGE if given == "edge" else given for given in INPUTS[name]],
                 output_names=list(OUTPUTS[name]),
-                header=header_of(name, group, launch.resident),
-                source=source_of(name),
+                header=write_header(name, group, launch.resident),
+                source=write_source(name),
                 ensure_row_contiguous=False,
             )
             self._kernels.put(key, kernel)
@@ -117,10 +123,10 @@ class MlxCudaKernels(MetalKernels):
 
 
 @lru_cache(maxsize=4)
-def _kernels_of(mx: Any, factory: Callable[..., Any]) -> MlxCudaKernels:
-    return MlxCudaKernels(mx, factory, Tuning(lambda: device_name(mx)))
+def _make_kernels(mx: Any, factory: Callable[..., Any]) -> MlxCudaKernels:
+    return MlxCudaKernels(mx, factory, Chooser(lambda: device_name(mx)))
 
 
 def mlx_cuda_kernels(mx: Any) -> MlxCudaKernels | None:
     """The kernels for arrays on MLX's CUDA device; None where this MLX has none."""
-    return _kernels_of(mx, mx.fast.cuda_kernel) if mx.cuda.is_available() else None
+    return _make_kernels(mx, mx.fast.cuda_kernel) if mx.cuda.is_available() else None

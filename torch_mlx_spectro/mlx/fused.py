@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..core.params import IstftParams, StftParams
-from ..kernels import describe
 from ..kernels.describe import Adjoint
+from ..kernels.radices import fused_points
 from . import ops as maps
-from .metal_kernels import MetalKernels
+from .launcher import MetalKernels
 
 
 def analysis_fused(
@@ -86,9 +86,9 @@ def synthesis_fused(
     return kernels.add_frames(params, frames, window, stream, adjoint=adjoint)
 
 
-def kernel_of(params: StftParams | IstftParams) -> str:
+def name_kernel(params: StftParams | IstftParams) -> str:
     """What computes a call, for reports."""
     is_stft = isinstance(params, StftParams)
-    if describe.points_of(params) is None:
+    if fused_points(params) is None:
         return "metal cut_frames + mlx fft" if is_stft else "mlx fft + metal add_frames"
     return "metal analysis" if is_stft else "metal synthesis"

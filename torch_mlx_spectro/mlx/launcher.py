@@ -1,50 +1,51 @@
-"""How kernels are launched by MLX: made, compiled and cached; which plan, where there are several.
+"""The launcher for ``mx.fast.metal_kernel``: how kernels are made, compiled and cached.
 
 A kernel is made once; MLX compiles it once for each template, whatever the length of the signal.
-A GPU may allow a compiled kernel fewer threads than asked (MLX then raises ValueError when the
-result is evaluated): the first launch of a template is evaluated at once, and the next plan tried
-where it is refused. Which of several shapes is the fastest, :mod:`.kernels.tuning` finds out then.
+Where a GPU allows a compiled kernel fewer threads than asked, MLX raises ValueError when the result
+is evaluated: so the first launch of a template is, and :mod:`.kernels.chooser` chooses then.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
+from ..core.params import IstftParams, StftParams
+from ..errors import KernelRefused
 from ..kernels.arguments import HEADERS, INPUTS, OUTPUTS
+from ..kernels.chooser import Chooser
+from ..kernels.describe import MAX_COUNT, largest_count
+from ..kernels.functions import Kernels
 from ..kernels.launches import Launch
-from ..kernels.tables import table_of
+from ..kernels.radices import APPLE_CORES, fused_points
+from ..kernels.tables import make_table
 from ..kernels.texts.metal import body, header
-from ..kernels.tuning import VARIABLE, Demands, Refused, Tuning
 from ..store.caches import Cache
 from .host import copy_to_mlx
 
 #: Inputs of fewer elements come to a kernel in another address space; ours are made longer.
 DEVICE_ELEMENTS = 8
 CACHE_ENTRIES = 256
+#: ml-explore/mlx#4013: larger transforms were silently wrong on Metal.
+MAX_FFT = 1 << 20
 #: In what MLX raises where values are asked for that a transformation only stands in for.
 TRACING = "during function transformations"
 #: In what MLX raises where a pipeline allows fewer threads than the group has.
 _REFUSAL = "hread group size"
 
 
-class _Taken(NamedTuple):
-    """Which of a call's launches is taken; not for good where only a trace has asked so far."""
+class MetalKernels(Kernels):
+    """The kernels that one factory of MLX makes.
 
-    place: int
-    final: bool
-
-
-class MlxLauncher(Demands):
-    """Launches of the kernels that one factory of MLX makes.
+    Their windows have ``n_fft`` values. Whether an envelope vanishes is found before, on the host.
 
     Args:
         mx: the module ``mlx.core``.
         factory: ``mx.fast.metal_kernel``, or what stands in for it.
-        tuning: times shapes of groups; None where times mean nothing.
+        chooser: chooses among launches; one that tries no shapes if not given.
         cores: of the GPU; None for those of the one that plans were sized for.
     """
 
@@ -52,7 +53,7 @@ class MlxLauncher(Demands):
         self,
         mx: Any,
         factory: Callable[..., Any],
-        tuning: Tuning | None = None,
+        chooser: Chooser | None = None,
         cores: int | None = None,
     ) -> None:
         self.cores = cores
@@ -62,107 +63,74 @@ class MlxLauncher(Demands):
         self._factory = factory
         self._kernels: Cache[Any, Any] = Cache(CACHE_ENTRIES)
         self._tables: Cache[Any, Any] = Cache(CACHE_ENTRIES)
-        self._tuning = tuning
-        #: By what a kernel is compiled for by its first plan: the plan that is taken.
-        self._running: Cache[Any, _Taken] = Cache(CACHE_ENTRIES)
+        if chooser is not None:
+            self.chooser = chooser
 
-    def _best_running(
+    def refusal(self, params: StftParams | IstftParams) -> str | None:
+        """Why no kernel may compute this call; None where one does."""
+        return refusal(params)
+
+    def _is_complex(self, array: Any) -> bool:
+        return "complex" in str(array.dtype)
+
+    def _window_layout(self, window: Any, n_fft: int) -> tuple[bool, int | None]:
+        return self._is_complex(window), None
+
+    def _run(
         self,
         launches: Sequence[Launch],
-        inputs: Callable[[Launch], list[Any]],
+        first: Any,
+        window: Any,
         stream: Any,
-        shapes: Callable[[], Sequence[Launch]] = tuple,
+        *,
+        edge: float = 1.0,
+        vanishing: Any = None,
     ) -> Any:
-        """The result of the first launch whose group the GPU accepts, or of a faster shape of it.
+        assert vanishing is None, "MLX's arrays are written whole"
+        first = self._in_device_memory(first, stream)
+        if launches[0].plan is None:
+            given = [first, window, self._integers(launches[0])]
+            return self._launch(launches[0], given, stream)
 
-        Args:
-            shapes: returns launches of which one may be taken instead.
-        """
-        key = (launches[0].kernel, launches[0].template)
-        taken: _Taken | None = self._running.find(key)
-        if taken is None or not taken.final:
-            return self._first(key, launches, inputs, stream, shapes)
-        place = taken.place
-        launch = launches[place] if place < len(launches) else shapes()[place - len(launches)]
-        return self._launch(launch, inputs(launch), stream)
+        def inputs(launch: Launch) -> list[Any]:
+            table = self._table(launch)
+            return [first, window, table, self._integers(launch), self._number(edge)]
 
-    def _first(
-        self,
-        key: Any,
-        launches: Sequence[Launch],
-        inputs: Callable[[Launch], list[Any]],
-        stream: Any,
-        shapes: Callable[[], Sequence[Launch]],
-    ) -> Any:
-        """As of :meth:`_best_running`, where it is not known yet which launch that is."""
-        tuning = None if self._group(launches[0].kernel) else self._tuning
-        every = [*launches, *(shapes() if tuning is not None else ())]
-        order = list(range(len(launches)))
-        name = "" if tuning is None else tuning.key(launches[0])
-        known = None if tuning is None else tuning.known(name, every)
-        if known is not None:
-            order.insert(0, known)
-        begin = time.perf_counter() if tuning is None else tuning.clock()
-        index, result = self._first_running([every[place] for place in order], inputs, stream)
-        index = order[index]
-        if result is None:  # in a trace: an array without values has no result to wait for
-            self._running.put(key, _Taken(index, final=False))
-            return self._launch(every[index], inputs(every[index]), stream)
-        tried = None
-        if tuning is not None and known is None:
-            others = every[len(launches) :]
+        chosen = self.chooser.find(launches)
+        if chosen is not None:
+            return self._launch(chosen, inputs(chosen), stream)
 
-            def run(launch: Launch, count: int) -> list[Any]:
-                given = inputs(launch)
-                try:
-                    results = [self._launch(launch, given, stream) for _ in range(count)]
-                    self._mx.eval(results)
-                except ValueError as error:
-                    if _REFUSAL not in str(error):
-                        raise
-                    raise Refused from error
-                return results
+        def run(launch: Launch, count: int) -> list[Any]:
+            return self._evaluate(launch, inputs(launch), stream, count)
 
-            seconds = tuning.clock() - begin
-            tried = tuning.best(name, [every[index], *others], seconds, run, self._is_equal)
-        if tried:
-            index = len(launches) + tried - 1
-        # Where another thread is at its trial, this one's first plan gives way to what it finds.
-        self._running.put(key, _Taken(index, final=True), replace=tried is not None)
-        return result
-
-    def _first_running(
-        self, launches: Sequence[Launch], inputs: Callable[[Launch], list[Any]], stream: Any
-    ) -> tuple[int, Any]:
-        """The index of the first launch whose group the GPU accepts, and its result, if any."""
-        for index, launch in enumerate(launches):
+        def accept(launch: Launch) -> Any:
+            """The result; None in a trace, where zeros stand in for values."""
             try:
-                return index, self._accepted(launch, inputs(launch), stream)
+                return run(launch, 1)[0]
             except ValueError as error:
-                if _REFUSAL not in str(error):
+                if TRACING not in str(error):
                     raise
-                if self._group(launch.kernel) is not None:
-                    raise ValueError(f"{VARIABLE} cannot be satisfied: {error}") from None
-                if index + 1 == len(launches):
-                    raise
-        raise AssertionError("there is at least one launch")
+            zeros = [self._with_values(value) for value in inputs(launch)]
+            self._evaluate(launch, zeros, stream)
+            return None
 
-    def _accepted(self, launch: Launch, given: list[Any], stream: Any) -> Any:
-        """The result of a launch, evaluated; None in a trace, where zeros stand in.
+        launch, result = self.chooser.choose(launches, accept, run, self._is_equal)
+        return self._launch(launch, inputs(launch), stream) if result is None else result
+
+    def _evaluate(self, launch: Launch, given: list[Any], stream: Any, count: int = 1) -> list[Any]:
+        """Results of so many launches, with their values.
 
         Raises:
-            ValueError: the GPU refuses a group of so many threads.
+            KernelRefused: the GPU allows no group of so many threads.
         """
-        mx = self._mx
         try:
-            result = self._launch(launch, given, stream)
-            mx.eval(result)
-            return result
+            results = [self._launch(launch, given, stream) for _ in range(count)]
+            self._mx.eval(results)
         except ValueError as error:
-            if TRACING not in str(error):
+            if _REFUSAL not in str(error):
                 raise
-        mx.eval(self._launch(launch, [self._with_values(value) for value in given], stream))
-        return None
+            raise KernelRefused(str(error)) from error
+        return results
 
     def _with_values(self, value: Any) -> Any:
         """An input, or zeros in its place where it only stands in for values."""
@@ -217,7 +185,7 @@ class MlxLauncher(Demands):
         assert launch.plan is not None
         table = self._tables.find(launch.plan)
         if table is None:
-            table = self._tables.put(launch.plan, self.constant(table_of(launch.plan)[0]))
+            table = self._tables.put(launch.plan, self.constant(make_table(launch.plan)[0]))
         return table
 
     def _integers(self, launch: Launch) -> Any:
@@ -248,3 +216,34 @@ class MlxLauncher(Demands):
             return array
         more = [(0, DEVICE_ELEMENTS)] + [(0, int(extent == 0)) for extent in array.shape[1:]]
         return self._mx.pad(array, more, stream=stream)
+
+
+def refusal(params: StftParams | IstftParams) -> str | None:
+    """Why no kernel of MLX's may compute this call; None where one does."""
+    fused = fused_points(params)
+    if fused is None and params.n_fft > MAX_FFT:
+        return f"n_fft above {MAX_FFT} is not computed by MLX on a GPU"
+    threads = params.frames * (fused[0] if fused else 1)
+    if max(largest_count(params), threads) > MAX_COUNT:
+        return "a dimension exceeds what MLX's grids count"
+    return None
+
+
+def device_name(mx: Any) -> str:
+    """MLX's name of its default device."""
+    return str(mx.device_info().get("device_name", mx.default_device()))
+
+
+@lru_cache(maxsize=4)
+def _make_kernels(mx: Any, factory: Callable[..., Any]) -> MetalKernels:
+    if getattr(factory, "emulated", False):
+        return MetalKernels(mx, factory)
+    return MetalKernels(mx, factory, Chooser(lambda: device_name(mx)), APPLE_CORES)
+
+
+def metal_kernels(mx: Any, device_type: str) -> MetalKernels | None:
+    """The kernels for tensors of a device: a GPU's own for MPS, emulated ones for any."""
+    kernels = _make_kernels(mx, mx.fast.metal_kernel)
+    if kernels.emulated or (device_type == "mps" and mx.metal.is_available()):
+        return kernels
+    return None

@@ -20,13 +20,12 @@ from ..core.envelope import row_of_hop
 from ..core.linear import Form, synthesis_of
 from ..core.padding import outside_positions
 from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
-from ..kernels.describe import adjoint_of
+from ..kernels.describe import describe_adjoint
 from ..mlx import ops as maps
 from ..mlx.cuda_launcher import mlx_cuda_kernels
 from ..mlx.fused import analysis_fused, synthesis_fused
 from ..mlx.host import copy_to_mlx
-from ..mlx.launcher import DEVICE_ELEMENTS, TRACING
-from ..mlx.metal_kernels import MetalKernels, metal_kernels
+from ..mlx.launcher import DEVICE_ELEMENTS, TRACING, MetalKernels, metal_kernels
 from ..mlx.runtime import runtime
 
 #: In what MLX raises of an array that was never computed and cannot be.
@@ -212,7 +211,7 @@ def adjoint(form: Form, spectrum: Any, window: Any) -> Any:
     if launcher is None or params.samples == 0:
         signal = _adjoint_in_operations(mx, form, spectrum, window)
     else:
-        fold = adjoint_of(form)
+        fold = describe_adjoint(form)
         signal = synthesis_fused(
             launcher, mx, back, spectrum, _for_kernels(mx, window), None, adjoint=fold
         )

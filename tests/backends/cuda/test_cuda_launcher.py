@@ -26,7 +26,7 @@ from torch_mlx_spectro.backends.cuda import launcher
 from torch_mlx_spectro.backends.cuda import nvrtc as cubins
 from torch_mlx_spectro.backends.cuda.launcher import CudaDriver, CudaKernels, Prepared
 from torch_mlx_spectro.backends.cuda.nvrtc import CudaProblem
-from torch_mlx_spectro.kernels import describe
+from torch_mlx_spectro.kernels import describe, framing
 from torch_mlx_spectro.kernels.arguments import INPUTS, OUTPUTS, Verdict
 from torch_mlx_spectro.kernels.describe import Adjoint, Launch
 from torch_mlx_spectro.kernels.texts import cuda as cuda_text
@@ -66,8 +66,8 @@ def launches(n_fft: int = 256, hop: int = 64, rows: int = 2, samples: int = 1000
                 some = describe.synthesis(istft, is_complex, frames_fastest, adjoint)
                 kernels = {launch.kernel: launch for launch in reversed(some)}
                 found += kernels.values()
-        found.append(describe.cut_frames(stft, is_complex, is_complex))
-        found += [describe.add_frames(istft, is_complex, adjoint) for adjoint in (None, fold)]
+        found.append(framing.cut_frames(stft, is_complex, is_complex))
+        found += [framing.add_frames(istft, is_complex, adjoint) for adjoint in (None, fold)]
         strided = describe.analysis(stft, is_complex, is_complex, step=2)[:1]
         found += strided + describe.synthesis(istft, is_complex, False, step=describe.NO_WINDOW)[:1]
     return found
@@ -84,7 +84,7 @@ def _folder() -> Path:
 
 def test_a_text_is_whole_and_says_what_it_is_compiled_for() -> None:
     launch = launches()[0]
-    text = cuda_text.text_of(cuda_text.variant_of(launch))
+    text = cuda_text.write_text(cuda_text.make_variant(launch))
     assert "#include" not in text
     assert "constexpr int POINTS = 128;" in text
     assert "constexpr bool PACKED = 1;" in text
@@ -96,11 +96,11 @@ def test_a_text_is_whole_and_says_what_it_is_compiled_for() -> None:
 def test_grids_of_many_rows_are_counted_by_one_dimension() -> None:
     few, many = (launches(n_fft=11, hop=4, rows=rows)[-1] for rows in (2, 70_000))
     assert many.kernel == "add_frames"
-    assert cuda_text.grid_of(few)[1] == 2
-    across = cuda_text.blocks_of(many)[0]
-    assert cuda_text.grid_of(many) == (across * 70_000, 1, 1)
-    assert cuda_text.variant_of(many).flat
-    assert not cuda_text.variant_of(few).flat
+    assert cuda_text.find_grid(few)[1] == 2
+    across = cuda_text.count_blocks(many)[0]
+    assert cuda_text.find_grid(many) == (across * 70_000, 1, 1)
+    assert cuda_text.make_variant(many).flat
+    assert not cuda_text.make_variant(few).flat
 
 
 def test_arguments_are_laid_out_as_the_compiler_lays_them_out() -> None:
@@ -137,8 +137,8 @@ def test_launches_come_early_where_that_was_tried(
 
 def test_every_thread_waits_for_what_ran_before_it_touches_memory_or_leaves() -> None:
     for launch in launches():
-        variant = cuda_text.variant_of(launch)
-        _, _, function = cuda_text.text_of(variant).partition('extern "C" __global__')
+        variant = cuda_text.make_variant(launch)
+        _, _, function = cuda_text.write_text(variant).partition('extern "C" __global__')
         before, waits, after = function.partition("{")[2].partition("after_earlier_launches();")
         assert waits
         assert "__restrict__" not in function.partition("{")[0]  # might be read before
@@ -470,8 +470,8 @@ def test_torch_waits_for_a_device_that_is_not_current(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(("n_fft", "hop"), [(256, 64), (75, 20)])
 def test_every_kernel_compiles(n_fft: int, hop: int) -> None:
     """For the H100's architecture, by NVRTC, which needs no device."""
-    variants = dict.fromkeys(cuda_text.variant_of(launch) for launch in launches(n_fft, hop))
-    texts = [cuda_text.text_of(variant) for variant in variants]
+    variants = dict.fromkeys(cuda_text.make_variant(launch) for launch in launches(n_fft, hop))
+    texts = [cuda_text.write_text(variant) for variant in variants]
     with ThreadPoolExecutor(2) as pool:
         codes = list(pool.map(lambda text: cubins.compile_text(text, 90), texts))
     for variant, code in zip(variants, codes, strict=True):
@@ -504,8 +504,8 @@ def ptx_of(text: str) -> str:
 
 @needs_nvrtc
 def test_the_compiler_reads_no_memory_before_the_wait() -> None:
-    for variant in dict.fromkeys(cuda_text.variant_of(launch) for launch in launches()):
-        _, _, function = ptx_of(cuda_text.text_of(variant)).partition(".entry")
+    for variant in dict.fromkeys(cuda_text.make_variant(launch) for launch in launches()):
+        _, _, function = ptx_of(cuda_text.write_text(variant)).partition(".entry")
         before, waits, _ = function.partition("griddepcontrol.wait")
         assert waits
         assert not re.search(r"\b(ld|st|atom|red)\.global|\bret;", before)

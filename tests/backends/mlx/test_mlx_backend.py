@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from device import on_device
+from needs import needs_emulator
 from reference import (
     close,
     istft_params,
@@ -22,6 +23,7 @@ from reference import (
     stft_params,
 )
 
+import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.autograd import derivatives
 from torch_mlx_spectro.backends.mlx import backend as mlx_backend
@@ -268,3 +270,17 @@ def test_what_a_gpu_cannot_count_is_computed_in_blocks(gpu: list[Any]) -> None:
     assert mlx_backend.MLX.explain_refusal(call) is None
     elsewhere = call._replace(tensor=on_device(signal))
     assert "not computed by MLX" in str(mlx_backend.MLX.explain_refusal(elsewhere))
+
+
+@needs_emulator
+def test_a_gpu_that_allows_no_plan_leaves_a_call_to_native(metal_cache: Path) -> None:
+    machine = emulator.Machine(cache_dir=metal_cache)
+    machine.max_threads = 0
+    signal, window = random_tensor(0, 900), torch.hann_window(32)
+    tms.reset_stats()
+    with machine.installed(), tms.backend("mlx"):
+        got = tms.stft(signal, 32, window=window, return_complex=True)
+    assert torch.equal(got, torch.stft(signal, 32, window=window, return_complex=True))
+    ((reason, count),) = tms.stats().fallbacks.items()
+    assert "hread group size" in reason
+    assert (count, tms.stats().accelerated) == (1, 0)

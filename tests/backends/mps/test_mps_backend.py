@@ -31,7 +31,7 @@ from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import compiled as operators
 from torch_mlx_spectro.doctor import candidates as own
 from torch_mlx_spectro.doctor.candidates import KNOWN
-from torch_mlx_spectro.mlx.metal_kernels import MetalKernels
+from torch_mlx_spectro.mlx.launcher import MetalKernels
 from torch_mlx_spectro.native import functions as native
 from torch_mlx_spectro.native import private_state as torch_state
 

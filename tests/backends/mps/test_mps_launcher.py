@@ -17,10 +17,10 @@ from reference import istft_params, random_tensor, stft_params
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.backends.mps import launcher as mps
 from torch_mlx_spectro.backends.mps.launcher import MpsKernels, MpsProblem, mps_kernels
-from torch_mlx_spectro.kernels import describe
+from torch_mlx_spectro.kernels import describe, framing
 from torch_mlx_spectro.kernels.arguments import INPUTS
 from torch_mlx_spectro.kernels.describe import Adjoint, Launch
-from torch_mlx_spectro.kernels.texts.mps import Variant, arguments_of, text_of, variant_of
+from torch_mlx_spectro.kernels.texts.mps import Variant, list_arguments, make_variant, write_text
 from torch_mlx_spectro.native import functions as native
 from torch_mlx_spectro.native import private_state as torch_state
 from torch_mlx_spectro.store.sources import source
@@ -59,8 +59,8 @@ def launches() -> list[Launch]:
         describe.analysis(PARAMS, False, False)[0],
         describe.synthesis(small, True, False)[0],
         describe.synthesis(params, False, False)[0],
-        describe.cut_frames(PARAMS, True, False),
-        describe.add_frames(small, False, Adjoint(8, "reflect", False)),
+        framing.cut_frames(PARAMS, True, False),
+        framing.add_frames(small, False, Adjoint(8, "reflect", False)),
     ]
 
 
@@ -70,7 +70,7 @@ def test_every_kernel_is_among_the_launches() -> None:
 
 @pytest.mark.parametrize("launch", launches(), ids=lambda launch: launch.kernel)
 def test_the_text_of_a_launch(launch: Launch) -> None:
-    text = text_of(variant_of(launch))
+    text = write_text(make_variant(launch))
     assert text.isascii()  # torch hands it on as ASCII
     assert text.startswith("#include <metal_stdlib>\n#pragma METAL fp math_mode(safe)\n")
     assert "#include" not in text[10:]
@@ -81,7 +81,7 @@ def test_the_text_of_a_launch(launch: Launch) -> None:
     for name, value in launch.template:
         kind = "bool" if isinstance(value, bool) else "int"
         assert f"  constexpr {kind} {name} = {int(value)};\n" in text
-    arguments = arguments_of(launch.kernel)
+    arguments = list_arguments(launch.kernel)
     assert ("strides" in arguments) == ("_strides[" in source(f"{launch.kernel}.metal"))
     for index, name in enumerate(arguments):
         spelled = f"{arguments[0]}_strides" if name == "strides" else name
@@ -89,9 +89,9 @@ def test_the_text_of_a_launch(launch: Launch) -> None:
 
 
 def test_constants_are_the_only_difference_of_variants() -> None:
-    template = describe.cut_frames(PARAMS, False, False).template
-    plain = text_of(Variant("cut_frames", template)).splitlines()
-    complex_window = text_of(
+    template = framing.cut_frames(PARAMS, False, False).template
+    plain = write_text(Variant("cut_frames", template)).splitlines()
+    complex_window = write_text(
         Variant("cut_frames", (template[0], ("COMPLEX_WINDOW", True), *template[2:]))
     ).splitlines()
     different = [pair for pair in zip(plain, complex_window, strict=True) if pair[0] != pair[1]]
@@ -180,7 +180,7 @@ def test_no_plan_is_a_reason_told_without_compiling_again() -> None:
 
 def test_more_threads_than_metal_counts() -> None:
     recorder = Recorder()
-    launch = replace(describe.cut_frames(PARAMS, False, False), grid=(1 << 31, 1, 1))
+    launch = replace(framing.cut_frames(PARAMS, False, False), grid=(1 << 31, 1, 1))
     reason = MpsKernels(recorder).refusal((launch,), torch.device("cpu"))
     assert reason == "more threads than Metal counts"
     assert not recorder.texts

@@ -17,11 +17,11 @@ from ...calls.operation import Call
 from ...calls.timer import Timer
 from ...core.params import IstftParams, StftParams
 from ...errors import KernelRefused
-from ...kernels.texts.cuda import MAX_BLOCKS, grid_of
+from ...kernels.texts.cuda import MAX_BLOCKS, find_grid
 from ...native import private_state as torch_state
 from ...native.strides import frames_in_order
 from ..base import Prepared
-from ..device.backend import KernelBackend, launches_of
+from ..device.backend import KernelBackend, describe_launches
 from . import nvrtc as cubins
 from .launcher import CudaKernels, architecture_of, cuda_kernels
 from .nvrtc import CudaProblem
@@ -68,12 +68,12 @@ class CudaBackend(KernelBackend):
 
     def explain_refusal(self, call: Call) -> str | None:
         device: int = call.tensor.device.index
-        launch = launches_of(*call)[0]
+        launch = describe_launches(*call)[0]
         if (reason := self.explain_device(device)) is not None:
             return reason
         if (reason := super().explain_refusal(call)) is not None:
             return reason
-        if grid_of(launch)[0] > MAX_BLOCKS:
+        if find_grid(launch)[0] > MAX_BLOCKS:
             return "more thread blocks than CUDA counts"
         if self.is_capturing():
             loaded = self.kernels().is_loaded(launch, device)

@@ -22,10 +22,10 @@ import torch
 
 from ...kernels.arguments import JUDGES, Verdict
 from ...kernels.describe import Launch
-from ...kernels.texts.cuda import Variant, grid_of, text_of, variant_of
+from ...kernels.texts.cuda import Variant, find_grid, make_variant, write_text
 from ...native import private_state as torch_state
 from ...store.caches import Cache
-from ..device.launcher import Bound, Optional, TensorKernels, result_of
+from ..device.launcher import Bound, Optional, TensorKernels, make_result
 from . import nvrtc as cubins
 from .nvrtc import CudaProblem
 
@@ -153,7 +153,7 @@ class Prepared:
         numbers = struct.pack(
             f"={STRIDES}q{len(launch.integers)}q3If", *padded, *launch.integers, *launch.grid, edge
         )
-        sizes = CONFIG.pack(*grid_of(launch), launch.threadgroup[0], 1, 1, 0)
+        sizes = CONFIG.pack(*find_grid(launch), launch.threadgroup[0], 1, 1, 0)
         variable = struct.Struct(VARIABLE + f"{addresses}Q")
         attributes = ATTRIBUTE.pack(_EARLY, True) if early else b""
         numbers += bytes(-len(numbers) % 8)
@@ -231,12 +231,11 @@ class CudaKernels(TensorKernels):
         stream: None = None,
         *,
         edge: float = 1.0,
-        shapes: Callable[[], Sequence[Launch]] = tuple,
         vanishing: Optional = None,
     ) -> torch.Tensor:
         # Nothing is tried here: the plans are CUDA's, and each shape takes NVRTC a second.
         launch = launches[0]
-        result = result_of(launch, first.device)
+        result = make_result(launch, first.device)
         tensors = [first, window, result, *([vanishing] if launch.kernel in JUDGES else [])]
         addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
         self._launch(launch, first, addresses, edge)
@@ -314,7 +313,7 @@ class CudaKernels(TensorKernels):
         key = (launch, device, strides, edge)
         found = self._prepared.find(key)
         if found is None:
-            kernel = self._kernel(variant_of(launch), device)
+            kernel = self._kernel(make_variant(launch), device)
             found = Prepared(
                 self._driver,
                 kernel,
@@ -330,7 +329,7 @@ class CudaKernels(TensorKernels):
 
     def is_loaded(self, launch: Launch, device: int) -> bool:
         """Whether a launch needs neither the compiler nor the loader any more."""
-        key = (variant_of(launch), self._architecture_of(device))
+        key = (make_variant(launch), self._architecture_of(device))
         return key in self._kernels
 
     def _kernel(self, variant: Variant, device: int) -> Any:
@@ -341,7 +340,7 @@ class CudaKernels(TensorKernels):
             if problem is not None:  # as it would be again, a second later
                 raise CudaProblem(problem)
             try:
-                code = self._compiled(text_of(variant), key[1], self._folder)
+                code = self._compiled(write_text(variant), key[1], self._folder)
             except CudaProblem as refused:
                 self._refused.put(key, str(refused))
                 raise

@@ -19,8 +19,8 @@ import torch
 from ...calls.operation import Call
 from ...core.linear import Form, analysis_of, bins_that_are_read, synthesis_of
 from ...core.params import IstftParams, StftParams
-from ...kernels import describe
-from ...kernels.describe import adjoint_of
+from ...kernels import describe, framing
+from ...kernels.describe import describe_adjoint, find_divisor
 from ...native.strides import (
     UNDOING,
     in_order,
@@ -32,7 +32,7 @@ from ...native.strides import (
 from ..base import Backend, Prepared
 from ..cpu.backend import invert_frames, weigh_edges
 from .envelope_checks import EnvelopeChecks, read_flag
-from .launcher import Bound, TensorKernels, layout_of
+from .launcher import Bound, TensorKernels, window_layout
 
 Optional = torch.Tensor | None
 
@@ -89,7 +89,7 @@ class KernelBackend(Backend):
         return partial(torch.empty_strided, shape, strides, dtype=dtype, device=device)
 
     def name_kernel(self, call: Call) -> str:
-        launch = launches_of(*call, self.kernels().cores)[0]
+        launch = describe_launches(*call, self.kernels().cores)[0]
         kernel = f"{self.label} {launch.kernel}"
         if launch.plan is not None:
             return kernel
@@ -97,7 +97,8 @@ class KernelBackend(Backend):
         return " + ".join((kernel, self.transform) if is_stft else (self.transform, kernel))
 
     def explain_refusal(self, call: Call) -> str | None:
-        return exceeds_counts(call.params)
+        exceeds = describe.largest_count(call.params) > describe.MAX_COUNT
+        return "a dimension exceeds what the kernels count" if exceeds else None
 
     def inverse_real(self, half: torch.Tensor, n_fft: int) -> torch.Tensor:
         """``torch.fft.irfft(half, n_fft)``; imaginary parts of DC and Nyquist are zero."""
@@ -195,7 +196,7 @@ class KernelBackend(Backend):
             synthesis_of(form, form.params.padding, form.params.samples),
             resolved(spectrum).transpose(1, 2),
             readable(window, conjugate=True),
-            adjoint=adjoint_of(form),
+            adjoint=describe_adjoint(form),
         )
 
     def differentiate_window(
@@ -219,7 +220,7 @@ class KernelBackend(Backend):
             window,
             conjugate=True,
             edge=form.edge if form.params.onesided else 1.0,
-            divisor=_divisor_of(form, params),
+            divisor=find_divisor(form, params),
         )
         return spectrum.transpose_(1, 2).contiguous()
 
@@ -281,7 +282,7 @@ class KernelBackend(Backend):
         return added
 
 
-def launches_of(
+def describe_launches(
     params: StftParams | IstftParams,
     tensor: torch.Tensor,
     window: Optional,
@@ -292,25 +293,16 @@ def launches_of(
     Args:
         cores: as of :class:`.TensorKernels`.
     """
-    complex_window, step = layout_of(window, params.n_fft)
+    complex_window, step = window_layout(window, params.n_fft)
     if isinstance(params, StftParams):
         kinds = (tensor.is_complex(), complex_window)
         fused = describe.analysis(params, *kinds, step=step)
-        return fused or (describe.cut_frames(params, *kinds, step=step),)
+        return fused or (framing.cut_frames(params, *kinds, step=step),)
     by_frames = tensor.transpose(-2, -1)
     fused = describe.synthesis(
         params, complex_window, frames_fastest(by_frames), cores=cores, step=step
     )
-    return fused or (describe.add_frames(params, complex_window, step=step),)
-
-
-def exceeds_counts(params: StftParams | IstftParams) -> str | None:
-    """Why the kernels cannot count what a call is made of; None where they can."""
-    counts = [params.rows, params.frames, params.bins, params.frames + 2 * params.n_fft]
-    counts.append(params.samples if isinstance(params, StftParams) else params.output_length)
-    return (
-        "a dimension exceeds what the kernels count" if max(counts) > describe.MAX_COUNT else None
-    )
+    return fused or (framing.add_frames(params, complex_window, step=step),)
 
 
 def launches_back(
@@ -321,28 +313,23 @@ def launches_back(
     Args:
         tensor, window: of the call.
     """
-    complex_window, step = layout_of(window, params.n_fft)
+    complex_window, step = window_layout(window, params.n_fft)
     if isinstance(params, StftParams):
         form = Form(params, tensor.is_complex(), complex_window)
         folded = synthesis_of(form, params.padding, params.samples)
-        adjoint = adjoint_of(form)
+        adjoint = describe_adjoint(form)
         fused = describe.synthesis(folded, complex_window, False, adjoint, step=step)
-        found = [fused or (describe.add_frames(folded, complex_window, adjoint, step=step),)]
+        found = [fused or (framing.add_frames(folded, complex_window, adjoint, step=step),)]
     else:
         form = replace(analysis_of(bins_that_are_read(params)), complex_window=complex_window)
         kinds = (form.complex_signal, complex_window)
-        divisor = _divisor_of(form, params)
+        divisor = find_divisor(form, params)
         fused = describe.analysis(form.params, *kinds, divisor, step=step)
-        found = [fused or (describe.cut_frames(form.params, *kinds, step=step, divisor=divisor),)]
+        found = [fused or (framing.cut_frames(form.params, *kinds, step=step, divisor=divisor),)]
     if window is not None and window.requires_grad:
         kinds = (form.complex_signal, False)
-        found.append((describe.cut_frames(form.params, *kinds, step=describe.NO_WINDOW),))
+        found.append((framing.cut_frames(form.params, *kinds, step=describe.NO_WINDOW),))
     return found
-
-
-def _divisor_of(form: Form, params: IstftParams) -> float:
-    """What a cotangent is divided by besides the envelope, before the analysis of the form."""
-    return 1.0 / (form.params.scale * params.scale)
 
 
 def frames_fastest(by_frames: torch.Tensor) -> bool:

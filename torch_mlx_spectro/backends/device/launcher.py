@@ -39,11 +39,11 @@ class TensorKernels(Kernels):
     def _is_complex(self, array: torch.Tensor) -> bool:
         return array.is_complex()
 
-    def _layout_of(self, window: Optional, n_fft: int) -> tuple[bool, int | None]:
-        return layout_of(window, n_fft)
+    def _window_layout(self, window: Optional, n_fft: int) -> tuple[bool, int | None]:
+        return window_layout(window, n_fft)
 
 
-def layout_of(window: Optional, n_fft: int) -> tuple[bool, int | None]:
+def window_layout(window: Optional, n_fft: int) -> tuple[bool, int | None]:
     """Whether a window is complex, and its ``step`` (:func:`.kernels.describe.analysis`)."""
     if window is None:
         return False, describe.NO_WINDOW
@@ -54,7 +54,7 @@ def layout_of(window: Optional, n_fft: int) -> tuple[bool, int | None]:
     return window.is_complex(), step
 
 
-def result_of(launch: Launch, device: torch.device) -> torch.Tensor:
+def make_result(launch: Launch, device: torch.device) -> torch.Tensor:
     """An uninitialised output of a launch."""
     dtype = torch.complex64 if launch.complex_output else torch.float32
     return torch.empty(launch.shape, dtype=dtype, device=device)

@@ -13,10 +13,10 @@ import torch
 from ...calls.operation import Call
 from ...core.linear import Form, analysis_of, synthesis_of
 from ...core.params import IstftParams, StftParams
-from ...kernels.describe import adjoint_of, refusal
+from ...kernels.describe import describe_adjoint, find_divisor
 from ...mlx import runtime
-from ...mlx.fused import kernel_of
-from ...mlx.metal_kernels import MetalKernels, metal_kernels
+from ...mlx.fused import name_kernel
+from ...mlx.launcher import MetalKernels, metal_kernels, refusal
 from ...native.strides import host_spectrum_strides, spectrum_strides
 from ..base import Backend
 from ..cpu.backend import weigh_edges
@@ -47,7 +47,7 @@ class MlxBackend(Backend):
 
     def name_kernel(self, call: Call) -> str:
         by_kernels = find_kernels(call.tensor, call.params) is not None
-        return kernel_of(call.params) if by_kernels else "mlx cpu blocks"
+        return name_kernel(call.params) if by_kernels else "mlx cpu blocks"
 
     def explain_refusal(self, call: Call) -> str | None:
         by_kernels = find_kernels(call.tensor, call.params) is not None
@@ -81,7 +81,7 @@ class MlxBackend(Backend):
             return blocks.adjoint(form, spectrum, prepared)
         folded = synthesis_of(form, params.padding, params.samples)
         return whole.synthesise(
-            kernels, folded, spectrum, prepared, conjugate=True, adjoint=adjoint_of(form)
+            kernels, folded, spectrum, prepared, conjugate=True, adjoint=describe_adjoint(form)
         )
 
     def differentiate_window(
@@ -109,7 +109,7 @@ class MlxBackend(Backend):
                 strides,
                 conjugate=True,
                 edge=form.edge,
-                divisor=1.0 / (form.params.scale * params.scale),
+                divisor=find_divisor(form, params),
             )
         spectrum = blocks.adjoint_synthesis(params, form, kept, prepared, strides)
         weigh_edges(form.params, spectrum.transpose(1, 2), form.edge)

@@ -17,7 +17,7 @@ from ...core.params import IstftParams, StftParams
 from ...kernels.describe import Adjoint
 from ...mlx import ops
 from ...mlx.fused import analysis_fused, synthesis_fused
-from ...mlx.metal_kernels import MetalKernels
+from ...mlx.launcher import MetalKernels
 from ...mlx.runtime import has_gpu, runtime
 from ...native.strides import in_order
 from .bridge import Borrowed, dense_order, empty_result, to_mlx, to_torch

@@ -17,7 +17,7 @@ from ...core.envelope import Envelope, padded_window, resolve_envelope
 from ...core.params import IstftParams, StftParams
 from ...errors import UnresolvedArguments
 from ...mlx.host import copy_to_mlx
-from ...mlx.metal_kernels import MetalKernels
+from ...mlx.launcher import MetalKernels
 from ...mlx.runtime import runtime
 from ...store.caches import Cache
 from ..envelope import VANISHES

@@ -23,7 +23,7 @@ from ...core.params import StftParams
 from ...native import private_state as torch_state
 from ...native import strides
 from ...settings import asks_for_fast_math
-from ..device.backend import KernelBackend, launches_back, launches_of
+from ..device.backend import KernelBackend, describe_launches, launches_back
 from .launcher import MpsKernels, mps_kernels
 
 Optional = torch.Tensor | None
@@ -59,7 +59,7 @@ class MpsBackend(KernelBackend):
         if reason is not None:
             return reason
         params, tensor, window = call
-        every = [launches_of(*call, mps_kernels().cores)]
+        every = [describe_launches(*call, mps_kernels().cores)]
         if torch_state.is_differentiated(tensor, window):
             every += launches_back(params, tensor, window)
         reasons = (mps_kernels().refusal(one, tensor.device) for one in every)

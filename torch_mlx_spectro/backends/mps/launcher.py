@@ -1,7 +1,7 @@
 """The launcher for MPS: kernels on torch tensors, encoded into torch's own stream.
 
-A variant is compiled once, by ``torch.mps.compile_shader``. A GPU may allow a compiled kernel fewer
-threads than a plan asks for: then the next plan is taken. Nothing here waits for the device.
+A variant is compiled once, by ``torch.mps.compile_shader``. Which launch is taken of several,
+:mod:`.kernels.chooser` chooses; nothing waits for the device but a trial of shapes.
 """
 
 from __future__ import annotations
@@ -9,25 +9,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 
 from ...errors import KernelRefused, telling_line
 from ...kernels.arguments import JUDGES, Verdict
+from ...kernels.chooser import Chooser, accept_first
 from ...kernels.describe import MAX_COUNT, Launch
 from ...kernels.radices import FftPlan
-from ...kernels.tables import table_of
-from ...kernels.texts.mps import Variant, arguments_of, text_of, variant_of
-from ...kernels.tuning import Refused, Tuning
+from ...kernels.tables import make_table
+from ...kernels.texts.mps import Variant, list_arguments, make_variant, write_text
 from ...native import private_state as torch_state
 from ...store.caches import Recent
-from ..device.launcher import Bound, Optional, TensorKernels, result_of
+from ..device.launcher import Bound, Optional, TensorKernels, make_result
 
 CACHE_ENTRIES = 1024
-#: Kernels that have groups of several shapes, with the same results.
-TUNED = ("analysis",)
 
 
 class MpsProblem(KernelRefused):
@@ -46,8 +44,8 @@ class _Ready:
     table: torch.Tensor | None
     #: Where a verdict goes that nobody asks for.
     unread: torch.Tensor
-    #: No other shape is to be tried any more.
-    settled: bool = True
+    #: Chosen among all that may be taken.
+    is_chosen: bool = False
 
     def bind(self, strides: tuple[int, ...], edge: float = 1.0) -> Bound:
         """What makes this launch on tensors, of which the input has these strides."""
@@ -80,22 +78,24 @@ class MpsKernels(TensorKernels):
 
     Args:
         compile_shader: ``torch.mps.compile_shader``, or what stands in for it.
-        tuning: times shapes of groups; None where times mean nothing.
+        chooser: chooses among launches; one that tries no shapes if not given.
         cores: of the GPU; None for those of the one that plans were sized for.
     """
 
     def __init__(
         self,
         compile_shader: Callable[[str], Any],
-        tuning: Tuning | None = None,
+        chooser: Chooser | None = None,
         cores: int | None = None,
     ) -> None:
         self.cores = cores
         self._compile_shader = compile_shader
-        self._tuning = tuning
+        if chooser is not None:
+            self.chooser = chooser
+        #: Kernels, or why Metal refuses them.
         self._kernels: Recent[Variant, Any] = Recent(CACHE_ENTRIES)
-        #: By the best of the launches: that one, and which is ready, or why none is.
-        self._ready: Recent[tuple[int, torch.device], tuple[Launch, _Ready | str]]
+        #: By the best of the launches: that one, and which is ready.
+        self._ready: Recent[tuple[int, torch.device], tuple[Launch, _Ready]]
         self._ready = Recent(CACHE_ENTRIES)
         self._tables: Recent[tuple[FftPlan, torch.device], torch.Tensor] = Recent(CACHE_ENTRIES)
         self._verdicts: Recent[torch.device, torch.Tensor] = Recent(CACHE_ENTRIES)
@@ -103,10 +103,12 @@ class MpsKernels(TensorKernels):
 
     def refusal(self, launches: Sequence[Launch], device: torch.device) -> str | None:
         """Why none of these launches can be made here; None where one can. Compiles."""
-        try:
-            self._made_ready(launches, device)
-        except MpsProblem as problem:
-            return str(problem)
+        if self._find_ready(launches, device) is None:
+            try:
+                _, ready = accept_first(launches, partial(self._accept, device=device))
+            except MpsProblem as problem:
+                return str(problem)
+            self._keep_ready(launches, device, ready)
         return None
 
     def _run(
@@ -117,53 +119,44 @@ class MpsKernels(TensorKernels):
         stream: None = None,
         *,
         edge: float = 1.0,
-        shapes: Callable[[], Sequence[Launch]] = tuple,
         vanishing: Optional = None,
     ) -> torch.Tensor:
-        ready = self._made_ready(launches, first.device)
-        result = self._launch(ready, first, window, edge, vanishing)
-        if not ready.settled and result.numel():
-
-            def run(launch: Launch, count: int) -> list[torch.Tensor]:
-                try:
-                    with self._lock:
-                        tried = self._first_accepted([launch], first.device)
-                except MpsProblem as problem:
-                    raise Refused from problem
-                results = [self._launch(tried, first, window, edge) for _ in range(count)]
-                torch.mps.synchronize()
-                return results
-
-            self._settle(launches, shapes(), ready, first.device, run)
-        return result
+        ready = self._find_ready(launches, first.device)
+        if ready is None or not ready.is_chosen:
+            ready = self._choose(launches, first, window, edge)
+        return self._launch(ready, first, window, edge, vanishing)
 
     def bind(
         self, launches: Sequence[Launch], device: torch.device, strides: tuple[int, ...]
     ) -> Bound | None:
-        ready = self._made_ready(launches, device)
-        return ready.bind(strides) if ready.settled else None
+        ready = self._find_ready(launches, device)
+        return ready.bind(strides) if ready is not None and ready.is_chosen else None
 
-    def _settle(
+    def _choose(
         self,
         launches: Sequence[Launch],
-        shapes: Sequence[Launch],
-        ready: _Ready,
-        device: torch.device,
-        run: Callable[[Launch, int], list[torch.Tensor]],
-    ) -> None:
-        """Take the fastest shape from now on, as a trial tells, now or earlier."""
-        tuning = self._tuning
-        assert tuning is not None
-        name, every = tuning.key(launches[0]), [*launches, *shapes]
-        known = tuning.known(name, every)
-        if known is None and shapes:
-            tried = tuning.best(name, [ready.launch, *shapes], 0.0, run, _is_equal)
-            known = len(launches) + tried - 1 if tried else None
-        with self._lock:
-            if known is not None:
-                ready = self._first_accepted([every[known], *launches], device)
-            key = (id(launches[0]), device)
-            self._ready.put(key, (launches[0], replace(ready, settled=True)))
+        first: torch.Tensor,
+        window: Optional,
+        edge: float,
+    ) -> _Ready:
+        """Make ready the launch that is taken for calls like this from now on.
+
+        Raises:
+            MpsProblem: there is none.
+        """
+        device = first.device
+        accept = partial(self._accept, device=device)
+
+        def run(launch: Launch, count: int) -> list[torch.Tensor]:
+            tried = accept(launch)
+            results = [self._launch(tried, first, window, edge) for _ in range(count)]
+            torch.mps.synchronize()
+            return results
+
+        launch, ready = self.chooser.choose(launches, accept, run, _is_equal, device)
+        ready = replace(ready or accept(launch), is_chosen=True)
+        self._keep_ready(launches, device, ready)
+        return ready
 
     def _launch(
         self,
@@ -173,46 +166,35 @@ class MpsKernels(TensorKernels):
         edge: float,
         vanishing: Optional = None,
     ) -> torch.Tensor:
-        result = result_of(ready.launch, first.device)
+        result = make_result(ready.launch, first.device)
         if result.numel() == 0:
             return result  # Metal launches no empty grid
         ready.bind(first.stride(), edge)(first, window, result, vanishing)
         return result
 
-    def _made_ready(self, launches: Sequence[Launch], device: torch.device) -> _Ready:
-        """Raises MpsProblem, again and again without compiling again."""
+    def _find_ready(self, launches: Sequence[Launch], device: torch.device) -> _Ready | None:
         # By identity, since hashing a launch takes longer than all else here; it is kept, so that
         # no other can take its place.
-        key = (id(launches[0]), device)
         with self._lock:
-            known = self._ready.get(key)
-            if known is None:
-                try:
-                    known = (launches[0], self._first_accepted(launches, device))
-                except MpsProblem as problem:
-                    known = (launches[0], str(problem))
-                self._ready.put(key, known)
-        found = known[1]
-        if isinstance(found, str):
-            raise MpsProblem(found)
-        return found
+            known = self._ready.get((id(launches[0]), device))
+        return None if known is None else known[1]
 
-    def _first_accepted(self, launches: Sequence[Launch], device: torch.device) -> _Ready:
-        """The first launch that Metal compiles, and whose group the GPU accepts."""
-        problem = None
-        for launch in launches:
-            try:
-                return self._accepted(launch, device)
-            except MpsProblem as refused:
-                problem = refused
-        assert problem is not None, "there is a launch"
-        raise problem
+    def _keep_ready(self, launches: Sequence[Launch], device: torch.device, ready: _Ready) -> None:
+        with self._lock:
+            self._ready.put((id(launches[0]), device), (launches[0], ready))
 
-    def _accepted(self, launch: Launch, device: torch.device) -> _Ready:
-        """Threads that do not cooperate come in groups of any size."""
+    def _accept(self, launch: Launch, device: torch.device) -> _Ready:
+        """Make a launch ready, compiled; threads that do not cooperate have groups of any size.
+
+        Raises:
+            MpsProblem: Metal does not compile it, or the GPU does not run its group.
+        """
         if max(launch.grid) > MAX_COUNT:
             raise MpsProblem("more threads than Metal counts")
-        kernel = self._kernel(variant_of(launch))
+        with self._lock:
+            kernel = self._kernel(make_variant(launch))
+            table = None if launch.plan is None else self._table(launch.plan, device)
+            unread = self._unread(device)
         allowed: int = kernel.max_threads_per_threadgroup
         group = launch.threadgroup
         if launch.plan is None:
@@ -221,32 +203,20 @@ class MpsKernels(TensorKernels):
             raise MpsProblem(
                 f"the GPU allows {allowed} threads in a group of {launch.kernel}, not {group[0]}"
             )
-        table = None if launch.plan is None else self._table(launch.plan, device)
-        names = arguments_of(launch.kernel)
-        settled = self._tuning is None or launch.kernel not in TUNED
-        settled = settled or self._group(launch.kernel) is not None
-        return _Ready(
-            launch,
-            kernel,
-            names,
-            group,
-            list(launch.integers),
-            table,
-            self._unread(device),
-            settled,
-        )
+        names, integers = list_arguments(launch.kernel), list(launch.integers)
+        return _Ready(launch, kernel, names, group, integers, table, unread)
 
     def _kernel(self, variant: Variant) -> Any:
         kernel = self._kernels.get(variant)
         if kernel is None:
             try:
-                library = self._compile_shader(text_of(variant))
+                library = self._compile_shader(write_text(variant))
                 kernel = getattr(library, variant.name)
             except (SyntaxError, RuntimeError) as problem:
-                raise MpsProblem(
-                    f"Metal refuses {variant.name}: {telling_line(problem, 'error')}"
-                ) from problem
+                kernel = f"Metal refuses {variant.name}: {telling_line(problem, 'error')}"
             self._kernels.put(variant, kernel)
+        if isinstance(kernel, str):
+            raise MpsProblem(kernel)
         return kernel
 
     def _unread(self, device: torch.device) -> torch.Tensor:
@@ -261,7 +231,7 @@ class MpsKernels(TensorKernels):
         table = self._tables.get((plan, device))
         if table is None:
             with torch_state.untransformed():  # later calls have it, too
-                table = torch.from_numpy(table_of(plan)[0]).to(device)
+                table = torch.from_numpy(make_table(plan)[0]).to(device)
             self._tables.put((plan, device), table)
         return table
 
@@ -273,12 +243,12 @@ def _is_equal(first: torch.Tensor, second: torch.Tensor) -> bool:
 
 
 @lru_cache(maxsize=4)
-def _kernels_of(compile_shader: Callable[[str], Any]) -> MpsKernels:
+def _make_kernels(compile_shader: Callable[[str], Any]) -> MpsKernels:
     if getattr(compile_shader, "emulated", False):
         return MpsKernels(compile_shader)
-    return MpsKernels(compile_shader, Tuning(lambda: "torch mps"), torch_state.mps_cores())
+    return MpsKernels(compile_shader, Chooser(lambda: "torch mps"), torch_state.mps_cores())
 
 
 def mps_kernels() -> MpsKernels:
     """The kernels of this process; emulated ones while Metal is emulated."""
-    return _kernels_of(torch.mps.compile_shader)
+    return _make_kernels(torch.mps.compile_shader)

@@ -13,9 +13,9 @@ from functools import lru_cache
 
 from ...store.sources import source
 from ..arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
-from ..describe import Launch, Template
+from ..launches import Launch, Template
 from ..radices import FftPlan
-from ..tables import table_of
+from ..tables import make_table
 from .metal import header
 
 #: Blocks in a grid's second and third dimension, and in its first.
@@ -61,15 +61,15 @@ class Variant:
         return f"spectro_{self.kernel}"
 
 
-def blocks_of(launch: Launch) -> tuple[int, int, int]:
+def count_blocks(launch: Launch) -> tuple[int, int, int]:
     """Blocks of a launch in each dimension, as the body counts them."""
     width = launch.threadgroup[0]
     return -(-launch.grid[0] // width), launch.grid[1], launch.grid[2]
 
 
-def variant_of(launch: Launch) -> Variant:
+def make_variant(launch: Launch) -> Variant:
     """What has to be compiled for a launch."""
-    _, rows, layers = blocks_of(launch)
+    _, rows, layers = count_blocks(launch)
     return Variant(
         kernel=launch.kernel,
         template=launch.template,
@@ -81,15 +81,15 @@ def variant_of(launch: Launch) -> Variant:
     )
 
 
-def grid_of(launch: Launch) -> tuple[int, int, int]:
+def find_grid(launch: Launch) -> tuple[int, int, int]:
     """Blocks of a launch in each dimension, as CUDA counts them."""
-    across, rows, layers = blocks_of(launch)
+    across, rows, layers = count_blocks(launch)
     if max(rows, layers) > MAX_ROWS:
         return across * rows * layers, 1, 1
     return across, rows, layers
 
 
-def body_of(kernel: str) -> str:
+def write_body(kernel: str) -> str:
     """A kernel's body, its group memory declared as CUDA does."""
     return _SHARED.sub("__shared__ __align__(128) ", source(f"{kernel}.metal"))
 
@@ -107,14 +107,14 @@ def positions(grid: str, *, cooperate: bool, early: bool = False) -> str:
     return _POSITIONS.format(grid=grid) + wait + ("" if cooperate else _EXACT.format(grid=grid))
 
 
-def bounds_of(group: int, resident: int | None) -> str:
+def write_bounds(group: int, resident: int | None) -> str:
     """How many threads a block has, and how many blocks a core is to hold, for the compiler."""
     bounds = ", ".join(str(bound) for bound in (group, resident) if bound)
     return f"__launch_bounds__({bounds})"
 
 
 @lru_cache(maxsize=64)
-def text_of(variant: Variant) -> str:
+def write_text(variant: Variant) -> str:
     """The whole text of one variant."""
     first = INPUTS[variant.kernel][0]
     # Without __restrict__: with it the compiler might read an input before the wait, and by a way
@@ -131,7 +131,7 @@ def text_of(variant: Variant) -> str:
     parts = [
         header("cuda.h", *HEADERS[variant.kernel]),
         "" if variant.plan is None else _table(variant.plan),
-        f'extern "C" __global__ void {bounds_of(variant.group, variant.resident)}',
+        f'extern "C" __global__ void {write_bounds(variant.group, variant.resident)}',
         f"{variant.name}({inputs}{outputs}",
         f"    const __grid_constant__ {kind} arguments) {{",
         constants,
@@ -140,13 +140,13 @@ def text_of(variant: Variant) -> str:
         "  const float edge = arguments.edge;",
         "" if variant.plan is None else "  const float2* table = twiddle_factors;",
         positions("arguments.grid", cooperate=variant.plan is not None, early=True),
-        body_of(variant.kernel) + "}",
+        write_body(variant.kernel) + "}",
     ]
     return "\n".join(part for part in parts if part) + "\n"
 
 
 def _table(plan: FftPlan) -> str:
-    values = ", ".join(f"{{{_exact(z.real)}, {_exact(z.imag)}}}" for z in table_of(plan)[0])
+    values = ", ".join(f"{{{_exact(z.real)}, {_exact(z.imag)}}}" for z in make_table(plan)[0])
     return f"__device__ __align__(128) const float2 twiddle_factors[] = {{{values}}};"
 
 

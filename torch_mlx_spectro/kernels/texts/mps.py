@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from ...store.sources import source
 from ..arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
-from ..describe import Launch, Template
+from ..launches import Launch, Template
 from .metal import header
 
 #: torch compiles in Metal's safe mode unless PYTORCH_MPS_FAST_MATH asks otherwise of its own
@@ -52,13 +52,13 @@ class Variant:
         return f"spectro_{self.kernel}"
 
 
-def variant_of(launch: Launch) -> Variant:
+def make_variant(launch: Launch) -> Variant:
     """What has to be compiled for a launch."""
     return Variant(launch.kernel, launch.template)
 
 
 @lru_cache(maxsize=16)
-def arguments_of(kernel: str) -> tuple[str, ...]:
+def list_arguments(kernel: str) -> tuple[str, ...]:
     """Names of a kernel's arguments, in the order in which they are bound.
 
     ``strides`` are those of its first input; what it writes comes last.
@@ -70,11 +70,11 @@ def arguments_of(kernel: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=64)
-def text_of(variant: Variant) -> str:
+def write_text(variant: Variant) -> str:
     """The whole text of one variant."""
     body = source(f"{variant.kernel}.metal")
     types = _TYPES | dict.fromkeys(OUTPUTS[variant.kernel], "device float*")
-    first, *others = arguments_of(variant.kernel)
+    first, *others = list_arguments(variant.kernel)
     declared = [f"const device float* {first}"]
     for name in others:
         spelled = f"{first}_strides" if name == "strides" else name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,12 +20,13 @@ from reference import stft_params
 
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.backends.mps.launcher import MpsKernels
+from torch_mlx_spectro.errors import KernelRefused
 from torch_mlx_spectro.kernels import describe
 from torch_mlx_spectro.kernels import radices as plans
+from torch_mlx_spectro.kernels.chooser import SECTION, Chooser, describe_shape
 from torch_mlx_spectro.kernels.launches import Launch
-from torch_mlx_spectro.kernels.tuning import SECTION, Tuning, shape_of
-from torch_mlx_spectro.mlx.metal_kernels import MetalKernels
-from torch_mlx_spectro.settings import AutotuneSettings
+from torch_mlx_spectro.mlx.launcher import MetalKernels
+from torch_mlx_spectro.settings import AutotuneSettings, autotune_settings
 from torch_mlx_spectro.store.verdicts import Store
 
 MEASURING = AutotuneSettings(measure=True, persist=True, cache_path=None, threads={})
@@ -72,29 +73,46 @@ def params(samples: int = 300, n_fft: int = 16) -> Any:
 
 
 def launches(samples: int = 300) -> list[Launch]:
-    described = (params(samples), False, False)
-    return [describe.analysis(*described)[0], *describe.analysis_shapes(*described)]
+    best = describe.analysis(params(samples), False, False)[0]
+    return [best, *describe.list_shapes(best)]
 
 
-def new(clock: Clock, store: Store, settings: AutotuneSettings = MEASURING) -> Tuning:
-    return Tuning(lambda: "a GPU", verdicts=lambda: store, clock=clock, settings=settings)
+def new(clock: Clock, store: Store, settings: AutotuneSettings = MEASURING) -> Chooser:
+    """A chooser of one GPU; groups are as the environment demands."""
+    settings = replace(settings, threads=autotune_settings().threads)
+    return Chooser(lambda: "a GPU", verdicts=lambda: store, clock=clock, settings=settings)
 
 
 def memory() -> Store:
     return Store(None, versions=VERSIONS)
 
 
-def trial(
-    tuned: Tuning, clock: Clock, cost: Callable[[int], float], *, seconds: float = 0.0
-) -> int | None:
-    """A trial of launches that take so long, and compute nothing."""
+Run = Callable[[Launch, int], list[Any]]
+
+
+def name(launch: Launch) -> str:
+    """What a verdict is kept under."""
+    return new(Clock(), memory())._name(launch)
+
+
+def choose(chooser: Chooser, run: Run, accept: Callable[[Launch], Any] = id) -> int:
+    """The index of the launch that is chosen, of launches that ``run`` computes."""
+    taken, _ = chooser.choose(launches()[:1], accept, run, np.array_equal)
+    return launches().index(taken)
+
+
+def timed(clock: Clock, cost: Callable[[int], float]) -> Run:
+    """Launches that take so long, by the threads of a group, and compute nothing."""
 
     def run(launch: Launch, count: int) -> list[Any]:
         clock.now += count * cost(launch.threadgroup[0])
         return [np.zeros(2)] * count
 
-    some = launches()
-    return tuned.best(tuned.key(some[0]), some, seconds, run, np.array_equal)
+    return run
+
+
+def never(*_: Any) -> Any:
+    raise AssertionError("nothing is to be tried")
 
 
 def groups() -> list[int]:
@@ -104,26 +122,38 @@ def groups() -> list[int]:
 @pytest.mark.parametrize("fastest", range(3))
 def test_the_fastest_shape_is_taken_and_kept(fastest: int) -> None:
     clock, store = Clock(), memory()
-    tuned, wanted = new(clock, store), launches()[fastest]
-    times = {tuple(shape_of(launch)): 1e-4 for launch in launches()}
-    times[tuple(shape_of(wanted))] = 5e-5
+    chooser, wanted = new(clock, store), launches()[fastest]
+    times = {tuple(describe_shape(launch)): 1e-4 for launch in launches()}
+    times[tuple(describe_shape(wanted))] = 5e-5
 
     def run(launch: Launch, count: int) -> list[Any]:
-        clock.now += count * times[tuple(shape_of(launch))]
+        clock.now += count * times[tuple(describe_shape(launch))]
         return [np.zeros(2)] * count
 
-    key = tuned.key(wanted)
-    assert tuned.best(key, launches(), 0.0, run, np.array_equal) == fastest
-    assert store.get(SECTION, key) == shape_of(wanted)
-    assert new(Clock(), store).known(key, launches()) == fastest
+    assert choose(chooser, run) == fastest
+    assert store.get(SECTION, name(launches()[0])) == describe_shape(wanted)
+    assert choose(chooser, never, never) == fastest
+    assert choose(new(Clock(), store), never) == fastest
+
+
+def test_a_choice_is_for_all_lengths_and_one_place() -> None:
+    clock = Clock()
+    chooser, last = new(clock, memory()), min(groups())
+    run = timed(clock, lambda group: 1e-6 * group)
+    for place in ("a GPU", "another"):
+        for samples in (300, 500):
+            first, *others = launches(samples)
+            accept = id if samples == 300 else never
+            taken, _ = chooser.choose([first], accept, run, np.array_equal, place)
+            assert taken.threadgroup[0] == last
+            assert taken in others
+            assert chooser.find([first], place) is taken
 
 
 def test_a_shape_that_is_hardly_faster_is_not_taken() -> None:
-    clock = Clock()
-    first = groups()[0]
-    assert (
-        trial(new(clock, memory()), clock, lambda group: 1.0e-4 if group == first else 0.98e-4) == 0
-    )
+    clock, first = Clock(), groups()[0]
+    run = timed(clock, lambda group: 1.0e-4 if group == first else 0.98e-4)
+    assert choose(new(clock, memory()), run) == 0
 
 
 def test_a_shape_of_other_bits_is_never_taken() -> None:
@@ -135,7 +165,7 @@ def test_a_shape_of_other_bits_is_never_taken() -> None:
         clock.now += count * (1e-3 if is_first else 1e-6)
         return [np.full(2, float(not is_first))] * count
 
-    assert new(clock, store).best("key", launches(), 0.0, run, np.array_equal) == 0
+    assert choose(new(clock, store), run) == 0
 
 
 def test_a_trial_is_bounded_in_seconds() -> None:
@@ -146,31 +176,34 @@ def test_a_trial_is_bounded_in_seconds() -> None:
         clock.now += 0.6 if count == 1 else 1e-3  # compilation
         return [np.zeros(2)] * count
 
-    tuned = new(clock, memory())
-    tuned.best("key", launches(), 0.1, run, np.array_equal)
+    chooser = new(clock, memory())
+    choose(chooser, run)
     assert len(set(ran)) == 2  # the second began before the deadline, a third would not
-    tuned._left = 0.0
-    ran.clear()
-    assert tuned.best("key", launches(), 0.1, run, np.array_equal) is None
-    assert not ran
+    chooser._left = 0.0
+    chooser._taken.clear()
+    assert choose(chooser, never) == 0
 
 
 def test_nothing_is_timed_where_that_is_off_or_compilation_takes_long() -> None:
-    clock = Clock()
+    clock, store = Clock(), memory()
+
+    def compile_slowly(launch: Launch) -> Launch:
+        clock.now += 3.0
+        return launch
+
     off = AutotuneSettings(measure=False, persist=True, cache_path=None, threads={})
-    store = memory()
-    assert trial(new(clock, store, off), clock, lambda group: 1e-3) is None
-    assert trial(new(clock, store), clock, lambda group: 1e-3, seconds=3.0) is None
-    assert clock.now == 0.0
+    assert choose(new(clock, store, off), never) == 0
+    assert choose(new(clock, store), never, compile_slowly) == 0
+    assert choose(Chooser(clock=clock, verdicts=lambda: store), never) == 0
     assert store.sections() == {}
-    store.put(SECTION, new(clock, store).key(launches()[0]), shape_of(launches()[1]))
-    assert new(clock, store, off).known(new(clock, store).key(launches()[0]), launches()) is None
+    store.put(SECTION, name(launches()[0]), describe_shape(launches()[1]))
+    assert choose(new(clock, store, off), never) == 0
 
 
 def test_two_threads_do_not_try_at_once() -> None:
     clock, store = Clock(), memory()
-    tuned, begun, go = new(clock, store), threading.Event(), threading.Event()
-    found: list[int | None] = []
+    chooser, begun, go = new(clock, store), threading.Event(), threading.Event()
+    found: list[int] = []
 
     def run(launch: Launch, count: int) -> list[Any]:
         begun.set()
@@ -178,24 +211,52 @@ def test_two_threads_do_not_try_at_once() -> None:
         clock.now += count * launch.threadgroup[0] * 1e-6
         return [np.zeros(2)] * count
 
-    def first() -> None:
-        found.append(tuned.best("key", launches(), 0.0, run, np.array_equal))
-
-    thread = threading.Thread(target=first)
+    thread = threading.Thread(target=lambda: found.append(choose(chooser, run)))
     thread.start()
     assert begun.wait(10)
-    assert tuned.best("key", launches(), 0.0, run, np.array_equal) is None
+    assert choose(chooser, never) == 0
     go.set()
     thread.join()
     assert found == [groups().index(min(groups()))]
+    assert choose(chooser, never, never) == found[0]  # the first plan gave way
+
+
+def test_the_first_launch_that_is_accepted_is_taken() -> None:
+    few = launches()[2].threadgroup[0]
+
+    def accept(launch: Launch) -> str:
+        if launch.threadgroup[0] > few:
+            raise KernelRefused(f"not {launch.threadgroup[0]}")
+        return "made"
+
+    chooser, some = Chooser(), sorted(launches(), key=lambda launch: -launch.threadgroup[0])
+    assert some[0].threadgroup[0] > few
+    taken, made = chooser.choose(some, accept, never, never)
+    assert (taken.threadgroup[0], made) == (few, "made")
+    assert chooser.choose(some, never, never, never) == (taken, None)
+    with pytest.raises(KernelRefused, match=f"not {some[0].threadgroup[0]}"):
+        Chooser().choose(some[:1], accept, never, never)
+
+
+def test_what_is_made_without_values_is_not_kept() -> None:
+    chooser, asked = Chooser(), []
+
+    def accept(launch: Launch) -> Any:
+        asked.append(launch)
+        return "made" if len(asked) == 3 else None
+
+    assert [chooser.choose(launches()[:1], accept, never, never)[1] for _ in range(4)] == [
+        *(None, None),
+        *("made", None),
+    ]
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize("damaged", ["x", 7, [], [7, 7], {"threads": 1}, [[1], 2]])
 def test_a_verdict_that_means_nothing_is_ignored(damaged: Any) -> None:
     store = memory()
-    tuned = new(Clock(), store)
-    store.put(SECTION, tuned.key(launches()[0]), damaged)
-    assert tuned.known(tuned.key(launches()[0]), launches()) is None
+    store.put(SECTION, name(launches()[0]), damaged)
+    assert new(Clock(), store)._recall(launches()) is None
 
 
 @settings(max_examples=200)  # a plan takes milliseconds to make
@@ -209,7 +270,7 @@ def test_every_shape_fits_a_group_and_transforms_alike(points: int, many: bool) 
         assert plan.radices == best.radices
         assert 0 < plan.group <= plans.MAX_GROUP_THREADS
         assert plan.memory_bytes <= plans.GROUP_MEMORY_BYTES
-        assert plans.of_group(best, plan.group).group == plan.group
+        assert plans.resize_group(best, plan.group).group == plan.group
 
 
 class Emulated:
@@ -264,8 +325,8 @@ def test_a_shape_that_the_gpu_refuses_is_passed_over(metal_cache: Path) -> None:
     assert max(tuned.gpu.launched) > limit  # it was tried
     assert tuned.gpu.launched[-1] <= limit
     kept = Emulated(metal_cache, memory(), lambda group: 1e-3)
-    kept.kernels._tuning._verdicts().put(  # type: ignore[union-attr]
-        SECTION, new(Clock(), memory()).key(launches()[0]), shape_of(launches()[1])
+    kept.kernels.chooser._verdicts().put(
+        SECTION, name(launches()[0]), describe_shape(launches()[1])
     )
     kept.machine.max_threads = limit  # of another driver, perhaps: what was kept does not run
     kept.analyse()
@@ -283,7 +344,7 @@ def test_the_environment_demands_a_group(
     forced.analyse()
     assert forced.gpu.launched == [64]
     forced.machine.max_threads = 32
-    forced.kernels._running.clear()
+    forced.kernels.chooser._taken.clear()
     with pytest.raises(ValueError, match="SPEC_MLX_TGX"):
         forced.analyse()
 
@@ -342,17 +403,15 @@ def test_shapes_are_tried_on_torchs_own_stream_too(
     assert len(set(gpu.launched)) > 2
     assert waited
     tried = len(gpu.launched)
-    with pytest.MonkeyPatch.context() as settled:  # nobody is asked any more
-        settled.setattr(kernels, "_tuning", None)
-        torch.testing.assert_close(analyse(kernels, 300), expected, rtol=0, atol=0)
-    analyse(kernels, 500)  # of another length the first call is by the first plan
-    analyse(kernels, 500)
-    assert gpu.launched[tried:] == [wanted, slowest, wanted]
+    for samples in (300, 500):  # of another length, too
+        assert torch.equal(analyse(kernels, samples), analyse(kernels, samples))
+    torch.testing.assert_close(analyse(kernels, 300), expected, rtol=0, atol=0)
+    assert set(gpu.launched[tried:]) == {wanted}
     again = Gpu(Clock(), cost)
     second = MpsKernels(Shader(metal_cache, again), new(again.clock, store))
     for _ in range(2):
         torch.testing.assert_close(analyse(second, 300), expected, rtol=0, atol=0)
-    assert again.launched == [slowest, wanted]
+    assert again.launched == [wanted, wanted]
     plain = Gpu(Clock(), cost)
     untuned = MpsKernels(Shader(metal_cache, plain))
     torch.testing.assert_close(analyse(untuned, 300), expected, rtol=0, atol=0)
@@ -378,6 +437,19 @@ def test_nothing_is_timed_in_a_trace_and_a_plan_that_runs_is_found_there() -> No
     assert store.sections() == {}
     analyse(mx.zeros((1, 300)))
     assert SECTION in store.sections()  # with values it is timed
+
+
+def test_after_a_trace_a_choice_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each later call waited for its result, where a trace came before calls with values."""
+    kernels = MetalKernels(mx, lambda **_: _Late())
+    window = mx.ones((16,))
+
+    def analyse(signal: Any) -> Any:
+        return kernels.analysis(params(), signal, window, None)
+
+    mx.eval(mx.compile(analyse)(mx.zeros((1, 300))), analyse(mx.zeros((1, 300))))
+    monkeypatch.setattr(kernels, "_evaluate", never)
+    analyse(mx.zeros((1, 300)))
 
 
 class _Late:

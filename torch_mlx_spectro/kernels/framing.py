@@ -1,0 +1,87 @@
+"""What is launched where no fused kernel covers a size: kernels that cut frames and add them.
+
+Between the two the array library transforms. The numbers are those of ``framing.h``.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from ..core.params import IstftParams, StftParams
+from .launches import (
+    Adjoint,
+    Launch,
+    list_adding_values,
+    list_cutting_values,
+    number_window_layout,
+    order_integers,
+)
+
+#: Threads of a group where threads do not cooperate.
+FREE_GROUP = 256
+
+
+@lru_cache(maxsize=256)
+def cut_frames(
+    params: StftParams,
+    complex_signal: bool,
+    complex_window: bool,
+    group: int = FREE_GROUP,
+    step: int | None = None,
+    divisor: float | None = None,
+) -> Launch:
+    """The launch that cuts windowed frames, shape (rows, frames, n_fft), for MLX's own FFT.
+
+    Args:
+        step, divisor: as of :func:`.kernels.describe.analysis`.
+    """
+    return Launch(
+        kernel="cut_frames",
+        template=(
+            ("COMPLEX_SIGNAL", complex_signal),
+            ("COMPLEX_WINDOW", complex_window),
+            ("WINDOW", number_window_layout(step)),
+            ("ENVELOPE", divisor is not None),
+        ),
+        integers=order_integers(
+            "framing.h",
+            "FramingParameter",
+            **list_cutting_values(params, step, divisor),
+        ),
+        grid=(params.n_fft, params.frames, params.rows),
+        threadgroup=(min(params.n_fft, group), 1, 1),
+        shape=(params.rows, params.frames, params.n_fft),
+        complex_output=complex_signal or complex_window,
+    )
+
+
+@lru_cache(maxsize=256)
+def add_frames(
+    params: IstftParams,
+    complex_window: bool,
+    adjoint: Adjoint | None = None,
+    group: int = FREE_GROUP,
+    step: int | None = None,
+) -> Launch:
+    """The launch that windows and overlap-adds frames of MLX's own inverse FFT.
+
+    Args:
+        step: as of :func:`.kernels.describe.analysis`.
+    """
+    return Launch(
+        kernel="add_frames",
+        template=(
+            ("COMPLEX_SIGNAL", params.return_complex),
+            ("COMPLEX_WINDOW", complex_window),
+            ("WINDOW", number_window_layout(step)),
+            ("ENVELOPE", adjoint is None),
+            ("FOLD", adjoint is not None and adjoint.padding > 0),
+        ),
+        integers=order_integers(
+            "framing.h", "AddingParameter", **list_adding_values(params, adjoint, step, 1)
+        ),
+        grid=(params.output_length, params.rows, 1),
+        threadgroup=(min(params.output_length, group), 1, 1),
+        shape=(params.rows, params.output_length),
+        complex_output=params.return_complex,
+    )
