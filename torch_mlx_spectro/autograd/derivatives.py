@@ -42,7 +42,8 @@ def stft(
         backend: the name of the one that computes the call and its derivatives; None for the one of
             the tensor's device.
     """
-    return _bind_to_name(params, signal, window, backend)(signal, window)
+    computing = linear_maps._backend(backend, signal)
+    return bind(params, computing, signal, window)(signal, window)
 
 
 def istft(
@@ -59,37 +60,32 @@ def istft(
     Raises:
         UnresolvedArguments: the envelope vanishes, for which torch raises.
     """
-    return _bind_to_name(params, spectrum, window, backend)(spectrum, window)
-
-
-def _bind_to_name(
-    params: StftParams | IstftParams, tensor: torch.Tensor, window: Optional, backend: str | None
-) -> Bound:
-    computing = linear_maps._backend(backend, tensor)
-    complex_window = window is not None and window.is_complex()
-    return bind(params, computing, tensor.is_complex(), complex_window)
+    computing = linear_maps._backend(backend, spectrum)
+    return bind(params, computing, spectrum, window)(spectrum, window)
 
 
 def bind(
-    params: StftParams | IstftParams, backend: Backend, complex_input: bool, complex_window: bool
+    params: StftParams | IstftParams, backend: Backend, tensor: torch.Tensor, window: Optional
 ) -> Bound:
-    """Bind what calls of these arguments share, so that nothing is resolved in each call.
+    """Bind what calls like one call share, so that nothing is resolved in each of them.
 
     Args:
         backend: computes the calls and their derivatives.
-        complex_input, complex_window: the kinds of the tensors.
+        tensor, window: of the one call; only whether they are complex is read.
 
     Returns:
-        :func:`stft` or :func:`istft` as a function of a tensor and a window. Tensors of other
-        values, strides or rights to gradients may be given to it, and any transform may be active.
+        :func:`stft` or :func:`istft` as a function of a tensor and a window. Gradients may be asked
+        for in either, and any transform may be active.
     """
     shortens = params.win_length < params.n_fft  # native pads the window, and keeps what it padded
     if isinstance(params, StftParams):
-        form = Form(params, complex_input, complex_window)
+        form = _make_form(params, tensor, window)
         return partial(_stft, Task(backend, form, copies_window=shortens))
-    read = bins_that_are_read(params)
-    batched = read if read.batched else replace(read, batched=True)
-    return partial(_istft, read, Task(backend, batched, copies_window=shortens))
+    return partial(_istft, Task(backend, bins_that_are_read(params), copies_window=shortens))
+
+
+def _make_form(params: StftParams, signal: torch.Tensor, window: Optional) -> Form:
+    return Form(params, signal.is_complex(), window is not None and window.is_complex())
 
 
 def _stft(task: Task[Form], signal: torch.Tensor, window: Optional) -> torch.Tensor:
@@ -108,7 +104,7 @@ def _stft(task: Task[Form], signal: torch.Tensor, window: Optional) -> torch.Ten
         and (window.requires_grad or torch_state.is_transformed())
     ):
         window = window.clone()
-    spectrum = MAPS["analysis"].apply(task, with_rows(params, signal), window)
+    spectrum: torch.Tensor = MAPS["analysis"].apply(task, with_rows(params, signal), window)
     if params.padded and not (is_trained or copies):
         _refuse_changes(spectrum, given)
     return shape_result(params, spectrum.contiguous() if stacks else spectrum)
@@ -158,12 +154,11 @@ def _refuse_changes(result: torch.Tensor, given: torch.Tensor) -> None:
     result.grad_fn.register_prehook(check)
 
 
-def _istft(
-    params: IstftParams, task: Task[IstftParams], spectrum: torch.Tensor, window: Optional
-) -> torch.Tensor:
+def _istft(task: Task[IstftParams], spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+    params = task.form
     batched = with_rows(params, spectrum)[:, : params.bins]
     if window is None or torch_state.is_constant(window):
-        signal = MAPS["inverse"].apply(task, batched, window)
+        signal: torch.Tensor = MAPS["inverse"].apply(task, batched, window)
     else:
         signal = _istft_with_trained_window(params, task.backend, batched, window)
     return shape_result(params, signal)
@@ -185,7 +180,7 @@ def _istft_with_trained_window(
     form = replace(analysis_of(params), complex_window=window.is_complex())
     # The map checks the envelope: only there every transform of torch has been unwrapped.
     task = Task(backend, form, checked=params)
-    signal = MAPS["adjoint"].apply(task, spectrum, window.conj())
+    signal: torch.Tensor = MAPS["adjoint"].apply(task, spectrum, window.conj())
     signal = signal * inverse_envelope(params, window)
     if window is given:
         _refuse_changes(signal, given)
@@ -210,44 +205,24 @@ def gradient(
         backend: as in :func:`stft`.
     """
     computing = linear_maps._backend(backend, cotangent)
+    batched = with_rows(params, cotangent)
     if isinstance(params, StftParams):
-        found = _stft_gradient(params, computing, cotangent, tensor, window, in_window)
+        if not params.return_complex:
+            batched = torch.view_as_complex(batched.contiguous())
+        task = Task(computing, _make_form(params, tensor, window))
+        if in_window:
+            return linear_maps.correlation(task, with_rows(params, tensor), batched)
+        found = linear_maps.adjoint(task, batched, window)
     elif in_window:
         # The envelope depends on the window, too: torch's own derivatives know how.
-        assert window is not None
-        call = partial(bind(params, computing, tensor.is_complex(), window.is_complex()), tensor)
-        _, pullback, *_ = torch.func.vjp(call, window)
-        found = pullback(cotangent)[0]
+        call = partial(bind(params, computing, tensor, window), tensor)
+        whole: torch.Tensor = torch.func.vjp(call, window)[1](cotangent)[0]
+        return whole.contiguous()
     else:
-        found = _istft_gradient(params, computing, cotangent, window)
-    return found.contiguous()
-
-
-def _stft_gradient(
-    params: StftParams,
-    backend: Backend,
-    cotangent: torch.Tensor,
-    signal: torch.Tensor,
-    window: Optional,
-    in_window: bool,
-) -> torch.Tensor:
-    spectrum = with_rows(params, cotangent)
-    if not params.return_complex:
-        spectrum = torch.view_as_complex(spectrum.contiguous())
-    complex_window = window is not None and window.is_complex()
-    task = Task(backend, Form(params, signal.is_complex(), complex_window))
-    if in_window:
-        return linear_maps.correlation(task, with_rows(params, signal), spectrum)
-    found = linear_maps.adjoint(task, spectrum, window)
-    return found if params.batched else found.squeeze_(0)
-
-
-def _istft_gradient(
-    params: IstftParams, backend: Backend, cotangent: torch.Tensor, window: Optional
-) -> torch.Tensor:
-    read = bins_that_are_read(params)
-    found = linear_maps.inverse_adjoint(Task(backend, read), with_rows(params, cotangent), window)
-    if read.bins < params.bins:
-        unread = found.new_zeros(params.rows, params.bins - read.bins, params.frames)
-        found = torch.cat([found, unread], dim=1)
+        read = bins_that_are_read(params)
+        found = linear_maps.inverse_adjoint(Task(computing, read), batched, window)
+        if read.bins < params.bins:
+            unread = found.new_zeros(params.rows, params.bins - read.bins, params.frames)
+            found = torch.cat([found, unread], dim=1)
+    found = found.contiguous()
     return found if params.batched else found.squeeze_(0)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import repeat
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -42,22 +41,19 @@ class Map:
             setup_context=self._set_up,
             backward=self._pull_back,
             jvp=self._push_forward,
-            vmap=self._vectorise,
+            vmap=lambda info, dims, *inputs: (self._stack(*inputs, *dims[1:]), 0),
         )
 
-    def apply(self, task: Task[Any], first: torch.Tensor, second: Optional) -> torch.Tensor:
+    def apply(self, task: Task[Any], first: torch.Tensor, second: Optional) -> Any:
         """The map, known to whatever differentiates or vectorises."""
         is_batched = torch_state.is_batched
         if is_batched(first) or (second is not None and is_batched(second)):
-            result: Any = torch_state.unbatched(partial(self._stack, task), first, second)
-        elif torch_state.is_transformed():
-            result = self._transformed.apply(task, first, second)
-        elif torch.is_grad_enabled():
-            result = self._recorded.apply(task, first, second)
-        else:  # nothing is recorded, as in most backward passes
-            return self._compute(task, first, second)
-        known: torch.Tensor = result
-        return known
+            return torch_state.unbatched(partial(self._stack, task), first, second)
+        if torch_state.is_transformed():
+            return self._transformed.apply(task, first, second)
+        if torch.is_grad_enabled():
+            return self._recorded.apply(task, first, second)
+        return self._compute(task, first, second)  # as in most backward passes
 
     def _compute(self, task: Task[Any], first: torch.Tensor, second: Optional) -> torch.Tensor:
         return self._function(
@@ -108,9 +104,6 @@ class Map:
             parts.append(self.apply(ctx.task, first, along_second))
         return sum(parts[1:], parts[0]) if parts else None
 
-    def _vectorise(self, info: Any, in_dims: Any, *inputs: Any) -> tuple[torch.Tensor, int]:
-        return self._stack(*inputs, *in_dims[1:]), 0
-
     def _stack(
         self,
         task: Task[Any],
@@ -118,7 +111,7 @@ class Map:
         second: Any,
         first_dim: int | None,
         second_dim: int | None,
-    ) -> torch.Tensor:
+    ) -> Any:
         """The results of all examples, stacked in front.
 
         Args:
@@ -127,9 +120,8 @@ class Map:
         if self.rule.has_rows and second_dim is None:
             examples = first.movedim(first_dim, 0)
             count, rows = examples.shape[:2]
-            result: Any = self.apply(task.with_rows(count * rows), examples.flatten(0, 1), second)
-            stacked: torch.Tensor = result.unflatten(0, (count, rows))
-            return stacked
+            result = self.apply(task.with_rows(count * rows), examples.flatten(0, 1), second)
+            return result.unflatten(0, (count, rows))
         each = [
             repeat(tensor) if dim is None else tensor.unbind(dim)
             for tensor, dim in ((first, first_dim), (second, second_dim))
@@ -155,26 +147,24 @@ def _fill_zeros(tensor: torch.Tensor) -> torch.Tensor:
 
 def _compute_gradient(
     gradient: Gradient | None, task: Task[Any], cotangent: torch.Tensor, other: Any
-) -> Optional:
+) -> Any:
     if gradient is None:
         return None
     pair = (other, cotangent) if gradient.swapped else (cotangent, other)
     return MAPS[gradient.name].apply(task, *pair)
 
 
-def build_maps(rules: Mapping[str, Rule], computed: Mapping[str, Compute]) -> Mapping[str, Map]:
+def build_maps(rules: Mapping[str, Rule], computed: Mapping[str, Compute]) -> dict[str, Map]:
     """The maps of a table, by name.
 
     Raises:
-        ValueError: a map has no rule or nothing computes it, or its gradient is not in the table.
+        ValueError: a map that is in the table, is computed or is a gradient lacks one of the other.
     """
-    if missing := sorted(rules.keys() ^ computed.keys()):
+    gradients = {found for rule in rules.values() for found in (rule.first, rule.second) if found}
+    named = {found.name for found in gradients} | computed.keys()
+    if missing := sorted((named - rules.keys()) | (rules.keys() - computed.keys())):
         raise ValueError(f"no rule, or nothing that computes it, for {', '.join(missing)}")
-    for name, rule in rules.items():
-        for gradient in filter(None, (rule.first, rule.second)):
-            if gradient.name not in rules:
-                raise ValueError(f"a gradient of {name} is {gradient.name}, which has no rule")
-    return MappingProxyType({name: Map(name, rules[name], computed[name]) for name in rules})
+    return {name: Map(name, rule, computed[name]) for name, rule in rules.items()}
 
 
 MAPS = build_maps(
