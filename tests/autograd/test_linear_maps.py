@@ -28,17 +28,17 @@ def test_the_kinds_are_told_apart() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_of_the_kind_of_what_they_are_in(computing: Computing, kind: str) -> None:
-    """<z, A(x, w)> = <adjoint(z, w), x> = <correlation(x, z), w>, by the backend of the form."""
+    """<z, A(x, w)> = <adjoint(z, w), x> = <correlation(x, z), w>, by the backend of the task."""
     complex_signal, complex_window = kind in KINDS[2::2], kind in KINDS[3:]
     signal = random_tensor(0, 2, 90, complex_values=complex_signal)
     window = random_tensor(1, 13, complex_values=complex_window)
     sizes = {"n_fft": 16, "hop_length": 5, "win_length": 13, "onesided": kind == "real"}
     params = stft_params(signal, window, **sizes)
-    form = Form(params, complex_signal, complex_window, backend=computing.name)
+    task = maps.Task(computing.backend, Form(params, complex_signal, complex_window))
     spectrum = random_tensor(2, 2, params.bins, params.frames, complex_values=True)
-    analysed = maps.analysis(form, signal, window)
-    back = maps.adjoint(form, spectrum, window)
-    correlated = maps.correlation(form, signal, spectrum)
+    analysed = maps.analysis(task, signal, window)
+    back = maps.adjoint(task, spectrum, window)
+    correlated = maps.correlation(task, signal, spectrum)
     assert (back.dtype, back.shape) == (signal.dtype, signal.shape)
     assert (correlated.dtype, correlated.shape) == (window.dtype, window.shape)
     assert back.is_contiguous()
@@ -54,6 +54,6 @@ def test_an_empty_signal_has_an_empty_gradient(computing: Computing) -> None:
     signal, window = torch.zeros(2, 0), torch.ones(4)
     params = stft_params(signal, window, n_fft=4, hop_length=1, pad_mode="constant")
     spectrum = torch.ones(2, params.bins, params.frames, dtype=torch.complex64)
-    form = Form(params, False, False, backend=computing.name)
-    assert maps.adjoint(form, spectrum, window).shape == (2, 0)
-    assert torch.equal(maps.correlation(form, signal, spectrum), torch.zeros(4))
+    task = maps.Task(computing.backend, Form(params, False, False))
+    assert maps.adjoint(task, spectrum, window).shape == (2, 0)
+    assert torch.equal(maps.correlation(task, signal, spectrum), torch.zeros(4))

@@ -1,4 +1,4 @@
-"""The two maps that the derivatives of a spectrum need besides analysis, on torch tensors.
+"""The maps that every derivative is made of, on torch tensors, computed by one backend.
 
 Analysis is linear in the signal ``x`` and in the window ``w``. With ``F`` framing (padding
 included), ``D`` the transform of each frame, ``s`` a scale, ``E`` the factor of DC and Nyquist,
@@ -11,19 +11,55 @@ maps that make ``<z, A(x, w)>`` linear in the third argument are
     adjoint(z, w):    <adjoint(z, w), x>   = <z, A(x, w)>    overlap-add, padding folded back
     correlation(x, z): <correlation(x, z), w> = <z, A(x, w)>   a sum over all frames
 
-(the chain rule in Griffin and Lim's linear framing; see any text on adjoints of filter banks). All
-derivatives of all orders are compositions of these three: :mod:`.autograd.derivatives`. An istft is
-an adjoint times an inverse envelope, so it needs no map of its own.
+(the chain rule in Griffin and Lim's linear framing; see any text on adjoints of filter banks).
+All derivatives of all orders are compositions of these three: :data:`.core.linear.RULES`. An istft
+is an adjoint times an inverse envelope. Where its window is constant, ``inverse`` computes both in
+one step, and ``inverse_adjoint`` is the gradient.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from ..backends import registry
 from ..backends.base import Backend
-from ..core.linear import Form, Inversion
+from ..core.linear import Form
 from ..core.params import IstftParams
+
+Optional = torch.Tensor | None
+Shape = TypeVar("Shape", Form, IstftParams)
+
+
+@dataclass(eq=False)  # frozen, it would take three times as long to make
+class Task(Generic[Shape]):
+    """What a map needs besides its two tensors; calls that are alike share it.
+
+    Attributes:
+        backend: computes the map and all its derivatives.
+        form: the analysis; of an istft by a constant window, the resolved call of a batch.
+        checked: the istft whose envelope the map has to check before it computes; or None.
+        copies_window: autograd saves a constant window as a copy.
+    """
+
+    backend: Backend
+    form: Shape
+    checked: IstftParams | None = None
+    copies_window: bool = False
+
+    def for_derivatives(self) -> Task[Shape]:
+        """The task of the map's derivatives, which neither check nor copy anything again."""
+        if self.checked is None and not self.copies_window:
+            return self
+        return Task(self.backend, self.form)
+
+    def with_rows(self, rows: int) -> Task[Shape]:
+        """The same task for as many rows."""
+        form: Any = self.form
+        form = form.of_rows(rows) if isinstance(form, Form) else replace(form, rows=rows)
+        return replace(self, form=form)
 
 
 def _backend(name: str | None, tensor: torch.Tensor) -> Backend:
@@ -31,41 +67,47 @@ def _backend(name: str | None, tensor: torch.Tensor) -> Backend:
     return registry.load(name or registry.list_candidates(tensor.device.type)[-1])
 
 
-def analysis(form: Form, signal: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
+def analysis(task: Task[Form], signal: torch.Tensor, window: Optional) -> torch.Tensor:
     """``A(x, w)``, shape (rows, bins, frames), complex64.
 
     Args:
         signal: shape (rows, samples).
         window: shape (win_length,), or None.
     """
-    return _backend(form.backend, signal).analyse(form.params, signal, window, form.edge)
+    return task.backend.analyse(task.form.params, signal, window, task.form.edge)
 
 
-def adjoint(form: Form, spectrum: torch.Tensor, window: torch.Tensor | None) -> torch.Tensor:
+def adjoint(task: Task[Form], spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
     """``adjoint(z, w)``, shape (rows, samples), contiguous, of the signal's kind.
 
     Args:
         spectrum: shape (rows, bins, frames), complex64.
         window: shape (win_length,), or None.
+
+    Raises:
+        UnresolvedArguments: the envelope that the task checks vanishes.
     """
+    if task.checked is not None:
+        task.backend.check_envelope(task.checked, window)
+    form = task.form
     if form.params.samples == 0:
         signal = spectrum.new_zeros((form.params.rows, 0))
     else:
-        signal = _backend(form.backend, spectrum).adjoint(form, spectrum, window)
+        signal = task.backend.adjoint(form, spectrum, window)
     if signal.is_complex() and not form.complex_signal:
         signal = signal.real.contiguous()
     return signal
 
 
-def correlation(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
+def correlation(task: Task[Form], signal: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
     """``correlation(x, z)``, shape (win_length,), of the window's kind.
 
     Args:
         signal: shape (rows, samples).
         spectrum: shape (rows, bins, frames), complex64.
     """
-    params = form.params
-    summed = _backend(form.backend, signal).differentiate_window(form, signal, spectrum)
+    form, params = task.form, task.form.params
+    summed = task.backend.differentiate_window(form, signal, spectrum)
     left = (params.n_fft - params.win_length) // 2
     window = summed[left : left + params.win_length] * form.inverse_scale
     if window.is_complex() and not form.complex_window:
@@ -73,22 +115,17 @@ def correlation(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> tor
     return window.to(torch.complex64 if window.is_complex() else torch.float32).contiguous()
 
 
-def istft(
-    inversion: Inversion, spectrum: torch.Tensor, window: torch.Tensor | None
-) -> torch.Tensor:
-    """The signal of a batch of spectra, its envelope included, shape (rows, output length)."""
-    return _backend(inversion.backend, spectrum).synthesise(inversion.params, spectrum, window)
+def inverse(task: Task[IstftParams], spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+    """The signal of a batch of spectra, its envelope included, shape (rows, output length).
+
+    Raises:
+        UnresolvedArguments: the envelope vanishes.
+    """
+    return task.backend.synthesise(task.form, spectrum, window)
 
 
-def check_envelope(
-    backend: str | None, params: IstftParams, spectrum: torch.Tensor, window: torch.Tensor | None
-) -> None:
-    """Raise UnresolvedArguments where the envelope of an istft vanishes."""
-    _backend(backend, spectrum).check_envelope(params, window)
-
-
-def istft_adjoint(
-    inversion: Inversion, cotangent: torch.Tensor, window: torch.Tensor | None
+def inverse_adjoint(
+    task: Task[IstftParams], cotangent: torch.Tensor, window: Optional
 ) -> torch.Tensor:
     """The adjoint of a onesided or complex istft.
 
@@ -98,5 +135,4 @@ def istft_adjoint(
         cotangent: shape (rows, output length).
         window: shape (win_length,), or None.
     """
-    computing = _backend(inversion.backend, cotangent)
-    return computing.adjoint_synthesis(inversion.params, cotangent, window)
+    return task.backend.adjoint_synthesis(task.form, cotangent, window)

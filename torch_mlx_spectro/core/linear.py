@@ -1,14 +1,77 @@
-"""Which analysis a derivative belongs to, and the overlap-add that is its adjoint."""
+"""The rules of derivatives: which map is whose gradient, and of which analysis or overlap-add.
+
+Analysis ``A(x, w)``, its adjoint and its correlation (:mod:`.autograd.linear_maps` defines them)
+are each linear in both of their arguments, and each is what the derivatives of the other two are
+made of. With the cotangent written with a bar,
+
+=====================  ======================  =======================
+map                    gradient of the first   gradient of the second
+=====================  ======================  =======================
+analysis(x, w)         adjoint(z-bar, w)       correlation(x, z-bar)
+adjoint(z, w)          analysis(y-bar, w)      correlation(y-bar, z)
+correlation(x, z)      adjoint(z, w-bar)       analysis(x, w-bar)
+=====================  ======================  =======================
+
+and a tangent is the map itself at the tangent of either argument. So nothing else is needed for
+second derivatives, for forward mode, or for forward over reverse. :data:`RULES` is this table.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import MappingProxyType
 
 from .params import IstftParams, StftParams
 
 #: Terms that are summed one by one, before their sums are.
 SUM_BRANCHES = 32
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The gradient of a map in one argument: a map at the cotangent and the other argument.
+
+    Attributes:
+        name: of that map in :data:`RULES`.
+        swapped: the map takes the other argument first and the cotangent second.
+    """
+
+    name: str
+    swapped: bool = False
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The derivatives of a map of two arguments.
+
+    Attributes:
+        first: the gradient in the first argument, in which the map is linear.
+        second: the gradient in the second argument, in which the map is linear, too; None where
+            the second argument is a constant.
+        has_rows: the first argument and the result have rows, and all rows share the second
+            argument. So vmap makes the examples of the first argument rows of one call.
+    """
+
+    first: Gradient
+    second: Gradient | None
+    has_rows: bool = True
+
+
+#: By the name of a map, its derivatives. The last two are an istft, its envelope included, by a
+#: window that is constant, and the adjoint of that istft.
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "analysis": Rule(Gradient("adjoint"), Gradient("correlation", swapped=True)),
+        "adjoint": Rule(Gradient("analysis"), Gradient("correlation")),
+        "correlation": Rule(
+            Gradient("adjoint", swapped=True), Gradient("analysis", swapped=True), has_rows=False
+        ),
+        "inverse": Rule(Gradient("inverse_adjoint"), None),
+        "inverse_adjoint": Rule(Gradient("inverse"), None),
+    }
+)
 
 
 def own_conjugates(n_fft: int) -> list[int]:
@@ -24,16 +87,12 @@ class Form:
         params: of the analysis, of a batch.
         edge: factor of the bins that are their own conjugates (onesided spectra only).
         complex_signal, complex_window: the kinds of the two; a real one has real gradients.
-        nola: the istft that this is the adjoint of, while its envelope is still to be checked.
-        backend: that computes; None for the one of the tensors' device.
     """
 
     params: StftParams
     complex_signal: bool
     complex_window: bool
     edge: float = 1.0
-    nola: IstftParams | None = None
-    backend: str | None = None
 
     def of_rows(self, rows: int) -> Form:
         """The same analysis of as many rows."""
@@ -58,22 +117,6 @@ class Form:
     def plain_scale(self) -> float:
         """The same of a transform back that does not divide."""
         return self.params.scale * (0.5 if self.params.onesided else 1.0)
-
-
-@dataclass(frozen=True)
-class Inversion:
-    """An istft of a batch, its envelope included.
-
-    Attributes:
-        backend: that computes; None for the one of the tensors' device.
-    """
-
-    params: IstftParams
-    backend: str | None = None
-
-    def of_rows(self, rows: int) -> Inversion:
-        """The same istft of as many rows."""
-        return replace(self, params=replace(self.params, rows=rows))
 
 
 def bins_that_are_read(params: IstftParams) -> IstftParams:

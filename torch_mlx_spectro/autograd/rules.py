@@ -1,0 +1,180 @@
+"""The maps as torch's autograd and torch.func see them, built from the table of rules.
+
+A map takes a :class:`.Task` and two tensors. Its gradients, its tangents and its examples of vmap
+are calls of maps again (:data:`.core.linear.RULES`), so derivatives of all orders are covered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import repeat
+from typing import Any
+
+import torch
+from torch.autograd import Function
+
+from ..core.linear import RULES, Gradient, Rule
+from ..native import private_state as torch_state
+from . import linear_maps
+from .linear_maps import Task
+
+Optional = torch.Tensor | None
+Compute = Callable[[Task[Any], Any, Any], torch.Tensor]
+
+
+class Map:
+    """A function of a task and two tensors that torch can differentiate and vectorise.
+
+    Two functions of torch's autograd are built of its methods. One is for autograd alone, the usual
+    case. The other is for the transforms of torch.func and for forward mode, too: torch inspects
+    the signature of such a function in each call, which takes longer than a small transform.
+    """
+
+    def __init__(self, name: str, rule: Rule, compute: Compute) -> None:
+        self.name, self.rule = name, rule
+        self._function = compute
+        self._recorded = _build_function(name, forward=self._record, backward=self._pull_back)
+        self._transformed = _build_function(
+            name,
+            # A plain function: to read a method's signature takes torch a third longer.
+            forward=lambda task, first, second: self._compute(task, first, second),
+            setup_context=self._set_up,
+            backward=self._pull_back,
+            jvp=self._push_forward,
+            vmap=lambda info, dims, *inputs: (self._stack(*inputs, *dims[1:]), 0),
+        )
+
+    def apply(self, task: Task[Any], first: torch.Tensor, second: Optional) -> Any:
+        """The map, known to whatever differentiates or vectorises."""
+        is_batched = torch_state.is_batched
+        if is_batched(first) or (second is not None and is_batched(second)):
+            return torch_state.unbatched(partial(self._stack, task), first, second)
+        if torch_state.is_transformed():
+            return self._transformed.apply(task, first, second)
+        if torch.is_grad_enabled():
+            return self._recorded.apply(task, first, second)
+        return self._compute(task, first, second)  # as in most backward passes
+
+    def _compute(self, task: Task[Any], first: torch.Tensor, second: Optional) -> torch.Tensor:
+        return self._function(
+            task, _fill_zeros(first), None if second is None else _fill_zeros(second)
+        )
+
+    def _record(self, ctx: Any, task: Task[Any], first: Any, second: Any) -> torch.Tensor:
+        result = self._compute(task, first, second)
+        # The call itself was made with the window that the backend may know.
+        if task.copies_window and second is not None and not second.requires_grad:
+            second = second.clone()
+        self._save(ctx, task, first, second)
+        return result
+
+    def _set_up(self, ctx: Any, inputs: Any, output: Any) -> None:
+        task, first, second = inputs
+        self._save(ctx, task, first, second)
+        # Until the tangent is computed, which is now.
+        ctx.save_for_forward(None if self.rule.second is None else first, second)
+
+    def _save(self, ctx: Any, task: Task[Any], first: torch.Tensor, second: Optional) -> None:
+        """Save what gradients need; the rest may be changed in place, as after native's call."""
+        _, needs_first, needs_second = ctx.needs_input_grad
+        ctx.task = task.for_derivatives()
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(first if needs_second else None, second if needs_first else None)
+
+    def _pull_back(self, ctx: Any, cotangent: Optional) -> tuple[Optional, ...]:
+        """The gradients in the two tensors, as far as they are asked for."""
+        if cotangent is None:
+            return None, None, None
+        first, second = ctx.saved_tensors
+        _, needs_first, needs_second = ctx.needs_input_grad
+        rule, task = self.rule, ctx.task
+        return (
+            None,
+            _compute_gradient(rule.first, task, cotangent, second) if needs_first else None,
+            _compute_gradient(rule.second, task, cotangent, first) if needs_second else None,
+        )
+
+    def _push_forward(self, ctx: Any, _: None, along_first: Any, along_second: Any) -> Any:
+        """The tangent: the sum of the map at the tangent of either tensor."""
+        first, second = ctx.saved_tensors
+        parts = []
+        if along_first is not None:
+            parts.append(self.apply(ctx.task, along_first, second))
+        if along_second is not None and self.rule.second is not None:
+            parts.append(self.apply(ctx.task, first, along_second))
+        return sum(parts[1:], parts[0]) if parts else None
+
+    def _stack(
+        self,
+        task: Task[Any],
+        first: Any,
+        second: Any,
+        first_dim: int | None,
+        second_dim: int | None,
+    ) -> Any:
+        """The results of all examples, stacked in front.
+
+        Args:
+            first_dim, second_dim: where a tensor's examples are; None where all share the tensor.
+        """
+        if self.rule.has_rows and second_dim is None:
+            examples = first.movedim(first_dim, 0)
+            count, rows = examples.shape[:2]
+            result = self.apply(task.with_rows(count * rows), examples.flatten(0, 1), second)
+            return result.unflatten(0, (count, rows))
+        each = [
+            repeat(tensor) if dim is None else tensor.unbind(dim)
+            for tensor, dim in ((first, first_dim), (second, second_dim))
+        ]
+        results = [self.apply(task, *pair) for pair in zip(*each, strict=False)]
+        if self.name == "analysis":  # native lays a spectrum out with frames outside of bins
+            return torch.stack([spectrum.mT for spectrum in results]).mT
+        return torch.stack(results)
+
+
+def _build_function(name: str, **methods: Callable[..., Any]) -> Any:
+    """A subclass of Function; torch shows its name in ``grad_fn`` and in messages."""
+    members = {key: staticmethod(method) for key, method in methods.items()}
+    return type(name.title().replace("_", ""), (Function,), members)
+
+
+def _fill_zeros(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, or one with memory in the place of torch's symbolic zeros."""
+    if torch_state.is_zerotensor(tensor):
+        return torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+    return tensor
+
+
+def _compute_gradient(
+    gradient: Gradient | None, task: Task[Any], cotangent: torch.Tensor, other: Any
+) -> Any:
+    if gradient is None:
+        return None
+    pair = (other, cotangent) if gradient.swapped else (cotangent, other)
+    return MAPS[gradient.name].apply(task, *pair)
+
+
+def build_maps(rules: Mapping[str, Rule], computed: Mapping[str, Compute]) -> dict[str, Map]:
+    """The maps of a table, by name.
+
+    Raises:
+        ValueError: a map that is in the table, is computed or is a gradient lacks one of the other.
+    """
+    gradients = {found for rule in rules.values() for found in (rule.first, rule.second) if found}
+    named = {found.name for found in gradients} | computed.keys()
+    if missing := sorted((named - rules.keys()) | (rules.keys() - computed.keys())):
+        raise ValueError(f"no rule, or nothing that computes it, for {', '.join(missing)}")
+    return {name: Map(name, rule, computed[name]) for name, rule in rules.items()}
+
+
+MAPS = build_maps(
+    RULES,
+    {
+        "analysis": linear_maps.analysis,
+        "adjoint": linear_maps.adjoint,
+        "correlation": linear_maps.correlation,
+        "inverse": linear_maps.inverse,
+        "inverse_adjoint": linear_maps.inverse_adjoint,
+    },
+)
