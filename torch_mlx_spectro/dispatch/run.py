@@ -172,13 +172,13 @@ def _find_warnings(plan: Plan, window: torch.Tensor | None) -> tuple[bool, bool]
 
 def _make_run(plan: Plan, tensor: torch.Tensor, window: torch.Tensor | None) -> Run:
     """What computes a call by its backend, and is differentiated where the call is."""
-    name, more = plan.route.backend, dict[str, Any]()
-    computing: Any = registry.load(name)
+    backend, params = registry.load(plan.route.backend), plan.params
+    assert params is not None
     if torch_state.is_differentiated(tensor, window):
-        from ..autograd import derivatives as computing
+        from ..autograd import derivatives
 
-        more = {"backend": name}
-    return partial(getattr(computing, plan.route.op), plan.params, **more)
+        return derivatives.bind(params, backend, tensor, window)
+    return partial(getattr(backend, plan.route.op), params)
 
 
 def _keep(op: Operation, plan: Plan, found: Found, result: torch.Tensor) -> None:
