@@ -37,7 +37,7 @@ Arguments = ParamSpec("Arguments")
 Resolved = TypeVar("Resolved")
 
 
-def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
+def check_choice(name: str, value: Any, known: tuple[str | None, ...]) -> str:
     """Return ``value`` if it is known.
 
     Raises:
@@ -49,7 +49,7 @@ def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
 
 
 def integer(name: str, value: Any) -> int:
-    """Return a size as an int; mlx-spectro takes ``512.0`` for one, too.
+    """Return a size as an int; like mlx-spectro, take ``512.0`` for one, too.
 
     Raises:
         ValueError: naming the argument, where the value is not an integer.
@@ -60,6 +60,21 @@ def integer(name: str, value: Any) -> int:
     if not isinstance(number, bool) and hasattr(number, "__index__"):
         return operator.index(number)
     raise ValueError(f"{name} must be an integer; got {value!r}")
+
+
+def _resolve_sizes(
+    n_fft: Any, hop_length: Any, win_length: Any, pad: int = 0, longest: str = "n_fft"
+) -> tuple[int, int, int]:
+    """Sizes with torch's defaults, of which ``longest`` says what ``n_fft + 2 * pad`` is called."""
+    n_fft = integer("n_fft", n_fft)
+    hop = n_fft // 4 if hop_length is None else integer("hop_length", hop_length)
+    win = n_fft if win_length is None else integer("win_length", win_length)
+    for name, size in (("n_fft", n_fft), ("hop_length", hop), ("win_length", win)):
+        if size <= 0:
+            raise ValueError(f"{name} must be positive; got {size}")
+    if win > n_fft + 2 * pad:
+        raise ValueError(f"win_length ({win}) must be <= {longest} ({n_fft + 2 * pad})")
+    return n_fft, hop, win
 
 
 @dataclass(frozen=True)
@@ -94,16 +109,9 @@ class Sizes:
             ValueError: a size is not a positive integer, ``win_length`` exceeds ``n_fft``, a mode
                 is unknown, or a minimal tail is asked for with a padding that has no such thing.
         """
-        n_fft = integer("n_fft", n_fft)
-        hop = n_fft // 4 if hop_length is None else integer("hop_length", hop_length)
-        win = n_fft if win_length is None else integer("win_length", win_length)
-        for name, size in (("n_fft", n_fft), ("hop_length", hop), ("win_length", win)):
-            if size <= 0:
-                raise ValueError(f"{name} must be positive; got {size}")
-        if win > n_fft:
-            raise ValueError(f"win_length ({win}) must be <= n_fft ({n_fft})")
-        one_of("pad_mode", pad_mode, PAD_MODES)
-        one_of("center_tail_pad", tail_pad, TAIL_PADS)
+        n_fft, hop, win = _resolve_sizes(n_fft, hop_length, win_length)
+        check_choice("pad_mode", pad_mode, PAD_MODES)
+        check_choice("center_tail_pad", tail_pad, TAIL_PADS)
         if tail_pad == "minimal" and center and pad_mode != "constant":
             raise ValueError(
                 f"center_tail_pad='minimal' needs constant padding; center_pad_mode is {pad_mode!r}"
@@ -111,10 +119,6 @@ class Sizes:
         return cls(
             n_fft, hop, win, bool(center), pad_mode, tail_pad, bool(normalized), bool(onesided)
         )
-
-    @property
-    def bins(self) -> int:
-        return self.n_fft // 2 + 1 if self.onesided else self.n_fft
 
 
 def _saying_why(
@@ -200,18 +204,8 @@ def resolve_fft_params(
     Raises:
         ValueError: a size is not a positive integer, or ``win_length`` exceeds the padded frame.
     """
-    n_fft, pad = integer("n_fft", n_fft), integer("pad", pad)
-    if n_fft <= 0:
-        raise ValueError(f"n_fft must be positive; got {n_fft}")
+    pad = integer("pad", pad)
     if pad < 0:
         raise ValueError(f"pad must be >= 0; got {pad}")
-    hop = n_fft // 4 if hop_length is None else integer("hop_length", hop_length)
-    if hop <= 0:
-        raise ValueError(f"hop_length must be positive; got {hop}")
-    win = n_fft if win_length is None else integer("win_length", win_length)
-    if win <= 0:
-        raise ValueError(f"win_length must be positive; got {win}")
-    grown = n_fft + 2 * pad
-    if win > grown:
-        raise ValueError(f"win_length ({win}) must be <= effective n_fft ({grown})")
-    return grown, hop, win
+    n_fft, hop, win = _resolve_sizes(n_fft, hop_length, win_length, pad, "effective n_fft")
+    return n_fft + 2 * pad, hop, win

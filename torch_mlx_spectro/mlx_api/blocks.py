@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..core.envelope import Envelope
-from ..core.linear import Form, own_conjugates
+from ..core.linear import Form
 from ..core.params import IstftParams
 from ..mlx.adjoint_blocks import adjoint_blocks
 from ..mlx.blocks import istft_blocks, stft_blocks
@@ -49,10 +49,8 @@ def serves(work: int, *arrays: Any) -> bool:
     )
 
 
-class _Unread:
+class _Unread(io.RawIOBase):
     """A file of numpy's format whose values are whatever the memory holds that they are read to."""
-
-    closed = False
 
     def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
         header = io.BytesIO()
@@ -66,22 +64,11 @@ class _Unread:
     def seekable(self) -> bool:
         return True
 
-    def writable(self) -> bool:
-        return False
-
-    def tell(self) -> int:
-        return self._at
-
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._at = offset if whence == io.SEEK_SET else self._at + offset
         return self._at
 
-    def read(self, count: int) -> bytes:
-        piece = self._header[self._at : self._at + count]
-        self._at += len(piece)
-        return piece
-
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         piece = self._header[self._at : self._at + len(buffer)]
         if piece:
             buffer[: len(piece)] = piece
@@ -128,53 +115,50 @@ def _scaled(window: Any, factor: float) -> Any:
         return copy_to_mlx(runtime().mx, np.asarray(window) * np.float32(factor))
 
 
-def _apart(compute: Callable[[], Any]) -> Any:
-    """Compute at once; on a thread of its own where this one is at a graph transformation.
+def _compute(shape: tuple[int, ...], dtype: Any, fill: Callable[[HostArray], None]) -> Any:
+    """Compute at once, on a thread of its own where this one is at a graph transformation.
 
-    Inside of a gradient MLX refuses to evaluate ahead, and keeps the graphs of what it evaluates: a
+    Inside a gradient MLX refuses to evaluate ahead, and keeps the graphs of what it evaluates: a
     compiled function would then allocate anew and forget the values. That state is a thread's.
     """
     try:
-        return compute()
+        return filled(shape, dtype, fill)
     except ValueError as error:
         if _TRANSFORMING not in str(error):
             raise
         with ThreadPoolExecutor(1) as elsewhere:
-            return elsewhere.submit(compute).result()
+            return elsewhere.submit(filled, shape, dtype, fill).result()
 
 
 def analysis(form: Form, signal: Any, window: Any) -> Any:
-    """As of :func:`.mlx_api.ops.analysis`."""
+    """:func:`.mlx_api.ops.analysis` of arrays that have values."""
     params = form.params
 
     def fill(memory: HostArray) -> None:
-        stft_blocks(runtime(), params, _view(signal), _scaled(window, params.scale), memory)
-        if params.onesided and form.edge != 1.0:
-            memory[..., own_conjugates(params.n_fft)] *= np.float32(form.edge)
+        scaled = _scaled(window, params.scale)
+        stft_blocks(runtime(), params, _view(signal), scaled, memory, None, form.edge)
 
-    shape = (params.rows, params.frames, params.bins)
-    return _apart(lambda: filled(shape, np.complex64, fill))
+    return _compute((params.rows, params.frames, params.bins), np.complex64, fill)
 
 
 def adjoint(form: Form, spectrum: Any, window: Any) -> Any:
-    """As of :func:`.mlx_api.ops.adjoint`."""
+    """:func:`.mlx_api.ops.adjoint` of arrays that have values."""
     params = form.params
-    dtype = np.complex64 if params.complex_fft else np.float32
 
     def fill(memory: HostArray) -> None:
         scaled = _scaled(window, form.inverse_scale)
         adjoint_blocks(runtime(), form, _view(spectrum), scaled, memory)
 
-    out = _apart(lambda: filled((params.rows, params.samples), dtype, fill))
-    return runtime().mx.real(out) if params.complex_fft and not form.complex_signal else out
+    dtype = np.complex64 if params.complex_fft else np.float32
+    return _compute((params.rows, params.samples), dtype, fill)
 
 
 def inverse(params: IstftParams, spectrum: Any, window: Any, rows: Any) -> Any:
-    """As of :func:`.mlx_api.ops.inverse`."""
-    dtype = np.complex64 if params.return_complex else np.float32
+    """:func:`.mlx_api.ops.inverse` of arrays that have values."""
 
     def fill(memory: HostArray) -> None:
         envelope = Envelope(np.asarray(rows), vanishes=False)
         istft_blocks(runtime(), params, _view(spectrum), _scaled(window, 1.0), envelope, memory)
 
-    return _apart(lambda: filled((params.rows, params.output_length), dtype, fill))
+    dtype = np.complex64 if params.return_complex else np.float32
+    return _compute((params.rows, params.output_length), dtype, fill)

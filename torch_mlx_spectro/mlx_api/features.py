@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..mlx.host import copy_to_mlx
 from ..mlx.runtime import runtime
 from .filterbanks import dct_matrix, mel_filters
 from .transform import SpectralTransform
@@ -22,6 +23,15 @@ POWER_FLOOR = 1e-10
 LOG_OFFSET = 1e-6
 #: Keeps phases of empty bins finite (torchaudio's griffinlim).
 PHASE_FLOOR = 1e-16
+
+
+def _make_transform(
+    n_fft: int, win_length: int | None, hop_length: int | None, window_fn: WindowName, **more: Any
+) -> SpectralTransform:
+    """A transform of signals [..., T], with torchaudio's default of the hop length."""
+    win = n_fft if win_length is None else win_length
+    hop = win // 2 if hop_length is None else hop_length
+    return SpectralTransform(n_fft, hop, win, window_fn, leading="any", **more)
 
 
 class Spectrogram:
@@ -61,17 +71,15 @@ class Spectrogram:
             )
         if pad < 0:
             raise ValueError(f"pad must be >= 0; got {pad}")
-        win = n_fft if win_length is None else win_length
-        self.transform = SpectralTransform(
+        self.transform = _make_transform(
             n_fft,
-            win // 2 if hop_length is None else hop_length,
-            win,
+            win_length,
+            hop_length,
             window_fn,
             center=center,
             pad_mode=pad_mode,
             normalized=normalized == "frame_length",
             onesided=onesided,
-            leading="any",
         )
         self.pad, self.power = pad, power
         self._is_scaled = normalized in (True, "window")
@@ -145,9 +153,7 @@ class MelSpectrogram:
         self.n_mels = n_mels
         end = float(sample_rate // 2) if f_max is None else f_max
         filters = mel_filters(n_fft // 2 + 1, f_min, end, n_mels, sample_rate, norm, mel_scale)
-        mx = runtime().mx
-        self.filters = mx.array(filters.T.astype(np.float32))
-        mx.eval(self.filters)
+        self.filters = copy_to_mlx(runtime().mx, filters.T.astype(np.float32))
 
     def __call__(self, x: Any) -> Any:
         return runtime().mx.matmul(self.filters, self.spectrogram(x))
@@ -197,9 +203,8 @@ class MFCC:
         if n_mfcc > self.mel.n_mels:
             raise ValueError(f"n_mfcc ({n_mfcc}) must be <= n_mels ({self.mel.n_mels})")
         self.log_mels = log_mels
-        mx = runtime().mx
-        self.dct = mx.array(dct_matrix(n_mfcc, self.mel.n_mels, norm).astype(np.float32))
-        mx.eval(self.dct)
+        matrix = dct_matrix(n_mfcc, self.mel.n_mels, norm)
+        self.dct = copy_to_mlx(runtime().mx, matrix.astype(np.float32))
 
     def __call__(self, x: Any) -> Any:
         mx = runtime().mx
@@ -240,10 +245,7 @@ class GriffinLim:
     ) -> None:
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in range [0, 1); got {momentum}")
-        win = n_fft if win_length is None else win_length
-        self.transform = SpectralTransform(
-            n_fft, win // 2 if hop_length is None else hop_length, win, window_fn, leading="any"
-        )
+        self.transform = _make_transform(n_fft, win_length, hop_length, window_fn)
         self.n_iter, self.power, self.length = n_iter, power, length
         self.rand_init, self.momentum = rand_init, momentum / (1 + momentum)
 

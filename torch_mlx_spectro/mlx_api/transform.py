@@ -14,7 +14,7 @@ from typing import Any
 from ..mlx.runtime import runtime
 from . import blocks as mlx_blocks
 from . import ops as mlx_maps
-from .arguments import LAYOUTS, integer, one_of, resolve_fft_params
+from .arguments import LAYOUTS, check_choice, integer, resolve_fft_params
 from .caches import CountedCache, transforms
 from .core import TransformCore
 from .streaming import IstftStream, StftStream
@@ -26,7 +26,7 @@ COMPILED = 32
 #: Samples of a signal that warms a transform up, where none are named.
 WARM_UP_SAMPLES = 4096
 
-Function = Callable[[Any], Any]
+Function = Callable[..., Any]
 
 
 class SpectralTransform(TransformCore):
@@ -73,7 +73,7 @@ class SpectralTransform(TransformCore):
 
     def get_compiled_stft(self, *, output_layout: str = "bfn") -> Function:
         """``stft`` for a loop of steady shapes, compiled by ``mx.compile`` where that gains."""
-        one_of("output_layout", output_layout, LAYOUTS)
+        check_choice("output_layout", output_layout, LAYOUTS)
 
         def make() -> Function:
             per_sample = self.n_fft / self.hop_length
@@ -90,7 +90,7 @@ class SpectralTransform(TransformCore):
         self, *, length: int | None = None, input_layout: str = "bfn", **options: Any
     ) -> Function:
         """``istft`` for a loop of steady shapes; ``options`` are those of :meth:`istft`."""
-        one_of("input_layout", input_layout, LAYOUTS)
+        check_choice("input_layout", input_layout, LAYOUTS)
 
         def make() -> Function:
             per_bin = self.n_fft / (self.n_fft // 2 + 1)
@@ -165,30 +165,27 @@ class SpectralTransform(TransformCore):
         return pair
 
     def warmup(self, batch: int = 1, length: int = WARM_UP_SAMPLES) -> None:
-        """Compute and forget a transform and its inverse, so that the next ones find all made."""
-        mx = runtime().mx
-        spectrum = self.stft(mx.zeros((int(batch), int(length))))
-        mx.eval(self.istft(spectrum, length=int(length)))
+        """Compute a transform and its inverse of zeros, so that later ones find all prepared."""
+        self._compute_zeros(self.stft, self.istft, batch, length)
 
     def prewarm_kernels(self, batch: int = 1, length: int | None = None) -> None:
         """:meth:`warmup`, and the unfused istft."""
-        mx = runtime().mx
-        samples = self._warm_up_samples(length)
-        self.warmup(batch, samples)
-        spectrum = self.stft(mx.zeros((int(batch), samples)))
-        mx.eval(self.istft(spectrum, length=samples, allow_fused=False))
+        self._compute_zeros(self.stft, self.istft, batch, length)
+        self._compute_zeros(self.stft, self.istft, batch, length, allow_fused=False)
 
     def prewarm_compiled(
         self, *, batch: int = 1, length: int | None = None, **options: Any
     ) -> None:
         """Compile for signals of one shape; ``options`` are those of :meth:`istft`."""
-        mx = runtime().mx
-        samples = self._warm_up_samples(length)
-        spectrum = self.stft_compiled(mx.zeros((int(batch), samples)))
-        mx.eval(self.istft_compiled(spectrum, length=samples, **options))
+        self._compute_zeros(self.stft_compiled, self.istft_compiled, batch, length, **options)
 
-    def _warm_up_samples(self, length: int | None) -> int:
-        return max(2 * self.n_fft, WARM_UP_SAMPLES) if length is None else int(length)
+    def _compute_zeros(
+        self, stft: Function, istft: Function, batch: int, length: int | None, **options: Any
+    ) -> None:
+        """Compute an stft and its istft of so many rows and samples."""
+        mx = runtime().mx
+        samples = max(2 * self.n_fft, WARM_UP_SAMPLES) if length is None else int(length)
+        mx.eval(istft(stft(mx.zeros((int(batch), samples))), length=samples, **options))
 
     def stft_stream(self) -> StftStream:
         """An stft of a signal that comes in chunks: the frames of :meth:`stft`, bit by bit."""

@@ -34,7 +34,7 @@ def _positions(n: int) -> Values:
 
 def _distances(n: int) -> Values:
     """Samples from each of ``n`` values to the centre."""
-    return np.abs(np.arange(n) - (n - 1) / 2)
+    return np.asarray(np.abs(np.arange(n) - (n - 1) / 2))
 
 
 def _sum_cosines(n: int, a: Sequence[float]) -> Values:
@@ -215,9 +215,7 @@ def make_window(
         if win_length > n_fft:
             raise ValueError(f"win_length ({win_length}) must be <= n_fft ({n_fft})")
         values = padded_window(window_values(window_fn, win_length, periodic), win_length, n_fft)
-        array = copy_to_mlx(mx, values.astype(np.float32))
-        mx.eval(array)  # nothing lazy may cross to another thread
-        return array
+        return copy_to_mlx(mx, values.astype(np.float32))
     if not isinstance(window, mx.array):
         window = copy_to_mlx(mx, np.asarray(window))
     if window.ndim != 1:

@@ -23,6 +23,7 @@ def analyse(
     window: Any,
     strides: tuple[int, ...],
     factors: Any = None,
+    edge: float = 1.0,
 ) -> torch.Tensor:
     """A spectrum of shape (rows, bins, frames).
 
@@ -30,12 +31,12 @@ def analyse(
         signal: shape (rows, samples).
         window: MLX array of n_fft values, every scale folded in, or None.
         strides: of the result.
-        factors: as of :func:`.mlx.blocks.stft_blocks`.
+        factors, edge: see :func:`.mlx.blocks.stft_blocks`.
     """
     shape = (params.rows, params.bins, params.frames)
     out = empty_result(shape, strides, torch.complex64)
     by_frames = memory_of(out).transpose(0, 2, 1)
-    stft_blocks(runtime(), params, host_view(signal), window, by_frames, factors)
+    stft_blocks(runtime(), params, host_view(signal), window, by_frames, factors, edge)
     return out
 
 
@@ -69,15 +70,8 @@ def differentiate_window(form: Form, signal: torch.Tensor, spectrum: torch.Tenso
     """As :meth:`.Backend.differentiate_window`."""
     params = form.params
     total = np.zeros(params.n_fft, np.complex128 if params.complex_fft else np.float64)
-    correlate_blocks(
-        runtime(),
-        params,
-        host_view(signal),
-        host_view(spectrum.transpose(1, 2)),
-        total,
-        edge=form.inverse_edge,
-        both_halves=form.both_halves,
-    )
+    view = host_view(spectrum.transpose(1, 2))
+    correlate_blocks(runtime(), form, host_view(signal), view, total)
     return torch.from_numpy(total)
 
 
@@ -88,7 +82,7 @@ def adjoint_synthesis(
     window: Window,
     strides: tuple[int, ...],
 ) -> torch.Tensor:
-    """The adjoint of a synthesis but for the form's edges.
+    """The adjoint of a synthesis.
 
     Args:
         params: of the synthesis.
@@ -102,4 +96,4 @@ def adjoint_synthesis(
         return inverse_of_frames(rows, params.frames, params.overlap, params.n_fft, first, count)
 
     scaled = window.for_maps(form.params.scale, conjugate=True)
-    return analyse(form.params, cotangent, scaled, strides, inverse)
+    return analyse(form.params, cotangent, scaled, strides, inverse, form.edge)

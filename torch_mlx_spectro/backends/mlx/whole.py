@@ -94,17 +94,7 @@ def differentiate_window(
         lent = to_mlx(mx, spectrum.transpose(1, 2), stream)
         borrowed = to_mlx(mx, signal, stream)
         frames = kernels.cut_frames(params, borrowed.array, ones, stream)
-        inverse = ops.windowed_frames(
-            mx,
-            lent.array,
-            None,
-            params.n_fft,
-            not params.complex_fft,
-            stream,
-            edge=form.inverse_edge,
-            both_halves=form.both_halves,
-        )
-        result = ops.correlated(mx, frames, inverse, stream)
+        result = ops.correlate(mx, form, frames, lent.array, stream)
         summed = exported(mx, result, borrowed)
         del lent  # until here: the result is computed from it
         return summed
