@@ -5,6 +5,7 @@ Arguments are checked here, and computed by :mod:`.mlx_api.functions`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -212,12 +213,9 @@ class TransformCore:
             )
         if x.dtype == mx.float64:
             raise ValueError(f"{name} computes in single precision; got float64")
-        lead = tuple(x.shape[:-1])
-        if self.leading == "batch" and x.ndim == 1:
-            lead = (1,)
-        rows = x if x.ndim == 2 else mx.reshape(x, (int(np.prod(lead)), x.shape[-1]))
-        kind = mx.complex64 if x.dtype == mx.complex64 else mx.float32
-        return rows.astype(kind), lead
+        lead = tuple(x.shape[:-1]) or ((1,) if self.leading == "batch" else ())
+        rows = mx.reshape(x, (math.prod(lead), x.shape[-1]))
+        return rows.astype(mx.complex64 if x.dtype == mx.complex64 else mx.float32), lead
 
     def istft(
         self,
@@ -257,32 +255,26 @@ class TransformCore:
             ValueError: dimensions, layout or options do not fit.
             RuntimeError: ``torch_like``, ``validate`` or policy ``"metal"`` is not satisfied.
         """
-        self._check_options(safety, long_mode_strategy, backend_policy)
+        check_choice("safety", safety, SAFETY)
+        check_choice("long_mode_strategy", long_mode_strategy, LONG_MODES)
+        policy = backend_policy or self.istft_backend_policy
+        check_choice("backend_policy", policy, POLICIES)
+        if policy != "auto" and long_mode_strategy != "native":
+            raise ValueError(
+                "When backend_policy is not 'auto', long_mode_strategy must be 'native'."
+            )
         length = None if length is None else integer("length", length)
         rows, lead = self._spectrum_rows(z, input_layout, return_complex)
         params = resolved_istft(self._sizes, rows.shape[1], length, return_complex)
         if torch_like and safety != "off":
             self._check_envelope(params)
-        if (backend_policy or self.istft_backend_policy) == "metal" and mlx_maps.kernels() is None:
+        if policy == "metal" and mlx_maps.kernels() is None:
             raise RuntimeError("backend_policy='metal' needs a GPU that runs Metal kernels")
         fused = allow_fused and mlx_settings().fuse_norm
         signal = self._synthesis(params, rows, fused=fused)
         if validate:
             self._compare(signal, self._synthesis(params, rows, fused=not fused))
         return runtime().mx.reshape(signal, (*lead, params.output_length))
-
-    def _check_options(
-        self, safety: str, long_mode_strategy: str, backend_policy: str | None
-    ) -> None:
-        check_choice("safety", safety, SAFETY)
-        check_choice("long_mode_strategy", long_mode_strategy, LONG_MODES)
-        policy = check_choice(
-            "backend_policy", backend_policy or self.istft_backend_policy, POLICIES
-        )
-        if policy != "auto" and long_mode_strategy != "native":
-            raise ValueError(
-                "When backend_policy is not 'auto', long_mode_strategy must be 'native'."
-            )
 
     def _spectrum_rows(
         self, z: Any, layout: str, return_complex: bool
@@ -293,6 +285,7 @@ class TransformCore:
         if z.ndim < 2 or (self.leading == "batch" and z.ndim > 3):
             raise ValueError(f"istft expects a 2D or 3D spectrum, got {z.shape}")
         half, full = self.n_fft // 2 + 1, self.n_fft
+        read = full if return_complex else half
         bins = z.shape[-2 if layout == "bfn" else -1]
         if bins not in ((full,) if return_complex else (half, full)):
             wanted = f"{full}" if return_complex else f"{half} (onesided) or {full} (two-sided)"
@@ -302,14 +295,10 @@ class TransformCore:
                 f"is the layout {other!r}?"
             )
         lead = tuple(z.shape[:-2])
-        rows = z.astype(mx.complex64)
-        if z.ndim != 3:
-            rows = mx.reshape(rows, (int(np.prod(lead)), *z.shape[-2:]))
+        rows = mx.reshape(z.astype(mx.complex64), (math.prod(lead), *z.shape[-2:]))
         if layout == "bfn":
             rows = mx.swapaxes(rows, 1, 2)
-        if not return_complex and bins != half:
-            rows = rows[..., :half]
-        return rows, lead
+        return rows[..., :read], lead
 
     def _synthesis(self, params: IstftParams, rows: Any, *, fused: bool) -> Any:
         mx = runtime().mx

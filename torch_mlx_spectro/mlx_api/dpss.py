@@ -42,8 +42,7 @@ def _top_eigenvector(
     diagonal: npt.NDArray[np.float64], beside: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     off = np.concatenate([[0.0], beside])
-    radius = np.abs(off) + np.append(np.abs(beside), 0.0)
-    low, high = float(diagonal.max()), float((diagonal + radius).max())
+    low, high = float(diagonal.max()), float(diagonal.max() + 2 * beside.max())
     entries, squares = diagonal.tolist(), (off**2).tolist()
     for _ in range(BISECTIONS):
         middle = (low + high) / 2

@@ -81,15 +81,15 @@ def _find_kernels(params: StftParams | IstftParams, *arrays: Any) -> MetalKernel
         return None
     if allowed == "traces" and not found.emulated:
         return found
-    return None if stand_in(*arrays) else found
+    return None if has_placeholder(*arrays) else found
 
 
-def stand_in(*arrays: Any) -> bool:
-    """Whether one of the arrays stands in for values, as :func:`is_traced` says, but lazily.
+def has_placeholder(*arrays: Any) -> bool:
+    """Whether a trace has one of the arrays stand in for values, as :func:`is_traced` tells.
 
-    Nothing is evaluated, nor waited for: MLX goes through the whole graph, argument by argument,
-    before it computes anything. Asked for an array that it has to refuse behind these, it complains
-    of a stand-in among these first.
+    This evaluates nothing, and waits for nothing: MLX goes through the whole graph, argument by
+    argument, before it computes anything. Asked for an array that it has to refuse behind these, it
+    complains of a stand-in among these first.
     """
     try:
         return is_traced(*arrays, _make_refused(runtime().mx))

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any
 
+from ..mlx.metal_kernels import device_name
 from ..mlx.runtime import runtime
 from . import blocks as mlx_blocks
 from . import ops as mlx_maps
@@ -74,16 +75,14 @@ class SpectralTransform(TransformCore):
     def get_compiled_stft(self, *, output_layout: str = "bfn") -> Function:
         """``stft`` for a loop of steady shapes, compiled by ``mx.compile`` where that gains."""
         check_choice("output_layout", output_layout, LAYOUTS)
-
-        def make() -> Function:
-            per_sample = self.n_fft / self.hop_length
-            return _steady(
+        found: Function = self._compiled_stft.get(
+            output_layout,
+            lambda: _compile_steady(
                 self,
                 lambda x: self.stft(x, output_layout=output_layout),
-                lambda x: int(x.size * per_sample),
-            )
-
-        found: Function = self._compiled_stft.get(output_layout, make)
+                self.n_fft / self.hop_length,
+            ),
+        )
         return found
 
     def get_compiled_istft(
@@ -91,17 +90,14 @@ class SpectralTransform(TransformCore):
     ) -> Function:
         """``istft`` for a loop of steady shapes; ``options`` are those of :meth:`istft`."""
         check_choice("input_layout", input_layout, LAYOUTS)
-
-        def make() -> Function:
-            per_bin = self.n_fft / (self.n_fft // 2 + 1)
-            return _steady(
+        found: Function = self._compiled_istft.get(
+            (length, input_layout, *sorted(options.items())),
+            lambda: _compile_steady(
                 self,
                 lambda z: self.istft(z, length, input_layout=input_layout, **options),
-                lambda z: int(z.size * per_bin),
-            )
-
-        key = (length, input_layout, *sorted(options.items()))
-        found: Function = self._compiled_istft.get(key, make)
+                self.n_fft / (self.n_fft // 2 + 1),
+            ),
+        )
         return found
 
     def stft_compiled(self, x: Any, *, output_layout: str = "bfn") -> Any:
@@ -224,18 +220,19 @@ class SpectralTransform(TransformCore):
         yield stream.finish()
 
 
-def _steady(
-    transform: SpectralTransform, function: Function, work: Callable[[Any], int]
-) -> Function:
-    """The function compiled; as it is where its input is computed in blocks or itself traced.
+def _compile_steady(transform: SpectralTransform, function: Function, work: float) -> Function:
+    """Compile a function; it runs as it is where its input is computed in blocks or itself traced.
 
-    What is compiled has the transform's window in it: another one has it compiled anew.
+    The transform's window is part of what is compiled: another window has it compiled anew.
+
+    Args:
+        work: samples in frames for each value of its input.
     """
     known: tuple[Any, Function] = (None, function)
 
     def call(array: Any) -> Any:
         nonlocal known
-        if mlx_blocks.serves(work(array), array) or mlx_maps.stand_in(array):
+        if mlx_blocks.serves(int(array.size * work), array) or mlx_maps.has_placeholder(array):
             return function(array)
         window, compiled = known
         if window is not transform.window:
@@ -269,8 +266,5 @@ def get_transform_mlx(**arguments: Any) -> SpectralTransform:
 def spec_mlx_device_key() -> str:
     """What MLX computes on: the name of the GPU, or MLX's name of the default device."""
     mx = runtime().mx
-    if mx.default_device() == mx.Device(mx.gpu):
-        name = mx.device_info().get("device_name")
-        if name:
-            return str(name)
-    return str(mx.default_device())
+    is_gpu = mx.default_device() == mx.Device(mx.gpu)
+    return device_name(mx) if is_gpu else str(mx.default_device())

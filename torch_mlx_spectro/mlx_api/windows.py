@@ -69,8 +69,8 @@ def _chebwin(n: int, at: float) -> Values:
 
 
 def _exponential(n: int, centre: float | None = None, tau: float = 1.0) -> Values:
-    middle = (n - 1) / 2 if centre is None else centre
-    return np.asarray(np.exp(-np.abs(np.arange(n) - middle) / tau))
+    distance = _distances(n) if centre is None else np.abs(np.arange(n) - centre)
+    return np.asarray(np.exp(-distance / tau))
 
 
 def _general_gaussian(n: int, p: float, sig: float) -> Values:
@@ -78,8 +78,8 @@ def _general_gaussian(n: int, p: float, sig: float) -> Values:
 
 
 def _kaiser(n: int, beta: float) -> Values:
-    values: Values = np.i0(beta * np.sqrt(np.clip(1 - _positions(n) ** 2, 0, None))) / np.i0(beta)
-    return values
+    root = np.sqrt(np.clip(1 - _positions(n) ** 2, 0, None))
+    return np.asarray(np.i0(beta * root) / np.i0(beta))
 
 
 def _kaiser_bessel_derived(n: int, beta: float) -> Values:
@@ -107,8 +107,8 @@ def _taylor(n: int, nbar: int = 4, sll: float = 30.0, norm: bool = True) -> Valu
         others = 1 - m**2 / orders[orders != m] ** 2
         coefficients.append(-((-1.0) ** m) * np.prod(zeros) / np.prod(others))
     phase = 2 * np.pi * np.outer(orders, (np.arange(n) - (n - 1) / 2) / n)
-    values: Values = 1 + np.asarray(coefficients) @ np.cos(phase)
-    return values / (1 + sum(coefficients)) if norm else values
+    largest = 1 + sum(coefficients) if norm else 1.0
+    return np.asarray((1 + np.asarray(coefficients) @ np.cos(phase)) / largest)
 
 
 def _tukey(n: int, alpha: float = 0.5) -> Values:

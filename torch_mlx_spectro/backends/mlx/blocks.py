@@ -13,8 +13,8 @@ from ...core.params import IstftParams, StftParams
 from ...mlx.adjoint_blocks import adjoint_blocks
 from ...mlx.blocks import correlate_blocks, istft_blocks, stft_blocks
 from ...mlx.runtime import runtime
-from .bridge import empty_result, host_view, memory_of
-from .windows import Window, envelope_of
+from .bridge import empty_result, host_view, view_memory
+from .windows import Window, get_envelope
 
 
 def analyse(
@@ -35,7 +35,7 @@ def analyse(
     """
     shape = (params.rows, params.bins, params.frames)
     out = empty_result(shape, strides, torch.complex64)
-    by_frames = memory_of(out).transpose(0, 2, 1)
+    by_frames = view_memory(out).transpose(0, 2, 1)
     stft_blocks(runtime(), params, host_view(signal), window, by_frames, factors, edge)
     return out
 
@@ -50,8 +50,8 @@ def synthesise(params: IstftParams, spectrum: torch.Tensor, window: Window) -> t
     shape = (params.rows, params.output_length)
     signal = empty_result(shape, (params.output_length, 1), dtype)
     view = host_view(spectrum.transpose(1, 2))
-    envelope = envelope_of(params, window)
-    istft_blocks(runtime(), params, view, window.for_maps(1.0), envelope, memory_of(signal))
+    envelope = get_envelope(params, window)
+    istft_blocks(runtime(), params, view, window.for_maps(1.0), envelope, view_memory(signal))
     return signal
 
 
@@ -62,7 +62,7 @@ def adjoint(form: Form, spectrum: torch.Tensor, window: Window) -> torch.Tensor:
     dtype = torch.complex64 if params.complex_fft else torch.float32
     signal = empty_result((params.rows, params.samples), (params.samples, 1), dtype)
     view = host_view(spectrum.transpose(1, 2))
-    adjoint_blocks(runtime(), form, view, prepared, memory_of(signal))
+    adjoint_blocks(runtime(), form, view, prepared, view_memory(signal))
     return signal
 
 
@@ -90,7 +90,7 @@ def adjoint_synthesis(
         cotangent: of the samples that are kept, shape (rows, kept).
         strides: of the result.
     """
-    rows = envelope_of(params, window).rows.conj()
+    rows = get_envelope(params, window).rows.conj()
 
     def inverse(first: int, count: int) -> Any:
         return inverse_of_frames(rows, params.frames, params.overlap, params.n_fft, first, count)

@@ -64,7 +64,7 @@ class _Memory:
         }
 
 
-def memory_of(tensor: torch.Tensor) -> HostArray:
+def view_memory(tensor: torch.Tensor) -> HostArray:
     """A writable numpy view of a CPU tensor's memory, its conjugate and negative bits ignored.
 
     ``tensor.numpy()`` would do, but forbids ``resize_`` for good, to the tensor and to every other
@@ -86,7 +86,7 @@ def host_view(tensor: torch.Tensor) -> HostView:
     conjugate = plain.is_conj()
     if conjugate:
         plain = plain.conj()
-    return HostView(memory_of(plain), conjugate, negate)
+    return HostView(view_memory(plain), conjugate, negate)
 
 
 def window_values(window: torch.Tensor | None) -> HostArray | None:
@@ -94,7 +94,7 @@ def window_values(window: torch.Tensor | None) -> HostArray | None:
     if window is None:
         return None
     plain = window.detach().resolve_conj().resolve_neg()
-    return np.ascontiguousarray(memory_of(plain.cpu()))
+    return np.ascontiguousarray(view_memory(plain.cpu()))
 
 
 def empty_result(

@@ -52,14 +52,8 @@ class Window:
         """The scaled window in MLX, shape (n_fft,); None where that is all ones."""
         if self.values is None and factor == 1.0 and self.win_length == self.n_fft:
             return None
-
-        def make() -> Any:
-            array = copy_to_mlx(runtime().mx, self.scaled(factor, conjugate))
-            runtime().mx.eval(array)  # nothing lazy may cross to another thread
-            return array
-
         key = ("window", self.key, self.win_length, self.n_fft, factor, conjugate)
-        return _prepared.get(key, make)
+        return _prepared.get(key, lambda: copy_to_mlx(runtime().mx, self.scaled(factor, conjugate)))
 
     def for_kernels(self, kernels: MetalKernels, conjugate: bool = False) -> Any:
         """The padded window as a kernel reads it."""
@@ -76,7 +70,7 @@ def read_window(params: StftParams | IstftParams, window: torch.Tensor | None) -
     return Window(key, values, params.win_length, params.n_fft)
 
 
-def envelope_of(params: IstftParams, window: Window) -> Envelope:
+def get_envelope(params: IstftParams, window: Window) -> Envelope:
     """The envelope of a call; ``vanishes`` tells that torch raises for it."""
     envelope: Envelope = _prepared.get(
         ("envelope", window.key, params), lambda: resolve_envelope(window.values, params)
@@ -86,5 +80,5 @@ def envelope_of(params: IstftParams, window: Window) -> Envelope:
 
 def check_envelope(params: IstftParams, window: Window) -> None:
     """Raise UnresolvedArguments where the envelope vanishes: torch then raises its own error."""
-    if envelope_of(params, window).vanishes:
+    if get_envelope(params, window).vanishes:
         raise UnresolvedArguments(VANISHES)
