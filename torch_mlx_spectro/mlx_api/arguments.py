@@ -1,8 +1,8 @@
 """Arguments of the MLX API, resolved into the values that the maps take.
 
-The rules are those of :mod:`.core.params`; what differs from torch is said here: signals shorter
-than a frame are padded without centring, the padding of the tail may be as short as it can be, and
-what torch would refuse raises ValueError with the reason.
+The rules are those of :mod:`.core.params`, with three differences. A signal that is shorter than a
+frame is padded if it is not centred. The padding of the tail may be as short as it can be. What
+torch would refuse raises ValueError with the reason.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TAIL_PADS = ("symmetric", "minimal")
 SAFETY = ("off", "auto", "always")
 POLICIES = ("auto", "mlx_fft", "metal", "torch_fallback")
 LONG_MODES = ("native", "numpy_fallback", "torch_fallback")
-#: What a signal's dimensions before the last are: of mlx-spectro's, or kept as they are.
+#: What the dimensions of a signal before its last one are: a batch, as in mlx-spectro, or any.
 LEADING = ("batch", "any")
 RESOLVED_CALLS = 1024
 

@@ -1,7 +1,7 @@
-"""The maps of MLX host arrays that have values: in blocks, over several streams, at once.
+"""The maps of MLX host arrays that have values, computed at once in blocks on several streams.
 
-Blocks write into memory of MLX's own (:func:`uninitialised`), so nothing large is copied at either
-end.
+Blocks write into memory that MLX has allocated (:func:`make_uninitialised`), so nothing large is
+copied, neither before nor after.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from ..mlx.host import HostArray, HostView, advise_huge_pages, copy_to_mlx
 from ..mlx.runtime import runtime
 from . import ops as mlx_maps
 
-#: Samples in all frames from which on blocks are worth their start: below, MLX's own lazy
-#: operations take less time than the streams' threads take to wake.
+#: Samples in all frames from which on blocks are faster. Of fewer samples MLX's own lazy operations
+#: take less time than the threads of the streams take to wake.
 WORTHWHILE = 1 << 18
-#: Up to so many bytes a copy takes less time than MLX's thread that reads a file takes to wake: a
-#: megabyte 36 us against 95 (2 cores of a virtual machine).
+#: Bytes up to which a copy takes less time than MLX's thread that reads a file takes to wake: 36 us
+#: against 95 for a megabyte (2 cores of a virtual machine).
 COPIED_BYTES = 2 << 20
-#: In what MLX raises where evaluation ahead is refused.
+#: Part of MLX's message where it refuses to evaluate ahead.
 _TRANSFORMING = "inside a graph transformation"
 
 
 def serves(work: int, *arrays: Any) -> bool:
-    """Whether these arrays are computed in blocks: on the host, large, and with values to read.
+    """Whether these arrays are computed in blocks: they are large, on the host, and have values.
 
     Args:
         work: samples in all frames of all rows.
-        arrays: evaluated, if so.
+        arrays: if the answer is yes, they are evaluated.
     """
     mx = runtime().mx
     return (
@@ -50,7 +50,7 @@ def serves(work: int, *arrays: Any) -> bool:
 
 
 class _Unread(io.RawIOBase):
-    """A file of numpy's format whose values are whatever the memory holds that they are read to."""
+    """A file in numpy's format. Reading its values leaves the memory of the reader as it is."""
 
     def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
         header = io.BytesIO()
@@ -79,7 +79,7 @@ class _Unread(io.RawIOBase):
         return len(buffer)
 
 
-def uninitialised(shape: tuple[int, ...], dtype: Any) -> tuple[Any, HostArray]:
+def make_uninitialised(shape: tuple[int, ...], dtype: Any) -> tuple[Any, HostArray]:
     """A new MLX array, and its memory, to be written before anybody else sees the array.
 
     MLX has no such function. Filling 83 MB with zeros first would take it longer than a transform;
@@ -94,13 +94,13 @@ def uninitialised(shape: tuple[int, ...], dtype: Any) -> tuple[Any, HostArray]:
     return array, np.array(array, copy=False)
 
 
-def filled(shape: tuple[int, ...], dtype: Any, fill: Callable[[HostArray], None]) -> Any:
+def fill_array(shape: tuple[int, ...], dtype: Any, fill: Callable[[HostArray], None]) -> Any:
     """A new MLX array of the values that ``fill`` writes."""
     if np.dtype(dtype).itemsize * math.prod(shape) <= COPIED_BYTES:
         memory = np.empty(shape, dtype)
         fill(memory)
         return copy_to_mlx(runtime().mx, memory)
-    array, memory = uninitialised(shape, dtype)
+    array, memory = make_uninitialised(shape, dtype)
     fill(memory)
     return array
 
@@ -109,7 +109,7 @@ def _view(array: Any) -> HostView:
     return HostView(np.asarray(array), False, False)
 
 
-def _scaled(window: Any, factor: float) -> Any:
+def _scale_window(window: Any, factor: float) -> Any:
     """The scaled window, part of no graph, rounded as the lazy maps round it."""
     with np.errstate(all="ignore"):
         return copy_to_mlx(runtime().mx, np.asarray(window) * np.float32(factor))
@@ -122,12 +122,12 @@ def _compute(shape: tuple[int, ...], dtype: Any, fill: Callable[[HostArray], Non
     compiled function would then allocate anew and forget the values. That state is a thread's.
     """
     try:
-        return filled(shape, dtype, fill)
+        return fill_array(shape, dtype, fill)
     except ValueError as error:
         if _TRANSFORMING not in str(error):
             raise
         with ThreadPoolExecutor(1) as elsewhere:
-            return elsewhere.submit(filled, shape, dtype, fill).result()
+            return elsewhere.submit(fill_array, shape, dtype, fill).result()
 
 
 def analysis(form: Form, signal: Any, window: Any) -> Any:
@@ -135,7 +135,7 @@ def analysis(form: Form, signal: Any, window: Any) -> Any:
     params = form.params
 
     def fill(memory: HostArray) -> None:
-        scaled = _scaled(window, params.scale)
+        scaled = _scale_window(window, params.scale)
         stft_blocks(runtime(), params, _view(signal), scaled, memory, None, form.edge)
 
     return _compute((params.rows, params.frames, params.bins), np.complex64, fill)
@@ -146,7 +146,7 @@ def adjoint(form: Form, spectrum: Any, window: Any) -> Any:
     params = form.params
 
     def fill(memory: HostArray) -> None:
-        scaled = _scaled(window, form.inverse_scale)
+        scaled = _scale_window(window, form.inverse_scale)
         adjoint_blocks(runtime(), form, _view(spectrum), scaled, memory)
 
     dtype = np.complex64 if params.complex_fft else np.float32
@@ -158,7 +158,9 @@ def inverse(params: IstftParams, spectrum: Any, window: Any, rows: Any) -> Any:
 
     def fill(memory: HostArray) -> None:
         envelope = Envelope(np.asarray(rows), vanishes=False)
-        istft_blocks(runtime(), params, _view(spectrum), _scaled(window, 1.0), envelope, memory)
+        istft_blocks(
+            runtime(), params, _view(spectrum), _scale_window(window, 1.0), envelope, memory
+        )
 
     dtype = np.complex64 if params.return_complex else np.float32
     return _compute((params.rows, params.output_length), dtype, fill)

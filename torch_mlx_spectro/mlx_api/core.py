@@ -1,12 +1,13 @@
-"""stft and istft of MLX arrays: what all methods of :class:`.SpectralTransform` call.
+"""stft and istft of MLX arrays, which all methods of :class:`.SpectralTransform` call.
 
-Arguments are checked here, and computed by :mod:`.mlx_api.functions`.
+The arguments are checked here; :mod:`.mlx_api.functions` computes the maps.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -241,9 +242,9 @@ class TransformCore:
             length: samples of the result; zeros follow where frames end earlier.
             validate: compute with and without fusing, and compare.
             torch_like: raise where torch does: the squared window vanishes in the kept range.
-            allow_fused: False divides by the envelope in an operation of its own.
+            allow_fused: False: the division by the envelope is an operation of its own.
             safety: ``"off"`` keeps ``torch_like`` from raising.
-            long_mode_strategy: accepted as of mlx-spectro; one implementation answers them all.
+            long_mode_strategy: has no effect; mlx-spectro's values are accepted.
             backend_policy: in the place of the transform's ``istft_backend_policy``.
             input_layout: ``"bfn"`` or ``"bnf"``.
             return_complex: the signal of a two-sided spectrum is complex.
@@ -314,11 +315,10 @@ class TransformCore:
     def _inverse_rows(self, params: IstftParams) -> Any:
         """The distinct rows of the inverse envelope, in MLX; a constant window's are kept."""
         if not self._is_constant:
-            return mlx_maps.traced_rows(params, self.window)
-        few, scale = min(params.frames, params.overlap), params.scale
-        return self._envelopes.get(
-            (few, scale), lambda: mlx_maps.constant_rows(self.window, self.hop_length, few, scale)
-        )
+            return mlx_maps.trace_inverse_rows(params, self.window)
+        few = min(params.frames, params.overlap)
+        make = partial(mlx_maps.compute_inverse_rows, self.window, self.hop_length)
+        return self._envelopes.get((few, params.scale), lambda: make(few, params.scale))
 
     def _check_envelope(self, params: IstftParams) -> None:
         if not self._is_constant and mlx_maps.is_traced(self.window):

@@ -1,7 +1,8 @@
-"""Features made of spectra, by torchaudio's definitions, on MLX arrays.
+"""Features of spectra by torchaudio's definitions, on MLX arrays.
 
-Arguments, defaults and formulas are those of ``torchaudio.transforms`` (its documentation); windows
-are given by name. Every transform works inside of ``mx.grad``, ``mx.vmap`` and ``mx.compile``.
+Arguments, defaults and formulas are those in the documentation of ``torchaudio.transforms``, but
+windows are given by name. Every transform works inside of ``mx.grad``, ``mx.vmap`` and
+``mx.compile``.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Spectrogram:
         power: exponent of the magnitude; None for the complex spectrum.
         normalized: True or ``"window"``: divided by the window's norm; ``"frame_length"``: by
             ``sqrt(n_fft)``; False.
-        center, pad_mode, onesided: as of :class:`.SpectralTransform`.
+        center, pad_mode, onesided: see :class:`.SpectralTransform`.
 
     Raises:
         ValueError: sizes, names or modes that do not fit.
@@ -105,7 +106,7 @@ class Spectrogram:
 
 
 def magnitude(spectrum: Any, power: float) -> Any:
-    """``|spectrum| ** power``; for the square with a gradient at zero, too."""
+    """``|spectrum| ** power``; the square has a gradient at zero, too."""
     mx = runtime().mx
     if power == 2.0:
         return mx.square(mx.real(spectrum)) + mx.square(mx.imag(spectrum))
@@ -118,7 +119,7 @@ class MelSpectrogram:
 
     Args:
         sample_rate: of the signal.
-        n_fft, win_length, hop_length, pad, window_fn, power, normalized, center, pad_mode: as of
+        n_fft, win_length, hop_length, pad, window_fn, power, normalized, center, pad_mode: see
             :class:`Spectrogram`.
         f_min, f_max: where the bands begin and end, in Hz; ``sample_rate / 2`` where None.
         n_mels: bands.
@@ -185,7 +186,7 @@ class MFCC:
         melkwargs: arguments of :class:`MelSpectrogram`.
 
     Raises:
-        ValueError: of more coefficients than bands, or another type or norm.
+        ValueError: there are more coefficients than bands, or the type or the norm is another.
     """
 
     def __init__(
@@ -220,7 +221,7 @@ class GriffinLim:
     Griffin-Lim algorithm". Input of shape [..., bins, frames], output [..., T].
 
     Args:
-        n_fft, win_length, hop_length, window_fn: as of :class:`Spectrogram`.
+        n_fft, win_length, hop_length, window_fn: see :class:`Spectrogram`.
         n_iter: iterations.
         power: exponent of the magnitude that is given.
         momentum: from 0 to below 1.

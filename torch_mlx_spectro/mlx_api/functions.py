@@ -102,11 +102,12 @@ def _compute(name: str, sizes: Form | IstftParams, first: Any, *others: Any) -> 
     whole, blocks = COMPUTATIONS[name]
     rows = first.shape[0]
     params: Any = sizes.params if isinstance(sizes, Form) else sizes
-    sized = sizes.of_rows(rows) if isinstance(sizes, Form) else replace(sizes, rows=rows)
+    if rows != params.rows:
+        sizes = sizes.of_rows(rows) if isinstance(sizes, Form) else replace(sizes, rows=rows)
     work = rows * params.frames * params.n_fft
     if blocks is not None and mlx_blocks.serves(work, first, *others):
-        return blocks(sized, first, *others)
-    return whole(sized, first, *others)
+        return blocks(sizes, first, *others)
+    return whole(sizes, first, *others)
 
 
 def _list_gradients(name: str, sizes: Form | IstftParams) -> list[Function | None]:

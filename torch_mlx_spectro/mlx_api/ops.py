@@ -28,7 +28,7 @@ from ..mlx.launcher import DEVICE_ELEMENTS, TRACING
 from ..mlx.metal_kernels import MetalKernels, metal_kernels
 from ..mlx.runtime import runtime
 
-#: In what MLX raises of an array that was never computed and cannot be.
+#: Part of MLX's message about an array that was never computed and cannot be.
 _WITHOUT_VALUES = "without a primitive"
 #: Which calls kernels may compute: see :func:`kernels_where`.
 _allowed: ContextVar[str] = ContextVar("torch_mlx_spectro_kernels_where", default="values")
@@ -43,9 +43,9 @@ def kernels() -> MetalKernels | None:
 
 
 def is_traced(*arrays: Any) -> bool:
-    """Whether ``mx.compile`` or ``mx.vmap`` runs with stand-ins; evaluates the arrays if not.
+    """Whether one of the arrays is a placeholder of ``mx.compile`` or ``mx.vmap``.
 
-    ``mx.grad`` and ``mx.jvp`` run with values.
+    If none is, the arrays are evaluated. ``mx.grad`` and ``mx.jvp`` run with values.
     """
     try:
         runtime().mx.eval(*arrays)
@@ -58,14 +58,15 @@ def is_traced(*arrays: Any) -> bool:
 
 @contextmanager
 def kernels_where(allowed: str) -> Iterator[None]:
-    """Which calls of this context may be computed by kernels.
+    """A context that says which of its calls kernels may compute.
 
-    A trace by ``mx.vmap`` may not have them: MLX does not vectorise custom kernels, not even where
-    a function brings its own rule. One by ``mx.compile`` may, and looks the same. Nor does MLX push
-    tangents (``mx.jvp``) through graphs that have them.
+    ``mx.vmap`` may not trace kernels: MLX does not vectorise them, not even where a function brings
+    its own rule. ``mx.compile`` may, but its trace looks the same. Nor does MLX push tangents
+    (``mx.jvp``) through graphs that have kernels.
 
     Args:
-        allowed: ``"values"``: those that no trace has; ``"traces"``: traces, too; ``"nowhere"``.
+        allowed: ``"values"``: calls that are not traced; ``"traces"``: all calls; ``"nowhere"``: no
+            calls.
     """
     token = _allowed.set(allowed)
     try:
@@ -85,11 +86,11 @@ def _find_kernels(params: StftParams | IstftParams, *arrays: Any) -> MetalKernel
 
 
 def has_placeholder(*arrays: Any) -> bool:
-    """Whether a trace has one of the arrays stand in for values, as :func:`is_traced` tells.
+    """:func:`is_traced` that evaluates nothing, and waits for nothing.
 
-    This evaluates nothing, and waits for nothing: MLX goes through the whole graph, argument by
-    argument, before it computes anything. Asked for an array that it has to refuse behind these, it
-    complains of a stand-in among these first.
+    MLX goes through the whole graph, argument by argument, before it computes anything. Here it has
+    to refuse the last argument, so it computes nothing. If there is a placeholder before that one,
+    it complains of the placeholder.
     """
     try:
         return is_traced(*arrays, _make_refused(runtime().mx))
@@ -274,7 +275,7 @@ def read_envelope(rows: Any, frames: int, overlap: int, begin: int, end: int) ->
     return flat[begin - first * hop : end - first * hop]
 
 
-def constant_rows(window: Any, hop_length: int, frames: int, scale: float) -> Any:
+def compute_inverse_rows(window: Any, hop_length: int, frames: int, scale: float) -> Any:
     """The distinct rows of the inverse envelope, in double precision: float32 in MLX.
 
     Args:
@@ -287,7 +288,7 @@ def constant_rows(window: Any, hop_length: int, frames: int, scale: float) -> An
     return copy_to_mlx(runtime().mx, inverted.astype(np.float32))
 
 
-def traced_rows(params: IstftParams, window: Any) -> Any:
+def trace_inverse_rows(params: IstftParams, window: Any) -> Any:
     """The same rows by MLX's operations, for windows that are traced or differentiated.
 
     The formula of :mod:`.core.envelope` is here a product with the matrix that says which piece of

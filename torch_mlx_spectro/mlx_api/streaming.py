@@ -14,7 +14,7 @@ from ..mlx.runtime import runtime
 from .arguments import LAYOUTS, check_choice, resolved_istft, resolved_stft
 from .core import TransformCore, analyse
 from .functions import get_map
-from .ops import constant_rows, read_envelope
+from .ops import compute_inverse_rows, read_envelope
 
 #: More frames than a stream is given: while it is not finished, the next frame is not its last.
 ENDLESS = 1 << 62
@@ -82,7 +82,7 @@ class StftStream:
         """The frames that reach into the padding behind the signal.
 
         Raises:
-            ValueError: ``stft`` would refuse the whole signal, as it is too short.
+            ValueError: the whole signal is too short, so ``stft`` would refuse it.
             RuntimeError: the stream is finished, or was given nothing.
         """
         if self._finished or self._pending is None:
@@ -212,7 +212,7 @@ class IstftStream:
     def _invert_envelope(self, frames: int) -> Any:
         """The distinct rows of the inverse envelope of so many frames."""
         scale = self._sizes.n_fft**0.5 if self._sizes.normalized else 1.0
-        return constant_rows(self._window, self._sizes.hop_length, frames, scale)
+        return compute_inverse_rows(self._window, self._sizes.hop_length, frames, scale)
 
     def _add(self, rows: Any) -> None:
         """Overlap-add frames to what is pending."""

@@ -1,7 +1,7 @@
-"""``SpectralTransform``: the names of mlx-spectro, for MLX arrays, with no torch.
+"""``SpectralTransform``: mlx-spectro's names, for MLX arrays, without torch.
 
-There is one implementation behind all methods: ``stft`` and ``istft`` of :class:`.TransformCore`.
-What is called compiled is those in ``mx.compile``, what is called differentiable those themselves.
+All methods call ``stft`` and ``istft`` of :class:`.TransformCore`. The methods that are called
+compiled run them in ``mx.compile``; the methods that are called differentiable are the same ones.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class SpectralTransform(TransformCore):
             ``"replicate"`` or ``"circular"``.
         center_pad_mode: another name of ``pad_mode``, mlx-spectro's.
         center_tail_pad: ``"symmetric"``, or ``"minimal"``: ``ceil(samples / hop_length)`` frames.
-        leading: ``"batch"``: signals are [T] or [B, T], spectra have three dimensions (as of
-            mlx-spectro). ``"any"``: signals are [..., T], and so many dimensions spectra have.
+        leading: ``"batch"``: signals are [T] or [B, T], spectra have three dimensions, as
+            in mlx-spectro. ``"any"``: signals are [..., T], spectra [..., bins, frames].
 
     Raises:
         ValueError: sizes, names or modes that do not fit.
@@ -110,11 +110,12 @@ class SpectralTransform(TransformCore):
 
     @staticmethod
     def compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-        """``mx.compile`` of a function of the program's, with this project's kernels in its graph.
+        """Compile a function of the program by ``mx.compile``, with our kernels in its graph.
 
-        In a function that ``mx.compile`` or ``mx.vmap`` traces, transforms are made of MLX's own
-        operations, since MLX vectorises no kernels; in this one they are kernels on a GPU, so it
-        may not call ``mx.vmap`` (nor ``mx.jvp``: :meth:`without_kernels`).
+        Where ``mx.compile`` or ``mx.vmap`` traces a function, transforms are made of MLX's own
+        operations, since MLX does not vectorise kernels. In the function that this returns,
+        transforms are kernels on a GPU. So it may not call ``mx.vmap``, nor ``mx.jvp`` (see
+        :meth:`without_kernels`).
 
         Args:
             function: may call any methods of any transforms, and ``mx.grad``.
@@ -178,7 +179,7 @@ class SpectralTransform(TransformCore):
     def _compute_zeros(
         self, stft: Function, istft: Function, batch: int, length: int | None, **options: Any
     ) -> None:
-        """Compute an stft and its istft of so many rows and samples."""
+        """Compute the stft of zeros, and its istft."""
         mx = runtime().mx
         samples = max(2 * self.n_fft, WARM_UP_SAMPLES) if length is None else int(length)
         mx.eval(istft(stft(mx.zeros((int(batch), samples))), length=samples, **options))
@@ -252,7 +253,7 @@ def get_transform_mlx(**arguments: Any) -> SpectralTransform:
     ``window`` the program has set meanwhile.
 
     Args:
-        arguments: as of :class:`SpectralTransform`.
+        arguments: those of :class:`SpectralTransform`.
     """
     if arguments.get("window") is not None:
         return SpectralTransform(**arguments)

@@ -202,7 +202,7 @@ def make_window(
 
     Args:
         window: an MLX array to use, of ``win_length`` or ``n_fft`` values; None for one by name.
-        window_fn: as of :func:`window_values`.
+        window_fn: see :func:`window_values`.
         win_length: values before padding.
         n_fft: values after padding.
         periodic: for Fourier transforms; else symmetric.

@@ -56,7 +56,7 @@ def synthesise(params: IstftParams, spectrum: torch.Tensor, window: Window) -> t
 
 
 def adjoint(form: Form, spectrum: torch.Tensor, window: Window) -> torch.Tensor:
-    """As :meth:`.Backend.adjoint`."""
+    """Compute :meth:`.Backend.adjoint`."""
     params = form.params
     prepared = window.for_maps(form.inverse_scale, conjugate=True)
     dtype = torch.complex64 if params.complex_fft else torch.float32
@@ -67,7 +67,7 @@ def adjoint(form: Form, spectrum: torch.Tensor, window: Window) -> torch.Tensor:
 
 
 def differentiate_window(form: Form, signal: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
-    """As :meth:`.Backend.differentiate_window`."""
+    """Compute :meth:`.Backend.differentiate_window`."""
     params = form.params
     total = np.zeros(params.n_fft, np.complex128 if params.complex_fft else np.float64)
     view = host_view(spectrum.transpose(1, 2))

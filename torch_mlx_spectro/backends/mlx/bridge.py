@@ -1,12 +1,12 @@
 """Crossing between torch and MLX memory: the only module that touches both.
 
-Host tensors, where MLX computes on the CPU. It copies what it imports, so blocks are imported as
-they are needed (the whole signal never exists twice), and results are written into memory that
+Where MLX computes on the CPU, it copies the host tensors that it imports. So blocks are imported
+when they are needed (the whole signal never exists twice). Results are written into memory that
 torch allocated: they own it, have native's strides, and can be resized.
 
-Host tensors, where MLX has a GPU, cross whole, by DLPack: the GPU addresses the host's memory, so
-MLX adopts it if Metal accepts its place (``newBufferWithBytesNoCopy``; ml-explore/mlx#3872), and
-else copies it. MLX hands out its memory as the host's without a copy. That is safe: what torch
+Where MLX has a GPU, host tensors cross whole, by DLPack. The GPU addresses the host's memory, so
+MLX adopts it if Metal accepts its address (``newBufferWithBytesNoCopy``; ml-explore/mlx#3872), and
+otherwise copies it. MLX hands out its memory as the host's without a copy. That is safe: what torch
 computes on the host is computed when its functions return, and the tensor holds the array, whose
 buffer goes back to MLX when the tensor is gone.
 
@@ -26,6 +26,7 @@ Neither numpy nor MLX knows torch's conjugate and negative bits, so these never 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,9 @@ from ...mlx.host import HostArray, HostView, advise_huge_pages
 from ...native import private_state as torch_state
 
 #: How numpy's array interface spells the dtypes that are viewed.
-_TYPESTR = {torch.float32: np.dtype(np.float32).str, torch.complex64: np.dtype(np.complex64).str}
-
-
+_TYPESTR = MappingProxyType(
+    {torch.float32: np.dtype(np.float32).str, torch.complex64: np.dtype(np.complex64).str}
+)
 #: DLPack's number of the host, and which of it: MLX with a GPU offers its arrays as the GPU's.
 _DLPACK_CPU = (1, 0)
 

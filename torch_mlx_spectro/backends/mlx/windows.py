@@ -1,7 +1,7 @@
-"""What a call prepares from its window: MLX arrays and envelopes, computed once, in double.
+"""The MLX arrays and envelopes that a call needs of its window, computed once, in double precision.
 
-The key of the cache is the window's content, which is read in every call: programs make the same
-window anew for each, and writes by NumPy, DLPack or another process leave no trace in a tensor.
+The key of the cache is the content of the window, which every call reads. Programs make the same
+window anew for each call, and tensors show no trace of writes by NumPy, DLPack or another process.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Window:
 
     def scaled(self, factor: float, conjugate: bool = False) -> Any:
         """The ``n_fft`` padded values times ``factor``, single precision, in host memory."""
-        with np.errstate(all="ignore"):  # as of the envelope
+        with np.errstate(all="ignore"):  # torch does not warn of windows that are not finite
             full = padded_window(self.values, self.win_length, self.n_fft) * factor
             full = full.conj() if conjugate else full
             return full.astype(np.complex64 if np.iscomplexobj(full) else np.float32)
@@ -71,7 +71,7 @@ def read_window(params: StftParams | IstftParams, window: torch.Tensor | None) -
 
 
 def get_envelope(params: IstftParams, window: Window) -> Envelope:
-    """The envelope of a call; ``vanishes`` tells that torch raises for it."""
+    """The envelope of a call; where it vanishes, torch raises."""
     envelope: Envelope = _prepared.get(
         ("envelope", window.key, params), lambda: resolve_envelope(window.values, params)
     )
