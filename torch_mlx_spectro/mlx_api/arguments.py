@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from ..core.params import (
     PAD_MODES,
@@ -32,9 +33,6 @@ LONG_MODES = ("native", "numpy_fallback", "torch_fallback")
 #: What the dimensions of a signal before its last one are: a batch, as in mlx-spectro, or any.
 LEADING = ("batch", "any")
 RESOLVED_CALLS = 1024
-
-Arguments = ParamSpec("Arguments")
-Resolved = TypeVar("Resolved")
 
 
 def check_choice(name: str, value: Any, known: tuple[str | None, ...]) -> str:
@@ -121,22 +119,15 @@ class Sizes:
         )
 
 
-def _saying_why(
-    resolve: Callable[Arguments, Resolved],
-) -> Callable[Arguments, Resolved]:
-    """ValueError in the place of "this is torch's to judge"."""
-
-    def resolved(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Resolved:
-        try:
-            return resolve(*args, **kwargs)
-        except UnresolvedArguments as refused:
-            name = resolve.__name__.removeprefix("resolved_")
-            raise ValueError(f"{name} needs that {refused}; got {args}") from None
-
-    return resolved
+@contextmanager
+def _say_why(name: str, *arguments: Any) -> Iterator[None]:
+    """Raise ValueError with the reason where only torch could judge the arguments."""
+    try:
+        yield
+    except UnresolvedArguments as refused:
+        raise ValueError(f"{name} needs that {refused}; got {arguments}") from None
 
 
-@_saying_why
 @lru_cache(maxsize=RESOLVED_CALLS)
 def resolved_stft(sizes: Sizes, samples: int, is_complex: bool) -> StftParams:
     """The stft of one row of ``samples`` samples.
@@ -146,17 +137,18 @@ def resolved_stft(sizes: Sizes, samples: int, is_complex: bool) -> StftParams:
     """
     onesided = sizes.onesided and not is_complex
     short = not sizes.center and samples < sizes.n_fft
-    params = resolve_stft(
-        TensorFacts((1, sizes.n_fft if short else samples), is_complex),
-        sizes.n_fft,
-        sizes.hop_length,
-        sizes.win_length,
-        center=sizes.center,
-        pad_mode=sizes.pad_mode,
-        normalized=sizes.normalized,
-        onesided=onesided,
-        return_complex=True,
-    )
+    with _say_why("stft", sizes, samples, is_complex):
+        params = resolve_stft(
+            TensorFacts((1, sizes.n_fft if short else samples), is_complex),
+            sizes.n_fft,
+            sizes.hop_length,
+            sizes.win_length,
+            center=sizes.center,
+            pad_mode=sizes.pad_mode,
+            normalized=sizes.normalized,
+            onesided=onesided,
+            return_complex=True,
+        )
     if short:  # as if zeros followed
         return replace(params, samples=samples)
     if sizes.center and sizes.tail_pad == "minimal":
@@ -164,7 +156,6 @@ def resolved_stft(sizes: Sizes, samples: int, is_complex: bool) -> StftParams:
     return params
 
 
-@_saying_why
 @lru_cache(maxsize=RESOLVED_CALLS)
 def resolved_istft(
     sizes: Sizes, frames: int, length: int | None, return_complex: bool
@@ -177,17 +168,18 @@ def resolved_istft(
     if sizes.center and sizes.tail_pad == "minimal" and length is None:
         raise ValueError("length is required when center_tail_pad='minimal' for istft")
     bins = sizes.n_fft if return_complex else sizes.n_fft // 2 + 1
-    return resolve_istft(
-        TensorFacts((1, bins, frames), True),
-        sizes.n_fft,
-        sizes.hop_length,
-        sizes.win_length,
-        center=sizes.center,
-        normalized=sizes.normalized,
-        onesided=not return_complex,
-        length=length,
-        return_complex=return_complex,
-    )
+    with _say_why("istft", sizes, frames, length, return_complex):
+        return resolve_istft(
+            TensorFacts((1, bins, frames), True),
+            sizes.n_fft,
+            sizes.hop_length,
+            sizes.win_length,
+            center=sizes.center,
+            normalized=sizes.normalized,
+            onesided=not return_complex,
+            length=length,
+            return_complex=return_complex,
+        )
 
 
 def resolve_fft_params(

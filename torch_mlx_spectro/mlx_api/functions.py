@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from ..core.linear import Form, analysis_of
 from ..core.params import IstftParams
@@ -93,8 +93,7 @@ def get_map(name: str, sizes: Form | IstftParams) -> Function:
     function.vjp(pull)
     function.jvp(push)
     function.vmap(vectorise)
-    wrapped: Function = function
-    return wrapped
+    return cast(Function, function)
 
 
 def _compute(name: str, sizes: Form | IstftParams, first: Any, *others: Any) -> Any:
