@@ -125,7 +125,7 @@ def stft_blocks(
     mx, cut = runtime.mx, _cut(runtime, params)
 
     def spectra(shares: tuple[Share, ...], stream: Any) -> Iterator[Part]:
-        for share, first, count in _blocks_of(shares, cut.block_frames):
+        for share, first, count in _split_blocks(shares, cut.block_frames):
             row = signal.array[share.row]
             samples = signal.block(covered_samples(row, params, first, count))
             if factors is not None:
@@ -181,7 +181,7 @@ def correlate_blocks(
     cut = _cut(runtime, params)
 
     def sums(shares: tuple[Share, ...], stream: Any) -> Iterator[Part]:
-        for share, first, count in _blocks_of(shares, cut.block_frames):
+        for share, first, count in _split_blocks(shares, cut.block_frames):
             samples = signal.block(covered_samples(signal.array[share.row], params, first, count))
             shape, strides = (count, params.n_fft), (params.hop_length, 1)
             frames = mx.as_strided(copy_to_mlx(mx, samples), shape, strides, stream=stream)
@@ -192,7 +192,7 @@ def correlate_blocks(
     _run(runtime, cut, sums)
 
 
-def _blocks_of(shares: tuple[Share, ...], block_frames: int) -> Iterator[tuple[Share, int, int]]:
+def _split_blocks(shares: tuple[Share, ...], block_frames: int) -> Iterator[tuple[Share, int, int]]:
     """Each block of the shares: its share, its first frame, its number of frames."""
     for share in shares:
         for first in range(share.first, share.last, block_frames):

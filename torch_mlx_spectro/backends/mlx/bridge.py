@@ -40,6 +40,8 @@ from ...native import private_state as torch_state
 _TYPESTR = MappingProxyType(
     {torch.float32: np.dtype(np.float32).str, torch.complex64: np.dtype(np.complex64).str}
 )
+
+
 #: DLPack's number of the host, and which of it: MLX with a GPU offers its arrays as the GPU's.
 _DLPACK_CPU = (1, 0)
 
