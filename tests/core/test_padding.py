@@ -11,7 +11,13 @@ import pytest
 import torch
 from reference import drawn, random_array, random_tensor, stft_params
 
-from torch_mlx_spectro.core.padding import covered_samples, outside_positions
+from torch_mlx_spectro.core.padding import (
+    covered_samples,
+    fold_side,
+    outside_positions,
+    padded_sides,
+    padding_sources,
+)
 from torch_mlx_spectro.core.params import StftParams
 
 MODES = ("reflect", "constant", "replicate", "circular")
@@ -132,3 +138,24 @@ def test_signal_is_never_written() -> None:
 def test_positions_of_constant_padding_have_no_meaning() -> None:
     with pytest.raises(ValueError, match="reflect, replicate or circular; got 'constant'"):
         outside_positions(np.arange(-3, 0), 10, "constant")
+
+
+@pytest.mark.parametrize("n_fft", [2, 3, 8])
+@pytest.mark.parametrize("mode", MODES)
+def test_what_falls_on_padding_goes_to_the_samples_that_it_repeats(mode: str, n_fft: int) -> None:
+    """``fold_side`` is the transpose of torch's padding, and adds each value in its place."""
+    samples = n_fft + 3
+    params = stft_params(torch.zeros(2, samples), None, n_fft=n_fft, hop_length=1, pad_mode=mode)
+    signal = torch.zeros(1, samples, dtype=torch.float64, requires_grad=True)
+    padding = params.padding
+    padded = torch.nn.functional.pad(signal[None], [padding, padding], mode)[0]
+    cotangent = random_tensor(3, samples + 2 * padding).double()
+    (expected,) = torch.autograd.grad(padded, signal, cotangent[None])
+    found = cotangent[padding : padding + samples].numpy().copy()[None]
+    assert padded_sides(params) == (() if mode == "constant" else (-padding, samples))
+    for side in padded_sides(params):
+        fallen = cotangent[None, padding + side : 2 * padding + side].numpy()
+        first, values = fold_side(params, side, fallen)
+        assert first == padding_sources(params, side).min()
+        found[:, first : first + values.shape[1]] += values
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-12)

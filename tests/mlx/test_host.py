@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -41,6 +43,22 @@ def test_an_array_comes_to_mlx_whole_and_as_a_copy(kind: type) -> None:
     np.testing.assert_array_equal(found, values)
     values[...] = 0
     assert int(np.abs(np.array(array)).sum()) > 0
+
+
+def test_a_copied_array_crosses_threads() -> None:
+    """MLX refuses lazy arrays of another thread; constants are kept without being evaluated."""
+    kept: list[mx.array] = []
+
+    def make() -> None:
+        values = copy_to_mlx(mx, np.arange(6, dtype=np.float32))
+        kept.extend([values, mx.sin(values)])
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    np.testing.assert_array_equal(np.array(kept[0] + 1), np.arange(1, 7))
+    with pytest.raises(RuntimeError, match="no Stream"):
+        np.array(kept[1])
 
 
 def test_advice_changes_no_values() -> None:

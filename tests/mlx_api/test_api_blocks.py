@@ -12,7 +12,7 @@ from torch_mlx_spectro.mlx_api import blocks as mlx_blocks
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (0, 4), (2, 1 << 20), (7, 11, 13)])
 @pytest.mark.parametrize("kind", [np.float32, np.complex64])
 def test_what_is_written_is_what_mlx_reads(shape: tuple[int, ...], kind: type) -> None:
-    array, memory = mlx_blocks.uninitialised(shape, kind)
+    array, memory = mlx_blocks.make_uninitialised(shape, kind)
     assert array.shape == memory.shape == shape
     assert array.dtype == (mx.complex64 if kind is np.complex64 else mx.float32)
     values = np.arange(memory.size, dtype=np.float32).reshape(shape)
@@ -31,7 +31,7 @@ def test_an_array_is_filled_whether_it_is_copied_or_not(shape: tuple[int, int], 
         kept.append(memory)
         memory[...] = values
 
-    array = mlx_blocks.filled(shape, kind, fill)
+    array = mlx_blocks.fill_array(shape, kind, fill)
     assert array.dtype == (mx.complex64 if kind is np.complex64 else mx.float32)
     np.testing.assert_array_equal(np.array(array), values)
     is_copy = not np.shares_memory(np.array(array, copy=False), kept[0])
@@ -39,9 +39,9 @@ def test_an_array_is_filled_whether_it_is_copied_or_not(shape: tuple[int, int], 
 
 
 def test_every_array_has_memory_of_its_own() -> None:
-    first, memory = mlx_blocks.uninitialised((1000,), np.float32)
+    first, memory = mlx_blocks.make_uninitialised((1000,), np.float32)
     memory[...] = 1
-    second, other = mlx_blocks.uninitialised((1000,), np.float32)
+    second, other = mlx_blocks.make_uninitialised((1000,), np.float32)
     other[...] = 2
     assert float(first.sum()) == 1000
     assert float(second.sum()) == 2000

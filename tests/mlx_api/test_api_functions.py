@@ -11,6 +11,9 @@ import torch
 from mlx_cases import BLOCKS, LAZILY, PATHS, SIZES, close, computed, dot, doubled, noise
 
 from torch_mlx_spectro import SpectralTransform
+from torch_mlx_spectro.core.linear import Form
+from torch_mlx_spectro.mlx_api.arguments import resolved_stft
+from torch_mlx_spectro.mlx_api.functions import ARGUMENTS, get_map
 
 MODES = ["reflect", "constant", "replicate", "circular"]
 SAMPLES = 300
@@ -206,6 +209,39 @@ def test_vmap_over_windows(work: int) -> None:
             close(spectra[index], np.array(used.stft(signal)))
             close(signals[index], np.array(signal), 4e-6)
             close(both[index, 0], np.array(spectra[index, 0]), 4e-6)
+
+
+@PATHS
+@pytest.mark.parametrize("kind", ["real", "two-sided", "complex"])
+def test_each_gradient_is_the_map_that_returns_its_argument(work: int, kind: str) -> None:
+    """One form of three arguments, linear in each: every map is its gradient in one of them."""
+    is_complex = kind == "complex"
+    sizes = SpectralTransform(16, 5, pad_mode="reflect", onesided=kind == "real")._sizes
+    form = Form(resolved_stft(sizes, 60, is_complex), is_complex, False)
+    signal = noise(18, 2, 60, kind=np.complex64 if is_complex else np.float32)
+    spectrum = noise(19, 2, form.params.frames, form.params.bins, kind=np.complex64)
+    values = {"signal": signal, "window": noise(20, 16), "spectrum": spectrum}
+    known = {name: mx.array(each) for name, each in values.items()}
+    assert sorted(result for *_, result in ARGUMENTS.values()) == sorted(known)
+    products = []
+    with computed(work):
+        for name, (first, second, result) in ARGUMENTS.items():
+            function = get_map(name, form)
+            assert get_map(name, form) is function
+            given = [known[first], known[second]]
+            outputs, gradients = mx.vjp(function, given, [known[result]])
+            products.append(float(dot(values[result], outputs[0])))
+            for argument, gradient in zip((first, second), gradients, strict=True):
+                wanted = {**known, argument: None}
+                other = next(each for each, (*_, got) in ARGUMENTS.items() if got == argument)
+                close(
+                    gradient, np.array(get_map(other, form)(*map(wanted.get, ARGUMENTS[other][:2])))
+                )
+            tangents = [mx.array(noise(21 + place, *x.shape)) for place, x in enumerate(given)]
+            _, (tangent,) = mx.jvp(function, given, tangents)
+            parts = function(tangents[0], given[1]) + function(given[0], tangents[1])
+            close(tangent, np.array(parts), 4e-6)
+    np.testing.assert_allclose(products, products[0], rtol=1e-4)
 
 
 def test_what_reads_values_refuses_to_be_traced() -> None:

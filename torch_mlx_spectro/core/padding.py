@@ -43,6 +43,38 @@ def outside_positions(positions: npt.NDArray[np.int64], samples: int, mode: str)
     raise ValueError(f"mode must be reflect, replicate or circular; got {mode!r}")
 
 
+def padded_sides(params: StftParams) -> tuple[int, ...]:
+    """The signal positions where padding begins that repeats samples: none where it is zeros."""
+    repeats = params.padding and params.pad_mode != "constant"
+    return (-params.padding, params.samples) if repeats else ()
+
+
+def padding_sources(params: StftParams, start: int) -> Any:
+    """The signal positions that the padding of one side repeats, from position ``start`` on.
+
+    They are one position, or neighbours in either order.
+    """
+    positions = np.arange(start, start + params.padding, dtype=np.int64)
+    return outside_positions(positions, params.samples, params.pad_mode)
+
+
+def fold_side(params: StftParams, start: int, fallen: Any) -> tuple[int, Any]:
+    """The adjoint of the padding of one side, for arrays of numpy and of MLX.
+
+    Args:
+        start: where the padding begins, of :func:`padded_sides`.
+        fallen: what fell on the padding, shape (rows, padding).
+
+    Returns:
+        A signal position, and what is to be added to the samples from there on.
+    """
+    sources = padding_sources(params, start)
+    first, last = int(sources[0]), int(sources[-1])
+    if first == last:
+        return first, fallen.sum(axis=1, keepdims=True)
+    return (last, fallen[:, ::-1]) if first > last else (first, fallen)
+
+
 def covered_samples(row: Samples, params: StftParams, first: int, count: int) -> Samples:
     """The padded samples which frames ``first ... first + count - 1`` cover.
 

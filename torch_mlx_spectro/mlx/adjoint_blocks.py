@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..core.linear import Form, synthesis_of
-from ..core.padding import outside_positions
-from ..core.params import StftParams
+from ..core.padding import fold_side, padded_sides
 from .blocks import istft_blocks
 from .host import HostArray, HostView
 from .runtime import Runtime
@@ -41,19 +40,11 @@ def adjoint_blocks(
         )
 
     add_up(params.padding, out)
-    if params.padding and params.pad_mode != "constant":
-        for outside in (-params.padding, params.samples):
-            start = outside + params.padding
-            if start < covered:
-                fallen = np.empty((params.rows, params.padding), out.dtype)
-                add_up(start, fallen)
-                _fold(params, out, fallen, outside)
-
-
-def _fold(params: StftParams, signal: HostArray, fallen: HostArray, outside: int) -> None:
-    """Add what fell on one side's padding to the samples that it was made of."""
-    positions = np.arange(outside, outside + params.padding, dtype=np.int64)
-    inside = outside_positions(positions, params.samples, params.pad_mode)
-    with np.errstate(all="ignore"):  # torch does not warn when a sum becomes infinite
-        for row, part in zip(signal, fallen, strict=True):
-            np.add.at(row, inside, part)
+    for side in padded_sides(params):
+        start = side + params.padding
+        if start < covered:
+            fallen = np.empty((params.rows, params.padding), out.dtype)
+            add_up(start, fallen)
+            with np.errstate(all="ignore"):  # torch does not warn when a sum becomes infinite
+                first, values = fold_side(params, side, fallen)
+                out[:, first : first + values.shape[1]] += values

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.envelope import Envelope, row_of_hop
+from ..core.linear import Form, own_conjugates
 from ..core.padding import covered_samples
 from ..core.params import IstftParams, StftParams
 from . import ops as maps
@@ -108,6 +110,7 @@ def stft_blocks(
     window: Any,
     out: Array,
     factors: Callable[[int, int], Array] | None = None,
+    edge: float = 1.0,
 ) -> None:
     """Write the spectrum of ``signal`` into ``out``.
 
@@ -117,68 +120,65 @@ def stft_blocks(
         out: shape (rows, frames, bins), complex64, any strides.
         factors: of the samples that frames ``first ... first + count - 1`` cover, by (first,
             count): what the signal is multiplied by; None for nothing.
+        edge: factor of DC and Nyquist of a onesided spectrum.
     """
+    mx, cut = runtime.mx, _cut(runtime, params)
+
+    def spectra(shares: tuple[Share, ...], stream: Any) -> Iterator[Part]:
+        for share, first, count in _split_blocks(shares, cut.block_frames):
+            row = signal.array[share.row]
+            samples = signal.block(covered_samples(row, params, first, count))
+            if factors is not None:
+                samples = samples * factors(first, count)
+            spectrum = maps.analysis(
+                mx,
+                copy_to_mlx(mx, samples),
+                window,
+                frames=count,
+                n_fft=params.n_fft,
+                hop_length=params.hop_length,
+                onesided=params.onesided,
+                complex_fft=params.complex_fft,
+                stream=stream,
+            )
+            yield Part(spectrum, out[share.row, first : first + count])
+
+    _run(runtime, cut, spectra)
+    if params.onesided and edge != 1.0:
+        with np.errstate(all="ignore"):  # torch does not warn of products with infinities
+            out[..., own_conjugates(params.n_fft)] *= np.float32(edge)
+
+
+def _cut(runtime: Runtime, params: StftParams) -> Cut:
+    """Cut the frames of an analysis over the streams that are used."""
     item_bytes = 8 if params.complex_fft else 4
-    cut = cut_frames(params.rows, params.frames, params.n_fft, item_bytes, _streams(runtime))
+    return cut_frames(params.rows, params.frames, params.n_fft, item_bytes, _streams(runtime))
+
+
+def _run(
+    runtime: Runtime, cut: Cut, blocks: Callable[[tuple[Share, ...], Any], Iterator[Part]]
+) -> None:
+    """Compute and store the blocks of every share, each share on a stream of its own."""
     producers = [
-        _spectra(runtime.mx, stream, shares, cut.block_frames, params, signal, window, out, factors)
-        for shares, stream in zip(cut.shares, runtime.streams, strict=False)
+        blocks(shares, stream) for shares, stream in zip(cut.shares, runtime.streams, strict=False)
     ]
     with runtime.lock:
         runtime.run(producers, cut.depth)
 
 
-def _spectra(
-    mx: Any,
-    stream: Any,
-    shares: tuple[Share, ...],
-    block_frames: int,
-    params: StftParams,
-    signal: HostView,
-    window: Any,
-    out: Array,
-    factors: Callable[[int, int], Array] | None,
-) -> Iterator[Part]:
-    """The blocks of one stream, as they are asked for."""
-    for share, first, count in _split_blocks(shares, block_frames):
-        row = signal.array[share.row]
-        samples = signal.block(covered_samples(row, params, first, count))
-        if factors is not None:
-            samples = samples * factors(first, count)
-        spectrum = maps.analysis(
-            mx,
-            copy_to_mlx(mx, samples),
-            window,
-            frames=count,
-            n_fft=params.n_fft,
-            hop_length=params.hop_length,
-            onesided=params.onesided,
-            complex_fft=params.complex_fft,
-            stream=stream,
-        )
-        yield Part(spectrum, out[share.row, first : first + count])
-
-
 def correlate_blocks(
-    runtime: Runtime,
-    params: StftParams,
-    signal: HostView,
-    spectrum: HostView,
-    total: Array,
-    *,
-    edge: float,
-    both_halves: bool,
+    runtime: Runtime, form: Form, signal: HostView, spectrum: HostView, total: Array
 ) -> None:
     """Add to ``total``, over all frames, conj(frame) times the inverse transform of its spectrum.
 
     Args:
+        form: the analysis whose window is differentiated.
         signal: array of shape (rows, samples), any strides.
         spectrum: array of shape (rows, frames, bins), any strides.
         total: shape (n_fft,), double precision: only a block's own frames are summed in single.
-        edge, both_halves: as of :func:`.mlx.ops.windowed_frames`.
     """
-    mx, item_bytes = runtime.mx, 8 if params.complex_fft else 4
-    cut = cut_frames(params.rows, params.frames, params.n_fft, item_bytes, _streams(runtime))
+    mx, params = runtime.mx, form.params
+    cut = _cut(runtime, params)
 
     def sums(shares: tuple[Share, ...], stream: Any) -> Iterator[Part]:
         for share, first, count in _split_blocks(shares, cut.block_frames):
@@ -186,23 +186,10 @@ def correlate_blocks(
             shape, strides = (count, params.n_fft), (params.hop_length, 1)
             frames = mx.as_strided(copy_to_mlx(mx, samples), shape, strides, stream=stream)
             values = spectrum.block(spectrum.array[share.row, first : first + count])
-            inverse = maps.windowed_frames(
-                mx,
-                copy_to_mlx(mx, values),
-                None,
-                params.n_fft,
-                not params.complex_fft,
-                stream,
-                edge=edge,
-                both_halves=both_halves,
-            )
-            yield Part(maps.correlated(mx, frames, inverse, stream), total, add=True)
+            product = maps.correlate(mx, form, frames, copy_to_mlx(mx, values), stream)
+            yield Part(product, total, add=True)
 
-    producers = [
-        sums(shares, stream) for shares, stream in zip(cut.shares, runtime.streams, strict=False)
-    ]
-    with runtime.lock:
-        runtime.run(producers, cut.depth)
+    _run(runtime, cut, sums)
 
 
 def _split_blocks(shares: tuple[Share, ...], block_frames: int) -> Iterator[tuple[Share, int, int]]:
@@ -253,12 +240,7 @@ def istft_blocks(
             _streams(runtime),
             halo=passing.overlap - 1,
         )
-        producers = [
-            passing.blocks(shares, cut.block_frames, stream)
-            for shares, stream in zip(cut.shares, runtime.streams, strict=False)
-        ]
-        with runtime.lock:
-            runtime.run(producers, cut.depth)
+        _run(runtime, cut, partial(passing.blocks, cut.block_frames))
 
 
 class _Pass:
@@ -301,7 +283,7 @@ class _Pass:
         self._inverses: dict[tuple[int, int] | None, Any] = {}
         self._buffer: Array = np.empty((0, self.values.shape[2]), self.values.dtype)
 
-    def blocks(self, shares: tuple[Share, ...], block_hops: int, stream: Any) -> Iterator[Part]:
+    def blocks(self, block_hops: int, shares: tuple[Share, ...], stream: Any) -> Iterator[Part]:
         """The blocks of one stream; shares count hops from the first one of :attr:`hops`."""
         mx, params = self.mx, self.params
         for share in shares:

@@ -38,13 +38,16 @@ def analysis_fused(
     spectrum = kernels.analysis(params, signal, window, stream, edge=edge, divisor=divisor)
     if spectrum is not None:
         return spectrum
-    frames = kernels.cut_frames(params, signal, window, stream, divisor=divisor)
-    if params.complex_fft:
-        return mx.fft.fft(frames, stream=stream)
-    half = mx.fft.rfft(frames, stream=stream)
-    if not params.onesided:
-        return maps.two_sided(mx, half, params.n_fft, stream)
-    return maps.weighted_edges(mx, half, params.n_fft, edge, stream)
+    return maps.spectra(
+        mx,
+        kernels.cut_frames(params, signal, window, stream, divisor=divisor),
+        None,
+        n_fft=params.n_fft,
+        onesided=params.onesided,
+        complex_fft=params.complex_fft,
+        stream=stream,
+        edge=edge,
+    )
 
 
 def synthesis_fused(

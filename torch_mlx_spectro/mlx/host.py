@@ -54,9 +54,10 @@ class HostView:
 
 
 def copy_to_mlx(mx: Any, values: HostArray) -> Any:
-    """An MLX array with the values of a host array.
+    """An MLX array with the values of a host array, in its memory at once.
 
-    By way of its memoryview: MLX 0.32.4, given a numpy array, tries several protocols, and loses a
+    So there is nothing lazy about it, and any thread may use it. The copy is made
+    by way of a memoryview: MLX 0.32.4, given a numpy array, tries several protocols, and loses a
     KeyboardInterrupt that arrives while it does.
     """
     return mx.array(np.ascontiguousarray(values).data)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.linear import SUM_BRANCHES, own_conjugates
+from ..core.linear import SUM_BRANCHES, Form, own_conjugates
 from .host import copy_to_mlx
 
 
@@ -71,14 +71,22 @@ def spectra(
     onesided: bool,
     complex_fft: bool,
     stream: Any,
+    edge: float = 1.0,
 ) -> Any:
-    """:func:`analysis` of samples that are framed already, shape (..., frames, n_fft)."""
+    """:func:`analysis` of samples that are framed already.
+
+    Args:
+        framed: shape (..., frames, n_fft).
+        edge: factor of DC and Nyquist of a onesided spectrum.
+    """
     if window is not None:
         framed = mx.multiply(framed, window, stream=stream)
     if complex_fft:
         return mx.fft.fft(framed, stream=stream)
     half = mx.fft.rfft(framed, stream=stream)
-    return half if onesided else two_sided(mx, half, n_fft, stream)
+    if onesided:
+        return weighted_edges(mx, half, n_fft, edge, stream)
+    return two_sided(mx, half, n_fft, stream)
 
 
 def two_sided(mx: Any, half: Any, n_fft: int, stream: Any) -> Any:
@@ -135,17 +143,34 @@ def windowed_frames(
     return frames if window is None else mx.multiply(frames, window, stream=stream)
 
 
-def correlated(mx: Any, frames: Any, other: Any, stream: Any) -> Any:
-    """``sum over all frames t of conj(frames[t, m]) other[t, m]``, shape (n_fft,).
+def adjoint_frames(mx: Any, form: Form, spectrum: Any, window: Any, stream: Any) -> Any:
+    """The frames whose overlap-add is the adjoint of a form's analysis, its scale left out."""
+    params = form.params
+    return windowed_frames(
+        mx,
+        spectrum,
+        window,
+        params.n_fft,
+        not params.complex_fft,
+        stream,
+        edge=form.inverse_edge,
+        both_halves=form.both_halves,
+    )
+
+
+def correlate(mx: Any, form: Form, frames: Any, spectrum: Any, stream: Any) -> Any:
+    """``sum over all frames t of conj(frames[t, m]) y[t, m]``, shape (n_fft,).
 
     Summed as a tree: one by one, tens of thousands of frames would lose half of their digits.
 
     Args:
-        frames, other: shape (..., n_fft).
+        frames: shape (..., n_fft).
+        spectrum: shape (..., bins), of which ``y`` are the :func:`adjoint_frames`.
     """
+    inverse = adjoint_frames(mx, form, spectrum, None, stream)
     if frames.dtype == mx.complex64:
         frames = mx.conjugate(frames, stream=stream)
-    product = mx.multiply(frames, other, stream=stream)
+    product = mx.multiply(frames, inverse, stream=stream)
     n_fft = product.shape[-1]
     product = mx.reshape(product, (-1, n_fft), stream=stream)
     while (count := product.shape[0]) > 1:

@@ -1,18 +1,19 @@
 """Arguments of the MLX API, resolved into the values that the maps take.
 
-The rules are those of :mod:`.core.params`; what differs from torch is said here: signals shorter
-than a frame are padded without centring, the padding of the tail may be as short as it can be, and
-what torch would refuse raises ValueError with the reason.
+The rules are those of :mod:`.core.params`, with three differences. A signal that is shorter than a
+frame is padded if it is not centred. The padding of the tail may be as short as it can be. What
+torch would refuse raises ValueError with the reason.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from ..core.params import (
     PAD_MODES,
@@ -29,15 +30,12 @@ TAIL_PADS = ("symmetric", "minimal")
 SAFETY = ("off", "auto", "always")
 POLICIES = ("auto", "mlx_fft", "metal", "torch_fallback")
 LONG_MODES = ("native", "numpy_fallback", "torch_fallback")
-#: What a signal's dimensions before the last are: of mlx-spectro's, or kept as they are.
+#: What the dimensions of a signal before its last one are: a batch, as in mlx-spectro, or any.
 LEADING = ("batch", "any")
 RESOLVED_CALLS = 1024
 
-Arguments = ParamSpec("Arguments")
-Resolved = TypeVar("Resolved")
 
-
-def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
+def check_choice(name: str, value: Any, known: tuple[str | None, ...]) -> str:
     """Return ``value`` if it is known.
 
     Raises:
@@ -49,7 +47,7 @@ def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
 
 
 def integer(name: str, value: Any) -> int:
-    """Return a size as an int; mlx-spectro takes ``512.0`` for one, too.
+    """Return a size as an int; like mlx-spectro, take ``512.0`` for one, too.
 
     Raises:
         ValueError: naming the argument, where the value is not an integer.
@@ -60,6 +58,21 @@ def integer(name: str, value: Any) -> int:
     if not isinstance(number, bool) and hasattr(number, "__index__"):
         return operator.index(number)
     raise ValueError(f"{name} must be an integer; got {value!r}")
+
+
+def _resolve_sizes(
+    n_fft: Any, hop_length: Any, win_length: Any, pad: int = 0, longest: str = "n_fft"
+) -> tuple[int, int, int]:
+    """Sizes with torch's defaults, of which ``longest`` says what ``n_fft + 2 * pad`` is called."""
+    n_fft = integer("n_fft", n_fft)
+    hop = n_fft // 4 if hop_length is None else integer("hop_length", hop_length)
+    win = n_fft if win_length is None else integer("win_length", win_length)
+    for name, size in (("n_fft", n_fft), ("hop_length", hop), ("win_length", win)):
+        if size <= 0:
+            raise ValueError(f"{name} must be positive; got {size}")
+    if win > n_fft + 2 * pad:
+        raise ValueError(f"win_length ({win}) must be <= {longest} ({n_fft + 2 * pad})")
+    return n_fft, hop, win
 
 
 @dataclass(frozen=True)
@@ -94,16 +107,9 @@ class Sizes:
             ValueError: a size is not a positive integer, ``win_length`` exceeds ``n_fft``, a mode
                 is unknown, or a minimal tail is asked for with a padding that has no such thing.
         """
-        n_fft = integer("n_fft", n_fft)
-        hop = n_fft // 4 if hop_length is None else integer("hop_length", hop_length)
-        win = n_fft if win_length is None else integer("win_length", win_length)
-        for name, size in (("n_fft", n_fft), ("hop_length", hop), ("win_length", win)):
-            if size <= 0:
-                raise ValueError(f"{name} must be positive; got {size}")
-        if win > n_fft:
-            raise ValueError(f"win_length ({win}) must be <= n_fft ({n_fft})")
-        one_of("pad_mode", pad_mode, PAD_MODES)
-        one_of("center_tail_pad", tail_pad, TAIL_PADS)
+        n_fft, hop, win = _resolve_sizes(n_fft, hop_length, win_length)
+        check_choice("pad_mode", pad_mode, PAD_MODES)
+        check_choice("center_tail_pad", tail_pad, TAIL_PADS)
         if tail_pad == "minimal" and center and pad_mode != "constant":
             raise ValueError(
                 f"center_tail_pad='minimal' needs constant padding; center_pad_mode is {pad_mode!r}"
@@ -112,27 +118,16 @@ class Sizes:
             n_fft, hop, win, bool(center), pad_mode, tail_pad, bool(normalized), bool(onesided)
         )
 
-    @property
-    def bins(self) -> int:
-        return self.n_fft // 2 + 1 if self.onesided else self.n_fft
+
+@contextmanager
+def _say_why(name: str, *arguments: Any) -> Iterator[None]:
+    """Raise ValueError with the reason where only torch could judge the arguments."""
+    try:
+        yield
+    except UnresolvedArguments as refused:
+        raise ValueError(f"{name} needs that {refused}; got {arguments}") from None
 
 
-def _saying_why(
-    resolve: Callable[Arguments, Resolved],
-) -> Callable[Arguments, Resolved]:
-    """ValueError in the place of "this is torch's to judge"."""
-
-    def resolved(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Resolved:
-        try:
-            return resolve(*args, **kwargs)
-        except UnresolvedArguments as refused:
-            name = resolve.__name__.removeprefix("resolved_")
-            raise ValueError(f"{name} needs that {refused}; got {args}") from None
-
-    return resolved
-
-
-@_saying_why
 @lru_cache(maxsize=RESOLVED_CALLS)
 def resolved_stft(sizes: Sizes, samples: int, is_complex: bool) -> StftParams:
     """The stft of one row of ``samples`` samples.
@@ -142,17 +137,18 @@ def resolved_stft(sizes: Sizes, samples: int, is_complex: bool) -> StftParams:
     """
     onesided = sizes.onesided and not is_complex
     short = not sizes.center and samples < sizes.n_fft
-    params = resolve_stft(
-        TensorFacts((1, sizes.n_fft if short else samples), is_complex),
-        sizes.n_fft,
-        sizes.hop_length,
-        sizes.win_length,
-        center=sizes.center,
-        pad_mode=sizes.pad_mode,
-        normalized=sizes.normalized,
-        onesided=onesided,
-        return_complex=True,
-    )
+    with _say_why("stft", sizes, samples, is_complex):
+        params = resolve_stft(
+            TensorFacts((1, sizes.n_fft if short else samples), is_complex),
+            sizes.n_fft,
+            sizes.hop_length,
+            sizes.win_length,
+            center=sizes.center,
+            pad_mode=sizes.pad_mode,
+            normalized=sizes.normalized,
+            onesided=onesided,
+            return_complex=True,
+        )
     if short:  # as if zeros followed
         return replace(params, samples=samples)
     if sizes.center and sizes.tail_pad == "minimal":
@@ -160,7 +156,6 @@ def resolved_stft(sizes: Sizes, samples: int, is_complex: bool) -> StftParams:
     return params
 
 
-@_saying_why
 @lru_cache(maxsize=RESOLVED_CALLS)
 def resolved_istft(
     sizes: Sizes, frames: int, length: int | None, return_complex: bool
@@ -173,17 +168,18 @@ def resolved_istft(
     if sizes.center and sizes.tail_pad == "minimal" and length is None:
         raise ValueError("length is required when center_tail_pad='minimal' for istft")
     bins = sizes.n_fft if return_complex else sizes.n_fft // 2 + 1
-    return resolve_istft(
-        TensorFacts((1, bins, frames), True),
-        sizes.n_fft,
-        sizes.hop_length,
-        sizes.win_length,
-        center=sizes.center,
-        normalized=sizes.normalized,
-        onesided=not return_complex,
-        length=length,
-        return_complex=return_complex,
-    )
+    with _say_why("istft", sizes, frames, length, return_complex):
+        return resolve_istft(
+            TensorFacts((1, bins, frames), True),
+            sizes.n_fft,
+            sizes.hop_length,
+            sizes.win_length,
+            center=sizes.center,
+            normalized=sizes.normalized,
+            onesided=not return_complex,
+            length=length,
+            return_complex=return_complex,
+        )
 
 
 def resolve_fft_params(
@@ -200,18 +196,8 @@ def resolve_fft_params(
     Raises:
         ValueError: a size is not a positive integer, or ``win_length`` exceeds the padded frame.
     """
-    n_fft, pad = integer("n_fft", n_fft), integer("pad", pad)
-    if n_fft <= 0:
-        raise ValueError(f"n_fft must be positive; got {n_fft}")
+    pad = integer("pad", pad)
     if pad < 0:
         raise ValueError(f"pad must be >= 0; got {pad}")
-    hop = n_fft // 4 if hop_length is None else integer("hop_length", hop_length)
-    if hop <= 0:
-        raise ValueError(f"hop_length must be positive; got {hop}")
-    win = n_fft if win_length is None else integer("win_length", win_length)
-    if win <= 0:
-        raise ValueError(f"win_length must be positive; got {win}")
-    grown = n_fft + 2 * pad
-    if win > grown:
-        raise ValueError(f"win_length ({win}) must be <= effective n_fft ({grown})")
-    return grown, hop, win
+    n_fft, hop, win = _resolve_sizes(n_fft, hop_length, win_length, pad, "effective n_fft")
+    return n_fft + 2 * pad, hop, win

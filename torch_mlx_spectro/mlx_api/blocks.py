@@ -1,7 +1,7 @@
-"""The maps of MLX host arrays that have values: in blocks, over several streams, at once.
+"""The maps of MLX host arrays that have values, computed at once in blocks on several streams.
 
-Blocks write into memory of MLX's own (:func:`uninitialised`), so nothing large is copied at either
-end.
+Blocks write into memory that MLX has allocated (:func:`make_uninitialised`), so nothing large is
+copied, neither before nor after.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..core.envelope import Envelope
-from ..core.linear import Form, own_conjugates
+from ..core.linear import Form
 from ..core.params import IstftParams
 from ..mlx.adjoint_blocks import adjoint_blocks
 from ..mlx.blocks import istft_blocks, stft_blocks
@@ -23,22 +23,22 @@ from ..mlx.host import HostArray, HostView, advise_huge_pages, copy_to_mlx
 from ..mlx.runtime import runtime
 from . import ops as mlx_maps
 
-#: Samples in all frames from which on blocks are worth their start: below, MLX's own lazy
-#: operations take less time than the streams' threads take to wake.
+#: Samples in all frames from which on blocks are faster. Of fewer samples MLX's own lazy operations
+#: take less time than the threads of the streams take to wake.
 WORTHWHILE = 1 << 18
-#: Up to so many bytes a copy takes less time than MLX's thread that reads a file takes to wake: a
-#: megabyte 36 us against 95 (2 cores of a virtual machine).
+#: Bytes up to which a copy takes less time than MLX's thread that reads a file takes to wake: 36 us
+#: against 95 for a megabyte (2 cores of a virtual machine).
 COPIED_BYTES = 2 << 20
-#: In what MLX raises where evaluation ahead is refused.
+#: Part of MLX's message where it refuses to evaluate ahead.
 _TRANSFORMING = "inside a graph transformation"
 
 
 def serves(work: int, *arrays: Any) -> bool:
-    """Whether these arrays are computed in blocks: on the host, large, and with values to read.
+    """Whether these arrays are computed in blocks: they are large, on the host, and have values.
 
     Args:
         work: samples in all frames of all rows.
-        arrays: evaluated, if so.
+        arrays: if the answer is yes, they are evaluated.
     """
     mx = runtime().mx
     return (
@@ -49,10 +49,8 @@ def serves(work: int, *arrays: Any) -> bool:
     )
 
 
-class _Unread:
-    """A file of numpy's format whose values are whatever the memory holds that they are read to."""
-
-    closed = False
+class _Unread(io.RawIOBase):
+    """A file in numpy's format. Reading its values leaves the memory of the reader as it is."""
 
     def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
         header = io.BytesIO()
@@ -66,22 +64,11 @@ class _Unread:
     def seekable(self) -> bool:
         return True
 
-    def writable(self) -> bool:
-        return False
-
-    def tell(self) -> int:
-        return self._at
-
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._at = offset if whence == io.SEEK_SET else self._at + offset
         return self._at
 
-    def read(self, count: int) -> bytes:
-        piece = self._header[self._at : self._at + count]
-        self._at += len(piece)
-        return piece
-
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         piece = self._header[self._at : self._at + len(buffer)]
         if piece:
             buffer[: len(piece)] = piece
@@ -92,7 +79,7 @@ class _Unread:
         return len(buffer)
 
 
-def uninitialised(shape: tuple[int, ...], dtype: Any) -> tuple[Any, HostArray]:
+def make_uninitialised(shape: tuple[int, ...], dtype: Any) -> tuple[Any, HostArray]:
     """A new MLX array, and its memory, to be written before anybody else sees the array.
 
     MLX has no such function. Filling 83 MB with zeros first would take it longer than a transform;
@@ -107,13 +94,13 @@ def uninitialised(shape: tuple[int, ...], dtype: Any) -> tuple[Any, HostArray]:
     return array, np.array(array, copy=False)
 
 
-def filled(shape: tuple[int, ...], dtype: Any, fill: Callable[[HostArray], None]) -> Any:
+def fill_array(shape: tuple[int, ...], dtype: Any, fill: Callable[[HostArray], None]) -> Any:
     """A new MLX array of the values that ``fill`` writes."""
     if np.dtype(dtype).itemsize * math.prod(shape) <= COPIED_BYTES:
         memory = np.empty(shape, dtype)
         fill(memory)
         return copy_to_mlx(runtime().mx, memory)
-    array, memory = uninitialised(shape, dtype)
+    array, memory = make_uninitialised(shape, dtype)
     fill(memory)
     return array
 
@@ -122,59 +109,58 @@ def _view(array: Any) -> HostView:
     return HostView(np.asarray(array), False, False)
 
 
-def _scaled(window: Any, factor: float) -> Any:
+def _scale_window(window: Any, factor: float) -> Any:
     """The scaled window, part of no graph, rounded as the lazy maps round it."""
     with np.errstate(all="ignore"):
         return copy_to_mlx(runtime().mx, np.asarray(window) * np.float32(factor))
 
 
-def _apart(compute: Callable[[], Any]) -> Any:
-    """Compute at once; on a thread of its own where this one is at a graph transformation.
+def _compute(shape: tuple[int, ...], dtype: Any, fill: Callable[[HostArray], None]) -> Any:
+    """Compute at once, on a thread of its own where this one is at a graph transformation.
 
-    Inside of a gradient MLX refuses to evaluate ahead, and keeps the graphs of what it evaluates: a
+    Inside a gradient MLX refuses to evaluate ahead, and keeps the graphs of what it evaluates: a
     compiled function would then allocate anew and forget the values. That state is a thread's.
     """
     try:
-        return compute()
+        return fill_array(shape, dtype, fill)
     except ValueError as error:
         if _TRANSFORMING not in str(error):
             raise
         with ThreadPoolExecutor(1) as elsewhere:
-            return elsewhere.submit(compute).result()
+            return elsewhere.submit(fill_array, shape, dtype, fill).result()
 
 
 def analysis(form: Form, signal: Any, window: Any) -> Any:
-    """As of :func:`.mlx_api.ops.analysis`."""
+    """:func:`.mlx_api.ops.analysis` of arrays that have values."""
     params = form.params
 
     def fill(memory: HostArray) -> None:
-        stft_blocks(runtime(), params, _view(signal), _scaled(window, params.scale), memory)
-        if params.onesided and form.edge != 1.0:
-            memory[..., own_conjugates(params.n_fft)] *= np.float32(form.edge)
+        scaled = _scale_window(window, params.scale)
+        stft_blocks(runtime(), params, _view(signal), scaled, memory, None, form.edge)
 
-    shape = (params.rows, params.frames, params.bins)
-    return _apart(lambda: filled(shape, np.complex64, fill))
+    return _compute((params.rows, params.frames, params.bins), np.complex64, fill)
 
 
 def adjoint(form: Form, spectrum: Any, window: Any) -> Any:
-    """As of :func:`.mlx_api.ops.adjoint`."""
+    """:func:`.mlx_api.ops.adjoint` of arrays that have values."""
     params = form.params
-    dtype = np.complex64 if params.complex_fft else np.float32
 
     def fill(memory: HostArray) -> None:
-        scaled = _scaled(window, form.inverse_scale)
+        scaled = _scale_window(window, form.inverse_scale)
         adjoint_blocks(runtime(), form, _view(spectrum), scaled, memory)
 
-    out = _apart(lambda: filled((params.rows, params.samples), dtype, fill))
-    return runtime().mx.real(out) if params.complex_fft and not form.complex_signal else out
+    dtype = np.complex64 if params.complex_fft else np.float32
+    return _compute((params.rows, params.samples), dtype, fill)
 
 
 def inverse(params: IstftParams, spectrum: Any, window: Any, rows: Any) -> Any:
-    """As of :func:`.mlx_api.ops.inverse`."""
-    dtype = np.complex64 if params.return_complex else np.float32
+    """:func:`.mlx_api.ops.inverse` of arrays that have values."""
 
     def fill(memory: HostArray) -> None:
         envelope = Envelope(np.asarray(rows), vanishes=False)
-        istft_blocks(runtime(), params, _view(spectrum), _scaled(window, 1.0), envelope, memory)
+        istft_blocks(
+            runtime(), params, _view(spectrum), _scale_window(window, 1.0), envelope, memory
+        )
 
-    return _apart(lambda: filled((params.rows, params.output_length), dtype, fill))
+    dtype = np.complex64 if params.return_complex else np.float32
+    return _compute((params.rows, params.output_length), dtype, fill)

@@ -116,15 +116,7 @@ def get_cache_debug_stats(*, reset: bool = False) -> dict[str, Any]:
     """
     from . import functions as mlx_functions  # loads MLX
 
-    kept = {
-        name: dict(function.cache_info()._asdict())
-        for name, function in (
-            ("analysis", mlx_functions.analysis),
-            ("adjoint", mlx_functions.adjoint),
-            ("correlation", mlx_functions.correlation),
-            ("inverse", mlx_functions.inverse),
-        )
-    }
+    kept = {"maps": dict(mlx_functions.get_map.cache_info()._asdict())}
     stats = {
         "enabled": _events.enabled,
         **_events.snapshot(),

@@ -1,22 +1,22 @@
-"""stft and istft of MLX arrays: what all methods of :class:`.SpectralTransform` call.
+"""stft and istft of MLX arrays, which all methods of :class:`.SpectralTransform` call.
 
-Arguments are checked here, and computed by :mod:`.mlx_api.functions`.
+The arguments are checked here; :mod:`.mlx_api.functions` computes the maps.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.envelope import resolve_envelope
 from ..core.linear import Form, analysis_of
-from ..core.params import NOLA_THRESHOLD, IstftParams
-from ..mlx.host import copy_to_mlx
+from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
 from ..mlx.runtime import runtime
 from ..settings import mlx_settings
-from . import functions as mlx_functions
 from . import ops as mlx_maps
 from .arguments import (
     LAYOUTS,
@@ -25,12 +25,13 @@ from .arguments import (
     POLICIES,
     SAFETY,
     Sizes,
+    check_choice,
     integer,
-    one_of,
     resolved_istft,
     resolved_stft,
 )
 from .caches import CountedCache
+from .functions import get_map
 from .windows import WindowName, make_window
 
 if TYPE_CHECKING:
@@ -42,9 +43,17 @@ ENVELOPES = 32
 VALIDATION_TOLERANCE = 1e-5
 
 
-def _of_whole_window(params: IstftParams) -> IstftParams:
-    """The same call by a window that is padded already."""
-    return replace(params, win_length=params.n_fft)
+def analyse(params: StftParams, rows: Any, window: Any, lead: tuple[int, ...], layout: str) -> Any:
+    """The spectrum of a signal's rows, its leading dimensions restored."""
+    mx = runtime().mx
+    if 0 in (rows.shape[0], params.frames):
+        spectrum = mx.zeros((rows.shape[0], params.frames, params.bins), mx.complex64)
+    else:
+        form = Form(params, params.complex_fft, complex_window=False)
+        spectrum = get_map("analysis", form)(rows, window)
+    if layout == "bfn":
+        spectrum = mx.swapaxes(spectrum, 1, 2)
+    return mx.reshape(spectrum, (*lead, *spectrum.shape[1:]))
 
 
 class TransformCore:
@@ -79,8 +88,8 @@ class TransformCore:
             onesided=onesided,
         )
         self.window_fn, self.periodic = window_fn, bool(periodic)
-        self.leading = one_of("leading", leading, LEADING)
-        self.istft_backend_policy = one_of(
+        self.leading = check_choice("leading", leading, LEADING)
+        self.istft_backend_policy = check_choice(
             "istft_backend_policy", istft_backend_policy or "auto", POLICIES
         )
         self._set_window(window)
@@ -99,9 +108,10 @@ class TransformCore:
     def window(self) -> Any:
         """The window, of ``n_fft`` values.
 
-        Setting it is as making the transform by it: of what was derived from the last one nothing
-        is left, in compiled functions neither. Streams keep the one that they began with, and so do
-        functions that the program itself has compiled. None sets the window of ``window_fn``.
+        A transform whose window is set behaves as if it had been made with that window: nothing
+        that was derived from the last one is used again, not even in compiled functions. Streams
+        keep the window that they began with, and so do functions that the program itself has
+        compiled. None sets the window of ``window_fn``.
 
         Raises:
             ValueError: the window's shape does not fit, or it is complex.
@@ -150,7 +160,7 @@ class TransformCore:
         return self._sizes.onesided
 
     def with_window(self, window: Any) -> Self:
-        """The same transform by another window, in which ``mx.grad`` may differentiate it.
+        """The same transform with another window, in which ``mx.grad`` may differentiate it.
 
         Args:
             window: real MLX array of ``win_length`` or ``n_fft`` values.
@@ -159,27 +169,22 @@ class TransformCore:
             ValueError: the window's shape does not fit.
         """
         other = object.__new__(type(self))
-        other._set(self._arguments(), window)
+        other.__setstate__({**self._arguments(), "window": window})
         return other
 
     def _arguments(self) -> dict[str, Any]:
-        """All that it is made of, its window aside."""
+        """All that the transform is made of, its window aside."""
         names = ("_sizes", "leading", "window_fn", "periodic", "istft_backend_policy")
         return {name: getattr(self, name) for name in names}
 
-    def _set(self, arguments: dict[str, Any], window: Any) -> None:
-        vars(self).update(arguments)
-        self._set_window(window)
-
     def __getstate__(self) -> dict[str, Any]:
-        """What copies and pickles are made of: not what was compiled or computed meanwhile."""
+        """What copies and pickles are made of; what was compiled or computed is left out."""
         window = None if self._is_constant else np.array(self.window)
         return {**self._arguments(), "window": window}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        window = state.pop("window")
-        self._set(state, None if window is None else copy_to_mlx(runtime().mx, window))
+        vars(self).update((name, value) for name, value in state.items() if name != "window")
+        self._set_window(state["window"])
 
     def stft(self, x: Any, output_layout: str = "bfn") -> Any:
         """Spectrum of a signal.
@@ -195,17 +200,10 @@ class TransformCore:
             ValueError: dimensions, dtype or layout do not fit, or the signal is too short.
         """
         mx = runtime().mx
-        one_of("output_layout", output_layout, LAYOUTS)
+        check_choice("output_layout", output_layout, LAYOUTS)
         rows, lead = self._signal_rows(x, "stft")
         params = resolved_stft(self._sizes, rows.shape[1], rows.dtype == mx.complex64)
-        if rows.shape[0] == 0:
-            spectrum = mx.zeros((0, params.frames, params.bins), mx.complex64)
-        else:
-            form = Form(params, params.complex_fft, complex_window=False)
-            spectrum = mlx_functions.analysis(form)(rows, self.window)
-        if output_layout == "bfn":
-            spectrum = mx.swapaxes(spectrum, 1, 2)
-        return mx.reshape(spectrum, (*lead, *spectrum.shape[1:]))
+        return analyse(params, rows, self.window, lead, output_layout)
 
     def _signal_rows(self, x: Any, name: str) -> tuple[Any, tuple[int, ...]]:
         """A signal as (rows, samples), and the leading dimensions of its spectrum."""
@@ -216,12 +214,9 @@ class TransformCore:
             )
         if x.dtype == mx.float64:
             raise ValueError(f"{name} computes in single precision; got float64")
-        lead = tuple(x.shape[:-1])
-        if self.leading == "batch" and x.ndim == 1:
-            lead = (1,)
-        rows = x if x.ndim == 2 else mx.reshape(x, (int(np.prod(lead)), x.shape[-1]))
-        kind = mx.complex64 if x.dtype == mx.complex64 else mx.float32
-        return rows.astype(kind), lead
+        lead = tuple(x.shape[:-1]) or ((1,) if self.leading == "batch" else ())
+        rows = mx.reshape(x, (math.prod(lead), x.shape[-1]))
+        return rows.astype(mx.complex64 if x.dtype == mx.complex64 else mx.float32), lead
 
     def istft(
         self,
@@ -247,9 +242,9 @@ class TransformCore:
             length: samples of the result; zeros follow where frames end earlier.
             validate: compute with and without fusing, and compare.
             torch_like: raise where torch does: the squared window vanishes in the kept range.
-            allow_fused: False divides by the envelope in an operation of its own.
+            allow_fused: False: the division by the envelope is an operation of its own.
             safety: ``"off"`` keeps ``torch_like`` from raising.
-            long_mode_strategy: accepted as of mlx-spectro; one implementation answers them all.
+            long_mode_strategy: has no effect; mlx-spectro's values are accepted.
             backend_policy: in the place of the transform's ``istft_backend_policy``.
             input_layout: ``"bfn"`` or ``"bnf"``.
             return_complex: the signal of a two-sided spectrum is complex.
@@ -261,13 +256,20 @@ class TransformCore:
             ValueError: dimensions, layout or options do not fit.
             RuntimeError: ``torch_like``, ``validate`` or policy ``"metal"`` is not satisfied.
         """
-        self._check_options(safety, long_mode_strategy, backend_policy)
+        check_choice("safety", safety, SAFETY)
+        check_choice("long_mode_strategy", long_mode_strategy, LONG_MODES)
+        policy = backend_policy or self.istft_backend_policy
+        check_choice("backend_policy", policy, POLICIES)
+        if policy != "auto" and long_mode_strategy != "native":
+            raise ValueError(
+                "When backend_policy is not 'auto', long_mode_strategy must be 'native'."
+            )
         length = None if length is None else integer("length", length)
         rows, lead = self._spectrum_rows(z, input_layout, return_complex)
         params = resolved_istft(self._sizes, rows.shape[1], length, return_complex)
         if torch_like and safety != "off":
             self._check_envelope(params)
-        if (backend_policy or self.istft_backend_policy) == "metal" and mlx_maps.kernels() is None:
+        if policy == "metal" and mlx_maps.kernels() is None:
             raise RuntimeError("backend_policy='metal' needs a GPU that runs Metal kernels")
         fused = allow_fused and mlx_settings().fuse_norm
         signal = self._synthesis(params, rows, fused=fused)
@@ -275,26 +277,16 @@ class TransformCore:
             self._compare(signal, self._synthesis(params, rows, fused=not fused))
         return runtime().mx.reshape(signal, (*lead, params.output_length))
 
-    def _check_options(
-        self, safety: str, long_mode_strategy: str, backend_policy: str | None
-    ) -> None:
-        one_of("safety", safety, SAFETY)
-        one_of("long_mode_strategy", long_mode_strategy, LONG_MODES)
-        policy = one_of("backend_policy", backend_policy or self.istft_backend_policy, POLICIES)
-        if policy != "auto" and long_mode_strategy != "native":
-            raise ValueError(
-                "When backend_policy is not 'auto', long_mode_strategy must be 'native'."
-            )
-
     def _spectrum_rows(
         self, z: Any, layout: str, return_complex: bool
     ) -> tuple[Any, tuple[int, ...]]:
         """A spectrum as (rows, frames, bins that are read), and its leading dimensions."""
         mx = runtime().mx
-        one_of("input_layout", layout, LAYOUTS)
+        check_choice("input_layout", layout, LAYOUTS)
         if z.ndim < 2 or (self.leading == "batch" and z.ndim > 3):
             raise ValueError(f"istft expects a 2D or 3D spectrum, got {z.shape}")
         half, full = self.n_fft // 2 + 1, self.n_fft
+        read = full if return_complex else half
         bins = z.shape[-2 if layout == "bfn" else -1]
         if bins not in ((full,) if return_complex else (half, full)):
             wanted = f"{full}" if return_complex else f"{half} (onesided) or {full} (two-sided)"
@@ -304,47 +296,35 @@ class TransformCore:
                 f"is the layout {other!r}?"
             )
         lead = tuple(z.shape[:-2])
-        rows = z.astype(mx.complex64)
-        if z.ndim != 3:
-            rows = mx.reshape(rows, (int(np.prod(lead)), *z.shape[-2:]))
+        rows = mx.reshape(z.astype(mx.complex64), (math.prod(lead), *z.shape[-2:]))
         if layout == "bfn":
             rows = mx.swapaxes(rows, 1, 2)
-        if not return_complex and bins != half:
-            rows = rows[..., :half]
-        return rows, lead
+        return rows[..., :read], lead
 
     def _synthesis(self, params: IstftParams, rows: Any, *, fused: bool) -> Any:
         mx = runtime().mx
         if rows.shape[0] == 0:
             kind = mx.complex64 if params.return_complex else mx.float32
             return mx.zeros((0, params.output_length), kind)
-        if not self._is_constant:
-            return mlx_functions.inverse_of_window(params, rows, self.window)
         envelope = self._inverse_rows(params)
-        if fused:
-            return mlx_functions.inverse(params)(rows, self.window, envelope)
-        kept = mlx_functions.adjoint(analysis_of(params))(rows, self.window)
-        kept = kept * mlx_maps.inverse_envelope(params, envelope)
-        return mx.pad(kept, [(0, 0), (0, params.zero_tail)])
+        if fused and self._is_constant:
+            return get_map("inverse", params)(rows, self.window, envelope)
+        added = get_map("adjoint", analysis_of(params))(rows, self.window)
+        return mlx_maps.normalise(params, added, envelope)
 
     def _inverse_rows(self, params: IstftParams) -> Any:
-        """The distinct rows of the inverse envelope of a constant window, in MLX."""
+        """The distinct rows of the inverse envelope, in MLX; a constant window's are kept."""
+        if not self._is_constant:
+            return mlx_maps.trace_inverse_rows(params, self.window)
         few = min(params.frames, params.overlap)
-        return self._envelopes.get((few, params.scale), lambda: self._make_rows(params))
-
-    def _make_rows(self, params: IstftParams) -> Any:
-        mx = runtime().mx
-        rows = resolve_envelope(np.asarray(self.window), _of_whole_window(params)).rows
-        rows = np.where(np.abs(rows) > params.scale / NOLA_THRESHOLD, 0, rows)
-        array = mx.array(rows)
-        mx.eval(array)  # nothing lazy may cross to another thread
-        return array
+        make = partial(mlx_maps.compute_inverse_rows, self.window, self.hop_length)
+        return self._envelopes.get((few, params.scale), lambda: make(few, params.scale))
 
     def _check_envelope(self, params: IstftParams) -> None:
         if not self._is_constant and mlx_maps.is_traced(self.window):
             raise ValueError("torch_like reads the window's values; this one is being traced")
-        window = np.asarray(self.window)
-        if resolve_envelope(window, _of_whole_window(params)).vanishes:
+        whole = replace(params, win_length=params.n_fft)  # this window is padded already
+        if resolve_envelope(np.asarray(self.window), whole).vanishes:
             raise RuntimeError(
                 "istft: window overlap-add envelope is too small: below "
                 f"{NOLA_THRESHOLD} in the kept range, for which torch.istft raises; take another "

@@ -8,6 +8,7 @@ by bisection on the number of eigenvalues above a point and one step of inverse 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -41,46 +42,38 @@ def _top_eigenvector(
     diagonal: npt.NDArray[np.float64], beside: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     off = np.concatenate([[0.0], beside])
-    radius = np.abs(off) + np.append(np.abs(beside), 0.0)
-    low, high = float(diagonal.max()), float((diagonal + radius).max())
+    low, high = float(diagonal.max()), float(diagonal.max() + 2 * beside.max())
     entries, squares = diagonal.tolist(), (off**2).tolist()
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         if middle in (low, high):
             break
-        if _is_above_all(entries, squares, middle):
+        # No eigenvalue is at or above a point where all pivots are negative.
+        if all(pivot < 0 for pivot in _eliminate(entries, squares, middle)):
             high = middle
         else:
             low = middle
     vector = np.ones(len(diagonal))
+    pivots = list(_eliminate(entries, squares, high))
     for _ in range(ITERATIONS):
-        vector = _solve(entries, off.tolist(), high, vector.tolist())
+        vector = _solve(pivots, off.tolist(), vector.tolist())
         vector /= np.abs(vector).max()
     return vector
 
 
-def _is_above_all(diagonal: list[float], squares: list[float], point: float) -> bool:
-    """Whether no eigenvalue is at or above ``point``: all pivots of the shifted matrix negative."""
+def _eliminate(diagonal: list[float], squares: list[float], shift: float) -> Iterator[float]:
+    """The pivots of (matrix - shift), from the squares of its values beside the diagonal."""
     pivot = -1.0
     for entry, square in zip(diagonal, squares, strict=True):
-        pivot = entry - point - square / pivot
-        if pivot >= 0:
-            return False
-    return True
+        pivot = entry - shift - square / pivot
+        yield pivot
 
 
-def _solve(
-    diagonal: list[float], off: list[float], shift: float, right: list[float]
-) -> npt.NDArray[np.float64]:
-    """Solve (matrix - shift) x = right by elimination, without pivots: all have one sign."""
-    n = len(diagonal)
-    pivots, values = [diagonal[0] - shift], [right[0]]
-    for index in range(1, n):
-        factor = off[index] / pivots[-1]
-        pivots.append(diagonal[index] - shift - factor * off[index])
-        values.append(right[index] - factor * values[-1])
-    found = np.empty(n)
-    found[-1] = values[-1] / pivots[-1]
-    for index in range(n - 2, -1, -1):
-        found[index] = (values[index] - off[index + 1] * found[index + 1]) / pivots[index]
-    return found
+def _solve(pivots: list[float], off: list[float], values: list[float]) -> npt.NDArray[np.float64]:
+    """Solve (matrix - shift) x = values from the pivots: no rows are exchanged."""
+    for index in range(1, len(pivots)):
+        values[index] -= off[index] / pivots[index - 1] * values[index - 1]
+    values[-1] /= pivots[-1]
+    for index in range(len(pivots) - 2, -1, -1):
+        values[index] = (values[index] - off[index + 1] * values[index + 1]) / pivots[index]
+    return np.array(values)

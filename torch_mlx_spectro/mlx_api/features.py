@@ -1,7 +1,8 @@
-"""Features made of spectra, by torchaudio's definitions, on MLX arrays.
+"""Features of spectra by torchaudio's definitions, on MLX arrays.
 
-Arguments, defaults and formulas are those of ``torchaudio.transforms`` (its documentation); windows
-are given by name. Every transform works inside of ``mx.grad``, ``mx.vmap`` and ``mx.compile``.
+Arguments, defaults and formulas are those in the documentation of ``torchaudio.transforms``, but
+windows are given by name. Every transform works inside of ``mx.grad``, ``mx.vmap`` and
+``mx.compile``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..mlx.host import copy_to_mlx
 from ..mlx.runtime import runtime
 from .filterbanks import dct_matrix, mel_filters
 from .transform import SpectralTransform
@@ -22,6 +24,15 @@ POWER_FLOOR = 1e-10
 LOG_OFFSET = 1e-6
 #: Keeps phases of empty bins finite (torchaudio's griffinlim).
 PHASE_FLOOR = 1e-16
+
+
+def _make_transform(
+    n_fft: int, win_length: int | None, hop_length: int | None, window_fn: WindowName, **more: Any
+) -> SpectralTransform:
+    """A transform of signals [..., T], with torchaudio's default of the hop length."""
+    win = n_fft if win_length is None else win_length
+    hop = win // 2 if hop_length is None else hop_length
+    return SpectralTransform(n_fft, hop, win, window_fn, leading="any", **more)
 
 
 class Spectrogram:
@@ -36,7 +47,7 @@ class Spectrogram:
         power: exponent of the magnitude; None for the complex spectrum.
         normalized: True or ``"window"``: divided by the window's norm; ``"frame_length"``: by
             ``sqrt(n_fft)``; False.
-        center, pad_mode, onesided: as of :class:`.SpectralTransform`.
+        center, pad_mode, onesided: see :class:`.SpectralTransform`.
 
     Raises:
         ValueError: sizes, names or modes that do not fit.
@@ -61,17 +72,15 @@ class Spectrogram:
             )
         if pad < 0:
             raise ValueError(f"pad must be >= 0; got {pad}")
-        win = n_fft if win_length is None else win_length
-        self.transform = SpectralTransform(
+        self.transform = _make_transform(
             n_fft,
-            win // 2 if hop_length is None else hop_length,
-            win,
+            win_length,
+            hop_length,
             window_fn,
             center=center,
             pad_mode=pad_mode,
             normalized=normalized == "frame_length",
             onesided=onesided,
-            leading="any",
         )
         self.pad, self.power = pad, power
         self._is_scaled = normalized in (True, "window")
@@ -97,7 +106,7 @@ class Spectrogram:
 
 
 def magnitude(spectrum: Any, power: float) -> Any:
-    """``|spectrum| ** power``; for the square with a gradient at zero, too."""
+    """``|spectrum| ** power``; the square has a gradient at zero, too."""
     mx = runtime().mx
     if power == 2.0:
         return mx.square(mx.real(spectrum)) + mx.square(mx.imag(spectrum))
@@ -110,7 +119,7 @@ class MelSpectrogram:
 
     Args:
         sample_rate: of the signal.
-        n_fft, win_length, hop_length, pad, window_fn, power, normalized, center, pad_mode: as of
+        n_fft, win_length, hop_length, pad, window_fn, power, normalized, center, pad_mode: see
             :class:`Spectrogram`.
         f_min, f_max: where the bands begin and end, in Hz; ``sample_rate / 2`` where None.
         n_mels: bands.
@@ -145,9 +154,7 @@ class MelSpectrogram:
         self.n_mels = n_mels
         end = float(sample_rate // 2) if f_max is None else f_max
         filters = mel_filters(n_fft // 2 + 1, f_min, end, n_mels, sample_rate, norm, mel_scale)
-        mx = runtime().mx
-        self.filters = mx.array(filters.T.astype(np.float32))
-        mx.eval(self.filters)
+        self.filters = copy_to_mlx(runtime().mx, filters.T.astype(np.float32))
 
     def __call__(self, x: Any) -> Any:
         return runtime().mx.matmul(self.filters, self.spectrogram(x))
@@ -179,7 +186,7 @@ class MFCC:
         melkwargs: arguments of :class:`MelSpectrogram`.
 
     Raises:
-        ValueError: of more coefficients than bands, or another type or norm.
+        ValueError: there are more coefficients than bands, or the type or the norm is another.
     """
 
     def __init__(
@@ -197,9 +204,8 @@ class MFCC:
         if n_mfcc > self.mel.n_mels:
             raise ValueError(f"n_mfcc ({n_mfcc}) must be <= n_mels ({self.mel.n_mels})")
         self.log_mels = log_mels
-        mx = runtime().mx
-        self.dct = mx.array(dct_matrix(n_mfcc, self.mel.n_mels, norm).astype(np.float32))
-        mx.eval(self.dct)
+        matrix = dct_matrix(n_mfcc, self.mel.n_mels, norm)
+        self.dct = copy_to_mlx(runtime().mx, matrix.astype(np.float32))
 
     def __call__(self, x: Any) -> Any:
         mx = runtime().mx
@@ -215,7 +221,7 @@ class GriffinLim:
     Griffin-Lim algorithm". Input of shape [..., bins, frames], output [..., T].
 
     Args:
-        n_fft, win_length, hop_length, window_fn: as of :class:`Spectrogram`.
+        n_fft, win_length, hop_length, window_fn: see :class:`Spectrogram`.
         n_iter: iterations.
         power: exponent of the magnitude that is given.
         momentum: from 0 to below 1.
@@ -240,10 +246,7 @@ class GriffinLim:
     ) -> None:
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in range [0, 1); got {momentum}")
-        win = n_fft if win_length is None else win_length
-        self.transform = SpectralTransform(
-            n_fft, win // 2 if hop_length is None else hop_length, win, window_fn, leading="any"
-        )
+        self.transform = _make_transform(n_fft, win_length, hop_length, window_fn)
         self.n_iter, self.power, self.length = n_iter, power, length
         self.rand_init, self.momentum = rand_init, momentum / (1 + momentum)
 

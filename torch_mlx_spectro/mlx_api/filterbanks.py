@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .arguments import check_choice
+
 Matrix = npt.NDArray[np.float64]
 
 #: Slaney's scale ("Auditory toolbox", 1998): linear below 1 kHz, then 27 steps of a factor of 6.4.
@@ -53,10 +55,8 @@ def mel_filters(
     Raises:
         ValueError: another norm or scale, or ``f_min`` above ``f_max``.
     """
-    if norm not in (None, "slaney"):
-        raise ValueError(f"norm must be one of None, 'slaney'; got {norm!r}")
-    if mel_scale not in ("htk", "slaney"):
-        raise ValueError(f"mel_scale must be one of 'htk', 'slaney'; got {mel_scale!r}")
+    check_choice("norm", norm, (None, "slaney"))
+    check_choice("mel_scale", mel_scale, ("htk", "slaney"))
     if f_min > f_max:
         raise ValueError(f"f_min ({f_min}) must be <= f_max ({f_max})")
     edges = _hertz(
@@ -83,8 +83,7 @@ def dct_matrix(n_mfcc: int, n_mels: int, norm: str | None) -> Matrix:
     Raises:
         ValueError: ``norm`` is neither ``"ortho"`` nor None.
     """
-    if norm not in (None, "ortho"):
-        raise ValueError(f"norm must be one of None, 'ortho'; got {norm!r}")
+    check_choice("norm", norm, (None, "ortho"))
     orders = np.arange(n_mfcc)[:, None]
     matrix: Matrix = 2.0 * np.cos(np.pi / n_mels * (np.arange(n_mels) + 0.5) * orders)
     if norm == "ortho":

@@ -1,16 +1,18 @@
 """The maps as functions that MLX differentiates, vectorises and compiles.
 
-Each is an ``mx.custom_function``; the rules are those of the table in :mod:`.autograd.derivatives`,
-of which this is the MLX side: gradients and tangents are the maps themselves, so all orders close.
-Examples of ``mx.vmap`` become rows of one call. Host arrays that have values are computed in blocks
-(:mod:`.mlx_api.blocks`); else, and on a GPU, lazily (:mod:`.mlx_api.ops`).
+Each is an ``mx.custom_function``. Gradients and tangents are the maps themselves, so all orders of
+derivatives are made of them. ``mx.vmap`` makes examples rows of one call. Host arrays that have
+values are computed in blocks (:mod:`.mlx_api.blocks`). Everything else, and everything on a GPU, is
+computed lazily (:mod:`.mlx_api.ops`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import lru_cache, partial
+from types import MappingProxyType
+from typing import Any, cast
 
 from ..core.linear import Form, analysis_of
 from ..core.params import IstftParams
@@ -18,175 +20,130 @@ from ..mlx.runtime import runtime
 from . import blocks as mlx_blocks
 from . import ops as mlx_maps
 
-#: Functions kept, one for each form; a program has a few.
+#: Functions kept, one for each map and form; a program has a few.
 FORMS = 256
+
+#: The rules of derivatives. Every map takes two of the three arguments of
+#: ``Re sum conj(spectrum) A(signal, window)``, which is linear in each, and returns the gradient in
+#: the third, here the last. So the gradient of a map in one of its arguments is the map that
+#: returns this argument, of the other one and the cotangent; and a tangent is the map itself.
+ARGUMENTS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
+    {
+        "analysis": ("signal", "window", "spectrum"),
+        "adjoint": ("spectrum", "window", "signal"),
+        "correlation": ("signal", "spectrum", "window"),
+    }
+)
+#: By map: its computation of whole arrays, and in blocks where there is one.
+COMPUTATIONS: Mapping[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = MappingProxyType(
+    {
+        "analysis": (mlx_maps.analysis, mlx_blocks.analysis),
+        "adjoint": (mlx_maps.adjoint, mlx_blocks.adjoint),
+        "correlation": (mlx_maps.correlation, None),
+        "inverse": (mlx_maps.inverse, mlx_blocks.inverse),
+    }
+)
 
 Function = Callable[..., Any]
 
 
 @lru_cache(maxsize=FORMS)
-def analysis(form: Form) -> Function:
-    """``(signal (rows, samples), window (n_fft,)) -> spectrum (rows, frames, bins)``."""
+def get_map(name: str, sizes: Form | IstftParams) -> Function:
+    """A map of one form, for any number of rows, with its rules of differentiation.
 
-    def compute(signal: Any, window: Any) -> Any:
-        whole = form.of_rows(signal.shape[0])
-        work = signal.shape[0] * form.params.frames * form.params.n_fft
-        if mlx_blocks.serves(work, signal, window):
-            return mlx_blocks.analysis(whole, signal, window)
-        return mlx_maps.analysis(whole, signal, window)
-
-    return _bilinear(
-        compute,
-        analysis,
-        form,
-        lambda cotangent, window: adjoint(form)(cotangent, window),
-        lambda cotangent, signal: correlation(form)(signal, cotangent),
-        by_rows=True,
-    )
-
-
-@lru_cache(maxsize=FORMS)
-def adjoint(form: Form) -> Function:
-    """``(spectrum (rows, frames, bins), window (n_fft,)) -> signal (rows, samples)``."""
-
-    def compute(spectrum: Any, window: Any) -> Any:
-        whole = form.of_rows(spectrum.shape[0])
-        work = spectrum.shape[0] * form.params.frames * form.params.n_fft
-        if form.params.samples and mlx_blocks.serves(work, spectrum, window):
-            return mlx_blocks.adjoint(whole, spectrum, window)
-        return mlx_maps.adjoint(whole, spectrum, window)
-
-    return _bilinear(
-        compute,
-        adjoint,
-        form,
-        lambda cotangent, window: analysis(form)(cotangent, window),
-        lambda cotangent, spectrum: correlation(form)(cotangent, spectrum),
-        by_rows=True,
-    )
-
-
-@lru_cache(maxsize=FORMS)
-def correlation(form: Form) -> Function:
-    """``(signal (rows, samples), spectrum (rows, frames, bins)) -> window (n_fft,)``."""
-
-    def compute(signal: Any, spectrum: Any) -> Any:
-        return mlx_maps.correlation(form.of_rows(signal.shape[0]), signal, spectrum)
-
-    return _bilinear(
-        compute,
-        correlation,
-        form,
-        lambda cotangent, spectrum: adjoint(form)(spectrum, cotangent),
-        lambda cotangent, signal: analysis(form)(signal, cotangent),
-        by_rows=False,
-    )
-
-
-def _bilinear(
-    compute: Function,
-    family: Callable[[Form], Function],
-    form: Form,
-    of_first: Function,
-    of_second: Function,
-    *,
-    by_rows: bool,
-) -> Function:
-    """A function linear in both of its arguments, with its rules.
+    =============  =================================  ========================================
+    map            arguments                          result
+    =============  =================================  ========================================
+    analysis       signal (rows, samples),            spectrum (rows, frames, bins)
+                   window (n_fft,)
+    adjoint        spectrum, window                   signal
+    correlation    signal, spectrum                   window
+    inverse        spectrum, window, rows of the      signal: an istft, differentiable in its
+                   inverse envelope                   spectrum alone
+    =============  =================================  ========================================
 
     Args:
-        of_first, of_second: gradients, of the cotangent and the other argument.
-        by_rows: the first argument has rows, the second has none.
+        name: of the map.
+        sizes: the form of the analysis; of ``"inverse"`` the parameters of the istft.
     """
     mx = runtime().mx
-    function = mx.custom_function(compute)
+    gradients = _list_gradients(name, sizes)
+    function = mx.custom_function(partial(_compute, name, sizes))
 
     def pull(primals: Any, cotangent: Any, _: Any) -> Any:
-        first, second = primals
-        return of_first(cotangent, second), of_second(cotangent, first)
+        return tuple(
+            mx.zeros_like(primal) if gradient is None else gradient(cotangent, primals)
+            for gradient, primal in zip(gradients, primals, strict=True)
+        )
 
     def push(primals: Any, tangents: Any) -> Any:
-        first, second = primals
-        parts = []
-        if tangents[0] is not None:
-            parts.append(family(form)(tangents[0], second))
-        if tangents[1] is not None:
-            parts.append(family(form)(first, tangents[1]))
+        parts = [
+            get_map(name, sizes)(*primals[:place], tangents[place], *primals[place + 1 :])
+            for place, gradient in enumerate(gradients)
+            if gradient is not None and tangents[place] is not None
+        ]
         return sum(parts[1:], parts[0])
 
     def vectorise(inputs: Any, axes: Any) -> Any:
-        if by_rows and axes[1] is None:
-            return _examples_as_rows(mx, family(form), inputs, axes)
-        return _one_by_one(mx, family(form), inputs, axes)
+        each = get_map(name, sizes)
+        if name != "correlation" and all(axis is None for axis in axes[1:]):
+            return _take_examples_as_rows(mx, each, inputs, axes)
+        return _take_one_by_one(mx, each, inputs, axes)
 
     function.vjp(pull)
     function.jvp(push)
     function.vmap(vectorise)
-    wrapped: Function = function
-    return wrapped
+    return cast(Function, function)
 
 
-def _examples_as_rows(mx: Any, function: Function, inputs: Any, axes: Any) -> Any:
+def _compute(name: str, sizes: Form | IstftParams, first: Any, *others: Any) -> Any:
+    """The values of a map, in blocks where that is worth it."""
+    whole, blocks = COMPUTATIONS[name]
+    rows = first.shape[0]
+    params: Any = sizes.params if isinstance(sizes, Form) else sizes
+    if rows != params.rows:
+        sizes = sizes.of_rows(rows) if isinstance(sizes, Form) else replace(sizes, rows=rows)
+    work = rows * params.frames * params.n_fft
+    if blocks is not None and mlx_blocks.serves(work, first, *others):
+        return blocks(sizes, first, *others)
+    return whole(sizes, first, *others)
+
+
+def _list_gradients(name: str, sizes: Form | IstftParams) -> list[Function | None]:
+    """The gradient in each argument, of the cotangent and the arguments; None for constants."""
+    if not isinstance(sizes, Form):
+        return [partial(_differentiate_inverse, sizes), None, None]
+    *arguments, result = ARGUMENTS[name]
+
+    def differentiate(wanted: str, cotangent: Any, primals: Any) -> Any:
+        known = {**dict(zip(arguments, primals, strict=True)), result: cotangent}
+        (found,) = (each for each, (*_, returned) in ARGUMENTS.items() if returned == wanted)
+        return get_map(found, sizes)(*(known[argument] for argument in ARGUMENTS[found][:2]))
+
+    return [partial(differentiate, argument) for argument in arguments]
+
+
+def _differentiate_inverse(params: IstftParams, cotangent: Any, primals: Any) -> Any:
+    """The adjoint of an istft: an analysis of the samples that are kept, times its envelope."""
+    _, window, rows = primals
+    kept = cotangent[:, : params.kept] * mlx_maps.inverse_envelope(params, rows)
+    return get_map("analysis", analysis_of(params))(kept, window)
+
+
+def _take_examples_as_rows(mx: Any, function: Function, inputs: Any, axes: Any) -> Any:
+    """Compute all examples of a signal or spectrum in one call, as rows of it."""
     rows, *others = inputs
     examples = mx.moveaxis(rows, axes[0], 0)
     result = function(mx.flatten(examples, 0, 1), *others)
     return mx.unflatten(result, 0, examples.shape[:2]), 0
 
 
-def _one_by_one(mx: Any, function: Function, inputs: Any, axes: Any) -> Any:
-    """Examples whose windows differ make as many calls."""
-    counts = {x.shape[axis] for x, axis in zip(inputs, axes, strict=True) if axis is not None}
-    each = []
-    for index in range(counts.pop()):
-        example = [
-            x if axis is None else mx.take(x, index, axis=axis)
-            for x, axis in zip(inputs, axes, strict=True)
-        ]
-        each.append(function(*example))
+def _take_one_by_one(mx: Any, function: Function, inputs: Any, axes: Any) -> Any:
+    """Make a call of each example, since their windows differ."""
+    given = list(zip(inputs, axes, strict=True))
+    (count,) = {x.shape[axis] for x, axis in given if axis is not None}
+    each = [
+        function(*(x if axis is None else mx.take(x, index, axis=axis) for x, axis in given))
+        for index in range(count)
+    ]
     return mx.stack(each), 0
-
-
-@lru_cache(maxsize=FORMS)
-def inverse(params: IstftParams) -> Function:
-    """``(spectrum, window (n_fft,), rows of the inverse envelope) -> signal``: an istft.
-
-    Differentiable in the spectrum; the window and its envelope are constants here.
-    """
-    mx, form = runtime().mx, analysis_of(params)
-
-    def compute(spectrum: Any, window: Any, rows: Any) -> Any:
-        count = spectrum.shape[0]
-        work = count * params.frames * params.n_fft
-        if mlx_blocks.serves(work, spectrum, window, rows):
-            return mlx_blocks.inverse(
-                mlx_maps.of_rows(form, params, count)[1], spectrum, window, rows
-            )
-        return mlx_maps.inverse(*mlx_maps.of_rows(form, params, count), spectrum, window, rows)
-
-    function = mx.custom_function(compute)
-
-    def pull(primals: Any, cotangent: Any, _output: Any) -> Any:
-        _, window, rows = primals
-        kept = cotangent[:, : params.kept] * mlx_maps.inverse_envelope(params, rows)
-        found = analysis(form)(kept, window)
-        return found, mx.zeros_like(window), mx.zeros_like(rows)
-
-    def push(primals: Any, tangents: Any) -> Any:
-        return inverse(params)(tangents[0], *primals[1:])
-
-    def vectorise(inputs: Any, axes: Any) -> Any:
-        return _examples_as_rows(mx, inverse(params), inputs, axes)
-
-    function.vjp(pull)
-    function.jvp(push)
-    function.vmap(vectorise)
-    wrapped: Function = function
-    return wrapped
-
-
-def inverse_of_window(params: IstftParams, spectrum: Any, window: Any) -> Any:
-    """An istft that depends on its window twice: overlap-add by our maps, envelope by MLX's."""
-    mx = runtime().mx
-    kept = adjoint(analysis_of(params))(spectrum, window)
-    kept = kept * mlx_maps.inverse_envelope(params, mlx_maps.inverse_rows(params, window))
-    return mx.pad(kept, [(0, 0), (0, params.zero_tail)]) if params.zero_tail else kept

@@ -1,8 +1,8 @@
-"""The three maps of :mod:`.backends.maps` on whole MLX arrays, lazily, on MLX's default stream.
+"""The three maps on whole MLX arrays, computed lazily on MLX's default stream.
 
-By the project's kernels where MLX computes on a GPU (or they are emulated), else by MLX
-operations. Spectra are (rows, frames, bins), windows have ``n_fft`` values and are scaled here.
-What is made of the maps, and their derivatives, is in :mod:`.mlx_api.functions`.
+The project's kernels compute them where MLX has a GPU (or where they are emulated), else MLX's own
+operations. Spectra are (rows, frames, bins); windows have ``n_fft`` values and are scaled here. The
+derivatives of the maps are in :mod:`.mlx_api.functions`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from ..core.envelope import row_of_hop
-from ..core.linear import Form, synthesis_of
-from ..core.padding import outside_positions
+from ..core.envelope import overlap_added_square, row_of_hop
+from ..core.linear import Form, analysis_of, synthesis_of
+from ..core.padding import fold_side, padded_sides, padding_sources
 from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
 from ..kernels.describe import describe_adjoint
 from ..mlx import ops as maps
@@ -28,9 +27,9 @@ from ..mlx.host import copy_to_mlx
 from ..mlx.launcher import DEVICE_ELEMENTS, TRACING, MetalKernels, metal_kernels
 from ..mlx.runtime import runtime
 
-#: In what MLX raises of an array that was never computed and cannot be.
+#: Part of MLX's message about an array that was never computed and cannot be.
 _WITHOUT_VALUES = "without a primitive"
-#: As of :func:`kernels_where`.
+#: Which calls kernels may compute: see :func:`kernels_where`.
 _allowed: ContextVar[str] = ContextVar("torch_mlx_spectro_kernels_where", default="values")
 
 
@@ -43,9 +42,9 @@ def kernels() -> MetalKernels | None:
 
 
 def is_traced(*arrays: Any) -> bool:
-    """Whether ``mx.compile`` or ``mx.vmap`` runs with stand-ins; evaluates the arrays if not.
+    """Whether one of the arrays is a placeholder of ``mx.compile`` or ``mx.vmap``.
 
-    ``mx.grad`` and ``mx.jvp`` run with values.
+    If none is, the arrays are evaluated. ``mx.grad`` and ``mx.jvp`` run with values.
     """
     try:
         runtime().mx.eval(*arrays)
@@ -58,14 +57,15 @@ def is_traced(*arrays: Any) -> bool:
 
 @contextmanager
 def kernels_where(allowed: str) -> Iterator[None]:
-    """Which calls of this context may be computed by kernels.
+    """A context that says which of its calls kernels may compute.
 
-    A trace by ``mx.vmap`` may not have them: MLX does not vectorise custom kernels, not even where
-    a function brings its own rule. One by ``mx.compile`` may, and looks the same. Nor does MLX push
-    tangents (``mx.jvp``) through graphs that have them.
+    ``mx.vmap`` may not trace kernels: MLX does not vectorise them, not even where a function brings
+    its own rule. ``mx.compile`` may, but its trace looks the same. Nor does MLX push tangents
+    (``mx.jvp``) through graphs that have kernels.
 
     Args:
-        allowed: ``"values"``: those that no trace has; ``"traces"``: traces, too; ``"nowhere"``.
+        allowed: ``"values"``: calls that are not traced; ``"traces"``: all calls; ``"nowhere"``: no
+            calls.
     """
     token = _allowed.set(allowed)
     try:
@@ -74,37 +74,33 @@ def kernels_where(allowed: str) -> Iterator[None]:
         _allowed.reset(token)
 
 
-def _kernels_for(params: StftParams | IstftParams, *arrays: Any) -> MetalKernels | None:
+def _find_kernels(params: StftParams | IstftParams, *arrays: Any) -> MetalKernels | None:
     """The kernels for this call; the emulated ones are never part of a graph that is traced."""
     allowed, found = _allowed.get(), kernels()
     if found is None or allowed == "nowhere" or found.refusal(params) is not None:
         return None
     if allowed == "traces" and not found.emulated:
         return found
-    return None if stand_in(*arrays) else found
+    return None if has_placeholder(*arrays) else found
 
 
-def stand_in(*arrays: Any) -> bool:
-    """As :func:`is_traced`, but nothing is evaluated, nor waited for.
+def has_placeholder(*arrays: Any) -> bool:
+    """:func:`is_traced` that evaluates nothing, and waits for nothing.
 
-    MLX goes through the whole graph, argument by argument, before it computes anything: asked for
-    an array that it has to refuse behind these, it complains of a stand-in among these first.
+    MLX goes through the whole graph, argument by argument, before it computes anything. Here it has
+    to refuse the last argument, so it computes nothing. If there is a placeholder before that one,
+    it complains of the placeholder.
     """
-    mx = runtime().mx
     try:
-        mx.eval(*arrays, _refused(mx))
-    except ValueError as error:
-        if TRACING not in str(error):
-            raise
-        return True
+        return is_traced(*arrays, _make_refused(runtime().mx))
     except RuntimeError as error:
         if _WITHOUT_VALUES not in str(error):
             raise
-    return False
+        return False
 
 
 @lru_cache(maxsize=1)
-def _refused(mx: Any) -> Any:
+def _make_refused(mx: Any) -> Any:
     """An array that MLX can never evaluate: what stood in for an example of a vectorised map."""
     seen: list[Any] = []
 
@@ -116,13 +112,19 @@ def _refused(mx: Any) -> Any:
     return seen[0]
 
 
-def times(mx: Any, array: Any, factor: float) -> Any:
+def _scale(mx: Any, array: Any, factor: float) -> Any:
     """``array * factor``, and the array itself where that is the same."""
     return array if factor == 1.0 else mx.multiply(array, factor)
 
 
-def _for_kernels(mx: Any, window: Any) -> Any:
-    """The window, long enough for a kernel's inputs, its values neighbours."""
+def _pad(mx: Any, array: Any, before: int, after: int) -> Any:
+    """The array with zeros before and after the values of its second axis."""
+    rest = [(0, 0)] * (array.ndim - 2)
+    return mx.pad(array, [(0, 0), (before, after), *rest]) if before or after else array
+
+
+def _lengthen(mx: Any, window: Any) -> Any:
+    """The window, long enough for a kernel's inputs, its values neighbours in memory."""
     missing = max(0, DEVICE_ELEMENTS - window.size)
     return mx.contiguous(mx.pad(window, (0, missing)) if missing else window)
 
@@ -135,67 +137,40 @@ def analysis(form: Form, signal: Any, window: Any) -> Any:
         window: shape (n_fft,).
     """
     mx, params = runtime().mx, form.params
-    launcher = _kernels_for(params, signal, window)
-    if launcher is not None:
-        given = _for_kernels(mx, window)
-        return analysis_fused(launcher, mx, params, signal, given, None, edge=form.edge)
-    spectrum = maps.spectra(
+    found = _find_kernels(params, signal, window)
+    if found is not None:
+        given = _lengthen(mx, window)
+        return analysis_fused(found, mx, params, signal, given, None, edge=form.edge)
+    return maps.spectra(
         mx,
-        _framed(mx, params, signal),
-        times(mx, window, params.scale),
+        _cut_frames(mx, params, signal),
+        _scale(mx, window, params.scale),
         n_fft=params.n_fft,
         onesided=params.onesided,
         complex_fft=params.complex_fft,
         stream=None,
+        edge=form.edge,
     )
-    if params.onesided:
-        spectrum = maps.weighted_edges(mx, spectrum, params.n_fft, form.edge, None)
-    return spectrum
 
 
-def _covered(mx: Any, params: StftParams, signal: Any) -> Any:
-    """The padded samples that the frames cover, shape (rows, (frames - 1) * hop + n_fft)."""
-    length = (params.frames - 1) * params.hop_length + params.n_fft
-    if params.padding and params.pad_mode != "constant":
-        parts = [_outside(mx, params, signal, start) for start in (-params.padding, params.samples)]
-        signal = mx.concatenate([parts[0], signal, parts[1]], axis=1)
-        right = length - signal.shape[1]
-        signal = mx.pad(signal, [(0, 0), (0, right)]) if right > 0 else signal[:, :length]
-    else:
-        right = length - params.padding - params.samples
-        signal = mx.pad(
-            signal[:, : length - params.padding], [(0, 0), (params.padding, max(0, right))]
-        )
-    return signal
-
-
-def _framed(mx: Any, params: StftParams, signal: Any) -> Any:
-    """The frames of every row, shape (rows, frames, n_fft), of pieces of a hop each.
+def _cut_frames(mx: Any, params: StftParams, signal: Any) -> Any:
+    """The frames of the padded rows, shape (rows, frames, n_fft), of pieces of a hop each.
 
     A strided view would do, but MLX vectorises none (``mx.vmap``).
     """
-    hop, n_fft, frames = params.hop_length, params.n_fft, params.frames
-    samples = _covered(mx, params, signal)
+    hop, n_fft, frames, left = params.hop_length, params.n_fft, params.frames, params.padding
     overlap = -(-n_fft // hop)
     hops = frames + overlap - 1
-    rows, length = samples.shape
-    if length < hops * hop:
-        samples = mx.pad(samples, [(0, 0), (0, hops * hop - length)])
-    by_hops = mx.reshape(samples[:, : hops * hop], (rows, hops, hop))
+    if sides := padded_sides(params):
+        sources = (padding_sources(params, side).astype(np.int32) for side in sides)
+        before, after = (mx.take(signal, copy_to_mlx(mx, each), axis=1) for each in sources)
+        signal, left = mx.concatenate([before, signal, after], axis=1), 0
+    samples = signal[:, : hops * hop - left]
+    samples = _pad(mx, samples, left, hops * hop - left - samples.shape[1])
+    by_hops = mx.reshape(samples, (samples.shape[0], hops, hop))
     pieces = [by_hops[:, piece : piece + frames] for piece in range(overlap)]
-    last = n_fft - (overlap - 1) * hop
-    pieces[-1] = pieces[-1][..., :last]
+    pieces[-1] = pieces[-1][..., : n_fft - (overlap - 1) * hop]
     return mx.concatenate(pieces, axis=-1) if overlap > 1 else pieces[0]
-
-
-def _outside(mx: Any, params: StftParams, signal: Any, start: int) -> Any:
-    """The samples that padding puts at the positions from ``start`` on."""
-    return mx.take(signal, copy_to_mlx(mx, _inside(params, start)), axis=1)
-
-
-def _inside(params: StftParams, start: int) -> Any:
-    positions = np.arange(start, start + params.padding, dtype=np.int64)
-    return outside_positions(positions, params.samples, params.pad_mode).astype(np.int32)
 
 
 def adjoint(form: Form, spectrum: Any, window: Any) -> Any:
@@ -207,71 +182,37 @@ def adjoint(form: Form, spectrum: Any, window: Any) -> Any:
     """
     mx, params = runtime().mx, form.params
     back = synthesis_of(form, params.padding, params.samples)
-    launcher = _kernels_for(back, spectrum, window)
-    if launcher is None or params.samples == 0:
-        signal = _adjoint_in_operations(mx, form, spectrum, window)
-    else:
-        fold = describe_adjoint(form)
-        signal = synthesis_fused(
-            launcher, mx, back, spectrum, _for_kernels(mx, window), None, adjoint=fold
-        )
-    if params.complex_fft and not form.complex_signal:
-        signal = mx.real(signal)
-    return signal
+    found = _find_kernels(back, spectrum, window) if params.samples else None
+    if found is None:
+        return _add_frames(mx, form, spectrum, _scale(mx, window, form.inverse_scale))
+    given, fold = _lengthen(mx, window), describe_adjoint(form)
+    return synthesis_fused(found, mx, back, spectrum, given, None, adjoint=fold)
 
 
-def _adjoint_in_operations(mx: Any, form: Form, spectrum: Any, window: Any) -> Any:
-    params = form.params
-    covered = _overlap_added(mx, form, spectrum, times(mx, window, form.inverse_scale))
-    padding, samples = params.padding, params.samples
-    missing = samples + 2 * padding - covered.shape[1]
-    if missing > 0:
-        covered = mx.pad(covered, [(0, 0), (0, missing)])
-    signal = covered[:, padding : padding + samples]
-    if padding and params.pad_mode != "constant" and samples:
-        for outside in (-padding, samples):
-            fallen = covered[:, padding + outside : 2 * padding + outside]
-            signal = signal + _onto(mx, fallen, _inside(params, outside), samples)
-    return signal
+def _add_frames(mx: Any, form: Form, spectrum: Any, window: Any) -> Any:
+    """The overlap-added frames, what fell on padding folded back: the adjoint of padded frames.
 
-
-def _onto(mx: Any, fallen: Any, inside: Any, samples: int) -> Any:
-    """What fell on padding, at the signal positions ``inside`` that it was made of.
-
-    These are one position, or neighbours in either order; MLX's scatter has no tangent.
-    """
-    first, last = int(inside[0]), int(inside[-1])
-    if first == last:
-        fallen = mx.sum(fallen, axis=1, keepdims=True)
-    elif first > last:
-        fallen, first = fallen[:, ::-1], last
-    return mx.pad(fallen, [(0, 0), (first, samples - first - fallen.shape[1])])
-
-
-def _overlap_added(mx: Any, form: Form, spectrum: Any, window: Any) -> Any:
-    """The overlap-added frames of every row, (rows, whole hops): :func:`.mlx.ops.overlap_add`.
-
-    Not of strided views, as of :func:`_framed`.
+    They are not added as strided views either: see :func:`_cut_frames`.
     """
     params = form.params
-    hop, overlap = params.hop_length, -(-params.n_fft // params.hop_length)
-    frames = maps.windowed_frames(
-        mx,
-        spectrum,
-        window,
-        params.n_fft,
-        not params.complex_fft,
-        None,
-        edge=form.inverse_edge,
-        both_halves=form.both_halves,
-    )
-    rest = overlap * hop - params.n_fft
-    frames = mx.pad(frames, [(0, 0), (0, 0), (0, rest)]) if rest else frames
+    padding, samples, hop = params.padding, params.samples, params.hop_length
+    overlap = -(-params.n_fft // hop)
+    frames = maps.adjoint_frames(mx, form, spectrum, window, None)
     added: Any = 0.0
     for piece in range(overlap):
         part = frames[..., piece * hop : (piece + 1) * hop]
-        added = mx.pad(part, [(0, 0), (piece, overlap - 1 - piece), (0, 0)]) + added
-    return mx.flatten(added, 1, 2)
+        if short := hop - part.shape[2]:
+            part = mx.pad(part, [(0, 0), (0, 0), (0, short)])
+        added = _pad(mx, part, piece, overlap - 1 - piece) + added
+    covered = mx.flatten(added, 1, 2)
+    covered = _pad(mx, covered, 0, max(0, samples + 2 * padding - covered.shape[1]))
+    signal = covered[:, padding : padding + samples]
+    for side in padded_sides(params):
+        fallen = covered[:, padding + side : 2 * padding + side]
+        first, values = fold_side(params, side, fallen)
+        # MLX's scatter has no tangent.
+        signal = signal + _pad(mx, values, first, samples - first - values.shape[1])
+    return signal
 
 
 def correlation(form: Form, signal: Any, spectrum: Any) -> Any:
@@ -282,52 +223,74 @@ def correlation(form: Form, signal: Any, spectrum: Any) -> Any:
         spectrum: shape (rows, frames, bins), complex64.
     """
     mx, params = runtime().mx, form.params
-    frames = _framed(mx, params, signal)
-    inverse = maps.windowed_frames(
-        mx,
-        spectrum,
-        None,
-        params.n_fft,
-        not params.complex_fft,
-        None,
-        edge=form.inverse_edge,
-        both_halves=form.both_halves,
-    )
-    total = times(mx, maps.correlated(mx, frames, inverse, None), form.inverse_scale)
+    frames = _cut_frames(mx, params, signal)
+    total = _scale(mx, maps.correlate(mx, form, frames, spectrum, None), form.inverse_scale)
     return mx.real(total) if params.complex_fft else total
 
 
-def inverse(form: Form, params: IstftParams, spectrum: Any, window: Any, rows: Any) -> Any:
+def inverse(params: IstftParams, spectrum: Any, window: Any, rows: Any) -> Any:
     """An istft, shape (rows, output length).
 
     Args:
-        form: the analysis that it is the adjoint of, its envelope aside.
         spectrum: shape (rows, frames, bins), complex64.
         window: shape (n_fft,).
         rows: of its inverse envelope, shape (distinct hops, hop_length), float32.
     """
     mx = runtime().mx
-    launcher = _kernels_for(params, spectrum, window, rows)
-    if launcher is None:
-        kept = adjoint(form, spectrum, window) * inverse_envelope(params, rows)
-        return mx.pad(kept, [(0, 0), (0, params.zero_tail)]) if params.zero_tail else kept
-    return synthesis_fused(launcher, mx, params, spectrum, _for_kernels(mx, window), None)
+    found = _find_kernels(params, spectrum, window, rows)
+    if found is None:
+        return normalise(params, adjoint(analysis_of(params), spectrum, window), rows)
+    return synthesis_fused(found, mx, params, spectrum, _lengthen(mx, window), None)
+
+
+def normalise(params: IstftParams, added: Any, rows: Any) -> Any:
+    """Overlap-added frames times the inverse envelope, and the zeros that follow.
+
+    Args:
+        added: what is kept of them, shape (rows, kept).
+        rows: of the inverse envelope.
+    """
+    return _pad(runtime().mx, added * inverse_envelope(params, rows), 0, params.zero_tail)
 
 
 def inverse_envelope(params: IstftParams, rows: Any) -> Any:
     """The inverse envelope of the kept samples, shape (kept,), from its distinct rows."""
-    mx, hop = runtime().mx, params.hop_length
-    first, last = params.start // hop, (params.start + params.kept - 1) // hop
-    hops = row_of_hop(np.arange(first, last + 1), params.frames, params.overlap)
-    flat = mx.reshape(mx.take(rows, copy_to_mlx(mx, hops.astype(np.int32)), axis=0), (-1,))
-    skipped = params.start - first * hop
-    return flat[skipped : skipped + params.kept]
+    overlap, end = params.overlap, params.start + params.kept
+    return read_envelope(rows, params.frames, overlap, params.start, end)
 
 
-def inverse_rows(params: IstftParams, window: Any) -> Any:
-    """The distinct rows of the inverse envelope by MLX operations, for windows that are traced.
+def read_envelope(rows: Any, frames: int, overlap: int, begin: int, end: int) -> Any:
+    """Samples ``begin ... end - 1`` of an envelope, from its distinct rows.
 
-    The module's formula of :mod:`.core.envelope`, as a product with the matrix of which piece of
+    Args:
+        rows: shape (distinct hops, hop_length), see :mod:`.core.envelope`.
+        frames: of the signal, which may go on: then as many as are sure to come.
+        overlap: hops that a frame touches.
+    """
+    mx, hop = runtime().mx, rows.shape[1]
+    first = begin // hop
+    hops = row_of_hop(np.arange(first, -(-end // hop)), frames, overlap).astype(np.int32)
+    flat = mx.reshape(mx.take(rows, copy_to_mlx(mx, hops), axis=0), (-1,))
+    return flat[begin - first * hop : end - first * hop]
+
+
+def compute_inverse_rows(window: Any, hop_length: int, frames: int, scale: float) -> Any:
+    """The distinct rows of the inverse envelope, in double precision: float32 in MLX.
+
+    Args:
+        window: values of ``n_fft`` samples, to be read now.
+        scale: of the istft.
+    """
+    rows = overlap_added_square(np.asarray(window).astype(np.float64), hop_length, frames)
+    vanishing = rows < NOLA_THRESHOLD
+    inverted = np.where(vanishing, 0.0, scale / np.where(vanishing, 1.0, rows))
+    return copy_to_mlx(runtime().mx, inverted.astype(np.float32))
+
+
+def trace_inverse_rows(params: IstftParams, window: Any) -> Any:
+    """The same rows by MLX's operations, for windows that are traced or differentiated.
+
+    The formula of :mod:`.core.envelope` is here a product with the matrix that says which piece of
     the window falls on which hop.
     """
     mx, overlap, hop = runtime().mx, params.overlap, params.hop_length
@@ -338,8 +301,3 @@ def inverse_rows(params: IstftParams, window: Any) -> Any:
     rows = mx.matmul(copy_to_mlx(mx, falls), mx.reshape(squares, (overlap, hop)))
     vanishing = rows < NOLA_THRESHOLD
     return mx.where(vanishing, 0.0, params.scale / mx.where(vanishing, 1.0, rows))
-
-
-def of_rows(form: Form, params: IstftParams, count: int) -> tuple[Form, IstftParams]:
-    """The same call of as many rows."""
-    return form.of_rows(count), replace(params, rows=count)

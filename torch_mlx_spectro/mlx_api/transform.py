@@ -1,7 +1,7 @@
-"""``SpectralTransform``: the names of mlx-spectro, for MLX arrays, with no torch.
+"""``SpectralTransform``: mlx-spectro's names, for MLX arrays, without torch.
 
-There is one implementation behind all methods: ``stft`` and ``istft`` of :class:`.TransformCore`.
-What is called compiled is those in ``mx.compile``, what is called differentiable those themselves.
+All methods call ``stft`` and ``istft`` of :class:`.TransformCore`. The methods that are called
+compiled run them in ``mx.compile``; the methods that are called differentiable are the same ones.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any
 
+from ..mlx.launcher import device_name
 from ..mlx.runtime import runtime
 from . import blocks as mlx_blocks
 from . import ops as mlx_maps
-from .arguments import LAYOUTS, integer, one_of, resolve_fft_params
+from .arguments import LAYOUTS, check_choice, integer, resolve_fft_params
 from .caches import CountedCache, transforms
 from .core import TransformCore
 from .streaming import IstftStream, StftStream
@@ -26,7 +27,7 @@ COMPILED = 32
 #: Samples of a signal that warms a transform up, where none are named.
 WARM_UP_SAMPLES = 4096
 
-Function = Callable[[Any], Any]
+Function = Callable[..., Any]
 
 
 class SpectralTransform(TransformCore):
@@ -51,8 +52,8 @@ class SpectralTransform(TransformCore):
             ``"replicate"`` or ``"circular"``.
         center_pad_mode: another name of ``pad_mode``, mlx-spectro's.
         center_tail_pad: ``"symmetric"``, or ``"minimal"``: ``ceil(samples / hop_length)`` frames.
-        leading: ``"batch"``: signals are [T] or [B, T], spectra have three dimensions (as of
-            mlx-spectro). ``"any"``: signals are [..., T], and so many dimensions spectra have.
+        leading: ``"batch"``: signals are [T] or [B, T], spectra have three dimensions, as
+            in mlx-spectro. ``"any"``: signals are [..., T], spectra [..., bins, frames].
 
     Raises:
         ValueError: sizes, names or modes that do not fit.
@@ -73,35 +74,30 @@ class SpectralTransform(TransformCore):
 
     def get_compiled_stft(self, *, output_layout: str = "bfn") -> Function:
         """``stft`` for a loop of steady shapes, compiled by ``mx.compile`` where that gains."""
-        one_of("output_layout", output_layout, LAYOUTS)
-
-        def make() -> Function:
-            per_sample = self.n_fft / self.hop_length
-            return _steady(
+        check_choice("output_layout", output_layout, LAYOUTS)
+        found: Function = self._compiled_stft.get(
+            output_layout,
+            lambda: _compile_steady(
                 self,
                 lambda x: self.stft(x, output_layout=output_layout),
-                lambda x: int(x.size * per_sample),
-            )
-
-        found: Function = self._compiled_stft.get(output_layout, make)
+                self.n_fft / self.hop_length,
+            ),
+        )
         return found
 
     def get_compiled_istft(
         self, *, length: int | None = None, input_layout: str = "bfn", **options: Any
     ) -> Function:
         """``istft`` for a loop of steady shapes; ``options`` are those of :meth:`istft`."""
-        one_of("input_layout", input_layout, LAYOUTS)
-
-        def make() -> Function:
-            per_bin = self.n_fft / (self.n_fft // 2 + 1)
-            return _steady(
+        check_choice("input_layout", input_layout, LAYOUTS)
+        found: Function = self._compiled_istft.get(
+            (length, input_layout, *sorted(options.items())),
+            lambda: _compile_steady(
                 self,
                 lambda z: self.istft(z, length, input_layout=input_layout, **options),
-                lambda z: int(z.size * per_bin),
-            )
-
-        key = (length, input_layout, *sorted(options.items()))
-        found: Function = self._compiled_istft.get(key, make)
+                self.n_fft / (self.n_fft // 2 + 1),
+            ),
+        )
         return found
 
     def stft_compiled(self, x: Any, *, output_layout: str = "bfn") -> Any:
@@ -114,11 +110,12 @@ class SpectralTransform(TransformCore):
 
     @staticmethod
     def compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-        """``mx.compile`` of a function of the program's, with this project's kernels in its graph.
+        """Compile a function of the program by ``mx.compile``, with our kernels in its graph.
 
-        In a function that ``mx.compile`` or ``mx.vmap`` traces, transforms are made of MLX's own
-        operations, since MLX vectorises no kernels; in this one they are kernels on a GPU, so it
-        may not call ``mx.vmap`` (nor ``mx.jvp``: :meth:`without_kernels`).
+        Where ``mx.compile`` or ``mx.vmap`` traces a function, transforms are made of MLX's own
+        operations, since MLX does not vectorise kernels. In the function that this returns,
+        transforms are kernels on a GPU. So it may not call ``mx.vmap``, nor ``mx.jvp`` (see
+        :meth:`without_kernels`).
 
         Args:
             function: may call any methods of any transforms, and ``mx.grad``.
@@ -165,30 +162,27 @@ class SpectralTransform(TransformCore):
         return pair
 
     def warmup(self, batch: int = 1, length: int = WARM_UP_SAMPLES) -> None:
-        """Compute and forget a transform and its inverse, so that the next ones find all made."""
-        mx = runtime().mx
-        spectrum = self.stft(mx.zeros((int(batch), int(length))))
-        mx.eval(self.istft(spectrum, length=int(length)))
+        """Compute a transform and its inverse of zeros, so that later ones find all prepared."""
+        self._compute_zeros(self.stft, self.istft, batch, length)
 
     def prewarm_kernels(self, batch: int = 1, length: int | None = None) -> None:
         """:meth:`warmup`, and the unfused istft."""
-        mx = runtime().mx
-        samples = self._warm_up_samples(length)
-        self.warmup(batch, samples)
-        spectrum = self.stft(mx.zeros((int(batch), samples)))
-        mx.eval(self.istft(spectrum, length=samples, allow_fused=False))
+        self._compute_zeros(self.stft, self.istft, batch, length)
+        self._compute_zeros(self.stft, self.istft, batch, length, allow_fused=False)
 
     def prewarm_compiled(
         self, *, batch: int = 1, length: int | None = None, **options: Any
     ) -> None:
         """Compile for signals of one shape; ``options`` are those of :meth:`istft`."""
-        mx = runtime().mx
-        samples = self._warm_up_samples(length)
-        spectrum = self.stft_compiled(mx.zeros((int(batch), samples)))
-        mx.eval(self.istft_compiled(spectrum, length=samples, **options))
+        self._compute_zeros(self.stft_compiled, self.istft_compiled, batch, length, **options)
 
-    def _warm_up_samples(self, length: int | None) -> int:
-        return max(2 * self.n_fft, WARM_UP_SAMPLES) if length is None else int(length)
+    def _compute_zeros(
+        self, stft: Function, istft: Function, batch: int, length: int | None, **options: Any
+    ) -> None:
+        """Compute the stft of zeros, and its istft."""
+        mx = runtime().mx
+        samples = max(2 * self.n_fft, WARM_UP_SAMPLES) if length is None else int(length)
+        mx.eval(istft(stft(mx.zeros((int(batch), samples))), length=samples, **options))
 
     def stft_stream(self) -> StftStream:
         """An stft of a signal that comes in chunks: the frames of :meth:`stft`, bit by bit."""
@@ -227,18 +221,19 @@ class SpectralTransform(TransformCore):
         yield stream.finish()
 
 
-def _steady(
-    transform: SpectralTransform, function: Function, work: Callable[[Any], int]
-) -> Function:
-    """The function compiled; as it is where its input is computed in blocks or itself traced.
+def _compile_steady(transform: SpectralTransform, function: Function, work: float) -> Function:
+    """Compile a function; it runs as it is where its input is computed in blocks or itself traced.
 
-    What is compiled has the transform's window in it: another one has it compiled anew.
+    The transform's window is part of what is compiled: another window has it compiled anew.
+
+    Args:
+        work: samples in frames for each value of its input.
     """
     known: tuple[Any, Function] = (None, function)
 
     def call(array: Any) -> Any:
         nonlocal known
-        if mlx_blocks.serves(work(array), array) or mlx_maps.stand_in(array):
+        if mlx_blocks.serves(int(array.size * work), array) or mlx_maps.has_placeholder(array):
             return function(array)
         window, compiled = known
         if window is not transform.window:
@@ -258,7 +253,7 @@ def get_transform_mlx(**arguments: Any) -> SpectralTransform:
     ``window`` the program has set meanwhile.
 
     Args:
-        arguments: as of :class:`SpectralTransform`.
+        arguments: those of :class:`SpectralTransform`.
     """
     if arguments.get("window") is not None:
         return SpectralTransform(**arguments)
@@ -272,8 +267,5 @@ def get_transform_mlx(**arguments: Any) -> SpectralTransform:
 def spec_mlx_device_key() -> str:
     """What MLX computes on: the name of the GPU, or MLX's name of the default device."""
     mx = runtime().mx
-    if mx.default_device() == mx.Device(mx.gpu):
-        name = mx.device_info().get("device_name")
-        if name:
-            return str(name)
-    return str(mx.default_device())
+    is_gpu = mx.default_device() == mx.Device(mx.gpu)
+    return device_name(mx) if is_gpu else str(mx.default_device())

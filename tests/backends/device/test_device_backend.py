@@ -8,9 +8,9 @@ import torch
 from reference import istft_params, random_tensor
 
 from torch_mlx_spectro.backends.device.backend import (
+    describe_launches,
     frames_fastest,
     is_readable,
-    launches_of,
     readable,
     resolved,
 )
@@ -30,8 +30,8 @@ def test_where_frames_are_no_nearer_than_bins_these_are_read_first() -> None:
 def test_one_frame_is_launched_as_where_bins_are_neighbours() -> None:
     one = torch.zeros(2, 9, 1, dtype=torch.complex64)
     params = istft_params(one, None, n_fft=16, hop_length=4, center=False)
-    expected = launches_of(params, torch.zeros(2, 1, 9, dtype=torch.complex64).mT, None)
-    assert launches_of(params, one, None) == expected
+    expected = describe_launches(params, torch.zeros(2, 1, 9, dtype=torch.complex64).mT, None)
+    assert describe_launches(params, one, None) == expected
 
 
 @pytest.mark.parametrize("offset", [0, 4])

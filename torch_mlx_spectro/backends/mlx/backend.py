@@ -19,7 +19,6 @@ from ...mlx.fused import name_kernel
 from ...mlx.launcher import MetalKernels, metal_kernels, refusal
 from ...native.strides import host_spectrum_strides, spectrum_strides
 from ..base import Backend
-from ..cpu.backend import weigh_edges
 from . import blocks, whole
 from .windows import check_envelope, read_window
 
@@ -59,11 +58,9 @@ class MlxBackend(Backend):
         kernels, prepared = find_kernels(signal, params), read_window(params, window)
         strides = _natives_strides(params, signal, window)
         if kernels is not None:
-            spectrum = whole.analyse(kernels, params, signal, prepared, strides)
-        else:
-            spectrum = blocks.analyse(params, signal, prepared.for_maps(params.scale), strides)
-        weigh_edges(params, spectrum.transpose(1, 2), edge)
-        return spectrum
+            return whole.analyse(kernels, params, signal, prepared, strides, edge=edge)
+        scaled = prepared.for_maps(params.scale)
+        return blocks.analyse(params, signal, scaled, strides, edge=edge)
 
     def synthesise(
         self, params: IstftParams, spectrum: torch.Tensor, window: Optional
@@ -111,9 +108,7 @@ class MlxBackend(Backend):
                 edge=form.edge,
                 divisor=find_divisor(form, params),
             )
-        spectrum = blocks.adjoint_synthesis(params, form, kept, prepared, strides)
-        weigh_edges(form.params, spectrum.transpose(1, 2), form.edge)
-        return spectrum
+        return blocks.adjoint_synthesis(params, form, kept, prepared, strides)
 
     def check_envelope(self, params: IstftParams, window: Optional) -> None:
         check_envelope(params, read_window(params, window))

@@ -1,12 +1,12 @@
 """Crossing between torch and MLX memory: the only module that touches both.
 
-Host tensors, where MLX computes on the CPU. It copies what it imports, so blocks are imported as
-they are needed (the whole signal never exists twice), and results are written into memory that
+Where MLX computes on the CPU, it copies the host tensors that it imports. So blocks are imported
+when they are needed (the whole signal never exists twice). Results are written into memory that
 torch allocated: they own it, have native's strides, and can be resized.
 
-Host tensors, where MLX has a GPU, cross whole, by DLPack: the GPU addresses the host's memory, so
-MLX adopts it if Metal accepts its place (``newBufferWithBytesNoCopy``; ml-explore/mlx#3872), and
-else copies it. MLX hands out its memory as the host's without a copy. That is safe: what torch
+Where MLX has a GPU, host tensors cross whole, by DLPack. The GPU addresses the host's memory, so
+MLX adopts it if Metal accepts its address (``newBufferWithBytesNoCopy``; ml-explore/mlx#3872), and
+otherwise copies it. MLX hands out its memory as the host's without a copy. That is safe: what torch
 computes on the host is computed when its functions return, and the tensor holds the array, whose
 buffer goes back to MLX when the tensor is gone.
 
@@ -26,6 +26,7 @@ Neither numpy nor MLX knows torch's conjugate and negative bits, so these never 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,9 @@ from ...mlx.host import HostArray, HostView, advise_huge_pages
 from ...native import private_state as torch_state
 
 #: How numpy's array interface spells the dtypes that are viewed.
-_TYPESTR = {torch.float32: np.dtype(np.float32).str, torch.complex64: np.dtype(np.complex64).str}
+_TYPESTR = MappingProxyType(
+    {torch.float32: np.dtype(np.float32).str, torch.complex64: np.dtype(np.complex64).str}
+)
 
 
 #: DLPack's number of the host, and which of it: MLX with a GPU offers its arrays as the GPU's.
@@ -64,7 +67,7 @@ class _Memory:
         }
 
 
-def memory_of(tensor: torch.Tensor) -> HostArray:
+def view_memory(tensor: torch.Tensor) -> HostArray:
     """A writable numpy view of a CPU tensor's memory, its conjugate and negative bits ignored.
 
     ``tensor.numpy()`` would do, but forbids ``resize_`` for good, to the tensor and to every other
@@ -86,7 +89,7 @@ def host_view(tensor: torch.Tensor) -> HostView:
     conjugate = plain.is_conj()
     if conjugate:
         plain = plain.conj()
-    return HostView(memory_of(plain), conjugate, negate)
+    return HostView(view_memory(plain), conjugate, negate)
 
 
 def window_values(window: torch.Tensor | None) -> HostArray | None:
@@ -94,7 +97,7 @@ def window_values(window: torch.Tensor | None) -> HostArray | None:
     if window is None:
         return None
     plain = window.detach().resolve_conj().resolve_neg()
-    return np.ascontiguousarray(memory_of(plain.cpu()))
+    return np.ascontiguousarray(view_memory(plain.cpu()))
 
 
 def empty_result(

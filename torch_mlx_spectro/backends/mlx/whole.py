@@ -1,6 +1,6 @@
 """Maps on whole tensors of the host or of MPS, by the project's Metal kernels through MLX.
 
-Tensors cross to MLX as :mod:`.backends.mlx.bridge` tells.
+:mod:`.backends.mlx.bridge` says how tensors cross to MLX.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def analyse(
     Args:
         signal: shape (rows, samples).
         strides: of the result.
-        conjugate, edge, divisor: of the adjoint of an istft; as of ``fused.analysis_fused``.
+        conjugate: use the conjugate of the window.
+        edge, divisor: see :func:`.mlx.fused.analysis_fused`.
     """
     mx = runtime().mx
     with whole_arrays(signal) as stream:
@@ -49,7 +50,7 @@ def analyse(
         result = analysis_fused(
             kernels, mx, params, borrowed.array, prepared, stream, edge=edge, divisor=divisor
         )
-        return exported(mx, result, borrowed, strides)
+        return export_result(mx, result, borrowed, strides)
 
 
 def synthesise(
@@ -65,7 +66,8 @@ def synthesise(
 
     Args:
         spectrum: shape (rows, bins, frames).
-        conjugate, adjoint: of the adjoint of an stft; as of ``fused.synthesis_fused``.
+        conjugate: use the conjugate of the window.
+        adjoint: see :func:`.mlx.fused.synthesis_fused`.
     """
     mx = runtime().mx
     by_frames = spectrum.transpose(1, 2)
@@ -81,31 +83,21 @@ def synthesise(
             frames_fastest=frames_fastest(by_frames),
             adjoint=adjoint,
         )
-        return exported(mx, result, borrowed)
+        return export_result(mx, result, borrowed)
 
 
 def differentiate_window(
     kernels: MetalKernels, form: Form, signal: torch.Tensor, spectrum: torch.Tensor
 ) -> torch.Tensor:
-    """As :meth:`.Backend.differentiate_window`."""
+    """Compute :meth:`.Backend.differentiate_window`."""
     mx, params = runtime().mx, replace(form.params, scale=1.0)
     ones = Window(None, None, params.n_fft, params.n_fft).for_kernels(kernels)
     with whole_arrays(signal) as stream:
         lent = to_mlx(mx, spectrum.transpose(1, 2), stream)
         borrowed = to_mlx(mx, signal, stream)
         frames = kernels.cut_frames(params, borrowed.array, ones, stream)
-        inverse = ops.windowed_frames(
-            mx,
-            lent.array,
-            None,
-            params.n_fft,
-            not params.complex_fft,
-            stream,
-            edge=form.inverse_edge,
-            both_halves=form.both_halves,
-        )
-        result = ops.correlated(mx, frames, inverse, stream)
-        summed = exported(mx, result, borrowed)
+        result = ops.correlate(mx, form, frames, lent.array, stream)
+        summed = export_result(mx, result, borrowed)
         del lent  # until here: the result is computed from it
         return summed
 
@@ -126,7 +118,7 @@ def frames_fastest(by_frames: torch.Tensor) -> bool:
     return (dense_order(by_frames) or [2])[-1] == 1
 
 
-def exported(
+def export_result(
     mx: Any, result: Any, borrowed: Borrowed, strides: tuple[int, ...] | None = None
 ) -> torch.Tensor:
     """Evaluate and export ``result`` while the tensor it was computed from is still held.

@@ -1,7 +1,7 @@
-"""What a call prepares from its window: MLX arrays and envelopes, computed once, in double.
+"""The MLX arrays and envelopes that a call needs of its window, computed once, in double precision.
 
-The key of the cache is the window's content, which is read in every call: programs make the same
-window anew for each, and writes by NumPy, DLPack or another process leave no trace in a tensor.
+The key of the cache is the content of the window, which every call reads. Programs make the same
+window anew for each call, and tensors show no trace of writes by NumPy, DLPack or another process.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Window:
 
     def scaled(self, factor: float, conjugate: bool = False) -> Any:
         """The ``n_fft`` padded values times ``factor``, single precision, in host memory."""
-        with np.errstate(all="ignore"):  # as of the envelope
+        with np.errstate(all="ignore"):  # torch does not warn of windows that are not finite
             full = padded_window(self.values, self.win_length, self.n_fft) * factor
             full = full.conj() if conjugate else full
             return full.astype(np.complex64 if np.iscomplexobj(full) else np.float32)
@@ -52,14 +52,8 @@ class Window:
         """The scaled window in MLX, shape (n_fft,); None where that is all ones."""
         if self.values is None and factor == 1.0 and self.win_length == self.n_fft:
             return None
-
-        def make() -> Any:
-            array = copy_to_mlx(runtime().mx, self.scaled(factor, conjugate))
-            runtime().mx.eval(array)  # nothing lazy may cross to another thread
-            return array
-
         key = ("window", self.key, self.win_length, self.n_fft, factor, conjugate)
-        return _prepared.get(key, make)
+        return _prepared.get(key, lambda: copy_to_mlx(runtime().mx, self.scaled(factor, conjugate)))
 
     def for_kernels(self, kernels: MetalKernels, conjugate: bool = False) -> Any:
         """The padded window as a kernel reads it."""
@@ -76,8 +70,8 @@ def read_window(params: StftParams | IstftParams, window: torch.Tensor | None) -
     return Window(key, values, params.win_length, params.n_fft)
 
 
-def envelope_of(params: IstftParams, window: Window) -> Envelope:
-    """The envelope of a call; ``vanishes`` tells that torch raises for it."""
+def get_envelope(params: IstftParams, window: Window) -> Envelope:
+    """The envelope of a call; where it vanishes, torch raises."""
     envelope: Envelope = _prepared.get(
         ("envelope", window.key, params), lambda: resolve_envelope(window.values, params)
     )
@@ -86,5 +80,5 @@ def envelope_of(params: IstftParams, window: Window) -> Envelope:
 
 def check_envelope(params: IstftParams, window: Window) -> None:
     """Raise UnresolvedArguments where the envelope vanishes: torch then raises its own error."""
-    if envelope_of(params, window).vanishes:
+    if get_envelope(params, window).vanishes:
         raise UnresolvedArguments(VANISHES)
