@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
-from types import FrameType
+from collections.abc import Callable, Mapping
+from types import FrameType, MappingProxyType
 from typing import Any
 
 import torch
@@ -123,11 +123,13 @@ def compiled_tag() -> str:
     return f"torch_mlx_spectro {__version__} for {','.join(shown)}" if shown else ""
 
 
-_DEVICES_HERE: dict[str, Callable[[], bool]] = {
-    "cpu": lambda: True,
-    "mps": torch.backends.mps.is_available,
-    "cuda": torch.cuda.is_available,
-}
+_DEVICES_HERE: Mapping[str, Callable[[], bool]] = MappingProxyType(
+    {
+        "cpu": lambda: True,
+        "mps": torch.backends.mps.is_available,
+        "cuda": torch.cuda.is_available,
+    }
+)
 
 
 def _function(

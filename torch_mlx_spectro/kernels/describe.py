@@ -7,10 +7,11 @@ hop or stride changes only ``integers`` and ``grid``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from types import MappingProxyType
 
 from ..core.linear import Form
 from ..core.params import PAD_MODES, IstftParams, StftParams
+from ..store.caches import cached
 from ..store.sources import integers
 from .launches import Launch as Launch
 from .launches import Size as Size
@@ -40,7 +41,7 @@ MAX_MLX_FFT = 1 << 20
 ENVELOPED_THREADS = 1024
 
 #: Index in PadMode of signal.h.
-_PAD_MODES = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
+_PAD_MODES = MappingProxyType({"constant": 0, "reflect": 1, "replicate": 2, "circular": 3})
 assert set(_PAD_MODES) == set(PAD_MODES)
 
 
@@ -97,7 +98,7 @@ def _window(params: StftParams | IstftParams, step: int | None) -> dict[str, int
     return {"window_step": step, "window_left": left, "window_length": params.win_length}
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def analysis(
     params: StftParams,
     complex_signal: bool,
@@ -130,7 +131,7 @@ def analysis(
     )
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def analysis_shapes(
     params: StftParams,
     complex_signal: bool,
@@ -217,7 +218,6 @@ class Adjoint:
     edge: float = 1.0
 
 
-@lru_cache(maxsize=256)
 def adjoint_of(form: Form) -> Adjoint:
     """What makes synthesis the adjoint of a form's analysis.
 
@@ -230,7 +230,7 @@ def adjoint_of(form: Form) -> Adjoint:
     return Adjoint(params.padding, params.pad_mode, form.both_halves, scale, edge)
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def synthesis(
     params: IstftParams,
     complex_window: bool,
@@ -419,7 +419,7 @@ def _adding(
 FREE_GROUP = 256
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def cut_frames(
     params: StftParams,
     complex_signal: bool,
@@ -460,7 +460,7 @@ def cut_frames(
     )
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def add_frames(
     params: IstftParams,
     complex_window: bool,

@@ -6,7 +6,8 @@ A plan is what a kernel is compiled for. Lengths of signals, hops and strides ar
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+
+from ..store.caches import cached
 
 #: Points (complex values) of one frame that fit in a group's memory.
 MAX_POINTS = 4096
@@ -102,7 +103,7 @@ def buffer_points(points: int) -> int:
     return -(-points // LINE_POINTS) * LINE_POINTS
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def radices_of(points: int) -> tuple[int, ...] | None:
     """Radices of the passes, or None where ``points`` has a prime factor above 7."""
     if points < 1:
@@ -133,6 +134,7 @@ def values_of(points: int, radices: tuple[int, ...], threads: int) -> int:
     return max(-(-(points // radix) // threads) * radix for radix in radices)
 
 
+@cached(4096)
 def _threads_of(points: int, radices: tuple[int, ...], values: int) -> int:
     """Threads per frame that hold about ``values`` values each and idle least."""
     # Past one SIMD group, by eights: threads that fill it are worth more than an exact fit.
@@ -167,7 +169,7 @@ def _factorisations(
     return found
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def even_radices(points: int, radices: tuple[int, ...]) -> tuple[int, ...] | None:
     """The fewest, most equal radices, in ascending order."""
     if points == 1:
@@ -184,7 +186,6 @@ def is_power_of_two(number: int) -> bool:
     return number & (number - 1) == 0
 
 
-@lru_cache(maxsize=4096)
 def analysis_plans(points: int, frames: int) -> tuple[FftPlan, ...]:
     """Plans of an analysis, as :func:`plans` gives them.
 
@@ -203,7 +204,6 @@ def analysis_plans(points: int, frames: int) -> tuple[FftPlan, ...]:
     return found
 
 
-@lru_cache(maxsize=4096)
 def analysis_radices(points: int) -> tuple[int, ...] | None:
     """Radices of an analysis' passes, or None where ``points`` has a prime factor above 7.
 
@@ -223,7 +223,6 @@ def analysis_radices(points: int) -> tuple[int, ...] | None:
     return (*powers[-1:], *others, *powers[:-1])
 
 
-@lru_cache(maxsize=4096)
 def plans(
     points: int, values: tuple[int, ...] = SYNTHESIS_VALUES, least_frames: int = 1
 ) -> tuple[FftPlan, ...]:
@@ -263,7 +262,6 @@ def _plans(
     return tuple(found)
 
 
-@lru_cache(maxsize=4096)
 def shapes(plan: FftPlan) -> tuple[FftPlan, ...]:
     """The plan of an analysis and others that compute the same, step by step, by other groups.
 

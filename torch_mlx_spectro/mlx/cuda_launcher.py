@@ -8,7 +8,6 @@ positions, passes numbers as arrays, and counts rows by CUDA's second dimension,
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from ..kernels.radices import MAX_GROUP_THREADS
 from ..kernels.texts.cuda import MAX_ROWS, blocks_of, body_of, bounds_of, grid_of, positions
 from ..kernels.texts.metal import header
 from ..kernels.tuning import Tuning
+from ..store.caches import cached
 from .metal_kernels import MetalKernels, device_name
 
 #: Name of the input whose first element is what a body calls ``edge``.
@@ -116,7 +116,7 @@ class MlxCudaKernels(MetalKernels):
         return found
 
 
-@lru_cache(maxsize=4)
+@cached(4)
 def _kernels_of(mx: Any, factory: Callable[..., Any]) -> MlxCudaKernels:
     return MlxCudaKernels(mx, factory, Tuning(lambda: device_name(mx)))
 

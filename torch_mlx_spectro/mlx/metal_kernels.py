@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 from ..core.params import IstftParams, StftParams
@@ -12,6 +11,7 @@ from ..kernels.describe import Launch
 from ..kernels.functions import Kernels
 from ..kernels.radices import APPLE_CORES
 from ..kernels.tuning import Tuning
+from ..store.caches import cached
 from .launcher import MlxLauncher
 
 
@@ -60,7 +60,7 @@ def device_name(mx: Any) -> str:
     return str(mx.device_info().get("device_name", mx.default_device()))
 
 
-@lru_cache(maxsize=4)
+@cached(4)
 def _kernels_of(mx: Any, factory: Callable[..., Any]) -> MetalKernels:
     if getattr(factory, "emulated", False):
         return MetalKernels(mx, factory)

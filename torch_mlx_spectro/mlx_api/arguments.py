@@ -11,7 +11,6 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, ParamSpec, TypeVar
 
 from ..core.params import (
@@ -23,6 +22,7 @@ from ..core.params import (
     resolve_stft,
 )
 from ..errors import UnresolvedArguments
+from ..store.caches import cached
 
 LAYOUTS = ("bfn", "bnf")
 TAIL_PADS = ("symmetric", "minimal")
@@ -133,7 +133,7 @@ def _saying_why(
 
 
 @_saying_why
-@lru_cache(maxsize=RESOLVED_CALLS)
+@cached(RESOLVED_CALLS)
 def resolved_stft(sizes: Sizes, samples: int, is_complex: bool) -> StftParams:
     """The stft of one row of ``samples`` samples.
 
@@ -161,7 +161,7 @@ def resolved_stft(sizes: Sizes, samples: int, is_complex: bool) -> StftParams:
 
 
 @_saying_why
-@lru_cache(maxsize=RESOLVED_CALLS)
+@cached(RESOLVED_CALLS)
 def resolved_istft(
     sizes: Sizes, frames: int, length: int | None, return_complex: bool
 ) -> IstftParams:

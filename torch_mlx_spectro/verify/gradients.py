@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from .comparison import Native, is_out_of_memory, versions_of, warned_already
 if TYPE_CHECKING:
     from ..core.params import IstftParams, StftParams
 
-_WIDE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+_WIDE = MappingProxyType({torch.float32: torch.float64, torch.complex64: torch.complex128})
 
 
 class Outcome(NamedTuple):

@@ -26,6 +26,7 @@ Neither numpy nor MLX knows torch's conjugate and negative bits, so these never 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,9 @@ from ...mlx.host import HostArray, HostView, advise_huge_pages
 from ...native import private_state as torch_state
 
 #: How numpy's array interface spells the dtypes that are viewed.
-_TYPESTR = {torch.float32: np.dtype(np.float32).str, torch.complex64: np.dtype(np.complex64).str}
+_TYPESTR = MappingProxyType(
+    {torch.float32: np.dtype(np.float32).str, torch.complex64: np.dtype(np.complex64).str}
+)
 
 
 #: DLPack's number of the host, and which of it: MLX with a GPU offers its arrays as the GPU's.

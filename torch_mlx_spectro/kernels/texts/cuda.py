@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 
 from ...store.sources import source
 from ..arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
@@ -113,7 +112,6 @@ def bounds_of(group: int, resident: int | None) -> str:
     return f"__launch_bounds__({bounds})"
 
 
-@lru_cache(maxsize=64)
 def text_of(variant: Variant) -> str:
     """The whole text of one variant."""
     first = INPUTS[variant.kernel][0]

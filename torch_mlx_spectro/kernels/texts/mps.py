@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from types import MappingProxyType
 
 from ...store.sources import source
 from ..arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
@@ -31,12 +31,14 @@ _POSITIONS = (
     "thread_position_in_threadgroup",
     "threadgroup_position_in_grid",
 )
-_TYPES = {
-    "strides": "constant long*",
-    "parameters": "constant long*",
-    "edge": "constant float&",
-    VANISHING: "device atomic_uint*",
-}
+_TYPES = MappingProxyType(
+    {
+        "strides": "constant long*",
+        "parameters": "constant long*",
+        "edge": "constant float&",
+        VANISHING: "device atomic_uint*",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,6 @@ def variant_of(launch: Launch) -> Variant:
     return Variant(launch.kernel, launch.template)
 
 
-@lru_cache(maxsize=16)
 def arguments_of(kernel: str) -> tuple[str, ...]:
     """Names of a kernel's arguments, in the order in which they are bound.
 
@@ -69,7 +70,6 @@ def arguments_of(kernel: str) -> tuple[str, ...]:
     return (first, *strides, *others, *OUTPUTS[kernel], *judged)
 
 
-@lru_cache(maxsize=64)
 def text_of(variant: Variant) -> str:
     """The whole text of one variant."""
     body = source(f"{variant.kernel}.metal")
