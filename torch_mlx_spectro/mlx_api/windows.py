@@ -9,10 +9,9 @@ behavior"; Slepian 1978 (dpss); Kaiser and Schafer 1980; Doerry 2017 (taylor).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -174,39 +173,35 @@ _BLACKMAN_HARRIS = (0.35875, 0.48829, 0.14128, 0.01168)
 _FLATTOP = (0.21557895, 0.41663158, 0.277263158, 0.083578947, 0.006947368)
 _NUTTALL = (0.3635819, 0.4891775, 0.1365995, 0.0106411)
 
-WINDOWS: Mapping[str, _Family] = MappingProxyType(
-    {
-        "barthann": _Family(_barthann),
-        "bartlett": _Family(_bartlett),
-        "blackman": _Family(partial(general_cosine, coefficients=_BLACKMAN)),
-        "blackmanharris": _Family(partial(general_cosine, coefficients=_BLACKMAN_HARRIS)),
-        "bohman": _Family(_bohman),
-        "boxcar": _Family(_boxcar),
-        "chebwin": _Family(_chebwin, ("at",)),
-        "cosine": _Family(_cosine),
-        "dpss": _Family(dpss, ("nw",)),
-        "exponential": _Family(_exponential),
-        "flattop": _Family(partial(general_cosine, coefficients=_FLATTOP)),
-        "gaussian": _Family(_gaussian, ("std",)),
-        "general_cosine": _Family(general_cosine, ("a",)),
-        "general_gaussian": _Family(_general_gaussian, ("p", "sig")),
-        "general_hamming": _Family(general_hamming, ("alpha",)),
-        "hamming": _Family(partial(general_hamming, alpha=0.54)),
-        "hann": _Family(partial(general_hamming, alpha=0.5)),
-        "kaiser": _Family(_kaiser, ("beta",)),
-        "kaiser_bessel_derived": _Family(_kaiser_bessel_derived, ("beta",)),
-        "lanczos": _Family(_lanczos),
-        "nuttall": _Family(partial(general_cosine, coefficients=_NUTTALL)),
-        "parzen": _Family(_parzen),
-        "taylor": _Family(_taylor),
-        "triang": _Family(_triang),
-        "tukey": _Family(_tukey),
-    }
-)
+WINDOWS: dict[str, _Family] = {
+    "barthann": _Family(_barthann),
+    "bartlett": _Family(_bartlett),
+    "blackman": _Family(partial(general_cosine, coefficients=_BLACKMAN)),
+    "blackmanharris": _Family(partial(general_cosine, coefficients=_BLACKMAN_HARRIS)),
+    "bohman": _Family(_bohman),
+    "boxcar": _Family(_boxcar),
+    "chebwin": _Family(_chebwin, ("at",)),
+    "cosine": _Family(_cosine),
+    "dpss": _Family(dpss, ("nw",)),
+    "exponential": _Family(_exponential),
+    "flattop": _Family(partial(general_cosine, coefficients=_FLATTOP)),
+    "gaussian": _Family(_gaussian, ("std",)),
+    "general_cosine": _Family(general_cosine, ("a",)),
+    "general_gaussian": _Family(_general_gaussian, ("p", "sig")),
+    "general_hamming": _Family(general_hamming, ("alpha",)),
+    "hamming": _Family(partial(general_hamming, alpha=0.54)),
+    "hann": _Family(partial(general_hamming, alpha=0.5)),
+    "kaiser": _Family(_kaiser, ("beta",)),
+    "kaiser_bessel_derived": _Family(_kaiser_bessel_derived, ("beta",)),
+    "lanczos": _Family(_lanczos),
+    "nuttall": _Family(partial(general_cosine, coefficients=_NUTTALL)),
+    "parzen": _Family(_parzen),
+    "taylor": _Family(_taylor),
+    "triang": _Family(_triang),
+    "tukey": _Family(_tukey),
+}
 #: Other names of the same windows: mlx-spectro's and scipy's.
-ALIASES = MappingProxyType(
-    {"rect": "boxcar", "ones": "boxcar", "rectangular": "boxcar", "sinc": "lanczos"}
-)
+ALIASES = {"rect": "boxcar", "ones": "boxcar", "rectangular": "boxcar", "sinc": "lanczos"}
 
 
 def window_values(window_fn: WindowName, win_length: int, periodic: bool = True) -> Values:
