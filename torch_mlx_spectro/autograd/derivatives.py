@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import replace
-from functools import lru_cache
 from itertools import repeat
 from typing import Any
 
@@ -32,6 +31,7 @@ from ..core.linear import Form, Inversion, analysis_of, bins_that_are_read
 from ..core.params import IstftParams, StftParams
 from ..native import private_state as torch_state
 from ..native.strides import shape_result, with_rows
+from ..store.caches import cached
 from . import linear_maps as adjoints
 
 Optional = torch.Tensor | None
@@ -195,7 +195,7 @@ def _apply(function: Any, form: Any, first: Any, second: Any) -> Any:
     return _recorded(function).apply(form, first, second)
 
 
-@lru_cache(maxsize=8)
+@cached(8)
 def _recorded(function: Any) -> Any:
     """The same function for autograd alone, without rules for torch.func's transforms.
 

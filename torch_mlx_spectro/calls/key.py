@@ -11,6 +11,7 @@ import torch
 
 from ..native import private_state as torch_state
 from ..store import caches as recent
+from ..store.fork import after_fork
 
 #: Position of the window among either function's arguments.
 _WINDOW = 4
@@ -113,6 +114,8 @@ class Known(Generic[Value]):
         self.most = most
         self._values: dict[Hashable, Value] = {}
         self._lock = threading.Lock()
+        after_fork(self.after_fork_in_child)
+        recent.register_cache(self.clear)
 
     def get(self, key: Hashable) -> Value | None:
         """What was put under a key."""

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from ..calls.timer import HostTimer, Timer, Timing
 from ..store.caches import Recent
+from ..store.fork import after_fork
 from ..store.verdicts import MAX_NUMBER, Store
 
 #: Timed calls of each backend: one that warms up, and those that have to agree.
@@ -213,6 +214,7 @@ class Trials:
         self._running: list[tuple[Hashable, str, Timing, bool]] = []
         #: Backends that calls are to keep; more of them are native's.
         self._kept: dict[Hashable, str] = {}
+        after_fork(self.after_fork_in_child)
 
     def pick(self, signature: Hashable, candidates: tuple[str, ...]) -> tuple[str, bool]:
         """The backend for a call of this signature, and whether the call is to be timed.

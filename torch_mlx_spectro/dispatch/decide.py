@@ -6,9 +6,7 @@ tensors speak against a backend, is it here, can it compute this, has it been wr
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -27,6 +25,7 @@ from ..calls.operation import Call, Operation
 from ..errors import UnresolvedArguments
 from ..native import private_state as torch_state
 from ..store import verdicts
+from ..store.caches import cached
 from ..verify import comparison as verification
 from ..verify.comparison import Verifier
 from ..verify.ledger import Case, Trust
@@ -40,10 +39,6 @@ if TYPE_CHECKING:  # a program whose calls all go native never resolves one
 trials = Trials(store=verdicts.store)
 verifier = Verifier()
 trust = Trust(verdicts.store)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=trials.after_fork_in_child)
-    os.register_at_fork(after_in_child=verifier.after_fork_in_child)
-    os.register_at_fork(after_in_child=trust.after_fork_in_child)
 
 #: Arguments that are resolved once for each of their values: those that cannot change.
 MAX_RESOLVED = 1024
@@ -202,7 +197,7 @@ def _resolved(name: str, tensor: Any, **facts: Any) -> StftParams | IstftParams:
 
 
 #: By type, too: True == 1 == 1.0, of which torch rejects two.
-_resolved_once = lru_cache(maxsize=MAX_RESOLVED, typed=True)(_resolved)
+_resolved_once = cached(MAX_RESOLVED, typed=True)(_resolved)
 
 
 class Turn(NamedTuple):

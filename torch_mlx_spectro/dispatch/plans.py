@@ -6,7 +6,6 @@ Deciding a small call takes the host longer than all else. A plan is kept by wha
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any
@@ -20,8 +19,6 @@ from .choice import Choice
 from .decide import Plan, verifier
 
 plans: Known[Plan] = Known(1024)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=plans.after_fork_in_child)
 
 
 def key_of_call(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Hashable | None:

@@ -6,7 +6,6 @@ lead to native: any other that comes out of a computation is a bug and stays vis
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import partial
@@ -36,10 +35,6 @@ MAX_SHAPES = 4096
 counters = Counters()
 #: Calls that ``auto`` leaves to native for good: they go there without being resolved again.
 native_calls: dict[str, Known[bool]] = {name: Known(MAX_SHAPES) for name in ("stft", "istft")}
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=counters.after_fork_in_child)
-    for _calls in native_calls.values():
-        os.register_at_fork(after_in_child=_calls.after_fork_in_child)
 
 
 def shape_of_call(tensor: torch.Tensor, args: Any, kwargs: Any) -> Hashable:

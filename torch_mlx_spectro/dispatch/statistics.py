@@ -12,6 +12,7 @@ from types import CodeType, FrameType, MappingProxyType
 from typing import Any
 
 from ..native.functions import passes_on
+from ..store.fork import after_fork
 
 #: Call sites and routes counted one by one; further ones are counted together.
 MAX_COUNTS = 2000
@@ -126,6 +127,7 @@ class Counters:
         self._counts: list[_Count] = []
         self._routes: dict[tuple[str, str, tuple[str, ...]], dict[Site, Bump]] = {}
         self._verified = self._mismatches = 0
+        after_fork(self.after_fork_in_child)
 
     def sites(self, op: str, backend: str, reasons: tuple[str, ...] = ()) -> dict[Site, Bump]:
         """The call sites of a route that were counted before, by :func:`site_of`, to be bumped.

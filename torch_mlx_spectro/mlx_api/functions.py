@@ -9,12 +9,12 @@ Examples of ``mx.vmap`` become rows of one call. Host arrays that have values ar
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 from ..core.linear import Form, analysis_of
 from ..core.params import IstftParams
 from ..mlx.runtime import runtime
+from ..store.caches import cached
 from . import blocks as mlx_blocks
 from . import ops as mlx_maps
 
@@ -24,7 +24,7 @@ FORMS = 256
 Function = Callable[..., Any]
 
 
-@lru_cache(maxsize=FORMS)
+@cached(FORMS)
 def analysis(form: Form) -> Function:
     """``(signal (rows, samples), window (n_fft,)) -> spectrum (rows, frames, bins)``."""
 
@@ -45,7 +45,7 @@ def analysis(form: Form) -> Function:
     )
 
 
-@lru_cache(maxsize=FORMS)
+@cached(FORMS)
 def adjoint(form: Form) -> Function:
     """``(spectrum (rows, frames, bins), window (n_fft,)) -> signal (rows, samples)``."""
 
@@ -66,7 +66,7 @@ def adjoint(form: Form) -> Function:
     )
 
 
-@lru_cache(maxsize=FORMS)
+@cached(FORMS)
 def correlation(form: Form) -> Function:
     """``(signal (rows, samples), spectrum (rows, frames, bins)) -> window (n_fft,)``."""
 
@@ -146,7 +146,7 @@ def _one_by_one(mx: Any, function: Function, inputs: Any, axes: Any) -> Any:
     return mx.stack(each), 0
 
 
-@lru_cache(maxsize=FORMS)
+@cached(FORMS)
 def inverse(params: IstftParams) -> Function:
     """``(spectrum, window (n_fft,), rows of the inverse envelope) -> signal``: an istft.
 

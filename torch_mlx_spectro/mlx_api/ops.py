@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from ..mlx.host import copy_to_mlx
 from ..mlx.launcher import DEVICE_ELEMENTS, TRACING
 from ..mlx.metal_kernels import MetalKernels, metal_kernels
 from ..mlx.runtime import runtime
+from ..store.caches import cached
 
 #: In what MLX raises of an array that was never computed and cannot be.
 _WITHOUT_VALUES = "without a primitive"
@@ -104,7 +104,7 @@ def stand_in(*arrays: Any) -> bool:
     return False
 
 
-@lru_cache(maxsize=1)
+@cached(1)
 def _refused(mx: Any) -> Any:
     """An array that MLX can never evaluate: what stood in for an example of a vectorised map."""
     seen: list[Any] = []

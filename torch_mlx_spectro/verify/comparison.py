@@ -22,6 +22,7 @@ import torch
 
 from ..calls.key import with_tensors
 from ..native import private_state as torch_state
+from ..store.fork import after_fork
 from . import criterion as agreement
 from .excerpt import Excerpt, excerpts_of
 
@@ -98,6 +99,7 @@ class Verifier:
         self._steps: dict[tuple[int, RouteKey | None], Step] = {}
         #: Route to the reason for its calls to go native. Read without a lock.
         self.quarantined: dict[RouteKey, str] = {}
+        after_fork(self.after_fork_in_child)
 
     def is_due(self, every: int, key: RouteKey) -> bool:
         """Count a call of a route, and tell whether it is to be verified.

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ..store.fork import after_fork
 from ..store.verdicts import Store
 from .comparison import RouteKey
 
@@ -69,6 +70,7 @@ class Trust:
         self._trusted: set[Case] = set()
         self._untelling: dict[Case, int] = {}
         self._distrusted: dict[str, str] | None = None
+        after_fork(self.after_fork_in_child)
 
     def is_due(self, case: Case) -> bool:
         """Whether a call of this case has yet to be compared."""

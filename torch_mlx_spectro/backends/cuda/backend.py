@@ -19,6 +19,7 @@ from ...core.params import IstftParams, StftParams
 from ...kernels.texts.cuda import MAX_BLOCKS, grid_of
 from ...native import private_state as torch_state
 from ...native.strides import frames_in_order, spectrum_strides
+from ...store.caches import cached
 from ..device.backend import KernelBackend, launches_of
 from ..device.envelope_checks import EnvelopeChecks
 from . import nvrtc as cubins
@@ -61,7 +62,7 @@ def unavailable_reason() -> str | None:
 NOT_PREPARED = "a CUDA graph is being captured, and this call was not made before"
 
 
-@lru_cache(maxsize=64)
+@cached(64)
 def device_reason(device: int) -> str | None:
     """Why the kernels do not run on one device; None where they do."""
     architecture = architecture_of(device)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from ...kernels.tables import table_of
 from ...kernels.texts.mps import Variant, arguments_of, text_of, variant_of
 from ...kernels.tuning import Refused, Tuning
 from ...native import private_state as torch_state
-from ...store.caches import Recent
+from ...store.caches import Recent, cached
 from ..device.launcher import Optional, TensorKernels, result_of
 
 CACHE_ENTRIES = 1024
@@ -256,7 +255,7 @@ def _is_equal(first: torch.Tensor, second: torch.Tensor) -> bool:
     return torch.equal(*bits)
 
 
-@lru_cache(maxsize=4)
+@cached(4)
 def _kernels_of(compile_shader: Callable[[str], Any]) -> MpsKernels:
     if getattr(compile_shader, "emulated", False):
         return MpsKernels(compile_shader)
