@@ -46,19 +46,37 @@ def test_a_method_is_forgotten_with_its_object() -> None:
     assert (calls, len(callbacks)) == (["a", "c"], 2)
 
 
-def test_objects_may_end_while_functions_are_called() -> None:
+def test_objects_may_end_and_begin_while_functions_are_called() -> None:
     callbacks, calls = Callbacks(), list[str]()
     owners = [Owner("late", calls)]
 
     @callbacks.add
     def end() -> None:
-        owners.clear()
+        owners.append(Owner("new", calls))
+        callbacks.add(owners.pop().note)
+        del owners[:]
         gc.collect()
-        callbacks.add(end)
 
     callbacks.add(owners[0].note)
     callbacks.call()
-    assert (calls, len(callbacks)) == ([], 2)
+    callbacks.call()
+    assert (calls, len(callbacks)) == (["late"], 1)
+
+
+ENDED = """\
+from torch_mlx_spectro.store.caches import Cache
+kept = Cache(4)
+class Circle:
+    def __init__(self):
+        self.cache, self.me = Cache(4), self
+circle = Circle()
+"""
+
+
+def test_the_end_of_a_process_says_nothing(tmp_path: Path) -> None:
+    for program in (ENDED, f"import torch_mlx_spectro.functional\n{ENDED}"):
+        ended = python("-c", program, cwd=tmp_path)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
 def test_caches_and_cached_functions_are_emptied_and_their_counts_are() -> None:
@@ -97,7 +115,7 @@ child = os.fork()
 if child == 0:
     os._exit(done != ["child"])
 assert done == []
-raise SystemExit(os.waitpid(child, 0)[1])
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 

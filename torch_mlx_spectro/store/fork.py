@@ -18,31 +18,41 @@ class Callbacks:
     """
 
     def __init__(self) -> None:
-        #: By the identity of a reference, which returns the function, or None once that is gone.
+        #: Functions, and those of methods with a reference to their object, by its identity.
         #: A dictionary, since threads may change it at once: each change is one step of Python's.
-        self._references: dict[int, Callable[[], Callable[[], Any] | None]] = {}
+        self._entries: dict[int, tuple[Callable[..., Any], weakref.ref[Any] | None]] = {}
 
     def __len__(self) -> int:
-        return len(self._references)
+        return len(self._entries)
 
     def add(self, function: Function) -> Function:
         """Add a function; returns it, so that this is a decorator, too."""
-        reference: Any = lambda: function  # noqa: E731
         if isinstance(function, MethodType):
-            reference = weakref.WeakMethod(function, self._drop)
-        self._references[id(reference)] = reference
+            owner = weakref.ref(function.__self__, self._drop)
+            self._entries[id(owner)] = (function.__func__, owner)
+        else:
+            self._entries[id(function)] = (function, None)
         return function
 
-    def _drop(self, reference: Any) -> None:
-        self._references.pop(id(reference), None)
+    def _drop(self, owner: weakref.ref[Any]) -> None:
+        self._entries.pop(id(owner), None)
+
+    def functions(self) -> list[Callable[[], Any]]:
+        """All that can be called now, in order."""
+        found: list[Callable[[], Any]] = []
+        # A list comes to be before the entries are looked at: making one may end objects.
+        for function, reference in list(self._entries.values()):
+            owner = None if reference is None else reference()
+            if reference is None:
+                found.append(function)
+            elif owner is not None:
+                found.append(MethodType(function, owner))
+        return found
 
     def call(self) -> None:
         """Call them all."""
-        # A list comes to be before the values are looked at: making one may end objects.
-        for reference in list(self._references.values()):
-            function = reference()
-            if function is not None:
-                function()
+        for function in self.functions():
+            function()
 
 
 _renewals = Callbacks()
