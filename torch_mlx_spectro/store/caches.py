@@ -143,11 +143,12 @@ class Cache(Generic[Key, Value]):
         """The value of a key, made when missing. Two threads may both make it, and get one."""
         with self._lock:
             value = self._recent.get(key)
-            is_there = value is not None
-            self._hits += is_there
-            self._misses += not is_there
+            if value is None:
+                self._misses += 1
+            else:
+                self._hits += 1
         if self._tell is not None:
-            self._tell(is_there, key)
+            self._tell(value is not None, key)
         return self.put(key, make(), replace=False) if value is None else value
 
     def put(self, key: Key, value: Value, *, replace: bool = True) -> Value:
