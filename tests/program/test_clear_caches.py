@@ -19,6 +19,8 @@ import torch
 from cli_process import python
 
 import torch_mlx_spectro as tms
+from torch_mlx_spectro.backends.device.envelope_checks import EnvelopeChecks
+from torch_mlx_spectro.core.params import TensorFacts, resolve_istft
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.mlx.runtime import _process as mlx_process
 from torch_mlx_spectro.store import caches
@@ -141,6 +143,15 @@ def test_measurements_and_what_was_wrong_are_no_caches(monkeypatch: pytest.Monke
     tms.clear_caches()
     assert kept == {"signature": "mlx"}
     assert tms.available_backends() == loaded
+
+
+def test_windows_are_asked_about_anew() -> None:
+    checks = EnvelopeChecks(lambda device: torch.zeros((), dtype=torch.int32, device=device))
+    params = resolve_istft(TensorFacts((9, 30), True), 16, 4)
+    checks.check(params, WINDOW)
+    assert checks.is_fine(params.geometry, WINDOW)
+    tms.clear_caches()
+    assert not checks.is_fine(params.geometry, WINDOW)
 
 
 def test_threads_go_on_meanwhile(mlx_blocks: None) -> None:
