@@ -45,11 +45,8 @@ def several_rounds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         rounds = -(-plan.overlap // plan.fft.frames) + 2
         return rounds * plan.fft.frames - (plan.overlap - 1)
 
-    caches = (describe.synthesis, walks.walk_plan)
     monkeypatch.setattr(WalkPlan, "run_hops", run_hops)
     monkeypatch.setattr(walks, "LEAST_WALK_POINTS", 32)
-    for cache in caches:
-        cache.cache_clear()
+    describe.synthesis.cache_clear()
     yield
-    for cache in caches:
-        cache.cache_clear()
+    describe.synthesis.cache_clear()

@@ -21,6 +21,7 @@ __all__ = [
     "Stats",
     "available_backends",
     "backend",
+    "clear_caches",
     "explain",
     "get_cache_debug_stats",
     "get_transform_mlx",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     )
     from .mlx_api.windows import make_window
     from .patching import Patch, is_patched, patch, unpatch
+    from .store.caches import clear_caches
 else:
     _HOMES = {
         "calls.kind": ("Route",),
@@ -70,6 +72,7 @@ else:
             "spec_mlx_device_key",
         ),
         "mlx_api.windows": ("make_window",),
+        "store.caches": ("clear_caches",),
     }
     _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import warnings
@@ -20,6 +19,7 @@ from .functional import compiled_tag, patched_istft, patched_stft
 from .native import functions as native
 from .native import private_state as torch_state
 from .native import torchscript
+from .store.fork import after_fork
 
 #: (torch's own, ours)
 _PAIRS: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
@@ -53,14 +53,13 @@ class _State:
         self.lock = threading.RLock()
         self.scopes: list[_Scope] = []
         self.installed = False
+        after_fork(self.after_fork_in_child)
 
     def after_fork_in_child(self) -> None:
         self.lock = threading.RLock()
 
 
 _state = _State()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_state.after_fork_in_child)
 
 
 class Patch:

@@ -12,33 +12,37 @@ from typing import Any
 BACKEND_VARIABLE = "TORCH_MLX_SPECTRO_BACKEND"
 
 #: Every variable that is read, and what it means; ``doctor`` prints this table.
-RECOGNISED: dict[str, str] = {
-    BACKEND_VARIABLE: "name of the backend that is used where none is named (default auto)",
-    "MLX_OLA_FUSE_NORM": (
-        "0: SpectralTransform.istft divides by the envelope in an operation of its own (default 1)"
-    ),
-    "SPEC_MLX_CACHE_STATS": "1: get_cache_debug_stats counts cache hits and misses (default 0)",
-    "TORCH_MLX_SPECTRO_VERIFY": (
-        "every Nth accelerated call of a kind is computed natively, too, and compared, where the"
-        " program names no number (default 0: none)"
-    ),
-    "SPEC_MLX_AUTOTUNE": (
-        "0: nothing is timed; auto chooses by a fixed table, kernels by their defaults (default 1)"
-    ),
-    "SPEC_MLX_AUTOTUNE_PERSIST": (
-        "0: what was measured is neither read from disk nor written to it (default 1)"
-    ),
-    "SPEC_MLX_AUTOTUNE_CACHE_PATH": (
-        "file of what was measured (default: verdicts.json in the user's folder of caches)"
-    ),
-    "PYTORCH_MPS_FAST_MATH": (
-        "torch's own; 1: on macOS before 15, where kernels cannot refuse it, mps is not used"
-    ),
-    "SPEC_MLX_TGX": (
-        "threads of a group, for every kernel (256) or by the kernel's name (analysis:256),"
-        " separated by commas (default: measured)"
-    ),
-}
+RECOGNISED: Mapping[str, str] = MappingProxyType(
+    {
+        BACKEND_VARIABLE: "name of the backend that is used where none is named (default auto)",
+        "MLX_OLA_FUSE_NORM": (
+            "0: SpectralTransform.istft divides by the envelope in an operation of its own"
+            " (default 1)"
+        ),
+        "SPEC_MLX_CACHE_STATS": "1: get_cache_debug_stats counts cache hits and misses (default 0)",
+        "TORCH_MLX_SPECTRO_VERIFY": (
+            "every Nth accelerated call of a kind is computed natively, too, and compared, where"
+            " the program names no number (default 0: none)"
+        ),
+        "SPEC_MLX_AUTOTUNE": (
+            "0: nothing is timed; auto chooses by a fixed table, kernels by their defaults"
+            " (default 1)"
+        ),
+        "SPEC_MLX_AUTOTUNE_PERSIST": (
+            "0: what was measured is neither read from disk nor written to it (default 1)"
+        ),
+        "SPEC_MLX_AUTOTUNE_CACHE_PATH": (
+            "file of what was measured (default: verdicts.json in the user's folder of caches)"
+        ),
+        "PYTORCH_MPS_FAST_MATH": (
+            "torch's own; 1: on macOS before 15, where kernels cannot refuse it, mps is not used"
+        ),
+        "SPEC_MLX_TGX": (
+            "threads of a group, for every kernel (256) or by the kernel's name (analysis:256),"
+            " separated by commas (default: measured)"
+        ),
+    }
+)
 
 #: In ``AutotuneSettings.threads``: every kernel that has no entry of its own.
 ANY_KERNEL = "*"

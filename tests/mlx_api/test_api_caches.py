@@ -13,7 +13,7 @@ from torch_mlx_spectro import (
     get_transform_mlx,
     reset_cache_debug_stats,
 )
-from torch_mlx_spectro.mlx_api.caches import CountedCache
+from torch_mlx_spectro.mlx_api.caches import make_counted
 
 
 def test_events_are_counted_where_the_environment_asks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +41,7 @@ def test_events_are_counted_where_the_environment_asks(monkeypatch: pytest.Monke
 
 
 def test_caches_are_bounded_and_give_every_thread_the_same_value() -> None:
-    cache = CountedCache("test", 4)
+    cache = make_counted("test", 4)
     for key in range(9):
         assert cache.get(key, lambda key=key: -key) == -key
     assert cache.info() == {"hits": 0, "misses": 9, "maxsize": 4, "currsize": 4}

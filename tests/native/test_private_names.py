@@ -16,7 +16,7 @@ from torch._dynamo import trace_rules
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.mlx.runtime import version_numbers
-from torch_mlx_spectro.native import private_state as torch_state
+from torch_mlx_spectro.native import private_names
 
 if not hasattr(os, "fork"):
     pytest.skip("a child is forked for every name", allow_module_level=True)
@@ -62,6 +62,7 @@ REPLACED = (
     "_C._dynamo.guards._empty_strided_cuda",
     "_C._dynamo.guards.TensorGuards",
     "_C._get_deterministic_algorithms",
+    "compiler.is_exporting",
 )
 
 PROGRAM = """\
@@ -206,18 +207,9 @@ def test_calls_are_accelerated_by_what_is_public(name: str, removed: dict[str, A
 
 
 def test_every_private_name_is_here() -> None:
-    """What native.private_state looks for; and no other module has a private name of torch's."""
-    state = Path(torch_state.__file__)
-    package, text = state.parents[1], state.read_text()
-    found = {
-        node.args[0].value
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id == "_find"
-        and isinstance(node.args[0], ast.Constant)
-    }
-    assert found == {*NEEDED, *TOLD, *REPLACED}
+    """And no other module has a private name of torch's: state is asked by private_state alone."""
+    assert {name.path for name in private_names.NAMES.values()} == {*NEEDED, *TOLD, *REPLACED}
+    package = Path(private_names.__file__).parents[1]
     rest = re.compile(r"\btorch(\.\w+)*\._(?!_)\w+")  # as code; the compiler's rules are a text
     for path in package.rglob("*.py"):
         code = "\n".join(ast.unparse(node) for node in ast.parse(path.read_text()).body)

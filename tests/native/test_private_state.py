@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
+from torch_mlx_spectro.native import private_names
 from torch_mlx_spectro.native import private_state as torch_state
 
 PLAIN = torch.zeros(8)
@@ -251,20 +252,23 @@ def test_what_is_computed_again_and_what_is_kept_elsewhere() -> None:
 
 def test_private_names_of_torch_are_there() -> None:
     """Where torch lacks one, a state would pass unseen: a new torch must be looked at."""
-    missing = torch_state._always(None).__qualname__
-    for name in ("_dispatch_modes", "_tracing_state", "_functorch_level", "_functorch_stack"):
-        question = getattr(torch_state, name)
+    missing = private_names.always(None).__qualname__
+    found = private_names.Found()
+    assert (found.absent, found.unseen) == ({}, [])
+    assert torch_state._dispatch_modes == found.dispatch_modes
+    for name in ("dispatch_modes", "tracing_state", "functorch_level", "functorch_stack"):
+        question = getattr(found, name)
         assert getattr(question, "__qualname__", "") != missing, name
         assert not question()
-    for name in ("is_batched", "_is_wrapped"):
-        assert getattr(torch_state, name).__qualname__ != "<lambda>", name
+    for name in ("is_batched", "is_wrapped"):
+        assert getattr(found, name).__qualname__ != "<lambda>", name
     assert torch_state.backward_pass() == -1
     assert torch_state.is_deterministic.__name__ == "_get_deterministic_algorithms"
     assert torch_state._saved_tensors_hooks(False) is None
-    for name in ("backward_pass", "_saved_tensors_hooks"):
-        assert getattr(torch_state, name).__qualname__ != missing, name
-    assert torch_state._FUNCTIONALIZE is not None
-    assert torch_state._always(0)() == 0
+    for name in ("backward_pass", "saved_tensors_hooks"):
+        assert getattr(found, name).__qualname__ != missing, name
+    assert found.functionalize is not None
+    assert private_names.always(0)() == 0
     assert hasattr(forward_ad, "_current_level")
     assert torch_state._has_likeness()
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 
 from ..core.envelope import resolve_envelope
 from ..core.params import IstftParams
 from ..errors import UnresolvedArguments
+from ..store.caches import cached
 
 #: What is left to torch, which raises its own exception.
 VANISHES = "the overlap-added square of the window vanishes"
@@ -29,7 +28,7 @@ def check_envelope(params: IstftParams, window: torch.Tensor | None) -> None:
         raise UnresolvedArguments(VANISHES)
 
 
-@lru_cache(maxsize=128)
+@cached(128)
 def _vanishes_without_window(params: IstftParams) -> bool:
     return resolve_envelope(None, params).vanishes
 

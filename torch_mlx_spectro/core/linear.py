@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from types import MappingProxyType
 
 from .params import IstftParams, StftParams
@@ -126,7 +125,6 @@ def bins_that_are_read(params: IstftParams) -> IstftParams:
     return replace(params, onesided=True, bins=params.n_fft // 2 + 1)
 
 
-@lru_cache(maxsize=256)
 def analysis_of(params: IstftParams) -> Form:
     """The analysis that a onesided or complex istft is the adjoint of, its envelope left out.
 
@@ -153,7 +151,6 @@ def analysis_of(params: IstftParams) -> Form:
     return Form(analysis, params.return_complex, False, edge=0.5 if real else 1.0)
 
 
-@lru_cache(maxsize=256)
 def synthesis_of(form: Form, start: int, kept: int) -> IstftParams:
     """The overlap-add of the form's frames, from padded sample ``start`` on."""
     params = form.params

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from ..calls.timer import HostTimer, Timer, Timing
 from ..store.caches import Recent
+from ..store.fork import after_fork
 from ..store.verdicts import MAX_NUMBER, Store
 
 #: Timed calls of each backend: one that warms up, and those that have to agree.
@@ -211,6 +212,7 @@ class Trials:
         self._races: Recent[Hashable, Race] = Recent(MAX_KINDS)
         #: Calls whose device has yet to say how long they took.
         self._running: list[tuple[Hashable, str, Timing, bool]] = []
+        after_fork(self.after_fork_in_child)
 
     def pick(self, kind: Hashable, candidates: tuple[str, ...]) -> tuple[str, bool]:
         """The backend for a call of this kind, and whether the call is to be timed.

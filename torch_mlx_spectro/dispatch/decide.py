@@ -6,7 +6,6 @@ tensors speak against a backend, is it here, can it compute this, has it been wr
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,9 +34,6 @@ if TYPE_CHECKING:  # a program whose calls all go native never resolves one
 
 trials = Trials(store=verdicts.store)
 ledger = Ledger(verdicts.store)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=trials.after_fork_in_child)
-    os.register_at_fork(after_in_child=ledger.after_fork_in_child)
 
 NATIVE_ASKED = "the native backend was asked for"
 NOT_RESOLVED = "these arguments are accepted by this torch but not known to this package"

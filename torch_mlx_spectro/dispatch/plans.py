@@ -9,7 +9,6 @@ and where torch's state wants to see a call the table is not asked.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +19,8 @@ from ..calls.key import Key, NoKey, make_key
 from ..calls.kind import CallKind, Route
 from ..calls.operation import Operation
 from ..native import private_state as torch_state
-from ..store.caches import note_preparation
+from ..store.caches import note_preparation, register_cache
+from ..store.fork import after_fork
 from .statistics import Sites
 
 if TYPE_CHECKING:  # a program whose calls all go native never resolves one
@@ -88,6 +88,8 @@ class PlanTable:
     def __init__(self, most: int = MAX_PLANS) -> None:
         self.most = most
         self._plans: dict[Key, Plan] = {}
+        after_fork(self.clear)  # a parent's device, streams and libraries are not its child's
+        register_cache(self.clear)
 
     def __len__(self) -> int:
         return len(self._plans)
@@ -132,5 +134,3 @@ class PlanTable:
 
 
 plans = PlanTable()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=plans.clear)

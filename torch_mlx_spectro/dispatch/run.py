@@ -7,7 +7,6 @@ out of a computation is a bug and stays visible.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -32,8 +31,6 @@ from .plans import Found, Plan, Run, plans
 from .statistics import REFUSED, Counters, Way, site_of
 
 counters = Counters()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=counters.after_fork_in_child)
 
 
 def dispatch(

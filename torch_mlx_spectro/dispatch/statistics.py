@@ -12,6 +12,7 @@ from types import CodeType, FrameType, MappingProxyType
 from typing import Any, NamedTuple
 
 from ..native.functions import passes_on
+from ..store.fork import after_fork
 
 #: Call sites and routes counted one by one; further ones are counted together.
 MAX_COUNTS = 2000
@@ -140,6 +141,7 @@ class Counters:
         self._counts: list[_Count] = []
         self._ways: dict[Way, Sites] = {}
         self._verified = self._mismatches = 0
+        after_fork(self.after_fork_in_child)
 
     def sites(self, way: Way) -> Sites:
         """The call sites that were counted before, by :func:`site_of`, to be bumped.

@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
+from types import MappingProxyType
 
 #: Buffers in order, and ``edge``, a number.
-INPUTS = {
-    "analysis": ("signal", "window", "table", "parameters", "edge"),
-    "synthesis": ("spectrum", "window", "table", "parameters", "edge"),
-    "synthesis_walk": ("spectrum", "window", "table", "parameters", "edge"),
-    "cut_frames": ("signal", "window", "parameters"),
-    "add_frames": ("frames", "window", "parameters"),
-}
-OUTPUTS: dict[str, tuple[str, ...]] = {
-    "analysis": ("spectrum",),
-    "synthesis": ("signal",),
-    "synthesis_walk": ("signal",),
-    "cut_frames": ("frames",),
-    "add_frames": ("signal",),
-}
+INPUTS = MappingProxyType(
+    {
+        "analysis": ("signal", "window", "table", "parameters", "edge"),
+        "synthesis": ("spectrum", "window", "table", "parameters", "edge"),
+        "synthesis_walk": ("spectrum", "window", "table", "parameters", "edge"),
+        "cut_frames": ("signal", "window", "parameters"),
+        "add_frames": ("frames", "window", "parameters"),
+    }
+)
+OUTPUTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "analysis": ("spectrum",),
+        "synthesis": ("signal",),
+        "synthesis_walk": ("signal",),
+        "cut_frames": ("frames",),
+        "add_frames": ("signal",),
+    }
+)
 #: Where a kernel tells of an envelope: an integer, or a null pointer.
 VANISHING = "vanishing"
 #: The kernels that do.
 JUDGES = ("synthesis", "synthesis_walk", "add_frames")
 #: Headers by kernel; the rest of what they need they include.
-HEADERS = {
-    "analysis": ("element.h",),
-    "synthesis": ("element.h",),
-    "synthesis_walk": ("element.h",),
-    "cut_frames": ("framing.h", "element.h"),
-    "add_frames": ("framing.h", "element.h"),
-}
+HEADERS = MappingProxyType(
+    {
+        "analysis": ("element.h",),
+        "synthesis": ("element.h",),
+        "synthesis_walk": ("element.h",),
+        "cut_frames": ("framing.h", "element.h"),
+        "add_frames": ("framing.h", "element.h"),
+    }
+)
 
 
 class Verdict(IntEnum):

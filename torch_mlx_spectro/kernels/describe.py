@@ -8,11 +8,11 @@ hop or stride changes only ``integers`` and ``grid``. Sizes that no fused kernel
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 from ..core.linear import Form
 from ..core.params import IstftParams, StftParams
+from ..store.caches import cached
 from .launches import NO_WINDOW as NO_WINDOW
 from .launches import Adjoint as Adjoint
 from .launches import Launch as Launch
@@ -53,7 +53,7 @@ def largest_count(params: StftParams | IstftParams) -> int:
     return max(params.rows, params.frames + 2 * params.n_fft, length)
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def analysis(
     params: StftParams,
     complex_signal: bool,
@@ -86,7 +86,7 @@ def analysis(
     )
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def list_shapes(launch: Launch) -> tuple[Launch, ...]:
     """Launches by groups of other shapes whose results are the same bits, if it is an analysis.
 
@@ -152,7 +152,7 @@ def _analysis(
     )
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def describe_adjoint(form: Form) -> Adjoint:
     """What makes synthesis the adjoint of a form's analysis.
 
@@ -174,7 +174,7 @@ def find_divisor(form: Form, params: IstftParams) -> float:
     return 1.0 / (form.params.scale * params.scale)
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def synthesis(
     params: IstftParams,
     complex_window: bool,

@@ -5,9 +5,8 @@ Between the two the array library transforms. The numbers are those of ``framing
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from ..core.params import IstftParams, StftParams
+from ..store.caches import cached
 from .launches import (
     Adjoint,
     Launch,
@@ -21,7 +20,7 @@ from .launches import (
 FREE_GROUP = 256
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def cut_frames(
     params: StftParams,
     complex_signal: bool,
@@ -55,7 +54,7 @@ def cut_frames(
     )
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def add_frames(
     params: IstftParams,
     complex_window: bool,

@@ -6,9 +6,9 @@ A plan is what a kernel is compiled for. Lengths of signals, hops and strides ar
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from ..core.params import IstftParams, StftParams
+from ..store.caches import cached
 
 #: Points (complex values) of one frame that fit in a group's memory.
 MAX_POINTS = 4096
@@ -104,7 +104,7 @@ def buffer_points(points: int) -> int:
     return -(-points // LINE_POINTS) * LINE_POINTS
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def find_radices(points: int) -> tuple[int, ...] | None:
     """Radices of the passes, or None where ``points`` has a prime factor above 7."""
     if points < 1:
@@ -179,7 +179,7 @@ def _factorisations(
     return found
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def even_radices(points: int, radices: tuple[int, ...]) -> tuple[int, ...] | None:
     """The fewest, most equal radices, in ascending order."""
     if points == 1:
@@ -196,7 +196,6 @@ def is_power_of_two(number: int) -> bool:
     return number & (number - 1) == 0
 
 
-@lru_cache(maxsize=4096)
 def analysis_plans(points: int, frames: int) -> tuple[FftPlan, ...]:
     """Plans of an analysis, as :func:`plans` gives them.
 
@@ -215,7 +214,6 @@ def analysis_plans(points: int, frames: int) -> tuple[FftPlan, ...]:
     return found
 
 
-@lru_cache(maxsize=4096)
 def analysis_radices(points: int) -> tuple[int, ...] | None:
     """Radices of an analysis' passes, or None where ``points`` has a prime factor above 7.
 
@@ -235,7 +233,6 @@ def analysis_radices(points: int) -> tuple[int, ...] | None:
     return (*powers[-1:], *others, *powers[:-1])
 
 
-@lru_cache(maxsize=4096)
 def plans(
     points: int, values: tuple[int, ...] = SYNTHESIS_VALUES, least_frames: int = 1
 ) -> tuple[FftPlan, ...]:
@@ -275,7 +272,6 @@ def _plans(
     return tuple(found)
 
 
-@lru_cache(maxsize=4096)
 def shapes(plan: FftPlan) -> tuple[FftPlan, ...]:
     """The plan of an analysis and others that compute the same, step by step, by other groups.
 

@@ -6,12 +6,12 @@ Pass ``p`` with span ``s`` and radix ``R`` multiplies input ``r`` of butterfly `
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..store.caches import cached
 from .radices import FftPlan
 
 Table = npt.NDArray[np.complex64]
@@ -33,7 +33,7 @@ def twiddle_powers(radix: int) -> tuple[int, ...]:
     return tuple(range(1, radix))
 
 
-@lru_cache(maxsize=128)
+@cached(128)
 def make_table(plan: FftPlan) -> tuple[Table, int]:
     """The table of a plan, and where its split factors begin.
 

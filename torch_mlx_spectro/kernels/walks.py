@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from .radices import (
     CORES,
@@ -145,7 +144,6 @@ class WalkPlan:
         return -min(costs)[1]
 
 
-@lru_cache(maxsize=4096)
 def mirrored_radices(points: int) -> tuple[int, ...] | None:
     """Radices whose first pass takes mirrored pairs of bins as they are; None: there are none."""
     for first in FIRST_RADICES:
@@ -159,7 +157,6 @@ def mirrored_radices(points: int) -> tuple[int, ...] | None:
     return None
 
 
-@lru_cache(maxsize=4096)
 def walk_plan(
     points: int, hop: int, width: int, frames_fastest: bool, halves: bool
 ) -> WalkPlan | None:

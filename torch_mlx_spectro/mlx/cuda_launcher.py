@@ -8,7 +8,6 @@ positions, passes numbers as arrays, and counts rows by CUDA's second dimension,
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from ..kernels.texts.cuda import (
     write_bounds,
 )
 from ..kernels.texts.metal import header
+from ..store.caches import cached
 from .launcher import MetalKernels, device_name
 
 #: Name of the input whose first element is what a body calls ``edge``.
@@ -122,7 +122,7 @@ class MlxCudaKernels(MetalKernels):
         return found
 
 
-@lru_cache(maxsize=4)
+@cached(4)
 def _make_kernels(mx: Any, factory: Callable[..., Any]) -> MlxCudaKernels:
     return MlxCudaKernels(mx, factory, Chooser(lambda: device_name(mx)))
 

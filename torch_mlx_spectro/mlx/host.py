@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import sys
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -73,9 +72,8 @@ def advise_huge_pages(address: int, size: int) -> None:
             madvise(begin, end - begin, _MADV_HUGEPAGE)
 
 
-@lru_cache(maxsize=1)
 def _madvise() -> Any:
-    """The C library's madvise on Linux, else None."""
+    """Look up the C library's madvise, in a few microseconds; None but on Linux."""
     if not sys.platform.startswith("linux"):
         return None
     madvise = getattr(ctypes.CDLL(None), "madvise", None)

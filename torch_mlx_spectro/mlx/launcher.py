@@ -8,7 +8,6 @@ is evaluated: so the first launch of a template is, and :mod:`.kernels.chooser` 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from ..kernels.launches import Launch
 from ..kernels.radices import APPLE_CORES, fused_points
 from ..kernels.tables import make_table
 from ..kernels.texts.metal import body, header
-from ..store.caches import Cache
+from ..store.caches import Cache, cached
 from .host import copy_to_mlx
 
 #: Inputs of fewer elements come to a kernel in another address space; ours are made longer.
@@ -234,7 +233,7 @@ def device_name(mx: Any) -> str:
     return str(mx.device_info().get("device_name", mx.default_device()))
 
 
-@lru_cache(maxsize=4)
+@cached(4)
 def _make_kernels(mx: Any, factory: Callable[..., Any]) -> MetalKernels:
     if getattr(factory, "emulated", False):
         return MetalKernels(mx, factory)

@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..store.caches import register_cache
+from ..store.fork import after_fork
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -99,6 +102,8 @@ class _Process:
         self.forked = False
         self.runtime: Runtime | None = None
         self.reason: str | None = None
+        after_fork(self.after_fork_in_child)
+        register_cache(self.clear_pool)
 
     def resolve(self) -> None:
         with self.lock:
@@ -124,6 +129,12 @@ class _Process:
         self.runtime = Runtime(mx, streams, threading.Lock())
         return None
 
+    def clear_pool(self) -> None:
+        """Give back the memory that MLX has freed and keeps; loads nothing."""
+        mx = sys.modules.get("mlx.core")
+        if mx is not None and not self.forked:
+            mx.clear_cache()
+
     def after_fork_in_child(self) -> None:
         # Any lock may have been held by a thread that does not exist here.
         self.lock = threading.RLock()
@@ -133,8 +144,6 @@ class _Process:
 
 
 _process = _Process()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_process.after_fork_in_child)
 
 
 def unavailable_reason() -> str | None:

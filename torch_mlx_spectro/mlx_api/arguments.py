@@ -12,7 +12,6 @@ import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 from ..core.params import (
@@ -24,6 +23,7 @@ from ..core.params import (
     resolve_stft,
 )
 from ..errors import UnresolvedArguments
+from ..store.caches import cached
 
 LAYOUTS = ("bfn", "bnf")
 TAIL_PADS = ("symmetric", "minimal")
@@ -128,7 +128,7 @@ def _say_why(name: str, *arguments: Any) -> Iterator[None]:
         raise ValueError(f"{name} needs that {refused}; got {arguments}") from None
 
 
-@lru_cache(maxsize=RESOLVED_CALLS)
+@cached(RESOLVED_CALLS)
 def resolved_stft(sizes: Sizes, samples: int, is_complex: bool) -> StftParams:
     """The stft of one row of ``samples`` samples.
 
@@ -156,7 +156,7 @@ def resolved_stft(sizes: Sizes, samples: int, is_complex: bool) -> StftParams:
     return params
 
 
-@lru_cache(maxsize=RESOLVED_CALLS)
+@cached(RESOLVED_CALLS)
 def resolved_istft(
     sizes: Sizes, frames: int, length: int | None, return_complex: bool
 ) -> IstftParams:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any
 
 from ..settings import mlx_settings
 from ..store.caches import Cache
+from ..store.fork import after_fork
 
 RECENT_EVENTS = 128
 #: Transforms that :func:`.mlx_api.transform.get_transform_mlx` keeps.
@@ -22,8 +23,12 @@ class _Events:
     """Counters that threads share; off they cost one comparison."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._enabled: bool | None = None
+        self.after_fork_in_child()
+        after_fork(self.after_fork_in_child)
+
+    def after_fork_in_child(self) -> None:
+        self._lock = threading.Lock()
         self.clear()
 
     @property
@@ -58,45 +63,21 @@ class _Events:
 _events = _Events()
 
 
-class CountedCache:
-    """A bounded, locked, least-recently-used cache whose hits and misses are counted.
+def make_counted(name: str, entries: int) -> Cache[Hashable, Any]:
+    """Make a cache whose hits and misses are events.
 
     Args:
-        name: of its events: ``name.hit``, ``name.miss``.
+        name: of the events: ``name.hit``, ``name.miss``.
         entries: kept at most.
     """
 
-    def __init__(self, name: str, entries: int) -> None:
-        self._name = name
-        self._cache: Cache[Hashable, Any] = Cache(entries)
-        self._lock = threading.Lock()
-        self._hits = self._misses = 0
+    def tell(is_there: bool, key: Hashable) -> None:
+        _events.record(f"{name}.{'hit' if is_there else 'miss'}", key)
 
-    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """The value of ``key``, made when missing; two threads that make it get the same one."""
-        value = self._cache.find(key)
-        is_there = value is not None
-        with self._lock:
-            self._hits += is_there
-            self._misses += not is_there
-        _events.record(f"{self._name}.{'hit' if is_there else 'miss'}", key)
-        return value if is_there else self._cache.put(key, make(), replace=False)
-
-    def put(self, key: Hashable, value: Any) -> Any:
-        """Keep a value in the place of what is there; returns it."""
-        return self._cache.put(key, value)
-
-    def info(self) -> dict[str, int]:
-        with self._lock:
-            return {
-                "hits": self._hits,
-                "misses": self._misses,
-                "maxsize": self._cache.recent.most,
-                "currsize": len(self._cache),
-            }
+    return Cache(entries, tell)
 
 
-transforms = CountedCache("transform_cache", TRANSFORMS)
+transforms = make_counted("transform_cache", TRANSFORMS)
 
 
 def reset_cache_debug_stats() -> None:

@@ -30,7 +30,7 @@ from .arguments import (
     resolved_istft,
     resolved_stft,
 )
-from .caches import CountedCache
+from .caches import make_counted
 from .functions import get_map
 from .windows import WindowName, make_window
 
@@ -102,7 +102,7 @@ class TransformCore:
         #: A window by name is a constant; one that is given may be differentiated.
         self._is_constant = window is None
         mlx_maps.is_traced(self._window)  # evaluates it, if not: nothing lazy may cross to a thread
-        self._envelopes = CountedCache("ola_envelope_cache", ENVELOPES)
+        self._envelopes = make_counted("ola_envelope_cache", ENVELOPES)
 
     @property
     def window(self) -> Any:

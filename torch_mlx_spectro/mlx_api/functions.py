@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from types import MappingProxyType
 from typing import Any, cast
 
 from ..core.linear import Form, analysis_of
 from ..core.params import IstftParams
 from ..mlx.runtime import runtime
+from ..store.caches import cached
 from . import blocks as mlx_blocks
 from . import ops as mlx_maps
 
@@ -47,21 +48,11 @@ COMPUTATIONS: Mapping[str, tuple[Callable[..., Any], Callable[..., Any] | None]]
 Function = Callable[..., Any]
 
 
-@lru_cache(maxsize=FORMS)
+@cached(FORMS)
 def get_map(name: str, sizes: Form | IstftParams) -> Function:
     """A map of one form, for any number of rows, with its rules of differentiation.
 
-    =============  =================================  ========================================
-    map            arguments                          result
-    =============  =================================  ========================================
-    analysis       signal (rows, samples),            spectrum (rows, frames, bins)
-                   window (n_fft,)
-    adjoint        spectrum, window                   signal
-    correlation    signal, spectrum                   window
-    inverse        spectrum, window, rows of the      signal: an istft, differentiable in its
-                   inverse envelope                   spectrum alone
-    =============  =================================  ========================================
-
+    =============  =================================  =================================
     Args:
         name: of the map.
         sizes: the form of the analysis; of ``"inverse"`` the parameters of the istft.

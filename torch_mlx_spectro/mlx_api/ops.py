@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from ..mlx.fused import analysis_fused, synthesis_fused
 from ..mlx.host import copy_to_mlx
 from ..mlx.launcher import DEVICE_ELEMENTS, TRACING, MetalKernels, metal_kernels
 from ..mlx.runtime import runtime
+from ..store.caches import cached
 
 #: Part of MLX's message about an array that was never computed and cannot be.
 _WITHOUT_VALUES = "without a primitive"
@@ -99,7 +99,7 @@ def has_placeholder(*arrays: Any) -> bool:
         return False
 
 
-@lru_cache(maxsize=1)
+@cached(1)
 def _make_refused(mx: Any) -> Any:
     """An array that MLX can never evaluate: what stood in for an example of a vectorised map."""
     seen: list[Any] = []

@@ -16,7 +16,7 @@ from ..mlx.runtime import runtime
 from . import blocks as mlx_blocks
 from . import ops as mlx_maps
 from .arguments import LAYOUTS, check_choice, integer, resolve_fft_params
-from .caches import CountedCache, transforms
+from .caches import make_counted, transforms
 from .core import TransformCore
 from .streaming import IstftStream, StftStream
 
@@ -61,8 +61,8 @@ class SpectralTransform(TransformCore):
 
     def _set_window(self, window: Any) -> None:
         super()._set_window(window)
-        self._compiled_stft = CountedCache("compiled_stft_cache", COMPILED)
-        self._compiled_istft = CountedCache("compiled_istft_cache", COMPILED)
+        self._compiled_stft = make_counted("compiled_stft_cache", COMPILED)
+        self._compiled_istft = make_counted("compiled_istft_cache", COMPILED)
 
     def differentiable_stft(self, x: Any) -> Any:
         """:meth:`stft` in layout ``"bnf"``; every method is differentiable."""

@@ -1,15 +1,14 @@
 """What torch is doing around a call: the only module that asks torch's private state.
 
 Tracers and modes want to see ``torch.stft`` itself, so a call under any of them is native's.
-Each question has an answer for torch versions that lack the private name.
+Each question has an answer for torch versions that lack the private name (:mod:`.private_names`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -17,98 +16,45 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
+from ..store.caches import cached
+from .private_names import Found, always
 
-def _always(value: Any) -> Any:
-    return lambda *given: value
-
-
+#: What this torch has of the private names; each that is asked in every call is a name here, too.
+_found = Found()
 #: Private names that this torch lacks, and what follows.
-ABSENT: dict[str, str] = {}
-#: Reasons against every call that follow: what nobody can see may want to see the call.
-_unseen: list[str] = []
-
-
-def _find(path: str, otherwise: Any, unseen: str = "", follows: str = "") -> Any:
-    """A private name of torch's, or what stands for it where this torch lacks it.
-
-    Args:
-        path: below ``torch``.
-        otherwise: stands for it.
-        unseen: what this package then cannot tell, so that all calls are native's.
-        follows: what the absence leads to otherwise, if more than time is lost.
-    """
-    found: Any = torch
-    for part in path.split("."):
-        found = getattr(found, part, None)
-    if found is not None:
-        return found
-    if unseen or follows:
-        ABSENT[f"torch.{path}"] = follows or "every call is native torch's"
-    if unseen:
-        _unseen.append(f"this torch has no torch.{path}, which tells {unseen}")
-    return otherwise
-
+ABSENT: Mapping[str, str] = _found.absent
 
 #: Whether a TorchFunctionMode (``torch.set_default_device`` is one) or the tensor's own class
 #: wants to see the call.
 overrides = torch.overrides.has_torch_function_unary
 #: The stack of function modes of this thread; None in versions that do not let it be changed.
-_ASKS = "calls that modes or subclasses are asked about are native torch's"
-push_mode: Any = _find("overrides._push_mode", None, follows=_ASKS)
-pop_mode: Any = _find("overrides._pop_mode", None, follows=_ASKS)
-count_modes: Any = _find("_C._len_torch_function_stack", None, follows=_ASKS)
+push_mode: Any = _found.push_mode
+pop_mode: Any = _found.pop_mode
+count_modes: Any = _found.count_modes
 #: Within, neither modes nor subclasses are asked.
-unasked: Any = _find("_C.DisableTorchFunction", contextlib.nullcontext)
-_dispatch_modes = _find(
-    "_C._len_torch_dispatch_stack", _always(1), "whether a TorchDispatchMode is active"
-)
-_jit: Any = torch.jit
-_tracing_state = _find("_C._get_tracing_state", lambda: _jit.is_tracing() or None)
-_functorch_level = _find(
-    "_C._functorch.peek_interpreter_stack", _always(1), "whether torch.func is transforming"
-)
-_FUNCTIONALIZES = "whether torch.func.functionalize is active"
-_functorch_stack = _find("_C._functorch.get_interpreter_stack", _always(None), _FUNCTIONALIZES)
-_FUNCTIONALIZE = _find("_C._functorch.TransformType.Functionalize", None, _FUNCTIONALIZES)
-_STRIDES = "results of vmap have other strides than native torch's"
-_VMAP = _find("_C._functorch.TransformType.Vmap", None, follows=_STRIDES)
-_has_examples = _find("_C._functorch.is_batchedtensor", _always(False), follows=_STRIDES)
-_OLDER_VMAP = "which gradients torch's older vmap batches"
+unasked: Any = _found.unasked
+#: Where nobody can tell who wants to see a call, every one is looked at closely, and refused.
+_dispatch_modes: Callable[[], int] = always(1) if _found.unseen else _found.dispatch_modes
+_tracing_state: Callable[[], Any] = _found.tracing_state
+_functorch_level: Callable[[], Any] = _found.functorch_level
 #: torch's older vmap holds a tensor's examples.
-is_batched: Callable[[torch.Tensor], bool] = _find(
-    "_C._functorch.is_legacy_batchedtensor", _always(False), _OLDER_VMAP
-)
-_enter_vmap = _find("_C._vmapmode_increment_nesting", None, _OLDER_VMAP)
-_leave_vmap = _find("_C._vmapmode_decrement_nesting", None, _OLDER_VMAP)
-_without_examples = _find("_remove_batch_dim", None, _OLDER_VMAP)
-_with_examples = _find("_add_batch_dim", None, _OLDER_VMAP)
-_is_wrapped = _find("_C._functorch.is_functorch_wrapped_tensor", _always(True))
+is_batched: Callable[[torch.Tensor], bool] = _found.is_batched
 #: Within, torch's functions compute with what a transform of torch.func wraps, and wrap nothing.
-untransformed: Any = _find("_C._DisableFuncTorch", contextlib.nullcontext)
-_find("autograd.forward_ad._current_level", None, "whether forward mode is active")
+untransformed: Any = _found.untransformed
 #: Zeros that have no memory, as autograd makes them for tangents and programs by private names.
-is_zerotensor: Callable[[torch.Tensor], bool] = _find(
-    "Tensor._is_zerotensor", _always(False), "which tensors have no memory"
-)
-if _unseen:
-    _dispatch_modes = _always(1)  # so that every call is looked at closely, and refused
+is_zerotensor: Callable[[torch.Tensor], bool] = _found.is_zerotensor
 #: The same memory, every value read with the other sign.
-negative_view: Callable[[torch.Tensor], torch.Tensor] | None = _find("_neg_view", None)
+negative_view: Callable[[torch.Tensor], torch.Tensor] | None = _found.negative_view
 
 #: Index of the current CUDA device; raw handle of a device's current stream; whether that of the
 #: current device records a graph instead of computing. Only for tensors that are on one.
-cuda_device: Callable[[], int] = _find("_C._cuda_getDevice", torch.cuda.current_device)
-cuda_stream: Callable[[int], int] = _find(
-    "_C._cuda_getCurrentRawStream", lambda device: torch.cuda.current_stream(device).cuda_stream
-)
-is_capturing: Callable[[], bool] = _find(
-    "_C._cuda_isCurrentStreamCapturing", torch.cuda.is_current_stream_capturing
-)
+cuda_device: Callable[[], int] = _found.cuda_device
+cuda_stream: Callable[[int], int] = _found.cuda_stream
+is_capturing: Callable[[], bool] = _found.is_capturing
 
-_UNSCRIPTED = "torch.jit.script of code that calls torch.stft needs unpatch() first"
 #: Makes a function known to the script compiler as an operator; as what was scripted.
-register_builtin: Any = _find("jit._builtins._register_builtin", None, follows=_UNSCRIPTED)
-keep_scripted: Any = _find("jit._state._set_jit_function_cache", None, follows=_UNSCRIPTED)
+register_builtin: Any = _found.register_builtin
+keep_scripted: Any = _found.keep_scripted
 
 
 def mps_cores() -> int | None:
@@ -121,16 +67,9 @@ def mps_cores() -> int | None:
 
 #: A tensor on the current CUDA device, uninitialised, of a shape, strides and dtype. What
 #: torch.compile's programs call takes half as long as what is public.
-cuda_empty_strided: Callable[..., torch.Tensor] = _find(
-    "_C._dynamo.guards._empty_strided_cuda",
-    lambda shape, strides, dtype: torch.empty_strided(shape, strides, dtype=dtype, device="cuda"),
-)
+cuda_empty_strided: Callable[..., torch.Tensor] = _found.cuda_empty_strided
 
-_saved_tensors_hooks = _find(
-    "_C._autograd._top_saved_tensors_default_hooks",
-    _always((None, None)),
-    follows="calls of auto that are differentiated keep the backend of the first",
-)
+_saved_tensors_hooks: Callable[[bool], Any] = _found.saved_tensors_hooks
 #: Where torch's own hooks are that keep what is saved, wherever they keep it.
 _KEEPS_SAVED = "torch.autograd.graph"
 
@@ -144,19 +83,13 @@ def recomputes() -> bool:
     return hooks is not None and getattr(hooks[0], "__module__", "") != _KEEPS_SAVED
 
 
-_UNVERIFIED = "gradients are not verified"
-_engine: Any = _find("autograd.Variable._execution_engine", None, follows=_UNVERIFIED)
-#: A number of the backward pass that this thread works for.
-backward_pass: Callable[[], int] = _find(
-    "_C._current_graph_task_id", _always(-1), follows=_UNVERIFIED
-)
-if _engine is None:
-    backward_pass = _always(-1)
+#: A number of the backward pass that this thread works for; -1 where torch does not tell its end.
+backward_pass: Callable[[], int] = always(-1) if _found.engine is None else _found.backward_pass
 
 
 def after_backward(function: Callable[[], None]) -> None:
     """Call a function when the backward pass that this thread works for has ended."""
-    _engine.queue_callback(function)
+    _found.engine.queue_callback(function)
 
 
 @lru_cache(maxsize=1)
@@ -171,16 +104,10 @@ HOST = "cpu"
 
 
 #: The program asks for the same results from run to run.
-is_deterministic: Callable[[], bool] = _find(
-    "_C._get_deterministic_algorithms", torch.are_deterministic_algorithms_enabled
-)
+is_deterministic: Callable[[], bool] = _found.is_deterministic
 #: torch.compile or torch.export is reading the program; a constant to it.
 is_compiling = torch.compiler.is_compiling
-_tracing_context: Callable[[], Any] = _find(
-    "_guards.TracingContext.try_get",
-    _always(None),
-    follows="on torch 2.10 patched programs that torch.compile reads are native torch's",
-)
+_tracing_context: Callable[[], Any] = _found.tracing_context
 
 
 def is_traced() -> bool:
@@ -192,7 +119,7 @@ def is_traced() -> bool:
 
 
 #: torch.export is reading it.
-is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", _always(False))
+is_exporting: Callable[[], bool] = _found.is_exporting
 
 
 def as_plain(value: Any) -> Any:
@@ -305,17 +232,17 @@ def is_transformed() -> bool:
 def is_vmapped(*tensors: torch.Tensor | None) -> bool:
     """Whether the innermost transform of torch.func is a vmap over examples of one of these."""
     level = _functorch_level()
-    if level is None or level.key() != _VMAP:
+    if level is None or level.key() != _found.vmap:
         return False
-    return any(tensor is not None and _has_examples(tensor) for tensor in tensors)
+    return any(tensor is not None and _found.has_examples(tensor) for tensor in tensors)
 
 
-@lru_cache(maxsize=64)
+@cached(64)
 def chip_of(device: torch.device) -> str:
     """The name of a GPU; "" for the host, and where torch does not tell."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    tell: Callable[[], str] = getattr(torch.backends.mps, "get_name", _always(""))
+    tell: Callable[[], str] = getattr(torch.backends.mps, "get_name", always(""))
     return tell() if device.type == "mps" else ""
 
 
@@ -335,7 +262,7 @@ def is_differentiated(*tensors: torch.Tensor | None) -> bool:
 
 def is_wrapped(tensor: torch.Tensor) -> bool:
     """Whether a transform of torch.func stands between a tensor and its memory."""
-    return _functorch_level() is not None and bool(_is_wrapped(tensor))
+    return _functorch_level() is not None and bool(_found.is_wrapped(tensor))
 
 
 def is_constant(tensor: torch.Tensor) -> bool:
@@ -364,14 +291,14 @@ def unbatched(function: Callable[..., Any], *tensors: Any) -> torch.Tensor | Non
     batched = [isinstance(tensor, torch.Tensor) and is_batched(tensor) for tensor in tensors]
     if not any(batched):
         return None
-    level = _enter_vmap() - 1
-    _leave_vmap()
+    level = _found.enter_vmap() - 1
+    _found.leave_vmap()
     values = [
-        _without_examples(tensor, level, 0, 0) if has_examples else tensor
+        _found.without_examples(tensor, level, 0, 0) if has_examples else tensor
         for tensor, has_examples in zip(tensors, batched, strict=True)
     ]
     dims = [0 if has_examples else None for has_examples in batched]
-    result: torch.Tensor = _with_examples(function(*values, *dims), 0, level)
+    result: torch.Tensor = _found.with_examples(function(*values, *dims), 0, level)
     return result
 
 
@@ -381,14 +308,14 @@ def _dtype_reason(name: str, dtype: torch.dtype) -> str:
 
 def ambient_reasons() -> list[str]:
     """Reasons in torch's state, whatever the arguments are."""
-    if _unseen:
-        return list(_unseen)
+    if _found.unseen:
+        return list(_found.unseen)
     reasons = []
     if _dispatch_modes():
         reasons.append("a TorchDispatchMode is active")
     if _tracing_state() is not None:
         reasons.append("torch.jit.trace is recording")
-    if any(level.key() == _FUNCTIONALIZE for level in _functorch_stack() or ()):
+    if any(level.key() == _found.functionalize for level in _found.functorch_stack() or ()):
         # torch has no rule for custom functions under it.
         reasons.append("torch.func.functionalize is active")
     return reasons

@@ -16,13 +16,14 @@ so that is part of the contract, too: see :func:`natives_view`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 
 from ..core.params import IstftParams, StftParams
 from ..errors import UnresolvedArguments
+from ..store.caches import cached
 
 View = Callable[[torch.Tensor], torch.Tensor]
 
@@ -30,10 +31,8 @@ View = Callable[[torch.Tensor], torch.Tensor]
 _MAX_STRIDE = (1 << 63) // 8 - 1
 
 
-@lru_cache(maxsize=1)
-def _torch_uses_mkl() -> bool:
-    available: Callable[[], bool] = torch.backends.mkl.is_available
-    return available()
+#: Whether torch's transforms of the host are MKL's.
+_torch_uses_mkl: Callable[[], bool] = torch.backends.mkl.is_available
 
 
 def frames_outermost(
@@ -59,7 +58,7 @@ def frames_outermost(
     return _torch_uses_mkl() and frames_in_order(params, strides, dtype, window_dtype)
 
 
-@lru_cache(maxsize=512)
+@cached(512)
 def frames_in_order(
     params: StftParams,
     strides: tuple[int, ...],
@@ -146,10 +145,12 @@ def natives_view(params: StftParams | IstftParams) -> View | None:
 
 
 #: By native's view, what gives back the tensor that it is a view of.
-UNDOING: dict[View, View] = {
-    torch.view_as_real: torch.view_as_complex,
-    only_row: lambda row: row.unsqueeze(0),
-}
+UNDOING: Mapping[View, View] = MappingProxyType(
+    {
+        torch.view_as_real: torch.view_as_complex,
+        only_row: lambda row: row.unsqueeze(0),
+    }
+)
 
 
 def shape_result(params: StftParams | IstftParams, batch: torch.Tensor) -> torch.Tensor:

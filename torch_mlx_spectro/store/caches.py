@@ -1,15 +1,28 @@
-"""What was used last, and no more than so much of it."""
+"""What is kept to make later calls faster, and how all of it is forgotten at once.
+
+A :class:`Cache` and a function under :func:`cached` are emptied by :func:`clear_caches`; any other
+table says so to :func:`register_cache`. What is measured, or was found to be wrong, is no cache.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from .fork import Callbacks, after_fork
+
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
+_clearings = Callbacks()
+#: Have :func:`clear_caches` call a function, which may be called in any thread, at any time.
+register_cache = _clearings.add
 _preparations = 0
 
 
@@ -25,6 +38,35 @@ def note_preparation() -> None:
     """Count one; of two threads at once one may not be counted."""
     global _preparations
     _preparations += 1
+
+
+def clear_caches() -> None:
+    """Forget everything that is kept to make later calls faster; later calls make it again.
+
+    That is plans, windows, tables, kernels and transforms, and MLX's pool of memory where this
+    package uses MLX. Results stay the same, also of calls that run meanwhile, in other threads.
+    Kept are what was measured (the faster backends and groups) or found to be wrong, counts,
+    files, and what the program itself holds: transforms, compiled functions, graphs.
+    """
+    _clearings.call()
+
+
+def cached(
+    most: int, *, typed: bool = False
+) -> Callable[[Callable[..., Value]], _lru_cache_wrapper[Value]]:
+    """Keep what a function of a module returns, by its arguments: a decorator.
+
+    Args:
+        most: results that are kept at once.
+        typed: 1, 1.0 and True are different arguments.
+    """
+
+    def decorate(function: Callable[..., Value]) -> _lru_cache_wrapper[Value]:
+        kept = lru_cache(maxsize=most, typed=typed)(function)
+        register_cache(kept.cache_clear)
+        return kept
+
+    return decorate
 
 
 class Recent(Generic[Key, Value]):
@@ -69,27 +111,44 @@ class Recent(Generic[Key, Value]):
 
 
 class Cache(Generic[Key, Value]):
-    """The same with a lock of its own.
+    """The values that were used last, by key, for all threads.
+
+    A forked child begins with an empty one. What its parent keeps belongs to libraries whose
+    threads the child has not: it cannot use that, and does not free it either.
 
     Args:
         most: values that are kept at once.
+        tell: called at each :meth:`get`, with whether there was a value, and the key.
     """
 
-    def __init__(self, most: int) -> None:
-        self.recent: Recent[Key, Value] = Recent(most)
+    _inherited: ClassVar[list[Any]] = []
+
+    def __init__(self, most: int, tell: Callable[[bool, Key], None] | None = None) -> None:
+        self._recent: Recent[Key, Value] = Recent(most)
+        self._tell = tell
+        self._hits = self._misses = 0
         self._lock = threading.Lock()
+        after_fork(self.after_fork_in_child)
+        register_cache(self.clear)
 
     def __len__(self) -> int:
-        return len(self.recent)
+        return len(self._recent)
 
     def find(self, key: Key) -> Value | None:
-        """The value of a key; None if there is none."""
+        """The value of a key; None if there is none. It is not counted."""
         with self._lock:
-            return self.recent.get(key)
+            return self._recent.get(key)
 
     def get(self, key: Key, make: Callable[[], Value]) -> Value:
         """The value of a key, made when missing. Two threads may both make it, and get one."""
-        value = self.find(key)
+        with self._lock:
+            value = self._recent.get(key)
+            if value is None:
+                self._misses += 1
+            else:
+                self._hits += 1
+        if self._tell is not None:
+            self._tell(value is not None, key)
         return self.put(key, make(), replace=False) if value is None else value
 
     def put(self, key: Key, value: Value, *, replace: bool = True) -> Value:
@@ -99,10 +158,28 @@ class Cache(Generic[Key, Value]):
             replace: what is there already.
         """
         with self._lock:
-            there = None if replace else self.recent.get(key)
-            return self.recent.put(key, value) if there is None else there
+            there = None if replace else self._recent.get(key)
+            return self._recent.put(key, value) if there is None else there
+
+    def info(self) -> dict[str, int]:
+        """Hits and misses of :meth:`get` since the cache was emptied, and sizes."""
+        with self._lock:
+            return {
+                "hits": self._hits,
+                "misses": self._misses,
+                "maxsize": self._recent.most,
+                "currsize": len(self._recent),
+            }
 
     def clear(self) -> None:
         """Forget all."""
         with self._lock:
-            self.recent.clear()
+            forgotten, self._recent = self._recent, Recent(self._recent.most)
+            self._hits = self._misses = 0
+        del forgotten  # without the lock: what it held may run code of its own when it ends
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew, with a lock that nobody holds."""
+        self._lock = threading.Lock()
+        self._inherited.append(self._recent)
+        self.clear()

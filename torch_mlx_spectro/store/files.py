@@ -27,19 +27,24 @@ import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
+
+from .caches import cached
 
 #: No symbolic link is followed, no FIFO is waited for, and no child of this process inherits it.
 _WITH_CARE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _WITH_CARE |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
-_KINDS = {
-    stat.S_IFLNK: "a symbolic link",
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFSOCK: "a socket",
-}
+_KINDS = MappingProxyType(
+    {
+        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+        stat.S_IFSOCK: "a socket",
+    }
+)
 
 #: Two names exchanged in one step: Linux's RENAME_EXCHANGE, and macOS's RENAME_SWAP.
 _EXCHANGE = 2
@@ -386,7 +391,7 @@ def _check_writers(handle: int) -> None:
         raise Refused("its group may write it")
 
 
-@lru_cache(maxsize=16)
+@cached(16)
 def _is_alone_in(group: int) -> bool:
     """Whether a group is the user's own, with nobody else in it.
 

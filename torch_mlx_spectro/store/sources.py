@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import lru_cache
 from pathlib import Path
+
+from .caches import cached
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -20,13 +21,11 @@ def _folder() -> Path:
     return installed if installed.is_dir() else _PACKAGE.parent / "metal_src"
 
 
-@lru_cache(maxsize=64)
 def source(name: str) -> str:
     """The text of one file of ``metal_src``."""
     return (_folder() / name).read_text(encoding="utf-8")
 
 
-@lru_cache(maxsize=1)
 def digest() -> str:
     """Of every file of ``metal_src``: another one means other kernels."""
     content = hashlib.sha256()
@@ -35,7 +34,7 @@ def digest() -> str:
     return content.hexdigest()[:16]
 
 
-@lru_cache(maxsize=16)
+@cached(16)
 def integers(header_name: str, enumeration: str) -> tuple[str, ...]:
     """Names of a launch's integers, in order, without their common prefix, in lower case.
 

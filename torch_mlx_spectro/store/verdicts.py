@@ -36,6 +36,7 @@ from ..settings import AutotuneSettings, autotune_settings
 from ..version import __version__
 from . import files as disk
 from . import sources
+from .fork import after_fork
 
 #: Of the file. Another number is not read, whatever follows it.
 FORMAT = 1
@@ -361,6 +362,7 @@ class _Process:
     def __init__(self) -> None:
         self.store: Store | None = None
         self.lock = threading.Lock()
+        after_fork(self.after_fork_in_child)
 
     def after_fork_in_child(self) -> None:
         self.lock = threading.Lock()
@@ -369,8 +371,6 @@ class _Process:
 
 
 _process = _Process()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_process.after_fork_in_child)
 
 
 def store() -> Store:

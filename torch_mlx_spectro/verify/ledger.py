@@ -19,6 +19,7 @@ import torch
 
 from ..calls.kind import size_class
 from ..native import private_state as torch_state
+from ..store.fork import after_fork
 from ..store.verdicts import Store
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ class Ledger:
         #: Reasons by the text of a case of any size: of this process, and of earlier ones.
         self._wrong: dict[str, str] = {}
         self._wrong_before: dict[str, str] | None = None
+        after_fork(self.after_fork_in_child)
 
     def may_refuse(self, *, asked_by_name: bool) -> bool:
         """Whether any call is refused: asked first, as it needs no case."""

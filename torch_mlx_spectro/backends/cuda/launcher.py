@@ -24,7 +24,7 @@ from ...kernels.arguments import JUDGES, Verdict
 from ...kernels.describe import Launch
 from ...kernels.texts.cuda import Variant, find_grid, make_variant, write_text
 from ...native import private_state as torch_state
-from ...store.caches import Cache
+from ...store.caches import Cache, cached
 from ..device.launcher import Bound, Optional, TensorKernels, make_result
 from . import nvrtc as cubins
 from .nvrtc import CudaProblem
@@ -351,7 +351,7 @@ class CudaKernels(TensorKernels):
         return kernel
 
 
-@lru_cache(maxsize=64)
+@cached(64)
 def architecture_of(device: int) -> int:
     """10 * major + minor of a device's compute capability."""
     major, minor = torch.cuda.get_device_capability(device)

@@ -17,6 +17,7 @@ import torch
 from ...core.params import IstftParams
 from ...errors import UnresolvedArguments
 from ...kernels.arguments import Verdict
+from ...store.caches import register_cache
 from ..envelope import VANISHES, check_envelope
 
 Optional = torch.Tensor | None
@@ -57,6 +58,7 @@ class EnvelopeChecks:
         self._free: dict[torch.device, list[torch.Tensor]] = {}
         #: All flags, for good: after an interruption a kernel may still write one that is not free.
         self._flags: list[torch.Tensor] = []
+        register_cache(self.forget)
 
     def is_fine(self, call: Geometry, window: torch.Tensor) -> bool:
         """Whether the envelope is known not to vanish."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from ...kernels.radices import FftPlan
 from ...kernels.tables import make_table
 from ...kernels.texts.mps import Variant, list_arguments, make_variant, write_text
 from ...native import private_state as torch_state
-from ...store.caches import Recent
+from ...store.caches import Recent, cached
 from ..device.launcher import Bound, Optional, TensorKernels, make_result
 
 CACHE_ENTRIES = 1024
@@ -242,7 +242,7 @@ def _is_equal(first: torch.Tensor, second: torch.Tensor) -> bool:
     return torch.equal(*bits)
 
 
-@lru_cache(maxsize=4)
+@cached(4)
 def _make_kernels(compile_shader: Callable[[str], Any]) -> MpsKernels:
     if getattr(compile_shader, "emulated", False):
         return MpsKernels(compile_shader)

@@ -7,8 +7,8 @@ in line, each once.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
+from ...store.caches import cached
 from ...store.sources import source
 from ..arguments import JUDGES, VANISHING
 
@@ -16,7 +16,7 @@ _INCLUDE = re.compile(r'^#include "(?P<name>[\w.]+)"\n', re.MULTILINE)
 _PRAGMA = re.compile(r"^#pragma once\n", re.MULTILINE)
 
 
-@lru_cache(maxsize=16)
+@cached(16)
 def header(*names: str) -> str:
     """Headers and everything that they include, each once, in an order that compiles."""
     done: list[str] = []

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from types import MappingProxyType
 
+from ...store.caches import cached
 from ...store.sources import source
 from ..arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
 from ..launches import Launch, Template
@@ -31,12 +32,14 @@ _POSITIONS = (
     "thread_position_in_threadgroup",
     "threadgroup_position_in_grid",
 )
-_TYPES = {
-    "strides": "constant long*",
-    "parameters": "constant long*",
-    "edge": "constant float&",
-    VANISHING: "device atomic_uint*",
-}
+_TYPES = MappingProxyType(
+    {
+        "strides": "constant long*",
+        "parameters": "constant long*",
+        "edge": "constant float&",
+        VANISHING: "device atomic_uint*",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def make_variant(launch: Launch) -> Variant:
     return Variant(launch.kernel, launch.template)
 
 
-@lru_cache(maxsize=16)
+@cached(16)
 def list_arguments(kernel: str) -> tuple[str, ...]:
     """Names of a kernel's arguments, in the order in which they are bound.
 
@@ -69,7 +72,7 @@ def list_arguments(kernel: str) -> tuple[str, ...]:
     return (first, *strides, *others, *OUTPUTS[kernel], *judged)
 
 
-@lru_cache(maxsize=64)
+@cached(64)
 def write_text(variant: Variant) -> str:
     """The whole text of one variant."""
     body = source(f"{variant.kernel}.metal")
