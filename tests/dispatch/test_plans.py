@@ -386,10 +386,9 @@ class Blind:
     def __call__(self, *given: Any) -> Key:
         key = list(make_key(*given))
         first, _, _ = self.part.partition(" of the window")
-        if self.part == "arguments":
-            key[14:-1] = [None]
-        elif self.part == "types of arguments":
-            key[14 + (len(key) - 15) // 2 : -1] = [None]
+        if self.part in ("arguments", "types of arguments"):
+            key[15] = None
+            key[14] = key[14] if self.part == "types of arguments" else None
         elif self.part.endswith(" of the window"):
             window = list(key[PLACES["window"]])
             window[(*PARTS_OF_A_WINDOW, "requires grad").index(first)] = None

@@ -15,9 +15,9 @@ import torch
 from ..native import private_state as torch_state
 from .operation import WINDOW
 
-#: Values that never change, so that a key may hold them. By their exact types: True == 1 == 1.0, of
-#: which torch rejects two, and a 0-d tensor or a NumPy integer is not what it was.
+#: Types of values that never change, so that a key may be kept: a 0-d tensor's may.
 _VALUES = frozenset({int, bool, str, type(None)})
+is_grad_enabled, is_warn_always = torch.is_grad_enabled, torch.is_warn_always_enabled
 #: complex64 values, and windows in pairs, are read whole.
 _ALIGNMENT = 8
 
@@ -53,57 +53,12 @@ def with_tensors(
     return changed, named
 
 
-def _describe(tensor: torch.Tensor) -> Key:
-    """What a decision depends on in a plain tensor.
-
-    Strides, so that nothing is read out of bounds; the bits, since kernels read memory as it lies;
-    the address's last bits, since complex values are loaded whole.
-    """
-    address = tensor.data_ptr()
-    if not address:
-        raise NoKey  # zeros without memory, meta tensors, empty ones
-    return (
-        tensor.shape,
-        tensor.stride(),
-        tensor.dtype,
-        tensor.device,
-        tensor.is_conj(),
-        tensor.is_neg(),
-        address % _ALIGNMENT,
-        tensor.requires_grad,
-    )
-
-
-def _describe_window(window: Any) -> Key | None:
-    if window is None:
-        return None
-    if type(window) not in torch_state.PLAIN_TYPES:
-        raise NoKey
-    return _describe(window)
-
-
-def _describe_state(backend: str) -> Key:
-    """What a decision depends on in torch, besides what :func:`.is_intercepted` tells."""
-    auto = None
-    if backend == "auto":
-        auto = (
-            torch_state.is_deterministic(),
-            torch.get_num_threads(),
-            torch_state.recomputes(),
-        )
-    # What is emulated compiles by its own rules. Where torch repeats warnings, calls that warn
-    # are not kept.
-    return (
-        backend,
-        auto,
-        torch.is_grad_enabled(),
-        torch.is_warn_always_enabled(),
-        torch.mps.compile_shader,
-    )
-
-
 def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any, ...]) -> Key:
     """The key of a call.
+
+    It holds strides, so that nothing is read out of bounds; the conjugate and negative bits, since
+    kernels read memory as it lies; the last bits of addresses, since complex values are loaded
+    whole; and types, because True == 1 == 1.0, of which torch rejects two.
 
     Args:
         op: ``"stft"`` or ``"istft"``.
@@ -115,14 +70,51 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
         NoKey: a tensor has no memory of its own, or the window is no plain tensor.
         RuntimeError: a tensor has no strides.
     """
+    # One function without calls of our own: it is most of the host's time of a small call.
+    address = tensor.data_ptr()
+    described: Key | None = None
+    if window is not None:
+        if type(window) not in torch_state.PLAIN_TYPES:
+            raise NoKey
+        place = window.data_ptr()
+        if not place:
+            raise NoKey
+        described = (
+            window.shape,
+            window.stride(),
+            window.dtype,
+            window.device,
+            window.is_conj(),
+            window.is_neg(),
+            place % _ALIGNMENT,
+            window.requires_grad,
+        )
+    if not address:
+        raise NoKey  # zeros without memory, meta tensors, empty ones
     return (
-        *_describe_state(backend),
-        *_describe(tensor),
-        _describe_window(window),
-        *others,
-        *map(type, others),
+        backend,
+        None if backend != "auto" else _describe_state(),
+        is_grad_enabled(),
+        is_warn_always(),  # where torch repeats its warnings, calls that warn are not kept
+        torch.mps.compile_shader,  # what is emulated compiles by its own rules
+        tensor.shape,
+        tensor.stride(),
+        tensor.dtype,
+        tensor.device,
+        tensor.is_conj(),
+        tensor.is_neg(),
+        address % _ALIGNMENT,
+        tensor.requires_grad,
+        described,
+        others,
+        tuple(map(type, others)),
         op,
     )
+
+
+def _describe_state() -> Key:
+    """What ``auto`` depends on in torch, besides what :func:`.is_intercepted` tells."""
+    return (torch_state.is_deterministic(), torch.get_num_threads(), torch_state.recomputes())
 
 
 def can_be_kept(others: tuple[Any, ...]) -> bool:

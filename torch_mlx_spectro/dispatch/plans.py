@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -65,17 +65,10 @@ class Plan:
         return self.route.reasons if self.params is None else ()
 
 
-class Found(NamedTuple):
-    """What the table has of a call; ``key`` is None where none can be kept."""
-
-    plan: Plan | None = None
-    key: Key | None = None
-    tensor: Any = None
-    window: Any = None
-    others: tuple[Any, ...] = ()
-
-
-NOTHING = Found()
+#: What the table has of a call: its plan, its key (None where none can be kept), and the call's
+#: input, window and other arguments.
+Found = tuple[Plan | None, Key | None, Any, Any, tuple[Any, ...]]
+NOTHING: Found = (None, None, None, None, ())
 
 
 class PlanTable:
@@ -119,7 +112,7 @@ class PlanTable:
             records = plan.run is None and tensor.is_cuda and torch_state.is_capturing()
             if plan.epoch != epoch or records:
                 plan = None
-        return Found(plan, key, tensor, window, others)
+        return plan, key, tensor, window, others
 
     def keep(self, key: Key, plan: Plan) -> None:
         """Keep a plan."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..backends import registry
-from ..calls.key import can_be_kept, find_input, name_backend, with_tensors
+from ..calls.key import Key, can_be_kept, find_input, name_backend, with_tensors
 from ..calls.operation import Call, Operation
 from ..calls.timer import Timer
 from ..errors import KernelRefused, NotAccelerated, UnresolvedArguments
@@ -28,7 +28,7 @@ from .choice import Choice
 from .decide import NOT_RESOLVED, decide, ledger, native_plan, trials
 from .gradient_timer import WayBack
 from .plans import Found, Plan, Run, plans
-from .statistics import REFUSED, Counters, Way, site_of
+from .statistics import REFUSED, Counters, Way
 
 counters = Counters()
 
@@ -42,20 +42,21 @@ def dispatch(
         NotAccelerated: the choice is strict, and nothing but native can compute this call.
     """
     found = plans.find(op, choice.backend, args, kwargs, ledger.epoch)
-    plan = found.plan
+    plan, key, tensor, window, others = found
     if plan is not None and plan.sites is not None and not choice.verify:
         run = plan.run
         try:
             if run is not None:
-                result = run(found.tensor, found.window)
+                result = run(tensor, window)
             elif choice.strict and plan.fallback:
                 raise KernelRefused
             else:
                 result = op.compute_natively(args, kwargs, caller)
         except (KernelRefused, UnresolvedArguments):
-            found = found._replace(plan=None)  # decided anew: torch raises, or the reason is told
+            # Decided anew: torch raises, or the reason is told.
+            found = (None, key, tensor, window, others)
         else:
-            bump = plan.sites.get(site_of(caller))
+            bump = plan.sites.get((id(caller.f_code), caller.f_lasti))  # site_of, without its call
             if bump is None:
                 counters.count(_count_by(op, plan), caller)
             else:
@@ -72,7 +73,7 @@ def _dispatch(
     op: Operation, choice: Choice, args: Any, kwargs: Any, caller: FrameType, found: Found
 ) -> torch.Tensor:
     epoch = ledger.epoch
-    known = found.plan if found.plan is not None and found.plan.run is not None else None
+    known = found[0] if found[0] is not None and found[0].run is not None else None
     if known is None:
         plan = decide(op, choice, args, kwargs)
     else:  # verified now and then
@@ -80,7 +81,7 @@ def _dispatch(
     if plan.fallback and choice.strict:
         op.compute_natively(args, kwargs, caller)  # torch's own exception comes before ours
         raise NotAccelerated(op.name, plan.route.reasons)
-    plan = _with_known_run(plan, found)
+    plan = _with_known_run(plan, found[1])
     due = None
     if choice.verify or choice.backend == "auto":
         due = checking.find_checks(op, choice, plan, args, kwargs, counters.count_verified)
@@ -111,11 +112,11 @@ def _count_by(op: Operation, plan: Plan) -> Way:
     return Way(op.name, plan.route.backend, reasons, by_choice and bool(reasons))
 
 
-def _with_known_run(plan: Plan, found: Found) -> Plan:
+def _with_known_run(plan: Plan, key: Key | None) -> Plan:
     """The plan, run as calls that ask for its backend by name are: ``auto`` times what it takes."""
-    if plan.params is None or plan.run is not None or found.key is None:
+    if plan.params is None or plan.run is not None or key is None:
         return plan
-    known = plans.get(name_backend(found.key, plan.route.backend))
+    known = plans.get(name_backend(key, plan.route.backend))
     if known is None or known.epoch != ledger.epoch:
         return plan
     return replace(plan, run=known.run)
@@ -180,8 +181,8 @@ def _make_run(plan: Plan, tensor: torch.Tensor, window: torch.Tensor | None) -> 
 
 def _keep(op: Operation, plan: Plan, found: Found, result: torch.Tensor) -> None:
     """Keep what was decided for good, so that the next call like it need not be decided."""
-    key, tensor, window = found.key, found.tensor, found.window
-    if key is None or not can_be_kept(found.others):
+    _, key, tensor, window, others = found
+    if key is None or not can_be_kept(others):
         return
     if tensor.is_cuda and torch_state.is_capturing():
         return
