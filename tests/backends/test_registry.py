@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +17,17 @@ from reference import random_tensor
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.backends.cpu.backend import TorchBlocks
+from torch_mlx_spectro.backends.mlx.backend import MLX
 from torch_mlx_spectro.backends.registry import Spec, registered
 from torch_mlx_spectro.bench import running
-from torch_mlx_spectro.calls.operation import Call
+from torch_mlx_spectro.calls.operation import STFT, Call
 from torch_mlx_spectro.cli.main import build_parser, main
 from torch_mlx_spectro.core.linear import Form
 from torch_mlx_spectro.core.params import StftParams
+from torch_mlx_spectro.dispatch import decide as deciding
+from torch_mlx_spectro.dispatch import run as dispatching
+from torch_mlx_spectro.dispatch.autotune import TRIALS, Trials
+from torch_mlx_spectro.dispatch.choice import Choice
 from torch_mlx_spectro.doctor import command as doctor
 from torch_mlx_spectro.doctor import show
 from torch_mlx_spectro.native import functions as native
@@ -105,6 +113,59 @@ def test_it_is_explained_and_available(toy: Toy) -> None:
     assert tms.available_backends()["toy"] == tms.Availability(True)
     # Only whoever names it is given it.
     assert "toy" not in registry.list_candidates("cpu")
+
+
+class Costs:
+    """What native, MLX and the toy take, by a clock of their own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.op = replace(STFT, native=partial(self.take, 0.02, native.stft), small=0)
+        monkeypatch.setattr(MLX, "analyse", partial(self.take, 0.05, MLX.analyse))
+        monkeypatch.setattr(TOY, "analyse", partial(self.take, 0.001, TOY.analyse))
+        monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
+        trials = Trials(lambda: self.now)
+        for module in (deciding, dispatching):
+            monkeypatch.setattr(module, "trials", trials)
+
+    def take(self, seconds: float, function: Any, *args: Any, **kwargs: Any) -> Any:
+        self.now += seconds
+        return function(*args, **kwargs)
+
+    def call(self) -> torch.Tensor:
+        args = (random_tensor(0, 2, 4000), 16, 4)
+        given = {"window": torch.hann_window(16), "return_complex": True}
+        return dispatching.dispatch(self.op, Choice("auto"), args, given, sys._getframe())
+
+
+@pytest.fixture
+def costs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Costs]:
+    deciding.ledger.clear()
+    with registered(replace(SPEC, in_auto=True)):
+        yield Costs(monkeypatch)
+    deciding.ledger.clear()
+
+
+def test_auto_compares_it_once_and_times_it(costs: Costs) -> None:
+    results = [costs.call() for _ in range(4 * TRIALS)]
+    assert all(torch.allclose(result, results[0], atol=1e-4) for result in results)
+    calls = tms.stats().calls
+    assert set(calls) == {("stft", "native"), ("stft", "mlx"), ("stft", "toy")}
+    assert calls["stft", "toy"] > TRIALS  # those that are timed, and all that follow
+    assert tms.stats().verified == 2  # the first of each candidate
+    tms.reset_stats()
+    costs.call()
+    assert tms.stats().calls == {("stft", "toy"): 1}
+
+
+def test_auto_finds_that_it_is_wrong(costs: Costs, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = TOY.analyse
+    monkeypatch.setattr(TOY, "analyse", lambda *given: right(*given) * 1.01)
+    with pytest.warns(RuntimeWarning, match="is not native torch's"):
+        results = [costs.call() for _ in range(4 * TRIALS)]
+    assert all(torch.allclose(result, results[0], atol=1e-4) for result in results)
+    assert ("stft", "toy") not in tms.stats().calls
+    assert tms.stats().mismatches == 1
 
 
 def test_the_environment_may_name_it(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
