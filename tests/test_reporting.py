@@ -241,6 +241,7 @@ def test_a_snapshot_stays_and_serialises() -> None:
         "native": 0,
         "calls": {},
         "fallbacks": {},
+        "choices": {},
         "sites": {},
         "verified": 0,
         "mismatches": 0,

@@ -11,7 +11,8 @@ from torch_mlx_spectro.cli.report import print_stats
 def printed(**values) -> str:
     stream = io.StringIO()
     print_stats(
-        SimpleNamespace(**({"verified": 0, "mismatches": 0, "refused": 0} | values)), stream
+        SimpleNamespace(**({"verified": 0, "mismatches": 0, "refused": 0, "choices": {}} | values)),
+        stream,
     )
     return stream.getvalue()
 
@@ -23,6 +24,7 @@ def test_everything_counted_is_printed_and_nothing_taken_for_markup():
         native=21,
         calls={("stft", "mlx"): 3, ("istft", "native"): 21},
         fallbacks={"shape [red] is odd": 20, "a :smile: reason": 1},
+        choices={"auto: too [bold] small": 7},
         sites={site: {"accelerated": 3, "native": 21}},
     )
     assert text.startswith("torch_mlx_spectro: 3 calls accelerated, 21 native\n")
@@ -33,6 +35,7 @@ def test_everything_counted_is_printed_and_nothing_taken_for_markup():
         ["a", ":smile:", "reason", "1"]
     )
     assert [site, "3", "21"] in rows
+    assert ["auto:", "too", "[bold]", "small", "7"] in rows
 
 
 def test_refused_calls_and_names_that_are_left_are_told():
@@ -67,6 +70,7 @@ def test_terminal_folds_and_loses_nothing():
             native=0,
             calls=calls,
             fallbacks={},
+            choices={},
             sites=sites,
             verified=0,
             mismatches=0,

@@ -59,7 +59,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, op: str, wrong: Wrong) -> None:
     """Make MLX's blocks compute something else."""
     name = "analyse" if op == "stft" else "synthesise"
     right = getattr(blocks, name)
-    monkeypatch.setattr(blocks, name, lambda *given: wrong(right(*given)))
+    monkeypatch.setattr(blocks, name, lambda *given, **more: wrong(right(*given, **more)))
 
 
 def off_by_a_thousandth(result: torch.Tensor) -> torch.Tensor:
@@ -452,7 +452,7 @@ warnings.simplefilter("ignore")
 torch.set_num_threads(1)  # OpenMP, too, is lost in a fork
 x, w = torch.randn(120), torch.hann_window(16)
 right = blocks.analyse
-blocks.analyse = lambda *given: right(*given).mul_(1.001)
+blocks.analyse = lambda *given, **more: right(*given, **more).mul_(1.001)
 tms.patch("mlx", verify=1)
 
 def child_counts(*expected):
