@@ -133,8 +133,8 @@ class Prepared:
     """
 
     __slots__ = (
-        *("_attributes", "_buffer", "_config", "_device", "_driver", "_kernel", "_launch"),
-        *("_lock", "_pack", "_parameters", "_places", "_variable"),
+        *("_attributes", "_buffer", "_config", "_device", "_driver", "_kernel", "_lock"),
+        *("_pack", "_parameters", "_variable", "run"),
     )
 
     def __init__(
@@ -171,23 +171,35 @@ class Prepared:
         self._attributes = ATTRIBUTES.pack(start + end + len(numbers), int(early))
         first = end - 8 * addresses
         places = [start + first + 8 * index for index in range(addresses + 1)]
-        self._places = (ctypes.c_void_p * (addresses + 1))(*places)
+        # A cast keeps what it points to; the number of an address would not.
+        pointers = (ctypes.c_void_p * (addresses + 1))(*places)
         self._config = ctypes.c_void_p(start + begin)
-        self._parameters = ctypes.c_void_p(ctypes.addressof(self._places))
+        self._parameters = ctypes.cast(pointers, ctypes.c_void_p)
         self._kernel, self._pack = kernel, variable.pack_into
-        self._driver, self._launch, self._device = driver, driver.launch, device
+        self._driver, self._device = driver, device
         self._lock = threading.Lock()
 
-    def run(self, stream: int, *addresses: int) -> None:
-        """Launch on a stream (its raw handle), with the addresses of the kernel's tensors."""
-        with self._lock:  # the driver has copied the arguments when it returns
-            self._pack(self._buffer, self._variable, stream, self._attributes, *addresses)
-            error = self._launch(self._config, self._kernel, self._parameters, None)
+        #: Launches on a stream (its raw handle), with the addresses of the kernel's tensors.
+        self.run = self._bind()
+
+    def _bind(self) -> Callable[..., None]:
+        # Local names: for small calls what is looked up is most of a launch.
+        lock, pack, buffer, variable = self._lock, self._pack, self._buffer, self._variable
+        attributes, launch = self._attributes, self._driver.launch
+        config, kernel, parameters = self._config, self._kernel, self._parameters
+        mend, device = self._driver.mend, self._device
+
+        def run(stream: int, *addresses: int) -> None:
+            with lock:  # the driver has copied the arguments when it returns
+                pack(buffer, variable, stream, attributes, *addresses)
+                error = launch(config, kernel, parameters, None)
+                if error:
+                    mend(error, device)
+                    error = launch(config, kernel, parameters, None)
             if error:
-                self._driver.mend(error, self._device)
-                error = self._launch(self._config, self._kernel, self._parameters, None)
-        if error:
-            raise CudaProblem(f"CUDA refuses a launch with error {error}")
+                raise CudaProblem(f"CUDA refuses a launch with error {error}")
+
+        return run
 
 
 class CudaKernels(TensorKernels):
@@ -258,18 +270,22 @@ class CudaKernels(TensorKernels):
     ) -> Bound:
         """As in the base class; the device has to be the current one when the launch is made."""
         launch, index, stream_of = launches[0], device.index, self._stream_of
-        run, judges = self.prepared(launch, index, strides).run, launch.kernel in JUDGES
+        run = self.prepared(launch, index, strides).run
 
         def launch_again(
             first: torch.Tensor, window: Optional, result: torch.Tensor, flag: Optional = None
         ) -> None:
             read = 0 if window is None else window.data_ptr()
-            addresses = [first.data_ptr(), read, result.data_ptr()]
-            if judges:
-                addresses.append(0 if flag is None else flag.data_ptr())
-            run(stream_of(index), *addresses)
+            run(stream_of(index), first.data_ptr(), read, result.data_ptr())
 
-        return launch_again
+        def launch_and_judge(
+            first: torch.Tensor, window: Optional, result: torch.Tensor, flag: Optional = None
+        ) -> None:
+            read = 0 if window is None else window.data_ptr()
+            told = 0 if flag is None else flag.data_ptr()
+            run(stream_of(index), first.data_ptr(), read, result.data_ptr(), told)
+
+        return launch_and_judge if launch.kernel in JUDGES else launch_again
 
     def hear(self, place: int, device: torch.device) -> int:
         """What the last launch on a device's current stream tells in an int32 of the host's.
