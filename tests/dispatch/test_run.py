@@ -396,7 +396,7 @@ class Costs:
             right = getattr(MLX, name)
             monkeypatch.setattr(MLX, name, partial(self._spend, right, seconds))
         monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
-        monkeypatch.setattr(verdicts._process, "store", Store(None, versions={}))
+        monkeypatch.setitem(verdicts._process, "store", Store(None, versions={}))
         trials = Trials(lambda: self.now)
         for module in (deciding, dispatching):
             monkeypatch.setattr(module, "trials", trials)

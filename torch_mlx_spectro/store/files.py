@@ -17,10 +17,7 @@ import atexit
 import contextlib
 import ctypes
 import errno
-import fcntl
-import grp
 import os
-import pwd
 import shutil
 import stat
 import sys
@@ -36,8 +33,13 @@ from typing import BinaryIO
 
 from .caches import cached
 
+if sys.platform != "win32":
+    import fcntl
+    import grp
+    import pwd
+
 #: No symbolic link is followed, and no FIFO is waited for.
-_WITH_CARE = os.O_NOFOLLOW | os.O_NONBLOCK
+_WITH_CARE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 _KINDS = MappingProxyType(
     {
@@ -66,7 +68,12 @@ class Refused(OSError):
 
 
 def cache_folder() -> Path | None:
-    """The folder by the platform's convention; None where the user has no home."""
+    """The folder by the platform's convention; None where the user has no home, or no owners are.
+
+    Without owners (Windows) nobody can tell whose a file is: nothing is kept there.
+    """
+    if os.name != "posix":
+        return None
     import platformdirs  # takes a millisecond that a program without accelerated calls need not pay
 
     try:

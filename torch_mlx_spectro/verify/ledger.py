@@ -112,7 +112,7 @@ def make_case(
             getattr(params, "pad_mode", "") if getattr(params, "padded", False) else "",
         ),
         size=size_class(params),
-        chip=torch_state.chip_of(tensor.device),
+        chip=torch_state.name_chip(tensor.device),
     )
 
 
