@@ -42,7 +42,7 @@ TOLD = {
     "_C._len_torch_function_stack": "asked about are native torch's",
     "_C._functorch.TransformType.Vmap": "other strides",
     "_C._functorch.is_batchedtensor": "other strides",
-    "_C._autograd._top_saved_tensors_default_hooks": "keep the backend of the first",
+    "_C._autograd._top_saved_tensors_default_hooks": "of auto are not measured",
     "autograd.Variable._execution_engine": "gradients are not verified",
     "_C._current_graph_task_id": "gradients are not verified",
     "_guards.TracingContext.try_get": "on torch 2.10",
@@ -60,7 +60,6 @@ REPLACED = (
     "_C._cuda_getCurrentRawStream",
     "_C._cuda_isCurrentStreamCapturing",
     "_C._dynamo.guards._empty_strided_cuda",
-    "_C._dynamo.guards.TensorGuards",
     "_C._get_deterministic_algorithms",
     "compiler.is_exporting",
 )

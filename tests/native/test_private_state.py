@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,12 +33,12 @@ class SeesAll(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def in_trace() -> tuple[list[str], str | None]:
+def in_trace() -> list[str]:
     """What is asked while torch.jit.trace runs the program."""
-    inside: list[tuple[list[str], str | None]] = []
+    inside: list[list[str]] = []
 
     def program(signal: torch.Tensor) -> torch.Tensor:
-        inside.append((ambient(), torch_state.first_reason(PLAIN)))
+        inside.append(ambient())
         return signal + 1
 
     with warnings.catch_warnings():
@@ -48,12 +47,12 @@ def in_trace() -> tuple[list[str], str | None]:
     return inside[0]
 
 
-def in_transform(transform: Callable[..., Any]) -> tuple[list[str], str | None]:
+def in_transform(transform: Callable[..., Any]) -> list[str]:
     """What is asked while a torch.func transform runs the program."""
-    inside: list[tuple[list[str], str | None]] = []
+    inside: list[list[str]] = []
 
     def program(signal: torch.Tensor) -> torch.Tensor:
-        inside.append((ambient(), torch_state.first_reason(PLAIN)))
+        inside.append(ambient())
         return signal.sum()
 
     transform(program)(torch.ones(2, 3))
@@ -77,7 +76,7 @@ def test_function_transforms_are_known() -> None:
         return signal.sum()
 
     for transform in (torch.func.vmap, torch.func.grad, torch.func.jacrev):
-        assert in_transform(transform) == ([], None)
+        assert in_transform(transform) == []
         transform(program)(torch.ones(2, 3))
     assert inside == 3 * [(True, True, True, False)]
     assert not torch_state.is_transformed()
@@ -85,22 +84,18 @@ def test_function_transforms_are_known() -> None:
 
 def test_functionalize_has_no_rule_for_custom_functions() -> None:
     reason = "torch.func.functionalize is active"
-    assert in_transform(torch.func.functionalize) == ([reason], reason)
-    assert in_transform(lambda f: torch.func.functionalize(torch.func.grad(f))) == (
-        [reason],
-        reason,
-    )
+    assert in_transform(torch.func.functionalize) == [reason]
+    assert in_transform(lambda f: torch.func.functionalize(torch.func.grad(f))) == [reason]
 
 
 def test_tracing() -> None:
-    assert in_trace() == (["torch.jit.trace is recording"], "torch.jit.trace is recording")
+    assert in_trace() == ["torch.jit.trace is recording"]
 
 
 def test_dispatch_modes() -> None:
     reason = "a TorchDispatchMode is active"
     with SeesAll():
         assert ambient() == [reason]
-        assert torch_state.first_reason(PLAIN) == reason
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")  # torch's own
@@ -156,7 +151,6 @@ def test_nothing_speaks_against_a_plain_program() -> None:
     for state in (nullcontext(), torch.no_grad(), torch.inference_mode()):
         with state:
             assert ambient() == []
-            assert torch_state.first_reason(PLAIN) is None
             assert torch_state.tensor_reasons("input", PLAIN, DEVICES) == []
             assert not torch_state.overrides(PLAIN)
     # Every state above has ended.
@@ -167,13 +161,13 @@ def test_nothing_speaks_against_a_plain_program() -> None:
 def test_other_dtypes(dtype: torch.dtype) -> None:
     tensor = torch.zeros(8, dtype=dtype)
     reason = f"dtype {dtype} of input is not accelerated"
-    assert torch_state.first_reason(tensor) == reason
     assert torch_state.tensor_reasons("input", tensor, DEVICES) == [reason]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
 def test_accelerated_dtypes(dtype: torch.dtype) -> None:
-    assert torch_state.first_reason(torch.zeros(8, dtype=dtype)) is None
+    tensor = torch.zeros(8, dtype=dtype)
+    assert torch_state.tensor_reasons("input", tensor, DEVICES) == []
 
 
 class Tagged(torch.Tensor):
@@ -270,39 +264,3 @@ def test_private_names_of_torch_are_there() -> None:
     assert found.functionalize is not None
     assert private_names.always(0)() == 0
     assert hasattr(forward_ad, "_current_level")
-    assert torch_state._has_likeness()
-
-
-def test_a_likeness_tells_what_a_call_depends_on() -> None:
-    one, window = torch.randn(2, 100), torch.ones(9)
-    is_like = torch_state.likeness(one, window)
-    assert is_like is not None
-    assert is_like(torch.zeros(2, 100), torch.zeros(9))
-    others = [torch.zeros(2, 101), torch.zeros(100, 2).t(), torch.zeros(2, 100).double()]
-    others += [torch.zeros(2, 100, device="meta"), torch.zeros(2, 100).to_sparse()]
-    others += [torch.zeros(2, 100, requires_grad=True), torch._neg_view(torch.zeros(2, 100))]
-    with torch.inference_mode():
-        others.append(torch.zeros(2, 100))
-    for other in others:
-        assert not is_like(other, window)
-    with torch.no_grad():
-        assert is_like(one, window)  # nothing to differentiate
-
-
-@pytest.mark.parametrize(
-    "guards",
-    [
-        None,  # a version without
-        lambda *tensors, sizes: None,  # with other arguments
-        lambda *tensors, **sizes: SimpleNamespace(check=lambda *given: True),  # that sees nothing
-    ],
-)
-def test_a_likeness_that_does_not_do_what_it_did_is_not_relied_on(
-    guards: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch_state, "_tensor_guards", guards)
-    torch_state._has_likeness.cache_clear()
-    try:
-        assert torch_state.likeness(torch.zeros(3)) is None
-    finally:
-        torch_state._has_likeness.cache_clear()

@@ -59,7 +59,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, op: str, wrong: Wrong) -> None:
     """Make MLX's blocks compute something else."""
     name = "analyse" if op == "stft" else "synthesise"
     right = getattr(blocks, name)
-    monkeypatch.setattr(blocks, name, lambda *given: wrong(right(*given)))
+    monkeypatch.setattr(blocks, name, lambda *given, **more: wrong(right(*given, **more)))
 
 
 def off_by_a_thousandth(result: torch.Tensor) -> torch.Tensor:

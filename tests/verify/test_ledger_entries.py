@@ -124,8 +124,7 @@ def test_memory_of_a_ledger_is_bounded() -> None:
     for size in range(MAX_CASES + 1):
         ledger.note_comparison(CASE._replace(size=size), conclusive=True)
         ledger.note_comparison(CASE._replace(size=size, chip="other"), conclusive=False)
-    assert len(ledger._trusted) <= MAX_CASES
-    assert len(ledger._inconclusive) <= MAX_CASES
+    assert len(ledger._compared) <= MAX_CASES
 
 
 def test_with_many_wrong_routes_nothing_is_accelerated_and_nothing_more_is_told() -> None:

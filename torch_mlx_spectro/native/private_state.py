@@ -87,7 +87,7 @@ def recomputes() -> bool:
 backward_pass: Callable[[], int] = always(-1) if _found.engine is None else _found.backward_pass
 
 
-def after_backward(function: Callable[[], None]) -> None:
+def after_backward(function: Callable[[], object]) -> None:
     """Call a function when the backward pass that this thread works for has ended."""
     _found.engine.queue_callback(function)
 

@@ -277,11 +277,8 @@ def _put(new: Path, path: Path) -> None:
     nothing, and an exchange loses nothing: what comes out is looked at, and goes back if it is no
     file. Who reads meanwhile finds one file or the other.
     """
-    try:
+    with contextlib.suppress(OSError):  # something is there, or this file system has no links
         os.link(new, path)
-    except OSError:  # something is there, or this file system has no links
-        pass
-    else:
         return
     if _exchange(new, path):
         try:

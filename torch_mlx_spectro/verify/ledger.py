@@ -134,8 +134,8 @@ class Ledger:
         self._store = store
         self._lock = threading.Lock()
         self._steps: dict[tuple[int, Case | None], Callable[[], int]] = {}
-        self._trusted: set[Case] = set()
-        self._inconclusive: dict[Case, int] = {}
+        #: Comparisons that proved nothing; of a trusted case MAX_INCONCLUSIVE, or more.
+        self._compared: dict[Case, int] = {}
         #: Reasons by the text of a case of any size: of this process, and of earlier ones.
         self._wrong: dict[str, str] = {}
         self._wrong_before: dict[str, str] | None = None
@@ -190,11 +190,11 @@ class Ledger:
 
     def needs_comparison(self, case: Case) -> bool:
         """Whether no call of this case was compared yet, here or in an earlier process."""
-        if case in self._trusted:
+        if self._compared.get(case, 0) >= MAX_INCONCLUSIVE:
             return False
         if self._store().get(VERIFIED, str(case)) is not True:
             return True
-        self._trust(case)
+        self._add_comparisons(case, MAX_INCONCLUSIVE)
         return False
 
     def note_comparison(self, case: Case, *, conclusive: bool) -> bool:
@@ -206,22 +206,15 @@ class Ledger:
         Returns:
             Whether the case is trusted now.
         """
-        if not conclusive:
-            with self._lock:
-                seen = self._inconclusive[case] = self._inconclusive.get(case, 0) + 1
-                if len(self._inconclusive) > MAX_CASES:
-                    self._inconclusive.clear()
-            if seen < MAX_INCONCLUSIVE:
-                return False
-        self._trust(case)
+        known = self._add_comparisons(case, MAX_INCONCLUSIVE if conclusive else 1)
         if conclusive:
             self._store().put(VERIFIED, str(case), True)
-        return True
+        return known >= MAX_INCONCLUSIVE
 
     def clear(self) -> None:
         """Forget what is in memory."""
         with self._lock:
-            for held in (self._steps, self._trusted, self._inconclusive, self._wrong):
+            for held in (self._steps, self._compared, self._wrong):
                 held.clear()
             self._wrong_before = None
             self.has_wrong = False
@@ -245,8 +238,9 @@ class Ledger:
             }
         return self._wrong_before
 
-    def _trust(self, case: Case) -> None:
+    def _add_comparisons(self, case: Case, count: int) -> int:
         with self._lock:
-            if len(self._trusted) >= MAX_CASES:
-                self._trusted.clear()
-            self._trusted.add(case)
+            if len(self._compared) >= MAX_CASES:
+                self._compared.clear()
+            known = self._compared[case] = self._compared.get(case, 0) + count
+        return known
