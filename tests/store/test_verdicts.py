@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import filelock
@@ -120,6 +121,24 @@ def test_what_is_put_while_it_is_written_is_written_next(
     assert store_of(path).sections() == {"routes": {"a": 1}}
     assert store.flush()
     assert store_of(path).sections() == {"routes": {"a": 2, "b": 3}}
+
+
+def test_what_could_not_be_written_is_written_with_what_came_meanwhile(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_of(path)
+
+    def refuse(path: Path, data: bytes) -> None:
+        monkeypatch.undo()
+        store.put("routes", "a", 2)
+        store.put("routes", "c", 3)
+        raise PermissionError
+
+    monkeypatch.setattr(disk, "write_whole", refuse)
+    store.put("routes", "a", 1)
+    assert not path.exists()
+    assert store.flush()
+    assert store_of(path).sections() == {"routes": {"a": 2, "c": 3}}
 
 
 def test_the_oldest_entries_go(path: Path) -> None:
@@ -491,6 +510,16 @@ def test_where_verdicts_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert find_path(persist=False) is find_path(persist=False, cache_path="/elsewhere") is None
     monkeypatch.setattr(disk, "cache_folder", lambda: None)
     assert find_path() is None
+
+
+def test_where_files_have_no_owners_none_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, where this was not run."""
+    for module in (disk, verdicts):
+        monkeypatch.setattr(module, "os", SimpleNamespace(name="nt"))
+    assert disk.cache_folder() is None
+    plain: dict[str, Any] = {"measure": True, "persist": True, "threads": {}}
+    for path in (None, "/elsewhere/v.json"):
+        assert verdicts.find_path(AutotuneSettings(**plain, cache_path=path)) is None
 
 
 def test_versions_name_everything_that_verdicts_hold_for() -> None:

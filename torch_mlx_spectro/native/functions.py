@@ -83,7 +83,7 @@ def may_warn_of_istft(args: Any, kwargs: Any) -> bool:
     ) is not None
 
 
-def is_passage(frame: FrameType) -> bool:
+def is_inner_frame(frame: FrameType) -> bool:
     """Whether a call only passes through this frame, on its way from a program to torch."""
     package, _, folder = (frame.f_globals.get("__package__") or "").partition(".")
     return package == _PACKAGE and folder.partition(".")[0] not in _PROGRAMS
@@ -98,7 +98,7 @@ def call_at_line(
     there, so the builtin is called in a frame that has the caller's. Frames of this package stand
     for those that called them.
     """
-    while caller.f_back is not None and is_passage(caller):
+    while caller.f_back is not None and is_inner_frame(caller):
         caller = caller.f_back
     code = _call.__code__.replace(
         co_filename=caller.f_code.co_filename,

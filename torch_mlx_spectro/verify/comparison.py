@@ -234,9 +234,8 @@ def read_versions(*tensors: torch.Tensor | None) -> list[int | None]:
 
 def can_be_verified(tensor: torch.Tensor) -> bool:
     """Whether a call can be compared here: not inside of transforms, nor while CUDA is recorded."""
-    if torch_state.is_transformed():
-        return False
-    return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+    is_recorded = tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+    return not (is_recorded or torch_state.is_transformed())
 
 
 def warn(case: Case, what: str, lines: str, kept: Path | None, stacklevel: int) -> None:

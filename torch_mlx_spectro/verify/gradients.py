@@ -147,8 +147,7 @@ class GradientCheck:
             else:
                 assert window is not None
                 assert self._input is not None
-                tensor = self._input if recorded else self._input.detach()
-                tensor = tensor.to(device, dtype)
+                tensor = (self._input if recorded else self._input.detach()).to(device, dtype)
                 leaf = window = (
                     window.view_as(window) if recorded else window.detach().requires_grad_()
                 )

@@ -124,13 +124,11 @@ class Ledger:
 
     Attributes:
         epoch: grows whenever a route is found wrong, and when the ledger is cleared. What was
-            decided holds for the epoch that was read before deciding began.
-        has_wrong: a route was wrong in this process. Read without a lock, as the epoch is.
+            decided holds for the epoch that was read before deciding began. Read without a lock.
     """
 
     def __init__(self, store: Callable[[], Store]) -> None:
         self.epoch = 0
-        self.has_wrong = False
         self._store = store
         self._lock = threading.Lock()
         self._steps: dict[tuple[int, Case | None], Callable[[], int]] = {}
@@ -140,6 +138,11 @@ class Ledger:
         self._wrong: dict[str, str] = {}
         self._wrong_before: dict[str, str] | None = None
         after_fork(self.after_fork_in_child)
+
+    @property
+    def has_wrong(self) -> bool:
+        """Whether a route was wrong in this process."""
+        return bool(self._wrong)
 
     def may_refuse(self, *, asked_by_name: bool) -> bool:
         """Whether any call is refused: asked first, as it needs no case."""
@@ -173,7 +176,6 @@ class Ledger:
             if text in self._wrong or len(self._wrong) >= MAX_QUARANTINED:
                 return False
             self._wrong[text] = reason
-            self.has_wrong = True
             self.epoch += 1
         self._store().put(QUARANTINED, text, reason)
         return True
@@ -217,7 +219,6 @@ class Ledger:
             for held in (self._steps, self._compared, self._wrong):
                 held.clear()
             self._wrong_before = None
-            self.has_wrong = False
             self.epoch += 1
 
     def after_fork_in_child(self) -> None:
