@@ -22,9 +22,6 @@ class Callbacks:
         #: A dictionary, since threads may change it at once: each change is one step of Python's.
         self._entries: dict[int, tuple[Callable[[Any], Any], Callable[[], Any]]] = {}
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def add(self, function: Function) -> Function:
         """Add a function; returns it, so that this is a decorator, too."""
         if isinstance(function, MethodType):

@@ -139,14 +139,9 @@ class Ledger:
         self._wrong_before: dict[str, str] | None = None
         after_fork(self.after_fork_in_child)
 
-    @property
-    def has_wrong(self) -> bool:
-        """Whether a route was wrong in this process."""
-        return bool(self._wrong)
-
     def may_refuse(self, *, asked_by_name: bool) -> bool:
         """Whether any call is refused: asked first, as it needs no case."""
-        return self.has_wrong or not (asked_by_name or not self._read_wrong_before())
+        return bool(self._wrong) or not (asked_by_name or not self._read_wrong_before())
 
     def explain_refusal(self, case: Case, *, asked_by_name: bool) -> str | None:
         """Why native has to compute calls of a case; None if it need not.
