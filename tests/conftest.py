@@ -133,7 +133,7 @@ def _unpatched() -> Iterator[None]:
     originals = (torch.stft, torch.istft)
     assert not tms.is_patched(), "an earlier test left torch patched"
     tms.reset_stats()
-    verdicts._process.store = verdicts.Store(None)
+    verdicts._process["store"] = verdicts.Store(None)
     plans.clear()  # what a test replaces, others have not decided on
     yield
     left = tms.is_patched()

@@ -229,7 +229,7 @@ def test_whatever_the_times_the_decision_is_bounded_final_and_the_fastest(
     most = MAX_TRIALS * (1 + count)
     chosen = race(trials, costs, most + 20, candidates)
     (winner,) = set(chosen[most:])
-    found = trials._races.get("signature")
+    found = trials._races.find("signature")
     assert found is not None
     seen: dict[str, float] = {}
     for name in ("native", *candidates):
@@ -357,8 +357,8 @@ def test_trials_of_many_threads_lose_no_time() -> None:
         worker.join()
     assert len(picked) == threads * calls
     # Calls that began before a decision may be timed beyond it, one of each other thread.
-    for signature in list(trials._races):
-        found = trials._races.get(signature)
+    for signature in list(trials._races._values):
+        found = trials._races.find(signature)
         assert found is not None
         for name in ("native", "mlx"):
             assert TRIALS <= found._times[name].calls < TRIALS + threads

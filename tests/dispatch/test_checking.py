@@ -31,7 +31,7 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
         monkeypatch.setattr(Trials, pick, lambda self, *given: (given[-1][0], False))
     monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
     store = Store(None, versions={})
-    monkeypatch.setattr(verdicts._process, "store", store)
+    monkeypatch.setitem(verdicts._process, "store", store)
     found: list[bool] = []
 
     def keep(op: Any, plan: Plan, *_: Any) -> None:

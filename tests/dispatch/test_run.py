@@ -396,7 +396,7 @@ class Costs:
             right = getattr(MLX, name)
             monkeypatch.setattr(MLX, name, partial(self._spend, right, seconds))
         monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
-        monkeypatch.setattr(verdicts._process, "store", Store(None, versions={}))
+        monkeypatch.setitem(verdicts._process, "store", Store(None, versions={}))
         trials = Trials(lambda: self.now)
         for module in (deciding, dispatching):
             monkeypatch.setattr(module, "trials", trials)
@@ -454,7 +454,7 @@ def test_training_is_timed_there_and_back(
     steps = costs.train(2 * TRIALS + 4)
     assert steps == ["native"] * TRIALS + ["mlx"] * TRIALS + [winner] * 4
     races = deciding.trials._races
-    race = races.get(next(key for key in races if "grad" in str(key)))
+    race = races.find(next(key for key in races._values if "grad" in str(key)))
     assert race is not None
     assert race.seconds() == pytest.approx({"native": sum(native), "mlx": sum(mlx)})
 

@@ -21,7 +21,7 @@ STFT_CASES = [(True, False), (False, True), (True, True), (False, False)]
 @pytest.fixture
 def warn_always(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """torch repeats its warnings, and we have given none so far."""
-    monkeypatch.setattr(native, "_given", native._Given())
+    monkeypatch.setattr(native, "_given", set())
     before = torch.is_warn_always_enabled()
     torch.set_warn_always(True)
     yield

@@ -11,14 +11,14 @@ def test_what_was_used_last_stays() -> None:
     recent: Recent[str, int] = Recent(3)
     for number, key in enumerate("abc"):
         assert recent.put(key, number) == number
-    assert recent.get("a") == 0
+    assert recent.find("a") == 0
     recent.put("b", 10)
     recent.put("d", 3)
-    assert [key in recent for key in "abcd"] == [True, True, False, True]
-    assert (recent.get("b"), recent.get("c"), len(recent)) == (10, None, 3)
-    assert list(recent) == ["a", "d", "b"]
+    assert (recent.find("b"), recent.find("c"), len(recent)) == (10, None, 3)
+    recent.put("e", 4)  # in the place of "a", the only one that was not looked at since
+    assert [recent.find(key) for key in "abde"] == [None, 10, 3, 4]
     recent.clear()
-    assert (len(recent), recent.get("a")) == (0, None)
+    assert (len(recent), recent.find("b")) == (0, None)
 
 
 def test_values_are_made_where_they_are_missing() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import re
 import stat
 import sys
@@ -116,7 +118,6 @@ def test_what_comes_between_look_and_read_is_not_read(
         disk.read_regular(path, 10)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no owners here")
 def test_without_an_exchange_a_folder_that_others_may_write_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,30 +182,6 @@ def test_a_lock_is_given_back_though_a_child_has_its_descriptor(
     os.close(childs)
 
 
-@pytest.mark.parametrize("is_free", [True, False])
-def test_windows_locks_by_its_own_functions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_free: bool
-) -> None:
-    """By a stand-in: this was not run on Windows."""
-    asked: list[tuple[int, int]] = []
-
-    def locking(handle: int, how: int, count: int) -> None:
-        asked.append((how, count))
-        if not is_free:
-            raise PermissionError(errno.EACCES, "another process has it")
-
-    module = SimpleNamespace(LK_NBLCK=2, LK_UNLCK=0, locking=locking)
-    monkeypatch.setitem(sys.modules, "msvcrt", module)
-    monkeypatch.setattr(sys, "platform", "win32")
-    if is_free:
-        with disk.hold_lock(tmp_path / "file", 0):
-            assert asked == [(2, 1)]
-        assert asked == [(2, 1), (0, 1)]
-    else:
-        with pytest.raises(TimeoutError), disk.hold_lock(tmp_path / "file", 0):
-            pass
-
-
 needs_owners = pytest.mark.skipif(sys.platform != "linux", reason="code is kept on Linux alone")
 
 
@@ -249,7 +226,7 @@ def test_a_folder_that_is_swapped_while_it_is_open_is_not_taken(tmp_path: Path) 
 def test_a_folder_that_others_may_write_is_told_of_once_and_stays_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
 ) -> None:
-    monkeypatch.setattr(disk, "_is_alone_in", lambda group: False)
+    monkeypatch.setattr(disk, "_owns_group", lambda group: False)
     tmp_path.chmod(mode)
     told = f"from {re.escape(str(tmp_path))}: .* may write it. Each process compiles anew"
     with pytest.warns(RuntimeWarning, match=told):
@@ -274,7 +251,7 @@ def test_a_folder_of_a_group_of_ones_own_is_ones_own(
 ) -> None:
     """With a umask of 002, as where every user has a group."""
     tmp_path.chmod(0o775)
-    monkeypatch.setattr(disk, "_is_alone_in", lambda group: group == tmp_path.stat().st_gid)
+    monkeypatch.setattr(disk, "_owns_group", lambda group: group == tmp_path.stat().st_gid)
     assert opens(tmp_path)
     monkeypatch.setattr(disk.os, "listxattr", lambda handle: ["system.posix_acl_access"])
     with pytest.warns(RuntimeWarning, match="its group may write it"):
@@ -303,11 +280,9 @@ OTHER = SimpleNamespace(pw_name="other", pw_gid=8)
         ([ME, OTHER], "", [], GROUP, False),
     ],
 )
-def test_who_is_alone_in_a_group(
+def test_who_owns_group_a_group(
     monkeypatch: pytest.MonkeyPatch, users: Any, name: str, members: Any, group: int, alone: bool
 ) -> None:
-    grp, pwd = pytest.importorskip("grp"), pytest.importorskip("pwd")
-
     def find(number: int) -> Any:
         if not name:
             raise KeyError(number)
@@ -316,7 +291,7 @@ def test_who_is_alone_in_a_group(
     monkeypatch.setattr(pwd, "getpwuid", lambda number: ME)
     monkeypatch.setattr(pwd, "getpwall", lambda: users)
     monkeypatch.setattr(grp, "getgrgid", find)
-    assert disk._is_alone_in.__wrapped__(group) is alone
+    assert disk._owns_group.__wrapped__(group) is alone
 
 
 @needs_owners
@@ -349,23 +324,6 @@ def test_a_file_that_others_may_write_is_told_of_and_not_run(
 def test_a_folder_that_cannot_be_made_is_none_without_a_word(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert not opens(tmp_path / "file" / "code")
-
-
-def test_without_owners_a_folder_of_code_is_below_the_users_profile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on Windows, where this was not run."""
-    monkeypatch.delattr(os, "geteuid", raising=False)
-    monkeypatch.setattr(Path, "home", lambda: tmp_path / "me")
-    for folder, fits in (("me/AppData/Local/cache", True), ("shared", False), ("me too", False)):
-        if not fits:
-            with pytest.warns(RuntimeWarning, match="not in the profile of its user"):
-                assert not opens(tmp_path / folder)
-            continue
-        with disk.open_code_folder(tmp_path / folder) as kept:
-            assert kept is not None
-            disk.write_whole(kept.path / "a", b"code")
-            assert kept.read("a", 4) == b"code"
 
 
 PRIVATE = """\

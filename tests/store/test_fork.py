@@ -43,7 +43,7 @@ def test_a_method_is_forgotten_with_its_object() -> None:
     del owner, owners[1]
     gc.collect()
     callbacks.call()
-    assert (calls, len(callbacks)) == (["a", "c"], 2)
+    assert (calls, len(callbacks._entries)) == (["a", "c"], 2)
 
 
 def test_objects_may_end_and_begin_while_functions_are_called() -> None:
@@ -60,7 +60,7 @@ def test_objects_may_end_and_begin_while_functions_are_called() -> None:
     callbacks.add(owners[0].note)
     callbacks.call()
     callbacks.call()
-    assert (calls, len(callbacks)) == (["late"], 1)
+    assert (calls, len(callbacks._entries)) == (["late"], 1)
 
 
 ENDED = """\

@@ -60,7 +60,7 @@ def check(op: str, bound: Mapping[str, Any], params: Any) -> list[Excerpt]:
 
 def reached(found: list[Excerpt]) -> tuple[int, int]:
     """Where in the result the first part begins and the last one ends."""
-    return min(part.at for part in found), max(part.at + part.end - part.begin for part in found)
+    return min(part.at for part in found), max(part.at + part.length for part in found)
 
 
 MODES = ("reflect", "constant", "replicate", "circular")

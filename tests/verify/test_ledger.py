@@ -69,7 +69,7 @@ class World:
             monkeypatch.setattr(deciding, name, value)
         monkeypatch.setattr(dispatching, "trials", state["trials"])
         plans.clear()
-        monkeypatch.setattr(verdicts._process, "store", self.store)
+        monkeypatch.setitem(verdicts._process, "store", self.store)
         monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
         names = tuple(name for name in self.costs if name != "native")
         specs, loaded = {}, {}

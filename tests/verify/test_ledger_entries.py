@@ -68,7 +68,7 @@ def test_a_wrong_route_is_refused_to_everybody_here_and_to_auto_in_later_process
         assert ledger.explain_refusal(CASE._replace(size=3), asked_by_name=by_name) == reason
         assert ledger.explain_refusal(other, asked_by_name=by_name) is None
     later = new_ledger(store)
-    assert not later.has_wrong
+    assert not later.may_refuse(asked_by_name=True)
     assert not later.may_refuse(asked_by_name=True)
     assert later.explain_refusal(CASE, asked_by_name=True) is None
     assert later.may_refuse(asked_by_name=False)
@@ -81,7 +81,7 @@ def test_the_epoch_grows_with_what_is_wrong_and_when_the_ledger_is_cleared() -> 
     ledger, epochs = new_ledger(), []
 
     def note_epoch() -> None:
-        epochs.append((ledger.epoch, ledger.has_wrong))
+        epochs.append((ledger.epoch, ledger.may_refuse(asked_by_name=True)))
 
     note_epoch()
     ledger.count_call(CASE, 2)
@@ -124,8 +124,7 @@ def test_memory_of_a_ledger_is_bounded() -> None:
     for size in range(MAX_CASES + 1):
         ledger.note_comparison(CASE._replace(size=size), conclusive=True)
         ledger.note_comparison(CASE._replace(size=size, chip="other"), conclusive=False)
-    assert len(ledger._trusted) <= MAX_CASES
-    assert len(ledger._inconclusive) <= MAX_CASES
+    assert len(ledger._compared) <= MAX_CASES
 
 
 def test_with_many_wrong_routes_nothing_is_accelerated_and_nothing_more_is_told() -> None:
@@ -145,6 +144,6 @@ def test_a_forked_child_does_not_wait_for_a_thread_of_its_parent() -> None:
     ledger.record_wrong(CASE, "wrong")
     ledger._lock.acquire()
     ledger.after_fork_in_child()
-    assert ledger.has_wrong
+    assert ledger.may_refuse(asked_by_name=True)
     ledger.clear()
     assert ledger.explain_refusal(CASE, asked_by_name=True) is None

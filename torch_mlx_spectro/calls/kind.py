@@ -73,7 +73,7 @@ def make_kind(params: StftParams | IstftParams, tensor: torch.Tensor) -> CallKin
     """The kind of a call; ``tensor`` is its input."""
     return CallKind(
         device=tensor.device.type,
-        chip=torch_state.chip_of(tensor.device),
+        chip=torch_state.name_chip(tensor.device),
         kind=type(params).__name__,
         n_fft=params.n_fft,
         hop_length=params.hop_length,

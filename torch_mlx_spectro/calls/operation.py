@@ -82,7 +82,7 @@ class Operation:
     def compute_natively(self, args: Any, kwargs: Any, caller: FrameType) -> torch.Tensor:
         """Native's result; its warnings name the line where ``caller`` stands, as without us."""
         if self.native is native.istft and native.may_warn_of_istft(args, kwargs):
-            return native.call_from(caller, native.istft, args, kwargs)
+            return native.call_at_line(caller, native.istft, args, kwargs)
         return self.native(*args, **kwargs)  # stft's name torch's own line
 
 

@@ -323,7 +323,7 @@ class Trials:
         self._running = unknown
 
     def _race(self, kind: Hashable, known: dict[str, float]) -> Race:
-        return self._races.get(kind) or self._races.put(kind, Race(known))
+        return self._races.find(kind) or self._races.put(kind, Race(known))
 
     def _note(self, kind: Hashable, backend_name: str, took: float, counts: bool) -> None:
         if counts:

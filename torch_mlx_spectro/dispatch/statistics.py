@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import CodeType, FrameType, MappingProxyType
 from typing import Any, NamedTuple
 
-from ..native.functions import passes_on
+from ..native.functions import is_inner_frame
 from ..store.fork import after_fork
 
 #: Call sites and routes counted one by one; further ones are counted together.
@@ -235,7 +235,7 @@ class Counters:
 
 def _is_transparent(frame: FrameType) -> bool:
     """Whether a call only passes here: through this package, or torch's methods."""
-    return passes_on(frame) or frame.f_globals.get("__name__") in TRANSPARENT
+    return is_inner_frame(frame) or frame.f_globals.get("__name__") in TRANSPARENT
 
 
 def levels_to_caller() -> int:

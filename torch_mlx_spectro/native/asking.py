@@ -61,13 +61,9 @@ def ask(
     Returns:
         The result, and why ``compute`` had no part in it, if so.
     """
-    if (
-        torch_state.push_mode is None
-        or torch_state.pop_mode is None
-        or torch_state.count_modes is None
-    ):
+    if None in (torch_state.push_mode, torch_state.pop_mode, torch_state.count_modes):
         return function(*args, **kwargs), NO_MODES
-    first, outer = _pop_first()
+    first, outer = _pop_until(lambda mode: not isinstance(mode, _CalledOn))
     if outer:  # one of those who are asked calls the program's function, by its name
         for mode in outer:
             mode.note(function)
@@ -76,8 +72,7 @@ def ask(
         try:
             return compute(*args, **kwargs), None
         finally:
-            while outer:
-                torch_state.push_mode(outer.pop())
+            _push_back(outer)
     called_on = _CalledOn(function, compute, passes=first is None)
     torch_state.push_mode(called_on)
     if first is not None:
@@ -85,31 +80,29 @@ def ask(
     try:
         result = function(*args, **kwargs)
     finally:
-        _remove_mode(called_on)
+        # Wherever those who were asked have left it.
+        _push_back(_pop_until(lambda mode: mode is called_on)[1])
     if called_on.was_reached:
         return result, None
     who = "a subclass" if first is None else type(first).__name__
     return result, f"{who} was asked, and did not call torch's function on"
 
 
-def _pop_first() -> tuple[Any, list[_CalledOn]]:
-    """Pop the mode that is asked first, and those of ours above it, the last one first."""
-    above: list[_CalledOn] = []
+def _pop_until(is_wanted: Callable[[Any], bool]) -> tuple[Any, list[Any]]:
+    """Pop the first mode from above that is wanted, and those above it, which come last one first.
+
+    Returns:
+        The mode, None if there is none, and the others.
+    """
+    above: list[Any] = []
     while torch_state.count_modes():
         mode = torch_state.pop_mode()
-        if not isinstance(mode, _CalledOn):
+        if is_wanted(mode):
             return mode, above
         above.append(mode)
     return None, above
 
 
-def _remove_mode(mode: Any) -> None:
-    """Take a mode out of the stack, wherever those who were asked have left it."""
-    above = []
-    while torch_state.count_modes():
-        last = torch_state.pop_mode()
-        if last is mode:
-            break
-        above.append(last)
+def _push_back(above: list[Any]) -> None:
     while above:
         torch_state.push_mode(above.pop())

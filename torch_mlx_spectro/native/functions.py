@@ -27,22 +27,15 @@ _PACKAGE = __name__.partition(".")[0]
 _PROGRAMS = ("bench", "cli", "doctor", "emulator")
 
 
-class _Given:
-    """Which once-only warnings this process has had through us; repeats are then skipped."""
-
-    def __init__(self) -> None:
-        self.stft: set[tuple[bool, bool]] = set()
-        #: Of istft: ``"windowless"``, ``"padded"``.
-        self.istft: set[str] = set()
-
-
-_given = _Given()
+#: Which once-only warnings this process has had through us; repeats are then skipped. Of stft by
+#: what they are about, of istft ``"windowless"`` and ``"padded"``.
+_given: set[tuple[bool, bool] | str] = set()
 
 
 def warn_of_stft(windowless: bool, as_real: bool) -> None:
     """Give native's warnings about a missing window and about ``return_complex=False``."""
     key = (windowless, as_real)
-    if key in _given.stft and not torch.is_warn_always_enabled():
+    if key in _given and not torch.is_warn_always_enabled():
         return
     stft(
         torch.zeros(1, device="cpu"),
@@ -53,7 +46,7 @@ def warn_of_stft(windowless: bool, as_real: bool) -> None:
         return_complex=not as_real,
     )
     # Not reached when a filter turns the warning into an exception; torch, too, then warns again.
-    _given.stft.add(key)
+    _given.add(key)
 
 
 def warn_of_istft(windowless: bool, padded: bool, caller: FrameType) -> None:
@@ -62,16 +55,16 @@ def warn_of_istft(windowless: bool, padded: bool, caller: FrameType) -> None:
     Args:
         windowless: the call has no window.
         padded: the call's length exceeds what its frames cover.
-        caller: where the call was made, as :func:`call_from` takes it.
+        caller: where the call was made, as :func:`call_at_line` takes it.
     """
     due = {name for name, is_so in (("windowless", windowless), ("padded", padded)) if is_so}
-    if due <= _given.istft and not torch.is_warn_always_enabled():
+    if due <= _given and not torch.is_warn_always_enabled():
         return
     # Before they are given: one that a filter makes an exception counts as given, as in torch.
-    _given.istft |= due
+    _given.update(due)
     window = None if windowless else torch.ones(1, device="cpu")
     spectrum = torch.ones(1, 1, dtype=torch.complex64, device="cpu")
-    call_from(
+    call_at_line(
         caller,
         istft,
         (spectrum, 1, 1, 1, window),
@@ -90,13 +83,13 @@ def may_warn_of_istft(args: Any, kwargs: Any) -> bool:
     ) is not None
 
 
-def passes_on(frame: FrameType) -> bool:
+def is_inner_frame(frame: FrameType) -> bool:
     """Whether a call only passes through this frame, on its way from a program to torch."""
     package, _, folder = (frame.f_globals.get("__package__") or "").partition(".")
     return package == _PACKAGE and folder.partition(".")[0] not in _PROGRAMS
 
 
-def call_from(
+def call_at_line(
     caller: FrameType, builtin: Callable[..., torch.Tensor], args: Any, kwargs: Any
 ) -> torch.Tensor:
     """Call a builtin so that its warnings name the line of ``caller``, as if that had called it.
@@ -105,7 +98,7 @@ def call_from(
     there, so the builtin is called in a frame that has the caller's. Frames of this package stand
     for those that called them.
     """
-    while caller.f_back is not None and passes_on(caller):
+    while caller.f_back is not None and is_inner_frame(caller):
         caller = caller.f_back
     code = _call.__code__.replace(
         co_filename=caller.f_code.co_filename,

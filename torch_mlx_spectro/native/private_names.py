@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, NamedTuple
 
 import torch
 
@@ -109,17 +109,13 @@ NAMES: Mapping[str, Name] = MappingProxyType(
 )
 
 
-class Found:
+class Found(SimpleNamespace):
     """What this torch has of them, or what stands for it: an attribute for each name.
 
     Attributes:
         absent: private names that this torch lacks, and what follows.
         unseen: reasons against every call: what nobody can see may want to see the call.
     """
-
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(self) -> None:
         self.absent: dict[str, str] = {}

@@ -87,7 +87,7 @@ def recomputes() -> bool:
 backward_pass: Callable[[], int] = always(-1) if _found.engine is None else _found.backward_pass
 
 
-def after_backward(function: Callable[[], None]) -> None:
+def after_backward(function: Callable[[], object]) -> None:
     """Call a function when the backward pass that this thread works for has ended."""
     _found.engine.queue_callback(function)
 
@@ -238,7 +238,7 @@ def is_vmapped(*tensors: torch.Tensor | None) -> bool:
 
 
 @cached(64)
-def chip_of(device: torch.device) -> str:
+def name_chip(device: torch.device) -> str:
     """The name of a GPU; "" for the host, and where torch does not tell."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -267,9 +267,7 @@ def is_wrapped(tensor: torch.Tensor) -> bool:
 
 def is_constant(tensor: torch.Tensor) -> bool:
     """Whether no derivative with respect to this tensor can be asked for."""
-    if tensor.requires_grad and torch.is_grad_enabled():
-        return False
-    if is_wrapped(tensor):
+    if (tensor.requires_grad and torch.is_grad_enabled()) or is_wrapped(tensor):
         return False
     unpack: Any = forward_ad.unpack_dual
     return not is_forward_mode() or unpack(tensor).tangent is None
@@ -302,23 +300,18 @@ def unbatched(function: Callable[..., Any], *tensors: Any) -> torch.Tensor | Non
     return result
 
 
-def _dtype_reason(name: str, dtype: torch.dtype) -> str:
-    return f"dtype {dtype} of {name} is not accelerated"
-
-
 def ambient_reasons() -> list[str]:
     """Reasons in torch's state, whatever the arguments are."""
     if _found.unseen:
         return list(_found.unseen)
-    reasons = []
-    if _dispatch_modes():
-        reasons.append("a TorchDispatchMode is active")
-    if _tracing_state() is not None:
-        reasons.append("torch.jit.trace is recording")
-    if any(level.key() == _found.functionalize for level in _found.functorch_stack() or ()):
-        # torch has no rule for custom functions under it.
-        reasons.append("torch.func.functionalize is active")
-    return reasons
+    # torch has no rule for custom functions under functionalize.
+    levels = [level.key() for level in _found.functorch_stack() or ()]
+    reasons = {
+        "a TorchDispatchMode is active": _dispatch_modes() > 0,
+        "torch.jit.trace is recording": is_recorded(),
+        "torch.func.functionalize is active": _found.functionalize in levels,
+    }
+    return [reason for reason, is_so in reasons.items() if is_so]
 
 
 def tensor_reasons(name: str, tensor: Any, devices: tuple[str, ...]) -> list[str]:
@@ -331,13 +324,11 @@ def tensor_reasons(name: str, tensor: Any, devices: tuple[str, ...]) -> list[str
     """
     if type(tensor) not in PLAIN_TYPES:
         return [f"{name} is a {type(tensor).__name__}, not a plain tensor"]
-    reasons = []
-    if tensor.dtype not in DTYPES:
-        reasons.append(_dtype_reason(name, tensor.dtype))
-    if tensor.layout is not torch.strided:
-        reasons.append(f"layout {tensor.layout} of {name} is not accelerated")
-    if tensor.device.type not in devices:
-        reasons.append(f"device {tensor.device.type} of {name} is not accelerated")
-    if is_zerotensor(tensor):
-        reasons.append(f"{name} is a tensor of zeros without memory")
-    return reasons
+    dtype, layout, device = tensor.dtype, tensor.layout, tensor.device.type
+    reasons = {
+        f"dtype {dtype} of {name} is not accelerated": dtype not in DTYPES,
+        f"layout {layout} of {name} is not accelerated": layout is not torch.strided,
+        f"device {device} of {name} is not accelerated": device not in devices,
+        f"{name} is a tensor of zeros without memory": is_zerotensor(tensor),
+    }
+    return [reason for reason, is_so in reasons.items() if is_so]

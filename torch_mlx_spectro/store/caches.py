@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -86,10 +86,7 @@ class Recent(Generic[Key, Value]):
     def __contains__(self, key: Key) -> bool:
         return key in self._values
 
-    def __iter__(self) -> Iterator[Key]:
-        return iter(self._values)
-
-    def get(self, key: Key) -> Value | None:
+    def find(self, key: Key) -> Value | None:
         """The value of a key, which is the most recent one now; None if there is none."""
         value = self._values.get(key)
         if value is not None:
@@ -110,7 +107,7 @@ class Recent(Generic[Key, Value]):
         self._values.clear()
 
 
-class Cache(Generic[Key, Value]):
+class Cache(Recent[Key, Value]):
     """The values that were used last, by key, for all threads.
 
     A forked child begins with an empty one. What its parent keeps belongs to libraries whose
@@ -124,25 +121,22 @@ class Cache(Generic[Key, Value]):
     _inherited: ClassVar[list[Any]] = []
 
     def __init__(self, most: int, tell: Callable[[bool, Key], None] | None = None) -> None:
-        self._recent: Recent[Key, Value] = Recent(most)
+        super().__init__(most)
         self._tell = tell
         self._hits = self._misses = 0
         self._lock = threading.Lock()
         after_fork(self.after_fork_in_child)
         register_cache(self.clear)
 
-    def __len__(self) -> int:
-        return len(self._recent)
-
     def find(self, key: Key) -> Value | None:
         """The value of a key; None if there is none. It is not counted."""
         with self._lock:
-            return self._recent.get(key)
+            return super().find(key)
 
     def get(self, key: Key, make: Callable[[], Value]) -> Value:
         """The value of a key, made when missing. Two threads may both make it, and get one."""
         with self._lock:
-            value = self._recent.get(key)
+            value = super().find(key)
             if value is None:
                 self._misses += 1
             else:
@@ -158,8 +152,8 @@ class Cache(Generic[Key, Value]):
             replace: what is there already.
         """
         with self._lock:
-            there = None if replace else self._recent.get(key)
-            return self._recent.put(key, value) if there is None else there
+            there = None if replace else super().find(key)
+            return super().put(key, value) if there is None else there
 
     def info(self) -> dict[str, int]:
         """Hits and misses of :meth:`get` since the cache was emptied, and sizes."""
@@ -167,19 +161,19 @@ class Cache(Generic[Key, Value]):
             return {
                 "hits": self._hits,
                 "misses": self._misses,
-                "maxsize": self._recent.most,
-                "currsize": len(self._recent),
+                "maxsize": self.most,
+                "currsize": len(self),
             }
 
     def clear(self) -> None:
         """Forget all."""
         with self._lock:
-            forgotten, self._recent = self._recent, Recent(self._recent.most)
+            forgotten, self._values = self._values, OrderedDict()
             self._hits = self._misses = 0
         del forgotten  # without the lock: what it held may run code of its own when it ends
 
     def after_fork_in_child(self) -> None:
         """Begin anew, with a lock that nobody holds."""
         self._lock = threading.Lock()
-        self._inherited.append(self._recent)
+        self._inherited.append(self._values)
         self.clear()

@@ -25,15 +25,21 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import BinaryIO
 
 from .caches import cached
 
-#: No symbolic link is followed, no FIFO is waited for, and no child of this process inherits it.
+if sys.platform != "win32":
+    import fcntl
+    import grp
+    import pwd
+
+#: No symbolic link is followed, and no FIFO is waited for.
 _WITH_CARE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-_WITH_CARE |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 _KINDS = MappingProxyType(
     {
@@ -62,7 +68,12 @@ class Refused(OSError):
 
 
 def cache_folder() -> Path | None:
-    """The folder by the platform's convention; None where the user has no home."""
+    """The folder by the platform's convention; None where the user has no home, or no owners are.
+
+    Without owners (Windows) nobody can tell whose a file is: nothing is kept there.
+    """
+    if os.name != "posix":
+        return None
     import platformdirs  # takes a millisecond that a program without accelerated calls need not pay
 
     try:
@@ -86,14 +97,14 @@ def make_folder(folder: Path) -> None:
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """Read a regular file, or the beginning of one that has more than ``most`` bytes.
+    """Read a regular file; of one that has more than ``most`` bytes, one more than those.
 
     Raises:
         Refused: something else is there.
         OSError: nothing is there, or it cannot be read.
     """
-    with _open_regular(path) as handle:
-        return _read(handle, most)
+    with _open_regular(path) as file:
+        return file.read(most + 1)
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -135,55 +146,54 @@ def hold_lock(path: Path, patience: float) -> Iterator[None]:
     for one in (path, lock):
         _check_path(one)
     make_folder(path.parent)
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT | _WITH_CARE, 0o600)
-    try:
-        _check_regular(os.fstat(handle))
+    with open(lock, "ab", opener=_open_with_care) as file:
+        _check_regular(os.fstat(file.fileno()))
         deadline = time.monotonic() + patience
-        while not _take_lock(handle):
+        while not _take_lock(file.fileno()):
             if time.monotonic() >= deadline:
                 raise TimeoutError(errno.ETIMEDOUT, "another process keeps the lock", str(lock))
             time.sleep(0.005)
         try:
             yield
         finally:
-            _release_lock(handle)
-    finally:
-        os.close(handle)
+            # Also where a child that was forked meanwhile has the descriptor, too.
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
+@dataclass(frozen=True)
 class CodeFolder:
     """A folder of compiled code, open, that nobody but its user may write.
 
     Attributes:
+        folder: its path as it is named.
         path: of the folder by its descriptor, so that nobody who may write a folder above it can
             put another in its place.
     """
 
-    def __init__(self, folder: Path, path: Path) -> None:
-        self._folder = folder
-        self.path = path
+    folder: Path
+    path: Path
 
     def read(self, name: str, most: int) -> bytes | None:
         """What is in a file; None where no file of this name may be run, or it has more bytes."""
-        with contextlib.suppress(OSError), self._file(name) as handle:
-            data = _read(handle, most)
+        with contextlib.suppress(OSError), self._open_file(name) as file:
+            data = file.read(most + 1)
             return data if len(data) <= most else None
         return None
 
     def has(self, name: str) -> bool:
         """Whether a file of this name may be run."""
-        with contextlib.suppress(OSError), self._file(name):
+        with contextlib.suppress(OSError), self._open_file(name):
             return True
         return False
 
     @contextlib.contextmanager
-    def _file(self, name: str) -> Iterator[int]:
+    def _open_file(self, name: str) -> Iterator[BinaryIO]:
         try:
-            with _open_regular(self.path / name) as handle:
-                _check_writers(handle)
-                yield handle
+            with _open_regular(self.path / name) as file:
+                _check_writers(file.fileno())
+                yield file
         except Refused as refused:
-            path = self._folder / name
+            path = self.folder / name
             _warn_once(f"torch_mlx_spectro does not run {path}: {refused}. It compiles anew")
             raise
 
@@ -196,13 +206,12 @@ def open_code_folder(folder: Path) -> Iterator[CodeFolder | None]:
     """
     with contextlib.ExitStack() as stack:
         found = None
-        try:
+        with contextlib.suppress(OSError):
             make_folder(folder)
+            distrust = explain_distrust(folder)
+            if distrust:
+                _warn_once(distrust)
             found = CodeFolder(folder, stack.enter_context(_open_trusted(folder)))
-        except Refused as refused:
-            _warn_once(_distrust(folder, refused))
-        except OSError:
-            pass
         yield found
 
 
@@ -212,16 +221,13 @@ def explain_distrust(folder: Path) -> str:
         with _open_trusted(folder):
             return ""
     except Refused as refused:
-        return _distrust(folder, refused)
+        return (
+            f"torch_mlx_spectro runs no compiled code from {folder}: {refused}. Each process"
+            " compiles anew. Remove the folder: the next process makes one that only its user may"
+            " write"
+        )
     except OSError:
         return ""
-
-
-def _distrust(folder: Path, refused: Refused) -> str:
-    return (
-        f"torch_mlx_spectro runs no compiled code from {folder}: {refused}. Each process compiles"
-        " anew. Remove the folder: the next process makes one that only its user may write"
-    )
 
 
 @lru_cache(maxsize=1)
@@ -252,21 +258,16 @@ def _check_regular(status: os.stat_result) -> None:
 
 
 @contextlib.contextmanager
-def _open_regular(path: Path) -> Iterator[int]:
-    """The descriptor of a regular file, to be read."""
+def _open_regular(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, to be read."""
     _check_path(path)
-    handle = os.open(path, os.O_RDONLY | _WITH_CARE)
-    try:
-        _check_regular(os.fstat(handle))  # it may be another by now
-        yield handle
-    finally:
-        os.close(handle)
+    with open(path, "rb", opener=_open_with_care) as file:
+        _check_regular(os.fstat(file.fileno()))  # it may be another by now
+        yield file
 
 
-def _read(handle: int, most: int) -> bytes:
-    """Up to one byte more than ``most``."""
-    with os.fdopen(handle, "rb", closefd=False) as file:
-        return file.read(most + 1)
+def _open_with_care(path: str, flags: int) -> int:
+    return os.open(path, flags | _WITH_CARE, 0o600)
 
 
 def _put(new: Path, path: Path) -> None:
@@ -276,11 +277,8 @@ def _put(new: Path, path: Path) -> None:
     nothing, and an exchange loses nothing: what comes out is looked at, and goes back if it is no
     file. Who reads meanwhile finds one file or the other.
     """
-    try:
+    with contextlib.suppress(OSError):  # something is there, or this file system has no links
         os.link(new, path)
-    except OSError:  # something is there, or this file system has no links
-        pass
-    else:
         return
     if _exchange(new, path):
         try:
@@ -308,7 +306,7 @@ def _exchange(one: Path, other: Path) -> bool:
             failed = library.renamex_np(*names, _EXCHANGE)
         else:
             failed = library.renameat2(_HERE, names[0], _HERE, names[1], _EXCHANGE)
-    except (AttributeError, TypeError):  # older systems, and Windows
+    except AttributeError:  # older systems
         return False
     error = ctypes.get_errno()
     if failed and error not in _CANNOT:
@@ -319,31 +317,10 @@ def _exchange(one: Path, other: Path) -> bool:
 def _take_lock(handle: int) -> bool:
     """Take the lock of a file; tells whether no other process has it."""
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK):
-            raise
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
     return True
-
-
-def _release_lock(handle: int) -> None:
-    """Give the lock back, also where a child forked meanwhile has the descriptor, too."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 @contextlib.contextmanager
@@ -356,22 +333,12 @@ def _open_trusted(folder: Path, problem: str = "") -> Iterator[Path]:
     Raises:
         Refused: others may.
     """
-    if not hasattr(os, "geteuid"):
-        # Windows: what is below a user's profile only that user, and administrators, may write.
-        if Path.home().resolve() not in folder.resolve().parents:
-            raise Refused(problem or "it is not in the profile of its user")
-        yield folder
-        return
-    handle = os.open(
-        folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
-    )
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
             _check_writers(handle)
-        except Refused:
-            if problem:
-                raise Refused(problem) from None
-            raise
+        except Refused as refused:
+            raise Refused(problem or str(refused)) from None
         # Only Linux has such paths, and only there is code kept in folders.
         yield Path(f"/proc/self/fd/{handle}") if sys.platform == "linux" else folder
     finally:
@@ -380,29 +347,23 @@ def _open_trusted(folder: Path, problem: str = "") -> Iterator[Path]:
 
 def _check_writers(handle: int) -> None:
     """Refuse what belongs to another user, or what another user may write."""
-    if not hasattr(os, "geteuid"):
-        return  # Windows: its folder says it
     status = os.fstat(handle)
     if status.st_uid != os.geteuid():
         raise Refused(f"it belongs to another user (number {status.st_uid})")
     if status.st_mode & stat.S_IWOTH:
         raise Refused("every user may write it")
-    if status.st_mode & stat.S_IWGRP and not (_is_alone_in(status.st_gid) and _has_no_list(handle)):
+    if status.st_mode & stat.S_IWGRP and not (_owns_group(status.st_gid) and _has_no_list(handle)):
         raise Refused("its group may write it")
 
 
 @cached(16)
-def _is_alone_in(group: int) -> bool:
+def _owns_group(group: int) -> bool:
     """Whether a group is the user's own, with nobody else in it.
 
     Where users have such groups, of their own names, the umask is often 002, and folders of the
     group are no less the user's. OpenSSH, as Debian builds it, asks for members likewise; the name
     is asked for, too, since a directory service may not list who else has the group.
     """
-    import grp
-    import pwd
-
-    assert sys.platform != "win32"
     try:
         user, found = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
     except KeyError:
@@ -414,12 +375,9 @@ def _is_alone_in(group: int) -> bool:
 
 def _has_no_list(handle: int) -> bool:
     """Whether no list of further users stands behind the permissions of the group."""
-    if not hasattr(os, "listxattr"):
-        return True
-    try:
+    with contextlib.suppress(AttributeError, OSError):  # macOS; a file system without such lists
         return "system.posix_acl_access" not in os.listxattr(handle)
-    except OSError:  # a file system that has no such lists
-        return True
+    return True
 
 
 def _warn_once(text: str) -> None:

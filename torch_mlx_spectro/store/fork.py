@@ -18,41 +18,33 @@ class Callbacks:
     """
 
     def __init__(self) -> None:
-        #: Functions, and those of methods with a reference to their object, by its identity.
+        #: What is called with an object, and what returns that, or None when it is gone.
         #: A dictionary, since threads may change it at once: each change is one step of Python's.
-        self._entries: dict[int, tuple[Callable[..., Any], weakref.ref[Any] | None]] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
+        self._entries: dict[int, tuple[Callable[[Any], Any], Callable[[], Any]]] = {}
 
     def add(self, function: Function) -> Function:
         """Add a function; returns it, so that this is a decorator, too."""
         if isinstance(function, MethodType):
+            # No WeakMethod: where the interpreter ends before it, it complains.
             owner = weakref.ref(function.__self__, self._drop)
             self._entries[id(owner)] = (function.__func__, owner)
         else:
-            self._entries[id(function)] = (function, None)
+            self._entries[id(function)] = (_call, lambda: function)
         return function
 
-    def _drop(self, owner: weakref.ref[Any]) -> None:
-        self._entries.pop(id(owner), None)
-
-    def functions(self) -> list[Callable[[], Any]]:
-        """All that can be called now, in order."""
-        found: list[Callable[[], Any]] = []
-        # A list comes to be before the entries are looked at: making one may end objects.
-        for function, reference in list(self._entries.values()):
-            owner = None if reference is None else reference()
-            if reference is None:
-                found.append(function)
-            elif owner is not None:
-                found.append(MethodType(function, owner))
-        return found
+    def _drop(self, reference: weakref.ref[Any]) -> None:
+        self._entries.pop(id(reference), None)
 
     def call(self) -> None:
-        """Call them all."""
-        for function in self.functions():
-            function()
+        """Call all whose objects are there now."""
+        # A list comes to be before the entries are looked at: looking at one may end objects.
+        for act, owner in [(act, refer()) for act, refer in list(self._entries.values())]:
+            if owner is not None:
+                act(owner)
+
+
+def _call(function: Callable[[], Any]) -> None:
+    function()
 
 
 _renewals = Callbacks()

@@ -27,7 +27,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -84,24 +84,25 @@ class Store:
     ) -> None:
         self.path = path
         self.warning = ""
+        self._untold = ""  # that part of it which the program has yet to be told
         self._given_versions = versions
         self._clock = clock
-        self._make_locks()
         self._sections: Sections | None = None
-        #: What is not in the file yet.
-        self._unwritten: Sections = {}
         self._next_write = float("-inf")
+        self._begin()
+        after_fork(self._begin)
 
-    def _make_locks(self) -> None:
+    def _begin(self) -> None:
+        """Begin in a process, forked ones included: its parent writes what is unwritten there."""
         self._lock = threading.Lock()  # of what is in memory
         self._writing = threading.Lock()  # of the file, within this process
+        #: What is not in the file yet, nor being written.
+        self._unwritten: Sections = {}
 
     def get(self, section: str, key: str) -> Json | None:
         """The verdict of a key; None if there is none."""
-        with self._lock:
-            found, told = self._known().get(section, {}).get(key), self._untold()
-        self._tell(told)
-        return copy.deepcopy(found)
+        with self._hold():
+            return copy.deepcopy(self._known().get(section, {}).get(key))
 
     def put(self, section: str, key: str, value: Json) -> None:
         """Keep a verdict.
@@ -112,20 +113,17 @@ class Store:
         value = json.loads(json.dumps(value, allow_nan=False))
         if not _is_plain(value):
             raise ValueError("a verdict has too large a number, or too many levels")
-        with self._lock:
+        with self._hold():
             for sections in (self._known(), self._unwritten):
-                _place(sections, section, key, value)
-            told, due = self._untold(), self._clock() >= self._next_write
-        self._tell(told)
+                _place(sections, {section: {key: value}})
+            due = self._clock() >= self._next_write
         if due:
             self.flush(PATIENCE)
 
     def sections(self) -> Sections:
         """A copy of every verdict, the oldest of a section first."""
-        with self._lock:
-            found, told = copy.deepcopy(self._known()), self._untold()
-        self._tell(told)
-        return found
+        with self._hold():
+            return copy.deepcopy(self._known())
 
     def versions(self) -> Mapping[str, str]:
         """What these verdicts hold for."""
@@ -139,43 +137,33 @@ class Store:
         """
         if not self._writing.acquire(blocking=False):
             return False  # another thread is at it
+        written, unwritten = False, Sections()
         try:
             with self._lock:
-                unwritten = copy.deepcopy(self._unwritten)
+                unwritten, self._unwritten = self._unwritten, {}
                 self._next_write = self._clock() + INTERVAL
-            written = not unwritten or self._merge_into_file(unwritten, patience)
-            with self._lock:
-                if written:
-                    self._unwritten = _without(self._unwritten, unwritten)
-                told = self._untold()
+            written = not unwritten or self._write(unwritten, patience)
         finally:
             self._writing.release()
-        self._tell(told)
+            with self._hold():
+                if not written:
+                    _place(unwritten, self._unwritten)
+                    self._unwritten = unwritten
         return written
 
-    def clear(self) -> None:
-        """Forget every verdict, and empty the file, of those of other environments, too."""
-        with self._writing:
-            with self._lock:
-                self._sections, self._unwritten = {}, {}
-            path = self.path
-            if path is not None and os.path.lexists(path):
-                self._write(list, PATIENCE_AT_EXIT)
-            with self._lock:
-                told = self._untold()
-        self._tell(told)
-
-    def after_fork_in_child(self) -> None:
-        """A forked child has locks that nobody holds; what is unwritten, its parent will write."""
-        self._make_locks()
-        self._unwritten = {}
+    @contextlib.contextmanager
+    def _hold(self) -> Iterator[None]:
+        """Hold the lock of what is in memory; what is found wrong is told when it is not held."""
+        with self._lock:
+            yield
+            told, self._untold = self._untold, ""
+        if told:
+            warnings.warn(told, RuntimeWarning, stacklevel=4)
 
     def _known(self) -> Sections:
         if self._sections is None:
             self._sections = self._ours(self._read())
-            for section, entries in self._unwritten.items():
-                for key, value in entries.items():
-                    _place(self._sections, section, key, value)
+            _place(self._sections, self._unwritten)
         return self._sections
 
     def _ours(self, environments: list[dict[str, Any]]) -> Sections:
@@ -198,35 +186,28 @@ class Store:
             self._warn(f"{error}. It measures again, and replaces the file")
         return []
 
-    def _merge_into_file(self, unwritten: Sections, patience: float) -> bool:
-        def merged() -> list[dict[str, Any]]:
-            environments = self._read()
-            sections = self._ours(environments)
-            for section, entries in unwritten.items():
-                for key, value in entries.items():
-                    _place(sections, section, key, value)
-            versions = dict(self.versions())
-            others = [entry for entry in environments if entry["versions"] != versions]
-            return [*others, {"versions": versions, "sections": sections}][-MAX_ENVIRONMENTS:]
-
-        return self._write(merged, patience)
-
-    def _write(self, make: Callable[[], list[dict[str, Any]]], patience: float) -> bool:
-        """Write environments that are made under the lock; tells whether the file has them now."""
+    def _write(self, unwritten: Sections, patience: float) -> bool:
+        """Merge verdicts into the file; tells whether it has them now."""
         path = self.path
         if path is None:
             return True
         try:
             with disk.hold_lock(path, patience):
-                content = {"format": FORMAT, "environments": make()}
+                content = {"format": FORMAT, "environments": self._merge(unwritten)}
                 disk.write_whole(path, json.dumps(content).encode())
+                return True
         except disk.Refused as refused:
             self._leave_file(refused)
         except OSError:
             pass
-        else:
-            return True
         return False
+
+    def _merge(self, unwritten: Sections) -> list[dict[str, Any]]:
+        environments = self._read()
+        sections, versions = self._ours(environments), dict(self.versions())
+        _place(sections, unwritten)
+        others = [entry for entry in environments if entry["versions"] != versions]
+        return [*others, {"versions": versions, "sections": sections}][-MAX_ENVIRONMENTS:]
 
     def _leave_file(self, refused: disk.Refused) -> None:
         self._warn(f"{refused}. Nothing there is changed, and verdicts last as long as the process")
@@ -239,17 +220,7 @@ class Store:
                 f"torch_mlx_spectro ignores {self.path}, in which it keeps what it has measured: "
                 f"{problem}"
             )
-            self._is_untold = True
-
-    _is_untold = False
-
-    def _untold(self) -> str:
-        told, self._is_untold = self.warning if self._is_untold else "", False
-        return told
-
-    def _tell(self, text: str) -> None:
-        if text:
-            warnings.warn(text, RuntimeWarning, stacklevel=3)
+            self._untold = self.warning
 
 
 def _environments(data: bytes) -> list[dict[str, Any]]:
@@ -279,10 +250,10 @@ def _environments(data: bytes) -> list[dict[str, Any]]:
 
 
 def _is_environment(entry: Any) -> bool:
-    if not (isinstance(entry, dict) and isinstance(entry.get("versions"), dict)):
-        return False
-    sections = entry.get("sections")
-    return isinstance(sections, dict) and all(isinstance(one, dict) for one in sections.values())
+    match entry:
+        case {"versions": dict(), "sections": dict(sections)}:
+            return all(isinstance(one, dict) for one in sections.values())
+    return False
 
 
 def _is_plain(value: Json, depth: int = MAX_DEPTH) -> bool:
@@ -294,26 +265,15 @@ def _is_plain(value: Json, depth: int = MAX_DEPTH) -> bool:
     return not isinstance(value, (int, float)) or -MAX_NUMBER <= value <= MAX_NUMBER
 
 
-def _place(sections: Sections, section: str, key: str, value: Json) -> None:
-    """Make an entry the newest of its section, and drop the oldest where there are too many."""
-    entries = sections.setdefault(section, {})
-    entries.pop(key, None)
-    entries[key] = value
-    while len(entries) > MAX_ENTRIES:
-        del entries[next(iter(entries))]
-
-
-def _without(sections: Sections, written: Sections) -> Sections:
-    """What was put, or put anew, since ``written`` was copied."""
-    left = {
-        section: {
-            key: value
-            for key, value in entries.items()
-            if key not in written.get(section, {}) or written[section][key] != value
-        }
-        for section, entries in sections.items()
-    }
-    return {section: entries for section, entries in left.items() if entries}
+def _place(sections: Sections, more: Sections) -> None:
+    """Make entries the newest of their sections, and drop the oldest where there are too many."""
+    for section, added in more.items():
+        entries = sections.setdefault(section, {})
+        for key, value in added.items():
+            entries.pop(key, None)
+            entries[key] = value
+        while len(entries) > MAX_ENTRIES:
+            del entries[next(iter(entries))]
 
 
 def current_versions() -> dict[str, str]:
@@ -356,21 +316,9 @@ def _processor() -> str:
     return ""
 
 
-class _Process:
-    """The store of this process, made when it is first asked for."""
-
-    def __init__(self) -> None:
-        self.store: Store | None = None
-        self.lock = threading.Lock()
-        after_fork(self.after_fork_in_child)
-
-    def after_fork_in_child(self) -> None:
-        self.lock = threading.Lock()
-        if self.store is not None:
-            self.store.after_fork_in_child()
-
-
-_process = _Process()
+#: The store of this process, once it was asked for. That a default is set cannot be divided by
+#: another thread.
+_process: dict[str, Store] = {}
 
 
 def store() -> Store:
@@ -379,23 +327,21 @@ def store() -> Store:
     Raises:
         ValueError: a variable holds a value that is not known.
     """
-    if _process.store is None:
-        with _process.lock:
-            if _process.store is None:
-                made = Store(path_of(autotune_settings()))
-                atexit.register(made.flush)
-                _process.store = made
-    return _process.store
+    found = _process.get("store")
+    if found is None:
+        made = Store(find_path(autotune_settings()))
+        found = _process.setdefault("store", made)
+        if found is made:
+            atexit.register(made.flush)
+    return found
 
 
-def path_of(settings: AutotuneSettings) -> Path | None:
+def find_path(settings: AutotuneSettings) -> Path | None:
     """Where verdicts are kept under these settings; None where they are not."""
-    if not settings.persist:
+    if not settings.persist or os.name != "posix":
         return None
     if settings.cache_path is not None:
-        path = Path(settings.cache_path)
-        with contextlib.suppress(RuntimeError):  # ~nobody/x: refused, and told of, when it is used
-            path = path.expanduser()
-        return path
+        # ~nobody/x stays: it is refused, and told of, when it is used.
+        return Path(os.path.expanduser(settings.cache_path))
     folder = disk.cache_folder()
     return None if folder is None else folder / "verdicts.json"

@@ -88,20 +88,16 @@ class Check:
         )
         outcome = Outcome()
         excerpts = cut_excerpts(params, self.bound) if self._in_parts else (None,)
-        with torch.no_grad(), silence_repeats():
-            try:
-                for excerpt in excerpts:
-                    wrong, conclusive = self._judge(comparison, excerpt, actual)
-                    outcome = Outcome(True, wrong, outcome.conclusive or conclusive)
-                    if wrong:
-                        break
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                return Outcome()
-        if read_versions(*self._tensors) != self._versions:
-            return Outcome()  # another thread has written to the input meanwhile
-        return outcome
+        with torch.no_grad(), silence_repeats(), stop_without_memory():
+            for excerpt in excerpts:
+                wrong, conclusive = self._judge(comparison, excerpt, actual)
+                outcome = Outcome(True, wrong, outcome.conclusive or conclusive)
+                if wrong:
+                    break
+            # Else another thread has written to the input meanwhile.
+            if read_versions(*self._tensors) == self._versions:
+                return outcome
+        return Outcome()
 
     def _judge(
         self, comparison: Comparison, excerpt: Excerpt | None, actual: torch.Tensor
@@ -117,23 +113,20 @@ class Check:
         try:
             expected = comparison.recompute(comparison.tensor, comparison.window)
         except Exception as error:
-            if is_out_of_memory(error):
+            if _is_out_of_memory(error):
                 raise
             where = "" if excerpt is None else " for a part"
             return f"native torch raises {type(error).__name__}{where}: {error}", False
         conclusive = criterion.is_conclusive(expected)
-        try:
+        with stop_without_memory():
             if excerpt is None:
                 return criterion.find_difference(comparison, expected, actual) or "", conclusive
             part = excerpt.cut_whole(actual)
             if part is None or part.shape != expected.shape:
                 return f"its shape is {tuple(actual.shape)}", conclusive
             return criterion.find_value_difference(comparison, expected, part) or "", conclusive
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            what = "it is in doubt, and there is no memory to compute it in double precision"
-            return what, conclusive
+        what = "it is in doubt, and there is no memory to compute it in double precision"
+        return what, conclusive
 
     def answer_natively(self) -> torch.Tensor:
         """Native's answer, known to autograd."""
@@ -195,8 +188,20 @@ def _write_random(tensor: torch.Tensor, function: str, more: str = "") -> str:
     return text + (".requires_grad_()" if tensor.requires_grad else "")
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """The second computation needs memory that the program's own may leave no room for."""
+@contextmanager
+def stop_without_memory() -> Iterator[None]:
+    """End what is within, and go on behind it, where there is no memory for it.
+
+    The second computation needs memory that the program's own may leave no room for.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+
+
+def _is_out_of_memory(error: Exception) -> bool:
     known = (MemoryError, torch.OutOfMemoryError)
     texts = ("out of memory", "can't allocate memory")
     return isinstance(error, known) or any(text in str(error) for text in texts)
@@ -229,9 +234,8 @@ def read_versions(*tensors: torch.Tensor | None) -> list[int | None]:
 
 def can_be_verified(tensor: torch.Tensor) -> bool:
     """Whether a call can be compared here: not inside of transforms, nor while CUDA is recorded."""
-    if torch_state.is_transformed():
-        return False
-    return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+    is_recorded = tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+    return not (is_recorded or torch_state.is_transformed())
 
 
 def warn(case: Case, what: str, lines: str, kept: Path | None, stacklevel: int) -> None:

@@ -72,8 +72,17 @@ class Comparison:
 
 def find_difference(call: Comparison, expected: torch.Tensor, actual: torch.Tensor) -> str | None:
     """In what ``actual``, our result, differs from ``expected``, native's; None if in nothing."""
-    found = _find_layout_difference(call, expected, actual)
-    return found if found is not None else find_value_difference(call, expected, actual)
+    kind = find_kind_difference(expected, actual)
+    if kind is not None:
+        return kind
+    if expected.stride() != actual.stride():
+        return f"its strides are {actual.stride()}, native's {expected.stride()}"
+    for what in ("is_conj", "is_neg", "is_inference"):
+        if getattr(expected, what)() != getattr(actual, what)():
+            return f"its {what}() is {getattr(actual, what)()}"
+    if actual.requires_grad != call.recorded:
+        return f"its requires_grad is {actual.requires_grad}"
+    return find_value_difference(call, expected, actual)
 
 
 def find_value_difference(
@@ -119,22 +128,6 @@ def find_kind_difference(expected: torch.Tensor, actual: torch.Tensor) -> str | 
         wanted, got = getattr(expected, what), getattr(actual, what)
         if wanted != got:
             return f"its {what} is {_format_attribute(got)}, native's {_format_attribute(wanted)}"
-    return None
-
-
-def _find_layout_difference(
-    call: Comparison, expected: torch.Tensor, actual: torch.Tensor
-) -> str | None:
-    kind = find_kind_difference(expected, actual)
-    if kind is not None:
-        return kind
-    if expected.stride() != actual.stride():
-        return f"its strides are {actual.stride()}, native's {expected.stride()}"
-    for what in ("is_conj", "is_neg", "is_inference"):
-        if getattr(expected, what)() != getattr(actual, what)():
-            return f"its {what}() is {getattr(actual, what)()}"
-    if actual.requires_grad != call.recorded:
-        return f"its requires_grad is {actual.requires_grad}"
     return None
 
 

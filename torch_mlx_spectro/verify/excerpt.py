@@ -25,7 +25,7 @@ class Excerpt(NamedTuple):
     Attributes:
         given: its arguments by name.
         dim: of results, along which they are compared.
-        begin, end: where in its result.
+        begin, length: where in its result.
         at: where in the result of the whole.
         rows: of the whole.
     """
@@ -33,21 +33,20 @@ class Excerpt(NamedTuple):
     given: dict[str, Any]
     dim: int
     begin: int
-    end: int
+    length: int
     at: int
     rows: slice | None = None
 
     def cut_part(self, result: torch.Tensor) -> torch.Tensor:
         """What of this call's result is compared."""
-        return result.narrow(self.dim, self.begin, self.end - self.begin)
+        return result.narrow(self.dim, self.begin, self.length)
 
     def cut_whole(self, result: torch.Tensor) -> torch.Tensor | None:
         """What of the whole call's result it is compared with; None where there is no such part."""
-        length = self.end - self.begin
-        if result.dim() < -self.dim or result.shape[self.dim] < self.at + length:
+        if result.dim() < -self.dim or result.shape[self.dim] < self.at + self.length:
             return None
         rows = result if self.rows is None else result[self.rows]
-        return rows.narrow(self.dim, self.at, length)
+        return rows.narrow(self.dim, self.at, self.length)
 
 
 def cut_excerpts(params: StftParams | IstftParams, bound: Mapping[str, Any]) -> Iterator[Excerpt]:
@@ -109,7 +108,7 @@ def _cut_stft(
     else:
         skipped = max(0, first - -(-padding // hop))
         part = row[..., skipped * hop :]
-    return Excerpt(given | {"input": part}, dim, first - skipped, last - skipped, first)
+    return Excerpt(given | {"input": part}, dim, first - skipped, last - first, first)
 
 
 def _cut_istft(
@@ -126,5 +125,4 @@ def _cut_istft(
         return None
     part = {name: value for name, value in given.items() if name != "length"}
     part["input"] = row[..., first:last]
-    origin = first * hop + start
-    return Excerpt(part, -1, low - origin, high - origin, low - start)
+    return Excerpt(part, -1, low - first * hop - start, high - low, low - start)

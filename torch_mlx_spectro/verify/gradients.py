@@ -16,7 +16,7 @@ import torch
 
 from ..native import private_state as torch_state
 from . import criterion
-from .comparison import Native, Outcome, is_out_of_memory, read_versions, silence_repeats
+from .comparison import Native, Outcome, read_versions, silence_repeats, stop_without_memory
 
 if TYPE_CHECKING:
     from ..core.params import IstftParams, StftParams
@@ -78,10 +78,7 @@ class GradientCheck:
         if backward < 0:
             return  # nobody tells one pass from another
         self._cotangents[backward] = cotangent
-        torch_state.after_backward(partial(self._forget_cotangent, backward))
-
-    def _forget_cotangent(self, backward: int) -> None:
-        self._cotangents.pop(backward, None)
+        torch_state.after_backward(partial(self._cotangents.pop, backward, None))
 
     def _compare_gradient(self, name: str, gradient: torch.Tensor) -> torch.Tensor | None:
         """The gradient to be used in place of ours, if any."""
@@ -109,26 +106,23 @@ class GradientCheck:
             recorded=False,
             device=criterion.choose_device(cotangent),
         )
-        with torch.no_grad(), silence_repeats():
+        with torch.no_grad(), silence_repeats(), stop_without_memory():
             try:
                 expected = self._compute_gradient(name, cotangent, self._window)
             except Exception:
                 # Native has no such derivative here (none that is deterministic, say), or no memory
                 # for it. The program has ours, and does not wait for native's.
                 return Outcome()
-            try:
-                wrong = criterion.find_kind_difference(expected, gradient)
-                wrong = (
-                    wrong or criterion.find_value_difference(comparison, expected, gradient) or ""
-                )
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                return Outcome()
+            wrong = criterion.find_kind_difference(expected, gradient) or (
+                criterion.find_value_difference(comparison, expected, gradient)
+            )
             conclusive = criterion.is_conclusive(expected)
-        if read_versions(self._input, self._window) != self._versions:
-            return Outcome()  # another thread has written to them meanwhile
-        return Outcome(True, wrong and f"its gradient in {name}: {wrong}", conclusive)
+            # Else another thread has written to them meanwhile.
+            if read_versions(self._input, self._window) == self._versions:
+                return Outcome(
+                    True, f"its gradient in {name}: {wrong}" if wrong else "", conclusive
+                )
+        return Outcome()
 
     def _compute_gradient(
         self,
@@ -153,8 +147,7 @@ class GradientCheck:
             else:
                 assert window is not None
                 assert self._input is not None
-                tensor = self._input if recorded else self._input.detach()
-                tensor = tensor.to(device, dtype)
+                tensor = (self._input if recorded else self._input.detach()).to(device, dtype)
                 leaf = window = (
                     window.view_as(window) if recorded else window.detach().requires_grad_()
                 )

@@ -112,7 +112,7 @@ def make_case(
             getattr(params, "pad_mode", "") if getattr(params, "padded", False) else "",
         ),
         size=size_class(params),
-        chip=torch_state.chip_of(tensor.device),
+        chip=torch_state.name_chip(tensor.device),
     )
 
 
@@ -124,18 +124,16 @@ class Ledger:
 
     Attributes:
         epoch: grows whenever a route is found wrong, and when the ledger is cleared. What was
-            decided holds for the epoch that was read before deciding began.
-        has_wrong: a route was wrong in this process. Read without a lock, as the epoch is.
+            decided holds for the epoch that was read before deciding began. Read without a lock.
     """
 
     def __init__(self, store: Callable[[], Store]) -> None:
         self.epoch = 0
-        self.has_wrong = False
         self._store = store
         self._lock = threading.Lock()
         self._steps: dict[tuple[int, Case | None], Callable[[], int]] = {}
-        self._trusted: set[Case] = set()
-        self._inconclusive: dict[Case, int] = {}
+        #: Comparisons that proved nothing; of a trusted case MAX_INCONCLUSIVE, or more.
+        self._compared: dict[Case, int] = {}
         #: Reasons by the text of a case of any size: of this process, and of earlier ones.
         self._wrong: dict[str, str] = {}
         self._wrong_before: dict[str, str] | None = None
@@ -143,7 +141,7 @@ class Ledger:
 
     def may_refuse(self, *, asked_by_name: bool) -> bool:
         """Whether any call is refused: asked first, as it needs no case."""
-        return self.has_wrong or not (asked_by_name or not self._read_wrong_before())
+        return bool(self._wrong) or not (asked_by_name or not self._read_wrong_before())
 
     def explain_refusal(self, case: Case, *, asked_by_name: bool) -> str | None:
         """Why native has to compute calls of a case; None if it need not.
@@ -173,7 +171,6 @@ class Ledger:
             if text in self._wrong or len(self._wrong) >= MAX_QUARANTINED:
                 return False
             self._wrong[text] = reason
-            self.has_wrong = True
             self.epoch += 1
         self._store().put(QUARANTINED, text, reason)
         return True
@@ -190,11 +187,11 @@ class Ledger:
 
     def needs_comparison(self, case: Case) -> bool:
         """Whether no call of this case was compared yet, here or in an earlier process."""
-        if case in self._trusted:
+        if self._compared.get(case, 0) >= MAX_INCONCLUSIVE:
             return False
         if self._store().get(VERIFIED, str(case)) is not True:
             return True
-        self._trust(case)
+        self._add_comparisons(case, MAX_INCONCLUSIVE)
         return False
 
     def note_comparison(self, case: Case, *, conclusive: bool) -> bool:
@@ -206,25 +203,17 @@ class Ledger:
         Returns:
             Whether the case is trusted now.
         """
-        if not conclusive:
-            with self._lock:
-                seen = self._inconclusive[case] = self._inconclusive.get(case, 0) + 1
-                if len(self._inconclusive) > MAX_CASES:
-                    self._inconclusive.clear()
-            if seen < MAX_INCONCLUSIVE:
-                return False
-        self._trust(case)
+        known = self._add_comparisons(case, MAX_INCONCLUSIVE if conclusive else 1)
         if conclusive:
             self._store().put(VERIFIED, str(case), True)
-        return True
+        return known >= MAX_INCONCLUSIVE
 
     def clear(self) -> None:
         """Forget what is in memory."""
         with self._lock:
-            for held in (self._steps, self._trusted, self._inconclusive, self._wrong):
+            for held in (self._steps, self._compared, self._wrong):
                 held.clear()
             self._wrong_before = None
-            self.has_wrong = False
             self.epoch += 1
 
     def after_fork_in_child(self) -> None:
@@ -245,8 +234,9 @@ class Ledger:
             }
         return self._wrong_before
 
-    def _trust(self, case: Case) -> None:
+    def _add_comparisons(self, case: Case, count: int) -> int:
         with self._lock:
-            if len(self._trusted) >= MAX_CASES:
-                self._trusted.clear()
-            self._trusted.add(case)
+            if len(self._compared) >= MAX_CASES:
+                self._compared.clear()
+            known = self._compared[case] = self._compared.get(case, 0) + count
+        return known

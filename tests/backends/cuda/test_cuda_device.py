@@ -523,7 +523,7 @@ def test_training_is_compared_and_timed_there_and_back(
     op: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By autograd's own thread of the device."""
-    monkeypatch.setattr(verdicts._process, "store", Store(None, versions={}))
+    monkeypatch.setitem(verdicts._process, "store", Store(None, versions={}))
     for state in (deciding.trials, deciding.ledger):
         state.clear()
     window = torch.hann_window(512, device="cuda")
@@ -544,7 +544,7 @@ def test_training_is_compared_and_timed_there_and_back(
     stats = tms.stats()
     assert (stats.verified, stats.mismatches) == (2, 0)
     races = deciding.trials._races
-    both = [races.get(key) for key in list(races) if "gradient" in str(key)]
+    both = [races.find(key) for key in list(races._values) if "gradient" in str(key)]
     assert [sorted(race.seconds()) for race in both if race] == [["cuda", "native"]]
 
 

@@ -176,7 +176,7 @@ class MpsKernels(TensorKernels):
         # By identity, since hashing a launch takes longer than all else here; it is kept, so that
         # no other can take its place.
         with self._lock:
-            known = self._ready.get((id(launches[0]), device))
+            known = self._ready.find((id(launches[0]), device))
         return None if known is None else known[1]
 
     def _keep_ready(self, launches: Sequence[Launch], device: torch.device, ready: _Ready) -> None:
@@ -207,7 +207,7 @@ class MpsKernels(TensorKernels):
         return _Ready(launch, kernel, names, group, integers, table, unread)
 
     def _kernel(self, variant: Variant) -> Any:
-        kernel = self._kernels.get(variant)
+        kernel = self._kernels.find(variant)
         if kernel is None:
             try:
                 library = self._compile_shader(write_text(variant))
@@ -220,7 +220,7 @@ class MpsKernels(TensorKernels):
         return kernel
 
     def _unread(self, device: torch.device) -> torch.Tensor:
-        unread = self._verdicts.get(device)
+        unread = self._verdicts.find(device)
         if unread is None:
             with torch_state.untransformed():
                 unread = torch.tensor([Verdict.NOBODY_ASKS], dtype=torch.int32, device=device)
@@ -228,7 +228,7 @@ class MpsKernels(TensorKernels):
         return unread
 
     def _table(self, plan: FftPlan, device: torch.device) -> torch.Tensor:
-        table = self._tables.get((plan, device))
+        table = self._tables.find((plan, device))
         if table is None:
             with torch_state.untransformed():  # later calls have it, too
                 table = torch.from_numpy(make_table(plan)[0]).to(device)
