@@ -17,8 +17,7 @@ import numpy as np
 from ..core.envelope import Envelope
 from ..core.linear import Form
 from ..core.params import IstftParams
-from ..mlx.adjoint_blocks import adjoint_blocks
-from ..mlx.blocks import istft_blocks, stft_blocks
+from ..mlx.blocks import adjoint_blocks, istft_blocks, stft_blocks
 from ..mlx.host import HostArray, HostView, advise_huge_pages, copy_to_mlx
 from ..mlx.runtime import runtime
 from . import ops as mlx_maps
