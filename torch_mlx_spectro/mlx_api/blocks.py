@@ -98,12 +98,13 @@ def _scale_window(window: Any, factor: float) -> Any:
         return copy_to_mlx(runtime().mx, np.asarray(window) * np.float32(factor))
 
 
-def _compute(shape: tuple[int, ...], dtype: Any, fill: Callable[[HostArray], None]) -> Any:
+def _compute(shape: tuple[int, ...], is_complex: bool, fill: Callable[[HostArray], None]) -> Any:
     """Compute at once, on a thread of its own where this one is at a graph transformation.
 
     Inside a gradient MLX refuses to evaluate ahead, and keeps the graphs of what it evaluates: a
     compiled function would then allocate anew and forget the values. That state is a thread's.
     """
+    dtype = np.complex64 if is_complex else np.float32
     try:
         return fill_array(shape, dtype, fill)
     except ValueError as error:
@@ -121,7 +122,7 @@ def analysis(form: Form, signal: Any, window: Any) -> Any:
         scaled = _scale_window(window, params.scale)
         stft_blocks(runtime(), params, _view(signal), scaled, memory, None, form.edge)
 
-    return _compute((params.rows, params.frames, params.bins), np.complex64, fill)
+    return _compute((params.rows, params.frames, params.bins), True, fill)
 
 
 def adjoint(form: Form, spectrum: Any, window: Any) -> Any:
@@ -132,18 +133,14 @@ def adjoint(form: Form, spectrum: Any, window: Any) -> Any:
         scaled = _scale_window(window, form.inverse_scale)
         adjoint_blocks(runtime(), form, _view(spectrum), scaled, memory)
 
-    dtype = np.complex64 if params.complex_fft else np.float32
-    return _compute((params.rows, params.samples), dtype, fill)
+    return _compute((params.rows, params.samples), params.complex_fft, fill)
 
 
 def inverse(params: IstftParams, spectrum: Any, window: Any, rows: Any) -> Any:
     """:func:`.mlx_api.ops.inverse` of arrays that have values."""
 
     def fill(memory: HostArray) -> None:
-        envelope = Envelope(np.asarray(rows), vanishes=False)
-        istft_blocks(
-            runtime(), params, _view(spectrum), _scale_window(window, 1.0), envelope, memory
-        )
+        scaled, envelope = _scale_window(window, 1.0), Envelope(np.asarray(rows), vanishes=False)
+        istft_blocks(runtime(), params, _view(spectrum), scaled, envelope, memory)
 
-    dtype = np.complex64 if params.return_complex else np.float32
-    return _compute((params.rows, params.output_length), dtype, fill)
+    return _compute((params.rows, params.output_length), params.return_complex, fill)

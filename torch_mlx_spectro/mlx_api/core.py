@@ -18,18 +18,7 @@ from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
 from ..mlx.runtime import runtime
 from ..settings import mlx_settings
 from . import ops as mlx_maps
-from .arguments import (
-    LAYOUTS,
-    LEADING,
-    LONG_MODES,
-    POLICIES,
-    SAFETY,
-    Sizes,
-    check_choice,
-    integer,
-    resolved_istft,
-    resolved_stft,
-)
+from .arguments import Sizes, check_choices, integer, resolved_istft, resolved_stft
 from .caches import make_counted
 from .functions import get_map
 from .windows import WindowName, make_window
@@ -87,11 +76,10 @@ class TransformCore:
             normalized=normalized,
             onesided=onesided,
         )
+        policy = istft_backend_policy or "auto"
+        check_choices(leading=leading, istft_backend_policy=policy)
         self.window_fn, self.periodic = window_fn, bool(periodic)
-        self.leading = check_choice("leading", leading, LEADING)
-        self.istft_backend_policy = check_choice(
-            "istft_backend_policy", istft_backend_policy or "auto", POLICIES
-        )
+        self.leading, self.istft_backend_policy = leading, policy
         self._set_window(window)
 
     def _set_window(self, window: Any) -> None:
@@ -200,7 +188,7 @@ class TransformCore:
             ValueError: dimensions, dtype or layout do not fit, or the signal is too short.
         """
         mx = runtime().mx
-        check_choice("output_layout", output_layout, LAYOUTS)
+        check_choices(output_layout=output_layout)
         rows, lead = self._signal_rows(x, "stft")
         params = resolved_stft(self._sizes, rows.shape[1], rows.dtype == mx.complex64)
         return analyse(params, rows, self.window, lead, output_layout)
@@ -256,10 +244,8 @@ class TransformCore:
             ValueError: dimensions, layout or options do not fit.
             RuntimeError: ``torch_like``, ``validate`` or policy ``"metal"`` is not satisfied.
         """
-        check_choice("safety", safety, SAFETY)
-        check_choice("long_mode_strategy", long_mode_strategy, LONG_MODES)
         policy = backend_policy or self.istft_backend_policy
-        check_choice("backend_policy", policy, POLICIES)
+        check_choices(safety=safety, long_mode_strategy=long_mode_strategy, backend_policy=policy)
         if policy != "auto" and long_mode_strategy != "native":
             raise ValueError(
                 "When backend_policy is not 'auto', long_mode_strategy must be 'native'."
@@ -282,7 +268,7 @@ class TransformCore:
     ) -> tuple[Any, tuple[int, ...]]:
         """A spectrum as (rows, frames, bins that are read), and its leading dimensions."""
         mx = runtime().mx
-        check_choice("input_layout", layout, LAYOUTS)
+        check_choices(input_layout=layout)
         if z.ndim < 2 or (self.leading == "batch" and z.ndim > 3):
             raise ValueError(f"istft expects a 2D or 3D spectrum, got {z.shape}")
         half, full = self.n_fft // 2 + 1, self.n_fft
@@ -290,7 +276,7 @@ class TransformCore:
         bins = z.shape[-2 if layout == "bfn" else -1]
         if bins not in ((full,) if return_complex else (half, full)):
             wanted = f"{full}" if return_complex else f"{half} (onesided) or {full} (two-sided)"
-            other = LAYOUTS[1 - LAYOUTS.index(layout)]
+            other = "bnf" if layout == "bfn" else "bfn"
             raise ValueError(
                 f"istft of input_layout={layout!r} expects {wanted} bins, got shape {z.shape}; "
                 f"is the layout {other!r}?"

@@ -15,7 +15,7 @@ from ..mlx.launcher import device_name
 from ..mlx.runtime import runtime
 from . import blocks as mlx_blocks
 from . import ops as mlx_maps
-from .arguments import LAYOUTS, check_choice, integer, resolve_fft_params
+from .arguments import check_choices, integer, resolve_fft_params
 from .caches import make_counted, transforms
 from .core import TransformCore
 from .streaming import IstftStream, StftStream
@@ -74,7 +74,7 @@ class SpectralTransform(TransformCore):
 
     def get_compiled_stft(self, *, output_layout: str = "bfn") -> Function:
         """``stft`` for a loop of steady shapes, compiled by ``mx.compile`` where that gains."""
-        check_choice("output_layout", output_layout, LAYOUTS)
+        check_choices(output_layout=output_layout)
         found: Function = self._compiled_stft.get(
             output_layout,
             lambda: _compile_steady(
@@ -89,7 +89,7 @@ class SpectralTransform(TransformCore):
         self, *, length: int | None = None, input_layout: str = "bfn", **options: Any
     ) -> Function:
         """``istft`` for a loop of steady shapes; ``options`` are those of :meth:`istft`."""
-        check_choice("input_layout", input_layout, LAYOUTS)
+        check_choices(input_layout=input_layout)
         found: Function = self._compiled_istft.get(
             (length, input_layout, *sorted(options.items())),
             lambda: _compile_steady(
