@@ -171,33 +171,16 @@ def overlap_add(mx: Any, frames: Any, hop_length: int, stream: Any) -> Any:
     total, n_fft = frames.shape
     overlap = -(-n_fft // hop_length)
     hops = total - overlap + 1
-    rest = n_fft - (overlap - 1) * hop_length
     added = None
-    for piece in range(overlap - 1):
-        view = _piece(mx, frames, piece, overlap, hops, hop_length, hop_length, stream)
+    for piece in range(overlap):
+        # Piece ``piece`` of the window, of the frame that begins so many hops before each hop.
+        width = min(hop_length, n_fft - piece * hop_length)
+        offset = (overlap - 1 - piece) * n_fft + piece * hop_length
+        view = mx.as_strided(frames, (hops, width), (n_fft, 1), offset, stream=stream)
+        if width < hop_length:
+            view = mx.pad(view, [(0, 0), (0, hop_length - width)], stream=stream)
         added = view if added is None else mx.add(added, view, stream=stream)
-    last = _piece(mx, frames, overlap - 1, overlap, hops, hop_length, rest, stream)
-    if added is None:
-        gap = hop_length - n_fft
-        return mx.pad(last, [(0, 0), (0, gap)], stream=stream) if gap else last
-    if rest == hop_length:
-        return mx.add(added, last, stream=stream)
-    # The last piece is shorter than a hop: it reaches the first ``rest`` samples alone.
-    if overlap == 2:
-        # ``added`` is still a view into the frames, and as_strided counts from a whole array.
-        added = mx.contiguous(added, stream=stream)
-    covered = mx.as_strided(added, (hops, rest), (hop_length, 1), stream=stream)
-    bare = mx.as_strided(added, (hops, hop_length - rest), (hop_length, 1), rest, stream=stream)
-    return mx.concatenate([mx.add(covered, last, stream=stream), bare], axis=1, stream=stream)
-
-
-def _piece(
-    mx: Any, frames: Any, piece: int, overlap: int, hops: int, hop: int, width: int, stream: Any
-) -> Any:
-    """View of window piece ``piece`` of the frame that begins ``piece`` hops before each hop."""
-    n_fft = frames.shape[1]
-    offset = (overlap - 1 - piece) * n_fft + piece * hop
-    return mx.as_strided(frames, (hops, width), (n_fft, 1), offset, stream=stream)
+    return added
 
 
 def analysis_fused(
