@@ -98,13 +98,10 @@ def cut_frames(
 
 def _shares(begin: int, end: int, frames: int) -> tuple[Share, ...]:
     """The pieces of rows that frames ``begin ... end - 1``, counted through all rows, make up."""
-    shares = []
-    while begin < end:
-        row, first = divmod(begin, frames)
-        last = min(frames, first + end - begin)
-        shares.append(Share(row, first, last))
-        begin += last - first
-    return tuple(shares)
+    rows = range(begin // frames, -(-end // frames))
+    return tuple(
+        Share(row, max(begin - row * frames, 0), min(end - row * frames, frames)) for row in rows
+    )
 
 
 def stft_blocks(
@@ -162,13 +159,13 @@ def _run_frames(
     cut = cut_frames(*sizes, 8 if params.complex_fft else 4, _streams(runtime))
 
     def blocks(shares: tuple[Share, ...], stream: Any) -> Iterator[Part]:
-        for share, first, count in _split_blocks(shares, cut.block_frames):
-            samples = signal.block(covered_samples(signal.array[share.row], params, first, count))
+        for row, first, count in _split_blocks(shares, cut.block_frames):
+            samples = signal.block(covered_samples(signal.array[row], params, first, count))
             if factors is not None:
                 samples = samples * factors(first, count)
             shape, strides = (count, params.n_fft), (params.hop_length, 1)
             frames = mx.as_strided(copy_to_mlx(mx, samples), shape, strides, stream=stream)
-            yield compute(frames, (share.row, slice(first, first + count)), stream)
+            yield compute(frames, (row, slice(first, first + count)), stream)
 
     _run(runtime, cut, blocks)
 
@@ -203,11 +200,11 @@ def correlate_blocks(
     _run_frames(runtime, form.params, signal, correlate)
 
 
-def _split_blocks(shares: tuple[Share, ...], block_frames: int) -> Iterator[tuple[Share, int, int]]:
-    """Each block of the shares: its share, its first frame, its number of frames."""
+def _split_blocks(shares: tuple[Share, ...], block_frames: int) -> Iterator[tuple[int, int, int]]:
+    """Each block of the shares: its row, its first frame, its number of frames."""
     for share in shares:
         for first in range(share.first, share.last, block_frames):
-            yield share, first, min(block_frames, share.last - first)
+            yield share.row, first, min(block_frames, share.last - first)
 
 
 def istft_blocks(
@@ -337,11 +334,11 @@ class _Pass:
         # fault its pages in each time.
         meeting = block_hops + self.overlap - 1
         buffer = np.empty((meeting, self.values.shape[2]), self.values.dtype)
-        for share, begin, count in _split_blocks(shares, block_hops):
+        for row, begin, count in _split_blocks(shares, block_hops):
             first = self.hops[begin]
             frames = maps.windowed_frames(
                 mx,
-                self._meeting(share.row, first, count, buffer),
+                self._meeting(row, first, count, buffer),
                 self.window,
                 params.n_fft,
                 not params.return_complex,
@@ -355,7 +352,7 @@ class _Pass:
                 signal = mx.multiply(signal, inverse, stream=stream)
             at = first * self.hop - self.skipped
             lo, hi = max(at, 0), min(at + count * self.hop, params.kept)
-            yield Part(signal, self.out[share.row, lo:hi], lo - at, add=self.stride > 1)
+            yield Part(signal, self.out[row, lo:hi], lo - at, add=self.stride > 1)
 
     def _meeting(self, row: int, first: int, count: int, buffer: Array) -> Any:
         """Spectra of the frames that meet in hops ``first ...``, in MLX; zeros where none is."""

@@ -70,12 +70,18 @@ class MetalKernels(Kernels):
         self._factory = factory
         self._kernels: Cache[Any, Any] = Cache(CACHE_ENTRIES)
         self._tables: Cache[Any, Any] = Cache(CACHE_ENTRIES)
-        if chooser is not None:
-            self.chooser = chooser
+        self.chooser = chooser or Chooser()
 
-    def refusal(self, params: StftParams | IstftParams) -> str | None:
+    @staticmethod
+    def refusal(params: StftParams | IstftParams) -> str | None:
         """Why no kernel may compute this call; None where one does."""
-        return refusal(params)
+        fused = fused_points(params)
+        if fused is None and params.n_fft > MAX_FFT:
+            return f"n_fft above {MAX_FFT} is not computed by MLX on a GPU"
+        threads = params.frames * (fused[0] if fused else 1)
+        if max(largest_count(params), threads) > MAX_COUNT:
+            return "a dimension exceeds what MLX's grids count"
+        return None
 
     def _is_complex(self, array: Any) -> bool:
         return "complex" in str(array.dtype)
@@ -252,8 +258,9 @@ class MlxCudaKernels(MetalKernels):
         factory: ``mx.fast.cuda_kernel``, or what stands in for it.
     """
 
-    def refusal(self, params: StftParams | IstftParams) -> str | None:
-        """As of :meth:`.MetalKernels.refusal`, and what MLX's grids count in CUDA."""
+    @staticmethod
+    def refusal(params: StftParams | IstftParams) -> str | None:
+        """:meth:`.MetalKernels.refusal`, and what MLX's grids do not count in CUDA."""
         outer, length = params.rows, 0
         if isinstance(params, IstftParams):
             length = params.output_length
@@ -262,7 +269,7 @@ class MlxCudaKernels(MetalKernels):
         threads = max(params.frames * params.n_fft, length) + MAX_GROUP_THREADS
         if outer > cuda.MAX_ROWS and params.rows * threads > MAX_COUNT:
             return "rows that CUDA counts by its first dimension are more than MLX's grids count"
-        return super().refusal(params)
+        return MetalKernels.refusal(params)
 
     def _template(self, launch: Launch) -> list[tuple[str, int]]:
         flat = cuda.find_grid(launch)[1:] != cuda.count_blocks(launch)[1:]
@@ -293,17 +300,6 @@ class MlxCudaKernels(MetalKernels):
     def _number(self, value: float) -> Any:
         """An array of one number: MLX would make a new one of a number at each call."""
         return self._keep(np.float32, (value,))
-
-
-def refusal(params: StftParams | IstftParams) -> str | None:
-    """Why no kernel of MLX's may compute this call; None where one does."""
-    fused = fused_points(params)
-    if fused is None and params.n_fft > MAX_FFT:
-        return f"n_fft above {MAX_FFT} is not computed by MLX on a GPU"
-    threads = params.frames * (fused[0] if fused else 1)
-    if max(largest_count(params), threads) > MAX_COUNT:
-        return "a dimension exceeds what MLX's grids count"
-    return None
 
 
 def device_name(mx: Any) -> str:

@@ -87,8 +87,8 @@ class TransformCore:
         self._window = make_window(
             window, self.window_fn, sizes.win_length, sizes.n_fft, self.periodic
         )
-        #: A window by name is a constant; one that is given may be differentiated.
-        self._is_constant = window is None
+        #: A window by name, that of ``window_fn``, is a constant. Others may be differentiated.
+        self.has_window_by_name = window is None
         mlx_maps.is_traced(self._window)  # evaluates it, if not: nothing lazy may cross to a thread
         self._envelopes = make_counted("ola_envelope_cache", ENVELOPES)
 
@@ -109,11 +109,6 @@ class TransformCore:
     @window.setter
     def window(self, window: Any) -> None:
         self._set_window(window)
-
-    @property
-    def has_window_by_name(self) -> bool:
-        """Whether the window is that of ``window_fn``."""
-        return self._is_constant
 
     @property
     def n_fft(self) -> int:
@@ -167,7 +162,7 @@ class TransformCore:
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles are made of; what was compiled or computed is left out."""
-        window = None if self._is_constant else np.array(self.window)
+        window = None if self.has_window_by_name else np.array(self.window)
         return {**self._arguments(), "window": window}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -293,21 +288,21 @@ class TransformCore:
             kind = mx.complex64 if params.return_complex else mx.float32
             return mx.zeros((0, params.output_length), kind)
         envelope = self._inverse_rows(params)
-        if fused and self._is_constant:
+        if fused and self.has_window_by_name:
             return get_map("inverse", params)(rows, self.window, envelope)
         added = get_map("adjoint", analysis_of(params))(rows, self.window)
         return mlx_maps.normalise(params, added, envelope)
 
     def _inverse_rows(self, params: IstftParams) -> Any:
         """The distinct rows of the inverse envelope, in MLX; a constant window's are kept."""
-        if not self._is_constant:
+        if not self.has_window_by_name:
             return mlx_maps.trace_inverse_rows(params, self.window)
         few = min(params.frames, params.overlap)
         make = partial(mlx_maps.compute_inverse_rows, self.window, self.hop_length)
         return self._envelopes.get((few, params.scale), lambda: make(few, params.scale))
 
     def _check_envelope(self, params: IstftParams) -> None:
-        if not self._is_constant and mlx_maps.is_traced(self.window):
+        if not self.has_window_by_name and mlx_maps.is_traced(self.window):
             raise ValueError("torch_like reads the window's values; this one is being traced")
         whole = replace(params, win_length=params.n_fft)  # this window is padded already
         if resolve_envelope(np.asarray(self.window), whole).vanishes:

@@ -263,12 +263,10 @@ class GriffinLim:
             phases = parts[0] + 1j * parts[1]
         else:
             phases = mx.ones(size.shape, mx.complex64)
-        before = None
+        before: Any = 0.0
         for _ in range(self.n_iter):
             rebuilt = self.transform.stft(self.transform.istft(size * phases, self.length))
-            phases = rebuilt
-            if self.momentum and before is not None:
-                phases = phases - before * self.momentum
+            phases = rebuilt - before * self.momentum if self.momentum else rebuilt
             phases = phases / (mx.abs(phases) + PHASE_FLOOR)
             before = rebuilt
         return self.transform.istft(size * phases, self.length)

@@ -6,13 +6,14 @@ compiled run them in ``mx.compile``; the methods that are called differentiable 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any
 
 from ..mlx.launcher import device_name
 from ..mlx.runtime import runtime
+from ..store.caches import Cache
 from . import blocks as mlx_blocks
 from . import ops as mlx_maps
 from .arguments import check_choices, integer, resolve_fft_params
@@ -28,6 +29,7 @@ COMPILED = 32
 WARM_UP_SAMPLES = 4096
 
 Function = Callable[..., Any]
+Compiled = Cache[Hashable, Function]
 
 
 class SpectralTransform(TransformCore):
@@ -61,8 +63,8 @@ class SpectralTransform(TransformCore):
 
     def _set_window(self, window: Any) -> None:
         super()._set_window(window)
-        self._compiled_stft = make_counted("compiled_stft_cache", COMPILED)
-        self._compiled_istft = make_counted("compiled_istft_cache", COMPILED)
+        self._compiled_stft: Compiled = make_counted("compiled_stft_cache", COMPILED)
+        self._compiled_istft: Compiled = make_counted("compiled_istft_cache", COMPILED)
 
     def differentiable_stft(self, x: Any) -> Any:
         """:meth:`stft` in layout ``"bnf"``; every method is differentiable."""
@@ -75,7 +77,7 @@ class SpectralTransform(TransformCore):
     def get_compiled_stft(self, *, output_layout: str = "bfn") -> Function:
         """``stft`` for a loop of steady shapes, compiled by ``mx.compile`` where that gains."""
         check_choices(output_layout=output_layout)
-        found: Function = self._compiled_stft.get(
+        return self._compiled_stft.get(
             output_layout,
             lambda: _compile_steady(
                 self,
@@ -83,14 +85,13 @@ class SpectralTransform(TransformCore):
                 self.n_fft / self.hop_length,
             ),
         )
-        return found
 
     def get_compiled_istft(
         self, *, length: int | None = None, input_layout: str = "bfn", **options: Any
     ) -> Function:
         """``istft`` for a loop of steady shapes; ``options`` are those of :meth:`istft`."""
         check_choices(input_layout=input_layout)
-        found: Function = self._compiled_istft.get(
+        return self._compiled_istft.get(
             (length, input_layout, *sorted(options.items())),
             lambda: _compile_steady(
                 self,
@@ -98,7 +99,6 @@ class SpectralTransform(TransformCore):
                 self.n_fft / (self.n_fft // 2 + 1),
             ),
         )
-        return found
 
     def stft_compiled(self, x: Any, *, output_layout: str = "bfn") -> Any:
         """:meth:`stft` by the function of :meth:`get_compiled_stft`."""

@@ -23,7 +23,7 @@ from ...core.params import IstftParams, StftParams
 from ...kernels.describe import Adjoint, describe_adjoint, find_divisor
 from ...mlx import ops, runtime
 from ...mlx.blocks import Factors, adjoint_blocks, correlate_blocks, istft_blocks, stft_blocks
-from ...mlx.launcher import MetalKernels, metal_kernels, refusal
+from ...mlx.launcher import MetalKernels, metal_kernels
 from ...native.strides import host_spectrum_strides, in_order, spectrum_strides
 from ..base import Backend
 from .bridge import (
@@ -45,7 +45,7 @@ def find_kernels(tensor: torch.Tensor, params: StftParams | IstftParams) -> Meta
     mx = runtime.runtime().mx
     if not runtime.has_gpu():
         return metal_kernels(mx, tensor.device.type)
-    if tensor.device.type == "cpu" and refusal(params) is not None:
+    if tensor.device.type == "cpu" and MetalKernels.refusal(params) is not None:
         return None
     return metal_kernels(mx, "mps")
 
@@ -65,13 +65,16 @@ class MlxBackend(Backend):
 
     def explain_refusal(self, call: Call) -> str | None:
         by_kernels = find_kernels(call.tensor, call.params) is not None
-        return refusal(call.params) if by_kernels else None
+        return MetalKernels.refusal(call.params) if by_kernels else None
 
     def analyse(
         self, params: StftParams, signal: torch.Tensor, window: Optional, edge: float = 1.0
     ) -> torch.Tensor:
         kernels, prepared = find_kernels(signal, params), read_window(params, window)
-        strides = _natives_strides(params, signal, window)
+        if signal.is_cpu:
+            strides = host_spectrum_strides(params, signal, window)
+        else:
+            strides = spectrum_strides(params, False)  # MPS's transforms write contiguous tensors
         if kernels is not None:
             return _analyse_whole(kernels, params, signal, prepared, strides, edge=edge)
         scaled = prepared.for_maps(params.scale)
@@ -106,13 +109,22 @@ class MlxBackend(Backend):
     def differentiate_window(
         self, form: Form, signal: torch.Tensor, spectrum: torch.Tensor
     ) -> torch.Tensor:
-        params, kernels = form.params, find_kernels(signal, form.params)
-        if kernels is not None:
-            return _differentiate_whole(kernels, form, signal, spectrum)
-        total = np.zeros(params.n_fft, np.complex128 if params.complex_fft else np.float64)
-        view = host_view(spectrum.mT)
-        correlate_blocks(runtime.runtime(), form, host_view(signal), view, total)
-        return torch.from_numpy(total)
+        params, used = form.params, runtime.runtime()
+        kernels = find_kernels(signal, params)
+        if kernels is None:
+            total = np.zeros(params.n_fft, np.complex128 if params.complex_fft else np.float64)
+            correlate_blocks(used, form, host_view(signal), host_view(spectrum.mT), total)
+            return torch.from_numpy(total)
+        ones = Window(None, None, params.n_fft, params.n_fft).for_kernels(kernels)
+        with _whole_arrays(signal) as stream:
+            lent = to_mlx(used.mx, spectrum.mT, stream)
+            borrowed = to_mlx(used.mx, signal, stream)
+            plain = replace(params, scale=1.0)
+            frames = kernels.cut_frames(plain, borrowed.array, ones, stream)
+            result = ops.correlate(used.mx, form, frames, lent.array, stream)
+            summed = _export_result(used.mx, result, borrowed)
+            del lent  # until here: the result is computed from it
+            return summed
 
     def adjoint_synthesis(
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
@@ -143,13 +155,6 @@ class MlxBackend(Backend):
 
     def check_envelope(self, params: IstftParams, window: Optional) -> None:
         check_envelope(params, read_window(params, window))
-
-
-def _natives_strides(params: StftParams, signal: torch.Tensor, window: Optional) -> tuple[int, ...]:
-    """Strides of native's spectrum, shape (rows, bins, frames)."""
-    if not signal.is_cpu:
-        return spectrum_strides(params, False)  # MPS's transforms write a new, contiguous tensor
-    return host_spectrum_strides(params, signal, window)
 
 
 def _analyse_blocks(
@@ -238,22 +243,6 @@ def _synthesise_whole(
             adjoint=adjoint,
         )
         return _export_result(mx, result, borrowed)
-
-
-def _differentiate_whole(
-    kernels: MetalKernels, form: Form, signal: torch.Tensor, spectrum: torch.Tensor
-) -> torch.Tensor:
-    """Compute :meth:`.Backend.differentiate_window` by kernels."""
-    mx, params = runtime.runtime().mx, replace(form.params, scale=1.0)
-    ones = Window(None, None, params.n_fft, params.n_fft).for_kernels(kernels)
-    with _whole_arrays(signal) as stream:
-        lent = to_mlx(mx, spectrum.mT, stream)
-        borrowed = to_mlx(mx, signal, stream)
-        frames = kernels.cut_frames(params, borrowed.array, ones, stream)
-        result = ops.correlate(mx, form, frames, lent.array, stream)
-        summed = _export_result(mx, result, borrowed)
-        del lent  # until here: the result is computed from it
-        return summed
 
 
 @contextmanager
