@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..core.envelope import Envelope, row_of_hop
+from ..core.envelope import row_of_hop
 from ..core.linear import Form, own_conjugates, synthesis_of
 from ..core.padding import covered_samples, fold_side, padded_sides
 from ..core.params import IstftParams, StftParams
@@ -212,7 +212,7 @@ def istft_blocks(
     params: IstftParams,
     spectrum: HostView,
     window: Any,
-    envelope: Envelope | None,
+    inverse: Array | None,
     out: Array,
     *,
     edge: float = 1.0,
@@ -227,11 +227,11 @@ def istft_blocks(
     Args:
         spectrum: array of shape (rows, frames, bins), any strides.
         window: MLX array of shape (n_fft,), or None.
-        envelope: of this call; None for the plain overlap-add, the adjoint of an analysis.
+        inverse: rows of the inverse envelope of this call (:class:`.Envelope`); None for the plain
+            overlap-add, the adjoint of an analysis.
         out: shape (rows, output length), contiguous.
         edge, both_halves: see :func:`.mlx.ops.windowed_frames`.
     """
-    inverse = None if envelope is None else envelope.rows
     stride = -(-params.overlap // MAX_OVERLAP)
     out[:, params.kept if stride == 1 else 0 :] = 0
     for phase in range(min(stride, params.frames)):

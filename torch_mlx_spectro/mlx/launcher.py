@@ -44,6 +44,9 @@ TRACING = "during function transformations"
 _REFUSAL = "hread group size"
 
 
+Grid = tuple[int, int, int]
+
+
 class MetalKernels(Kernels):
     """The kernels that one factory of MLX makes.
 
@@ -160,10 +163,11 @@ class MetalKernels(Kernels):
 
     def _launch(self, launch: Launch, inputs: list[Any], stream: Any) -> Any:
         mx = self._mx
+        grid, template = self._arrange(launch)
         (result,) = self._kernel(launch)(
             inputs=inputs,
-            template=self._template(launch),
-            grid=self._grid(launch),
+            template=template,
+            grid=grid,
             threadgroup=launch.threadgroup,
             output_shapes=[launch.shape],
             output_dtypes=[mx.complex64 if launch.complex_output else mx.float32],
@@ -171,13 +175,9 @@ class MetalKernels(Kernels):
         )
         return result
 
-    def _template(self, launch: Launch) -> list[tuple[str, int]]:
-        """What a kernel is compiled for."""
-        return list(launch.template)
-
-    def _grid(self, launch: Launch) -> tuple[int, int, int]:
-        """Threads of a launch, as MLX counts them."""
-        return launch.grid
+    def _arrange(self, launch: Launch) -> tuple[Grid, list[tuple[str, int]]]:
+        """The threads of a launch, as MLX counts them, and what its kernel is compiled for."""
+        return launch.grid, list(launch.template)
 
     def _kernel(self, launch: Launch) -> Any:
         name = launch.kernel
@@ -271,18 +271,11 @@ class MlxCudaKernels(MetalKernels):
             return "rows that CUDA counts by its first dimension are more than MLX's grids count"
         return MetalKernels.refusal(params)
 
-    def _template(self, launch: Launch) -> list[tuple[str, int]]:
-        flat = cuda.find_grid(launch)[1:] != cuda.count_blocks(launch)[1:]
-        more = (
-            ("FLAT", flat),
-            ("GROUP", launch.threadgroup[0]),
-            ("INTEGERS", len(launch.integers)),
-        )
-        return [*launch.template, *more]
-
-    def _grid(self, launch: Launch) -> tuple[int, int, int]:
+    def _arrange(self, launch: Launch) -> tuple[Grid, list[tuple[str, int]]]:
         blocks, rows, layers = cuda.find_grid(launch)
-        return blocks * launch.threadgroup[0], rows, layers
+        flat, group = (rows, layers) != cuda.count_blocks(launch)[1:], launch.threadgroup[0]
+        more = (("FLAT", flat), ("GROUP", group), ("INTEGERS", len(launch.integers)))
+        return (blocks * group, rows, layers), [*launch.template, *more]
 
     def _kernel(self, launch: Launch) -> Any:
         name, bounds = launch.kernel, (launch.threadgroup[0], launch.resident)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -298,8 +297,8 @@ class TransformCore:
         if not self.has_window_by_name:
             return mlx_maps.trace_inverse_rows(params, self.window)
         few = min(params.frames, params.overlap)
-        make = partial(mlx_maps.compute_inverse_rows, self.window, self.hop_length)
-        return self._envelopes.get((few, params.scale), lambda: make(few, params.scale))
+        given = (self.window, self.hop_length, few, params.scale)
+        return self._envelopes.get(given[2:], lambda: mlx_maps.compute_inverse_rows(*given))
 
     def _check_envelope(self, params: IstftParams) -> None:
         if not self.has_window_by_name and mlx_maps.is_traced(self.window):

@@ -187,8 +187,7 @@ class IstftStream:
             self._add(rows)
         complete = self._frames * self._sizes.hop_length
         if self._length is None:  # the end is trimmed as the beginning is, and may be here
-            covered = complete - self._sizes.hop_length + self._sizes.n_fft
-            end = covered - self._first_kept
+            end = complete - self._sizes.hop_length + self._sizes.n_fft - self._first_kept
         else:
             end = self._first_kept + self._length
         return self._emit(min(complete, end), self._begun, ENDLESS)

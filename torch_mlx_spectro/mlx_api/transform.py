@@ -14,11 +14,11 @@ from typing import Any
 from ..mlx.launcher import device_name
 from ..mlx.runtime import runtime
 from ..store.caches import Cache
-from . import blocks as mlx_blocks
 from . import ops as mlx_maps
 from .arguments import check_choices, integer, resolve_fft_params
 from .caches import make_counted, transforms
 from .core import TransformCore
+from .functions import serves
 from .streaming import IstftStream, StftStream
 
 __all__ = ["SpectralTransform", "get_transform_mlx", "resolve_fft_params", "spec_mlx_device_key"]
@@ -29,7 +29,6 @@ COMPILED = 32
 WARM_UP_SAMPLES = 4096
 
 Function = Callable[..., Any]
-Compiled = Cache[Hashable, Function]
 
 
 class SpectralTransform(TransformCore):
@@ -63,8 +62,12 @@ class SpectralTransform(TransformCore):
 
     def _set_window(self, window: Any) -> None:
         super()._set_window(window)
-        self._compiled_stft: Compiled = make_counted("compiled_stft_cache", COMPILED)
-        self._compiled_istft: Compiled = make_counted("compiled_istft_cache", COMPILED)
+        self._compiled_stft: Cache[Hashable, Function] = make_counted(
+            "compiled_stft_cache", COMPILED
+        )
+        self._compiled_istft: Cache[Hashable, Function] = make_counted(
+            "compiled_istft_cache", COMPILED
+        )
 
     def differentiable_stft(self, x: Any) -> Any:
         """:meth:`stft` in layout ``"bnf"``; every method is differentiable."""
@@ -233,7 +236,7 @@ def _compile_steady(transform: SpectralTransform, function: Function, work: floa
 
     def call(array: Any) -> Any:
         nonlocal known
-        if mlx_blocks.serves(int(array.size * work), array) or mlx_maps.has_placeholder(array):
+        if serves(int(array.size * work), array) or mlx_maps.has_placeholder(array):
             return function(array)
         window, compiled = known
         if window is not transform.window:

@@ -87,10 +87,10 @@ class MlxBackend(Backend):
         check_envelope(params, prepared)
         if kernels is not None:
             return _synthesise_whole(kernels, params, spectrum, prepared)
-        scaled, envelope = prepared.for_maps(1.0), get_envelope(params, prepared)
+        scaled, inverse = prepared.for_maps(1.0), get_envelope(params, prepared).rows
         signal = _make_signal(params.rows, params.output_length, params.return_complex)
         view = host_view(spectrum.mT)
-        istft_blocks(runtime.runtime(), params, view, scaled, envelope, view_memory(signal))
+        istft_blocks(runtime.runtime(), params, view, scaled, inverse, view_memory(signal))
         return signal
 
     def adjoint(self, form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
