@@ -16,14 +16,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..core.envelope import row_of_hop
 from ..core.linear import Form, own_conjugates, synthesis_of
 from ..core.padding import covered_samples, fold_side, padded_sides
 from ..core.params import IstftParams, StftParams
 from . import ops as maps
-from .host import HostView, copy_to_mlx
+from .host import HostArray, HostView, copy_to_mlx
 from .runtime import Part, Runtime, threads
 
 #: Frames of a block fill about this much: half of a 2 MiB second-level cache.
@@ -41,11 +40,10 @@ MAX_OVERLAP = 16
 #: Below this many bytes of frames per stream, waking another stream costs more than it brings.
 STREAM_BYTES = 1 << 20
 
-Array = npt.NDArray[Any]
 #: Where a block's frames are in a spectrum of shape (rows, frames, bins).
 Place = tuple[int, slice]
 #: Of the samples that frames ``first ... first + count - 1`` cover, by (first, count).
-Factors = Callable[[int, int], Array]
+Factors = Callable[[int, int], HostArray]
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def stft_blocks(
     params: StftParams,
     signal: HostView,
     window: Any,
-    out: Array,
+    out: HostArray,
     factors: Factors | None = None,
     edge: float = 1.0,
 ) -> None:
@@ -182,7 +180,7 @@ def _run(
 
 
 def correlate_blocks(
-    runtime: Runtime, form: Form, signal: HostView, spectrum: HostView, total: Array
+    runtime: Runtime, form: Form, signal: HostView, spectrum: HostView, total: HostArray
 ) -> None:
     """Add to ``total``, over all frames, conj(frame) times the inverse transform of its spectrum.
 
@@ -212,8 +210,8 @@ def istft_blocks(
     params: IstftParams,
     spectrum: HostView,
     window: Any,
-    inverse: Array | None,
-    out: Array,
+    inverse: HostArray | None,
+    out: HostArray,
     *,
     edge: float = 1.0,
     both_halves: bool = False,
@@ -252,7 +250,7 @@ def istft_blocks(
 
 
 def adjoint_blocks(
-    runtime: Runtime, form: Form, spectrum: HostView, window: Any, out: Array
+    runtime: Runtime, form: Form, spectrum: HostView, window: Any, out: HostArray
 ) -> None:
     """Write the adjoint of ``spectrum`` into ``out``.
 
@@ -264,7 +262,7 @@ def adjoint_blocks(
     params = form.params
     covered = (params.frames - 1) * params.hop_length + params.n_fft
 
-    def add_up(start: int, target: Array) -> None:
+    def add_up(start: int, target: HostArray) -> None:
         """The overlap-add from ``start`` on; zeros behind what the frames cover."""
         istft_blocks(
             runtime,
@@ -301,8 +299,8 @@ class _Pass:
         params: IstftParams,
         spectrum: HostView,
         window: Any,
-        inverse: Array | None,
-        out: Array,
+        inverse: HostArray | None,
+        out: HostArray,
         stride: int,
         phase: int,
         edge: float,
@@ -354,7 +352,7 @@ class _Pass:
             lo, hi = max(at, 0), min(at + count * self.hop, params.kept)
             yield Part(signal, self.out[row, lo:hi], lo - at, add=self.stride > 1)
 
-    def _meeting(self, row: int, first: int, count: int, buffer: Array) -> Any:
+    def _meeting(self, row: int, first: int, count: int, buffer: HostArray) -> Any:
         """Spectra of the frames that meet in hops ``first ...``, in MLX; zeros where none is."""
         begin, end = first - (self.overlap - 1), first + count
         inner_begin, inner_end = max(begin, 0), min(end, self.values.shape[1])
@@ -368,7 +366,7 @@ class _Pass:
         self.spectrum.copy_block(inside, buffer[inner_begin - begin : inner_end - begin])
         return copy_to_mlx(self.mx, buffer)
 
-    def _inverse_rows(self, rows: Array, first: int, count: int) -> Any:
+    def _inverse_rows(self, rows: HostArray, first: int, count: int) -> Any:
         """Inverse envelope of the hops ``first ...``: one row where all are alike."""
         overlap, frames = self.params.overlap, self.params.frames
         begin = first * self.stride + self.phase

@@ -16,15 +16,13 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..store.caches import register_cache
 from ..store.fork import after_fork
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
+from .host import HostArray
 
 MINIMUM_MLX = (0, 32, 4)
 
@@ -42,7 +40,7 @@ class Part(NamedTuple):
     """
 
     array: Any
-    target: npt.NDArray[Any]
+    target: HostArray
     offset: int | None = None
     add: bool = False
 

@@ -12,13 +12,12 @@ import warnings
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..mlx.host import copy_to_mlx
 from ..mlx.runtime import runtime
 from .arguments import check_choice
 from .transform import SpectralTransform
-from .windows import WindowName
+from .windows import Values, WindowName
 
 #: torchaudio's floor of a power before its logarithm.
 POWER_FLOOR = 1e-10
@@ -31,8 +30,6 @@ SLANEY_STEP_HZ = 200.0 / 3
 SLANEY_LINEAR_HZ = 1000.0
 SLANEY_LINEAR_MELS = SLANEY_LINEAR_HZ / SLANEY_STEP_HZ
 SLANEY_LOG_STEP = math.log(6.4) / 27.0
-
-Matrix = npt.NDArray[np.float64]
 
 
 def _make_transform(
@@ -295,7 +292,7 @@ def mel_filters(
     sample_rate: int,
     norm: str | None,
     mel_scale: str,
-) -> Matrix:
+) -> Values:
     """Triangles that are level on the mel scale, shape (bins, n_mels).
 
     Args:
@@ -317,7 +314,7 @@ def mel_filters(
     widths = np.diff(edges)
     slopes = edges[None, :] - np.linspace(0, sample_rate // 2, bins)[:, None]
     falling, rising = -slopes[:, :-2] / widths[:-1], slopes[:, 2:] / widths[1:]
-    filters: Matrix = np.maximum(0.0, np.minimum(falling, rising))
+    filters: Values = np.maximum(0.0, np.minimum(falling, rising))
     if norm == "slaney":
         filters *= 2.0 / (edges[2:] - edges[:-2])
     if not np.all(filters.max(axis=0)):
@@ -329,7 +326,7 @@ def mel_filters(
     return filters
 
 
-def dct_matrix(n_mfcc: int, n_mels: int, norm: str | None) -> Matrix:
+def dct_matrix(n_mfcc: int, n_mels: int, norm: str | None) -> Values:
     """The cosine transform of type 2, shape (n_mfcc, n_mels).
 
     Raises:
@@ -337,7 +334,7 @@ def dct_matrix(n_mfcc: int, n_mels: int, norm: str | None) -> Matrix:
     """
     check_choice("norm", norm, (None, "ortho"))
     orders = np.arange(n_mfcc)[:, None]
-    matrix: Matrix = 2.0 * np.cos(np.pi / n_mels * (np.arange(n_mels) + 0.5) * orders)
+    matrix: Values = 2.0 * np.cos(np.pi / n_mels * (np.arange(n_mels) + 0.5) * orders)
     if norm == "ortho":
         matrix[0] /= math.sqrt(2.0)
         matrix *= math.sqrt(0.5 / n_mels)
