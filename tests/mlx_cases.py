@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from torch_mlx_spectro import SpectralTransform
-from torch_mlx_spectro.mlx_api import blocks as mlx_blocks
+from torch_mlx_spectro.mlx_api import functions
 
 #: What makes every call be computed in blocks, and none.
 BLOCKS, LAZILY = 1, 1 << 60
@@ -35,9 +35,9 @@ def computed(work: int) -> Iterator[list[str]]:
     """Everything of that much work in blocks; yields what was."""
     seen: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mlx_blocks, "WORTHWHILE", work)
+        patch.setattr(functions, "WORTHWHILE", work)
         for name in ("stft_blocks", "adjoint_blocks", "istft_blocks"):
-            patch.setattr(mlx_blocks, name, _noted(seen, name, getattr(mlx_blocks, name)))
+            patch.setattr(functions, name, _noted(seen, name, getattr(functions, name)))
         yield seen
 
 

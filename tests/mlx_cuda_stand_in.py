@@ -16,7 +16,7 @@ import numpy as np
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.kernels.arguments import HEADERS, INPUTS
 from torch_mlx_spectro.kernels.texts.metal import body, header
-from torch_mlx_spectro.mlx.cuda_launcher import EDGE, MlxCudaKernels
+from torch_mlx_spectro.mlx.launcher import EDGE, MlxCudaKernels
 
 #: Blocks in each dimension of a grid, by CUDA.
 MOST_BLOCKS = ((1 << 31) - 1, (1 << 16) - 1, (1 << 16) - 1)

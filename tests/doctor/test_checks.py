@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from torch_mlx_spectro import emulator
-from torch_mlx_spectro.backends.mlx import blocks
+from torch_mlx_spectro.backends.mlx.backend import MLX
 from torch_mlx_spectro.doctor import checks
 
 
@@ -38,15 +38,15 @@ def test_native_is_checked_on_devices_by_a_name_of_its_own():
     assert all(set(errors) == {"native", "native on cpu"} for errors in found.max_error.values())
 
 
-#: What computes each function on the CPU.
-BLOCKS = {"stft": "analyse", "istft": "synthesise"}
+#: What computes each function.
+METHODS = {"stft": "analyse", "istft": "synthesise"}
 
 
-@pytest.mark.parametrize("op", BLOCKS)
+@pytest.mark.parametrize("op", METHODS)
 @pytest.mark.parametrize("factor", [1.001, float("nan")])
 def test_a_wrong_result_is_noticed(op, factor, monkeypatch):
-    right = getattr(blocks, BLOCKS[op])
-    monkeypatch.setattr(blocks, BLOCKS[op], lambda *args, **more: right(*args, **more).mul_(factor))
+    right = getattr(MLX, METHODS[op])
+    monkeypatch.setattr(MLX, METHODS[op], lambda *args: right(*args).mul_(factor))
     found = checks.check("mlx", "cpu")
     assert not found.ok
     assert op in found.error
@@ -62,9 +62,9 @@ def test_a_wrong_result_is_noticed(op, factor, monkeypatch):
     ],
 )
 def test_a_wrong_input_is_noticed(wrong, monkeypatch):
-    right = blocks.analyse
+    right = MLX.analyse
     monkeypatch.setattr(
-        blocks,
+        MLX,
         "analyse",
         lambda params, signal, *rest, **more: right(params, wrong(signal), *rest, **more),
     )
@@ -77,7 +77,7 @@ def test_what_is_raised_is_told(monkeypatch):
     def broken(*args):
         raise ValueError("no such kernel")
 
-    monkeypatch.setattr(blocks, "synthesise", broken)
+    monkeypatch.setattr(MLX, "synthesise", broken)
     found = checks.check("mlx", "cpu")
     assert (found.ok, found.error) == (False, "ValueError: no such kernel")
 
@@ -133,13 +133,13 @@ def test_every_backend_is_checked_on_every_device_that_it_takes(
 
 def test_no_result_shares_its_memory_with_a_later_one(monkeypatch):
     assert checks.find_disturbed("mlx", "cpu") == []
-    right, memory = blocks.analyse, {}
+    right, memory = MLX.analyse, {}
 
     def recycled(*args, **more):
         result = right(*args, **more)
         return memory.setdefault(result.shape, result).copy_(result)[:]  # it is shaped in place
 
-    monkeypatch.setattr(blocks, "analyse", recycled)
+    monkeypatch.setattr(MLX, "analyse", recycled)
     assert checks.find_disturbed("mlx", "cpu") == ["kept"]
 
 

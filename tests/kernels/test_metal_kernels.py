@@ -267,7 +267,7 @@ def test_signals_of_any_strides_are_read_where_they_are(emulated: Emulated) -> N
 )
 def test_what_32_bits_cannot_count_is_refused(changes: dict[str, Any], reason: str | None) -> None:
     params = stft_params(random_tensor(0, 2, 100), None, n_fft=16, hop_length=4)
-    refused = metal.refusal(StftParams(**{**vars(params), **changes}))
+    refused = metal.MetalKernels.refusal(StftParams(**{**vars(params), **changes}))
     assert (refused is None) == (reason is None)
     assert reason is None or reason in str(refused)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from torch_mlx_spectro.core.linear import Form
-from torch_mlx_spectro.mlx.adjoint_blocks import adjoint_blocks
+from torch_mlx_spectro.mlx.blocks import adjoint_blocks
 from torch_mlx_spectro.mlx.host import HostView
 from torch_mlx_spectro.mlx.runtime import runtime
 from torch_mlx_spectro.mlx_api.arguments import Sizes, resolved_stft

@@ -66,7 +66,7 @@ def istft_of(
     view = as_rows(spectrum.mT, params.batched)
     envelope = resolve_envelope(window_values(window), params)
     prepared = mlx_window(params, window)
-    istft_blocks(runtime_of(streams), params, view, prepared, envelope, out)
+    istft_blocks(runtime_of(streams), params, view, prepared, envelope.rows, out)
     return out
 
 

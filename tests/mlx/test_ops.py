@@ -45,13 +45,12 @@ def analysed(
     onesided: bool = False,
 ) -> Array:
     complex_fft = np.iscomplexobj(samples) or (window is not None and np.iscomplexobj(window))
-    result = maps.analysis(
+    framed = np.lib.stride_tricks.sliding_window_view(samples, n_fft, axis=-1)
+    result = maps.spectra(
         mx,
-        mx.array(samples),
+        mx.array(np.ascontiguousarray(framed[..., ::hop, :][..., :frames, :])),
         None if window is None else mx.array(window),
-        frames=frames,
         n_fft=n_fft,
-        hop_length=hop,
         onesided=onesided,
         complex_fft=complex_fft,
         stream=stream,

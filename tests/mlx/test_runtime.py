@@ -32,10 +32,8 @@ def reason_with(monkeypatch: pytest.MonkeyPatch, module: Any) -> str | None:
         return module
 
     monkeypatch.setattr(importlib, "import_module", load)
-    process = runtime._Process()
-    process.resolve()
-    assert (process.runtime is None) == (process.reason is not None)
-    return process.reason
+    found = runtime._Process().resolve()
+    return found if isinstance(found, str) else None
 
 
 @pytest.mark.parametrize("error", [ImportError("no such file"), OSError("bad library")])
@@ -93,7 +91,7 @@ def test_a_forked_child_has_no_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
     process = runtime._Process()
     process.after_fork_in_child()
     monkeypatch.setattr(runtime, "_process", process)
-    assert process.forked
+    assert process.found == runtime.FORKED
     assert runtime.unavailable_reason() == runtime.FORKED
     with pytest.raises(RuntimeError, match="forked"):
         runtime.runtime()
@@ -156,7 +154,7 @@ def test_a_child_forked_before_mlx_was_loaded_may_load_it(monkeypatch: pytest.Mo
     held = process.lock  # by a thread of the parent that was just loading it
     monkeypatch.delitem(sys.modules, "mlx.core")
     process.after_fork_in_child()
-    assert not process.forked
+    assert process.found is None
     assert process.lock is not held
 
 
@@ -181,10 +179,9 @@ def test_streams_are_as_many_as_usable_cpus_up_to_a_limit(monkeypatch: pytest.Mo
     for cpus, streams in [(1, 1), (3, 3), (64, runtime.MAX_STREAMS)]:
         monkeypatch.setattr(runtime, "usable_cpus", lambda cpus=cpus: cpus)
         monkeypatch.setattr(importlib, "import_module", lambda _: mlx)
-        process = runtime._Process()
-        process.resolve()
-        assert process.runtime is not None
-        assert len(process.runtime.streams) == streams
+        found = runtime._Process().resolve()
+        assert isinstance(found, runtime.Runtime)
+        assert len(found.streams) == streams
 
 
 def test_usable_cpus_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,7 @@ import torch
 from mlx_cases import close, doubled, noise
 
 from torch_mlx_spectro import MFCC, GriffinLim, MelSpectrogram, Spectrogram
-from torch_mlx_spectro.mlx_api.features import decibels, magnitude
-from torch_mlx_spectro.mlx_api.filterbanks import dct_matrix, mel_filters
+from torch_mlx_spectro.mlx_api.features import dct_matrix, decibels, magnitude, mel_filters
 
 
 def torchs(x: Any, n_fft: int, hop: int, win: int, **more: Any) -> np.ndarray:

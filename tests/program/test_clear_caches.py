@@ -24,7 +24,7 @@ from torch_mlx_spectro.core.params import TensorFacts, resolve_istft
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch.autotune import Trials
 from torch_mlx_spectro.dispatch.plans import PlanTable, plans
-from torch_mlx_spectro.mlx.runtime import _process as mlx_process
+from torch_mlx_spectro.mlx import runtime
 from torch_mlx_spectro.store import caches
 from torch_mlx_spectro.store.caches import Cache
 
@@ -198,7 +198,7 @@ def test_mlx_gives_its_memory_back_where_it_is_loaded(monkeypatch: pytest.Monkey
     monkeypatch.setattr(mx, "clear_cache", lambda: calls.append("cleared"))
     tms.clear_caches()
     assert calls == ["cleared"]
-    monkeypatch.setattr(mlx_process, "forked", True)  # MLX's threads are the parent's
+    monkeypatch.setattr(runtime._process, "found", runtime.FORKED)  # MLX's threads are the parent's
     tms.clear_caches()
     assert calls == ["cleared"]
 

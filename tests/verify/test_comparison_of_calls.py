@@ -19,7 +19,7 @@ from patched import NATIVE, verify_drawn
 import torch_mlx_spectro as tms
 from stft_parity import tolerances
 from stft_parity.cases import Case, istft_case, stft_case
-from torch_mlx_spectro.backends.mlx import blocks
+from torch_mlx_spectro.backends.mlx.backend import MLX
 from torch_mlx_spectro.calls import operation as operations
 from torch_mlx_spectro.calls.kind import Route
 from torch_mlx_spectro.dispatch import checking
@@ -56,10 +56,10 @@ def istft(z: torch.Tensor = SPECTRUM, **more: Any) -> torch.Tensor:
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, op: str, wrong: Wrong) -> None:
-    """Make MLX's blocks compute something else."""
+    """Make MLX compute something else."""
     name = "analyse" if op == "stft" else "synthesise"
-    right = getattr(blocks, name)
-    monkeypatch.setattr(blocks, name, lambda *given, **more: wrong(right(*given, **more)))
+    right = getattr(MLX, name)
+    monkeypatch.setattr(MLX, name, lambda *given: wrong(right(*given)))
 
 
 def off_by_a_thousandth(result: torch.Tensor) -> torch.Tensor:
@@ -446,13 +446,13 @@ def test_threads_verify_every_nth_call_and_tell_once(monkeypatch: pytest.MonkeyP
 
 FORKED = """\
 import os, warnings, torch, torch_mlx_spectro as tms
-from torch_mlx_spectro.backends.mlx import blocks
+from torch_mlx_spectro.backends.mlx.backend import MLX
 from torch_mlx_spectro.dispatch import decide as deciding
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)  # OpenMP, too, is lost in a fork
 x, w = torch.randn(120), torch.hann_window(16)
-right = blocks.analyse
-blocks.analyse = lambda *given, **more: right(*given, **more).mul_(1.001)
+right = MLX.analyse
+MLX.analyse = lambda *given: right(*given).mul_(1.001)
 tms.patch("mlx", verify=1)
 
 def child_counts(*expected):

@@ -1,4 +1,4 @@
-"""Both transforms on host tensors: blocks of frames that fit the cache, over several MLX streams.
+"""Transforms and adjoints on host tensors: blocks of frames that fit the cache, over MLX streams.
 
 Frames are counted through all rows, cut into one contiguous share per stream, and each share into
 blocks. No frame matrix exists: in flight are a few blocks of about a mebibyte each. The inverse
@@ -16,14 +16,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..core.envelope import Envelope, row_of_hop
-from ..core.linear import Form, own_conjugates
-from ..core.padding import covered_samples
+from ..core.envelope import row_of_hop
+from ..core.linear import Form, own_conjugates, synthesis_of
+from ..core.padding import covered_samples, fold_side, padded_sides
 from ..core.params import IstftParams, StftParams
 from . import ops as maps
-from .host import HostView, copy_to_mlx
+from .host import HostArray, HostView, copy_to_mlx
 from .runtime import Part, Runtime, threads
 
 #: Frames of a block fill about this much: half of a 2 MiB second-level cache.
@@ -41,7 +40,10 @@ MAX_OVERLAP = 16
 #: Below this many bytes of frames per stream, waking another stream costs more than it brings.
 STREAM_BYTES = 1 << 20
 
-Array = npt.NDArray[Any]
+#: Where a block's frames are in a spectrum of shape (rows, frames, bins).
+Place = tuple[int, slice]
+#: Of the samples that frames ``first ... first + count - 1`` cover, by (first, count).
+Factors = Callable[[int, int], HostArray]
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,10 @@ def cut_frames(
 
 def _shares(begin: int, end: int, frames: int) -> tuple[Share, ...]:
     """The pieces of rows that frames ``begin ... end - 1``, counted through all rows, make up."""
-    shares = []
-    while begin < end:
-        row, first = divmod(begin, frames)
-        last = min(frames, first + end - begin)
-        shares.append(Share(row, first, last))
-        begin += last - first
-    return tuple(shares)
+    rows = range(begin // frames, -(-end // frames))
+    return tuple(
+        Share(row, max(begin - row * frames, 0), min(end - row * frames, frames)) for row in rows
+    )
 
 
 def stft_blocks(
@@ -108,8 +107,8 @@ def stft_blocks(
     params: StftParams,
     signal: HostView,
     window: Any,
-    out: Array,
-    factors: Callable[[int, int], Array] | None = None,
+    out: HostArray,
+    factors: Factors | None = None,
     edge: float = 1.0,
 ) -> None:
     """Write the spectrum of ``signal`` into ``out``.
@@ -118,41 +117,55 @@ def stft_blocks(
         signal: array of shape (rows, samples), any strides.
         window: MLX array of shape (n_fft,) with the call's scale folded in, or None.
         out: shape (rows, frames, bins), complex64, any strides.
-        factors: of the samples that frames ``first ... first + count - 1`` cover, by (first,
-            count): what the signal is multiplied by; None for nothing.
+        factors: what the signal is multiplied by; None for nothing.
         edge: factor of DC and Nyquist of a onesided spectrum.
     """
-    mx, cut = runtime.mx, _cut(runtime, params)
 
-    def spectra(shares: tuple[Share, ...], stream: Any) -> Iterator[Part]:
-        for share, first, count in _split_blocks(shares, cut.block_frames):
-            row = signal.array[share.row]
-            samples = signal.block(covered_samples(row, params, first, count))
-            if factors is not None:
-                samples = samples * factors(first, count)
-            spectrum = maps.analysis(
-                mx,
-                copy_to_mlx(mx, samples),
-                window,
-                frames=count,
-                n_fft=params.n_fft,
-                hop_length=params.hop_length,
-                onesided=params.onesided,
-                complex_fft=params.complex_fft,
-                stream=stream,
-            )
-            yield Part(spectrum, out[share.row, first : first + count])
+    def transform(frames: Any, place: Place, stream: Any) -> Part:
+        spectrum = maps.spectra(
+            runtime.mx,
+            frames,
+            window,
+            n_fft=params.n_fft,
+            onesided=params.onesided,
+            complex_fft=params.complex_fft,
+            stream=stream,
+        )
+        return Part(spectrum, out[place])
 
-    _run(runtime, cut, spectra)
+    _run_frames(runtime, params, signal, transform, factors)
     if params.onesided and edge != 1.0:
         with np.errstate(all="ignore"):  # torch does not warn of products with infinities
             out[..., own_conjugates(params.n_fft)] *= np.float32(edge)
 
 
-def _cut(runtime: Runtime, params: StftParams) -> Cut:
-    """Cut the frames of an analysis over the streams that are used."""
-    item_bytes = 8 if params.complex_fft else 4
-    return cut_frames(params.rows, params.frames, params.n_fft, item_bytes, _streams(runtime))
+def _run_frames(
+    runtime: Runtime,
+    params: StftParams,
+    signal: HostView,
+    compute: Callable[[Any, Place, Any], Part],
+    factors: Factors | None = None,
+) -> None:
+    """Cut the padded rows of a signal into frames, and store what is computed of each block.
+
+    Args:
+        signal, factors: see :func:`stft_blocks`.
+        compute: what is stored of frames (an MLX array of shape (count, n_fft), a view), from them,
+            their place and their stream.
+    """
+    mx, sizes = runtime.mx, (params.rows, params.frames, params.n_fft)
+    cut = cut_frames(*sizes, 8 if params.complex_fft else 4, _streams(runtime))
+
+    def blocks(shares: tuple[Share, ...], stream: Any) -> Iterator[Part]:
+        for row, first, count in _split_blocks(shares, cut.block_frames):
+            samples = signal.block(covered_samples(signal.array[row], params, first, count))
+            if factors is not None:
+                samples = samples * factors(first, count)
+            shape, strides = (count, params.n_fft), (params.hop_length, 1)
+            frames = mx.as_strided(copy_to_mlx(mx, samples), shape, strides, stream=stream)
+            yield compute(frames, (row, slice(first, first + count)), stream)
+
+    _run(runtime, cut, blocks)
 
 
 def _run(
@@ -167,7 +180,7 @@ def _run(
 
 
 def correlate_blocks(
-    runtime: Runtime, form: Form, signal: HostView, spectrum: HostView, total: Array
+    runtime: Runtime, form: Form, signal: HostView, spectrum: HostView, total: HostArray
 ) -> None:
     """Add to ``total``, over all frames, conj(frame) times the inverse transform of its spectrum.
 
@@ -177,26 +190,19 @@ def correlate_blocks(
         spectrum: array of shape (rows, frames, bins), any strides.
         total: shape (n_fft,), double precision: only a block's own frames are summed in single.
     """
-    mx, params = runtime.mx, form.params
-    cut = _cut(runtime, params)
 
-    def sums(shares: tuple[Share, ...], stream: Any) -> Iterator[Part]:
-        for share, first, count in _split_blocks(shares, cut.block_frames):
-            samples = signal.block(covered_samples(signal.array[share.row], params, first, count))
-            shape, strides = (count, params.n_fft), (params.hop_length, 1)
-            frames = mx.as_strided(copy_to_mlx(mx, samples), shape, strides, stream=stream)
-            values = spectrum.block(spectrum.array[share.row, first : first + count])
-            product = maps.correlate(mx, form, frames, copy_to_mlx(mx, values), stream)
-            yield Part(product, total, add=True)
+    def correlate(frames: Any, place: Place, stream: Any) -> Part:
+        values = copy_to_mlx(runtime.mx, spectrum.block(spectrum.array[place]))
+        return Part(maps.correlate(runtime.mx, form, frames, values, stream), total, add=True)
 
-    _run(runtime, cut, sums)
+    _run_frames(runtime, form.params, signal, correlate)
 
 
-def _split_blocks(shares: tuple[Share, ...], block_frames: int) -> Iterator[tuple[Share, int, int]]:
-    """Each block of the shares: its share, its first frame, its number of frames."""
+def _split_blocks(shares: tuple[Share, ...], block_frames: int) -> Iterator[tuple[int, int, int]]:
+    """Each block of the shares: its row, its first frame, its number of frames."""
     for share in shares:
         for first in range(share.first, share.last, block_frames):
-            yield share, first, min(block_frames, share.last - first)
+            yield share.row, first, min(block_frames, share.last - first)
 
 
 def istft_blocks(
@@ -204,8 +210,8 @@ def istft_blocks(
     params: IstftParams,
     spectrum: HostView,
     window: Any,
-    envelope: Envelope | None,
-    out: Array,
+    inverse: HostArray | None,
+    out: HostArray,
     *,
     edge: float = 1.0,
     both_halves: bool = False,
@@ -219,11 +225,11 @@ def istft_blocks(
     Args:
         spectrum: array of shape (rows, frames, bins), any strides.
         window: MLX array of shape (n_fft,), or None.
-        envelope: of this call; None for the plain overlap-add, the adjoint of an analysis.
+        inverse: rows of the inverse envelope of this call (:class:`.Envelope`); None for the plain
+            overlap-add, the adjoint of an analysis.
         out: shape (rows, output length), contiguous.
-        edge, both_halves: as of :func:`.mlx.ops.windowed_frames`.
+        edge, both_halves: see :func:`.mlx.ops.windowed_frames`.
     """
-    inverse = None if envelope is None else envelope.rows
     stride = -(-params.overlap // MAX_OVERLAP)
     out[:, params.kept if stride == 1 else 0 :] = 0
     for phase in range(min(stride, params.frames)):
@@ -243,6 +249,43 @@ def istft_blocks(
         _run(runtime, cut, partial(passing.blocks, cut.block_frames))
 
 
+def adjoint_blocks(
+    runtime: Runtime, form: Form, spectrum: HostView, window: Any, out: HostArray
+) -> None:
+    """Write the adjoint of ``spectrum`` into ``out``.
+
+    Args:
+        spectrum: array of shape (rows, frames, bins), any strides.
+        window: MLX array of shape (n_fft,), times the form's inverse scale, conjugated.
+        out: shape (rows, samples), contiguous, complex64 where the frames are complex.
+    """
+    params = form.params
+    covered = (params.frames - 1) * params.hop_length + params.n_fft
+
+    def add_up(start: int, target: HostArray) -> None:
+        """The overlap-add from ``start`` on; zeros behind what the frames cover."""
+        istft_blocks(
+            runtime,
+            synthesis_of(form, start, min(target.shape[1], covered - start)),
+            spectrum,
+            window,
+            None,
+            target,
+            edge=form.inverse_edge,
+            both_halves=form.both_halves,
+        )
+
+    add_up(params.padding, out)
+    for side in padded_sides(params):
+        start = side + params.padding
+        if start < covered:
+            fallen = np.empty((params.rows, params.padding), out.dtype)
+            add_up(start, fallen)
+            with np.errstate(all="ignore"):  # torch does not warn when a sum becomes infinite
+                first, values = fold_side(params, side, fallen)
+                out[:, first : first + values.shape[1]] += values
+
+
 class _Pass:
     """The inverse transform of frames ``phase, phase + stride, ...``, added to ``out``.
 
@@ -256,8 +299,8 @@ class _Pass:
         params: IstftParams,
         spectrum: HostView,
         window: Any,
-        inverse: Array | None,
-        out: Array,
+        inverse: HostArray | None,
+        out: HostArray,
         stride: int,
         phase: int,
         edge: float,
@@ -281,35 +324,35 @@ class _Pass:
         #: The hops that hold kept samples.
         self.hops = range(first, max(first, last))
         self._inverses: dict[tuple[int, int] | None, Any] = {}
-        self._buffer: Array = np.empty((0, self.values.shape[2]), self.values.dtype)
 
     def blocks(self, block_hops: int, shares: tuple[Share, ...], stream: Any) -> Iterator[Part]:
         """The blocks of one stream; shares count hops from the first one of :attr:`hops`."""
         mx, params = self.mx, self.params
-        for share in shares:
-            for begin in range(share.first, share.last, block_hops):
-                first = self.hops[begin]
-                count = min(block_hops, share.last - begin)
-                frames = maps.windowed_frames(
-                    mx,
-                    self._meeting(share.row, first, count),
-                    self.window,
-                    params.n_fft,
-                    not params.return_complex,
-                    stream,
-                    edge=self.edge,
-                    both_halves=self.both_halves,
-                )
-                signal = maps.overlap_add(mx, frames, self.hop, stream)
-                if self.inverse is not None:
-                    inverse = self._inverse_rows(self.inverse, first, count)
-                    signal = mx.multiply(signal, inverse, stream=stream)
-                at = first * self.hop - self.skipped
-                lo, hi = max(at, 0), min(at + count * self.hop, params.kept)
-                target = self.out[share.row, lo:hi]
-                yield Part(signal, target, lo - at, add=self.stride > 1)
+        # MLX copies what it imports, so one buffer serves all blocks; a new one for each would
+        # fault its pages in each time.
+        meeting = block_hops + self.overlap - 1
+        buffer = np.empty((meeting, self.values.shape[2]), self.values.dtype)
+        for row, begin, count in _split_blocks(shares, block_hops):
+            first = self.hops[begin]
+            frames = maps.windowed_frames(
+                mx,
+                self._meeting(row, first, count, buffer),
+                self.window,
+                params.n_fft,
+                not params.return_complex,
+                stream,
+                edge=self.edge,
+                both_halves=self.both_halves,
+            )
+            signal = maps.overlap_add(mx, frames, self.hop, stream)
+            if self.inverse is not None:
+                inverse = self._inverse_rows(self.inverse, first, count)
+                signal = mx.multiply(signal, inverse, stream=stream)
+            at = first * self.hop - self.skipped
+            lo, hi = max(at, 0), min(at + count * self.hop, params.kept)
+            yield Part(signal, self.out[row, lo:hi], lo - at, add=self.stride > 1)
 
-    def _meeting(self, row: int, first: int, count: int) -> Any:
+    def _meeting(self, row: int, first: int, count: int, buffer: HostArray) -> Any:
         """Spectra of the frames that meet in hops ``first ...``, in MLX; zeros where none is."""
         begin, end = first - (self.overlap - 1), first + count
         inner_begin, inner_end = max(begin, 0), min(end, self.values.shape[1])
@@ -317,20 +360,13 @@ class _Pass:
         whole = (inner_begin, inner_end) == (begin, end)
         if whole and inside.flags.c_contiguous and not self.spectrum.unresolved:
             return copy_to_mlx(self.mx, inside)
-        # MLX copies what it imports, so one buffer serves all blocks; a new one for each would
-        # fault its pages in each time.
-        buffer = self._scratch(end - begin)
+        buffer = buffer[: end - begin]
         buffer[: inner_begin - begin] = 0
         buffer[inner_end - begin :] = 0
         self.spectrum.copy_block(inside, buffer[inner_begin - begin : inner_end - begin])
         return copy_to_mlx(self.mx, buffer)
 
-    def _scratch(self, frames: int) -> Array:
-        if len(self._buffer) < frames:
-            self._buffer = np.empty((frames, self.values.shape[2]), self.values.dtype)
-        return self._buffer[:frames]
-
-    def _inverse_rows(self, rows: Array, first: int, count: int) -> Any:
+    def _inverse_rows(self, rows: HostArray, first: int, count: int) -> Any:
         """Inverse envelope of the hops ``first ...``: one row where all are alike."""
         overlap, frames = self.params.overlap, self.params.frames
         begin = first * self.stride + self.phase

@@ -1,8 +1,13 @@
-"""The launcher for ``mx.fast.metal_kernel``: how kernels are made, compiled and cached.
+"""The launchers for ``mx.fast.metal_kernel`` and ``mx.fast.cuda_kernel``.
 
 A kernel is made once; MLX compiles it once for each template, whatever the length of the signal.
 Where a GPU allows a compiled kernel fewer threads than asked, MLX raises ValueError when the result
 is evaluated: so the first launch of a template is, and :mod:`.kernels.chooser` chooses then.
+
+Headers and bodies are the same for both. MLX puts a body between names that it generates. On CUDA
+it offers none of Metal's positions, passes numbers as arrays, and counts rows by CUDA's second
+dimension, which ends at 65535. ``cuda.h`` gives Metal's names their meaning, and what is missing is
+said before the body.
 """
 
 from __future__ import annotations
@@ -14,13 +19,14 @@ import numpy as np
 
 from ..core.params import IstftParams, StftParams
 from ..errors import KernelRefused
-from ..kernels.arguments import HEADERS, INPUTS, OUTPUTS
+from ..kernels.arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
 from ..kernels.chooser import Chooser
 from ..kernels.describe import MAX_COUNT, largest_count
 from ..kernels.functions import Kernels
 from ..kernels.launches import Launch
-from ..kernels.radices import APPLE_CORES, fused_points
+from ..kernels.radices import APPLE_CORES, MAX_GROUP_THREADS, fused_points
 from ..kernels.tables import make_table
+from ..kernels.texts import cuda
 from ..kernels.texts.metal import body, header
 from ..store.caches import Cache, cached
 from .host import copy_to_mlx
@@ -30,10 +36,15 @@ DEVICE_ELEMENTS = 8
 CACHE_ENTRIES = 256
 #: ml-explore/mlx#4013: larger transforms were silently wrong on Metal.
 MAX_FFT = 1 << 20
+#: Name of the input on CUDA whose first element is what a body calls ``edge``.
+EDGE = "edge_value"
 #: In what MLX raises where values are asked for that a transformation only stands in for.
 TRACING = "during function transformations"
 #: In what MLX raises where a pipeline allows fewer threads than the group has.
 _REFUSAL = "hread group size"
+
+
+Grid = tuple[int, int, int]
 
 
 class MetalKernels(Kernels):
@@ -62,12 +73,18 @@ class MetalKernels(Kernels):
         self._factory = factory
         self._kernels: Cache[Any, Any] = Cache(CACHE_ENTRIES)
         self._tables: Cache[Any, Any] = Cache(CACHE_ENTRIES)
-        if chooser is not None:
-            self.chooser = chooser
+        self.chooser = chooser or Chooser()
 
-    def refusal(self, params: StftParams | IstftParams) -> str | None:
+    @staticmethod
+    def refusal(params: StftParams | IstftParams) -> str | None:
         """Why no kernel may compute this call; None where one does."""
-        return refusal(params)
+        fused = fused_points(params)
+        if fused is None and params.n_fft > MAX_FFT:
+            return f"n_fft above {MAX_FFT} is not computed by MLX on a GPU"
+        threads = params.frames * (fused[0] if fused else 1)
+        if max(largest_count(params), threads) > MAX_COUNT:
+            return "a dimension exceeds what MLX's grids count"
+        return None
 
     def _is_complex(self, array: Any) -> bool:
         return "complex" in str(array.dtype)
@@ -86,16 +103,16 @@ class MetalKernels(Kernels):
         vanishing: Any = None,
     ) -> Any:
         assert vanishing is None, "MLX's arrays are written whole"
-        first = self._in_device_memory(first, stream)
-        if launches[0].plan is None:
-            given = [first, window, self._integers(launches[0])]
-            return self._launch(launches[0], given, stream)
+        first, window = (self._in_device_memory(given, stream) for given in (first, window))
 
         def inputs(launch: Launch) -> list[Any]:
-            table = self._table(launch)
-            return [first, window, table, self._integers(launch), self._number(edge)]
+            integers, plan = self._keep(np.int64, self._numbers(launch)), launch.plan
+            if plan is None:
+                return [first, window, integers]
+            table = self._tables.get(plan, lambda: self.constant(make_table(plan)[0]))
+            return [first, window, table, integers, self._number(edge)]
 
-        chosen = self.chooser.find(launches)
+        chosen = launches[0] if launches[0].plan is None else self.chooser.find(launches)
         if chosen is not None:
             return self._launch(chosen, inputs(chosen), stream)
 
@@ -146,10 +163,11 @@ class MetalKernels(Kernels):
 
     def _launch(self, launch: Launch, inputs: list[Any], stream: Any) -> Any:
         mx = self._mx
+        grid, template = self._arrange(launch)
         (result,) = self._kernel(launch)(
             inputs=inputs,
-            template=self._template(launch),
-            grid=self._grid(launch),
+            template=template,
+            grid=grid,
             threadgroup=launch.threadgroup,
             output_shapes=[launch.shape],
             output_dtypes=[mx.complex64 if launch.complex_output else mx.float32],
@@ -157,42 +175,25 @@ class MetalKernels(Kernels):
         )
         return result
 
-    def _template(self, launch: Launch) -> list[tuple[str, int]]:
-        """What a kernel is compiled for."""
-        return list(launch.template)
-
-    def _grid(self, launch: Launch) -> tuple[int, int, int]:
-        """Threads of a launch, as MLX counts them."""
-        return launch.grid
+    def _arrange(self, launch: Launch) -> tuple[Grid, list[tuple[str, int]]]:
+        """The threads of a launch, as MLX counts them, and what its kernel is compiled for."""
+        return launch.grid, list(launch.template)
 
     def _kernel(self, launch: Launch) -> Any:
         name = launch.kernel
-        kernel = self._kernels.find(name)
-        if kernel is None:
-            kernel = self._factory(
-                name=f"spectro_{name}",
-                input_names=list(INPUTS[name]),
-                output_names=list(OUTPUTS[name]),
-                header=header(*HEADERS[name]),
-                source=body(name),
-                ensure_row_contiguous=False,
-            )
-            self._kernels.put(name, kernel)
-        return kernel
+        return self._kernels.get(
+            name, lambda: self._make_kernel(name, INPUTS[name], header(*HEADERS[name]), body(name))
+        )
 
-    def _table(self, launch: Launch) -> Any:
-        assert launch.plan is not None
-        table = self._tables.find(launch.plan)
-        if table is None:
-            table = self._tables.put(launch.plan, self.constant(make_table(launch.plan)[0]))
-        return table
-
-    def _integers(self, launch: Launch) -> Any:
-        numbers = self._numbers(launch)
-        values = self._tables.find(numbers)
-        if values is None:
-            values = self._tables.put(numbers, self.constant(np.array(numbers, np.int64)))
-        return values
+    def _make_kernel(self, name: str, inputs: Sequence[str], head: str, source: str) -> Any:
+        return self._factory(
+            name=f"spectro_{name}",
+            input_names=list(inputs),
+            output_names=list(OUTPUTS[name]),
+            header=head,
+            source=source,
+            ensure_row_contiguous=False,
+        )
 
     def _numbers(self, launch: Launch) -> tuple[int, ...]:
         """The integers that a kernel is passed."""
@@ -201,6 +202,10 @@ class MetalKernels(Kernels):
     def _number(self, value: float) -> Any:
         """A number as a kernel is passed it."""
         return value
+
+    def _keep(self, dtype: Any, numbers: tuple[float, ...]) -> Any:
+        """An array of numbers that is made once."""
+        return self._tables.get((dtype, numbers), lambda: self.constant(np.array(numbers, dtype)))
 
     def constant(self, values: Any) -> Any:
         """An evaluated MLX array of a flat host array, long enough to be in device memory."""
@@ -217,15 +222,77 @@ class MetalKernels(Kernels):
         return self._mx.pad(array, more, stream=stream)
 
 
-def refusal(params: StftParams | IstftParams) -> str | None:
-    """Why no kernel of MLX's may compute this call; None where one does."""
-    fused = fused_points(params)
-    if fused is None and params.n_fft > MAX_FFT:
-        return f"n_fft above {MAX_FFT} is not computed by MLX on a GPU"
-    threads = params.frames * (fused[0] if fused else 1)
-    if max(largest_count(params), threads) > MAX_COUNT:
-        return "a dimension exceeds what MLX's grids count"
-    return None
+def write_header(kernel: str, group: int, resident: int | None) -> str:
+    """What comes before the function that MLX generates.
+
+    MLX declares it ``__global__`` with no bounds, for which the compiler takes registers that a
+    large group has not: the word means both here.
+    """
+    return (
+        f"{header('cuda.h', *HEADERS[kernel])}\n"
+        "#undef __global__\n"
+        f"#define __global__ __attribute__((global)) {cuda.write_bounds(group, resident)}\n"
+    )
+
+
+def write_source(kernel: str) -> str:
+    """The body of the function: its integers are followed by the launch's grid."""
+    inputs = INPUTS[kernel]
+    grid = ", ".join(f"uint(parameters[INTEGERS + {axis}])" for axis in range(3))
+    return "".join(
+        [
+            f"  const uint threads_in_grid[3] = {{{grid}}};\n",
+            cuda.positions("threads_in_grid", cooperate="table" in inputs),
+            f"  const float edge = {EDGE}[0];\n" if "edge" in inputs else "",
+            f"  atomic_uint* {VANISHING} = 0;\n" if kernel in JUDGES else "",
+            cuda.write_body(kernel),
+        ]
+    )
+
+
+class MlxCudaKernels(MetalKernels):
+    """The kernels of one ``mx.fast.cuda_kernel``.
+
+    Args:
+        mx: the module ``mlx.core``.
+        factory: ``mx.fast.cuda_kernel``, or what stands in for it.
+    """
+
+    @staticmethod
+    def refusal(params: StftParams | IstftParams) -> str | None:
+        """:meth:`.MetalKernels.refusal`, and what MLX's grids do not count in CUDA."""
+        outer, length = params.rows, 0
+        if isinstance(params, IstftParams):
+            length = params.output_length
+        elif fused_points(params) is None:
+            outer = max(params.rows, params.frames)  # of cut_frames
+        threads = max(params.frames * params.n_fft, length) + MAX_GROUP_THREADS
+        if outer > cuda.MAX_ROWS and params.rows * threads > MAX_COUNT:
+            return "rows that CUDA counts by its first dimension are more than MLX's grids count"
+        return MetalKernels.refusal(params)
+
+    def _arrange(self, launch: Launch) -> tuple[Grid, list[tuple[str, int]]]:
+        blocks, rows, layers = cuda.find_grid(launch)
+        flat, group = (rows, layers) != cuda.count_blocks(launch)[1:], launch.threadgroup[0]
+        more = (("FLAT", flat), ("GROUP", group), ("INTEGERS", len(launch.integers)))
+        return (blocks * group, rows, layers), [*launch.template, *more]
+
+    def _kernel(self, launch: Launch) -> Any:
+        name, bounds = launch.kernel, (launch.threadgroup[0], launch.resident)
+        inputs = [EDGE if given == "edge" else given for given in INPUTS[name]]
+        return self._kernels.get(
+            (name, *bounds),
+            lambda: self._make_kernel(
+                name, inputs, write_header(name, *bounds), write_source(name)
+            ),
+        )
+
+    def _numbers(self, launch: Launch) -> tuple[int, ...]:
+        return (*launch.integers, *launch.grid)
+
+    def _number(self, value: float) -> Any:
+        """An array of one number: MLX would make a new one of a number at each call."""
+        return self._keep(np.float32, (value,))
 
 
 def device_name(mx: Any) -> str:
@@ -246,3 +313,13 @@ def metal_kernels(mx: Any, device_type: str) -> MetalKernels | None:
     if kernels.emulated or (device_type == "mps" and mx.metal.is_available()):
         return kernels
     return None
+
+
+@cached(4)
+def _make_cuda_kernels(mx: Any, factory: Callable[..., Any]) -> MlxCudaKernels:
+    return MlxCudaKernels(mx, factory, Chooser(lambda: device_name(mx)))
+
+
+def mlx_cuda_kernels(mx: Any) -> MlxCudaKernels | None:
+    """The kernels for arrays on MLX's CUDA device; None where this MLX has none."""
+    return _make_cuda_kernels(mx, mx.fast.cuda_kernel) if mx.cuda.is_available() else None

@@ -1,9 +1,14 @@
 """The two linear maps, in MLX operations: the CPU's computation and the oracle of the kernels.
 
-``analysis`` takes samples to spectra, ``windowed_frames`` and ``overlap_add`` take spectra back
+``spectra`` takes frames to spectra, ``windowed_frames`` and ``overlap_add`` take spectra back
 to samples. All take the stream they run on: MLX's default device and stream are shared with the
 user's own MLX program and are never touched. Views are made by ``as_strided`` because indexing
 always runs on the default stream.
+
+``analysis_fused`` and ``synthesis_fused`` compute whole arrays by the project's own kernels. One
+launch where a fused kernel covers the size: nothing but input and output (and windows and tables of
+a few n_fft values) is in device memory. For other sizes MLX's own FFT, between kernels that cut and
+add frames.
 
 MLX is passed in by its module (``mx``), so that importing this package never imports MLX.
 """
@@ -15,51 +20,11 @@ from typing import Any
 import numpy as np
 
 from ..core.linear import SUM_BRANCHES, Form, own_conjugates
+from ..core.params import IstftParams, StftParams
+from ..kernels.describe import Adjoint
+from ..kernels.functions import Kernels
+from ..kernels.radices import fused_points
 from .host import copy_to_mlx
-
-
-def analysis(
-    mx: Any,
-    samples: Any,
-    window: Any,
-    *,
-    frames: int,
-    n_fft: int,
-    hop_length: int,
-    onesided: bool,
-    complex_fft: bool,
-    stream: Any,
-) -> Any:
-    """Frame, window and transform: ``X[t, k] = sum_m w[m] x[t hop + m] exp(-2 pi i k m / n_fft)``.
-
-    Args:
-        mx: the module ``mlx.core``.
-        samples: shape (..., length), contiguous, ``length >= (frames - 1) * hop_length + n_fft``.
-        window: shape (n_fft,), any scale folded in; None for no window.
-        frames, n_fft, hop_length: sizes in frames and samples.
-        onesided: keep bins 0 ... n_fft // 2 only (real frames).
-        complex_fft: samples or window are complex.
-        stream: MLX stream of every operation.
-
-    Returns:
-        Shape (..., frames, bins), complex64.
-    """
-    lead, length = samples.shape[:-1], samples.shape[-1]
-    lead_strides = [length] * len(lead)
-    for axis in range(len(lead) - 2, -1, -1):
-        lead_strides[axis] = lead_strides[axis + 1] * lead[axis + 1]
-    framed = mx.as_strided(
-        samples, (*lead, frames, n_fft), (*lead_strides, hop_length, 1), stream=stream
-    )
-    return spectra(
-        mx,
-        framed,
-        window,
-        n_fft=n_fft,
-        onesided=onesided,
-        complex_fft=complex_fft,
-        stream=stream,
-    )
 
 
 def spectra(
@@ -73,11 +38,20 @@ def spectra(
     stream: Any,
     edge: float = 1.0,
 ) -> Any:
-    """:func:`analysis` of samples that are framed already.
+    """Window and transform frames: ``X[t, k] = sum_m w[m] y[t, m] exp(-2 pi i k m / n_fft)``.
 
     Args:
+        mx: the module ``mlx.core``.
         framed: shape (..., frames, n_fft).
+        window: shape (n_fft,), any scale folded in; None for no window.
+        n_fft: size in samples.
+        onesided: keep bins 0 ... n_fft // 2 only (real frames).
+        complex_fft: samples or window are complex.
+        stream: MLX stream of every operation.
         edge: factor of DC and Nyquist of a onesided spectrum.
+
+    Returns:
+        Shape (..., frames, bins), complex64.
     """
     if window is not None:
         framed = mx.multiply(framed, window, stream=stream)
@@ -197,30 +171,94 @@ def overlap_add(mx: Any, frames: Any, hop_length: int, stream: Any) -> Any:
     total, n_fft = frames.shape
     overlap = -(-n_fft // hop_length)
     hops = total - overlap + 1
-    rest = n_fft - (overlap - 1) * hop_length
     added = None
-    for piece in range(overlap - 1):
-        view = _piece(mx, frames, piece, overlap, hops, hop_length, hop_length, stream)
+    for piece in range(overlap):
+        # Piece ``piece`` of the window, of the frame that begins so many hops before each hop.
+        width = min(hop_length, n_fft - piece * hop_length)
+        offset = (overlap - 1 - piece) * n_fft + piece * hop_length
+        view = mx.as_strided(frames, (hops, width), (n_fft, 1), offset, stream=stream)
+        if width < hop_length:
+            view = mx.pad(view, [(0, 0), (0, hop_length - width)], stream=stream)
         added = view if added is None else mx.add(added, view, stream=stream)
-    last = _piece(mx, frames, overlap - 1, overlap, hops, hop_length, rest, stream)
-    if added is None:
-        gap = hop_length - n_fft
-        return mx.pad(last, [(0, 0), (0, gap)], stream=stream) if gap else last
-    if rest == hop_length:
-        return mx.add(added, last, stream=stream)
-    # The last piece is shorter than a hop: it reaches the first ``rest`` samples alone.
-    if overlap == 2:
-        # ``added`` is still a view into the frames, and as_strided counts from a whole array.
-        added = mx.contiguous(added, stream=stream)
-    covered = mx.as_strided(added, (hops, rest), (hop_length, 1), stream=stream)
-    bare = mx.as_strided(added, (hops, hop_length - rest), (hop_length, 1), rest, stream=stream)
-    return mx.concatenate([mx.add(covered, last, stream=stream), bare], axis=1, stream=stream)
+    return added
 
 
-def _piece(
-    mx: Any, frames: Any, piece: int, overlap: int, hops: int, hop: int, width: int, stream: Any
+def analysis_fused(
+    kernels: Kernels,
+    mx: Any,
+    params: StftParams,
+    signal: Any,
+    window: Any,
+    stream: Any,
+    *,
+    edge: float = 1.0,
+    divisor: float | None = None,
 ) -> Any:
-    """View of window piece ``piece`` of the frame that begins ``piece`` hops before each hop."""
-    n_fft = frames.shape[1]
-    offset = (overlap - 1 - piece) * n_fft + piece * hop
-    return mx.as_strided(frames, (hops, width), (n_fft, 1), offset, stream=stream)
+    """Spectrum of shape (rows, frames, bins), lazily.
+
+    Args:
+        signal: MLX array of shape (rows, samples), any strides.
+        window: of n_fft values, made by ``kernels.constant``.
+        edge: factor of bins 0 and n_fft / 2 of a onesided spectrum.
+        divisor: as of :func:`.kernels.describe.analysis`.
+    """
+    spectrum = kernels.analysis(params, signal, window, stream, edge=edge, divisor=divisor)
+    if spectrum is not None:
+        return spectrum
+    return spectra(
+        mx,
+        kernels.cut_frames(params, signal, window, stream, divisor=divisor),
+        None,
+        n_fft=params.n_fft,
+        onesided=params.onesided,
+        complex_fft=params.complex_fft,
+        stream=stream,
+        edge=edge,
+    )
+
+
+def synthesis_fused(
+    kernels: Kernels,
+    mx: Any,
+    params: IstftParams,
+    spectrum: Any,
+    window: Any,
+    stream: Any,
+    *,
+    frames_fastest: bool = False,
+    adjoint: Adjoint | None = None,
+) -> Any:
+    """Signal of shape (rows, output length), lazily.
+
+    Args:
+        params: of the istft; or, for an adjoint, a synthesis of the analysis' sizes that keeps the
+            samples of its signal.
+        spectrum: MLX array of shape (rows, frames, bins), any strides.
+        window: of n_fft values, made by ``kernels.constant``.
+        frames_fastest: neighbouring frames are neighbours in memory.
+        adjoint: compute the adjoint of an analysis of this padding, scale and edges.
+    """
+    signal = kernels.synthesis(
+        params, spectrum, window, stream, frames_fastest=frames_fastest, adjoint=adjoint
+    )
+    if signal is not None:
+        return signal
+    real = not params.return_complex
+    edge = 1.0 if adjoint is None else adjoint.edge
+    both_halves = adjoint is not None and adjoint.both_halves
+    if real and not (params.onesided or both_halves):
+        positive = mx.arange(params.n_fft // 2 + 1, stream=stream)
+        spectrum = mx.take(spectrum, positive, axis=2, stream=stream)
+    frames = windowed_frames(
+        mx, spectrum, None, params.n_fft, real, stream, edge=edge, both_halves=both_halves
+    )
+    frames = mx.contiguous(frames, stream=stream)
+    return kernels.add_frames(params, frames, window, stream, adjoint=adjoint)
+
+
+def name_kernel(params: StftParams | IstftParams) -> str:
+    """What computes a call, for reports."""
+    is_stft = isinstance(params, StftParams)
+    if fused_points(params) is None:
+        return "metal cut_frames + mlx fft" if is_stft else "mlx fft + metal add_frames"
+    return "metal analysis" if is_stft else "metal synthesis"

@@ -15,15 +15,14 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import takewhile
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..store.caches import register_cache
 from ..store.fork import after_fork
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
+from .host import HostArray
 
 MINIMUM_MLX = (0, 32, 4)
 
@@ -41,7 +40,7 @@ class Part(NamedTuple):
     """
 
     array: Any
-    target: npt.NDArray[Any]
+    target: HostArray
     offset: int | None = None
     add: bool = False
 
@@ -99,48 +98,50 @@ class _Process:
     def __init__(self) -> None:
         # Re-entrant: a user's own file `mlx.py` is what `import mlx` runs, and it may call us.
         self.lock = threading.RLock()
-        self.forked = False
-        self.runtime: Runtime | None = None
-        self.reason: str | None = None
+        #: The usable MLX, or why there is none; None before anybody has asked.
+        self.found: Runtime | str | None = None
         after_fork(self.after_fork_in_child)
         register_cache(self.clear_pool)
 
-    def resolve(self) -> None:
-        with self.lock:
-            if self.runtime is None and self.reason is None:
-                self.reason = self._load()
-
-    def _load(self) -> str | None:
-        """Import MLX and make the streams; the reason when that fails."""
-        try:
-            mx = importlib.import_module("mlx.core")
-        except (ImportError, OSError) as error:
-            found = sys.modules.get("mlx")
-            hidden = found is not None and not hasattr(found, "__path__")
-            by = f" ({getattr(found, '__file__', 'a module')} has its name)" if hidden else ""
-            return f"mlx cannot be imported: {error}{by}"
-        version = getattr(mx, "__version__", "0")
-        if version_numbers(version) < MINIMUM_MLX:
-            wanted = ".".join(map(str, MINIMUM_MLX))
-            return f"mlx {version} is older than {wanted}: pip install -U mlx"
-        streams = tuple(
-            mx.new_thread_unsafe_stream(mx.cpu) for _ in range(min(MAX_STREAMS, usable_cpus()))
-        )
-        self.runtime = Runtime(mx, streams, threading.Lock())
-        return None
+    def resolve(self) -> Runtime | str:
+        """The usable MLX, or why there is none."""
+        if self.found is None:
+            with self.lock:
+                self.found = self.found or _load()
+        return self.found
 
     def clear_pool(self) -> None:
         """Give back the memory that MLX has freed and keeps; loads nothing."""
         mx = sys.modules.get("mlx.core")
-        if mx is not None and not self.forked:
+        if mx is not None and self.found != FORKED:
             mx.clear_cache()
 
     def after_fork_in_child(self) -> None:
         # Any lock may have been held by a thread that does not exist here.
         self.lock = threading.RLock()
         if "mlx.core" in sys.modules:
-            self.forked = True
-            self.runtime = None
+            self.found = FORKED
+
+
+def _load() -> Runtime | str:
+    """Import MLX and make the streams; the reason when that fails."""
+    try:
+        mx = importlib.import_module("mlx.core")
+    except (ImportError, OSError) as error:
+        found = sys.modules.get("mlx")
+        hidden = found is not None and not hasattr(found, "__path__")
+        by = f" ({getattr(found, '__file__', 'a module')} has its name)" if hidden else ""
+        return f"mlx cannot be imported: {error}{by}"
+    version = getattr(mx, "__version__", "0")
+    if version_numbers(version) < MINIMUM_MLX:
+        wanted = ".".join(map(str, MINIMUM_MLX))
+        return f"mlx {version} is older than {wanted}: pip install -U mlx"
+    streams = min(MAX_STREAMS, usable_cpus())
+    return Runtime(
+        mx,
+        tuple(mx.new_thread_unsafe_stream(mx.cpu) for _ in range(streams)),
+        threading.Lock(),
+    )
 
 
 _process = _Process()
@@ -148,16 +149,13 @@ _process = _Process()
 
 def unavailable_reason() -> str | None:
     """Why MLX cannot be used in this process; None when it can. Imports MLX on first use."""
-    if _process.forked:
-        return FORKED
-    if _process.runtime is None and _process.reason is None:
-        _process.resolve()
-    return _process.reason
+    found = _process.resolve()
+    return found if isinstance(found, str) else None
 
 
 def is_resolved() -> bool:
     """Whether :func:`unavailable_reason` has been asked before: then it loads nothing."""
-    return _process.forked or _process.runtime is not None or _process.reason is not None
+    return _process.found is not None
 
 
 def runtime() -> Runtime:
@@ -166,10 +164,10 @@ def runtime() -> Runtime:
     Raises:
         RuntimeError: MLX cannot be used here (:func:`unavailable_reason` tells why).
     """
-    reason = unavailable_reason()
-    if reason is not None or _process.runtime is None:
-        raise RuntimeError(f"MLX cannot be used: {reason}")
-    return _process.runtime
+    found = _process.resolve()
+    if isinstance(found, str):
+        raise RuntimeError(f"MLX cannot be used: {found}")
+    return found
 
 
 def has_gpu() -> bool:
@@ -192,8 +190,5 @@ def usable_cpus() -> int:
 
 def version_numbers(version: str) -> tuple[int, ...]:
     """The leading numbers of a version: ``0.32.4.dev1+gabc`` gives (0, 32, 4)."""
-    numbers = []
-    for piece in version.split(".")[:3]:
-        digits = piece[: len(piece) - len(piece.lstrip("0123456789"))]
-        numbers.append(int(digits or 0))
-    return tuple(numbers)
+    digits = ("".join(takewhile(str.isdecimal, piece)) for piece in version.split(".")[:3])
+    return tuple(int(leading or 0) for leading in digits)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from ..core.params import (
@@ -25,25 +26,45 @@ from ..core.params import (
 from ..errors import UnresolvedArguments
 from ..store.caches import cached
 
-LAYOUTS = ("bfn", "bnf")
-TAIL_PADS = ("symmetric", "minimal")
-SAFETY = ("off", "auto", "always")
-POLICIES = ("auto", "mlx_fft", "metal", "torch_fallback")
-LONG_MODES = ("native", "numpy_fallback", "torch_fallback")
-#: What the dimensions of a signal before its last one are: a batch, as in mlx-spectro, or any.
-LEADING = ("batch", "any")
+_LAYOUTS = ("bfn", "bnf")
+_POLICIES = ("auto", "mlx_fft", "metal", "torch_fallback")
+#: By argument, its known values.
+CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "pad_mode": PAD_MODES,
+        "center_tail_pad": ("symmetric", "minimal"),
+        # What the dimensions of a signal before its last one are: a batch, as in mlx-spectro, or
+        # any.
+        "leading": ("batch", "any"),
+        "input_layout": _LAYOUTS,
+        "output_layout": _LAYOUTS,
+        "istft_backend_policy": _POLICIES,
+        "backend_policy": _POLICIES,
+        "safety": ("off", "auto", "always"),
+        "long_mode_strategy": ("native", "numpy_fallback", "torch_fallback"),
+    }
+)
 RESOLVED_CALLS = 1024
 
 
-def check_choice(name: str, value: Any, known: tuple[str | None, ...]) -> str:
-    """Return ``value`` if it is known.
+def check_choices(**given: Any) -> None:
+    """Check arguments of :data:`CHOICES`.
+
+    Raises:
+        ValueError: naming the first argument whose value is unknown, and the known values.
+    """
+    for name, value in given.items():
+        check_choice(name, value, CHOICES[name])
+
+
+def check_choice(name: str, value: Any, known: tuple[str | None, ...]) -> None:
+    """Check one argument.
 
     Raises:
         ValueError: naming the argument and the known values.
     """
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}")
-    return str(value)
 
 
 def integer(name: str, value: Any) -> int:
@@ -108,8 +129,7 @@ class Sizes:
                 is unknown, or a minimal tail is asked for with a padding that has no such thing.
         """
         n_fft, hop, win = _resolve_sizes(n_fft, hop_length, win_length)
-        check_choice("pad_mode", pad_mode, PAD_MODES)
-        check_choice("center_tail_pad", tail_pad, TAIL_PADS)
+        check_choices(pad_mode=pad_mode, center_tail_pad=tail_pad)
         if tail_pad == "minimal" and center and pad_mode != "constant":
             raise ValueError(
                 f"center_tail_pad='minimal' needs constant padding; center_pad_mode is {pad_mode!r}"

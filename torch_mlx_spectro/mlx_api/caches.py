@@ -8,11 +8,13 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Hashable
+from functools import cached_property
 from typing import Any
 
 from ..settings import mlx_settings
 from ..store.caches import Cache
 from ..store.fork import after_fork
+from .functions import get_map
 
 RECENT_EVENTS = 128
 #: Transforms that :func:`.mlx_api.transform.get_transform_mlx` keeps.
@@ -23,7 +25,6 @@ class _Events:
     """Counters that threads share; off they cost one comparison."""
 
     def __init__(self) -> None:
-        self._enabled: bool | None = None
         self.after_fork_in_child()
         after_fork(self.after_fork_in_child)
 
@@ -31,15 +32,13 @@ class _Events:
         self._lock = threading.Lock()
         self.clear()
 
-    @property
+    @cached_property
     def enabled(self) -> bool:
-        if self._enabled is None:
-            self._enabled = mlx_settings().cache_stats
-        return self._enabled
+        return mlx_settings().cache_stats
 
     def clear(self) -> None:
         with self._lock:
-            self._enabled = None
+            vars(self).pop("enabled", None)  # to be read again
             self._counts: Counter[str] = Counter()
             self._last: dict[str, str] = {}
             self._recent: deque[str] = deque(maxlen=RECENT_EVENTS)
@@ -54,6 +53,7 @@ class _Events:
     def snapshot(self) -> dict[str, Any]:
         with self._lock:
             return {
+                "enabled": self.enabled,
                 "counts": dict(self._counts),
                 "last_key_shapes": dict(self._last),
                 "recent_events": list(self._recent),
@@ -95,13 +95,9 @@ def get_cache_debug_stats(*, reset: bool = False) -> dict[str, Any]:
         ``enabled``, ``counts`` by event, ``last_key_shapes`` by event, ``recent_events``,
         ``kernel_cache`` (functions made for a form of call) and ``transform_cache``.
     """
-    from . import functions as mlx_functions  # loads MLX
-
-    kept = {"maps": dict(mlx_functions.get_map.cache_info()._asdict())}
     stats = {
-        "enabled": _events.enabled,
         **_events.snapshot(),
-        "kernel_cache": kept,
+        "kernel_cache": {"maps": get_map.cache_info()._asdict()},
         "transform_cache": transforms.info(),
     }
     if reset:

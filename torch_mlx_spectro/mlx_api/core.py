@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,18 +17,7 @@ from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
 from ..mlx.runtime import runtime
 from ..settings import mlx_settings
 from . import ops as mlx_maps
-from .arguments import (
-    LAYOUTS,
-    LEADING,
-    LONG_MODES,
-    POLICIES,
-    SAFETY,
-    Sizes,
-    check_choice,
-    integer,
-    resolved_istft,
-    resolved_stft,
-)
+from .arguments import Sizes, check_choices, integer, resolved_istft, resolved_stft
 from .caches import make_counted
 from .functions import get_map
 from .windows import WindowName, make_window
@@ -87,11 +75,10 @@ class TransformCore:
             normalized=normalized,
             onesided=onesided,
         )
+        policy = istft_backend_policy or "auto"
+        check_choices(leading=leading, istft_backend_policy=policy)
         self.window_fn, self.periodic = window_fn, bool(periodic)
-        self.leading = check_choice("leading", leading, LEADING)
-        self.istft_backend_policy = check_choice(
-            "istft_backend_policy", istft_backend_policy or "auto", POLICIES
-        )
+        self.leading, self.istft_backend_policy = leading, policy
         self._set_window(window)
 
     def _set_window(self, window: Any) -> None:
@@ -99,8 +86,8 @@ class TransformCore:
         self._window = make_window(
             window, self.window_fn, sizes.win_length, sizes.n_fft, self.periodic
         )
-        #: A window by name is a constant; one that is given may be differentiated.
-        self._is_constant = window is None
+        #: A window by name, that of ``window_fn``, is a constant. Others may be differentiated.
+        self.has_window_by_name = window is None
         mlx_maps.is_traced(self._window)  # evaluates it, if not: nothing lazy may cross to a thread
         self._envelopes = make_counted("ola_envelope_cache", ENVELOPES)
 
@@ -121,11 +108,6 @@ class TransformCore:
     @window.setter
     def window(self, window: Any) -> None:
         self._set_window(window)
-
-    @property
-    def has_window_by_name(self) -> bool:
-        """Whether the window is that of ``window_fn``."""
-        return self._is_constant
 
     @property
     def n_fft(self) -> int:
@@ -179,7 +161,7 @@ class TransformCore:
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles are made of; what was compiled or computed is left out."""
-        window = None if self._is_constant else np.array(self.window)
+        window = None if self.has_window_by_name else np.array(self.window)
         return {**self._arguments(), "window": window}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -200,7 +182,7 @@ class TransformCore:
             ValueError: dimensions, dtype or layout do not fit, or the signal is too short.
         """
         mx = runtime().mx
-        check_choice("output_layout", output_layout, LAYOUTS)
+        check_choices(output_layout=output_layout)
         rows, lead = self._signal_rows(x, "stft")
         params = resolved_stft(self._sizes, rows.shape[1], rows.dtype == mx.complex64)
         return analyse(params, rows, self.window, lead, output_layout)
@@ -256,10 +238,8 @@ class TransformCore:
             ValueError: dimensions, layout or options do not fit.
             RuntimeError: ``torch_like``, ``validate`` or policy ``"metal"`` is not satisfied.
         """
-        check_choice("safety", safety, SAFETY)
-        check_choice("long_mode_strategy", long_mode_strategy, LONG_MODES)
         policy = backend_policy or self.istft_backend_policy
-        check_choice("backend_policy", policy, POLICIES)
+        check_choices(safety=safety, long_mode_strategy=long_mode_strategy, backend_policy=policy)
         if policy != "auto" and long_mode_strategy != "native":
             raise ValueError(
                 "When backend_policy is not 'auto', long_mode_strategy must be 'native'."
@@ -282,7 +262,7 @@ class TransformCore:
     ) -> tuple[Any, tuple[int, ...]]:
         """A spectrum as (rows, frames, bins that are read), and its leading dimensions."""
         mx = runtime().mx
-        check_choice("input_layout", layout, LAYOUTS)
+        check_choices(input_layout=layout)
         if z.ndim < 2 or (self.leading == "batch" and z.ndim > 3):
             raise ValueError(f"istft expects a 2D or 3D spectrum, got {z.shape}")
         half, full = self.n_fft // 2 + 1, self.n_fft
@@ -290,7 +270,7 @@ class TransformCore:
         bins = z.shape[-2 if layout == "bfn" else -1]
         if bins not in ((full,) if return_complex else (half, full)):
             wanted = f"{full}" if return_complex else f"{half} (onesided) or {full} (two-sided)"
-            other = LAYOUTS[1 - LAYOUTS.index(layout)]
+            other = "bnf" if layout == "bfn" else "bfn"
             raise ValueError(
                 f"istft of input_layout={layout!r} expects {wanted} bins, got shape {z.shape}; "
                 f"is the layout {other!r}?"
@@ -307,21 +287,21 @@ class TransformCore:
             kind = mx.complex64 if params.return_complex else mx.float32
             return mx.zeros((0, params.output_length), kind)
         envelope = self._inverse_rows(params)
-        if fused and self._is_constant:
+        if fused and self.has_window_by_name:
             return get_map("inverse", params)(rows, self.window, envelope)
         added = get_map("adjoint", analysis_of(params))(rows, self.window)
         return mlx_maps.normalise(params, added, envelope)
 
     def _inverse_rows(self, params: IstftParams) -> Any:
         """The distinct rows of the inverse envelope, in MLX; a constant window's are kept."""
-        if not self._is_constant:
+        if not self.has_window_by_name:
             return mlx_maps.trace_inverse_rows(params, self.window)
         few = min(params.frames, params.overlap)
-        make = partial(mlx_maps.compute_inverse_rows, self.window, self.hop_length)
-        return self._envelopes.get((few, params.scale), lambda: make(few, params.scale))
+        given = (self.window, self.hop_length, few, params.scale)
+        return self._envelopes.get(given[2:], lambda: mlx_maps.compute_inverse_rows(*given))
 
     def _check_envelope(self, params: IstftParams) -> None:
-        if not self._is_constant and mlx_maps.is_traced(self.window):
+        if not self.has_window_by_name and mlx_maps.is_traced(self.window):
             raise ValueError("torch_like reads the window's values; this one is being traced")
         whole = replace(params, win_length=params.n_fft)  # this window is padded already
         if resolve_envelope(np.asarray(self.window), whole).vanishes:

@@ -8,15 +8,16 @@ windows are given by name. Every transform works inside of ``mx.grad``, ``mx.vma
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
 
 from ..mlx.host import copy_to_mlx
 from ..mlx.runtime import runtime
-from .filterbanks import dct_matrix, mel_filters
+from .arguments import check_choice
 from .transform import SpectralTransform
-from .windows import WindowName
+from .windows import Values, WindowName
 
 #: torchaudio's floor of a power before its logarithm.
 POWER_FLOOR = 1e-10
@@ -24,6 +25,11 @@ POWER_FLOOR = 1e-10
 LOG_OFFSET = 1e-6
 #: Keeps phases of empty bins finite (torchaudio's griffinlim).
 PHASE_FLOOR = 1e-16
+#: Slaney's scale ("Auditory toolbox", 1998): linear below 1 kHz, then 27 steps of a factor of 6.4.
+SLANEY_STEP_HZ = 200.0 / 3
+SLANEY_LINEAR_HZ = 1000.0
+SLANEY_LINEAR_MELS = SLANEY_LINEAR_HZ / SLANEY_STEP_HZ
+SLANEY_LOG_STEP = math.log(6.4) / 27.0
 
 
 def _make_transform(
@@ -84,8 +90,6 @@ class Spectrogram:
         )
         self.pad, self.power = pad, power
         self._is_scaled = normalized in (True, "window")
-        #: A window, and what spectra are multiplied by for it.
-        self._scale: tuple[Any, float] = (None, 1.0)
 
     def __call__(self, x: Any) -> Any:
         mx = runtime().mx
@@ -93,16 +97,9 @@ class Spectrogram:
             x = mx.pad(x, [(0, 0)] * (x.ndim - 1) + [(self.pad, self.pad)])
         spectrum = self.transform.stft(x)
         if self._is_scaled:
-            spectrum = spectrum * self._scale_by_window()
+            energy = float(np.sum(np.asarray(self.transform.window) ** 2.0))
+            spectrum = spectrum * (1.0 / math.sqrt(energy))
         return spectrum if self.power is None else magnitude(spectrum, self.power)
-
-    def _scale_by_window(self) -> float:
-        window, scale = self._scale
-        if window is not self.transform.window:
-            window = self.transform.window
-            scale = 1.0 / math.sqrt(float(np.sum(np.asarray(window) ** 2.0)))
-            self._scale = window, scale
-        return scale
 
 
 def magnitude(spectrum: Any, power: float) -> Any:
@@ -263,12 +260,82 @@ class GriffinLim:
             phases = parts[0] + 1j * parts[1]
         else:
             phases = mx.ones(size.shape, mx.complex64)
-        before = None
+        before: Any = 0.0
         for _ in range(self.n_iter):
             rebuilt = self.transform.stft(self.transform.istft(size * phases, self.length))
-            phases = rebuilt
-            if self.momentum and before is not None:
-                phases = phases - before * self.momentum
+            phases = rebuilt - before * self.momentum if self.momentum else rebuilt
             phases = phases / (mx.abs(phases) + PHASE_FLOOR)
             before = rebuilt
         return self.transform.istft(size * phases, self.length)
+
+
+def _mels(hertz: float, scale: str) -> float:
+    if scale == "htk":
+        return 2595.0 * math.log10(1.0 + hertz / 700.0)
+    if hertz < SLANEY_LINEAR_HZ:
+        return hertz / SLANEY_STEP_HZ
+    return SLANEY_LINEAR_MELS + math.log(hertz / SLANEY_LINEAR_HZ) / SLANEY_LOG_STEP
+
+
+def _hertz(mels: Any, scale: str) -> Any:
+    if scale == "htk":
+        return 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
+    above = SLANEY_LINEAR_HZ * np.exp(SLANEY_LOG_STEP * (mels - SLANEY_LINEAR_MELS))
+    return np.where(mels >= SLANEY_LINEAR_MELS, above, SLANEY_STEP_HZ * mels)
+
+
+def mel_filters(
+    bins: int,
+    f_min: float,
+    f_max: float,
+    n_mels: int,
+    sample_rate: int,
+    norm: str | None,
+    mel_scale: str,
+) -> Values:
+    """Triangles that are level on the mel scale, shape (bins, n_mels).
+
+    Args:
+        bins: of a onesided spectrum, from 0 to ``sample_rate // 2``.
+        f_min, f_max: where the first band begins and the last one ends.
+        norm: ``"slaney"``: bands of unit area; None.
+        mel_scale: ``"htk"`` or ``"slaney"``.
+
+    Raises:
+        ValueError: another norm or scale, or ``f_min`` above ``f_max``.
+    """
+    check_choice("norm", norm, (None, "slaney"))
+    check_choice("mel_scale", mel_scale, ("htk", "slaney"))
+    if f_min > f_max:
+        raise ValueError(f"f_min ({f_min}) must be <= f_max ({f_max})")
+    edges = _hertz(
+        np.linspace(_mels(f_min, mel_scale), _mels(f_max, mel_scale), n_mels + 2), mel_scale
+    )
+    widths = np.diff(edges)
+    slopes = edges[None, :] - np.linspace(0, sample_rate // 2, bins)[:, None]
+    falling, rising = -slopes[:, :-2] / widths[:-1], slopes[:, 2:] / widths[1:]
+    filters: Values = np.maximum(0.0, np.minimum(falling, rising))
+    if norm == "slaney":
+        filters *= 2.0 / (edges[2:] - edges[:-2])
+    if not np.all(filters.max(axis=0)):
+        warnings.warn(
+            f"of {n_mels} mel bands some have no bin of {bins}: take less bands or a larger n_fft",
+            UserWarning,
+            stacklevel=3,
+        )
+    return filters
+
+
+def dct_matrix(n_mfcc: int, n_mels: int, norm: str | None) -> Values:
+    """The cosine transform of type 2, shape (n_mfcc, n_mels).
+
+    Raises:
+        ValueError: ``norm`` is neither ``"ortho"`` nor None.
+    """
+    check_choice("norm", norm, (None, "ortho"))
+    orders = np.arange(n_mfcc)[:, None]
+    matrix: Values = 2.0 * np.cos(np.pi / n_mels * (np.arange(n_mels) + 0.5) * orders)
+    if norm == "ortho":
+        matrix[0] /= math.sqrt(2.0)
+        matrix *= math.sqrt(0.5 / n_mels)
+    return matrix

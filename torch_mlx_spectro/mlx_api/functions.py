@@ -2,23 +2,28 @@
 
 Each is an ``mx.custom_function``. Gradients and tangents are the maps themselves, so all orders of
 derivatives are made of them. ``mx.vmap`` makes examples rows of one call. Host arrays that have
-values are computed in blocks (:mod:`.mlx_api.blocks`). Everything else, and everything on a GPU, is
+values are computed at once, in blocks on several streams that write into memory of MLX's own:
+nothing large is copied, neither before nor after. Everything else, and everything on a GPU, is
 computed lazily (:mod:`.mlx_api.ops`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, cast
 
+import numpy as np
+
 from ..core.linear import Form, analysis_of
 from ..core.params import IstftParams
+from ..mlx.blocks import adjoint_blocks, istft_blocks, stft_blocks
+from ..mlx.host import HostArray, HostView, copy_to_mlx, fill_array
 from ..mlx.runtime import runtime
 from ..store.caches import cached
-from . import blocks as mlx_blocks
 from . import ops as mlx_maps
 
 #: Functions kept, one for each map and form; a program has a few.
@@ -35,24 +40,102 @@ ARGUMENTS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "correlation": ("signal", "spectrum", "window"),
     }
 )
+#: Samples in all frames from which on blocks are faster. Of fewer samples MLX's own lazy operations
+#: take less time than the threads of the streams take to wake.
+WORTHWHILE = 1 << 18
+#: Part of MLX's message where it refuses to evaluate ahead.
+_TRANSFORMING = "inside a graph transformation"
+
+Function = Callable[..., Any]
+
+
+def serves(work: int, *arrays: Any) -> bool:
+    """Whether these arrays are computed in blocks: they are large, on the host, and have values.
+
+    Args:
+        work: samples in all frames of all rows.
+        arrays: if the answer is yes, they are evaluated.
+    """
+    mx = runtime().mx
+    return (
+        work >= WORTHWHILE
+        and mx.default_device() == mx.Device(mx.cpu)
+        and mlx_maps.kernels() is None
+        and not mlx_maps.is_traced(*arrays)
+    )
+
+
+def _scale_window(window: Any, factor: float) -> Any:
+    """The scaled window, part of no graph, rounded as the lazy maps round it."""
+    with np.errstate(all="ignore"):
+        return copy_to_mlx(runtime().mx, np.asarray(window) * np.float32(factor))
+
+
+def _compute_now(
+    shape: tuple[int, ...], is_complex: bool, fill: Callable[[HostArray], None]
+) -> Any:
+    """Compute at once, on a thread of its own where this one is at a graph transformation.
+
+    Inside a gradient MLX refuses to evaluate ahead, and keeps the graphs of what it evaluates: a
+    compiled function would then allocate anew and forget the values. That state is a thread's.
+    """
+    mx, dtype = runtime().mx, np.complex64 if is_complex else np.float32
+    try:
+        return fill_array(mx, shape, dtype, fill)
+    except ValueError as error:
+        if _TRANSFORMING not in str(error):
+            raise
+        with ThreadPoolExecutor(1) as elsewhere:
+            return elsewhere.submit(fill_array, mx, shape, dtype, fill).result()
+
+
+def _analysis_in_blocks(form: Form, signal: Any, window: Any) -> Any:
+    """:func:`.mlx_api.ops.analysis` of arrays that have values."""
+    params = form.params
+
+    def fill(memory: HostArray) -> None:
+        view, scaled = HostView(np.asarray(signal)), _scale_window(window, params.scale)
+        stft_blocks(runtime(), params, view, scaled, memory, None, form.edge)
+
+    return _compute_now((params.rows, params.frames, params.bins), True, fill)
+
+
+def _adjoint_in_blocks(form: Form, spectrum: Any, window: Any) -> Any:
+    """:func:`.mlx_api.ops.adjoint` of arrays that have values."""
+    params = form.params
+
+    def fill(memory: HostArray) -> None:
+        scaled = _scale_window(window, form.inverse_scale)
+        adjoint_blocks(runtime(), form, HostView(np.asarray(spectrum)), scaled, memory)
+
+    return _compute_now((params.rows, params.samples), params.complex_fft, fill)
+
+
+def _inverse_in_blocks(params: IstftParams, spectrum: Any, window: Any, rows: Any) -> Any:
+    """:func:`.mlx_api.ops.inverse` of arrays that have values."""
+
+    def fill(memory: HostArray) -> None:
+        scaled, envelope = _scale_window(window, 1.0), np.asarray(rows)
+        istft_blocks(runtime(), params, HostView(np.asarray(spectrum)), scaled, envelope, memory)
+
+    return _compute_now((params.rows, params.output_length), params.return_complex, fill)
+
+
 #: By map: its computation of whole arrays, and in blocks where there is one.
 COMPUTATIONS: Mapping[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = MappingProxyType(
     {
-        "analysis": (mlx_maps.analysis, mlx_blocks.analysis),
-        "adjoint": (mlx_maps.adjoint, mlx_blocks.adjoint),
+        "analysis": (mlx_maps.analysis, _analysis_in_blocks),
+        "adjoint": (mlx_maps.adjoint, _adjoint_in_blocks),
         "correlation": (mlx_maps.correlation, None),
-        "inverse": (mlx_maps.inverse, mlx_blocks.inverse),
+        "inverse": (mlx_maps.inverse, _inverse_in_blocks),
     }
 )
-
-Function = Callable[..., Any]
 
 
 @cached(FORMS)
 def get_map(name: str, sizes: Form | IstftParams) -> Function:
     """A map of one form, for any number of rows, with its rules of differentiation.
 
-    =============  =================================  =================================
     Args:
         name: of the map.
         sizes: the form of the analysis; of ``"inverse"`` the parameters of the istft.
@@ -95,7 +178,7 @@ def _compute(name: str, sizes: Form | IstftParams, first: Any, *others: Any) -> 
     if rows != params.rows:
         sizes = sizes.of_rows(rows) if isinstance(sizes, Form) else replace(sizes, rows=rows)
     work = rows * params.frames * params.n_fft
-    if blocks is not None and mlx_blocks.serves(work, first, *others):
+    if blocks is not None and serves(work, first, *others):
         return blocks(sizes, first, *others)
     return whole(sizes, first, *others)
 

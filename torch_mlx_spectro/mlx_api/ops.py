@@ -20,10 +20,8 @@ from ..core.padding import fold_side, padded_sides, padding_sources
 from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
 from ..kernels.describe import describe_adjoint
 from ..mlx import ops as maps
-from ..mlx.cuda_launcher import mlx_cuda_kernels
-from ..mlx.fused import analysis_fused, synthesis_fused
 from ..mlx.host import copy_to_mlx
-from ..mlx.launcher import DEVICE_ELEMENTS, TRACING, MetalKernels, metal_kernels
+from ..mlx.launcher import TRACING, MetalKernels, metal_kernels, mlx_cuda_kernels
 from ..mlx.runtime import runtime
 from ..store.caches import cached
 
@@ -123,12 +121,6 @@ def _pad(mx: Any, array: Any, before: int, after: int) -> Any:
     return mx.pad(array, [(0, 0), (before, after), *rest]) if before or after else array
 
 
-def _lengthen(mx: Any, window: Any) -> Any:
-    """The window, long enough for a kernel's inputs, its values neighbours in memory."""
-    missing = max(0, DEVICE_ELEMENTS - window.size)
-    return mx.contiguous(mx.pad(window, (0, missing)) if missing else window)
-
-
 def analysis(form: Form, signal: Any, window: Any) -> Any:
     """``A(x, w)``, shape (rows, frames, bins), complex64.
 
@@ -139,8 +131,8 @@ def analysis(form: Form, signal: Any, window: Any) -> Any:
     mx, params = runtime().mx, form.params
     found = _find_kernels(params, signal, window)
     if found is not None:
-        given = _lengthen(mx, window)
-        return analysis_fused(found, mx, params, signal, given, None, edge=form.edge)
+        given = mx.contiguous(window)
+        return maps.analysis_fused(found, mx, params, signal, given, None, edge=form.edge)
     return maps.spectra(
         mx,
         _cut_frames(mx, params, signal),
@@ -185,8 +177,8 @@ def adjoint(form: Form, spectrum: Any, window: Any) -> Any:
     found = _find_kernels(back, spectrum, window) if params.samples else None
     if found is None:
         return _add_frames(mx, form, spectrum, _scale(mx, window, form.inverse_scale))
-    given, fold = _lengthen(mx, window), describe_adjoint(form)
-    return synthesis_fused(found, mx, back, spectrum, given, None, adjoint=fold)
+    given, fold = mx.contiguous(window), describe_adjoint(form)
+    return maps.synthesis_fused(found, mx, back, spectrum, given, None, adjoint=fold)
 
 
 def _add_frames(mx: Any, form: Form, spectrum: Any, window: Any) -> Any:
@@ -240,7 +232,7 @@ def inverse(params: IstftParams, spectrum: Any, window: Any, rows: Any) -> Any:
     found = _find_kernels(params, spectrum, window, rows)
     if found is None:
         return normalise(params, adjoint(analysis_of(params), spectrum, window), rows)
-    return synthesis_fused(found, mx, params, spectrum, _lengthen(mx, window), None)
+    return maps.synthesis_fused(found, mx, params, spectrum, mx.contiguous(window), None)
 
 
 def normalise(params: IstftParams, added: Any, rows: Any) -> Any:

@@ -11,7 +11,7 @@ from ..core.linear import analysis_of
 from ..core.padding import outside_positions
 from ..mlx.host import copy_to_mlx
 from ..mlx.runtime import runtime
-from .arguments import LAYOUTS, check_choice, resolved_istft, resolved_stft
+from .arguments import check_choices, resolved_istft, resolved_stft
 from .core import TransformCore, analyse
 from .functions import get_map
 from .ops import compute_inverse_rows, read_envelope
@@ -60,7 +60,7 @@ class StftStream:
         mx, sizes = runtime().mx, self._sizes
         if self._finished:
             raise RuntimeError("this stream is finished")
-        check_choice("output_layout", output_layout, LAYOUTS)
+        check_choices(output_layout=output_layout)
         rows, lead = self._transform._signal_rows(chunk, "stft_stream")
         if self._pending is None:
             self._lead, self._pending, self._last = lead, rows[:, :0], rows[:, :0]
@@ -87,7 +87,7 @@ class StftStream:
         """
         if self._finished or self._pending is None:
             raise RuntimeError("this stream is finished, or was given nothing")
-        check_choice("output_layout", output_layout, LAYOUTS)
+        check_choices(output_layout=output_layout)
         mx = runtime().mx
         is_complex = self._pending.dtype == mx.complex64
         params = resolved_stft(self._sizes, self._samples, is_complex)
@@ -187,8 +187,7 @@ class IstftStream:
             self._add(rows)
         complete = self._frames * self._sizes.hop_length
         if self._length is None:  # the end is trimmed as the beginning is, and may be here
-            covered = complete - self._sizes.hop_length + self._sizes.n_fft
-            end = covered - self._first_kept
+            end = complete - self._sizes.hop_length + self._sizes.n_fft - self._first_kept
         else:
             end = self._first_kept + self._length
         return self._emit(min(complete, end), self._begun, ENDLESS)

@@ -6,18 +6,19 @@ compiled run them in ``mx.compile``; the methods that are called differentiable 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any
 
 from ..mlx.launcher import device_name
 from ..mlx.runtime import runtime
-from . import blocks as mlx_blocks
+from ..store.caches import Cache
 from . import ops as mlx_maps
-from .arguments import LAYOUTS, check_choice, integer, resolve_fft_params
+from .arguments import check_choices, integer, resolve_fft_params
 from .caches import make_counted, transforms
 from .core import TransformCore
+from .functions import serves
 from .streaming import IstftStream, StftStream
 
 __all__ = ["SpectralTransform", "get_transform_mlx", "resolve_fft_params", "spec_mlx_device_key"]
@@ -61,8 +62,12 @@ class SpectralTransform(TransformCore):
 
     def _set_window(self, window: Any) -> None:
         super()._set_window(window)
-        self._compiled_stft = make_counted("compiled_stft_cache", COMPILED)
-        self._compiled_istft = make_counted("compiled_istft_cache", COMPILED)
+        self._compiled_stft: Cache[Hashable, Function] = make_counted(
+            "compiled_stft_cache", COMPILED
+        )
+        self._compiled_istft: Cache[Hashable, Function] = make_counted(
+            "compiled_istft_cache", COMPILED
+        )
 
     def differentiable_stft(self, x: Any) -> Any:
         """:meth:`stft` in layout ``"bnf"``; every method is differentiable."""
@@ -74,8 +79,8 @@ class SpectralTransform(TransformCore):
 
     def get_compiled_stft(self, *, output_layout: str = "bfn") -> Function:
         """``stft`` for a loop of steady shapes, compiled by ``mx.compile`` where that gains."""
-        check_choice("output_layout", output_layout, LAYOUTS)
-        found: Function = self._compiled_stft.get(
+        check_choices(output_layout=output_layout)
+        return self._compiled_stft.get(
             output_layout,
             lambda: _compile_steady(
                 self,
@@ -83,14 +88,13 @@ class SpectralTransform(TransformCore):
                 self.n_fft / self.hop_length,
             ),
         )
-        return found
 
     def get_compiled_istft(
         self, *, length: int | None = None, input_layout: str = "bfn", **options: Any
     ) -> Function:
         """``istft`` for a loop of steady shapes; ``options`` are those of :meth:`istft`."""
-        check_choice("input_layout", input_layout, LAYOUTS)
-        found: Function = self._compiled_istft.get(
+        check_choices(input_layout=input_layout)
+        return self._compiled_istft.get(
             (length, input_layout, *sorted(options.items())),
             lambda: _compile_steady(
                 self,
@@ -98,7 +102,6 @@ class SpectralTransform(TransformCore):
                 self.n_fft / (self.n_fft // 2 + 1),
             ),
         )
-        return found
 
     def stft_compiled(self, x: Any, *, output_layout: str = "bfn") -> Any:
         """:meth:`stft` by the function of :meth:`get_compiled_stft`."""
@@ -233,7 +236,7 @@ def _compile_steady(transform: SpectralTransform, function: Function, work: floa
 
     def call(array: Any) -> Any:
         nonlocal known
-        if mlx_blocks.serves(int(array.size * work), array) or mlx_maps.has_placeholder(array):
+        if serves(int(array.size * work), array) or mlx_maps.has_placeholder(array):
             return function(array)
         window, compiled = known
         if window is not transform.window:

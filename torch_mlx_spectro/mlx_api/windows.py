@@ -9,7 +9,7 @@ behavior"; Slepian 1978 (dpss); Kaiser and Schafer 1980; Doerry 2017 (taylor).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import signature
 from types import MappingProxyType
 from typing import Any
@@ -20,11 +20,14 @@ import numpy.typing as npt
 from ..core.envelope import padded_window
 from ..mlx.host import copy_to_mlx
 from ..mlx.runtime import runtime
-from .dpss import dpss
 
 Values = npt.NDArray[Any]
 #: A window by name, or by name and parameters: ``"hann"``, ``("kaiser", 14.0)``.
 WindowName = str | tuple[Any, ...]
+#: Bisections that bring an interval of any width down to the spacing of doubles.
+BISECTIONS = 128
+#: Inverse iterations: each divides what is left of other eigenvectors by millions.
+ITERATIONS = 4
 
 
 def _positions(n: int) -> Values:
@@ -118,9 +121,72 @@ def _tukey(n: int, alpha: float = 0.5) -> Values:
     return np.asarray(0.5 * (1 + np.cos(np.pi * taper)))
 
 
-_BLACKMAN_HARRIS = (0.35875, 0.48829, 0.14128, 0.01168)
-_FLATTOP = (0.21557895, 0.41663158, 0.277263158, 0.083578947, 0.006947368)
-_NUTTALL = (0.3635819, 0.4891775, 0.1365995, 0.0106411)
+def _dpss(n: int, nw: float) -> Values:
+    """The first discrete prolate spheroidal sequence: the window of greatest concentration.
+
+    It has ``n`` values, of which the largest is 1, and time-half-bandwidth ``nw``. It is the
+    eigenvector of the largest eigenvalue of a symmetric tridiagonal matrix (Slepian 1978, "Prolate
+    spheroidal wave functions, Fourier analysis, and uncertainty V: the discrete case").
+
+    For an even length scipy's convention: scaled so that the interpolated centre is 1.
+
+    Raises:
+        ValueError: ``nw`` is not between 0 and ``n / 2``.
+    """
+    if not 0 < nw < n / 2:
+        raise ValueError(f"dpss: nw must be above 0 and below {n / 2}; got {nw}")
+    index = np.arange(n)
+    diagonal = ((n - 1 - 2 * index) / 2) ** 2 * math.cos(2 * math.pi * nw / n)
+    beside = index[1:] * (n - index[1:]) / 2
+    vector = _top_eigenvector(diagonal, beside)
+    vector = vector if vector.sum() > 0 else -vector
+    vector /= vector.max()
+    return vector if n % 2 else vector * (n**2 / (n**2 + nw))
+
+
+def _top_eigenvector(diagonal: Values, beside: Values) -> Values:
+    """The eigenvector of the largest eigenvalue of a symmetric tridiagonal matrix.
+
+    Found by bisection on the number of eigenvalues above a point and one step of inverse iteration
+    repeated.
+    """
+    off = np.concatenate([[0.0], beside])
+    low, high = float(diagonal.max()), float(diagonal.max() + 2 * beside.max())
+    entries, squares = diagonal.tolist(), (off**2).tolist()
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        # No eigenvalue is at or above a point where all pivots are negative.
+        if all(pivot < 0 for pivot in _eliminate(entries, squares, middle)):
+            high = middle
+        else:
+            low = middle
+    vector = np.ones(len(diagonal))
+    pivots = list(_eliminate(entries, squares, high))
+    for _ in range(ITERATIONS):
+        vector = _solve(pivots, off.tolist(), vector.tolist())
+        vector /= np.abs(vector).max()
+    return vector
+
+
+def _eliminate(diagonal: list[float], squares: list[float], shift: float) -> Iterator[float]:
+    """The pivots of (matrix - shift), from the squares of its values beside the diagonal."""
+    pivot = -1.0
+    for entry, square in zip(diagonal, squares, strict=True):
+        pivot = entry - shift - square / pivot
+        yield pivot
+
+
+def _solve(pivots: list[float], off: list[float], values: list[float]) -> Values:
+    """Solve (matrix - shift) x = values from the pivots: no rows are exchanged."""
+    for index in range(1, len(pivots)):
+        values[index] -= off[index] / pivots[index - 1] * values[index - 1]
+    values[-1] /= pivots[-1]
+    for index in range(len(pivots) - 2, -1, -1):
+        values[index] = (values[index] - off[index + 1] * values[index + 1]) / pivots[index]
+    return np.array(values)
+
 
 #: The symmetric windows: values from their number, and from the parameters of the name.
 WINDOWS: Mapping[str, Callable[..., Values]] = MappingProxyType(
@@ -128,14 +194,16 @@ WINDOWS: Mapping[str, Callable[..., Values]] = MappingProxyType(
         "barthann": _barthann,
         "bartlett": lambda n: 1.0 - np.abs(_positions(n)),
         "blackman": lambda n: _sum_cosines(n, (0.42, 0.5, 0.08)),
-        "blackmanharris": lambda n: _sum_cosines(n, _BLACKMAN_HARRIS),
+        "blackmanharris": lambda n: _sum_cosines(n, (0.35875, 0.48829, 0.14128, 0.01168)),
         "bohman": _bohman,
         "boxcar": lambda n: np.ones(n),
         "chebwin": _chebwin,
         "cosine": lambda n: np.sin(np.pi / n * (np.arange(n) + 0.5)),
-        "dpss": dpss,
+        "dpss": _dpss,
         "exponential": _exponential,
-        "flattop": lambda n: _sum_cosines(n, _FLATTOP),
+        "flattop": lambda n: _sum_cosines(
+            n, (0.21557895, 0.41663158, 0.277263158, 0.083578947, 0.006947368)
+        ),
         "gaussian": lambda n, std: _general_gaussian(n, 1.0, std),
         "general_cosine": _sum_cosines,
         "general_gaussian": _general_gaussian,
@@ -145,7 +213,7 @@ WINDOWS: Mapping[str, Callable[..., Values]] = MappingProxyType(
         "kaiser": _kaiser,
         "kaiser_bessel_derived": _kaiser_bessel_derived,
         "lanczos": lambda n: np.sinc(_positions(n)),
-        "nuttall": lambda n: _sum_cosines(n, _NUTTALL),
+        "nuttall": lambda n: _sum_cosines(n, (0.3635819, 0.4891775, 0.1365995, 0.0106411)),
         "parzen": _parzen,
         "taylor": _taylor,
         "triang": lambda n: 1 - _distances(n) / ((n + n % 2) / 2),

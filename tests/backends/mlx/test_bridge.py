@@ -60,7 +60,12 @@ def test_advice_about_pages_is_whole_pages_inside_the_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given: list[tuple[int, int, int]] = []
-    monkeypatch.setattr(host, "_madvise", lambda: lambda *advice: given.append(advice))
+
+    def madvise(address: Any, length: Any, advice: int) -> None:
+        given.append((address.value, length.value, advice))
+
+    monkeypatch.setattr(host, "_MADV_HUGEPAGE", 14)
+    monkeypatch.setattr(host.ctypes, "CDLL", lambda _: SimpleNamespace(madvise=madvise))
     page = 2 << 20
     host.advise_huge_pages(10 * page + 1, 3 * page)
     host.advise_huge_pages(10 * page + 1, page)
@@ -200,8 +205,8 @@ def test_real_advice_at_odd_addresses_keeps_the_memory_as_it_is(offset: int) -> 
 
 
 def test_systems_without_the_advice_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host.sys, "platform", "darwin")
-    assert host._madvise() is None
+    monkeypatch.setattr(host, "_MADV_HUGEPAGE", None)
+    monkeypatch.setattr(host.ctypes, "CDLL", None)
     assert bridge.empty_result((1 << 21,), (1,), torch.float32).shape == (1 << 21,)
 
 

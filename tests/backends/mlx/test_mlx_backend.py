@@ -27,7 +27,6 @@ import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.autograd import derivatives
 from torch_mlx_spectro.backends.mlx import backend as mlx_backend
-from torch_mlx_spectro.backends.mlx import whole
 from torch_mlx_spectro.calls.operation import Call
 from torch_mlx_spectro.mlx.runtime import runtime
 
@@ -185,7 +184,6 @@ def test_device_tensors_go_whole_to_the_gpu_stream(monkeypatch: pytest.MonkeyPat
 
     synchronized: list[int] = []
     stand_in = SimpleNamespace(mx=Module(), streams=used.streams, lock=used.lock)
-    monkeypatch.setattr(whole, "runtime", lambda: stand_in)
     monkeypatch.setattr(mlx_backend.runtime, "runtime", lambda: stand_in)
     monkeypatch.setattr(torch.mps, "synchronize", lambda: synchronized.append(1))
     window = torch.hann_window(32)
@@ -219,10 +217,8 @@ def gpu(kernels: None, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             return used.mx.from_dlpack(tensor)
 
     stand_in = SimpleNamespace(mx=Module(), streams=(), lock=None)
-    monkeypatch.setattr(whole, "runtime", lambda: stand_in)
     monkeypatch.setattr(mlx_backend.runtime, "runtime", lambda: stand_in)
-    for module in (whole, mlx_backend.runtime):
-        monkeypatch.setattr(module, "has_gpu", lambda: True)
+    monkeypatch.setattr(mlx_backend.runtime, "has_gpu", lambda: True)
     monkeypatch.setattr(torch.mps, "synchronize", lambda: asked.append("synchronized"))
     return asked
 

@@ -1,26 +1,41 @@
 """The ``mlx`` backend: a resolved call on torch tensors, computed by MLX.
 
 Where MLX has a GPU, tensors of the host and of MPS are computed there whole, by the project's own
-Metal kernels (:mod:`.backends.mlx.whole`): both lie in memory that it addresses. Elsewhere host
-tensors run in blocks on MLX CPU streams (:mod:`.backends.mlx.blocks`), or by the kernels while
-those are emulated.
+Metal kernels: both lie in memory that it addresses. Elsewhere host tensors run on MLX CPU streams
+in blocks that fit the processor's cache (:mod:`.mlx.blocks`), or by the kernels while those are
+emulated. :mod:`.backends.mlx.bridge` says how tensors cross to MLX.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 import torch
 
 from ...calls.operation import Call
+from ...core.envelope import inverse_of_frames
 from ...core.linear import Form, analysis_of, synthesis_of
 from ...core.params import IstftParams, StftParams
-from ...kernels.describe import describe_adjoint, find_divisor
-from ...mlx import runtime
-from ...mlx.fused import name_kernel
-from ...mlx.launcher import MetalKernels, metal_kernels, refusal
-from ...native.strides import host_spectrum_strides, spectrum_strides
+from ...kernels.describe import Adjoint, describe_adjoint, find_divisor
+from ...mlx import ops, runtime
+from ...mlx.blocks import Factors, adjoint_blocks, correlate_blocks, istft_blocks, stft_blocks
+from ...mlx.launcher import MetalKernels, metal_kernels
+from ...native.strides import host_spectrum_strides, in_order, spectrum_strides
 from ..base import Backend
-from . import blocks, whole
-from .windows import check_envelope, read_window
+from .bridge import (
+    Borrowed,
+    dense_order,
+    empty_result,
+    host_view,
+    to_mlx,
+    to_torch,
+    view_memory,
+)
+from .windows import Window, check_envelope, get_envelope, read_window
 
 Optional = torch.Tensor | None
 
@@ -30,7 +45,7 @@ def find_kernels(tensor: torch.Tensor, params: StftParams | IstftParams) -> Meta
     mx = runtime.runtime().mx
     if not runtime.has_gpu():
         return metal_kernels(mx, tensor.device.type)
-    if tensor.device.type == "cpu" and refusal(params) is not None:
+    if tensor.device.type == "cpu" and MetalKernels.refusal(params) is not None:
         return None
     return metal_kernels(mx, "mps")
 
@@ -46,61 +61,82 @@ class MlxBackend(Backend):
 
     def name_kernel(self, call: Call) -> str:
         by_kernels = find_kernels(call.tensor, call.params) is not None
-        return name_kernel(call.params) if by_kernels else "mlx cpu blocks"
+        return ops.name_kernel(call.params) if by_kernels else "mlx cpu blocks"
 
     def explain_refusal(self, call: Call) -> str | None:
         by_kernels = find_kernels(call.tensor, call.params) is not None
-        return refusal(call.params) if by_kernels else None
+        return MetalKernels.refusal(call.params) if by_kernels else None
 
     def analyse(
         self, params: StftParams, signal: torch.Tensor, window: Optional, edge: float = 1.0
     ) -> torch.Tensor:
         kernels, prepared = find_kernels(signal, params), read_window(params, window)
-        strides = _natives_strides(params, signal, window)
+        if signal.is_cpu:
+            strides = host_spectrum_strides(params, signal, window)
+        else:
+            strides = spectrum_strides(params, False)  # MPS's transforms write contiguous tensors
         if kernels is not None:
-            return whole.analyse(kernels, params, signal, prepared, strides, edge=edge)
+            return _analyse_whole(kernels, params, signal, prepared, strides, edge=edge)
         scaled = prepared.for_maps(params.scale)
-        return blocks.analyse(params, signal, scaled, strides, edge=edge)
+        return _analyse_blocks(params, signal, scaled, strides, None, edge)
 
     def synthesise(
         self, params: IstftParams, spectrum: torch.Tensor, window: Optional
     ) -> torch.Tensor:
         kernels, prepared = find_kernels(spectrum, params), read_window(params, window)
         check_envelope(params, prepared)
-        if kernels is None:
-            return blocks.synthesise(params, spectrum, prepared)
-        return whole.synthesise(kernels, params, spectrum, prepared)
+        if kernels is not None:
+            return _synthesise_whole(kernels, params, spectrum, prepared)
+        scaled, inverse = prepared.for_maps(1.0), get_envelope(params, prepared).rows
+        signal = _make_signal(params.rows, params.output_length, params.return_complex)
+        view = host_view(spectrum.mT)
+        istft_blocks(runtime.runtime(), params, view, scaled, inverse, view_memory(signal))
+        return signal
 
     def adjoint(self, form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
         params = form.params
         kernels, prepared = find_kernels(spectrum, params), read_window(params, window)
-        if kernels is None:
-            return blocks.adjoint(form, spectrum, prepared)
-        folded = synthesis_of(form, params.padding, params.samples)
-        return whole.synthesise(
-            kernels, folded, spectrum, prepared, conjugate=True, adjoint=describe_adjoint(form)
-        )
+        if kernels is not None:
+            folded = synthesis_of(form, params.padding, params.samples)
+            fold = describe_adjoint(form)
+            return _synthesise_whole(kernels, folded, spectrum, prepared, adjoint=fold)
+        scaled = prepared.for_maps(form.inverse_scale, conjugate=True)
+        signal = _make_signal(params.rows, params.samples, params.complex_fft)
+        view = host_view(spectrum.mT)
+        adjoint_blocks(runtime.runtime(), form, view, scaled, view_memory(signal))
+        return signal
 
     def differentiate_window(
         self, form: Form, signal: torch.Tensor, spectrum: torch.Tensor
     ) -> torch.Tensor:
-        kernels = find_kernels(signal, form.params)
+        params, used = form.params, runtime.runtime()
+        kernels = find_kernels(signal, params)
         if kernels is None:
-            return blocks.differentiate_window(form, signal, spectrum)
-        return whole.differentiate_window(kernels, form, signal, spectrum)
+            total = np.zeros(params.n_fft, np.complex128 if params.complex_fft else np.float64)
+            correlate_blocks(used, form, host_view(signal), host_view(spectrum.mT), total)
+            return torch.from_numpy(total)
+        ones = Window(None, None, params.n_fft, params.n_fft).for_kernels(kernels)
+        with _whole_arrays(signal) as stream:
+            lent = to_mlx(used.mx, spectrum.mT, stream)
+            borrowed = to_mlx(used.mx, signal, stream)
+            plain = replace(params, scale=1.0)
+            frames = kernels.cut_frames(plain, borrowed.array, ones, stream)
+            result = ops.correlate(used.mx, form, frames, lent.array, stream)
+            summed = _export_result(used.mx, result, borrowed)
+            del lent  # until here: the result is computed from it
+            return summed
 
     def adjoint_synthesis(
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
     ) -> torch.Tensor:
         form = analysis_of(params)
-        kernels, prepared = find_kernels(cotangent, form.params), read_window(params, window)
-        kept = cotangent[:, : params.kept]
-        bins, frames = form.params.bins, form.params.frames
-        strides = (bins * frames, frames, 1)
+        analysis, kept = form.params, cotangent[:, : params.kept]
+        kernels, prepared = find_kernels(cotangent, analysis), read_window(params, window)
+        strides = (analysis.bins * analysis.frames, analysis.frames, 1)
         if kernels is not None:
-            return whole.analyse(
+            return _analyse_whole(
                 kernels,
-                form.params,
+                analysis,
                 kept,
                 prepared,
                 strides,
@@ -108,17 +144,139 @@ class MlxBackend(Backend):
                 edge=form.edge,
                 divisor=find_divisor(form, params),
             )
-        return blocks.adjoint_synthesis(params, form, kept, prepared, strides)
+        rows = get_envelope(params, prepared).rows.conj()
+
+        def inverse(first: int, count: int) -> Any:
+            sizes = (params.frames, params.overlap, params.n_fft)
+            return inverse_of_frames(rows, *sizes, first, count)
+
+        scaled = prepared.for_maps(analysis.scale, conjugate=True)
+        return _analyse_blocks(analysis, kept, scaled, strides, inverse, form.edge)
 
     def check_envelope(self, params: IstftParams, window: Optional) -> None:
         check_envelope(params, read_window(params, window))
 
 
-def _natives_strides(params: StftParams, signal: torch.Tensor, window: Optional) -> tuple[int, ...]:
-    """Strides of native's spectrum, shape (rows, bins, frames)."""
-    if not signal.is_cpu:
-        return spectrum_strides(params, False)  # MPS's transforms write a new, contiguous tensor
-    return host_spectrum_strides(params, signal, window)
+def _analyse_blocks(
+    params: StftParams,
+    signal: torch.Tensor,
+    window: Any,
+    strides: tuple[int, ...],
+    factors: Factors | None,
+    edge: float,
+) -> torch.Tensor:
+    """A spectrum of shape (rows, bins, frames), computed in blocks.
+
+    Args:
+        signal: shape (rows, samples).
+        window: MLX array of n_fft values, every scale folded in, or None.
+        strides: of the result.
+        factors, edge: see :func:`.mlx.blocks.stft_blocks`.
+    """
+    out = empty_result((params.rows, params.bins, params.frames), strides, torch.complex64)
+    by_frames = view_memory(out).transpose(0, 2, 1)
+    used = runtime.runtime()
+    stft_blocks(used, params, host_view(signal), window, by_frames, factors, edge)
+    return out
+
+
+def _make_signal(rows: int, samples: int, is_complex: bool) -> torch.Tensor:
+    """An uninitialised signal on the host."""
+    dtype = torch.complex64 if is_complex else torch.float32
+    return empty_result((rows, samples), (samples, 1), dtype)
+
+
+def _analyse_whole(
+    kernels: MetalKernels,
+    params: StftParams,
+    signal: torch.Tensor,
+    window: Window,
+    strides: tuple[int, ...],
+    *,
+    conjugate: bool = False,
+    edge: float = 1.0,
+    divisor: float | None = None,
+) -> torch.Tensor:
+    """A spectrum of shape (rows, bins, frames), computed by kernels.
+
+    Args:
+        signal: shape (rows, samples).
+        strides: of the result.
+        conjugate: use the conjugate of the window.
+        edge, divisor: see :func:`.mlx.ops.analysis_fused`.
+    """
+    mx = runtime.runtime().mx
+    with _whole_arrays(signal) as stream:
+        borrowed = to_mlx(mx, signal, stream)
+        prepared = window.for_kernels(kernels, conjugate)
+        result = ops.analysis_fused(
+            kernels, mx, params, borrowed.array, prepared, stream, edge=edge, divisor=divisor
+        )
+        return _export_result(mx, result, borrowed, strides)
+
+
+def _synthesise_whole(
+    kernels: MetalKernels,
+    params: IstftParams,
+    spectrum: torch.Tensor,
+    window: Window,
+    *,
+    adjoint: Adjoint | None = None,
+) -> torch.Tensor:
+    """A signal of shape (rows, output length), computed by kernels.
+
+    Args:
+        spectrum: shape (rows, bins, frames).
+        adjoint: see :func:`.mlx.ops.synthesis_fused`; the window's conjugate is used for one.
+    """
+    mx, by_frames = runtime.runtime().mx, spectrum.mT
+    with _whole_arrays(spectrum) as stream:
+        borrowed = to_mlx(mx, by_frames, stream)
+        result = ops.synthesis_fused(
+            kernels,
+            mx,
+            params,
+            borrowed.array,
+            window.for_kernels(kernels, conjugate=adjoint is not None),
+            stream,
+            frames_fastest=(dense_order(by_frames) or [2])[-1] == 1,
+            adjoint=adjoint,
+        )
+        return _export_result(mx, result, borrowed)
+
+
+@contextmanager
+def _whole_arrays(tensor: torch.Tensor) -> Iterator[Any]:
+    """The stream on which whole arrays of this tensor's device are computed."""
+    used = runtime.runtime()
+    if tensor.device.type != "cpu" or runtime.has_gpu():
+        yield used.mx.gpu
+    else:
+        with used.lock:
+            yield used.streams[0]
+
+
+def _export_result(
+    mx: Any, result: Any, borrowed: Borrowed, strides: tuple[int, ...] | None = None
+) -> torch.Tensor:
+    """Evaluate and export ``result`` while the tensor it was computed from is still held.
+
+    Host tensors are copied into memory of torch's own, in the order that is asked for: results may
+    be resized, which MLX's memory cannot be.
+
+    Args:
+        result: shape (rows, output length), or (rows, frames, bins) of a spectrum.
+        strides: of a spectrum (rows, bins, frames), which is returned so.
+    """
+    tensor = to_torch(mx, result, borrowed.owner.device.type)
+    del borrowed
+    if strides is not None:
+        # In place, as native does: a view that a custom function returns may not be changed.
+        tensor.transpose_(1, 2)
+    strides = strides or tensor.stride()
+    if tensor.is_cpu:
+        return empty_result(tuple(tensor.shape), strides, tensor.dtype).copy_(tensor)
+    return in_order(tensor, strides)
 
 
 MLX = MlxBackend()

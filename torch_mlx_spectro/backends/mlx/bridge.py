@@ -135,7 +135,8 @@ def to_mlx(mx: Any, tensor: torch.Tensor, stream: Any = None) -> Borrowed:
         # gives the maps the contiguous rows that they need.
         owner = owner.contiguous()
     if owner.numel() == 0:
-        return Borrowed(mx.zeros(tuple(tensor.shape), _mlx_dtype(mx, owner.dtype)), owner)
+        kind = mx.complex64 if owner.is_complex() else mx.float32
+        return Borrowed(mx.zeros(tuple(tensor.shape), kind), owner)
     if owner.device.type == "mps":
         torch.mps.synchronize()
     array = mx.from_dlpack(owner)
@@ -161,20 +162,13 @@ def to_torch(mx: Any, array: Any, device_type: str) -> torch.Tensor:
         device_type: of the tensor: ``"cpu"`` or ``"mps"``, whose memory is one where MLX has a GPU.
     """
     mx.eval(array)
-    if device_type == "cpu":
-        return _from_dlpack(array.__dlpack__(dl_device=_DLPACK_CPU))
-    lent = _from_dlpack(array)
+    is_host = device_type == "cpu"
+    offered = array.__dlpack__(dl_device=_DLPACK_CPU) if is_host else array
+    lent: torch.Tensor = torch.utils.dlpack.from_dlpack(offered)
+    if is_host:
+        return lent
     own = lent.clone()
     # Until then the array is held, by ``lent``. Its way here has emptied the queue already
     # (to_mlx), so that this waits for the copy alone.
     torch.mps.synchronize()
     return own
-
-
-def _from_dlpack(lent: Any) -> torch.Tensor:
-    exported: torch.Tensor = torch.utils.dlpack.from_dlpack(lent)
-    return exported
-
-
-def _mlx_dtype(mx: Any, dtype: torch.dtype) -> Any:
-    return {torch.float32: mx.float32, torch.complex64: mx.complex64}[dtype]

@@ -64,9 +64,7 @@ class Window:
 def read_window(params: StftParams | IstftParams, window: torch.Tensor | None) -> Window:
     """Read the values of a call's window; waits for its device."""
     values = window_values(window)
-    if values is None:
-        return Window(None, None, params.win_length, params.n_fft)
-    key = (values.dtype.str, values.tobytes())
+    key = None if values is None else (values.dtype.str, values.tobytes())
     return Window(key, values, params.win_length, params.n_fft)
 
 
