@@ -17,7 +17,7 @@ import torch
 
 from ..backends.base import Backend
 from ..backends.envelope import inverse_envelope
-from ..core.linear import Form, analysis_of, bins_that_are_read
+from ..core.linear import Form, describe_analysis, bins_that_are_read
 from ..core.params import IstftParams, StftParams
 from ..native import private_state as torch_state
 from ..native.strides import shape_result, with_rows
@@ -177,7 +177,7 @@ def _istft_with_trained_window(
     given = window
     if params.win_length < params.n_fft:
         window = window.clone()
-    form = replace(analysis_of(params), complex_window=window.is_complex())
+    form = replace(describe_analysis(params), complex_window=window.is_complex())
     # The map checks the envelope: only there every transform of torch has been unwrapped.
     task = Task(backend, form, checked=params)
     signal: torch.Tensor = MAPS["adjoint"].apply(task, spectrum, window.conj())

@@ -87,6 +87,8 @@ def overlap_added_square(window: npt.NDArray[Any], hop: int, frames: int) -> Row
     return rows
 
 
+# torch does not warn of windows that single precision cannot hold; infinities are its result.
+@np.errstate(all="ignore")
 def resolve_envelope(window: npt.NDArray[Any] | None, params: IstftParams) -> Envelope:
     """Compute the inverse envelope of a call, and whether torch refuses it.
 
@@ -94,12 +96,6 @@ def resolve_envelope(window: npt.NDArray[Any] | None, params: IstftParams) -> En
         window: shape (win_length,), or None for a rectangular one.
         params: the resolved call.
     """
-    # torch does not warn of windows that single precision cannot hold; infinities are its result.
-    with np.errstate(all="ignore"):
-        return _resolve_envelope(window, params)
-
-
-def _resolve_envelope(window: npt.NDArray[Any] | None, params: IstftParams) -> Envelope:
     full = padded_window(window, params.win_length, params.n_fft)
     rows = overlap_added_square(full, params.hop_length, params.frames)
     hop, overlap, frames = params.hop_length, params.overlap, params.frames

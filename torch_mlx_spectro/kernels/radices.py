@@ -126,8 +126,7 @@ def find_radices(points: int) -> tuple[int, ...] | None:
 
 def fused_points(params: StftParams | IstftParams) -> tuple[int, bool] | None:
     """Points of the fused kernel's transform and whether it is packed; None: not covered."""
-    is_complex = params.complex_fft if isinstance(params, StftParams) else params.return_complex
-    packed = not is_complex and params.n_fft % 2 == 0
+    packed = not params.complex_fft and params.n_fft % 2 == 0
     points = params.n_fft // 2 if packed else params.n_fft
     if points > MAX_POINTS or find_radices(points) is None:
         return None

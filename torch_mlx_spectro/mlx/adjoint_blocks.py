@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.linear import Form, synthesis_of
+from ..core.linear import Form, describe_synthesis
 from ..core.padding import fold_side, padded_sides
 from .blocks import istft_blocks
 from .host import HostArray, HostView
@@ -30,7 +30,7 @@ def adjoint_blocks(
         """The overlap-add from ``start`` on; zeros behind what the frames cover."""
         istft_blocks(
             runtime,
-            synthesis_of(form, start, min(target.shape[1], covered - start)),
+            describe_synthesis(form, start, min(target.shape[1], covered - start)),
             spectrum,
             window,
             None,

@@ -113,12 +113,12 @@ def test_what_computes_and_why_not() -> None:
 
 
 def test_a_device_that_nvrtc_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_backend, "architecture_of", lambda device: 130)
+    monkeypatch.setattr(cuda_backend, "find_architecture", lambda device: 130)
     monkeypatch.setattr(cubins, "architectures", lambda: (80, 90))
     monkeypatch.setattr(cubins, "nvrtc_version", lambda: (13, 0))
     reason = CUDA.explain_device(0)
     assert reason == "NVRTC 13.0 does not compile for compute capability 13.0"
-    monkeypatch.setattr(cuda_backend, "architecture_of", lambda device: 90)
+    monkeypatch.setattr(cuda_backend, "find_architecture", lambda device: 90)
     assert CUDA.explain_device(0) is None
 
 

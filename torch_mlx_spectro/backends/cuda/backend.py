@@ -23,7 +23,7 @@ from ...native.strides import frames_in_order
 from ..base import Prepared
 from ..device.backend import KernelBackend, describe_launches
 from . import nvrtc as cubins
-from .launcher import CudaKernels, architecture_of, cuda_kernels
+from .launcher import CudaKernels, find_architecture, cuda_kernels
 from .nvrtc import CudaProblem
 from .timer import CudaTimer
 
@@ -59,7 +59,7 @@ class CudaBackend(KernelBackend):
 
     def explain_device(self, device: int) -> str | None:
         """Why the kernels do not run on one device; None where they do."""
-        architecture = architecture_of(device)
+        architecture = find_architecture(device)
         if architecture in cubins.architectures():
             return None
         version = ".".join(map(str, cubins.nvrtc_version()))

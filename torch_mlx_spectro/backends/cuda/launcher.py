@@ -195,7 +195,7 @@ class CudaKernels(TensorKernels):
 
     Args:
         driver: loads and launches.
-        architecture_of: 10 * major + minor of the compute capability of a device, by its index.
+        find_architecture: 10 * major + minor of the compute capability of a device, by its index.
         folder: where machine code is kept; None to keep none.
         compiled: makes machine code, as :func:`.backends.cuda.nvrtc.compiled`.
         current_device: tells the index of the current device.
@@ -205,14 +205,14 @@ class CudaKernels(TensorKernels):
     def __init__(
         self,
         driver: Driver,
-        architecture_of: Callable[[int], int],
+        find_architecture: Callable[[int], int],
         folder: Path | None = None,
         compiled: Callable[[str, int, Path | None], bytes] = cubins.compiled,
         current_device: Callable[[], int | None] = torch_state.cuda_device,
         stream_of: Callable[[int], int] = torch_state.cuda_stream,
     ) -> None:
         self._driver = driver
-        self._architecture_of = architecture_of
+        self._find_architecture = find_architecture
         self._folder = folder
         self._compiled = compiled
         self._current_device, self._stream_of = current_device, stream_of
@@ -322,18 +322,18 @@ class CudaKernels(TensorKernels):
                 strides,
                 edge,
                 addresses=4 if launch.kernel in JUDGES else 3,
-                early=self._architecture_of(device) in EARLY_ARCHITECTURES,
+                early=self._find_architecture(device) in EARLY_ARCHITECTURES,
             )
             self._prepared.put(key, found)
         return found
 
     def is_loaded(self, launch: Launch, device: int) -> bool:
         """Whether a launch needs neither the compiler nor the loader any more."""
-        key = (make_variant(launch), self._architecture_of(device))
+        key = (make_variant(launch), self._find_architecture(device))
         return key in self._kernels
 
     def _kernel(self, variant: Variant, device: int) -> Any:
-        key = (variant, self._architecture_of(device))
+        key = (variant, self._find_architecture(device))
         kernel = self._kernels.get(key)
         if kernel is None:
             problem = self._refused.find(key)
@@ -352,7 +352,7 @@ class CudaKernels(TensorKernels):
 
 
 @cached(64)
-def architecture_of(device: int) -> int:
+def find_architecture(device: int) -> int:
     """10 * major + minor of a device's compute capability."""
     major, minor = torch.cuda.get_device_capability(device)
     return 10 * major + minor
@@ -366,4 +366,4 @@ def cuda_kernels() -> CudaKernels:
         CudaProblem: they cannot be compiled here.
     """
     cubins.nvrtc_version()
-    return CudaKernels(CudaDriver(), architecture_of, cubins.default_folder())
+    return CudaKernels(CudaDriver(), find_architecture, cubins.default_folder())

@@ -17,7 +17,7 @@ from functools import partial
 import torch
 
 from ...calls.operation import Call
-from ...core.linear import Form, analysis_of, bins_that_are_read, synthesis_of
+from ...core.linear import Form, describe_analysis, bins_that_are_read, describe_synthesis
 from ...core.params import IstftParams, StftParams
 from ...kernels import describe, framing
 from ...kernels.describe import describe_adjoint, find_divisor
@@ -193,7 +193,7 @@ class KernelBackend(Backend):
 
     def adjoint(self, form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
         return self._compute_signal(
-            synthesis_of(form, form.params.padding, form.params.samples),
+            describe_synthesis(form, form.params.padding, form.params.samples),
             resolved(spectrum).transpose(1, 2),
             readable(window, conjugate=True),
             adjoint=describe_adjoint(form),
@@ -213,7 +213,7 @@ class KernelBackend(Backend):
     def adjoint_synthesis(
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
     ) -> torch.Tensor:
-        form = analysis_of(params)
+        form = describe_analysis(params)
         spectrum = self._compute_spectrum(
             form.params,
             cotangent[:, : params.kept],
@@ -316,12 +316,12 @@ def launches_back(
     complex_window, step = window_layout(window, params.n_fft)
     if isinstance(params, StftParams):
         form = Form(params, tensor.is_complex(), complex_window)
-        folded = synthesis_of(form, params.padding, params.samples)
+        folded = describe_synthesis(form, params.padding, params.samples)
         adjoint = describe_adjoint(form)
         fused = describe.synthesis(folded, complex_window, False, adjoint, step=step)
         found = [fused or (framing.add_frames(folded, complex_window, adjoint, step=step),)]
     else:
-        form = replace(analysis_of(bins_that_are_read(params)), complex_window=complex_window)
+        form = replace(describe_analysis(bins_that_are_read(params)), complex_window=complex_window)
         kinds = (form.complex_signal, complex_window)
         divisor = find_divisor(form, params)
         fused = describe.analysis(form.params, *kinds, divisor, step=step)

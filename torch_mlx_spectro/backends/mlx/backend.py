@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 
 from ...calls.operation import Call
-from ...core.linear import Form, analysis_of, synthesis_of
+from ...core.linear import Form, describe_analysis, describe_synthesis
 from ...core.params import IstftParams, StftParams
 from ...kernels.describe import describe_adjoint, find_divisor
 from ...mlx import runtime
@@ -76,7 +76,7 @@ class MlxBackend(Backend):
         kernels, prepared = find_kernels(spectrum, params), read_window(params, window)
         if kernels is None:
             return blocks.adjoint(form, spectrum, prepared)
-        folded = synthesis_of(form, params.padding, params.samples)
+        folded = describe_synthesis(form, params.padding, params.samples)
         return whole.synthesise(
             kernels, folded, spectrum, prepared, conjugate=True, adjoint=describe_adjoint(form)
         )
@@ -92,7 +92,7 @@ class MlxBackend(Backend):
     def adjoint_synthesis(
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
     ) -> torch.Tensor:
-        form = analysis_of(params)
+        form = describe_analysis(params)
         kernels, prepared = find_kernels(cotangent, form.params), read_window(params, window)
         kept = cotangent[:, : params.kept]
         bins, frames = form.params.bins, form.params.frames
