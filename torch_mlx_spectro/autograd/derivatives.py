@@ -17,7 +17,7 @@ import torch
 
 from ..backends.base import Backend
 from ..backends.envelope import inverse_envelope
-from ..core.linear import Form, describe_analysis, bins_that_are_read
+from ..core.linear import Form, bins_that_are_read, describe_analysis
 from ..core.params import IstftParams, StftParams
 from ..native import private_state as torch_state
 from ..native.strides import shape_result, with_rows

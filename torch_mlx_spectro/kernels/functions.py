@@ -45,17 +45,17 @@ class Kernels:
             edge: factor of bins 0 and n_fft / 2.
             divisor: as of :func:`.kernels.describe.analysis`.
         """
-        launches = self.list_analyses(params, signal, window, divisor)
+        launches = self.list_analyses(params, self._is_complex(signal), window, divisor)
         if not launches:
             return None
         return self._run(launches, signal, window, stream, edge=edge)
 
     def list_analyses(
-        self, params: StftParams, signal: Any, window: Any, divisor: float | None = None
+        self, params: StftParams, complex_signal: bool, window: Any, divisor: float | None = None
     ) -> tuple[Launch, ...]:
         """The launches of :meth:`analysis`, best first; none where no fused kernel covers it."""
         complex_window, step = self._window_layout(window, params.n_fft)
-        kinds = (self._is_complex(signal), complex_window, divisor)
+        kinds = (complex_signal, complex_window, divisor)
         group = self.chooser.find_group("analysis")
         return describe_demanded(describe.analysis, params, *kinds, group, step)
 
@@ -109,11 +109,24 @@ class Kernels:
         divisor: float | None = None,
     ) -> Any:
         """Windowed frames, shape (rows, frames, n_fft); arguments as of :meth:`analysis`."""
+        launches = self.list_cuts(params, self._is_complex(signal), window, divisor)
+        return self._run(launches, signal, window, stream)
+
+    def list_spectra(
+        self, params: StftParams, complex_signal: bool, window: Any, divisor: float | None = None
+    ) -> tuple[Launch, ...]:
+        """Launches that cut frames, which fused ones transform: alternatives, best first."""
+        kinds = (complex_signal, window, divisor)
+        return self.list_analyses(params, *kinds) or self.list_cuts(params, *kinds)
+
+    def list_cuts(
+        self, params: StftParams, complex_signal: bool, window: Any, divisor: float | None = None
+    ) -> tuple[Launch, ...]:
+        """The only launch of :meth:`cut_frames`."""
         group = self.chooser.find_group("cut_frames") or framing.FREE_GROUP
         complex_window, step = self._window_layout(window, params.n_fft)
-        kinds = (self._is_complex(signal), complex_window)
-        launch = framing.cut_frames(params, *kinds, group, step, divisor)
-        return self._run((launch,), signal, window, stream)
+        kinds = (complex_signal, complex_window)
+        return (framing.cut_frames(params, *kinds, group, step, divisor),)
 
     def add_frames(
         self,
@@ -131,10 +144,27 @@ class Kernels:
             frames: shape (rows, frames, n_fft), contiguous.
             window, stream, adjoint, vanishing: as of :meth:`synthesis`.
         """
+        launches = self.list_additions(params, window, adjoint)
+        return self._run(launches, frames, window, stream, vanishing=vanishing)
+
+    def list_signals(
+        self,
+        params: IstftParams,
+        window: Any,
+        frames_fastest: bool,
+        adjoint: describe.Adjoint | None = None,
+    ) -> tuple[Launch, ...]:
+        """Launches that add frames, which fused ones transform before: alternatives, best first."""
+        fused = self.list_syntheses(params, window, frames_fastest, adjoint)
+        return fused or self.list_additions(params, window, adjoint)
+
+    def list_additions(
+        self, params: IstftParams, window: Any, adjoint: describe.Adjoint | None = None
+    ) -> tuple[Launch, ...]:
+        """The only launch of :meth:`add_frames`."""
         group = self.chooser.find_group("add_frames") or framing.FREE_GROUP
         complex_window, step = self._window_layout(window, params.n_fft)
-        launch = framing.add_frames(params, complex_window, adjoint, group, step)
-        return self._run((launch,), frames, window, stream, vanishing=vanishing)
+        return (framing.add_frames(params, complex_window, adjoint, group, step),)
 
     def _is_complex(self, array: Any) -> bool:
         raise NotImplementedError

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..core.envelope import overlap_added_square, row_of_hop
-from ..core.linear import Form, describe_analysis, describe_synthesis
+from ..core.linear import Form, describe_analysis
 from ..core.padding import fold_side, padded_sides, padding_sources
 from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
 from ..kernels.describe import describe_adjoint
@@ -181,11 +181,11 @@ def adjoint(form: Form, spectrum: Any, window: Any) -> Any:
         window: shape (n_fft,).
     """
     mx, params = runtime().mx, form.params
-    back = describe_synthesis(form, params.padding, params.samples)
+    back, fold = describe_adjoint(form)
     found = _find_kernels(back, spectrum, window) if params.samples else None
     if found is None:
         return _add_frames(mx, form, spectrum, _scale(mx, window, form.inverse_scale))
-    given, fold = _lengthen(mx, window), describe_adjoint(form)
+    given = _lengthen(mx, window)
     return synthesis_fused(found, mx, back, spectrum, given, None, adjoint=fold)
 
 

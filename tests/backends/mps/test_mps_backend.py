@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import metal
@@ -196,7 +195,8 @@ def test_real_frames_come_from_a_transform_of_complex_values(
 
 def test_what_computes_and_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     reasons: list[str | None] = [None]
-    kernels = SimpleNamespace(refusal=lambda *of: reasons[0], cores=None)
+    kernels = MpsKernels(lambda text: None)
+    monkeypatch.setattr(kernels, "refusal", lambda *of: reasons[0])
     monkeypatch.setattr(mps_backend, "mps_kernels", lambda: kernels)
     signal, window = torch.zeros(2, 100), torch.ones(16)
 

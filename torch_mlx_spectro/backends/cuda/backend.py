@@ -21,9 +21,9 @@ from ...kernels.texts.cuda import MAX_BLOCKS, find_grid
 from ...native import private_state as torch_state
 from ...native.strides import frames_in_order
 from ..base import Prepared
-from ..device.backend import KernelBackend, describe_launches
+from ..device.backend import KernelBackend
 from . import nvrtc as cubins
-from .launcher import CudaKernels, find_architecture, cuda_kernels
+from .launcher import CudaKernels, cuda_kernels, find_architecture
 from .nvrtc import CudaProblem
 from .timer import CudaTimer
 
@@ -68,7 +68,7 @@ class CudaBackend(KernelBackend):
 
     def explain_refusal(self, call: Call) -> str | None:
         device: int = call.tensor.device.index
-        launch = describe_launches(*call)[0]
+        launch = self.list_launches(call)[0]
         if (reason := self.explain_device(device)) is not None:
             return reason
         if (reason := super().explain_refusal(call)) is not None:

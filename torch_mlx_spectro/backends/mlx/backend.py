@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 
 from ...calls.operation import Call
-from ...core.linear import Form, describe_analysis, describe_synthesis
+from ...core.linear import Form
 from ...core.params import IstftParams, StftParams
-from ...kernels.describe import describe_adjoint, find_divisor
+from ...kernels.describe import describe_adjoint, describe_inverse_adjoint
 from ...mlx import runtime
 from ...mlx.fused import name_kernel
 from ...mlx.launcher import MetalKernels, metal_kernels, refusal
@@ -76,9 +76,9 @@ class MlxBackend(Backend):
         kernels, prepared = find_kernels(spectrum, params), read_window(params, window)
         if kernels is None:
             return blocks.adjoint(form, spectrum, prepared)
-        folded = describe_synthesis(form, params.padding, params.samples)
+        folded, adjoint = describe_adjoint(form)
         return whole.synthesise(
-            kernels, folded, spectrum, prepared, conjugate=True, adjoint=describe_adjoint(form)
+            kernels, folded, spectrum, prepared, conjugate=True, adjoint=adjoint
         )
 
     def differentiate_window(
@@ -92,7 +92,7 @@ class MlxBackend(Backend):
     def adjoint_synthesis(
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
     ) -> torch.Tensor:
-        form = describe_analysis(params)
+        form, divisor = describe_inverse_adjoint(params)
         kernels, prepared = find_kernels(cotangent, form.params), read_window(params, window)
         kept = cotangent[:, : params.kept]
         bins, frames = form.params.bins, form.params.frames
@@ -106,7 +106,7 @@ class MlxBackend(Backend):
                 strides,
                 conjugate=True,
                 edge=form.edge,
-                divisor=find_divisor(form, params),
+                divisor=divisor,
             )
         return blocks.adjoint_synthesis(params, form, kept, prepared, strides)
 
