@@ -125,7 +125,8 @@ class KernelBackend(Backend):
             found.append(kernels.list_spectra(form.params, form.complex_signal, read, divisor))
         if isinstance(params, StftParams) or is_trained:
             back, adjoint = describe_adjoint(form)
-            found.append(kernels.list_signals(back, read, False, adjoint))
+            fastest = isinstance(params, IstftParams) and frames_fastest(tensor.transpose(-2, -1))
+            found.append(kernels.list_signals(back, read, fastest, adjoint))
         if is_trained:
             found.append(kernels.list_cuts(_take_whole_frames(form), form.complex_signal, None))
         return found
