@@ -24,12 +24,10 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from ..backends import registry
-from ..backends.base import Backend
+from ..backends.base import Backend, Optional
 from ..core.linear import Form
 from ..core.params import IstftParams
 
-Optional = torch.Tensor | None
 Shape = TypeVar("Shape", Form, IstftParams)
 
 
@@ -60,11 +58,6 @@ class Task(Generic[Shape]):
         form: Any = self.form
         form = form.with_rows(rows) if isinstance(form, Form) else replace(form, rows=rows)
         return replace(self, form=form)
-
-
-def _backend(name: str | None, tensor: torch.Tensor) -> Backend:
-    """The backend of a name, else the last candidate for the tensor's device: MLX on the host."""
-    return registry.load(name or registry.list_candidates(tensor.device.type)[-1])
 
 
 def analysis(task: Task[Form], signal: torch.Tensor, window: Optional) -> torch.Tensor:

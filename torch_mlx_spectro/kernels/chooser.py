@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import threading
 import time
+import timeit
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from ..errors import KernelRefused
@@ -245,9 +247,5 @@ class Chooser:
 
     def _time(self, launch: Launch, count: int, run: Run) -> float:
         """Return the seconds of one round of launches."""
-        rounds = []
-        for _ in range(ROUNDS):
-            begin = self._clock()
-            run(launch, count)
-            rounds.append(self._clock() - begin)
-        return min(rounds)
+        once = partial(run, launch, count)
+        return min(timeit.repeat(once, timer=self._clock, repeat=ROUNDS, number=1))

@@ -46,10 +46,11 @@ ENVELOPED_THREADS = 1024
 
 def largest_count(params: StftParams | IstftParams) -> int:
     """The largest extent of what a call is made of."""
-    if isinstance(params, StftParams):
-        length = params.samples + 2 * params.padding
-    else:
-        length = params.output_length
+    length = (
+        params.samples + 2 * params.padding
+        if isinstance(params, StftParams)
+        else params.output_length
+    )
     return max(params.rows, params.frames + 2 * params.n_fft, length)
 
 
@@ -248,10 +249,10 @@ def _walk(
     plan = walk_plan(
         params.n_fft // 2, params.hop_length, 2 if even else 1, frames_fastest, folded == 0
     )
-    if plan is not None and group is not None:
-        plan = resize_walk(plan, group)
     if plan is None:
         return None
+    if group is not None:
+        plan = resize_walk(plan, group)
     return walk(params, plan, frames_fastest, adjoint, cores=cores, step=step)
 
 

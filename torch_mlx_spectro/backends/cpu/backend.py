@@ -17,10 +17,8 @@ from ...core.linear import Form, describe_analysis, own_conjugates
 from ...core.padding import outside_positions
 from ...core.params import IstftParams, StftParams
 from ...native.strides import host_spectrum_strides, in_order
-from ..base import Backend
+from ..base import Backend, Optional
 from ..envelope import check_envelope, inverse_envelope
-
-Optional = torch.Tensor | None
 
 
 class TorchBlocks(Backend):

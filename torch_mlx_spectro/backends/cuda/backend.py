@@ -20,14 +20,12 @@ from ...errors import KernelRefused
 from ...kernels.texts.cuda import MAX_BLOCKS, find_grid
 from ...native import private_state as torch_state
 from ...native.strides import frames_in_order
-from ..base import Prepared
+from ..base import Optional, Prepared
 from ..device.backend import KernelBackend
 from . import nvrtc as cubins
 from .launcher import CudaKernels, cuda_kernels, find_architecture
 from .nvrtc import CudaProblem
 from .timer import CudaTimer
-
-Optional = torch.Tensor | None
 
 NOT_PREPARED = "a CUDA graph is being captured, and this call was not made before"
 

@@ -25,7 +25,8 @@ from ...kernels.describe import Launch
 from ...kernels.texts.cuda import Variant, find_grid, make_variant, write_text
 from ...native import private_state as torch_state
 from ...store.caches import Cache, cached
-from ..device.launcher import Bound, Optional, TensorKernels, make_result
+from ..base import Optional
+from ..device.launcher import Bound, TensorKernels, make_result
 from . import nvrtc as cubins
 from .nvrtc import CudaProblem
 
@@ -44,11 +45,11 @@ _LOOKS = 64
 PATIENCE = 1e-3
 #: CUlaunchConfig: blocks, threads, bytes of shared memory, then what a launch may differ in: its
 #: stream; and its attributes, of which it has the address and the number.
-CONFIG = struct.Struct("=7I4x")
+CONFIG = "=7I4x"
 VARIABLE = "=Q16s"
-ATTRIBUTES = struct.Struct("=QI4x")
+ATTRIBUTES = "=QI4x"
 #: CUlaunchAttribute: which, and its value.
-ATTRIBUTE = struct.Struct("=I4xi60x")
+ATTRIBUTE = "=I4xi60x"
 #: CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: groups come to the cores while the last
 #: ones of the stream's earlier launch leave, and wait there (after_earlier_launches of cuda.h).
 _EARLY = 6
@@ -153,26 +154,20 @@ class Prepared:
         numbers = struct.pack(
             f"={STRIDES}q{len(launch.integers)}q3If", *padded, *launch.integers, *launch.grid, edge
         )
-        sizes = CONFIG.pack(*find_grid(launch), launch.threadgroup[0], 1, 1, 0)
+        sizes = struct.pack(CONFIG, *find_grid(launch), launch.threadgroup[0], 1, 1, 0)
         variable = struct.Struct(VARIABLE + f"{addresses}Q")
-        attributes = ATTRIBUTE.pack(_EARLY, True) if early else b""
+        attributes = struct.pack(ATTRIBUTE, _EARLY, True) if early else b""
         numbers += bytes(-len(numbers) % 8)
-        # Configuration, addresses, numbers and attributes, one behind the other.
-        whole = len(sizes) + variable.size + len(numbers) + len(attributes)
-        self._buffer = ctypes.create_string_buffer(whole + 8)
-        start = ctypes.addressof(self._buffer)
-        begin = -start % 8
-        struct.pack_into(f"{len(sizes)}s", self._buffer, begin, sizes)
-        self._variable = begin + len(sizes)
+        # Configuration, addresses, numbers and attributes, one behind the other, at whole words.
+        whole = sizes + bytes(variable.size) + numbers + attributes
+        self._buffer = (ctypes.c_uint64 * (len(whole) // 8)).from_buffer_copy(whole)
+        start, self._variable = ctypes.addressof(self._buffer), len(sizes)
         end = self._variable + variable.size
-        struct.pack_into(
-            f"{len(numbers)}s{len(attributes)}s", self._buffer, end, numbers, attributes
-        )
-        self._attributes = ATTRIBUTES.pack(start + end + len(numbers), int(early))
+        self._attributes = struct.pack(ATTRIBUTES, start + end + len(numbers), int(early))
         first = end - 8 * addresses
         places = [start + first + 8 * index for index in range(addresses + 1)]
         self._places = (ctypes.c_void_p * (addresses + 1))(*places)
-        self._config = ctypes.c_void_p(start + begin)
+        self._config = ctypes.c_void_p(start)
         self._parameters = ctypes.c_void_p(ctypes.addressof(self._places))
         self._kernel, self._pack = kernel, variable.pack_into
         self._driver, self._launch, self._device = driver, driver.launch, device

@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ...errors import KernelRefused, telling_line
@@ -20,7 +22,9 @@ from ...store import files as disk
 
 #: What every text is compiled with. Contracting a product and a sum into one fused operation, the
 #: default, only rounds less.
-OPTIONS: dict[str, Any] = {"std": "c++17", "device_as_default_execution_space": True}
+OPTIONS: Mapping[str, Any] = MappingProxyType(
+    {"std": "c++17", "device_as_default_execution_space": True}
+)
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 #: A file has some 100 KB.

@@ -31,12 +31,10 @@ from ...native.strides import (
     spectrum_strides,
     with_rows,
 )
-from ..base import Backend, Prepared
+from ..base import Backend, Optional, Prepared
 from ..cpu.backend import invert_frames, weigh_edges
 from .envelope_checks import EnvelopeChecks, read_flag
 from .launcher import Bound, TensorKernels
-
-Optional = torch.Tensor | None
 
 
 class KernelBackend(Backend):

@@ -26,7 +26,6 @@ from ...settings import asks_for_fast_math
 from ..device.backend import KernelBackend
 from .launcher import MpsKernels, mps_kernels
 
-Optional = torch.Tensor | None
 #: The macOS whose Metal lets a kernel ask for safe mathematics (``math_mode``).
 SAFE_MATH = 15
 
