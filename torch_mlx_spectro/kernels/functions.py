@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -12,7 +13,7 @@ from .chooser import Chooser, describe_demanded
 from .describe import Launch
 
 
-class Kernels:
+class Kernels(ABC):
     """The four functions that kernels compute.
 
     Attributes:
@@ -166,13 +167,15 @@ class Kernels:
         complex_window, step = self._window_layout(window, params.n_fft)
         return (framing.add_frames(params, complex_window, adjoint, group, step),)
 
+    @abstractmethod
     def _is_complex(self, array: Any) -> bool:
-        raise NotImplementedError
+        """Whether an array has complex values."""
 
+    @abstractmethod
     def _window_layout(self, window: Any, n_fft: int) -> tuple[bool, int | None]:
         """Whether a window is complex, and its ``step`` (:func:`.kernels.describe.analysis`)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _run(
         self,
         launches: Sequence[Launch],
@@ -189,4 +192,3 @@ class Kernels:
             first: what the kernel reads besides the window.
             edge, vanishing: where the kernel asks for it.
         """
-        raise NotImplementedError

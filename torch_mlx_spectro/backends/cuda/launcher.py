@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -57,28 +57,6 @@ _EARLY = 6
 EARLY_ARCHITECTURES = (90,)
 
 
-class Driver(Protocol):
-    """What is asked of CUDA's driver."""
-
-    #: cuLaunchKernelEx: of the addresses of a configuration, a kernel, the addresses of its
-    #: parameters, and None; the answer is 0 or an error.
-    launch: Callable[[Any, Any, Any, None], int]
-    #: cuStreamSynchronize: of a stream's raw handle; the answer is 0 or an error.
-    synchronize: Callable[[int], int]
-    #: cuStreamQuery: the same, at once; and another answer while there is something to wait for.
-    query: Callable[[int], int]
-
-    def load(self, code: bytes, name: str) -> Any:
-        """A kernel, for all devices of the code's architecture."""
-
-    def mend(self, error: int, device: int) -> None:
-        """Put right what kept a launch from the device, so that it may be tried again.
-
-        Raises:
-            CudaProblem: it is not to be put right.
-        """
-
-
 class CudaDriver:
     """CUDA's own driver, by cuda.bindings, with cuda.core's objects.
 
@@ -89,16 +67,26 @@ class CudaDriver:
         self._core = importlib.import_module("cuda.core")
         self._driver = importlib.import_module("cuda.bindings.driver")
         self._loaded: list[Any] = []  # kernels live as long as what they were loaded from
+        #: Of the addresses of a configuration, a kernel, the addresses of its parameters, and None;
+        #: the answer is 0 or an error.
         self.launch: Callable[[Any, Any, Any, None], int] = _entry("cuLaunchKernelEx", 4)
+        #: Of a stream's raw handle; the answer is 0 or an error.
         self.synchronize: Callable[[int], int] = _entry("cuStreamSynchronize", 1)
+        #: The same, at once; and another answer while there is something to wait for.
         self.query: Callable[[int], int] = _entry("cuStreamQuery", 1)
 
     def load(self, code: bytes, name: str) -> Any:
+        """A kernel, for all devices of the code's architecture."""
         kernel = self._core.ObjectCode.from_cubin(code).get_kernel(name)
         self._loaded.append(kernel)
         return ctypes.c_void_p(int(kernel.handle))
 
     def mend(self, error: int, device: int) -> None:
+        """Put right what kept a launch from the device, so that it may be tried again.
+
+        Raises:
+            CudaProblem: it is not to be put right.
+        """
         driver = self._driver
         if error != _INVALID_CONTEXT:
             self._check(driver.CUresult(error))
@@ -140,7 +128,7 @@ class Prepared:
 
     def __init__(
         self,
-        driver: Driver,
+        driver: CudaDriver,
         kernel: Any,
         launch: Launch,
         device: int,
@@ -199,7 +187,7 @@ class CudaKernels(TensorKernels):
 
     def __init__(
         self,
-        driver: Driver,
+        driver: CudaDriver,
         find_architecture: Callable[[int], int],
         folder: Path | None = None,
         compiled: Callable[[str, int, Path | None], bytes] = cubins.compiled,
