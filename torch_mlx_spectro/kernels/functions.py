@@ -46,19 +46,20 @@ class Kernels(ABC):
             edge: factor of bins 0 and n_fft / 2.
             divisor: as of :func:`.kernels.describe.analysis`.
         """
-        launches = self.list_analyses(params, self._is_complex(signal), window, divisor)
-        if not launches:
+        launches = self.list_spectra(params, self._is_complex(signal), window, divisor)
+        if launches[0].plan is None:
             return None
-        return self._run(launches, signal, window, stream, edge=edge)
+        return self.run(launches, signal, window, stream, edge=edge)
 
-    def list_analyses(
+    def list_spectra(
         self, params: StftParams, complex_signal: bool, window: Any, divisor: float | None = None
     ) -> tuple[Launch, ...]:
-        """The launches of :meth:`analysis`, best first; none where no fused kernel covers it."""
+        """Launches of :meth:`analysis`, best first; else the one of :meth:`cut_frames`."""
         complex_window, step = self._window_layout(window, params.n_fft)
         kinds = (complex_signal, complex_window, divisor)
         group = self.chooser.find_group("analysis")
-        return describe_demanded(describe.analysis, params, *kinds, group, step)
+        fused = describe_demanded(describe.analysis, params, *kinds, group, step)
+        return fused or self.list_cuts(params, complex_signal, window, divisor)
 
     def synthesis(
         self,
@@ -81,24 +82,25 @@ class Kernels(ABC):
             vanishing: an int32 of 0 for the kernel's verdict on the envelope (:class:`.Verdict`),
                 which stays 0 where some kernels find none that vanishes; None if nobody asks.
         """
-        launches = self.list_syntheses(params, window, frames_fastest, adjoint)
-        if not launches:
+        launches = self.list_signals(params, window, frames_fastest, adjoint)
+        if launches[0].plan is None:
             return None
         edge = 1.0 if adjoint is None else adjoint.edge
-        return self._run(launches, spectrum, window, stream, edge=edge, vanishing=vanishing)
+        return self.run(launches, spectrum, window, stream, edge=edge, vanishing=vanishing)
 
-    def list_syntheses(
+    def list_signals(
         self,
         params: IstftParams,
         window: Any,
         frames_fastest: bool,
         adjoint: describe.Adjoint | None = None,
     ) -> tuple[Launch, ...]:
-        """The launches of :meth:`synthesis`, best first; none where no fused kernel covers it."""
+        """Launches of :meth:`synthesis`, best first; else the one of :meth:`add_frames`."""
         complex_window, step = self._window_layout(window, params.n_fft)
         groups = map(self.chooser.find_group, ("synthesis_walk", "synthesis"))
         kinds = (complex_window, frames_fastest, adjoint)
-        return describe_demanded(describe.synthesis, params, *kinds, *groups, self.cores, step)
+        found = describe_demanded(describe.synthesis, params, *kinds, *groups, self.cores, step)
+        return found or self.list_additions(params, window, adjoint)
 
     def cut_frames(
         self,
@@ -111,14 +113,7 @@ class Kernels(ABC):
     ) -> Any:
         """Windowed frames, shape (rows, frames, n_fft); arguments as of :meth:`analysis`."""
         launches = self.list_cuts(params, self._is_complex(signal), window, divisor)
-        return self._run(launches, signal, window, stream)
-
-    def list_spectra(
-        self, params: StftParams, complex_signal: bool, window: Any, divisor: float | None = None
-    ) -> tuple[Launch, ...]:
-        """Launches that cut frames, which fused ones transform: alternatives, best first."""
-        kinds = (complex_signal, window, divisor)
-        return self.list_analyses(params, *kinds) or self.list_cuts(params, *kinds)
+        return self.run(launches, signal, window, stream)
 
     def list_cuts(
         self, params: StftParams, complex_signal: bool, window: Any, divisor: float | None = None
@@ -146,18 +141,7 @@ class Kernels(ABC):
             window, stream, adjoint, vanishing: as of :meth:`synthesis`.
         """
         launches = self.list_additions(params, window, adjoint)
-        return self._run(launches, frames, window, stream, vanishing=vanishing)
-
-    def list_signals(
-        self,
-        params: IstftParams,
-        window: Any,
-        frames_fastest: bool,
-        adjoint: describe.Adjoint | None = None,
-    ) -> tuple[Launch, ...]:
-        """Launches that add frames, which fused ones transform before: alternatives, best first."""
-        fused = self.list_syntheses(params, window, frames_fastest, adjoint)
-        return fused or self.list_additions(params, window, adjoint)
+        return self.run(launches, frames, window, stream, vanishing=vanishing)
 
     def list_additions(
         self, params: IstftParams, window: Any, adjoint: describe.Adjoint | None = None
@@ -176,7 +160,7 @@ class Kernels(ABC):
         """Whether a window is complex, and its ``step`` (:func:`.kernels.describe.analysis`)."""
 
     @abstractmethod
-    def _run(
+    def run(
         self,
         launches: Sequence[Launch],
         first: Any,

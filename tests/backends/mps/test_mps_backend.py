@@ -110,13 +110,13 @@ def test_derivatives_are_of_the_backend_that_computed_the_call(
     """Both compute the same tensors: which one does is not in these."""
     launched: list[str] = []
     for name, kernels in (("mlx", MetalKernels), ("mps", MpsKernels)):
-        original: Any = kernels.synthesis
+        original: Any = kernels.run
 
         def noting(*args: Any, _name: str = name, _original: Any = original, **more: Any) -> Any:
             launched.append(_name)
             return _original(*args, **more)
 
-        monkeypatch.setattr(kernels, "synthesis", noting)
+        monkeypatch.setattr(kernels, "run", noting)
     signal = random_tensor(0, 2, 100).requires_grad_()
     spectrum = random_tensor(0, 2, 9, 26, complex_values=True).requires_grad_()
     window = torch.hann_window(16)
@@ -341,7 +341,7 @@ def test_what_is_asked_for_is_what_runs(
     monkeypatch.setattr(kernels, "cores", 2)
     settings = AutotuneSettings(False, False, None, demanded)
     monkeypatch.setattr(kernels, "chooser", Chooser(settings=settings))
-    asked: dict[str, list[int]] = {"refusal": [], "_run": []}
+    asked: dict[str, list[int]] = {"refusal": [], "run": []}
     for method, noted in asked.items():
 
         def noting(
@@ -362,8 +362,8 @@ def test_what_is_asked_for_is_what_runs(
     result.backward(torch.ones_like(result))
     first_of = {method: {id(launches[0]) for launches in found} for method, found in asked.items()}
     envelope = {id(asked["refusal"][0][0])} if name == "istft" and trained else set()
-    assert len(asked["_run"]) == (3 if trained else 2)
-    assert first_of["refusal"] - envelope == first_of["_run"]
+    assert len(asked["run"]) == (3 if trained else 2)
+    assert first_of["refusal"] - envelope == first_of["run"]
 
 
 @needs_emulator

@@ -138,7 +138,7 @@ def test_an_empty_result_is_not_launched() -> None:
     signal = torch.zeros(0, 100)
     params = stft_params(signal[:1].new_zeros(1, 100), WINDOW, n_fft=16, return_complex=True)
     empty = Launch("analysis", (), (), (0, 0, 1), (1, 1, 1), (0, params.frames, 9), True)
-    result = MpsKernels(recorder)._run((empty,), signal, WINDOW)
+    result = MpsKernels(recorder).run((empty,), signal, WINDOW)
     assert result.shape == (0, params.frames, 9)
     assert not recorder.calls
 

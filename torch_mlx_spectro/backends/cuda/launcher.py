@@ -206,7 +206,7 @@ class CudaKernels(TensorKernels):
         self._prepared: Cache[Any, Prepared] = Cache(CACHE_ENTRIES)
         self._lock = threading.Lock()
 
-    def _run(
+    def run(
         self,
         launches: Sequence[Launch],
         first: torch.Tensor,
@@ -221,13 +221,6 @@ class CudaKernels(TensorKernels):
         result = make_result(launch, first.device)
         tensors = [first, window, result, *([vanishing] if launch.kernel in JUDGES else [])]
         addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
-        self._launch(launch, first, addresses, edge)
-        return result
-
-    def _launch(
-        self, launch: Launch, first: torch.Tensor, addresses: list[int], edge: float = 1.0
-    ) -> None:
-        """Launch on the current stream of the device of a kernel's first input."""
         device: int = first.device.index
         prepared = self.prepared(launch, device, first.stride(), edge)
         if device == self._current_device():
@@ -235,6 +228,7 @@ class CudaKernels(TensorKernels):
         else:  # the default stream has no handle of its own: it is that of the current device
             with torch.cuda.device(device):
                 prepared.run(self._stream_of(device), *addresses)
+        return result
 
     def bind(
         self, launches: Sequence[Launch], device: torch.device, strides: tuple[int, ...]

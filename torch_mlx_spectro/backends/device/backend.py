@@ -262,15 +262,13 @@ class KernelBackend(Backend):
             edge: factor of the bins that are their own conjugates, of a onesided spectrum.
             divisor: as of :func:`.kernels.describe.analysis`.
         """
-        kernels, signal = self.kernels(), resolved(signal)
-        window = readable(window, conjugate)
-        spectrum: Optional = kernels.analysis(params, signal, window, edge=edge, divisor=divisor)
-        if spectrum is not None:
-            return spectrum
-        frames = kernels.cut_frames(params, signal, window, divisor=divisor)
-        spectrum = torch.fft.rfft(frames) if params.onesided else torch.fft.fft(frames)
-        weigh_edges(params, spectrum, edge)
-        return spectrum
+        kernels, read = self.kernels(), readable(window, conjugate)
+        launches = kernels.list_spectra(params, signal.is_complex(), read, divisor)
+        result = kernels.run(launches, resolved(signal), read, edge=edge)
+        if launches[0].plan is None:
+            result = torch.fft.rfft(result) if params.onesided else torch.fft.fft(result)
+            weigh_edges(params, result, edge)
+        return result
 
     def _compute_signal(
         self,
@@ -283,23 +281,13 @@ class KernelBackend(Backend):
     ) -> torch.Tensor:
         """A signal of shape (rows, output length); arguments as of ``TensorKernels.synthesis``."""
         kernels = self.kernels()
-        signal: Optional = kernels.synthesis(
-            params,
-            by_frames,
-            window,
-            frames_fastest=frames_fastest(by_frames),
-            adjoint=adjoint,
-            vanishing=vanishing,
-        )
-        if signal is not None:
-            return signal
+        launches = kernels.list_signals(params, window, frames_fastest(by_frames), adjoint)
         edge = 1.0 if adjoint is None else adjoint.edge
-        both_halves = adjoint is not None and adjoint.both_halves
-        frames = invert_frames(params, by_frames, edge, both_halves, self.inverse_real).contiguous()
-        added: torch.Tensor = kernels.add_frames(
-            params, frames, window, adjoint=adjoint, vanishing=vanishing
-        )
-        return added
+        if launches[0].plan is None:
+            both_halves = adjoint is not None and adjoint.both_halves
+            frames = invert_frames(params, by_frames, edge, both_halves, self.inverse_real)
+            by_frames = frames.contiguous()
+        return kernels.run(launches, by_frames, window, edge=edge, vanishing=vanishing)
 
 
 def _take_whole_frames(form: Form) -> StftParams:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -35,6 +36,19 @@ class TensorKernels(Kernels):
             strides: of the input, as the kernel reads it.
         """
         return None
+
+    @abstractmethod
+    def run(
+        self,
+        launches: Sequence[Launch],
+        first: torch.Tensor,
+        window: Optional,
+        stream: None = None,
+        *,
+        edge: float = 1.0,
+        vanishing: Optional = None,
+    ) -> torch.Tensor:
+        """As in the base class, on the current stream."""
 
     def _is_complex(self, array: torch.Tensor) -> bool:
         return array.is_complex()

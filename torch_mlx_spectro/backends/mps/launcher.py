@@ -110,7 +110,7 @@ class MpsKernels(TensorKernels):
             self._keep_ready(launches, device, ready)
         return None
 
-    def _run(
+    def run(
         self,
         launches: Sequence[Launch],
         first: torch.Tensor,
