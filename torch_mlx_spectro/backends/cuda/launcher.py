@@ -24,7 +24,7 @@ from ...kernels.arguments import JUDGES, Verdict
 from ...kernels.describe import Launch
 from ...kernels.texts.cuda import Variant, find_grid, make_variant, write_text
 from ...native import private_state as torch_state
-from ...store.caches import Cache, cached
+from ...store.caches import Cache
 from ..base import Optional
 from ..device.launcher import Bound, TensorKernels, make_result
 from . import nvrtc as cubins
@@ -328,7 +328,6 @@ class CudaKernels(TensorKernels):
         return kernel
 
 
-@cached(64)
 def find_architecture(device: int) -> int:
     """10 * major + minor of a device's compute capability."""
     major, minor = torch.cuda.get_device_capability(device)

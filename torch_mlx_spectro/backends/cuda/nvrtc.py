@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import importlib
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -35,7 +34,6 @@ class CudaProblem(KernelRefused):
     """CUDA code cannot be made or run here; the text says why."""
 
 
-@lru_cache(maxsize=1)
 def nvrtc_version() -> tuple[int, int]:
     """Of the NVRTC that compiles.
 
@@ -56,7 +54,6 @@ def nvrtc_version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
-@lru_cache(maxsize=1)
 def architectures() -> tuple[int, ...]:
     """What this NVRTC compiles for, as 10 * major + minor of a compute capability."""
     nvrtc_version()

@@ -23,7 +23,7 @@ from ...kernels.launches import Template
 from ...kernels.tables import make_table
 from ...kernels.texts.mps import list_arguments, write_text
 from ...native import private_state as torch_state
-from ...store.caches import Recent, cached
+from ...store.caches import Cache, Recent, cached
 from ..base import Optional
 from ..device.launcher import Bound, TensorKernels, make_result
 
@@ -95,10 +95,10 @@ class MpsKernels(TensorKernels):
         #: Kernels, or why Metal refuses them.
         self._kernels: Recent[tuple[str, Template], Any] = Recent(CACHE_ENTRIES)
         #: By the best of the launches: that one, and which is ready.
-        self._ready: Recent[Any, tuple[Launch, _Ready]] = Recent(CACHE_ENTRIES)
+        self._ready: Cache[Any, tuple[Launch, _Ready]] = Cache(CACHE_ENTRIES)
         #: Tables by their plans, and where a verdict goes that nobody asks for.
         self._constants: Recent[Any, torch.Tensor] = Recent(CACHE_ENTRIES)
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
 
     def refusal(self, launches: Sequence[Launch], device: torch.device) -> str | None:
         """Why none of these launches can be made here; None where one can. Compiles."""
@@ -173,13 +173,11 @@ class MpsKernels(TensorKernels):
     def _find_ready(self, launches: Sequence[Launch], device: torch.device) -> _Ready | None:
         # By identity, since hashing a launch takes longer than all else here; it is kept, so that
         # no other can take its place.
-        with self._lock:
-            known = self._ready.get((id(launches[0]), device))
+        known = self._ready.find((id(launches[0]), device))
         return None if known is None else known[1]
 
     def _keep_ready(self, launches: Sequence[Launch], device: torch.device, ready: _Ready) -> None:
-        with self._lock:
-            self._ready.put((id(launches[0]), device), (launches[0], ready))
+        self._ready.put((id(launches[0]), device), (launches[0], ready))
 
     def _accept(self, launch: Launch, device: torch.device) -> _Ready:
         """Make a launch ready, compiled; threads that do not cooperate have groups of any size.

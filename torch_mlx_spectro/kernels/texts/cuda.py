@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ...store.caches import cached
 from ...store.sources import source
 from ..arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
 from ..launches import Launch, Template
@@ -113,7 +112,6 @@ def write_bounds(group: int, resident: int | None) -> str:
     return f"__launch_bounds__({bounds})"
 
 
-@cached(64)
 def write_text(variant: Variant) -> str:
     """The whole text of one variant."""
     first = INPUTS[variant.kernel][0]

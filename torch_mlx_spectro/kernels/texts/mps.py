@@ -53,7 +53,6 @@ def list_arguments(kernel: str) -> tuple[str, ...]:
     return (first, *strides, *others, *OUTPUTS[kernel], *judged)
 
 
-@cached(64)
 def write_text(kernel: str, template: Template) -> str:
     """The whole text of one kernel, compiled for one template."""
     body = source(f"{kernel}.metal")
