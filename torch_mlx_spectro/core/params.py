@@ -124,10 +124,9 @@ def _integer(value: Any) -> int:
         return value
     # torch refuses what has nothing but an ``__index__``, such as arrays without dimensions; of
     # tensors only torch knows whether it reads them.
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise UnresolvedArguments("not a plain integer")
-    if isinstance(value, np.timedelta64):
-        raise UnresolvedArguments("a duration")
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    _require(is_integer, "not a plain integer")
+    _require(not isinstance(value, np.timedelta64), "a duration")
     number = operator.index(value)
     _require(abs(number) < _TOO_LARGE, "torch's integers have 64 bits")
     return number
@@ -154,13 +153,9 @@ def _require(condition: bool, what: str) -> None:
 def _check_centre_padding(mode: Any, padding: int, samples: int) -> None:
     """The preconditions of ``torch.nn.functional.pad`` for the four modes."""
     _require(type(mode) is str and mode in PAD_MODES, "pad_mode is one of the four")
-    if mode == "constant":
-        return
-    _require(samples > 0, "only constant padding takes an empty signal")
-    if mode == "reflect":
-        _require(padding < samples, "reflection needs more samples than it adds")
-    elif mode == "circular":
-        _require(padding <= samples, "circular padding wraps around once")
+    _require(mode == "constant" or samples > 0, "only constant padding takes an empty signal")
+    _require(mode != "reflect" or padding < samples, "reflection needs more samples than it adds")
+    _require(mode != "circular" or padding <= samples, "circular padding wraps around once")
 
 
 def resolve_stft(
