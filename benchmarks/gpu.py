@@ -148,8 +148,8 @@ class Data:
 
 def analysis_params(case: Case) -> StftParams:
     return StftParams(
-        *(case.n_fft, case.hop, case.n_fft, True, case.n_fft // 2, "reflect", 1.0, True, False),
-        *(True, True, case.rows, case.samples, case.frames, case.n_fft // 2 + 1),
+        *(case.n_fft, case.hop, case.n_fft, 1.0, True, True, True, case.rows, case.frames),
+        *(case.n_fft // 2 + 1, True, case.n_fft // 2, "reflect", False, case.samples),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from torch_mlx_spectro.core.linear import Form, analysis_of, synthesis_of
+from torch_mlx_spectro.core.linear import Form, describe_analysis, describe_synthesis
 from torch_mlx_spectro.mlx_api.arguments import Sizes, resolved_istft, resolved_stft
 
 
@@ -61,9 +61,9 @@ def test_only_real_frames_with_all_bins_have_both_halves(
 
 def test_rows_are_all_that_changes() -> None:
     form = form_of(True)
-    other = form.of_rows(7)
+    other = form.with_rows(7)
     assert other.params.rows == 7
-    assert other.of_rows(form.params.rows) == form
+    assert other.with_rows(form.params.rows) == form
 
 
 def istft(return_complex: bool, length: int | None = None) -> Any:
@@ -73,7 +73,7 @@ def istft(return_complex: bool, length: int | None = None) -> Any:
 @pytest.mark.parametrize("return_complex", [False, True])
 def test_an_istft_is_the_adjoint_of_its_analysis_scaled(return_complex: bool) -> None:
     params = istft(return_complex)
-    form = analysis_of(params)
+    form = describe_analysis(params)
     assert (form.params.frames, form.params.bins) == (params.frames, params.bins)
     assert form.params.samples == params.kept
     assert form.params.padding == params.start
@@ -85,7 +85,7 @@ def test_an_istft_is_the_adjoint_of_its_analysis_scaled(return_complex: bool) ->
 @pytest.mark.parametrize("onesided", [True, False])
 def test_a_synthesis_has_its_analysis_sizes(onesided: bool) -> None:
     form = form_of(onesided)
-    back = synthesis_of(form, form.params.padding, form.params.samples)
+    back = describe_synthesis(form, form.params.padding, form.params.samples)
     assert back.output_length == form.params.samples
     assert (back.frames, back.bins, back.rows) == (form.params.frames, form.params.bins, 1)
     assert back.covered == (form.params.frames - 1) * 2 + 8

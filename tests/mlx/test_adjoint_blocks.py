@@ -42,7 +42,7 @@ def test_it_is_the_transposed_analysis(pad_mode: str, kind: str, edge: float) ->
         onesided=onesided,
     )
     params = resolved_stft(sizes, SAMPLES, is_complex)
-    form = Form(params, is_complex, False, edge=edge if onesided else 1.0).of_rows(2)
+    form = Form(params, is_complex, False, edge=edge if onesided else 1.0).with_rows(2)
     generator = np.random.default_rng(1)
     window = generator.standard_normal(N_FFT).astype(np.float32)
     shape = (2, params.frames, params.bins)

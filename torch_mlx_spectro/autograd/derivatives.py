@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
-from ..backends.base import Backend
+from ..backends import registry
+from ..backends.base import Backend, Optional
 from ..backends.envelope import inverse_envelope
-from ..core.linear import Form, analysis_of, bins_that_are_read
+from ..core.linear import Form, bins_that_are_read, describe_analysis
 from ..core.params import IstftParams, StftParams
 from ..native import private_state as torch_state
 from ..native.strides import shape_result, with_rows
@@ -25,43 +26,8 @@ from . import linear_maps
 from .linear_maps import Task
 from .rules import MAPS
 
-Optional = torch.Tensor | None
 #: A call whose arguments are bound, but for its tensor and its window.
 Bound = Callable[[torch.Tensor, Optional], torch.Tensor]
-
-
-def stft(
-    params: StftParams, signal: torch.Tensor, window: Optional, backend: str | None = None
-) -> torch.Tensor:
-    """:meth:`.Backend.stft`, differentiable in signal and window.
-
-    A signal is kept for the backward pass only if the window is trained. It is kept as a copy where
-    native keeps its padded one, as a reference where native refers to it, too.
-
-    Args:
-        backend: the name of the one that computes the call and its derivatives; None for the one of
-            the tensor's device.
-    """
-    computing = linear_maps._backend(backend, signal)
-    return bind(params, computing, signal, window)(signal, window)
-
-
-def istft(
-    params: IstftParams, spectrum: torch.Tensor, window: Optional, backend: str | None = None
-) -> torch.Tensor:
-    """:meth:`.Backend.istft`, differentiable in spectrum and window.
-
-    A copy of the spectrum is kept for the backward pass if the window is trained, as large as the
-    frames that native keeps.
-
-    Args:
-        backend: as in :func:`stft`.
-
-    Raises:
-        UnresolvedArguments: the envelope vanishes, for which torch raises.
-    """
-    computing = linear_maps._backend(backend, spectrum)
-    return bind(params, computing, spectrum, window)(spectrum, window)
 
 
 def bind(
@@ -69,13 +35,18 @@ def bind(
 ) -> Bound:
     """Bind what calls like one call share, so that nothing is resolved in each of them.
 
+    A signal is kept for the backward pass only if the window is trained. It is kept as a copy where
+    native keeps its padded one, as a reference where native refers to it, too. Of a spectrum a copy
+    is kept if the window is trained, as large as the frames that native keeps.
+
     Args:
         backend: computes the calls and their derivatives.
         tensor, window: of the one call; only whether they are complex is read.
 
     Returns:
-        :func:`stft` or :func:`istft` as a function of a tensor and a window. Gradients may be asked
-        for in either, and any transform may be active.
+        :meth:`.Backend.stft` or :meth:`.Backend.istft` as a function of a tensor and a window.
+        Gradients may be asked for in either, and any transform may be active. It raises
+        UnresolvedArguments where an envelope vanishes, for which torch raises.
     """
     shortens = params.win_length < params.n_fft  # native pads the window, and keeps what it padded
     if isinstance(params, StftParams):
@@ -177,7 +148,7 @@ def _istft_with_trained_window(
     given = window
     if params.win_length < params.n_fft:
         window = window.clone()
-    form = replace(analysis_of(params), complex_window=window.is_complex())
+    form = replace(describe_analysis(params), complex_window=window.is_complex())
     # The map checks the envelope: only there every transform of torch has been unwrapped.
     task = Task(backend, form, checked=params)
     signal: torch.Tensor = MAPS["adjoint"].apply(task, spectrum, window.conj())
@@ -194,7 +165,7 @@ def gradient(
     tensor: torch.Tensor,
     window: Optional,
     in_window: bool,
-    backend: str | None = None,
+    backend: str,
 ) -> torch.Tensor:
     """The gradient of a call, given the cotangent of its result; contiguous.
 
@@ -202,9 +173,9 @@ def gradient(
         cotangent: of the result's shape.
         tensor: the call's input; only its kind matters unless ``in_window``.
         in_window: the gradient in the window, else in the input.
-        backend: as in :func:`stft`.
+        backend: the name of the one that computes it.
     """
-    computing = linear_maps._backend(backend, cotangent)
+    computing = registry.load(backend)
     batched = with_rows(params, cotangent)
     if isinstance(params, StftParams):
         if not params.return_complex:

@@ -24,12 +24,10 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from ..backends import registry
-from ..backends.base import Backend
+from ..backends.base import Backend, Optional
 from ..core.linear import Form
 from ..core.params import IstftParams
 
-Optional = torch.Tensor | None
 Shape = TypeVar("Shape", Form, IstftParams)
 
 
@@ -58,13 +56,8 @@ class Task(Generic[Shape]):
     def with_rows(self, rows: int) -> Task[Shape]:
         """The same task for as many rows."""
         form: Any = self.form
-        form = form.of_rows(rows) if isinstance(form, Form) else replace(form, rows=rows)
+        form = form.with_rows(rows) if isinstance(form, Form) else replace(form, rows=rows)
         return replace(self, form=form)
-
-
-def _backend(name: str | None, tensor: torch.Tensor) -> Backend:
-    """The backend of a name, else the last candidate for the tensor's device: MLX on the host."""
-    return registry.load(name or registry.list_candidates(tensor.device.type)[-1])
 
 
 def analysis(task: Task[Form], signal: torch.Tensor, window: Optional) -> torch.Tensor:
@@ -108,8 +101,7 @@ def correlation(task: Task[Form], signal: torch.Tensor, spectrum: torch.Tensor) 
     """
     form, params = task.form, task.form.params
     summed = task.backend.differentiate_window(form, signal, spectrum)
-    left = (params.n_fft - params.win_length) // 2
-    window = summed[left : left + params.win_length] * form.inverse_scale
+    window = summed[params.window_left :][: params.win_length] * form.inverse_scale
     if window.is_complex() and not form.complex_window:
         window = window.real
     return window.to(torch.complex64 if window.is_complex() else torch.float32).contiguous()

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch.autograd import Function
 
+from ..backends.base import Optional
 from ..core.linear import RULES, Gradient, Rule
 from ..native import private_state as torch_state
 from . import linear_maps
 from .linear_maps import Task
 
-Optional = torch.Tensor | None
 Compute = Callable[[Task[Any], Any, Any], torch.Tensor]
 
 

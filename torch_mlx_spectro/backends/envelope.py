@@ -39,13 +39,12 @@ def inverse_envelope(params: IstftParams, window: torch.Tensor) -> torch.Tensor:
     In double precision; on the host where the device has no doubles: it is made of n_fft values.
     """
     wide = torch.complex128 if window.is_complex() else torch.float64
-    left = (params.n_fft - params.win_length) // 2
     hop, overlap, frames = params.hop_length, params.overlap, params.frames
-    right = overlap * hop - left - params.win_length
+    right = overlap * hop - params.window_left - params.win_length
     # CUDA's cumsum is refused where a program asks for deterministic algorithms.
     on_device = window.is_cuda and not torch.are_deterministic_algorithms_enabled()
     place = window.device if on_device else "cpu"
-    full = torch.nn.functional.pad(window.to(place, wide), (left, right))
+    full = torch.nn.functional.pad(window.to(place, wide), (params.window_left, right))
     squares = (full * full).reshape(overlap, hop)
     if frames < overlap:
         gaps = torch.nn.functional.pad(squares, (0, 0, frames - 1, frames - 1))

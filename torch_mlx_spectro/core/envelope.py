@@ -96,25 +96,21 @@ def resolve_envelope(window: npt.NDArray[Any] | None, params: IstftParams) -> En
     """
     # torch does not warn of windows that single precision cannot hold; infinities are its result.
     with np.errstate(all="ignore"):
-        return _resolve_envelope(window, params)
-
-
-def _resolve_envelope(window: npt.NDArray[Any] | None, params: IstftParams) -> Envelope:
-    full = padded_window(window, params.win_length, params.n_fft)
-    rows = overlap_added_square(full, params.hop_length, params.frames)
-    hop, overlap, frames = params.hop_length, params.overlap, params.frames
-    first, last = params.start // hop, (params.start + params.kept - 1) // hop
-    # Every distinct row occurs among the first and last 2 * overlap hops of the kept range.
-    if last - first < 4 * overlap:
-        hops = np.arange(first, last + 1, dtype=np.int64)
-    else:
-        ends = np.arange(2 * overlap, dtype=np.int64)
-        hops = np.concatenate([first + ends, last - ends])
-    kept = rows[row_of_hop(hops, frames, overlap)]
-    magnitude = np.abs(kept).astype(np.float32)
-    sample = hops[:, None] * hop + np.arange(hop)
-    inside = (sample >= params.start) & (sample < params.start + params.kept)
-    vanishes = bool(np.any(magnitude[inside] < np.float32(NOLA_THRESHOLD)))
-    inverse = np.where(rows == 0, 0, params.scale / rows)
-    narrow = np.complex64 if np.iscomplexobj(rows) else np.float32
-    return Envelope(rows=inverse.astype(narrow), vanishes=vanishes)
+        full = padded_window(window, params.win_length, params.n_fft)
+        rows = overlap_added_square(full, params.hop_length, params.frames)
+        hop, overlap, frames = params.hop_length, params.overlap, params.frames
+        first, last = params.start // hop, (params.start + params.kept - 1) // hop
+        # Every distinct row occurs among the first and last 2 * overlap hops of the kept range.
+        if last - first < 4 * overlap:
+            hops = np.arange(first, last + 1, dtype=np.int64)
+        else:
+            ends = np.arange(2 * overlap, dtype=np.int64)
+            hops = np.concatenate([first + ends, last - ends])
+        kept = rows[row_of_hop(hops, frames, overlap)]
+        magnitude = np.abs(kept).astype(np.float32)
+        sample = hops[:, None] * hop + np.arange(hop)
+        inside = (sample >= params.start) & (sample < params.start + params.kept)
+        vanishes = bool(np.any(magnitude[inside] < np.float32(NOLA_THRESHOLD)))
+        inverse = np.where(rows == 0, 0, params.scale / rows)
+        narrow = np.complex64 if np.iscomplexobj(rows) else np.float32
+        return Envelope(rows=inverse.astype(narrow), vanishes=vanishes)

@@ -93,7 +93,7 @@ class Form:
     complex_window: bool
     edge: float = 1.0
 
-    def of_rows(self, rows: int) -> Form:
+    def with_rows(self, rows: int) -> Form:
         """The same analysis of as many rows."""
         return replace(self, params=replace(self.params, rows=rows))
 
@@ -125,7 +125,7 @@ def bins_that_are_read(params: IstftParams) -> IstftParams:
     return replace(params, onesided=True, bins=params.n_fft // 2 + 1)
 
 
-def analysis_of(params: IstftParams) -> Form:
+def describe_analysis(params: IstftParams) -> Form:
     """The analysis that a onesided or complex istft is the adjoint of, its envelope left out.
 
     ``irfft`` is twice the real part of the sum over the bins without DC and Nyquist, over n_fft.
@@ -151,7 +151,7 @@ def analysis_of(params: IstftParams) -> Form:
     return Form(analysis, params.return_complex, False, edge=0.5 if real else 1.0)
 
 
-def synthesis_of(form: Form, start: int, kept: int) -> IstftParams:
+def describe_synthesis(form: Form, start: int, kept: int) -> IstftParams:
     """The overlap-add of the form's frames, from padded sample ``start`` on."""
     params = form.params
     return IstftParams(

@@ -31,7 +31,28 @@ PAD_MODES = ("reflect", "constant", "replicate", "circular")
 
 
 @dataclass(frozen=True)
-class StftParams:
+class Params:
+    """What resolved calls of both functions have. Lengths count samples, frames or bins."""
+
+    n_fft: int
+    hop_length: int
+    win_length: int
+    scale: float
+    onesided: bool
+    return_complex: bool
+    batched: bool
+    rows: int
+    frames: int
+    bins: int
+
+    @property
+    def window_left(self) -> int:
+        """Zeros that pad a short window on the left, to n_fft values."""
+        return (self.n_fft - self.win_length) // 2
+
+
+@dataclass(frozen=True)
+class StftParams(Params):
     """One call of ``torch.stft``, resolved. Lengths count samples, frames or bins.
 
     ``padding`` samples are added at each end by ``pad_mode`` before framing (``padded`` tells that
@@ -39,45 +60,30 @@ class StftParams:
     ``t * hop_length ... t * hop_length + n_fft - 1`` of the padded signal.
     """
 
-    n_fft: int
-    hop_length: int
-    win_length: int
     padded: bool
     padding: int
     pad_mode: str
-    scale: float
-    onesided: bool
     complex_fft: bool
-    return_complex: bool
-    batched: bool
-    rows: int
     samples: int
-    frames: int
-    bins: int
 
 
 @dataclass(frozen=True)
-class IstftParams:
+class IstftParams(Params):
     """One call of ``torch.istft``, resolved. Lengths count samples, frames or bins.
 
     The overlap-added signal has ``covered`` samples; samples ``start ... start + kept - 1`` of it
     are returned, followed by ``zero_tail`` zeros. ``scale`` undoes ``normalized=True``.
     """
 
-    n_fft: int
-    hop_length: int
-    win_length: int
-    scale: float
-    onesided: bool
-    return_complex: bool
-    batched: bool
-    rows: int
-    frames: int
-    bins: int
     covered: int
     start: int
     kept: int
     zero_tail: int
+
+    @property
+    def complex_fft(self) -> bool:
+        """Whether frames are complex."""
+        return self.return_complex
 
     @property
     def overlap(self) -> int:
@@ -118,10 +124,9 @@ def _integer(value: Any) -> int:
         return value
     # torch refuses what has nothing but an ``__index__``, such as arrays without dimensions; of
     # tensors only torch knows whether it reads them.
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise UnresolvedArguments("not a plain integer")
-    if isinstance(value, np.timedelta64):
-        raise UnresolvedArguments("a duration")
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    _require(is_integer, "not a plain integer")
+    _require(not isinstance(value, np.timedelta64), "a duration")
     number = operator.index(value)
     _require(abs(number) < _TOO_LARGE, "torch's integers have 64 bits")
     return number
@@ -132,9 +137,8 @@ def _optional_integer(value: Any, default: int) -> int:
 
 
 def _flag(value: Any) -> bool:
-    if value is True or value is False:
-        return bool(value)
-    raise UnresolvedArguments("not a bool")
+    _require(value is True or value is False, "not a bool")
+    return bool(value)
 
 
 def _optional_flag(value: Any) -> bool | None:
@@ -146,21 +150,12 @@ def _require(condition: bool, what: str) -> None:
         raise UnresolvedArguments(what)
 
 
-def _check_window(window: TensorFacts | None, win_length: int) -> None:
-    if window is not None:
-        _require(window.shape == (win_length,), "window is 1-D of win_length values")
-
-
 def _check_centre_padding(mode: Any, padding: int, samples: int) -> None:
     """The preconditions of ``torch.nn.functional.pad`` for the four modes."""
     _require(type(mode) is str and mode in PAD_MODES, "pad_mode is one of the four")
-    if mode == "constant":
-        return
-    _require(samples > 0, "only constant padding takes an empty signal")
-    if mode == "reflect":
-        _require(padding < samples, "reflection needs more samples than it adds")
-    elif mode == "circular":
-        _require(padding <= samples, "circular padding wraps around once")
+    _require(mode == "constant" or samples > 0, "only constant padding takes an empty signal")
+    _require(mode != "reflect" or padding < samples, "reflection needs more samples than it adds")
+    _require(mode != "circular" or padding <= samples, "circular padding wraps around once")
 
 
 def resolve_stft(
@@ -197,7 +192,7 @@ def resolve_stft(
     _require(n_fft > 0 and hop > 0 and 0 < win <= n_fft, "sizes are positive, win <= n_fft")
     _require(hop <= _MOST_VALUES, "beyond, torch's own strides overflow, and it depends on them")
     _require(not (center and align is not None), "align_to_window needs center=False")
-    _check_window(window, win)
+    _require(window is None or window.shape == (win,), "window is 1-D of win_length values")
     complex_fft = signal.is_complex or (window is not None and window.is_complex)
     _require(complex_fft or as_complex is not None, "return_complex is given for real inputs")
     _require(not (complex_fft and asked_onesided), "complex spectra are two-sided")
@@ -267,7 +262,7 @@ def resolve_istft(
     _require(spectrum.is_complex and len(spectrum.shape) in (2, 3), "input is a complex spectrum")
     _require(0 not in spectrum.shape, "input is not empty")
     _require(0 < win <= n_fft and 0 < hop <= win, "0 < hop <= win <= n_fft")
-    _check_window(window, win)
+    _require(window is None or window.shape == (win,), "window is 1-D of win_length values")
     batched = len(spectrum.shape) == 3
     rows, bins, frames = spectrum.shape if batched else (1, *spectrum.shape)
     is_onesided = bins != n_fft if asked_onesided is None else asked_onesided

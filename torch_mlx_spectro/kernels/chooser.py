@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import threading
 import time
+import timeit
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from ..errors import KernelRefused
 from ..settings import ANY_KERNEL, AutotuneSettings, autotune_settings
 from ..store.caches import Cache
-from ..store.verdicts import store
+from ..store.verdicts import Store, store
 from .describe import list_shapes
 from .launches import Launch
 
@@ -43,14 +45,6 @@ Shape = list[int]
 Made = TypeVar("Made")
 Run = Callable[[Launch, int], list[Any]]
 Equal = Callable[[Any, Any], bool]
-
-
-class Verdicts(Protocol):
-    """What is asked of the store."""
-
-    def get(self, section: str, key: str) -> Any: ...
-
-    def put(self, section: str, key: str, value: Any) -> None: ...
 
 
 def describe_shape(launch: Launch) -> Shape:
@@ -102,7 +96,7 @@ class Chooser:
         self,
         device: Callable[[], str] | None = None,
         *,
-        verdicts: Callable[[], Verdicts] = store,
+        verdicts: Callable[[], Store] = store,
         clock: Callable[[], float] = time.perf_counter,
         settings: AutotuneSettings | None = None,
     ) -> None:
@@ -245,9 +239,5 @@ class Chooser:
 
     def _time(self, launch: Launch, count: int, run: Run) -> float:
         """Return the seconds of one round of launches."""
-        rounds = []
-        for _ in range(ROUNDS):
-            begin = self._clock()
-            run(launch, count)
-            rounds.append(self._clock() - begin)
-        return min(rounds)
+        once = partial(run, launch, count)
+        return min(timeit.repeat(once, timer=self._clock, repeat=ROUNDS, number=1))

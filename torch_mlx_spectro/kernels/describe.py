@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..core.linear import Form
+from ..core.linear import Form, describe_analysis, describe_synthesis
 from ..core.params import IstftParams, StftParams
 from ..store.caches import cached
 from .launches import NO_WINDOW as NO_WINDOW
@@ -46,10 +46,11 @@ ENVELOPED_THREADS = 1024
 
 def largest_count(params: StftParams | IstftParams) -> int:
     """The largest extent of what a call is made of."""
-    if isinstance(params, StftParams):
-        length = params.samples + 2 * params.padding
-    else:
-        length = params.output_length
+    length = (
+        params.samples + 2 * params.padding
+        if isinstance(params, StftParams)
+        else params.output_length
+    )
     return max(params.rows, params.frames + 2 * params.n_fft, length)
 
 
@@ -153,8 +154,8 @@ def _analysis(
 
 
 @cached(256)
-def describe_adjoint(form: Form) -> Adjoint:
-    """What makes synthesis the adjoint of a form's analysis.
+def describe_adjoint(form: Form) -> tuple[IstftParams, Adjoint]:
+    """The synthesis that computes the adjoint of a form's analysis, and what makes it that.
 
     The fused kernel does not divide by n_fft, and takes both halves as one when it packs them.
     """
@@ -162,16 +163,14 @@ def describe_adjoint(form: Form) -> Adjoint:
     if fused_points(params) is not None:
         halves = 2.0 if form.both_halves else 1.0
         scale, edge = form.plain_scale / halves, edge * halves
-    return Adjoint(params.padding, params.pad_mode, form.both_halves, scale, edge)
+    adjoint = Adjoint(params.padding, params.pad_mode, form.both_halves, scale, edge)
+    return describe_synthesis(form, params.padding, params.samples), adjoint
 
 
-def find_divisor(form: Form, params: IstftParams) -> float:
-    """What the adjoint of an istft divides a cotangent by besides its envelope.
-
-    Args:
-        form: the analysis that the istft is the adjoint of.
-    """
-    return 1.0 / (form.params.scale * params.scale)
+def describe_inverse_adjoint(params: IstftParams) -> tuple[Form, float]:
+    """The analysis that computes the adjoint of an istft, and its divisor (:func:`analysis`)."""
+    form = describe_analysis(params)
+    return form, 1.0 / (form.params.scale * params.scale)
 
 
 @cached(256)
@@ -250,10 +249,10 @@ def _walk(
     plan = walk_plan(
         params.n_fft // 2, params.hop_length, 2 if even else 1, frames_fastest, folded == 0
     )
-    if plan is not None and group is not None:
-        plan = resize_walk(plan, group)
     if plan is None:
         return None
+    if group is not None:
+        plan = resize_walk(plan, group)
     return walk(params, plan, frames_fastest, adjoint, cores=cores, step=step)
 
 

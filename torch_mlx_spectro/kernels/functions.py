@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -12,7 +13,7 @@ from .chooser import Chooser, describe_demanded
 from .describe import Launch
 
 
-class Kernels:
+class Kernels(ABC):
     """The four functions that kernels compute.
 
     Attributes:
@@ -45,19 +46,20 @@ class Kernels:
             edge: factor of bins 0 and n_fft / 2.
             divisor: as of :func:`.kernels.describe.analysis`.
         """
-        launches = self.list_analyses(params, signal, window, divisor)
-        if not launches:
+        launches = self.list_spectra(params, self._is_complex(signal), window, divisor)
+        if launches[0].plan is None:
             return None
-        return self._run(launches, signal, window, stream, edge=edge)
+        return self.run(launches, signal, window, stream, edge=edge)
 
-    def list_analyses(
-        self, params: StftParams, signal: Any, window: Any, divisor: float | None = None
+    def list_spectra(
+        self, params: StftParams, complex_signal: bool, window: Any, divisor: float | None = None
     ) -> tuple[Launch, ...]:
-        """The launches of :meth:`analysis`, best first; none where no fused kernel covers it."""
+        """Launches of :meth:`analysis`, best first; else the one of :meth:`cut_frames`."""
         complex_window, step = self._window_layout(window, params.n_fft)
-        kinds = (self._is_complex(signal), complex_window, divisor)
+        kinds = (complex_signal, complex_window, divisor)
         group = self.chooser.find_group("analysis")
-        return describe_demanded(describe.analysis, params, *kinds, group, step)
+        fused = describe_demanded(describe.analysis, params, *kinds, group, step)
+        return fused or self.list_cuts(params, complex_signal, window, divisor)
 
     def synthesis(
         self,
@@ -80,24 +82,25 @@ class Kernels:
             vanishing: an int32 of 0 for the kernel's verdict on the envelope (:class:`.Verdict`),
                 which stays 0 where some kernels find none that vanishes; None if nobody asks.
         """
-        launches = self.list_syntheses(params, window, frames_fastest, adjoint)
-        if not launches:
+        launches = self.list_signals(params, window, frames_fastest, adjoint)
+        if launches[0].plan is None:
             return None
         edge = 1.0 if adjoint is None else adjoint.edge
-        return self._run(launches, spectrum, window, stream, edge=edge, vanishing=vanishing)
+        return self.run(launches, spectrum, window, stream, edge=edge, vanishing=vanishing)
 
-    def list_syntheses(
+    def list_signals(
         self,
         params: IstftParams,
         window: Any,
         frames_fastest: bool,
         adjoint: describe.Adjoint | None = None,
     ) -> tuple[Launch, ...]:
-        """The launches of :meth:`synthesis`, best first; none where no fused kernel covers it."""
+        """Launches of :meth:`synthesis`, best first; else the one of :meth:`add_frames`."""
         complex_window, step = self._window_layout(window, params.n_fft)
         groups = map(self.chooser.find_group, ("synthesis_walk", "synthesis"))
         kinds = (complex_window, frames_fastest, adjoint)
-        return describe_demanded(describe.synthesis, params, *kinds, *groups, self.cores, step)
+        found = describe_demanded(describe.synthesis, params, *kinds, *groups, self.cores, step)
+        return found or self.list_additions(params, window, adjoint)
 
     def cut_frames(
         self,
@@ -109,11 +112,17 @@ class Kernels:
         divisor: float | None = None,
     ) -> Any:
         """Windowed frames, shape (rows, frames, n_fft); arguments as of :meth:`analysis`."""
+        launches = self.list_cuts(params, self._is_complex(signal), window, divisor)
+        return self.run(launches, signal, window, stream)
+
+    def list_cuts(
+        self, params: StftParams, complex_signal: bool, window: Any, divisor: float | None = None
+    ) -> tuple[Launch, ...]:
+        """The only launch of :meth:`cut_frames`."""
         group = self.chooser.find_group("cut_frames") or framing.FREE_GROUP
         complex_window, step = self._window_layout(window, params.n_fft)
-        kinds = (self._is_complex(signal), complex_window)
-        launch = framing.cut_frames(params, *kinds, group, step, divisor)
-        return self._run((launch,), signal, window, stream)
+        kinds = (complex_signal, complex_window)
+        return (framing.cut_frames(params, *kinds, group, step, divisor),)
 
     def add_frames(
         self,
@@ -131,19 +140,27 @@ class Kernels:
             frames: shape (rows, frames, n_fft), contiguous.
             window, stream, adjoint, vanishing: as of :meth:`synthesis`.
         """
+        launches = self.list_additions(params, window, adjoint)
+        return self.run(launches, frames, window, stream, vanishing=vanishing)
+
+    def list_additions(
+        self, params: IstftParams, window: Any, adjoint: describe.Adjoint | None = None
+    ) -> tuple[Launch, ...]:
+        """The only launch of :meth:`add_frames`."""
         group = self.chooser.find_group("add_frames") or framing.FREE_GROUP
         complex_window, step = self._window_layout(window, params.n_fft)
-        launch = framing.add_frames(params, complex_window, adjoint, group, step)
-        return self._run((launch,), frames, window, stream, vanishing=vanishing)
+        return (framing.add_frames(params, complex_window, adjoint, group, step),)
 
+    @abstractmethod
     def _is_complex(self, array: Any) -> bool:
-        raise NotImplementedError
+        """Whether an array has complex values."""
 
+    @abstractmethod
     def _window_layout(self, window: Any, n_fft: int) -> tuple[bool, int | None]:
         """Whether a window is complex, and its ``step`` (:func:`.kernels.describe.analysis`)."""
-        raise NotImplementedError
 
-    def _run(
+    @abstractmethod
+    def run(
         self,
         launches: Sequence[Launch],
         first: Any,
@@ -159,4 +176,3 @@ class Kernels:
             first: what the kernel reads besides the window.
             edge, vanishing: where the kernel asks for it.
         """
-        raise NotImplementedError

@@ -82,8 +82,11 @@ def _place_window(params: StftParams | IstftParams, step: int | None) -> dict[st
     """The integers that tell where the values of a window are."""
     if step is None:
         return {"window_step": 1, "window_left": 0, "window_length": params.n_fft}
-    left = (params.n_fft - params.win_length) // 2
-    return {"window_step": step, "window_left": left, "window_length": params.win_length}
+    return {
+        "window_step": step,
+        "window_left": params.window_left,
+        "window_length": params.win_length,
+    }
 
 
 def order_integers(header: str, enumeration: str, **values: int) -> tuple[int, ...]:

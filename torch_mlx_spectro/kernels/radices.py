@@ -5,7 +5,9 @@ A plan is what a kernel is compiled for. Lengths of signals, hops and strides ar
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
 
 from ..core.params import IstftParams, StftParams
 from ..store.caches import cached
@@ -109,9 +111,8 @@ def find_radices(points: int) -> tuple[int, ...] | None:
     """Radices of the passes, or None where ``points`` has a prime factor above 7."""
     if points < 1:
         return None
-    rest, twos, odd = points, 0, []
-    while rest % 2 == 0:
-        rest, twos = rest // 2, twos + 1
+    twos = (points & -points).bit_length() - 1
+    rest, odd = points >> twos, []
     for radix in (9, 3, 5, 7):
         while rest % radix == 0:
             rest //= radix
@@ -126,8 +127,7 @@ def find_radices(points: int) -> tuple[int, ...] | None:
 
 def fused_points(params: StftParams | IstftParams) -> tuple[int, bool] | None:
     """Points of the fused kernel's transform and whether it is packed; None: not covered."""
-    is_complex = params.complex_fft if isinstance(params, StftParams) else params.return_complex
-    packed = not is_complex and params.n_fft % 2 == 0
+    packed = not params.complex_fft and params.n_fft % 2 == 0
     points = params.n_fft // 2 if packed else params.n_fft
     if points > MAX_POINTS or find_radices(points) is None:
         return None
@@ -165,27 +165,14 @@ def _choose_threads(points: int, radices: tuple[int, ...], values: int) -> int:
     return best
 
 
-def _factorisations(
-    points: int, passes: int, radices: tuple[int, ...], least: int = 2
-) -> list[tuple[int, ...]]:
-    """Ways to write ``points`` as a product of so many radices, each in ascending order."""
-    if passes == 0:
-        return [()] if points == 1 else []
-    found = []
-    for radix in radices:
-        if radix >= least and points % radix == 0:
-            for others in _factorisations(points // radix, passes - 1, radices, radix):
-                found.append((radix, *others))
-    return found
-
-
 @cached(4096)
 def even_radices(points: int, radices: tuple[int, ...]) -> tuple[int, ...] | None:
     """The fewest, most equal radices, in ascending order."""
     if points == 1:
         return (1,)
     for passes in range(1, MAX_PASSES + 1):
-        options = _factorisations(points, passes, radices)
+        combinations = combinations_with_replacement(radices, passes)
+        options = [found for found in combinations if math.prod(found) == points]
         if options:
             return min(options, key=lambda option: (sum(option), option[::-1]))
     return None

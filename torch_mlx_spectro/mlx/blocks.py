@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..core.envelope import row_of_hop
-from ..core.linear import Form, own_conjugates, synthesis_of
+from ..core.linear import Form, describe_synthesis, own_conjugates
 from ..core.padding import covered_samples, fold_side, padded_sides
 from ..core.params import IstftParams, StftParams
 from . import ops as maps
@@ -266,7 +266,7 @@ def adjoint_blocks(
         """The overlap-add from ``start`` on; zeros behind what the frames cover."""
         istft_blocks(
             runtime,
-            synthesis_of(form, start, min(target.shape[1], covered - start)),
+            describe_synthesis(form, start, min(target.shape[1], covered - start)),
             spectrum,
             window,
             None,

@@ -92,7 +92,7 @@ class MetalKernels(Kernels):
     def _window_layout(self, window: Any, n_fft: int) -> tuple[bool, int | None]:
         return self._is_complex(window), None
 
-    def _run(
+    def run(
         self,
         launches: Sequence[Launch],
         first: Any,

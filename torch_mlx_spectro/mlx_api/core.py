@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.envelope import resolve_envelope
-from ..core.linear import Form, analysis_of
+from ..core.linear import Form, describe_analysis
 from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
 from ..mlx.runtime import runtime
 from ..settings import mlx_settings
@@ -289,7 +289,7 @@ class TransformCore:
         envelope = self._inverse_rows(params)
         if fused and self.has_window_by_name:
             return get_map("inverse", params)(rows, self.window, envelope)
-        added = get_map("adjoint", analysis_of(params))(rows, self.window)
+        added = get_map("adjoint", describe_analysis(params))(rows, self.window)
         return mlx_maps.normalise(params, added, envelope)
 
     def _inverse_rows(self, params: IstftParams) -> Any:

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..core.linear import Form, analysis_of
+from ..core.linear import Form, describe_analysis
 from ..core.params import IstftParams
 from ..mlx.blocks import adjoint_blocks, istft_blocks, stft_blocks
 from ..mlx.host import HostArray, HostView, copy_to_mlx, fill_array
@@ -176,7 +176,7 @@ def _compute(name: str, sizes: Form | IstftParams, first: Any, *others: Any) -> 
     rows = first.shape[0]
     params: Any = sizes.params if isinstance(sizes, Form) else sizes
     if rows != params.rows:
-        sizes = sizes.of_rows(rows) if isinstance(sizes, Form) else replace(sizes, rows=rows)
+        sizes = sizes.with_rows(rows) if isinstance(sizes, Form) else replace(sizes, rows=rows)
     work = rows * params.frames * params.n_fft
     if blocks is not None and serves(work, first, *others):
         return blocks(sizes, first, *others)
@@ -201,7 +201,7 @@ def _differentiate_inverse(params: IstftParams, cotangent: Any, primals: Any) ->
     """The adjoint of an istft: an analysis of the samples that are kept, times its envelope."""
     _, window, rows = primals
     kept = cotangent[:, : params.kept] * mlx_maps.inverse_envelope(params, rows)
-    return get_map("analysis", analysis_of(params))(kept, window)
+    return get_map("analysis", describe_analysis(params))(kept, window)
 
 
 def _take_examples_as_rows(mx: Any, function: Function, inputs: Any, axes: Any) -> Any:

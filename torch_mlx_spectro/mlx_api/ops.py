@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..core.envelope import overlap_added_square, row_of_hop
-from ..core.linear import Form, analysis_of, synthesis_of
+from ..core.linear import Form, describe_analysis
 from ..core.padding import fold_side, padded_sides, padding_sources
 from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
 from ..kernels.describe import describe_adjoint
@@ -173,11 +173,11 @@ def adjoint(form: Form, spectrum: Any, window: Any) -> Any:
         window: shape (n_fft,).
     """
     mx, params = runtime().mx, form.params
-    back = synthesis_of(form, params.padding, params.samples)
+    back, fold = describe_adjoint(form)
     found = _find_kernels(back, spectrum, window) if params.samples else None
     if found is None:
         return _add_frames(mx, form, spectrum, _scale(mx, window, form.inverse_scale))
-    given, fold = mx.contiguous(window), describe_adjoint(form)
+    given = mx.contiguous(window)
     return maps.synthesis_fused(found, mx, back, spectrum, given, None, adjoint=fold)
 
 
@@ -231,7 +231,7 @@ def inverse(params: IstftParams, spectrum: Any, window: Any, rows: Any) -> Any:
     mx = runtime().mx
     found = _find_kernels(params, spectrum, window, rows)
     if found is None:
-        return normalise(params, adjoint(analysis_of(params), spectrum, window), rows)
+        return normalise(params, adjoint(describe_analysis(params), spectrum, window), rows)
     return maps.synthesis_fused(found, mx, params, spectrum, mx.contiguous(window), None)
 
 

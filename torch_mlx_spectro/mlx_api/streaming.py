@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.linear import analysis_of
+from ..core.linear import describe_analysis
 from ..core.padding import outside_positions
 from ..mlx.host import copy_to_mlx
 from ..mlx.runtime import runtime
@@ -218,7 +218,7 @@ class IstftStream:
         mx, sizes = runtime().mx, self._sizes
         count = rows.shape[1]
         params = resolved_istft(replace(sizes, center=False), count, None, False)
-        added = get_map("adjoint", analysis_of(params))(rows, self._window)
+        added = get_map("adjoint", describe_analysis(params))(rows, self._window)
         before = self._frames * sizes.hop_length - self._at
         self._frames += count
         longer = before + added.shape[1] - self._pending.shape[1]

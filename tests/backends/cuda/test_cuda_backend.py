@@ -13,12 +13,9 @@ from cuda_stand_in import Emulated, Recorder, StandIn, recording, standing_in
 from needs import ONCE_ONLY, needs_emulator
 from reference import istft_params, random_tensor, stft_params
 
-from torch_mlx_spectro.autograd import linear_maps as adjoints
 from torch_mlx_spectro.backends.cuda import backend as cuda_backend
 from torch_mlx_spectro.backends.cuda import nvrtc as cubins
 from torch_mlx_spectro.backends.cuda.backend import CUDA, CudaBackend
-from torch_mlx_spectro.backends.mlx import backend as mlx_backend
-from torch_mlx_spectro.backends.mps import backend as mps_backend
 from torch_mlx_spectro.calls.operation import Call
 from torch_mlx_spectro.errors import UnresolvedArguments
 from torch_mlx_spectro.native import functions as native
@@ -113,12 +110,12 @@ def test_what_computes_and_why_not() -> None:
 
 
 def test_a_device_that_nvrtc_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_backend, "architecture_of", lambda device: 130)
+    monkeypatch.setattr(cuda_backend, "find_architecture", lambda device: 130)
     monkeypatch.setattr(cubins, "architectures", lambda: (80, 90))
     monkeypatch.setattr(cubins, "nvrtc_version", lambda: (13, 0))
     reason = CUDA.explain_device(0)
     assert reason == "NVRTC 13.0 does not compile for compute capability 13.0"
-    monkeypatch.setattr(cuda_backend, "architecture_of", lambda device: 90)
+    monkeypatch.setattr(cuda_backend, "find_architecture", lambda device: 90)
     assert CUDA.explain_device(0) is None
 
 
@@ -146,13 +143,3 @@ def test_why_there_is_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_backend, "sys", SimpleNamespace(platform="linux"))
     assert reason(missing) == "not installed"
     assert reason() is None
-
-
-def test_the_maps_are_chosen_by_backend_and_else_by_device() -> None:
-    def chosen(backend: str | None, device: str) -> Any:
-        tensor = SimpleNamespace(device=SimpleNamespace(type=device))
-        return adjoints._backend(backend, tensor)  # type: ignore[arg-type]
-
-    assert chosen(None, "cuda") is CUDA
-    assert chosen(None, "cpu") is chosen(None, "mps") is chosen("mlx", "mps") is mlx_backend.MLX
-    assert chosen("mps", "mps") is chosen("mps", "cpu") is mps_backend.MPS

@@ -288,7 +288,7 @@ def test_many_write_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.core", None)
     with pytest.raises(CudaProblem, match=r"torch-mlx-spectro\[cuda\]"):
-        cubins.nvrtc_version.__wrapped__()
+        cubins.nvrtc_version()
 
 
 def test_nothing_of_cuda_is_imported_before_it_is_needed() -> None:

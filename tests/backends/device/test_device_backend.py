@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from cuda_stand_in import Recorder, recording, standing_in
 from reference import istft_params, random_tensor
 
 from torch_mlx_spectro.backends.device.backend import (
-    describe_launches,
     frames_fastest,
     is_readable,
     readable,
     resolved,
 )
+from torch_mlx_spectro.calls.operation import Call
 
 
 def test_where_frames_are_no_nearer_than_bins_these_are_read_first() -> None:
@@ -30,8 +31,10 @@ def test_where_frames_are_no_nearer_than_bins_these_are_read_first() -> None:
 def test_one_frame_is_launched_as_where_bins_are_neighbours() -> None:
     one = torch.zeros(2, 9, 1, dtype=torch.complex64)
     params = istft_params(one, None, n_fft=16, hop_length=4, center=False)
-    expected = describe_launches(params, torch.zeros(2, 1, 9, dtype=torch.complex64).mT, None)
-    assert describe_launches(params, one, None) == expected
+    other = torch.zeros(2, 1, 9, dtype=torch.complex64).mT
+    with standing_in(recording(Recorder())) as backend:
+        expected = backend.list_launches(Call(params, other, None))
+        assert backend.list_launches(Call(params, one, None)) == expected
 
 
 @pytest.mark.parametrize("offset", [0, 4])

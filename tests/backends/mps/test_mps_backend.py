@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import metal
@@ -25,15 +24,17 @@ from stft_parity.grid import quick
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.backends.mps import backend as mps_backend
 from torch_mlx_spectro.backends.mps.backend import MPS
-from torch_mlx_spectro.backends.mps.launcher import MpsKernels, MpsProblem
+from torch_mlx_spectro.backends.mps.launcher import MpsKernels, MpsProblem, mps_kernels
 from torch_mlx_spectro.calls.operation import Call
 from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import compiled as operators
 from torch_mlx_spectro.doctor import candidates as own
 from torch_mlx_spectro.doctor.candidates import KNOWN
+from torch_mlx_spectro.kernels.chooser import Chooser
 from torch_mlx_spectro.mlx.launcher import MetalKernels
 from torch_mlx_spectro.native import functions as native
 from torch_mlx_spectro.native import private_state as torch_state
+from torch_mlx_spectro.settings import AutotuneSettings
 
 pytestmark = ONCE_ONLY
 
@@ -109,13 +110,13 @@ def test_derivatives_are_of_the_backend_that_computed_the_call(
     """Both compute the same tensors: which one does is not in these."""
     launched: list[str] = []
     for name, kernels in (("mlx", MetalKernels), ("mps", MpsKernels)):
-        original: Any = kernels.synthesis
+        original: Any = kernels.run
 
         def noting(*args: Any, _name: str = name, _original: Any = original, **more: Any) -> Any:
             launched.append(_name)
             return _original(*args, **more)
 
-        monkeypatch.setattr(kernels, "synthesis", noting)
+        monkeypatch.setattr(kernels, "run", noting)
     signal = random_tensor(0, 2, 100).requires_grad_()
     spectrum = random_tensor(0, 2, 9, 26, complex_values=True).requires_grad_()
     window = torch.hann_window(16)
@@ -196,7 +197,8 @@ def test_real_frames_come_from_a_transform_of_complex_values(
 
 def test_what_computes_and_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     reasons: list[str | None] = [None]
-    kernels = SimpleNamespace(refusal=lambda *of: reasons[0], cores=None)
+    kernels = MpsKernels(lambda text: None)
+    monkeypatch.setattr(kernels, "refusal", lambda *of: reasons[0])
     monkeypatch.setattr(mps_backend, "mps_kernels", lambda: kernels)
     signal, window = torch.zeros(2, 100), torch.ones(16)
 
@@ -320,6 +322,48 @@ def test_what_metal_refuses_is_natives_with_the_reason(
                 result.abs().sum().backward()
     expected = getattr(native, name)(tensor, window=window, **sizes)
     torch.testing.assert_close(result, expected)
+
+
+@needs_emulator
+@pytest.mark.parametrize("name", ["stft", "istft"])
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("n_fft", [256, 22])
+def test_what_is_asked_for_is_what_runs(
+    machine: emulator.Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    trained: bool,
+    n_fft: int,
+) -> None:
+    """Derivatives included, on a GPU of few cores and by groups that the environment demands."""
+    kernels = mps_kernels()
+    demanded = {"analysis": 64, "cut_frames": 64, "add_frames": 32}
+    monkeypatch.setattr(kernels, "cores", 2)
+    settings = AutotuneSettings(False, False, None, demanded)
+    monkeypatch.setattr(kernels, "chooser", Chooser(settings=settings))
+    asked: dict[str, list[int]] = {"refusal": [], "run": []}
+    for method, noted in asked.items():
+
+        def noting(
+            launches: Any, *given: Any, _noted: Any = noted, _as: Any = method, **more: Any
+        ) -> Any:
+            _noted.append(launches)
+            return getattr(MpsKernels, _as)(kernels, launches, *given, **more)
+
+        monkeypatch.setattr(kernels, method, noting)
+    window = (random_tensor(1, n_fft).abs() + 0.1).requires_grad_(trained)
+    sizes = {"n_fft": n_fft, "hop_length": n_fft // 4, "window": window}
+    if name == "stft":
+        tensor = random_tensor(0, 3, 2000).requires_grad_()
+        result = torch.stft(tensor, return_complex=True, **sizes)
+    else:
+        tensor = random_tensor(0, 3, n_fft // 2 + 1, 30, complex_values=True).requires_grad_()
+        result = torch.istft(tensor, **sizes)
+    result.backward(torch.ones_like(result))
+    first_of = {method: {id(launches[0]) for launches in found} for method, found in asked.items()}
+    envelope = {id(asked["refusal"][0][0])} if name == "istft" and trained else set()
+    assert len(asked["run"]) == (3 if trained else 2)
+    assert first_of["refusal"] - envelope == first_of["run"]
 
 
 @needs_emulator

@@ -20,7 +20,7 @@ from torch_mlx_spectro.backends.mps.launcher import MpsKernels, MpsProblem, mps_
 from torch_mlx_spectro.kernels import describe, framing
 from torch_mlx_spectro.kernels.arguments import INPUTS
 from torch_mlx_spectro.kernels.describe import Adjoint, Launch
-from torch_mlx_spectro.kernels.texts.mps import Variant, list_arguments, make_variant, write_text
+from torch_mlx_spectro.kernels.texts.mps import list_arguments, write_text
 from torch_mlx_spectro.native import functions as native
 from torch_mlx_spectro.native import private_state as torch_state
 from torch_mlx_spectro.store.sources import source
@@ -70,7 +70,7 @@ def test_every_kernel_is_among_the_launches() -> None:
 
 @pytest.mark.parametrize("launch", launches(), ids=lambda launch: launch.kernel)
 def test_the_text_of_a_launch(launch: Launch) -> None:
-    text = write_text(make_variant(launch))
+    text = write_text(launch.kernel, launch.template)
     assert text.isascii()  # torch hands it on as ASCII
     assert text.startswith("#include <metal_stdlib>\n#pragma METAL fp math_mode(safe)\n")
     assert "#include" not in text[10:]
@@ -90,10 +90,10 @@ def test_the_text_of_a_launch(launch: Launch) -> None:
 
 def test_constants_are_the_only_difference_of_variants() -> None:
     template = framing.cut_frames(PARAMS, False, False).template
-    plain = write_text(Variant("cut_frames", template)).splitlines()
-    complex_window = write_text(
-        Variant("cut_frames", (template[0], ("COMPLEX_WINDOW", True), *template[2:]))
-    ).splitlines()
+    changed = (template[0], ("COMPLEX_WINDOW", True), *template[2:])
+    plain, complex_window = (
+        write_text("cut_frames", given).splitlines() for given in (template, changed)
+    )
     different = [pair for pair in zip(plain, complex_window, strict=True) if pair[0] != pair[1]]
     assert different == [
         ("  constexpr bool COMPLEX_WINDOW = 0;", "  constexpr bool COMPLEX_WINDOW = 1;")
@@ -138,7 +138,7 @@ def test_an_empty_result_is_not_launched() -> None:
     signal = torch.zeros(0, 100)
     params = stft_params(signal[:1].new_zeros(1, 100), WINDOW, n_fft=16, return_complex=True)
     empty = Launch("analysis", (), (), (0, 0, 1), (1, 1, 1), (0, params.frames, 9), True)
-    result = MpsKernels(recorder)._run((empty,), signal, WINDOW)
+    result = MpsKernels(recorder).run((empty,), signal, WINDOW)
     assert result.shape == (0, params.frames, 9)
     assert not recorder.calls
 
@@ -215,7 +215,7 @@ def test_caches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for n_fft in (8, 16, 32, 64):
         params = stft_params(SIGNAL, None, n_fft=n_fft, return_complex=True)
         kernels.analysis(params, SIGNAL, torch.ones(n_fft))
-    for cache in (kernels._kernels, kernels._ready, kernels._tables):
+    for cache in (kernels._kernels, kernels._ready, kernels._constants):
         assert len(cache) == 2
 
 

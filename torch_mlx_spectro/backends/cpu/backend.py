@@ -13,14 +13,12 @@ import torch
 from torch.nn.functional import pad
 
 from ...calls.operation import Call
-from ...core.linear import Form, analysis_of, own_conjugates
+from ...core.linear import Form, describe_analysis, own_conjugates
 from ...core.padding import outside_positions
 from ...core.params import IstftParams, StftParams
 from ...native.strides import host_spectrum_strides, in_order
-from ..base import Backend
+from ..base import Backend, Optional
 from ..envelope import check_envelope, inverse_envelope
-
-Optional = torch.Tensor | None
 
 
 class TorchBlocks(Backend):
@@ -66,7 +64,7 @@ class TorchBlocks(Backend):
     def adjoint_synthesis(
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
     ) -> torch.Tensor:
-        form = analysis_of(params)
+        form = describe_analysis(params)
         kept = _resolve(cotangent)[:, : params.kept]
         kept = kept * _invert_envelope(params, window).conj()
         prepared = _prepare_window(params, window, form.params.scale, conjugate=True)
@@ -101,8 +99,8 @@ def _prepare_window(
         window = torch.ones(params.win_length, dtype=torch.float32, device="cpu")
     values = _resolve(window)
     wide = values.to(torch.complex128 if values.is_complex() else torch.float64) * factor
-    left = (params.n_fft - params.win_length) // 2
-    full = pad(wide, (left, params.n_fft - params.win_length - left)).to(values.dtype)
+    right = params.n_fft - params.win_length - params.window_left
+    full = pad(wide, (params.window_left, right)).to(values.dtype)
     return full.conj().resolve_conj() if conjugate else full
 
 
@@ -184,10 +182,9 @@ def invert_frames(
         both_halves: real frames of all bins: the real part of the sum.
         inverse_real: in the place of ``torch.fft.irfft``.
     """
-    complex_frames = params.complex_fft if isinstance(params, StftParams) else params.return_complex
-    if complex_frames or both_halves:
+    if params.complex_fft or both_halves:
         frames: torch.Tensor = torch.fft.ifft(by_frames)
-        return frames if complex_frames else frames.real
+        return frames if params.complex_fft else frames.real
     half = by_frames[..., : params.n_fft // 2 + 1].clone(memory_format=torch.contiguous_format)
     for own in own_conjugates(params.n_fft):
         # Their imaginary parts belong to no real frame; not every transform ignores them.

@@ -20,14 +20,12 @@ from ...errors import KernelRefused
 from ...kernels.texts.cuda import MAX_BLOCKS, find_grid
 from ...native import private_state as torch_state
 from ...native.strides import frames_in_order
-from ..base import Prepared
-from ..device.backend import KernelBackend, describe_launches
+from ..base import Optional, Prepared
+from ..device.backend import KernelBackend
 from . import nvrtc as cubins
-from .launcher import CudaKernels, architecture_of, cuda_kernels
+from .launcher import CudaKernels, cuda_kernels, find_architecture
 from .nvrtc import CudaProblem
 from .timer import CudaTimer
-
-Optional = torch.Tensor | None
 
 NOT_PREPARED = "a CUDA graph is being captured, and this call was not made before"
 
@@ -59,7 +57,7 @@ class CudaBackend(KernelBackend):
 
     def explain_device(self, device: int) -> str | None:
         """Why the kernels do not run on one device; None where they do."""
-        architecture = architecture_of(device)
+        architecture = find_architecture(device)
         if architecture in cubins.architectures():
             return None
         version = ".".join(map(str, cubins.nvrtc_version()))
@@ -68,7 +66,7 @@ class CudaBackend(KernelBackend):
 
     def explain_refusal(self, call: Call) -> str | None:
         device: int = call.tensor.device.index
-        launch = describe_launches(*call)[0]
+        launch = self.list_launches(call)[0]
         if (reason := self.explain_device(device)) is not None:
             return reason
         if (reason := super().explain_refusal(call)) is not None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -24,8 +24,9 @@ from ...kernels.arguments import JUDGES, Verdict
 from ...kernels.describe import Launch
 from ...kernels.texts.cuda import Variant, find_grid, make_variant, write_text
 from ...native import private_state as torch_state
-from ...store.caches import Cache, cached
-from ..device.launcher import Bound, Optional, TensorKernels, make_result
+from ...store.caches import Cache
+from ..base import Optional
+from ..device.launcher import Bound, TensorKernels, make_result
 from . import nvrtc as cubins
 from .nvrtc import CudaProblem
 
@@ -44,38 +45,16 @@ _LOOKS = 64
 PATIENCE = 1e-3
 #: CUlaunchConfig: blocks, threads, bytes of shared memory, then what a launch may differ in: its
 #: stream; and its attributes, of which it has the address and the number.
-CONFIG = struct.Struct("=7I4x")
+CONFIG = "=7I4x"
 VARIABLE = "=Q16s"
-ATTRIBUTES = struct.Struct("=QI4x")
+ATTRIBUTES = "=QI4x"
 #: CUlaunchAttribute: which, and its value.
-ATTRIBUTE = struct.Struct("=I4xi60x")
+ATTRIBUTE = "=I4xi60x"
 #: CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: groups come to the cores while the last
 #: ones of the stream's earlier launch leave, and wait there (after_earlier_launches of cuda.h).
 _EARLY = 6
 #: Devices where that was tried, by 10 * major + minor of their compute capability.
 EARLY_ARCHITECTURES = (90,)
-
-
-class Driver(Protocol):
-    """What is asked of CUDA's driver."""
-
-    #: cuLaunchKernelEx: of the addresses of a configuration, a kernel, the addresses of its
-    #: parameters, and None; the answer is 0 or an error.
-    launch: Callable[[Any, Any, Any, None], int]
-    #: cuStreamSynchronize: of a stream's raw handle; the answer is 0 or an error.
-    synchronize: Callable[[int], int]
-    #: cuStreamQuery: the same, at once; and another answer while there is something to wait for.
-    query: Callable[[int], int]
-
-    def load(self, code: bytes, name: str) -> Any:
-        """A kernel, for all devices of the code's architecture."""
-
-    def mend(self, error: int, device: int) -> None:
-        """Put right what kept a launch from the device, so that it may be tried again.
-
-        Raises:
-            CudaProblem: it is not to be put right.
-        """
 
 
 class CudaDriver:
@@ -88,16 +67,26 @@ class CudaDriver:
         self._core = importlib.import_module("cuda.core")
         self._driver = importlib.import_module("cuda.bindings.driver")
         self._loaded: list[Any] = []  # kernels live as long as what they were loaded from
+        #: Of the addresses of a configuration, a kernel, the addresses of its parameters, and None;
+        #: the answer is 0 or an error.
         self.launch: Callable[[Any, Any, Any, None], int] = _entry("cuLaunchKernelEx", 4)
+        #: Of a stream's raw handle; the answer is 0 or an error.
         self.synchronize: Callable[[int], int] = _entry("cuStreamSynchronize", 1)
+        #: The same, at once; and another answer while there is something to wait for.
         self.query: Callable[[int], int] = _entry("cuStreamQuery", 1)
 
     def load(self, code: bytes, name: str) -> Any:
+        """A kernel, for all devices of the code's architecture."""
         kernel = self._core.ObjectCode.from_cubin(code).get_kernel(name)
         self._loaded.append(kernel)
         return ctypes.c_void_p(int(kernel.handle))
 
     def mend(self, error: int, device: int) -> None:
+        """Put right what kept a launch from the device, so that it may be tried again.
+
+        Raises:
+            CudaProblem: it is not to be put right.
+        """
         driver = self._driver
         if error != _INVALID_CONTEXT:
             self._check(driver.CUresult(error))
@@ -139,7 +128,7 @@ class Prepared:
 
     def __init__(
         self,
-        driver: Driver,
+        driver: CudaDriver,
         kernel: Any,
         launch: Launch,
         device: int,
@@ -153,27 +142,21 @@ class Prepared:
         numbers = struct.pack(
             f"={STRIDES}q{len(launch.integers)}q3If", *padded, *launch.integers, *launch.grid, edge
         )
-        sizes = CONFIG.pack(*find_grid(launch), launch.threadgroup[0], 1, 1, 0)
+        sizes = struct.pack(CONFIG, *find_grid(launch), launch.threadgroup[0], 1, 1, 0)
         variable = struct.Struct(VARIABLE + f"{addresses}Q")
-        attributes = ATTRIBUTE.pack(_EARLY, True) if early else b""
+        attributes = struct.pack(ATTRIBUTE, _EARLY, True) if early else b""
         numbers += bytes(-len(numbers) % 8)
-        # Configuration, addresses, numbers and attributes, one behind the other.
-        whole = len(sizes) + variable.size + len(numbers) + len(attributes)
-        self._buffer = ctypes.create_string_buffer(whole + 8)
-        start = ctypes.addressof(self._buffer)
-        begin = -start % 8
-        struct.pack_into(f"{len(sizes)}s", self._buffer, begin, sizes)
-        self._variable = begin + len(sizes)
+        # Configuration, addresses, numbers and attributes, one behind the other, at whole words.
+        whole = sizes + bytes(variable.size) + numbers + attributes
+        self._buffer = (ctypes.c_uint64 * (len(whole) // 8)).from_buffer_copy(whole)
+        start, self._variable = ctypes.addressof(self._buffer), len(sizes)
         end = self._variable + variable.size
-        struct.pack_into(
-            f"{len(numbers)}s{len(attributes)}s", self._buffer, end, numbers, attributes
-        )
-        self._attributes = ATTRIBUTES.pack(start + end + len(numbers), int(early))
+        self._attributes = struct.pack(ATTRIBUTES, start + end + len(numbers), int(early))
         first = end - 8 * addresses
         places = [start + first + 8 * index for index in range(addresses + 1)]
         # A cast keeps what it points to; the number of an address would not.
         pointers = (ctypes.c_void_p * (addresses + 1))(*places)
-        self._config = ctypes.c_void_p(start + begin)
+        self._config = ctypes.c_void_p(start)
         self._parameters = ctypes.cast(pointers, ctypes.c_void_p)
         self._kernel, self._pack = kernel, variable.pack_into
         self._driver, self._device = driver, device
@@ -207,7 +190,7 @@ class CudaKernels(TensorKernels):
 
     Args:
         driver: loads and launches.
-        architecture_of: 10 * major + minor of the compute capability of a device, by its index.
+        find_architecture: 10 * major + minor of the compute capability of a device, by its index.
         folder: where machine code is kept; None to keep none.
         compiled: makes machine code, as :func:`.backends.cuda.nvrtc.compiled`.
         current_device: tells the index of the current device.
@@ -216,15 +199,15 @@ class CudaKernels(TensorKernels):
 
     def __init__(
         self,
-        driver: Driver,
-        architecture_of: Callable[[int], int],
+        driver: CudaDriver,
+        find_architecture: Callable[[int], int],
         folder: Path | None = None,
         compiled: Callable[[str, int, Path | None], bytes] = cubins.compiled,
         current_device: Callable[[], int | None] = torch_state.cuda_device,
         stream_of: Callable[[int], int] = torch_state.cuda_stream,
     ) -> None:
         self._driver = driver
-        self._architecture_of = architecture_of
+        self._find_architecture = find_architecture
         self._folder = folder
         self._compiled = compiled
         self._current_device, self._stream_of = current_device, stream_of
@@ -235,7 +218,7 @@ class CudaKernels(TensorKernels):
         self._prepared: Cache[Any, Prepared] = Cache(CACHE_ENTRIES)
         self._lock = threading.Lock()
 
-    def _run(
+    def run(
         self,
         launches: Sequence[Launch],
         first: torch.Tensor,
@@ -250,13 +233,6 @@ class CudaKernels(TensorKernels):
         result = make_result(launch, first.device)
         tensors = [first, window, result, *([vanishing] if launch.kernel in JUDGES else [])]
         addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
-        self._launch(launch, first, addresses, edge)
-        return result
-
-    def _launch(
-        self, launch: Launch, first: torch.Tensor, addresses: list[int], edge: float = 1.0
-    ) -> None:
-        """Launch on the current stream of the device of a kernel's first input."""
         device: int = first.device.index
         prepared = self.prepared(launch, device, first.stride(), edge)
         if device == self._current_device():
@@ -264,6 +240,7 @@ class CudaKernels(TensorKernels):
         else:  # the default stream has no handle of its own: it is that of the current device
             with torch.cuda.device(device):
                 prepared.run(self._stream_of(device), *addresses)
+        return result
 
     def bind(
         self, launches: Sequence[Launch], device: torch.device, strides: tuple[int, ...]
@@ -338,18 +315,18 @@ class CudaKernels(TensorKernels):
                 strides,
                 edge,
                 addresses=4 if launch.kernel in JUDGES else 3,
-                early=self._architecture_of(device) in EARLY_ARCHITECTURES,
+                early=self._find_architecture(device) in EARLY_ARCHITECTURES,
             )
             self._prepared.put(key, found)
         return found
 
     def is_loaded(self, launch: Launch, device: int) -> bool:
         """Whether a launch needs neither the compiler nor the loader any more."""
-        key = (make_variant(launch), self._architecture_of(device))
+        key = (make_variant(launch), self._find_architecture(device))
         return key in self._kernels
 
     def _kernel(self, variant: Variant, device: int) -> Any:
-        key = (variant, self._architecture_of(device))
+        key = (variant, self._find_architecture(device))
         kernel = self._kernels.get(key)
         if kernel is None:
             problem = self._refused.find(key)
@@ -367,8 +344,7 @@ class CudaKernels(TensorKernels):
         return kernel
 
 
-@cached(64)
-def architecture_of(device: int) -> int:
+def find_architecture(device: int) -> int:
     """10 * major + minor of a device's compute capability."""
     major, minor = torch.cuda.get_device_capability(device)
     return 10 * major + minor
@@ -382,4 +358,4 @@ def cuda_kernels() -> CudaKernels:
         CudaProblem: they cannot be compiled here.
     """
     cubins.nvrtc_version()
-    return CudaKernels(CudaDriver(), architecture_of, cubins.default_folder())
+    return CudaKernels(CudaDriver(), find_architecture, cubins.default_folder())

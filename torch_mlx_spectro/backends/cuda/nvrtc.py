@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
-from functools import lru_cache
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ...errors import KernelRefused, telling_line
@@ -20,7 +21,9 @@ from ...store import files as disk
 
 #: What every text is compiled with. Contracting a product and a sum into one fused operation, the
 #: default, only rounds less.
-OPTIONS: dict[str, Any] = {"std": "c++17", "device_as_default_execution_space": True}
+OPTIONS: Mapping[str, Any] = MappingProxyType(
+    {"std": "c++17", "device_as_default_execution_space": True}
+)
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 #: A file has some 100 KB.
@@ -31,7 +34,6 @@ class CudaProblem(KernelRefused):
     """CUDA code cannot be made or run here; the text says why."""
 
 
-@lru_cache(maxsize=1)
 def nvrtc_version() -> tuple[int, int]:
     """Of the NVRTC that compiles.
 
@@ -52,7 +54,6 @@ def nvrtc_version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
-@lru_cache(maxsize=1)
 def architectures() -> tuple[int, ...]:
     """What this NVRTC compiles for, as 10 * major + minor of a compute capability."""
     nvrtc_version()

@@ -13,14 +13,16 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 
 from ...calls.operation import Call
-from ...core.linear import Form, analysis_of, bins_that_are_read, synthesis_of
+from ...core.linear import Form, bins_that_are_read
 from ...core.params import IstftParams, StftParams
-from ...kernels import describe, framing
-from ...kernels.describe import describe_adjoint, find_divisor
+from ...kernels import describe
+from ...kernels.describe import Launch, describe_adjoint, describe_inverse_adjoint
+from ...native import private_state as torch_state
 from ...native.strides import (
     UNDOING,
     in_order,
@@ -29,12 +31,10 @@ from ...native.strides import (
     spectrum_strides,
     with_rows,
 )
-from ..base import Backend, Prepared
+from ..base import Backend, Optional, Prepared
 from ..cpu.backend import invert_frames, weigh_edges
 from .envelope_checks import EnvelopeChecks, read_flag
-from .launcher import Bound, TensorKernels, window_layout
-
-Optional = torch.Tensor | None
+from .launcher import Bound, TensorKernels
 
 
 class KernelBackend(Backend):
@@ -89,7 +89,7 @@ class KernelBackend(Backend):
         return partial(torch.empty_strided, shape, strides, dtype=dtype, device=device)
 
     def name_kernel(self, call: Call) -> str:
-        launch = describe_launches(*call, self.kernels().cores)[0]
+        launch = self.list_launches(call)[0]
         kernel = f"{self.label} {launch.kernel}"
         if launch.plan is not None:
             return kernel
@@ -99,6 +99,35 @@ class KernelBackend(Backend):
     def explain_refusal(self, call: Call) -> str | None:
         exceeds = describe.largest_count(call.params) > describe.MAX_COUNT
         return "a dimension exceeds what the kernels count" if exceeds else None
+
+    def list_launches(self, call: Call) -> tuple[Launch, ...]:
+        """Our launches for a call: alternatives, best first."""
+        params, tensor, window = call
+        kernels = self.kernels()
+        if isinstance(params, StftParams):
+            return kernels.list_spectra(params, tensor.is_complex(), window)
+        return kernels.list_signals(params, window, frames_fastest(tensor.transpose(-2, -1)))
+
+    def list_gradient_launches(self, call: Call) -> list[tuple[Launch, ...]]:
+        """What the derivatives of a call launch, alternatives each, if cotangents lie as usual."""
+        params, tensor, window = call
+        kernels, read, found = self.kernels(), window, []
+        if window is not None and not torch_state.is_wrapped(window):  # else it is asked again
+            read = readable(window, conjugate=True)
+        is_trained = window is not None and window.requires_grad
+        if isinstance(params, StftParams):
+            form, divisor = Form(params, tensor.is_complex(), False), None
+        else:
+            form, divisor = describe_inverse_adjoint(bins_that_are_read(params))
+            divisor = None if is_trained else divisor  # torch divides by the envelope then
+            found.append(kernels.list_spectra(form.params, form.complex_signal, read, divisor))
+        if isinstance(params, StftParams) or is_trained:
+            back, adjoint = describe_adjoint(form)
+            fastest = isinstance(params, IstftParams) and frames_fastest(tensor.transpose(-2, -1))
+            found.append(kernels.list_signals(back, read, fastest, adjoint))
+        if is_trained:
+            found.append(kernels.list_cuts(_take_whole_frames(form), form.complex_signal, None))
+        return found
 
     def inverse_real(self, half: torch.Tensor, n_fft: int) -> torch.Tensor:
         """``torch.fft.irfft(half, n_fft)``; imaginary parts of DC and Nyquist are zero."""
@@ -138,19 +167,14 @@ class KernelBackend(Backend):
         device, checks = result.device, self.checks
         allocate = self.make_allocator(tuple(batch.shape), batch.stride(), batch.dtype, device)
 
-        def compute(tensor: torch.Tensor, window: Optional) -> torch.Tensor:
-            result = allocate()
-            launch(tensor, window, result)
-            return result if view is None else view(result)
+        geometry: Any = None
+        if isinstance(params, IstftParams) and window is not None:
+            # Without a window the sizes alone tell whether the envelope vanishes.
+            geometry = params.geometry
 
-        if isinstance(params, StftParams) or window is None:
-            return compute  # without a window the sizes alone tell whether the envelope vanishes
-        geometry = params.geometry
-
-        def check_and_compute(tensor: torch.Tensor, window: Optional) -> torch.Tensor:
-            assert window is not None
+        def compute(tensor: torch.Tensor, window: Any) -> torch.Tensor:
             flag = None
-            if not checks.is_fine(geometry, window):
+            if geometry is not None and not checks.is_fine(geometry, window):
                 self.check_waiting()
                 flag = checks.take_flag(device)
             result = allocate()
@@ -159,7 +183,7 @@ class KernelBackend(Backend):
                 checks.settle(geometry, window, flag, device)
             return result if view is None else view(result)
 
-        return check_and_compute
+        return compute
 
     def _bind_launch(self, call: Call, batch: torch.Tensor) -> Bound | None:
         """The only launch of a call, on its tensors as they are given; None where there are more.
@@ -170,15 +194,14 @@ class KernelBackend(Backend):
         params, tensor, window = call
         if not is_readable(tensor) or not (window is None or is_readable(window)):
             return None
-        kernels, read = self.kernels(), with_rows(params, tensor)
-        if isinstance(params, StftParams):
-            if batch.stride() != spectrum_strides(params, False)[3 - batch.dim() :]:
-                return None  # it was copied into another order
-            launches = kernels.list_analyses(params, read, window)
-        else:
+        read, launches = with_rows(params, tensor), self.list_launches(call)
+        if launches[0].plan is None:
+            return None
+        if isinstance(params, IstftParams):
             read = read.transpose(1, 2)
-            launches = kernels.list_syntheses(params, window, frames_fastest(read))
-        return kernels.bind(launches, tensor.device, read.stride()) if launches else None
+        elif batch.stride() != spectrum_strides(params, False)[3 - batch.dim() :]:
+            return None  # it was copied into another order
+        return self.kernels().bind(launches, tensor.device, read.stride())
 
     def analyse(
         self, params: StftParams, signal: torch.Tensor, window: Optional, edge: float = 1.0
@@ -192,17 +215,14 @@ class KernelBackend(Backend):
         return in_order(spectrum, strides)
 
     def adjoint(self, form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-        return self._compute_signal(
-            synthesis_of(form, form.params.padding, form.params.samples),
-            resolved(spectrum).transpose(1, 2),
-            readable(window, conjugate=True),
-            adjoint=describe_adjoint(form),
-        )
+        params, adjoint = describe_adjoint(form)
+        by_frames, read = resolved(spectrum).transpose(1, 2), readable(window, conjugate=True)
+        return self._compute_signal(params, by_frames, read, adjoint=adjoint)
 
     def differentiate_window(
         self, form: Form, signal: torch.Tensor, spectrum: torch.Tensor
     ) -> torch.Tensor:
-        params = replace(form.params, win_length=form.params.n_fft, scale=1.0)
+        params = _take_whole_frames(form)
         frames = self.kernels().cut_frames(params, resolved(signal), None)
         by_frames = resolved(spectrum).transpose(1, 2)
         inverse = invert_frames(
@@ -213,14 +233,14 @@ class KernelBackend(Backend):
     def adjoint_synthesis(
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
     ) -> torch.Tensor:
-        form = analysis_of(params)
+        form, divisor = describe_inverse_adjoint(params)
         spectrum = self._compute_spectrum(
             form.params,
             cotangent[:, : params.kept],
             window,
             conjugate=True,
-            edge=form.edge if form.params.onesided else 1.0,
-            divisor=find_divisor(form, params),
+            edge=form.edge,
+            divisor=divisor,
         )
         return spectrum.transpose_(1, 2).contiguous()
 
@@ -242,15 +262,13 @@ class KernelBackend(Backend):
             edge: factor of the bins that are their own conjugates, of a onesided spectrum.
             divisor: as of :func:`.kernels.describe.analysis`.
         """
-        kernels, signal = self.kernels(), resolved(signal)
-        window = readable(window, conjugate)
-        spectrum: Optional = kernels.analysis(params, signal, window, edge=edge, divisor=divisor)
-        if spectrum is not None:
-            return spectrum
-        frames = kernels.cut_frames(params, signal, window, divisor=divisor)
-        spectrum = torch.fft.rfft(frames) if params.onesided else torch.fft.fft(frames)
-        weigh_edges(params, spectrum, edge)
-        return spectrum
+        kernels, read = self.kernels(), readable(window, conjugate)
+        launches = kernels.list_spectra(params, signal.is_complex(), read, divisor)
+        result = kernels.run(launches, resolved(signal), read, edge=edge)
+        if launches[0].plan is None:
+            result = torch.fft.rfft(result) if params.onesided else torch.fft.fft(result)
+            weigh_edges(params, result, edge)
+        return result
 
     def _compute_signal(
         self,
@@ -263,73 +281,18 @@ class KernelBackend(Backend):
     ) -> torch.Tensor:
         """A signal of shape (rows, output length); arguments as of ``TensorKernels.synthesis``."""
         kernels = self.kernels()
-        signal: Optional = kernels.synthesis(
-            params,
-            by_frames,
-            window,
-            frames_fastest=frames_fastest(by_frames),
-            adjoint=adjoint,
-            vanishing=vanishing,
-        )
-        if signal is not None:
-            return signal
+        launches = kernels.list_signals(params, window, frames_fastest(by_frames), adjoint)
         edge = 1.0 if adjoint is None else adjoint.edge
-        both_halves = adjoint is not None and adjoint.both_halves
-        frames = invert_frames(params, by_frames, edge, both_halves, self.inverse_real).contiguous()
-        added: torch.Tensor = kernels.add_frames(
-            params, frames, window, adjoint=adjoint, vanishing=vanishing
-        )
-        return added
+        if launches[0].plan is None:
+            both_halves = adjoint is not None and adjoint.both_halves
+            frames = invert_frames(params, by_frames, edge, both_halves, self.inverse_real)
+            by_frames = frames.contiguous()
+        return kernels.run(launches, by_frames, window, edge=edge, vanishing=vanishing)
 
 
-def describe_launches(
-    params: StftParams | IstftParams,
-    tensor: torch.Tensor,
-    window: Optional,
-    cores: int | None = None,
-) -> tuple[describe.Launch, ...]:
-    """Our launches for a call: alternatives, best first.
-
-    Args:
-        cores: as of :class:`.TensorKernels`.
-    """
-    complex_window, step = window_layout(window, params.n_fft)
-    if isinstance(params, StftParams):
-        kinds = (tensor.is_complex(), complex_window)
-        fused = describe.analysis(params, *kinds, step=step)
-        return fused or (framing.cut_frames(params, *kinds, step=step),)
-    by_frames = tensor.transpose(-2, -1)
-    fused = describe.synthesis(
-        params, complex_window, frames_fastest(by_frames), cores=cores, step=step
-    )
-    return fused or (framing.add_frames(params, complex_window, step=step),)
-
-
-def launches_back(
-    params: StftParams | IstftParams, tensor: torch.Tensor, window: Optional
-) -> list[tuple[describe.Launch, ...]]:
-    """What the way back of a call launches, alternatives each, where its cotangent lies as usual.
-
-    Args:
-        tensor, window: of the call.
-    """
-    complex_window, step = window_layout(window, params.n_fft)
-    if isinstance(params, StftParams):
-        form = Form(params, tensor.is_complex(), complex_window)
-        folded = synthesis_of(form, params.padding, params.samples)
-        adjoint = describe_adjoint(form)
-        fused = describe.synthesis(folded, complex_window, False, adjoint, step=step)
-        found = [fused or (framing.add_frames(folded, complex_window, adjoint, step=step),)]
-    else:
-        form = replace(analysis_of(bins_that_are_read(params)), complex_window=complex_window)
-        kinds = (form.complex_signal, complex_window)
-        divisor = find_divisor(form, params)
-        fused = describe.analysis(form.params, *kinds, divisor, step=step)
-        found = [fused or (framing.cut_frames(form.params, *kinds, step=step, divisor=divisor),)]
-    if window is not None and window.requires_grad:
-        kinds = (form.complex_signal, False)
-        found.append((framing.cut_frames(form.params, *kinds, step=describe.NO_WINDOW),))
-    return found
+def _take_whole_frames(form: Form) -> StftParams:
+    """The analysis whose frames are the derivative in a window: as cut, and not scaled."""
+    return replace(form.params, win_length=form.params.n_fft, scale=1.0)
 
 
 def frames_fastest(by_frames: torch.Tensor) -> bool:

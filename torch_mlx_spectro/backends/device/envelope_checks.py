@@ -18,9 +18,9 @@ from ...core.params import IstftParams
 from ...errors import UnresolvedArguments
 from ...kernels.arguments import Verdict
 from ...store.caches import register_cache
+from ..base import Optional
 from ..envelope import VANISHES, check_envelope
 
-Optional = torch.Tensor | None
 #: Of a call, as :attr:`.IstftParams.geometry`.
 Geometry = tuple[tuple[int, ...], int]
 #: Of a window: the shortest end left out, by the other sizes of calls.

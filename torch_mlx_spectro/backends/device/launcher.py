@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,8 +11,8 @@ from ...kernels import describe
 from ...kernels.describe import Launch
 from ...kernels.functions import Kernels
 from ...native import private_state as torch_state
+from ..base import Optional
 
-Optional = torch.Tensor | None
 #: complex64 values, and those of windows in pairs, are read at once.
 _PAIR_BYTES = 8
 #: Launches on an input, a window or None, and a result; then, where its kernel judges envelopes, a
@@ -36,22 +37,30 @@ class TensorKernels(Kernels):
         """
         return None
 
+    @abstractmethod
+    def run(
+        self,
+        launches: Sequence[Launch],
+        first: torch.Tensor,
+        window: Optional,
+        stream: None = None,
+        *,
+        edge: float = 1.0,
+        vanishing: Optional = None,
+    ) -> torch.Tensor:
+        """As in the base class, on the current stream."""
+
     def _is_complex(self, array: torch.Tensor) -> bool:
         return array.is_complex()
 
     def _window_layout(self, window: Optional, n_fft: int) -> tuple[bool, int | None]:
-        return window_layout(window, n_fft)
-
-
-def window_layout(window: Optional, n_fft: int) -> tuple[bool, int | None]:
-    """Whether a window is complex, and its ``step`` (:func:`.kernels.describe.analysis`)."""
-    if window is None:
-        return False, describe.NO_WINDOW
-    is_whole = len(window) == n_fft and window.is_contiguous()
-    if is_whole and not torch_state.is_wrapped(window):  # else it is asked again, unwrapped
-        is_whole = window.data_ptr() % _PAIR_BYTES == 0
-    step = None if is_whole else window.stride(0)
-    return window.is_complex(), step
+        if window is None:
+            return False, describe.NO_WINDOW
+        is_whole = len(window) == n_fft and window.is_contiguous()
+        if is_whole and not torch_state.is_wrapped(window):  # else it is asked again, unwrapped
+            is_whole = window.data_ptr() % _PAIR_BYTES == 0
+        step = None if is_whole else window.stride(0)
+        return window.is_complex(), step
 
 
 def make_result(launch: Launch, device: torch.device) -> torch.Tensor:

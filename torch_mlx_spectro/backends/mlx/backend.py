@@ -18,9 +18,9 @@ import torch
 
 from ...calls.operation import Call
 from ...core.envelope import inverse_of_frames
-from ...core.linear import Form, analysis_of, synthesis_of
+from ...core.linear import Form
 from ...core.params import IstftParams, StftParams
-from ...kernels.describe import Adjoint, describe_adjoint, find_divisor
+from ...kernels.describe import Adjoint, describe_adjoint, describe_inverse_adjoint
 from ...mlx import ops, runtime
 from ...mlx.blocks import Factors, adjoint_blocks, correlate_blocks, istft_blocks, stft_blocks
 from ...mlx.launcher import MetalKernels, metal_kernels
@@ -97,8 +97,7 @@ class MlxBackend(Backend):
         params = form.params
         kernels, prepared = find_kernels(spectrum, params), read_window(params, window)
         if kernels is not None:
-            folded = synthesis_of(form, params.padding, params.samples)
-            fold = describe_adjoint(form)
+            folded, fold = describe_adjoint(form)
             return _synthesise_whole(kernels, folded, spectrum, prepared, adjoint=fold)
         scaled = prepared.for_maps(form.inverse_scale, conjugate=True)
         signal = _make_signal(params.rows, params.samples, params.complex_fft)
@@ -129,7 +128,7 @@ class MlxBackend(Backend):
     def adjoint_synthesis(
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
     ) -> torch.Tensor:
-        form = analysis_of(params)
+        form, divisor = describe_inverse_adjoint(params)
         analysis, kept = form.params, cotangent[:, : params.kept]
         kernels, prepared = find_kernels(cotangent, analysis), read_window(params, window)
         strides = (analysis.bins * analysis.frames, analysis.frames, 1)
@@ -142,7 +141,7 @@ class MlxBackend(Backend):
                 strides,
                 conjugate=True,
                 edge=form.edge,
-                divisor=find_divisor(form, params),
+                divisor=divisor,
             )
         rows = get_envelope(params, prepared).rows.conj()
 

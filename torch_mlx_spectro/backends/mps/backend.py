@@ -23,10 +23,9 @@ from ...core.params import StftParams
 from ...native import private_state as torch_state
 from ...native import strides
 from ...settings import asks_for_fast_math
-from ..device.backend import KernelBackend, describe_launches, launches_back
+from ..device.backend import KernelBackend
 from .launcher import MpsKernels, mps_kernels
 
-Optional = torch.Tensor | None
 #: The macOS whose Metal lets a kernel ask for safe mathematics (``math_mode``).
 SAFE_MATH = 15
 
@@ -58,11 +57,10 @@ class MpsBackend(KernelBackend):
         reason = super().explain_refusal(call)
         if reason is not None:
             return reason
-        params, tensor, window = call
-        every = [describe_launches(*call, mps_kernels().cores)]
-        if torch_state.is_differentiated(tensor, window):
-            every += launches_back(params, tensor, window)
-        reasons = (mps_kernels().refusal(one, tensor.device) for one in every)
+        every = [self.list_launches(call)]
+        if torch_state.is_differentiated(call.tensor, call.window):
+            every += self.list_gradient_launches(call)
+        reasons = (self.kernels().refusal(one, call.tensor.device) for one in every)
         return next(filter(None, reasons), None)
 
     def kernels(self) -> MpsKernels:

@@ -12,18 +12,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from ...errors import KernelRefused, telling_line
 from ...kernels.arguments import JUDGES, Verdict
 from ...kernels.chooser import Chooser, accept_first
 from ...kernels.describe import MAX_COUNT, Launch
-from ...kernels.radices import FftPlan
+from ...kernels.launches import Template
 from ...kernels.tables import make_table
-from ...kernels.texts.mps import Variant, list_arguments, make_variant, write_text
+from ...kernels.texts.mps import list_arguments, write_text
 from ...native import private_state as torch_state
-from ...store.caches import Recent, cached
-from ..device.launcher import Bound, Optional, TensorKernels, make_result
+from ...store.caches import Cache, Recent, cached
+from ..base import Optional
+from ..device.launcher import Bound, TensorKernels, make_result
 
 CACHE_ENTRIES = 1024
 
@@ -38,9 +40,7 @@ class _Ready:
 
     launch: Launch
     kernel: Callable[..., None]
-    names: tuple[str, ...]
     group: tuple[int, ...]
-    integers: list[int]
     table: torch.Tensor | None
     #: Where a verdict goes that nobody asks for.
     unread: torch.Tensor
@@ -52,10 +52,10 @@ class _Ready:
         known = {
             "strides": list(strides),
             "table": self.table,
-            "parameters": self.integers,
+            "parameters": list(self.launch.integers),
             "edge": float(edge),
         }
-        _, *names = self.names
+        _, *names = list_arguments(self.launch.kernel)
         at = names.index("window")
         before = [known[name] for name in names[:at]]
         behind = [known[name] for name in names[at + 1 :] if name in known]
@@ -93,13 +93,12 @@ class MpsKernels(TensorKernels):
         if chooser is not None:
             self.chooser = chooser
         #: Kernels, or why Metal refuses them.
-        self._kernels: Recent[Variant, Any] = Recent(CACHE_ENTRIES)
+        self._kernels: Recent[tuple[str, Template], Any] = Recent(CACHE_ENTRIES)
         #: By the best of the launches: that one, and which is ready.
-        self._ready: Recent[tuple[int, torch.device], tuple[Launch, _Ready]]
-        self._ready = Recent(CACHE_ENTRIES)
-        self._tables: Recent[tuple[FftPlan, torch.device], torch.Tensor] = Recent(CACHE_ENTRIES)
-        self._verdicts: Recent[torch.device, torch.Tensor] = Recent(CACHE_ENTRIES)
-        self._lock = threading.RLock()
+        self._ready: Cache[Any, tuple[Launch, _Ready]] = Cache(CACHE_ENTRIES)
+        #: Tables by their plans, and where a verdict goes that nobody asks for.
+        self._constants: Recent[Any, torch.Tensor] = Recent(CACHE_ENTRIES)
+        self._lock = threading.Lock()
 
     def refusal(self, launches: Sequence[Launch], device: torch.device) -> str | None:
         """Why none of these launches can be made here; None where one can. Compiles."""
@@ -111,7 +110,7 @@ class MpsKernels(TensorKernels):
             self._keep_ready(launches, device, ready)
         return None
 
-    def _run(
+    def run(
         self,
         launches: Sequence[Launch],
         first: torch.Tensor,
@@ -167,21 +166,18 @@ class MpsKernels(TensorKernels):
         vanishing: Optional = None,
     ) -> torch.Tensor:
         result = make_result(ready.launch, first.device)
-        if result.numel() == 0:
-            return result  # Metal launches no empty grid
-        ready.bind(first.stride(), edge)(first, window, result, vanishing)
+        if result.numel():  # Metal launches no empty grid
+            ready.bind(first.stride(), edge)(first, window, result, vanishing)
         return result
 
     def _find_ready(self, launches: Sequence[Launch], device: torch.device) -> _Ready | None:
         # By identity, since hashing a launch takes longer than all else here; it is kept, so that
         # no other can take its place.
-        with self._lock:
-            known = self._ready.find((id(launches[0]), device))
+        known = self._ready.find((id(launches[0]), device))
         return None if known is None else known[1]
 
     def _keep_ready(self, launches: Sequence[Launch], device: torch.device, ready: _Ready) -> None:
-        with self._lock:
-            self._ready.put((id(launches[0]), device), (launches[0], ready))
+        self._ready.put((id(launches[0]), device), (launches[0], ready))
 
     def _accept(self, launch: Launch, device: torch.device) -> _Ready:
         """Make a launch ready, compiled; threads that do not cooperate have groups of any size.
@@ -192,9 +188,11 @@ class MpsKernels(TensorKernels):
         if max(launch.grid) > MAX_COUNT:
             raise MpsProblem("more threads than Metal counts")
         with self._lock:
-            kernel = self._kernel(make_variant(launch))
-            table = None if launch.plan is None else self._table(launch.plan, device)
-            unread = self._unread(device)
+            kernel = self._kernel(launch.kernel, launch.template)
+            unread = self._keep_constant("unread", device, np.array([Verdict.NOBODY_ASKS], "i4"))
+            table = None
+            if launch.plan is not None:
+                table = self._keep_constant(launch.plan, device, make_table(launch.plan)[0])
         allowed: int = kernel.max_threads_per_threadgroup
         group = launch.threadgroup
         if launch.plan is None:
@@ -203,37 +201,29 @@ class MpsKernels(TensorKernels):
             raise MpsProblem(
                 f"the GPU allows {allowed} threads in a group of {launch.kernel}, not {group[0]}"
             )
-        names, integers = list_arguments(launch.kernel), list(launch.integers)
-        return _Ready(launch, kernel, names, group, integers, table, unread)
+        return _Ready(launch, kernel, group, table, unread)
 
-    def _kernel(self, variant: Variant) -> Any:
-        kernel = self._kernels.find(variant)
+    def _kernel(self, name: str, template: Template) -> Any:
+        kernel = self._kernels.find((name, template))
         if kernel is None:
             try:
-                library = self._compile_shader(write_text(variant))
-                kernel = getattr(library, variant.name)
+                library = self._compile_shader(write_text(name, template))
+                kernel = getattr(library, f"spectro_{name}")
             except (SyntaxError, RuntimeError) as problem:
-                kernel = f"Metal refuses {variant.name}: {telling_line(problem, 'error')}"
-            self._kernels.put(variant, kernel)
+                kernel = f"Metal refuses spectro_{name}: {telling_line(problem, 'error')}"
+            self._kernels.put((name, template), kernel)
         if isinstance(kernel, str):
             raise MpsProblem(kernel)
         return kernel
 
-    def _unread(self, device: torch.device) -> torch.Tensor:
-        unread = self._verdicts.find(device)
-        if unread is None:
+    def _keep_constant(self, name: Any, device: torch.device, values: Any) -> torch.Tensor:
+        """Values of the host on a device, where later calls have them, too."""
+        constant = self._constants.find((name, device))
+        if constant is None:
             with torch_state.untransformed():
-                unread = torch.tensor([Verdict.NOBODY_ASKS], dtype=torch.int32, device=device)
-            self._verdicts.put(device, unread)
-        return unread
-
-    def _table(self, plan: FftPlan, device: torch.device) -> torch.Tensor:
-        table = self._tables.find((plan, device))
-        if table is None:
-            with torch_state.untransformed():  # later calls have it, too
-                table = torch.from_numpy(make_table(plan)[0]).to(device)
-            self._tables.put((plan, device), table)
-        return table
+                constant = torch.from_numpy(values).to(device)
+            self._constants.put((name, device), constant)
+        return constant
 
 
 def _is_equal(first: torch.Tensor, second: torch.Tensor) -> bool:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ...store.caches import cached
 from ...store.sources import source
 from ..arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
 from ..launches import Launch, Template
 from ..radices import FftPlan
 from ..tables import make_table
-from .metal import header
+from .metal import header, write_constants
 
 #: Blocks in a grid's second and third dimension, and in its first.
 MAX_ROWS = (1 << 16) - 1
@@ -113,7 +112,6 @@ def write_bounds(group: int, resident: int | None) -> str:
     return f"__launch_bounds__({bounds})"
 
 
-@cached(64)
 def write_text(variant: Variant) -> str:
     """The whole text of one variant."""
     first = INPUTS[variant.kernel][0]
@@ -124,17 +122,14 @@ def write_text(variant: Variant) -> str:
     if variant.kernel in JUDGES:
         outputs += f"atomic_uint* {VANISHING}, "
     kind = f"LaunchArguments<{variant.integers}>"
-    constants = "".join(
-        f"  constexpr {'bool' if isinstance(value, bool) else 'int'} {name} = {int(value)};\n"
-        for name, value in (*variant.template, ("FLAT", variant.flat), ("GROUP", variant.group))
-    )
+    template = (*variant.template, ("FLAT", variant.flat), ("GROUP", variant.group))
     parts = [
         header("cuda.h", *HEADERS[variant.kernel]),
         "" if variant.plan is None else _table(variant.plan),
         f'extern "C" __global__ void {write_bounds(variant.group, variant.resident)}',
         f"{variant.name}({inputs}{outputs}",
         f"    const __grid_constant__ {kind} arguments) {{",
-        constants,
+        write_constants(template),
         f"  const long* {first}_strides = arguments.strides;",
         "  const long* parameters = arguments.integers;",
         "  const float edge = arguments.edge;",

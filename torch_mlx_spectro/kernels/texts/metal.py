@@ -11,6 +11,7 @@ import re
 from ...store.caches import cached
 from ...store.sources import source
 from ..arguments import JUDGES, VANISHING
+from ..launches import Template
 
 _INCLUDE = re.compile(r'^#include "(?P<name>[\w.]+)"\n', re.MULTILINE)
 _PRAGMA = re.compile(r"^#pragma once\n", re.MULTILINE)
@@ -34,6 +35,14 @@ def header(*names: str) -> str:
     for name in names:
         add(name)
     return "\n".join(parts)
+
+
+def write_constants(template: Template) -> str:
+    """What a kernel is compiled for, said before its body."""
+    return "".join(
+        f"  constexpr {'bool' if isinstance(value, bool) else 'int'} {name} = {int(value)};\n"
+        for name, value in template
+    )
 
 
 def body(kernel: str) -> str:

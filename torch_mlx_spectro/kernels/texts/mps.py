@@ -8,14 +8,13 @@ MLX, whose arrays they are, has them in the device's: the text says ``constant``
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from ...store.caches import cached
 from ...store.sources import source
 from ..arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
-from ..launches import Launch, Template
-from .metal import header
+from ..launches import Template
+from .metal import header, write_constants
 
 #: torch compiles in Metal's safe mode unless PYTORCH_MPS_FAST_MATH asks otherwise of its own
 #: kernels; compilers older than the pragma (macOS 15) warn of it and go on.
@@ -42,24 +41,6 @@ _TYPES = MappingProxyType(
 )
 
 
-@dataclass(frozen=True)
-class Variant:
-    """What is compiled: one kernel for one template."""
-
-    kernel: str
-    template: Template
-
-    @property
-    def name(self) -> str:
-        """Of the generated function."""
-        return f"spectro_{self.kernel}"
-
-
-def make_variant(launch: Launch) -> Variant:
-    """What has to be compiled for a launch."""
-    return Variant(launch.kernel, launch.template)
-
-
 @cached(16)
 def list_arguments(kernel: str) -> tuple[str, ...]:
     """Names of a kernel's arguments, in the order in which they are bound.
@@ -72,30 +53,25 @@ def list_arguments(kernel: str) -> tuple[str, ...]:
     return (first, *strides, *others, *OUTPUTS[kernel], *judged)
 
 
-@cached(64)
-def write_text(variant: Variant) -> str:
-    """The whole text of one variant."""
-    body = source(f"{variant.kernel}.metal")
-    types = _TYPES | dict.fromkeys(OUTPUTS[variant.kernel], "device float*")
-    first, *others = list_arguments(variant.kernel)
+def write_text(kernel: str, template: Template) -> str:
+    """The whole text of one kernel, compiled for one template."""
+    body = source(f"{kernel}.metal")
+    types = _TYPES | dict.fromkeys(OUTPUTS[kernel], "device float*")
+    first, *others = list_arguments(kernel)
     declared = [f"const device float* {first}"]
     for name in others:
         spelled = f"{first}_strides" if name == "strides" else name
         declared.append(f"{types.get(name, 'const device float*')} {spelled}")
     parameters = [f"{one} [[buffer({index})]]" for index, one in enumerate(declared)]
     parameters += [f"uint3 {name} [[{name}]]" for name in _POSITIONS if name in body]
-    constants = "".join(
-        f"  constexpr {'bool' if isinstance(value, bool) else 'int'} {name} = {int(value)};\n"
-        for name, value in variant.template
-    )
     text = "".join(
         [
             _BEGIN,
-            header(*HEADERS[variant.kernel]),
-            f"\n[[kernel]] void {variant.name}(\n    ",
+            header(*HEADERS[kernel]),
+            f"\n[[kernel]] void spectro_{kernel}(\n    ",
             ",\n    ".join(parameters),
             ") {\n",
-            constants,
+            write_constants(template),
             body,
             "}\n",
         ]
