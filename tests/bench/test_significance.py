@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import special, stats
+from scipy import stats
 
 from torch_mlx_spectro.bench import significance
 from torch_mlx_spectro.bench.significance import chances, holm, student_tail, usual_variance
@@ -64,10 +64,6 @@ def test_what_does_not_vary_is_certain_only_beyond_the_assumed_deviation():
 
 def test_a_single_pass_tells_nothing():
     assert chances([([1.0], [0.0, 0.1])]) == [0.5]
-
-
-def test_trigamma_is_scipys():
-    assert significance.trigamma(1.5) == pytest.approx(float(special.polygamma(1, 1.5)))
 
 
 def test_chances_of_noise_are_uniform():

@@ -22,7 +22,7 @@ from .cases import Case, Table
 from .machine import differences
 from .measuring import summary
 from .running import NATIVE
-from .schema import Accuracy, CaseFacts, Failure, Report, Timing
+from .schema import Accuracy, CaseFacts, Place, Report
 from .significance import chances, holm
 
 #: How much longer a call takes before it is called slower.
@@ -101,16 +101,14 @@ def compare(old: Report, new: Report) -> Comparison:
     # Each direction is a family of tests of its own.
     falls = chances(pairs)
     gains = [1 - chance for chance in falls]
-    sure_falls, sure_gains = holm(falls, LEVEL), holm(gains, LEVEL)
+    tests = (zip(family, holm(family, LEVEL), strict=True) for family in (falls, gains))
     changes = []
-    for index, (key, (a, b)) in enumerate(zip(common, pairs, strict=True)):
-        slower = fmean(a) - fmean(b)  # of logarithms of ratios
-        worse = slower >= 0
-        chance = (falls if worse else gains)[index]
-        sure = (sure_falls if worse else sure_gains)[index]
-        gone = math.expm1(slower)
-        ratio = math.exp(fmean(a)), math.exp(fmean(b))
-        changes.append(Change(*key, *ratio, gone, chance, _verdict(gone, sure)))
+    for key, (a, b), fall, gain in zip(common, pairs, *tests, strict=True):
+        was, now = fmean(a), fmean(b)  # of logarithms of ratios
+        slower = math.expm1(was - now)
+        chance, sure = fall if slower >= 0 else gain
+        verdict = _verdict(slower, sure)
+        changes.append(Change(*key, math.exp(was), math.exp(now), slower, chance, verdict))
     own, other = _versions(old), _versions(new)
     return Comparison(
         changes=(*changes, *_errors(old.get("accuracy", []), new["accuracy"])),
@@ -172,7 +170,7 @@ def _cells(report: Report) -> dict[Key, list[float]]:
     return found
 
 
-def _cell(facts: Timing | Failure) -> Key:
+def _cell(facts: Place) -> Key:
     return facts["table"], facts["operation"], read_case(facts["case"]), facts["backend"]
 
 
@@ -186,20 +184,25 @@ def _verdict(slower: float, certain: bool) -> str:
 
 def _errors(old: Sequence[Accuracy], new: Sequence[Accuracy]) -> list[Change]:
     """Errors have no noise: the same signals are computed every time."""
-    before = {(read_case(found["case"]), found["backend"]): dict(found) for found in old}
-    changes = []
-    for found in new:
-        case, backend = read_case(found["case"]), found["backend"]
-        if backend == NATIVE or (case, backend) not in before:
-            continue
-        for kind in ("round_trip", "stft", "istft"):
-            was, now = (float(str(side[kind])) for side in (before[case, backend], dict(found)))
-            grown = now > ERROR_FACTOR * was
-            shrunk = was > ERROR_FACTOR * now
-            verdict = "regression" if grown else "improvement" if shrunk else "same"
-            changes.append(
-                Change("accuracy", f"error, {kind}", case, backend, was, now, 0.0, 0.0, verdict)
+    before, after = (
+        {
+            ("accuracy", f"error, {kind}", read_case(found["case"]), found["backend"]): error
+            for found in side
+            if found["backend"] != NATIVE
+            for kind, error in (
+                ("round_trip", found["round_trip"]),
+                ("stft", found["stft"]),
+                ("istft", found["istft"]),
             )
+        }
+        for side in (old, new)
+    )
+    changes = []
+    for key in (key for key in after if key in before):
+        was, now = before[key], after[key]
+        grown, shrunk = now > ERROR_FACTOR * was, was > ERROR_FACTOR * now
+        verdict = "regression" if grown else "improvement" if shrunk else "same"
+        changes.append(Change(*key, was, now, 0.0, 0.0, verdict))
     return changes
 
 

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch_mlx_spectro as tms
 
 from ..native import functions as native
 from .cases import ISTFT, ISTFT_BACKWARD, LARGEST, ROUND_TRIP, STFT, STFT_BACKWARD
-from .measuring import make_clock
+from .measuring import Side, make_clock, take_turns
 from .running import NATIVE, choose_backend
 from .schema import Cost
 from .workloads import Workload
@@ -78,20 +79,13 @@ def difference(plain: Plain, other: Plain, repeats: int, rounds: int) -> tuple[f
 
     For calls too short to time one by one: short loops in turn, the order changing every round.
     """
-    clock = make_clock("cpu")
-    taken: dict[Plain, list[float]] = {plain: [], other: []}
-    order = [other, plain]
-    for _ in range(rounds):
-        for call in order:
-            taken[call].append(clock.time(partial(_repeat, call, repeats))[0] / repeats)
-        order.reverse()
-    more = [b - a for a, b in zip(taken[plain], taken[other], strict=True)]
-    return statistics.median(taken[plain]), statistics.median(more)
-
-
-def _repeat(call: Plain, times: int) -> None:
-    for _ in range(times):
-        call()
+    sides = [
+        Side("other", nullcontext, lambda number: other()),
+        Side("plain", nullcontext, lambda number: plain()),
+    ]
+    taken = take_turns(sides, make_clock("cpu"), rounds, repeats, settle=False)
+    more = [b - a for a, b in zip(taken["plain"], taken["other"], strict=True)]
+    return statistics.median(taken["plain"]), statistics.median(more)
 
 
 def memory() -> Iterator[Cost]:

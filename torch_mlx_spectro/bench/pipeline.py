@@ -13,7 +13,7 @@ import pkgutil
 import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypedDict, cast
@@ -22,8 +22,8 @@ import torch
 
 import torch_mlx_spectro as tms
 
-from .measuring import Clock, make_clock, summary
-from .running import AUTO, NATIVE, Progress
+from .measuring import Clock, Side, make_clock, summary, take_turns
+from .running import AUTO, NATIVE, choose_backend
 from .schema import Summary
 
 SCHEMA, VERSION = "torch-mlx-spectro-pipeline", 1
@@ -211,31 +211,24 @@ def measure_component(
         # Deprecated calls of the models' own; the tests of them list them.
         warnings.simplefilter("ignore")
         torch.manual_seed(1)
-        run = torch.no_grad()(partial(component.build(device), mix))  # as audio-separator does
-        sides = {name: _choose_patch(name) for name in (NATIVE, *backends)}
+        model = component.build(device)
+
+        @torch.no_grad()  # as audio-separator does
+        def run(number: int) -> object:
+            return model(mix)
+
+        sides = [Side(name, choose_backend(name, tms.patch), run) for name in (NATIVE, *backends)]
         split, routes = {}, {}
-        for name, context in sides.items():
-            with context():
-                for _ in range(AUTO_RUNS if name == AUTO else 1):
-                    run()
+        for side in sides:
+            with side.context():
+                for number in range(AUTO_RUNS if side.name == AUTO else 1):
+                    run(number)
                 tms.reset_stats()
                 with timed_calls(clock) as taken:
-                    split[name] = clock.time(run)[0], taken
-                routes[name] = sorted({backend for _, backend in tms.stats().calls}) or [NATIVE]
-        seconds: dict[str, list[float]] = {name: [] for name in sides}
-        order = list(sides.items())
-        for _ in range(rounds):
-            for name, context in order:
-                with context():
-                    seconds[name].append(clock.time(run)[0])
-            order.reverse()
-    return [_parts(component.name, name, seconds, split[name], routes[name]) for name in sides]
-
-
-def _choose_patch(backend: str) -> Callable[[], AbstractContextManager[object]]:
-    if backend == NATIVE:
-        return nullcontext
-    return partial(tms.patch, backend, strict=backend != AUTO)
+                    split[side.name] = clock.time(partial(run, 0))[0], taken
+                routes[side.name] = sorted({name for _, name in tms.stats().calls}) or [NATIVE]
+        seconds = take_turns(sides, clock, rounds, batch=1, settle=False)
+    return [_parts(component.name, name, seconds, split[name], routes[name]) for name in seconds]
 
 
 def _parts(
@@ -260,18 +253,3 @@ def _parts(
         "ratio": None if backend == NATIVE else statistics.median(paired),
         "computed_by": routes,
     }
-
-
-def measure_pipeline(
-    chosen: Sequence[Component],
-    device: str,
-    backends: Sequence[str],
-    rounds: int,
-    progress: Progress = lambda done, total, what: None,
-) -> list[Parts]:
-    """Time some models in turn, see :func:`measure_component`."""
-    parts: list[Parts] = []
-    for index, component in enumerate(chosen):
-        progress(index, len(chosen), component.name)
-        parts += measure_component(component, device, backends, rounds)
-    return parts

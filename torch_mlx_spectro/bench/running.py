@@ -184,14 +184,20 @@ def make_side(backend: str, workload: Workload, operation: str) -> Side:
     return Side(backend, choose_backend(backend), workload.call(operation, namespace))
 
 
-def choose_backend(backend: str) -> Callable[[], AbstractContextManager[None]]:
+def choose_backend(
+    backend: str, use: Callable[..., AbstractContextManager[object]] = tms.backend
+) -> Callable[[], AbstractContextManager[object]]:
     """Makes a context in which this package's functions compute by this backend, or raise.
 
     ``auto`` may choose native; native torch itself needs no context.
+
+    Args:
+        backend: its name.
+        use: makes the context: for this package's functions, or ``patch`` for torch's.
     """
     if backend == NATIVE:
         return nullcontext
-    return partial(tms.backend, backend, strict=backend != AUTO, verify=0)
+    return partial(use, backend, strict=backend != AUTO, verify=0)
 
 
 def _errors(case: Case, settings: Settings, failures: list[Failure]) -> list[Accuracy]:

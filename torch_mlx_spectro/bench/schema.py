@@ -33,8 +33,17 @@ class CaseFacts(TypedDict):
     hop_length: int
 
 
-class Timing(TypedDict):
-    """One operation on one size by one backend.
+class Place(TypedDict):
+    """One operation on one size by one backend."""
+
+    table: str
+    operation: str
+    case: CaseFacts
+    backend: str
+
+
+class Timing(Place):
+    """What was measured there.
 
     ``passes`` has seconds of a call, in the order in which they were taken; numbers at the same
     place of two backends were taken one after the other, and ``ratio`` is of those pairs: native's
@@ -42,10 +51,6 @@ class Timing(TypedDict):
     were counted for. ``batch``: calls between two looks at the clock.
     """
 
-    table: str
-    operation: str
-    case: CaseFacts
-    backend: str
     computed_by: list[str]
     batch: int
     passes: list[list[float]]
@@ -76,13 +81,9 @@ class Cost(TypedDict):
     native: float | None
 
 
-class Failure(TypedDict):
+class Failure(Place):
     """What a backend did not do, or did wrong."""
 
-    table: str
-    operation: str
-    case: CaseFacts
-    backend: str
     reason: str
 
 

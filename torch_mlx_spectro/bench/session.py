@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
 
 from ..backends import registry
 from ..errors import Problem
-from ..terminal import STDOUT, make_console, progress, write_file
+from ..terminal import STDOUT, make_console, progress, refuse, write_file
 from ..version import __version__
 from . import cases, comparing, costs, machine, pipeline, running, schema, submission, tables
 from .cases import Table
@@ -45,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         report = _measure(options, settings, chosen)
         if options.submit_file:
             return max(submission.submit(options, report), _report(options, report))
-        code = _report(options, report, quiet=old is not None)
+        code = _report(options, report)
         if old is None:
             return code
         comparison = _measure_again(settings, chosen, old, _compare(options, old, report))
@@ -59,10 +64,11 @@ def _choose_settings(options: argparse.Namespace) -> Settings:
         raise Problem(f"--device {device}: torch has no such device here")
     found, reasons = running.find_backends(device)
     asked = found if options.backends is None else options.backends.split(",")
-    for name in asked:
-        if name not in found:
-            reason = reasons.get(name, f"for tensors on {device} there are {', '.join(found)}")
-            raise Problem(f"--backends {name or repr(name)}: {reason}")
+    others = f"for tensors on {device} there are {', '.join(found)}"
+    refuse(
+        (name not in found, f"--backends {name or repr(name)}: {reasons.get(name, others)}")
+        for name in asked
+    )
     settings = running.Settings(device, tuple(dict.fromkeys(asked)))
     return running.quick(settings) if options.quick else settings
 
@@ -73,10 +79,8 @@ def _choose_tables(options: argparse.Namespace) -> dict[str, Table]:
     if "all" in names:
         return dict(cases.TABLES)
     known = (*cases.TABLES, COSTS)
-    for name in names:
-        if name not in known:
-            there = f"there are {', '.join(known)} and all"
-            raise Problem(f"--table {name or repr(name)}: {there}")
+    there = f"there are {', '.join(known)} and all"
+    refuse((name not in known, f"--table {name or repr(name)}: {there}") for name in names)
     return {name: table for name, table in cases.TABLES.items() if name in names}
 
 
@@ -89,20 +93,26 @@ def _measure(options: argparse.Namespace, settings: Settings, chosen: dict[str, 
     return report
 
 
-def _report(options: argparse.Namespace, report: Report, quiet: bool = False) -> int:
+def _report(options: argparse.Namespace, report: Report) -> int:
     """Write and print what was asked for; 1 when something failed.
 
-    Args:
-        quiet: print nothing, as a comparison follows.
+    What is printed of a run that is compared is the comparison.
     """
     if options.plot:
         write_file("plot", options.plot, draw(report, options.plot.suffix[1:]))
-    printed = options.json == STDOUT
-    if options.json and not (printed and quiet):
+    if not options.compare:
+        _tell(options.json, report, partial(tables.print_report, report))
+    elif options.json not in (None, STDOUT):
         write_file("json", options.json, schema.to_json(report))
-    if not (printed or quiet):
-        tables.print_report(report, make_console(sys.stdout))
     return 1 if report["failures"] else 0
+
+
+def _tell(path: str | None, found: Any, show: Callable[[Console], None]) -> None:
+    """Write what was found as JSON, if that is asked for; print it unless the JSON is printed."""
+    if path:
+        write_file("json", path, schema.to_json(found))
+    if path != STDOUT:
+        show(make_console(sys.stdout))
 
 
 def _read(path: Path) -> Report:
@@ -124,9 +134,8 @@ def _compare(options: argparse.Namespace, old: Report, new: Report) -> Compariso
 def _check_machines(options: argparse.Namespace, apart: Sequence[str]) -> None:
     if apart and not options.force:
         raise Problem(
-            "the reports are of different machines, whose ratios differ for that alone ("
-            + "; ".join(apart)
-            + "); --force compares them nevertheless"
+            "the reports are of different machines, whose ratios differ for that alone"
+            f" ({'; '.join(apart)}); --force compares them nevertheless"
         )
 
 
@@ -144,11 +153,16 @@ def _measure_again(
 
 def _report_comparison(options: argparse.Namespace, comparison: Comparison) -> int:
     """Print a comparison; 1 when something became slower, less exact, or failed."""
-    printed = options.json == STDOUT
-    if printed or (options.json and len(options.compare) == 2):
-        write_file("json", options.json, schema.to_json(tables.comparison_as_dict(comparison)))
-    if not printed:
-        tables.print_comparison(comparison, make_console(sys.stdout))
+    # A file has the report, if one was measured.
+    path = options.json if options.json == STDOUT or len(options.compare) == 2 else None
+    facts = {
+        "ok": comparison.ok,
+        "regressions": len(comparison.regressions),
+        "threshold": comparing.THRESHOLD,
+        "level": comparing.LEVEL,
+        **asdict(comparison),
+    }
+    _tell(path, facts, partial(tables.print_comparison, comparison))
     return 0 if comparison.ok else 1
 
 
@@ -164,8 +178,11 @@ def _run_pipeline(options: argparse.Namespace, settings: Settings) -> int:
     where = machine.machine(settings.device)  # now: its load is the others'
     rounds = QUICK_PIPELINE_ROUNDS if options.quick else PIPELINE_ROUNDS
     models = pipeline.components(options.quick)
+    parts: list[pipeline.Parts] = []
     with progress("measuring") as show:
-        parts = pipeline.measure_pipeline(models, settings.device, settings.backends, rounds, show)
+        for index, model in enumerate(models):
+            show(index, len(models), model.name)
+            parts += pipeline.measure_component(model, settings.device, settings.backends, rounds)
     report = {
         "schema": pipeline.SCHEMA,
         "version": pipeline.VERSION,
@@ -174,8 +191,5 @@ def _run_pipeline(options: argparse.Namespace, settings: Settings) -> int:
         "sizes": "small" if options.quick else "as published",
         "parts": parts,
     }
-    if options.json:
-        write_file("json", options.json, schema.to_json(report))
-    if options.json != STDOUT:
-        tables.print_pipeline(report, make_console(sys.stdout))
+    _tell(options.json, report, partial(tables.print_pipeline, report))
     return 0

@@ -79,27 +79,13 @@ def usual_variance(variances: Sequence[float], degrees: Sequence[int]) -> tuple[
     halves = torch.tensor([d / 2 for _, d in given], dtype=torch.float64)
     logs = torch.tensor([math.log(s) for s, _ in given], dtype=torch.float64)
     centred = logs - torch.special.digamma(halves) + halves.log()
-    beyond = float(centred.var() - torch.special.polygamma(1, halves).mean())
-    mean = float(centred.mean())
-    if beyond <= trigamma(_MOST_DEGREES / 2):
-        return math.exp(mean), _MOST_DEGREES
-    half = _where_trigamma_is(beyond)
-    shift = float(torch.special.digamma(torch.tensor(half, dtype=torch.float64))) - math.log(half)
-    return math.exp(mean + shift), 2 * half
-
-
-def trigamma(x: float) -> float:
-    """The second derivative of the logarithm of the gamma function."""
-    return float(torch.special.polygamma(1, torch.tensor(x, dtype=torch.float64)))
-
-
-def _where_trigamma_is(value: float) -> float:
-    """By bisection: trigamma falls from infinity to 0."""
-    low, high = 1e-6, _MOST_DEGREES
-    for _ in range(40):
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if trigamma(middle) > value else (low, middle)
-    return low
+    # Trigamma falls from infinity to 0: where it is no more than that, to a part in 4,000.
+    grid = torch.logspace(-6, math.log10(_MOST_DEGREES / 2), 100_000, dtype=torch.float64)
+    beyond = centred.var() - torch.special.polygamma(1, halves).mean()
+    place = torch.searchsorted(-torch.special.polygamma(1, grid), -beyond)
+    half = grid[place.clamp(max=len(grid) - 1)]
+    shift = torch.special.digamma(half) - half.log()
+    return math.exp(centred.mean() + shift), 2 * float(half)
 
 
 def holm(chances: Sequence[float], level: float) -> list[bool]:

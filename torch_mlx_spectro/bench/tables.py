@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console
 
 from ..terminal import table
 from .cases import TABLES
-from .comparing import LEVEL, THRESHOLD, read_case
+from .comparing import LEVEL, THRESHOLD, Change, Comparison, read_case
 from .running import NATIVE
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from .comparing import Change, Comparison
-    from .schema import Accuracy, Machine, Report, Summary, Timing
+from .schema import Accuracy, Machine, Report, Summary, Timing
 
 #: Processes that want a CPU, for each CPU, above which times are those of a busy machine.
 BUSY = 0.5
@@ -159,17 +155,6 @@ def _row(change: Change) -> tuple[str, ...]:
         return *words, f"{change.old:.2e}", f"{change.new:.2e}", "", "", change.verdict
     ratios = f"{change.old:.2f}x", f"{change.new:.2f}x"
     return *words, *ratios, f"{change.slower:+.0%}", f"{change.chance:.1e}", change.verdict
-
-
-def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
-    """The comparison in JSON's types."""
-    return {
-        "ok": comparison.ok,
-        "regressions": len(comparison.regressions),
-        "threshold": THRESHOLD,
-        "level": LEVEL,
-        **asdict(comparison),
-    }
 
 
 def _quartiles(summary: Summary, scale: float = 1.0) -> str:
