@@ -19,10 +19,9 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from .cases import Case, Table
-from .machine import differences
 from .measuring import summary
 from .running import NATIVE
-from .schema import Accuracy, CaseFacts, Place, Report
+from .schema import Accuracy, CaseFacts, Machine, Place, Report
 from .significance import chances, holm
 
 #: How much longer a call takes before it is called slower.
@@ -32,6 +31,9 @@ LEVEL = 0.05
 #: An error grown by this factor is a regression. It is the largest of very many, of the same
 #: noise: another order of additions moves it by a few percent.
 ERROR_FACTOR = 1.5
+
+#: What has to be the same for times of two reports to be compared.
+SAME = ("processor", "cpus", "threads", "device", "device_name", "system")
 
 Key = tuple[str, str, Case, str]
 
@@ -101,9 +103,10 @@ def compare(old: Report, new: Report) -> Comparison:
     # Each direction is a family of tests of its own.
     falls = chances(pairs)
     gains = [1 - chance for chance in falls]
-    tests = (zip(family, holm(family, LEVEL), strict=True) for family in (falls, gains))
+    sure_falls = zip(falls, holm(falls, LEVEL), strict=True)
+    sure_gains = zip(gains, holm(gains, LEVEL), strict=True)
     changes = []
-    for key, (a, b), fall, gain in zip(common, pairs, *tests, strict=True):
+    for key, (a, b), fall, gain in zip(common, pairs, sure_falls, sure_gains, strict=True):
         was, now = fmean(a), fmean(b)  # of logarithms of ratios
         slower = math.expm1(was - now)
         chance, sure = fall if slower >= 0 else gain
@@ -150,6 +153,12 @@ def cut_tables(changes: Sequence[Change], tables: Mapping[str, Table]) -> dict[s
 def read_case(facts: CaseFacts) -> Case:
     """The case that a report describes."""
     return Case(facts["rows"], facts["samples"], facts["n_fft"], facts["hop_length"])
+
+
+def differences(old: Machine, new: Machine) -> list[str]:
+    """List how two machines differ, as far as times depend on it."""
+    before, now = dict(old), dict(new)
+    return [f"{key}: {before[key]!r} and {now[key]!r}" for key in SAME if before[key] != now[key]]
 
 
 def _cells(report: Report) -> dict[Key, list[float]]:

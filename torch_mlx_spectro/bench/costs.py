@@ -17,11 +17,10 @@ import torch
 import torch_mlx_spectro as tms
 
 from ..native import functions as native
-from .cases import ISTFT, ISTFT_BACKWARD, LARGEST, ROUND_TRIP, STFT, STFT_BACKWARD
+from .cases import ISTFT, ISTFT_BACKWARD, LARGEST, ROUND_TRIP, STFT, STFT_BACKWARD, Workload
 from .measuring import Side, make_clock, take_turns
 from .running import NATIVE, choose_backend
 from .schema import Cost
-from .workloads import Workload
 
 Plain = Callable[[], Any]
 

@@ -1,13 +1,22 @@
-"""A run: every backend against native torch on the cases of some tables."""
+"""A run: every backend against native torch on the cases of some tables.
+
+What numbers are measured on is told without the names of hosts, users or folders.
+"""
 
 from __future__ import annotations
 
 import math
+import os
+import platform
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
+from pathlib import Path
 
 import torch
 
@@ -15,12 +24,12 @@ import torch_mlx_spectro as tms
 
 from ..backends import registry
 from ..dispatch.autotune import MAX_TRIALS
+from ..doctor.versions import list_versions
 from ..native import functions as native
-from .cases import Case, Table
-from .machine import machine
+from ..version import __version__
+from .cases import Case, Table, Workload, disagreement, facts
 from .measuring import Clock, Side, choose_batch, make_clock, ratios, summary, take_turns
-from .schema import SCHEMA, VERSION, Accuracy, Failure, Report, Timing
-from .workloads import Workload, disagreement, facts
+from .schema import SCHEMA, VERSION, Accuracy, Failure, Machine, Report, Timing
 
 NATIVE, AUTO = registry.NATIVE, "auto"
 
@@ -289,3 +298,41 @@ def _timings(cell: _Cell) -> Iterator[Timing]:
             "seconds": summary([*chain.from_iterable(passes)]),
             "ratio": relative,
         }
+
+
+_PACKAGES = ("python", "torch", "mlx", "numpy", "cuda-core")
+
+
+def machine(device: str) -> Machine:
+    """This machine, with tensors on ``device``."""
+    found = list_versions(__version__)
+    versions = {name: found[name] or "not installed" for name in _PACKAGES}
+    # Of torch its own word: the local part says which build it is.
+    versions["torch"] = torch.__version__
+    processor = _processor()
+    return {
+        "processor": processor,
+        "cpus": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "device_name": torch.cuda.get_device_name() if device == "cuda" else processor,
+        "system": f"{platform.system()} {platform.machine()}",
+        "system_release": platform.mac_ver()[0] or platform.release(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    """The processor's name; on Linux and macOS that of the model."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+        if found := re.search(r"^model name[^:\n]*:(.*)", text, re.MULTILINE):
+            return found[1].strip()
+    if sys.platform == "darwin":
+        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        told = subprocess.run(command, capture_output=True, text=True, check=False)
+        if name := told.stdout.strip():
+            return name
+    return platform.processor() or platform.machine()

@@ -13,6 +13,7 @@ from typing import Any, TypedDict, Union, cast, get_args, get_origin, get_type_h
 
 SCHEMA = "torch-mlx-spectro-bench"
 VERSION = 1
+SUBMISSION_SCHEMA, SUBMISSION_VERSION = "torch-mlx-spectro-submission", 1
 
 
 class Summary(TypedDict):
@@ -129,6 +130,27 @@ class Report(TypedDict):
     costs: list[Cost]
     failures: list[Failure]
     unavailable: dict[str, str]
+
+
+class ParityFacts(TypedDict):
+    """The quick parity cases by one backend, strict; ``failures`` has each case that failed."""
+
+    backend: str
+    ok: bool
+    counts: dict[str, int]
+    routes: dict[str, int]
+    problems: list[str]
+    failures: list[dict[str, Any]]
+
+
+class Submission(TypedDict):
+    """What ``--submit-file`` writes; ``doctor`` is the object that ``doctor --json`` prints."""
+
+    schema: str
+    version: int
+    bench: Report
+    parity: list[ParityFacts]
+    doctor: dict[str, Any]
 
 
 class Invalid(ValueError):

@@ -1,10 +1,11 @@
-"""A run of ``bench``: what its options ask for is measured, written and printed."""
+"""A run of ``bench``: what its options ask for is measured, written, printed or submitted."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,15 +14,15 @@ from typing import Any
 from rich.console import Console
 
 from ..backends import registry
+from ..doctor.anonymous import anonymise, find_revealing
 from ..errors import Problem
 from ..terminal import STDOUT, make_console, progress, refuse, write_file
 from ..version import __version__
-from . import cases, comparing, costs, machine, pipeline, running, schema, submission, tables
+from . import cases, comparing, costs, pipeline, running, schema, tables
 from .cases import Table
 from .comparing import Comparison
-from .plotting import draw
-from .running import Settings
-from .schema import Report
+from .running import AUTO, Settings
+from .schema import ParityFacts, Report
 
 #: Of --table, beside the tables of cases: what a call costs beside its transform.
 COSTS = "costs"
@@ -45,11 +46,11 @@ def run(options: argparse.Namespace) -> int:
             return _run_pipeline(options, settings)
         chosen = _choose_tables(options)
         if old is not None:  # before it takes minutes
-            here = machine.machine(settings.device)
-            _check_machines(options, machine.differences(old["machine"], here))
+            here = running.machine(settings.device)
+            _check_machines(options, comparing.differences(old["machine"], here))
         report = _measure(options, settings, chosen)
         if options.submit_file:
-            return max(submission.submit(options, report), _report(options, report))
+            return max(submit(options, report), _report(options, report))
         code = _report(options, report)
         if old is None:
             return code
@@ -99,7 +100,7 @@ def _report(options: argparse.Namespace, report: Report) -> int:
     What is printed of a run that is compared is the comparison.
     """
     if options.plot:
-        write_file("plot", options.plot, draw(report, options.plot.suffix[1:]))
+        write_file("plot", options.plot, tables.draw(report, options.plot.suffix[1:]))
     if not options.compare:
         _tell(options.json, report, partial(tables.print_report, report))
     elif options.json not in (None, STDOUT):
@@ -175,7 +176,7 @@ def _run_pipeline(options: argparse.Namespace, settings: Settings) -> int:
     if absent := pipeline.missing():
         how = " and ".join(pipeline.INSTALL)
         raise Problem(f"--pipeline needs {', '.join(absent)}: in a checkout, {how}")
-    where = machine.machine(settings.device)  # now: its load is the others'
+    where = running.machine(settings.device)  # now: its load is the others'
     rounds = QUICK_PIPELINE_ROUNDS if options.quick else PIPELINE_ROUNDS
     models = pipeline.components(options.quick)
     parts: list[pipeline.Parts] = []
@@ -193,3 +194,82 @@ def _run_pipeline(options: argparse.Namespace, settings: Settings) -> int:
     }
     _tell(options.json, report, partial(tables.print_pipeline, report))
     return 0
+
+
+def submit(options: argparse.Namespace, report: Report) -> int:
+    """Add parity and doctor's findings to a report, write the file and say what to do with it.
+
+    Returns:
+        0 when every backend passed, 1 when one did not: the file is written all the same.
+
+    Raises:
+        Problem: the file cannot be written, or would not be what it has to be.
+    """
+    from ..doctor.command import examine
+
+    backends = [name for name in report["settings"]["backends"] if name != AUTO]
+    parity = [_parity(name, report["machine"]["device"]) for name in backends]
+    text = submission_text(report, parity, examine())
+    write_file("submit-file", options.submit_file, text)
+    told = sys.stderr if options.json == "-" else sys.stdout
+    for facts in parity:
+        counts = ", ".join(
+            f"{count} {verdict}" for verdict, count in facts["counts"].items() if count
+        )
+        print(f"parity of {facts['backend']}: {counts}", file=told)
+    print(
+        f"Wrote {options.submit_file}. It has no names of users, hosts or folders; look through it"
+        " if you like. To submit it, open an issue in this project's tracker and attach the file.",
+        file=told,
+    )
+    return 0 if all(facts["ok"] for facts in parity) else 1
+
+
+def submission_text(
+    report: Report, parity: Sequence[ParityFacts], findings: Mapping[str, Any]
+) -> str:
+    """The file's text, checked by reading it back.
+
+    Args:
+        report: of bench.
+        parity: of each backend.
+        findings: of doctor.
+
+    Raises:
+        Problem: it would not be valid, or would tell what it should not.
+    """
+    submission = {
+        "schema": schema.SUBMISSION_SCHEMA,
+        "version": schema.SUBMISSION_VERSION,
+        "bench": report,
+        "parity": list(parity),
+        "doctor": dict(findings),
+    }
+    text = schema.to_json(anonymise(submission))
+    try:
+        schema.check(json.loads(text), schema.Submission, "submission")
+    except schema.Invalid as error:
+        raise Problem(f"--submit-file: not written, it would not be valid: {error}", 1) from None
+    if told := find_revealing(text):
+        raise Problem(f"--submit-file: not written, it would have {told[0]!r} in it", 1)
+    return text
+
+
+def _parity(backend: str, device: str) -> ParityFacts:
+    """What a submission tells of the quick parity cases by a backend, strict."""
+    import stft_parity
+
+    from ..doctor.candidates import KNOWN, progress, strictly
+
+    with progress() as show:
+        report = stft_parity.run(
+            candidate=strictly(backend), device=device, cases="quick", known=KNOWN, progress=show
+        )
+    return {
+        "backend": backend,
+        "ok": report.ok,
+        "counts": report.counts(),
+        "routes": dict(report.routes()),
+        "problems": list(report.problems),
+        "failures": [result.as_dict() for result in report.failures],
+    }
