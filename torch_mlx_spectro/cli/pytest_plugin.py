@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,8 @@ class Known:
     reason: str
 
     def fits(self, node_id: str) -> bool:
-        # Not fnmatch: the brackets of a parametrised test are its own.
-        pattern = re.escape(self.test).replace(r"\*", ".*").replace(r"\?", ".")
-        return re.fullmatch(pattern, node_id, re.DOTALL) is not None
+        # The brackets of a parametrised test are its own.
+        return fnmatchcase(node_id, self.test.replace("[", "[[]"))
 
 
 def read_known(path: Path) -> tuple[Known, ...]:
@@ -90,16 +89,16 @@ def begin(config: pytest.Config, options: argparse.Namespace) -> None:
     Raises:
         pytest.UsageError: the options make no sense here.
     """
-    path, stack = options.torch_mlx_spectro_known, ExitStack()
+    path = options.torch_mlx_spectro_known
     known = read_known(Path(path)) if path is not None else ()
-    words = stack.enter_context(_accelerated(options))
-    config.add_cleanup(stack.close)
+    with ExitStack() as stack:
+        words = _accelerate(options, stack)
+        config.add_cleanup(stack.pop_all().close)
     config.pluginmanager.register(Session(words, known), _NAME)
 
 
-@contextmanager
-def _accelerated(options: argparse.Namespace) -> Iterator[str]:
-    """Apply the patch that the options ask for, and describe it in words."""
+def _accelerate(options: argparse.Namespace, stack: ExitStack) -> str:
+    """Apply the patch that the options ask for until the stack ends; describe it in words."""
     emulated, strict = options.torch_mlx_spectro_emulate_metal, options.torch_mlx_spectro_strict
     try:
         backend = registry.check_name(
@@ -111,21 +110,22 @@ def _accelerated(options: argparse.Namespace) -> Iterator[str]:
         environment_settings()  # whose errors concern the program's own calls of patch
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
-    words = [f"backend {backend}"]
-    with ExitStack() as stack:
-        if emulated:
-            if backend != DEFAULT_BACKEND:
-                raise pytest.UsageError("--torch-mlx-spectro-emulate-metal needs the backend mlx")
-            from .. import emulator
+    if emulated:
+        if backend != DEFAULT_BACKEND:
+            raise pytest.UsageError("--torch-mlx-spectro-emulate-metal needs the backend mlx")
+        from .. import emulator
 
-            if missing := emulator.available():
-                raise pytest.UsageError(f"--torch-mlx-spectro-emulate-metal: {missing}")
-            stack.enter_context(emulator.Machine().installed())
-            words.append("Metal kernels emulated")
-        words += ["strict"] if strict else []
-        words += [f"every call in {every} verified"] if every else []
-        stack.enter_context(patch(backend, strict=strict, verify=every))
-        yield ", ".join(words)
+        if missing := emulator.available():
+            raise pytest.UsageError(f"--torch-mlx-spectro-emulate-metal: {missing}")
+        stack.enter_context(emulator.Machine().installed())
+    stack.enter_context(patch(backend, strict=strict, verify=every))
+    words = (
+        f"backend {backend}",
+        "Metal kernels emulated" if emulated else "",
+        "strict" if strict else "",
+        f"every call in {every} verified" if every else "",
+    )
+    return ", ".join(filter(None, words))
 
 
 class Session:
@@ -150,14 +150,13 @@ class Session:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Mark the known tests; before -k and -m take any away."""
-        fitting = set()
-        for item in items:
-            for entry in self._known:
-                if entry.fits(item.nodeid):
-                    fitting.add(entry)
-                    mark = pytest.mark.xfail(reason=f"known: {entry.reason}", strict=True)
-                    item.add_marker(mark, append=False)
-        self._unmatched = [entry.test for entry in self._known if entry not in fitting]
+        for entry in self._known:
+            fitting = [item for item in items if entry.fits(item.nodeid)]
+            for item in fitting:
+                mark = pytest.mark.xfail(reason=f"known: {entry.reason}", strict=True)
+                item.add_marker(mark, append=False)
+            if not fitting:
+                self._unmatched.append(entry.test)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -65,19 +64,17 @@ def check(backend: str, device: str) -> Check:
     timer = HostTimer(time.perf_counter, lambda: None)  # results are waited for: they are compared
     timer.begin()
     errors: dict[str, dict[str, float]] = {}
-    peaks: dict[str, float] = {}
-    raised = ""
     try:
         errors, peaks = measure(backend, device)
+        wrong = [
+            result
+            for result, found in errors.items()
+            # NaN is wrong, too.
+            if not found[label(backend, device)] <= _allowed(found["native"], peaks[result])
+        ]
+        told = f"errors of {', '.join(wrong)} are more than rounding" if wrong else ""
     except Exception as error:  # whatever a broken backend raises is what doctor is asked to tell
-        raised = f"{type(error).__name__}: {error}"
-    wrong = [
-        result
-        for result, found in errors.items()
-        # NaN is wrong, too.
-        if not found[label(backend, device)] <= _allowed(found["native"], peaks[result])
-    ]
-    told = raised or (f"errors of {', '.join(wrong)} are more than rounding" if wrong else "")
+        told = f"{type(error).__name__}: {error}"
     calls = dict(Counter(tms.stats().as_dict()["calls"]) - before)
     if not told and backend != "native":
         disturbed = find_disturbed(backend, device)
@@ -161,7 +158,7 @@ def _compute(backend: str, device: str, dtype: torch.dtype) -> dict[str, torch.T
         spectrum = tms.stft(signal, N_FFT, HOP, window=window, return_complex=True)
         back = tms.istft(spectrum, N_FFT, HOP, window=window, length=SAMPLES)
         (gradient,) = torch.autograd.grad(back, signal, weights)
-    results: dict[str, Any] = {"stft": spectrum, "istft": back, "gradient": gradient}
+    results = {"stft": spectrum, "istft": back, "gradient": gradient}
     return {
         name: value.detach().cpu().to(torch.complex128 if value.is_complex() else torch.float64)
         for name, value in results.items()

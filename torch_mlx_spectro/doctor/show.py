@@ -61,9 +61,11 @@ Table = tuple[str, tuple[str, ...], Rows]
 
 
 def _list_versions(found: Mapping[str, Any]) -> Iterator[Table]:
-    versions = {name: told or "not installed" for name, told in found["versions"].items()}
-    if not found["versions"]["macos"]:
-        del versions["macos"]
+    versions = {
+        name: told or "not installed"
+        for name, told in found["versions"].items()
+        if told or name != "macos"
+    }
     machine = {"platform": found["platform"], "CPUs": str(found["cpu_count"])}
     yield "Versions", ("", ""), tuple((versions | machine).items())
     states = {

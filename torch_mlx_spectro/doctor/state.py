@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import warnings
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,29 +110,23 @@ def read_verdicts(store: verdicts.Store | None = None) -> dict[str, Any]:
 def measure_folders() -> list[dict[str, Any]]:
     """Measure every folder of compiled kernels that this package may have written to."""
     return [
-        _measure_folder("CUDA kernels", cubins.default_folder),
-        _measure_folder("emulated Metal kernels", default_cache_dir),
+        _measure_folder("CUDA kernels", cubins.default_folder()),
+        _measure_folder("emulated Metal kernels", default_cache_dir()),
     ]
 
 
-def _measure_folder(name: str, find_folder: Callable[[], Path | None]) -> dict[str, Any]:
+def _measure_folder(name: str, path: Path | None) -> dict[str, Any]:
     """Measure one folder.
 
     Returns:
         Its ``name``, ``path`` (empty where no folder is known), number of ``files``, ``bytes``, and
         ``problem``: why code in it is not run; empty otherwise.
     """
-    try:
-        path = find_folder()
-    except ImportError:  # platformdirs, which comes with an extra
-        path = None
     sizes = []
     for file in path.rglob("*") if path else ():
-        try:
+        with suppress(OSError):  # another process has removed it
             if file.is_file():
                 sizes.append(file.stat().st_size)
-        except OSError:  # another process has removed it
-            continue
     return {
         "name": name,
         "path": str(path or ""),
