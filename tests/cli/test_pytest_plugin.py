@@ -278,6 +278,7 @@ def test_numbers_of_workers_are_added_and_missing_ones_are_told() -> None:
     assert lines[1:] == [
         "2 calls accelerated, 2 native",
         "2 fell back: dtype torch.float64 of input is not accelerated",
+        "2 fell back: dtype torch.float64 of window is not accelerated",
         "1 workers ended without telling their numbers",
         "ERROR known difference 'gone' fits no collected test",
     ]

@@ -11,7 +11,8 @@ from torch_mlx_spectro.cli.run import print_stats
 def printed(**values) -> str:
     stream = io.StringIO()
     print_stats(
-        SimpleNamespace(**({"verified": 0, "mismatches": 0, "refused": 0} | values)), stream
+        SimpleNamespace(**({"verified": 0, "mismatches": 0, "refused": 0, "choices": {}} | values)),
+        stream,
     )
     return stream.getvalue()
 

@@ -46,7 +46,7 @@ BLOCKS = {"stft": "analyse", "istft": "synthesise"}
 @pytest.mark.parametrize("factor", [1.001, float("nan")])
 def test_a_wrong_result_is_noticed(op, factor, monkeypatch):
     right = getattr(blocks, BLOCKS[op])
-    monkeypatch.setattr(blocks, BLOCKS[op], lambda *args: right(*args).mul_(factor))
+    monkeypatch.setattr(blocks, BLOCKS[op], lambda *args, **more: right(*args, **more).mul_(factor))
     found = checks.check("mlx", "cpu")
     assert not found.ok
     assert op in found.error
@@ -66,7 +66,7 @@ def test_a_wrong_input_is_noticed(wrong, monkeypatch):
     monkeypatch.setattr(
         blocks,
         "analyse",
-        lambda params, signal, *rest: right(params, wrong(signal), *rest),
+        lambda params, signal, *rest, **more: right(params, wrong(signal), *rest, **more),
     )
     found = checks.check("mlx", "cpu")
     assert not found.ok
@@ -135,8 +135,8 @@ def test_no_result_shares_its_memory_with_a_later_one(monkeypatch):
     assert checks.find_disturbed("mlx", "cpu") == []
     right, memory = blocks.analyse, {}
 
-    def recycled(*args):
-        result = right(*args)
+    def recycled(*args, **more):
+        result = right(*args, **more)
         return memory.setdefault(result.shape, result).copy_(result)[:]  # it is shaped in place
 
     monkeypatch.setattr(blocks, "analyse", recycled)
