@@ -7,7 +7,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -46,20 +46,21 @@ class _Scope:
         return not self.is_entered and self.patch() is None
 
 
+@dataclass
 class _State:
     """What is in force: the last of the scopes that have begun and not ended."""
 
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.scopes: list[_Scope] = []
-        self.installed = False
-        after_fork(self.after_fork_in_child)
-
-    def after_fork_in_child(self) -> None:
-        self.lock = threading.RLock()
+    lock: Any = field(default_factory=threading.RLock)
+    scopes: list[_Scope] = field(default_factory=list)
+    installed: bool = False
 
 
 _state = _State()
+
+
+@after_fork
+def _renew_lock() -> None:
+    _state.lock = threading.RLock()
 
 
 class Patch:
@@ -108,13 +109,12 @@ class Patch:
 
     def __repr__(self) -> str:
         choice, scopes = self._choice, self._scopes()
-        words = [repr(choice.backend), *(["strict=True"] if choice.strict else [])]
-        words += [f"verify={choice.verify}"] if choice.verify else []
-        state = "ended"
-        if scopes:
-            state = "in force" if scopes[-1] is _state.scopes[-1] else "behind a later one"
+        strict = ", strict=True" if choice.strict else ""
+        verify = f", verify={choice.verify}" if choice.verify else ""
+        holds = scopes[-1:] == _state.scopes[-1:]
+        state = "ended" if not scopes else "in force" if holds else "behind a later one"
         left = f"; left to torch: {', '.join(self.left)}" if scopes and self.left else ""
-        return f"<torch_mlx_spectro.patch({', '.join(words)}): {state}{left}>"
+        return f"<torch_mlx_spectro.patch({choice.backend!r}{strict}{verify}): {state}{left}>"
 
 
 def patch(backend: str = "auto", *, strict: bool = False, verify: int | None = None) -> Patch:

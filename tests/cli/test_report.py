@@ -68,6 +68,7 @@ def test_terminal_folds_and_loses_nothing():
             native=0,
             calls=calls,
             fallbacks={},
+            choices={},
             sites=sites,
             verified=0,
             mismatches=0,

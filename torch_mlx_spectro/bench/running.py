@@ -24,7 +24,7 @@ import torch_mlx_spectro as tms
 
 from ..backends import registry
 from ..dispatch.autotune import MAX_TRIALS
-from ..doctor.versions import list_versions
+from ..doctor.findings import list_versions
 from ..native import functions as native
 from ..version import __version__
 from .cases import Case, Table, Workload, disagreement, facts

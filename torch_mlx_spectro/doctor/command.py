@@ -84,7 +84,7 @@ def examine(self_check: bool = True) -> dict[str, Any]:
 
     from ..native import private_state as torch_state
     from ..patching import names_left
-    from . import checks, findings, matrix, state, versions
+    from . import checks, findings, matrix, state
 
     backends = {
         name: {"available": backend.available, "reason": backend.reason}
@@ -94,7 +94,7 @@ def examine(self_check: bool = True) -> dict[str, Any]:
     checked = [dataclasses.asdict(checks.check(*pair)) for pair in pairs]
     present = registry.list_present_devices()
     found: dict[str, Any] = {
-        "versions": versions.list_versions(tms.__version__),
+        "versions": findings.list_versions(tms.__version__),
         "package": str(Path(__file__).parents[2]),
         "platform": platform.platform(),
         "system": platform.system(),

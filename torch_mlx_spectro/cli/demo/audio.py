@@ -83,12 +83,11 @@ def _decode(raw: bytes, tag: int, bits: int) -> Samples:
     raw = raw[: len(raw) // width * width]
     if tag == _FLOAT:
         return np.frombuffer(raw, f"<f{width}").astype(np.float32)
-    if bits == 8:  # the only unsigned one
-        half = np.float32(128)
-        return (np.frombuffer(raw, np.uint8).astype(np.float32) - half) / half
-    # Any width becomes the upper bytes of 32 bits.
+    # Any width becomes the upper bytes of 32 bits; one of 8 bits, the only unsigned one, is signed
+    # when its first bit is the other.
     padded = np.zeros((len(raw) // width, 4), np.uint8)
     padded[:, 4 - width :] = np.frombuffer(raw, np.uint8).reshape(-1, width)
+    padded[:, 3] ^= 0x80 if bits == 8 else 0
     integers = padded.view("<i4")[:, 0]
     return (integers / 2.0**31).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""A run of ``demo``: both backends are measured, and their results written and printed."""
+"""A run of ``demo``: both backends are measured; their results are written, drawn and printed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -19,9 +20,12 @@ import torch_mlx_spectro as tms
 from ...bench.measuring import make_clock
 from ...errors import Problem
 from ...terminal import make_console, table
-from . import audio, plot
-from .audio import Recording
+from . import audio
+from .audio import Recording, Samples
 from .separation import separate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 N_FFT, HOP = 2048, 512
 #: How far the error against float64 may exceed native torch's own before it is no rounding error.
@@ -178,7 +182,7 @@ def _write(folder: Path, parts: dict[str, Recording]) -> tuple[list[str], list[s
             files.append(str(folder / f"{name}.wav"))
         picture = folder / "separation.png"
         rate = parts["input"].rate
-        plot.draw(picture, {name: part.samples for name, part in parts.items()}, rate)
+        draw(picture, {name: part.samples for name, part in parts.items()}, rate)
         files.append(str(picture))
     except OSError as error:
         raise Problem(f"--output {folder}: {error.strerror or error}") from None
@@ -222,3 +226,64 @@ def _count_calls(calls: dict[str, int], op: str) -> str:
     """How often, and by which backend, e.g. ``2 mlx``."""
     found = [f"{n} {key.split('/')[1]}" for key, n in calls.items() if key.startswith(f"{op}/")]
     return ", ".join(found) or "none"
+
+
+FLOOR = -80.0  # dB below the loudest bin of the input
+MAX_COLUMNS = 1600  # frames drawn; the picture has fewer pixels across
+
+
+def draw(path: Path, parts: dict[str, Samples], rate: int) -> None:
+    """Write a PNG: the waveform of the first part, then the spectrogram of each.
+
+    Args:
+        path: where to write.
+        parts: name -> samples, (channels, samples); the first sets the scale of decibels.
+        rate: samples per second.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    # The object interface: pyplot would pick a backend and keep figures in global state.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 2.4 * (len(parts) + 1)), layout="constrained")
+    axes = figure.subplots(len(parts) + 1, 1, sharex=True)
+    name, samples = next(iter(parts.items()))
+    _draw_waveform(axes[0], samples.mean(axis=0), rate)
+    axes[0].set_title(f"{name}: waveform", loc="left")
+    loudest = float(_magnitude(samples).max())
+    for axis, (name, samples) in zip(axes[1:], parts.items(), strict=True):
+        decibels = 20 * np.log10(np.maximum(_magnitude(samples), 1e-12) / max(loudest, 1e-12))
+        image = axis.imshow(
+            decibels,
+            origin="lower",
+            aspect="auto",
+            extent=(0, samples.shape[1] / rate, 0, rate / 2000),
+            vmin=FLOOR,
+            vmax=0,
+            cmap="magma",
+        )
+        axis.set_title(f"{name}: spectrogram", loc="left")
+        axis.set_ylabel("kHz")
+    axes[-1].set_xlabel("seconds")
+    figure.colorbar(image, ax=list(axes[1:]), label="dB")
+    figure.savefig(path, dpi=110)
+
+
+def _draw_waveform(axis: Axes, mono: Samples, rate: int) -> None:
+    """Fill between the least and the greatest sample of each column of the picture."""
+    width = max(1, len(mono) // MAX_COLUMNS)
+    columns = mono[: len(mono) // width * width].reshape(-1, width)
+    time = np.arange(len(columns)) * width / rate
+    axis.fill_between(time, columns.min(axis=1), columns.max(axis=1), linewidth=0.5)
+    axis.set_ylim(-1, 1)
+    axis.set_ylabel("amplitude")
+
+
+def _magnitude(samples: Samples) -> Samples:
+    """Magnitudes (bins, frames) of the channels' mean, at most ``MAX_COLUMNS`` frames or so."""
+    n_fft = 2048
+    hop = max(n_fft // 4, samples.shape[1] // MAX_COLUMNS)
+    mono = torch.from_numpy(np.ascontiguousarray(samples.mean(axis=0)))
+    spectrum = torch.stft(mono, n_fft, hop, window=torch.hann_window(n_fft), return_complex=True)
+    return np.asarray(spectrum.abs().numpy(), np.float32)
