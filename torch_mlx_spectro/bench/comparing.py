@@ -224,5 +224,4 @@ def _key(change: Change) -> Key:
 
 
 def _words(key: Key) -> str:
-    _, operation, case, backend = key
-    return f"{operation}, {case}, {backend}"
+    return ", ".join(map(str, key[1:]))

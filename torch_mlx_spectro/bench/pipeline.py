@@ -13,7 +13,7 @@ import pkgutil
 import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypedDict, cast
@@ -178,14 +178,12 @@ def timed_calls(clock: Clock) -> Iterator[dict[str, list[float]]]:
         taken[name].append(seconds)
         return result
 
-    before = {name: getattr(torch, name) for name in taken}
-    for name, function in before.items():
-        setattr(torch, name, partial(call, name, function))
-    try:
+    with ExitStack() as stack:
+        for name in taken:
+            function = getattr(torch, name)
+            stack.callback(setattr, torch, name, function)
+            setattr(torch, name, partial(call, name, function))
         yield taken
-    finally:
-        for name, function in before.items():
-            setattr(torch, name, function)
 
 
 def measure_component(

@@ -225,8 +225,7 @@ def _draw_bars(axis: Axes, title: str, timings: Sequence[Timing], colours: dict[
                 label=backend,
                 error_kw={"lw": 0.8},
             )
-    axis.set_yscale("log")
-    axis.set_ylabel("ms")
+    axis.set(yscale="log", ylabel="ms")
     axis.set_title(title, loc="left", fontsize=10)
     axis.set_xticks(range(len(places)), list(places), fontsize=6)
     axis.legend(fontsize=7, frameon=False)
@@ -268,7 +267,5 @@ def _draw_ratios(axis: Axes, timings: Sequence[Timing], colours: dict[str, str])
     if not series:
         axis.text(0.5, 0.5, "nothing was timed", transform=axis.transAxes, ha="center")
         return
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    axis.set_xlabel("samples in all frames")
+    axis.set(xscale="log", yscale="log", xlabel="samples in all frames")
     axis.legend(fontsize=6, frameon=False, ncols=2)

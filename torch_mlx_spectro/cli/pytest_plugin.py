@@ -141,8 +141,6 @@ class Session:
         self._before = _numbers()
         self._total: Counter[str] = Counter()
         self._unmatched: list[str] = []
-        self._unpatched = False
-        self._silent_workers = 0
 
     def pytest_report_header(self) -> str:
         return f"torch_mlx_spectro: {self._words}"
@@ -161,15 +159,11 @@ class Session:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Take the numbers, of this process or of its workers, and judge the list."""
-        self._unpatched = self._unpatched or not is_patched()
         self._total += _numbers() - self._before
+        self._total["unpatched"] += not is_patched()
         output = getattr(session.config, "workeroutput", None)
         if output is not None:
-            output[_OUTPUT] = {
-                "numbers": dict(self._total),
-                "unmatched": self._unmatched,
-                "unpatched": self._unpatched,
-            }
+            output[_OUTPUT] = {"numbers": dict(self._total), "unmatched": self._unmatched}
         elif self._unmatched and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -178,26 +172,25 @@ class Session:
         """A worker of pytest-xdist has ended; one that crashed leaves no numbers."""
         told = getattr(node, "workeroutput", {}).get(_OUTPUT)
         if told is None:
-            self._silent_workers += 1
+            self._total["silent workers"] += 1
             return
         self._total += Counter(told["numbers"])
         self._unmatched = told["unmatched"]
-        self._unpatched = self._unpatched or told["unpatched"]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         total = self._total
         by_number = sorted(total.items(), key=lambda item: (-item[1], item[0]))
         fallbacks = [(name, n) for name, n in by_number if name.startswith(_FALLBACK)]
         verified = f"{total['verified']} verified, {total['mismatches']} of them wrong"
-        silent = f"{self._silent_workers} workers ended without telling their numbers"
+        silent = f"{total['silent workers']} workers ended without telling their numbers"
         lines = (
             f"{total['accelerated']} calls accelerated, {total['native']} native",
             total["verified"] and verified,
             *(f"{number} fell back: {name.removeprefix(_FALLBACK)}" for name, number in fallbacks),
             not total["accelerated"]
             and "NOTHING WAS ACCELERATED: these tests say nothing about torch_mlx_spectro",
-            self._unpatched and "a test has called unpatch(): torch was native from then on",
-            self._silent_workers and silent,
+            total["unpatched"] and "a test has called unpatch(): torch was native from then on",
+            total["silent workers"] and silent,
             *(
                 f"ERROR known difference {test!r} fits no collected test"
                 for test in self._unmatched

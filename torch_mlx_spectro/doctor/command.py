@@ -157,10 +157,8 @@ def _ended_if_it_hangs() -> Iterator[None]:
     A deadlock may hold Python's lock: the timer of faulthandler needs none.
     """
     stream = sys.__stderr__
-    if stream is None:
-        yield
-        return
-    faulthandler.dump_traceback_later(HANGS_AFTER, exit=True, file=stream)
+    if stream is not None:
+        faulthandler.dump_traceback_later(HANGS_AFTER, exit=True, file=stream)
     try:
         yield
     finally:

@@ -60,33 +60,37 @@ def _line(finding: Mapping[str, Any]) -> str:
 Table = tuple[str, tuple[str, ...], Rows]
 
 
-def _list_versions(found: Mapping[str, Any]) -> Iterator[Table]:
+def _list_versions(found: Mapping[str, Any]) -> list[Table]:
     versions = {
         name: told or "not installed"
         for name, told in found["versions"].items()
         if told or name != "macos"
     }
     machine = {"platform": found["platform"], "CPUs": str(found["cpu_count"])}
-    yield "Versions", ("", ""), tuple((versions | machine).items())
     states = {
         name: "available" if backend["available"] else f"not available: {backend['reason']}"
         for name, backend in found["backends"].items()
     }
-    yield "Backends", ("", ""), tuple(states.items())
     values = {name: str(value) for name, value in found["settings"]["values"].items()}
     wrong = {"not in force": found["settings"]["error"]} if found["settings"]["error"] else {}
-    yield "Settings in force", ("", ""), tuple((values | wrong).items())
+    return [
+        ("Versions", ("", ""), tuple((versions | machine).items())),
+        ("Backends", ("", ""), tuple(states.items())),
+        ("Settings in force", ("", ""), tuple((values | wrong).items())),
+    ]
 
 
-def _list_installation(found: Mapping[str, Any]) -> Iterator[Table]:
-    yield from _list_versions(found)
-    yield "Installed in", ("", ""), (("package", found["package"]),)
-    yield "Environment variables", ("", ""), tuple(found["variables"].items())
+def _list_installation(found: Mapping[str, Any]) -> list[Table]:
     folders = [
         (folder["name"], f"{folder['files']} files, {folder['bytes'] / 1e6:.1f} MB", folder["path"])
         for folder in found["folders"]
     ]
-    yield "Compiled kernels on disk", ("", "", ""), folders
+    return [
+        *_list_versions(found),
+        ("Installed in", ("", ""), (("package", found["package"]),)),
+        ("Environment variables", ("", ""), tuple(found["variables"].items())),
+        ("Compiled kernels on disk", ("", "", ""), folders),
+    ]
 
 
 def _list_computation(found: Mapping[str, Any]) -> Iterator[Table]:
@@ -101,9 +105,9 @@ def _list_computation(found: Mapping[str, Any]) -> Iterator[Table]:
         ("workers are started by", processes["start_method"]),
         ("threads", f"torch {processes['torch_threads']}, usable CPUs {processes['cpus']}"),
         ("verdicts kept", f"{counts or 'none'}; {verdicts['path'] or 'not on disk'}"),
+        *(("left to torch", name) for name in found["left"]),
+        *(("quarantined", f"{key}: {why}") for key, why in verdicts["quarantined"].items()),
     ]
-    rows += [("left to torch", name) for name in found["left"]]
-    rows += [("quarantined", f"{key}: {why}") for key, why in verdicts["quarantined"].items()]
     yield "State", ("", ""), rows
     columns = ("", "result", "time", "largest errors", "calls")
     yield "Self-check", columns, [_check(check) for check in found["self_checks"]]

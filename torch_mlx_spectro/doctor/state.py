@@ -49,8 +49,7 @@ def mps_storage() -> dict[str, str]:
     if not registry.is_present("mps"):
         return {"expected": "no MPS device", "found": "no MPS device"}
     reason = runtime.unavailable_reason()
-    if reason is None and not runtime.has_gpu():
-        reason = "this MLX has no GPU"
+    reason = reason or (None if runtime.has_gpu() else "this MLX has no GPU")
     try:
         found = f"not tried: {reason}" if reason else _probe(runtime.runtime().mx)
     except Exception as error:  # whatever a broken driver raises is what doctor is asked to tell

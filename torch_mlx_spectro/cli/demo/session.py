@@ -276,8 +276,7 @@ def _draw_waveform(axis: Axes, mono: Samples, rate: int) -> None:
     columns = mono[: len(mono) // width * width].reshape(-1, width)
     time = np.arange(len(columns)) * width / rate
     axis.fill_between(time, columns.min(axis=1), columns.max(axis=1), linewidth=0.5)
-    axis.set_ylim(-1, 1)
-    axis.set_ylabel("amplitude")
+    axis.set(ylim=(-1, 1), ylabel="amplitude")
 
 
 def _magnitude(samples: Samples) -> Samples:
