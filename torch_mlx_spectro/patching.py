@@ -41,10 +41,6 @@ class _Scope:
     choice: Choice
     is_entered: bool
 
-    def is_lasting(self) -> bool:
-        """Whether it ends with the scope that it was made in, or by :func:`unpatch`, alone."""
-        return not self.is_entered and self.patch() is None
-
 
 @dataclass
 class _State:
@@ -180,7 +176,9 @@ def names_left() -> tuple[str, ...]:
 def _begin(patch: Patch, choice: Choice, is_entered: bool) -> None:
     """Add a scope to those that have begun."""
     before, kept = _state.scopes, list(_state.scopes)
-    if len(kept) > 1 and all(scope.is_lasting() for scope in kept[-2:]):
+    # Some end with the scope that they were made in, or by unpatch(), alone: nobody holds them.
+    lasting = [not scope.is_entered and scope.patch() is None for scope in kept[-2:]]
+    if lasting == [True, True]:
         del kept[-2]  # it never holds again: the one after it ends no sooner
     _hold([*kept, _Scope(weakref.ref(patch), choice, is_entered)], before)
 

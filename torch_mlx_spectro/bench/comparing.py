@@ -112,7 +112,10 @@ def compare(old: Report, new: Report) -> Comparison:
         chance, sure = fall if slower >= 0 else gain
         verdict = _verdict(slower, sure)
         changes.append(Change(*key, math.exp(was), math.exp(now), slower, chance, verdict))
-    own, other = _versions(old), _versions(new)
+    own, other = (
+        report["machine"]["versions"] | {"torch_mlx_spectro": report["package"]}
+        for report in (old, new)
+    )
     return Comparison(
         changes=(*changes, *_errors(old.get("accuracy", []), new["accuracy"])),
         missing=tuple(_words(key) for key in before if key not in after),
@@ -213,10 +216,6 @@ def _errors(old: Sequence[Accuracy], new: Sequence[Accuracy]) -> list[Change]:
         verdict = "regression" if grown else "improvement" if shrunk else "same"
         changes.append(Change(*key, was, now, 0.0, 0.0, verdict))
     return changes
-
-
-def _versions(report: Report) -> dict[str, str]:
-    return report["machine"]["versions"] | {"torch_mlx_spectro": report["package"]}
 
 
 def _key(change: Change) -> Key:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import importlib.util
 import logging
 import pkgutil
-import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 import torch
 
@@ -24,7 +23,6 @@ import torch_mlx_spectro as tms
 
 from .measuring import Clock, Side, make_clock, summary, take_turns
 from .running import AUTO, NATIVE, choose_backend
-from .schema import Summary
 
 SCHEMA, VERSION = "torch-mlx-spectro-pipeline", 1
 RATE = 44_100
@@ -46,26 +44,6 @@ NEEDED = (
 )
 
 Model = Callable[[torch.Tensor], object]
-
-
-class Parts(TypedDict):
-    """One model by one backend.
-
-    ``seconds`` of the whole; ``stft`` and ``istft`` seconds in all calls of each, of the pass in
-    which they were timed, which took ``timed`` in all; ``share`` is their part of that. ``ratio``:
-    native's whole over this one's, taken in turn; null of native itself.
-    """
-
-    model: str
-    backend: str
-    seconds: Summary
-    timed: float
-    stft: float
-    istft: float
-    calls: int
-    share: float
-    ratio: float | None
-    computed_by: list[str]
 
 
 @dataclass(frozen=True)
@@ -192,7 +170,7 @@ def measure_component(
     backends: Sequence[str],
     rounds: int,
     clock: Clock | None = None,
-) -> list[Parts]:
+) -> list[dict[str, Any]]:
     """Time one model, natively and under ``patch`` of each backend, in turn.
 
     Args:
@@ -235,7 +213,14 @@ def _parts(
     seconds: dict[str, list[float]],
     split: tuple[float, dict[str, list[float]]],
     routes: list[str],
-) -> Parts:
+) -> dict[str, Any]:
+    """What is reported of one model by one backend.
+
+    Returns:
+        ``seconds`` of the whole; ``stft`` and ``istft``: seconds in all calls of each, of the pass
+        in which they were timed, which took ``timed`` in all; ``share``: their part of that;
+        ``ratio``: native's whole over this one's, taken in turn; None of native itself.
+    """
     whole, taken = split
     stft, istft = sum(taken["stft"]), sum(taken["istft"])
     paired = [a / b for a, b in zip(seconds[NATIVE], seconds[backend], strict=True)]
@@ -248,6 +233,6 @@ def _parts(
         "istft": istft,
         "calls": sum(map(len, taken.values())),
         "share": (stft + istft) / whole,
-        "ratio": None if backend == NATIVE else statistics.median(paired),
+        "ratio": None if backend == NATIVE else summary(paired)["median"],
         "computed_by": routes,
     }

@@ -26,7 +26,6 @@ from ..backends import registry
 from ..dispatch.autotune import MAX_TRIALS
 from ..doctor.findings import list_versions
 from ..native import functions as native
-from ..version import __version__
 from .cases import Case, Table, Workload, disagreement, facts
 from .measuring import Clock, Side, choose_batch, make_clock, ratios, summary, take_turns
 from .schema import SCHEMA, VERSION, Accuracy, Failure, Machine, Report, Timing
@@ -305,7 +304,7 @@ _PACKAGES = ("python", "torch", "mlx", "numpy", "cuda-core")
 
 def machine(device: str) -> Machine:
     """This machine, with tensors on ``device``."""
-    found = list_versions(__version__)
+    found = list_versions(tms.__version__)
     versions = {name: found[name] or "not installed" for name in _PACKAGES}
     # Of torch its own word: the local part says which build it is.
     versions["torch"] = torch.__version__

@@ -19,10 +19,6 @@ from ..errors import Problem
 from ..terminal import STDOUT, make_console, progress, refuse, write_file
 from ..version import __version__
 from . import cases, comparing, costs, pipeline, running, schema, tables
-from .cases import Table
-from .comparing import Comparison
-from .running import AUTO, Settings
-from .schema import ParityFacts, Report
 
 #: Of --table, beside the tables of cases: what a call costs beside its transform.
 COSTS = "costs"
@@ -58,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         return max(code, _report_comparison(options, comparison))
 
 
-def _choose_settings(options: argparse.Namespace) -> Settings:
+def _choose_settings(options: argparse.Namespace) -> running.Settings:
     """Settings for the device that is asked for, or the first of cuda, mps and cpu here."""
     device = options.device or registry.list_present_devices()[-1]
     if not registry.is_present(device):
@@ -74,7 +70,7 @@ def _choose_settings(options: argparse.Namespace) -> Settings:
     return running.quick(settings) if options.quick else settings
 
 
-def _choose_tables(options: argparse.Namespace) -> dict[str, Table]:
+def _choose_tables(options: argparse.Namespace) -> dict[str, cases.Table]:
     """The tables of cases that are asked for; the table of costs is not one of them."""
     names = list(cases.PUBLISHED) if options.table is None else options.table.split(",")
     if "all" in names:
@@ -85,7 +81,9 @@ def _choose_tables(options: argparse.Namespace) -> dict[str, Table]:
     return {name: table for name, table in cases.TABLES.items() if name in names}
 
 
-def _measure(options: argparse.Namespace, settings: Settings, chosen: dict[str, Table]) -> Report:
+def _measure(
+    options: argparse.Namespace, settings: running.Settings, chosen: dict[str, cases.Table]
+) -> schema.Report:
     with progress("measuring") as show:
         report = running.measure(settings, chosen, show)
     report["unavailable"] = running.find_backends(settings.device)[1]
@@ -94,7 +92,7 @@ def _measure(options: argparse.Namespace, settings: Settings, chosen: dict[str, 
     return report
 
 
-def _report(options: argparse.Namespace, report: Report) -> int:
+def _report(options: argparse.Namespace, report: schema.Report) -> int:
     """Write and print what was asked for; 1 when something failed.
 
     What is printed of a run that is compared is the comparison.
@@ -116,7 +114,7 @@ def _tell(path: str | None, found: Any, show: Callable[[Console], None]) -> None
         show(make_console(sys.stdout))
 
 
-def _read(path: Path) -> Report:
+def _read(path: Path) -> schema.Report:
     try:
         return schema.read_report(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # ValueError: no text, no JSON, or no report
@@ -124,7 +122,9 @@ def _read(path: Path) -> Report:
         raise Problem(f"--compare {path}: {told}") from None
 
 
-def _compare(options: argparse.Namespace, old: Report, new: Report) -> Comparison:
+def _compare(
+    options: argparse.Namespace, old: schema.Report, new: schema.Report
+) -> comparing.Comparison:
     comparison = comparing.compare(old, new)
     _check_machines(options, comparison.machines)
     if not comparison.changes:
@@ -141,8 +141,11 @@ def _check_machines(options: argparse.Namespace, apart: Sequence[str]) -> None:
 
 
 def _measure_again(
-    settings: Settings, chosen: dict[str, Table], old: Report, comparison: Comparison
-) -> Comparison:
+    settings: running.Settings,
+    chosen: dict[str, cases.Table],
+    old: schema.Report,
+    comparison: comparing.Comparison,
+) -> comparing.Comparison:
     """Measure the regressions of a run that was made now once more: they have to show twice."""
     timed = [change for change in comparison.regressions if change.table != "accuracy"]
     if not timed:
@@ -152,7 +155,7 @@ def _measure_again(
     return comparing.confirm(comparison, comparing.compare(old, again))
 
 
-def _report_comparison(options: argparse.Namespace, comparison: Comparison) -> int:
+def _report_comparison(options: argparse.Namespace, comparison: comparing.Comparison) -> int:
     """Print a comparison; 1 when something became slower, less exact, or failed."""
     # A file has the report, if one was measured.
     path = options.json if options.json == STDOUT or len(options.compare) == 2 else None
@@ -167,7 +170,7 @@ def _report_comparison(options: argparse.Namespace, comparison: Comparison) -> i
     return 0 if comparison.ok else 1
 
 
-def _run_pipeline(options: argparse.Namespace, settings: Settings) -> int:
+def _run_pipeline(options: argparse.Namespace, settings: running.Settings) -> int:
     """Measure the models of audio-separator and report; return 0.
 
     Raises:
@@ -179,7 +182,7 @@ def _run_pipeline(options: argparse.Namespace, settings: Settings) -> int:
     where = running.machine(settings.device)  # now: its load is the others'
     rounds = QUICK_PIPELINE_ROUNDS if options.quick else PIPELINE_ROUNDS
     models = pipeline.components(options.quick)
-    parts: list[pipeline.Parts] = []
+    parts: list[dict[str, Any]] = []
     with progress("measuring") as show:
         for index, model in enumerate(models):
             show(index, len(models), model.name)
@@ -196,7 +199,7 @@ def _run_pipeline(options: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def submit(options: argparse.Namespace, report: Report) -> int:
+def submit(options: argparse.Namespace, report: schema.Report) -> int:
     """Add parity and doctor's findings to a report, write the file and say what to do with it.
 
     Returns:
@@ -207,7 +210,7 @@ def submit(options: argparse.Namespace, report: Report) -> int:
     """
     from ..doctor.command import examine
 
-    backends = [name for name in report["settings"]["backends"] if name != AUTO]
+    backends = [name for name in report["settings"]["backends"] if name != running.AUTO]
     parity = [_parity(name, report["machine"]["device"]) for name in backends]
     text = submission_text(report, parity, examine())
     write_file("submit-file", options.submit_file, text)
@@ -226,7 +229,7 @@ def submit(options: argparse.Namespace, report: Report) -> int:
 
 
 def submission_text(
-    report: Report, parity: Sequence[ParityFacts], findings: Mapping[str, Any]
+    report: schema.Report, parity: Sequence[schema.ParityFacts], findings: Mapping[str, Any]
 ) -> str:
     """The file's text, checked by reading it back.
 
@@ -255,7 +258,7 @@ def submission_text(
     return text
 
 
-def _parity(backend: str, device: str) -> ParityFacts:
+def _parity(backend: str, device: str) -> schema.ParityFacts:
     """What a submission tells of the quick parity cases by a backend, strict."""
     import stft_parity
 

@@ -148,10 +148,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         f" (chance of a false regression by noise as passes show it: at most {LEVEL:.0%})",
         soft_wrap=True,
     )
-    for words in comparison.missing:
-        console.print(f"not measured now: {words}", soft_wrap=True)
-    for words in comparison.broken:
-        console.print(f"FAILED: {words}", soft_wrap=True)
+    missing = (f"not measured now: {words}" for words in comparison.missing)
+    for line in (*missing, *(f"FAILED: {words}" for words in comparison.broken)):
+        console.print(line, soft_wrap=True)
 
 
 def _row(change: Change) -> tuple[str, ...]:

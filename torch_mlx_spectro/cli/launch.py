@@ -149,13 +149,12 @@ def launch(program: Program) -> int:
     sys.argv[:] = [program.name, *program.arguments]
     try:
         _RUNNERS[program.kind](program, module)
-    except KeyboardInterrupt as error:
+    except BaseException as error:
         _hide_own_frames()
+        if not isinstance(error, KeyboardInterrupt):
+            raise
         sys.excepthook(type(error), error, error.__traceback__)
         return interrupts.EXIT_CODE
-    except BaseException:
-        _hide_own_frames()
-        raise
     return 0
 
 

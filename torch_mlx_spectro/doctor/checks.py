@@ -133,12 +133,14 @@ def find_disturbed(backend: str, device: str) -> list[str]:
             spectrum.add_(spectrum)
             found.setdefault("changed in place", []).append(spectrum.abs() / 4.0)
             found.setdefault("kept", []).append(spectrum)
-    disturbed = []
-    for name, values in found.items():
-        first, *others = (value.cpu() for value in values)
-        steps = enumerate(others, 1)
-        if not all(torch.allclose(other, first * STEP**step) for step, other in steps):
-            disturbed.append(name)
+    disturbed = [
+        name
+        for name, (first, *others) in found.items()
+        if not all(
+            torch.allclose(other.cpu(), first.cpu() * STEP**step)
+            for step, other in enumerate(others, 1)
+        )
+    ]
     first = found["changed in place"][0].cpu()
     if not torch.allclose(first, found["read after it was released"][0].cpu()):
         disturbed.append("the first one")

@@ -118,19 +118,17 @@ def examine(self_check: bool = True) -> dict[str, Any]:
     gathered = findings.gather_findings(found)
     found["findings"] = [dataclasses.asdict(finding) for finding in gathered]
     found["ok"] = all(finding.level != "error" for finding in gathered)
-    found["next"] = [finding.text for finding in gathered]
-    found["next"] += [findings.WELL] if found["ok"] else []
-    return found
+    well = (findings.WELL,) if found["ok"] else ()
+    return found | {"next": [*(finding.text for finding in gathered), *well]}
 
 
 def _select_mlx(checked: list[dict[str, Any]], backends: dict[str, Any]) -> dict[str, Any]:
     """The self-check of MLX on the CPU alone, as reports of earlier versions have it."""
-    for check in checked:
-        if (check["backend"], check["device"]) == ("mlx", "cpu"):
-            return {name: check[name] for name in ("ok", "error", "max_error")}
-    available = backends["mlx"]["available"]
-    why = "it was left out" if available else "mlx is not available"
-    return {"ok": False, "error": f"not run: {why}", "max_error": {}}
+    why = "it was left out" if backends["mlx"]["available"] else "mlx is not available"
+    none = {"ok": False, "error": f"not run: {why}", "max_error": {}}
+    chosen = (check for check in checked if (check["backend"], check["device"]) == ("mlx", "cpu"))
+    found = next(chosen, none)
+    return {name: found[name] for name in none}
 
 
 def _settings() -> dict[str, Any]:

@@ -52,14 +52,6 @@ class KnownBad:
     fix: tuple[str, ...] = ()
     on_mps: bool = True
 
-    def holds(self, versions: Mapping[str, str | None], mps: bool) -> bool:
-        """Whether an installation has it."""
-        version = versions.get(self.package)
-        if not version or (self.on_mps and not mps):
-            return False
-        numbers = version_numbers(version)
-        return self.since <= numbers and (not self.before or numbers < self.before)
-
 
 _UPGRADE_MLX = (f"python -m pip install --upgrade '{MLX}'",)
 
@@ -162,7 +154,14 @@ def list_versions(own: str) -> dict[str, str | None]:
 
 def known_bad(versions: Mapping[str, str | None], mps: bool) -> tuple[KnownBad, ...]:
     """The entries that hold for these versions."""
-    return tuple(entry for entry in KNOWN_BAD if entry.holds(versions, mps))
+    here = {name: version_numbers(version) for name, version in versions.items() if version}
+    return tuple(
+        bad
+        for bad in KNOWN_BAD
+        if bad.package in here and bad.since <= here[bad.package]
+        if not bad.before or here[bad.package] < bad.before
+        if mps or not bad.on_mps
+    )
 
 
 #: Of a finding: with an error not all is well; a warning costs speed or comfort; a note nothing.

@@ -9,8 +9,6 @@ from ..backends import registry
 from ..terminal import make_console, table
 from .anonymous import cut_paths
 
-Rows = Sequence[tuple[str, ...]]
-
 
 def print_tables(found: Mapping[str, Any], stream: TextIO) -> None:
     """Print the findings for a person."""
@@ -57,7 +55,7 @@ def _line(finding: Mapping[str, Any]) -> str:
     return f"{finding['level']}: {finding['text']}{threads}".replace("\n", " ")
 
 
-Table = tuple[str, tuple[str, ...], Rows]
+Table = tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]
 
 
 def _list_versions(found: Mapping[str, Any]) -> list[Table]:

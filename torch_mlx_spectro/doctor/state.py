@@ -16,7 +16,6 @@ from ..backends.cuda import nvrtc as cubins
 from ..backends.mlx import bridge
 from ..emulator.compiler import default_cache_dir
 from ..mlx import runtime
-from ..mlx.runtime import version_numbers
 from ..store import files as disk
 from ..store import verdicts
 from ..verify.ledger import QUARANTINED
@@ -54,7 +53,7 @@ def mps_storage() -> dict[str, str]:
         found = f"not tried: {reason}" if reason else _probe(runtime.runtime().mx)
     except Exception as error:  # whatever a broken driver raises is what doctor is asked to tell
         found = f"{type(error).__name__}: {error}"
-    shared = version_numbers(torch.__version__) >= SHARED_SINCE
+    shared = runtime.version_numbers(torch.__version__) >= SHARED_SINCE
     return {"expected": "shared" if shared else "copied", "found": found}
 
 

@@ -124,8 +124,8 @@ def synthesise(seconds: float = 10.0, rate: int = 44100) -> tuple[Recording, Rec
         elif index % 4 == 2:
             _add(drums, 2.5 * _stroke(noise, rate, decay=0.04), start, pan=0.4)
     scale = 0.8 / np.abs(chords + drums).max()
-    parts = ((scale * part).astype(np.float32) for part in (chords, drums))
-    first, second = (Recording(part, rate) for part in parts)
+    parts = (chords, drums)
+    first, second = (Recording((scale * part).astype(np.float32), rate) for part in parts)
     return first, second
 
 

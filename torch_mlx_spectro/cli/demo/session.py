@@ -21,7 +21,6 @@ from ...bench.measuring import make_clock
 from ...errors import Problem
 from ...terminal import make_console, table
 from . import audio
-from .audio import Recording, Samples
 from .separation import separate
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     samples = torch.from_numpy(recording.samples)
     results, stems, difference = _compare(samples)
     named = zip(("harmonic", "percussive"), stems, strict=True)
-    parts = {name: Recording(stem.numpy(), recording.rate) for name, stem in named}
+    parts = {name: audio.Recording(stem.numpy(), recording.rate) for name, stem in named}
     files, notes = _write(options.output, {"input": recording} | parts)
     ours, native = (results[name]["stem_error"] for name in ("mlx", "native"))
     report = {
@@ -74,11 +73,11 @@ def run(options: argparse.Namespace) -> int:
     return 0 if report["ok"] else 1
 
 
-def _load(path: Path | None) -> tuple[str, Recording]:
+def _load(path: Path | None) -> tuple[str, audio.Recording]:
     """The recording and what it is, for people."""
     if path is None:
         chords, drums = audio.synthesise()
-        mix = Recording(chords.samples + drums.samples, chords.rate)
+        mix = audio.Recording(chords.samples + drums.samples, chords.rate)
         return "a clip synthesised by this program: chords and drums, no real recording", mix
     try:
         recording = audio.read_wav(path)
@@ -173,7 +172,7 @@ def _routes(audio: torch.Tensor) -> dict[str, dict[str, Any]]:
     }
 
 
-def _write(folder: Path, parts: dict[str, Recording]) -> tuple[list[str], list[str]]:
+def _write(folder: Path, parts: dict[str, audio.Recording]) -> tuple[list[str], list[str]]:
     """Write WAV files and the picture; return their paths and what there is to say about them."""
     files, notes = [], []
     try:
@@ -232,7 +231,7 @@ FLOOR = -80.0  # dB below the loudest bin of the input
 MAX_COLUMNS = 1600  # frames drawn; the picture has fewer pixels across
 
 
-def draw(path: Path, parts: dict[str, Samples], rate: int) -> None:
+def draw(path: Path, parts: dict[str, audio.Samples], rate: int) -> None:
     """Write a PNG: the waveform of the first part, then the spectrogram of each.
 
     Args:
@@ -270,7 +269,7 @@ def draw(path: Path, parts: dict[str, Samples], rate: int) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _draw_waveform(axis: Axes, mono: Samples, rate: int) -> None:
+def _draw_waveform(axis: Axes, mono: audio.Samples, rate: int) -> None:
     """Fill between the least and the greatest sample of each column of the picture."""
     width = max(1, len(mono) // MAX_COLUMNS)
     columns = mono[: len(mono) // width * width].reshape(-1, width)
@@ -279,7 +278,7 @@ def _draw_waveform(axis: Axes, mono: Samples, rate: int) -> None:
     axis.set(ylim=(-1, 1), ylabel="amplitude")
 
 
-def _magnitude(samples: Samples) -> Samples:
+def _magnitude(samples: audio.Samples) -> audio.Samples:
     """Magnitudes (bins, frames) of the channels' mean, at most ``MAX_COLUMNS`` frames or so."""
     n_fft = 2048
     hop = max(n_fft // 4, samples.shape[1] // MAX_COLUMNS)
