@@ -230,26 +230,29 @@ def _install() -> None:
     torchscript.install(_PAIRS)
     for original, ours in _PAIRS:
         _rebind(original, ours, (original.__name__,))
-    _rebind(_ask, _ask_with_torchs_own, modules=("torch.functional",))
-    _tell_compiler()
-    torch_state.tag_compiled(compiled_tag)
+    _tell_torch((_ask, _ask_with_torchs_own), compiled_tag)
 
 
 def _remove() -> None:
     for original, ours in _PAIRS:
         _rebind(ours, original)
-    _rebind(_ask_with_torchs_own, _ask, modules=("torch.functional",))
-    _tell_compiler()
-    torch_state.tag_compiled(None)
+    _tell_torch((_ask_with_torchs_own, _ask), None)
 
 
-def _tell_compiler() -> None:
-    """Have torch.compile look up torch's names again: it recognises functions by identity."""
+def _tell_torch(
+    ask: tuple[Callable[..., Any], Callable[..., Any]], tag: Callable[[], str] | None
+) -> None:
+    """Replace what asks modes and subclasses, and tell torch.compile.
+
+    It looks up torch's names again: it recognises functions by identity.
+    """
+    _rebind(*ask, modules=("torch.functional",))
     rules = sys.modules.get("torch._dynamo.trace_rules")
     forget = getattr(rules, "clear_lru_cache", None)
     if forget is not None:
         forget()
         torch_state.show_compiler(_PAIRS)
+    torch_state.tag_compiled(tag)
 
 
 def _ask_with_torchs_own(

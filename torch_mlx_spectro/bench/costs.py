@@ -19,7 +19,7 @@ import torch_mlx_spectro as tms
 from ..native import functions as native
 from .cases import ISTFT, ISTFT_BACKWARD, LARGEST, ROUND_TRIP, STFT, STFT_BACKWARD, Workload
 from .measuring import Side, make_clock, take_turns
-from .running import NATIVE, choose_backend
+from .running import NATIVE, make_side
 from .schema import Cost
 
 Plain = Callable[[], Any]
@@ -108,11 +108,10 @@ def print_memory(operation: str, backend: str, threads: str) -> None:
     # A small one first: it loads MLX and what derivatives need, and starts the threads of both.
     small = Workload(type(LARGEST)(1, 20_000, LARGEST.n_fft, LARGEST.hop_length), "cpu")
     workload = Workload(LARGEST, "cpu")
-    with choose_backend(backend)():
-        namespace = native if backend == NATIVE else tms
-        small.call(operation, namespace)(0)
-        call = workload.call(operation, namespace)
-        grown, result = measure_peak(lambda: call(0))
+    side = make_side(backend, workload, operation)
+    with side.context():
+        make_side(backend, small, operation).call(0)
+        grown, result = measure_peak(partial(side.call, 0))
     if operation in (STFT, ISTFT):
         grown -= result.nbytes
     print(json.dumps(grown / 2**20))

@@ -8,7 +8,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import stft_parity
 import torch_mlx_spectro as tms
@@ -104,8 +104,7 @@ def _find_function(path: str) -> Callable[..., Any]:
         raise ValueError(f"no function at {path!r}: {error}") from error
     if not callable(found):
         raise ValueError(f"{path!r} is no function; write it as package.module:function")
-    function: Callable[..., Any] = found
-    return function
+    return cast(Callable[..., Any], found)
 
 
 def _select(given: Sequence[str]) -> dict[str, list[str]]:

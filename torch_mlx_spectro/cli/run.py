@@ -9,7 +9,9 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
+
+import torch_mlx_spectro as tms
 
 from .. import interrupts
 from ..backends import registry
@@ -17,9 +19,6 @@ from ..errors import Problem
 from ..settings import BACKEND_VARIABLE, settings
 from ..terminal import make_console, table
 from . import launch
-
-if TYPE_CHECKING:
-    from .. import Stats
 
 HELP = "run a program under patch()"
 DESCRIPTION = (
@@ -73,15 +72,13 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, program[1:] if program[:1] == ["--"] else program
 
 
-def command(options: argparse.Namespace, program: Sequence[str]) -> int:
-    """Run ``program`` in this process; what it raises goes to the interpreter.
+def command(options: argparse.Namespace) -> int:
+    """Run ``options.program`` in this process; what it raises goes to the interpreter.
 
     Raises:
         Problem: there is no such program, or an option or variable makes no sense.
     """
-    import torch_mlx_spectro as tms
-
-    resolved = launch.resolve(program)
+    resolved = launch.resolve(options.program)
     try:
         backend = options.backend or registry.check_name(settings().backend, BACKEND_VARIABLE)
     except ValueError as error:
@@ -99,13 +96,13 @@ def _report_at_exit(as_json: bool, path: Path | None) -> None:
         path = path.absolute()  # the program may change the working directory
         if path.is_dir() or not path.parent.is_dir():
             raise Problem(f"--stats-file {path}: not a file name in an existing folder")
-    owner, package = os.getpid(), __name__.partition(".")[0]
+    owner = os.getpid()
 
     def write() -> None:
         if os.getpid() != owner:  # a forked child that ends by sys.exit comes here, too
             return
         # Not imported: that would import torch again where its first import has failed.
-        functional, patching = (sys.modules.get(f"{package}.{name}") for name in _COUNTING)
+        functional, patching = (sys.modules.get(f"{tms.__name__}.{name}") for name in _COUNTING)
         if functional is None or patching is None:
             return
         stats, left = functional.stats(), patching.names_left()
@@ -125,7 +122,7 @@ def _report_at_exit(as_json: bool, path: Path | None) -> None:
     atexit.register(write)
 
 
-def print_stats(stats: Stats, stream: TextIO, left: Sequence[str] = ()) -> None:
+def print_stats(stats: tms.Stats, stream: TextIO, left: Sequence[str] = ()) -> None:
     """Print what was accelerated, what was not and why, and where the calls came from.
 
     Args:

@@ -84,7 +84,7 @@ def examine(self_check: bool = True) -> dict[str, Any]:
 
     from ..native import private_state as torch_state
     from ..patching import names_left
-    from . import checks, findings, matrix, state
+    from . import checks, findings, state
 
     backends = {
         name: {"available": backend.available, "reason": backend.reason}
@@ -111,7 +111,7 @@ def examine(self_check: bool = True) -> dict[str, Any]:
         "mps_storage": state.mps_storage(),
         "self_check": _select_mlx(checked, backends),
         "self_checks": checked,
-        "matrix": matrix.matrix(),
+        "matrix": checks.matrix(),
         "verdicts": state.read_verdicts(),
         "folders": state.measure_folders(),
     }
