@@ -42,8 +42,8 @@ def run(options: argparse.Namespace) -> int:
             return _run_pipeline(options, settings)
         chosen = _choose_tables(options)
         if old is not None:  # before it takes minutes
-            here = running.machine(settings.device)
-            _check_machines(options, comparing.differences(old["machine"], here))
+            apart = comparing.differences(old["machine"], running.machine(settings.device))
+            _check_machines(options, apart)
         report = _measure(options, settings, chosen)
         if options.submit_file:
             return max(submit(options, report), _report(options, report))

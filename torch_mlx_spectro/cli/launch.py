@@ -124,10 +124,9 @@ def _interpreter(path: str) -> str | None:
     relayed = re.match(r"'''exec' (\"[^\"]+\"|\S+)", rest)
     if first.startswith("#!/bin/sh") and relayed:
         return relayed[1].strip('"')
-    interpreter = first[2:].strip()
-    if "python" not in interpreter and "pypy" not in interpreter:
+    if "python" not in first and "pypy" not in first:
         return None
-    words = interpreter.split()
+    words = first[2:].split()
     return words[-1] if os.path.basename(words[0]) == "env" else words[0]
 
 

@@ -96,9 +96,7 @@ def write_wav(path: Path, recording: Recording) -> None:
     """Write 16-bit integers; samples beyond full scale are clipped."""
     scaled = np.rint(np.clip(recording.samples.T, -1, 1) * 32767).astype("<i2")
     with wave.open(str(path), "wb") as file:
-        file.setnchannels(scaled.shape[1])
-        file.setsampwidth(2)
-        file.setframerate(recording.rate)
+        file.setparams((scaled.shape[1], 2, recording.rate, len(scaled), "NONE", ""))
         file.writeframes(scaled.tobytes())
 
 

@@ -154,8 +154,7 @@ def _time_best(compute: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor
 
 def _find_largest(got: Stems, expected: Stems) -> float:
     """The largest absolute difference over both stems."""
-    pairs = zip(got, expected, strict=True)
-    return max(float((ours - theirs).abs().max()) for ours, theirs in pairs)
+    return max(float((a - b).abs().max()) for a, b in zip(got, expected, strict=True))
 
 
 def _routes(audio: torch.Tensor) -> dict[str, dict[str, Any]]:
