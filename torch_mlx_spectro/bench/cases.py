@@ -14,6 +14,8 @@ from ..native import functions as native
 from .measuring import Call
 from .schema import Accuracy
 
+Compute = Callable[[torch.Tensor], torch.Tensor]
+
 #: What is timed, by the names that reports use.
 STFT, ISTFT, ISTFT_BINS = "stft", "istft", "istft of (bins, frames)"
 STFT_BACKWARD, ISTFT_BACKWARD = "stft + backward", "istft + backward"
@@ -112,9 +114,6 @@ TABLES: Mapping[str, Table] = MappingProxyType(
 #: The size at which memory is measured.
 LARGEST = TABLES["sizes"].cases[-1]
 
-
-Compute = Callable[[torch.Tensor], torch.Tensor]
-
 #: Memory that inputs and outputs rotate through on a GPU: three times an H100's cache.
 ROTATED_BYTES = 160_000_000
 MAX_SETS = 64
@@ -174,17 +173,16 @@ class Workload:
             ROUND_TRIP: (lambda signal: istft(stft(signal)), signals, signals),
         }
         compute, inputs, cotangents = uses[operation]
-        sets = self.sets
         if operation == ISTFT_BINS:
             inputs = [spectrum.contiguous() for spectrum in inputs]
         if cotangents is None:
-            return lambda number: compute(inputs[number % sets])
+            return lambda number: compute(inputs[number % self.sets])
         leaves = [tensor.detach().requires_grad_() for tensor in inputs]
 
         def differentiate(number: int) -> torch.Tensor:
-            leaf = leaves[number % sets]
-            (gradient,) = torch.autograd.grad(compute(leaf), leaf, cotangents[number % sets])
-            return gradient
+            leaf = leaves[number % self.sets]
+            cotangent = cotangents[number % self.sets]
+            return torch.autograd.grad(compute(leaf), leaf, cotangent)[0]
 
         return differentiate
 
@@ -200,14 +198,15 @@ class Workload:
         exact = self._sizes | {"window": self.window.cpu().double()}
         there, wide = self._stft(namespace, signal), signal.cpu().double()
         wide_spectrum, length = spectrum.cpu().to(torch.complex128), self.case.samples
-        exact_there = native.stft(wide, **exact, return_complex=True)
-        exact_back = native.istft(wide_spectrum, **exact, length=length)
         return {
             "case": facts(self.case),
             "backend": backend,
             "round_trip": _largest(self._istft(namespace, there), wide),
-            "stft": _largest(there, exact_there),
-            "istft": _largest(self._istft(namespace, spectrum), exact_back),
+            "stft": _largest(there, native.stft(wide, **exact, return_complex=True)),
+            "istft": _largest(
+                self._istft(namespace, spectrum),
+                native.istft(wide_spectrum, **exact, length=length),
+            ),
         }
 
 

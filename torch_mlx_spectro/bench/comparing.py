@@ -161,13 +161,12 @@ def confirm(first: Comparison, again: Comparison) -> Comparison:
 
 def cut_tables(changes: Sequence[Change], tables: Mapping[str, Table]) -> dict[str, Table]:
     """The tables cut down to the cases of some changes, to measure these again."""
-    wanted: dict[str, dict[Case, None]] = {}
-    for change in changes:
-        wanted.setdefault(change.table, {})[change.case] = None
+    wanted = {
+        name: dict.fromkeys(change.case for change in changes if change.table == name)
+        for name in tables
+    }
     return {
-        name: Table(tables[name].title, tables[name].operations, tuple(cases))
-        for name, cases in wanted.items()
-        if name in tables
+        name: replace(tables[name], cases=tuple(cases)) for name, cases in wanted.items() if cases
     }
 
 
@@ -189,15 +188,14 @@ def _cells(report: Report) -> dict[Key, list[float]]:
     may have had one.
     """
     passes = {_cell(timing): timing["passes"] for timing in report["timings"]}
-    found: dict[Key, list[float]] = {}
-    for key, ours in passes.items():
-        natives = passes.get((*key[:3], NATIVE))
-        if key[3] != NATIVE and natives is not None:
-            found[key] = [
-                math.log(summary(theirs)["low"] / summary(own)["low"])
-                for theirs, own in zip(natives, ours, strict=True)
-            ]
-    return found
+    return {
+        key: [
+            math.log(summary(theirs)["low"] / summary(own)["low"])
+            for theirs, own in zip(passes[(*key[:3], NATIVE)], ours, strict=True)
+        ]
+        for key, ours in passes.items()
+        if key[3] != NATIVE and (*key[:3], NATIVE) in passes
+    }
 
 
 def _cell(facts: Place) -> Key:

@@ -120,9 +120,11 @@ def _mdx(device: str) -> Model:
 
 
 def _mdx23c(small: bool, device: str) -> Model:
-    sizes = {"num_scales": 2, "num_blocks_per_scale": 1, "num_channels": 8, "growth": 4}
-    if not small:
-        sizes = {"num_scales": 5, "num_blocks_per_scale": 2, "num_channels": 128, "growth": 128}
+    sizes = (
+        {"num_scales": 2, "num_blocks_per_scale": 1, "num_channels": 8, "growth": 4}
+        if small
+        else {"num_scales": 5, "num_blocks_per_scale": 2, "num_channels": 128, "growth": 128}
+    )
     config = {
         "audio": {"n_fft": 8192, "hop_length": 1024, "dim_f": 4096, "num_channels": 2},
         "model": sizes

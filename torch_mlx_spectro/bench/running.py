@@ -96,8 +96,7 @@ def find_backends(device: str) -> tuple[tuple[str, ...], dict[str, str]]:
 def threads(number: int | None) -> Iterator[None]:
     """Have torch compute with so many threads; None changes nothing."""
     before = torch.get_num_threads()
-    if number is not None:
-        torch.set_num_threads(number)
+    torch.set_num_threads(number or before)
     try:
         yield
     finally:
