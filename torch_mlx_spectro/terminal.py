@@ -76,15 +76,15 @@ def progress(description: str) -> Iterator[Callable[[int, int, str], None]]:
     if not console.is_terminal:
         yield lines_of_progress(description, sys.stderr)
         return
-    columns = (
+    with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[remark]}"),
-    )
-    with Progress(*columns, console=console) as bar:
+        console=console,
+    ) as bar:
         task = bar.add_task(description, total=None, remark="")
         yield lambda done, total, remark: bar.update(
             task, completed=done, total=total, remark=remark

@@ -303,10 +303,8 @@ _PACKAGES = ("python", "torch", "mlx", "numpy", "cuda-core")
 
 def machine(device: str) -> Machine:
     """This machine, with tensors on ``device``."""
-    found = list_versions(tms.__version__)
-    versions = {name: found[name] or "not installed" for name in _PACKAGES}
     # Of torch its own word: the local part says which build it is.
-    versions["torch"] = torch.__version__
+    found = list_versions(tms.__version__) | {"torch": torch.__version__}
     processor = _processor()
     return {
         "processor": processor,
@@ -317,7 +315,7 @@ def machine(device: str) -> Machine:
         "system": f"{platform.system()} {platform.machine()}",
         "system_release": platform.mac_ver()[0] or platform.release(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "versions": versions,
+        "versions": {name: found[name] or "not installed" for name in _PACKAGES},
     }
 
 

@@ -38,11 +38,14 @@ def print_report(report: Report, console: Console) -> None:
             for cost in report["costs"]
         ]
         console.print(table(("Costs",), ("", "native"), rows=rows))
-    for failure in report["failures"]:
-        place = f"{failure['operation']}, {read_case(failure['case'])}, {failure['backend']}"
-        console.print(f"FAILED: {place}: {failure['reason']}", soft_wrap=True)
-    for backend, reason in report["unavailable"].items():
-        console.print(f"without {backend}: {reason}", soft_wrap=True)
+    failures = (
+        f"FAILED: {failure['operation']}, {read_case(failure['case'])}, {failure['backend']}:"
+        f" {failure['reason']}"
+        for failure in report["failures"]
+    )
+    absent = (f"without {name}: {reason}" for name, reason in report["unavailable"].items())
+    for line in (*failures, *absent):
+        console.print(line, soft_wrap=True)
     print_machine(report["machine"], console)
 
 

@@ -50,8 +50,10 @@ def run(options: argparse.Namespace) -> int:
         raise Problem(f"--output {options.output}: {error.strerror}") from None
     samples = torch.from_numpy(recording.samples)
     results, stems, difference = _compare(samples)
-    named = zip(("harmonic", "percussive"), stems, strict=True)
-    parts = {name: audio.Recording(stem.numpy(), recording.rate) for name, stem in named}
+    parts = {
+        name: audio.Recording(stem.numpy(), recording.rate)
+        for name, stem in zip(("harmonic", "percussive"), stems, strict=True)
+    }
     files, notes = _write(options.output, {"input": recording} | parts)
     ours, native = (results[name]["stem_error"] for name in ("mlx", "native"))
     report = {
@@ -94,9 +96,13 @@ def _compare(audio: torch.Tensor) -> tuple[dict[str, dict[str, Any]], Stems, flo
     Returns:
         The measurements by backend, the stems by MLX, and how far they are from native torch's.
     """
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     # To stderr, where it does not get into the JSON.
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    ) as progress:
 
         def follow(description: str) -> Callable[[float], None]:
             task = progress.add_task(description, total=1.0)
@@ -179,8 +185,8 @@ def _write(folder: Path, parts: dict[str, audio.Recording]) -> tuple[list[str], 
             audio.write_wav(folder / f"{name}.wav", recording)
             files.append(str(folder / f"{name}.wav"))
         picture = folder / "separation.png"
-        rate = parts["input"].rate
-        draw(picture, {name: part.samples for name, part in parts.items()}, rate)
+        samples = {name: part.samples for name, part in parts.items()}
+        draw(picture, samples, parts["input"].rate)
         files.append(str(picture))
     except OSError as error:
         raise Problem(f"--output {folder}: {error.strerror or error}") from None
