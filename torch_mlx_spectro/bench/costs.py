@@ -93,9 +93,9 @@ def memory() -> Iterator[Cost]:
     Beyond input and output without a backward pass, beyond input and cotangent with one.
     """
     for operation in (STFT, ISTFT, STFT_BACKWARD, ISTFT_BACKWARD, ROUND_TRIP):
-        threads = str(torch.get_num_threads())
         grown, of_native = (
-            _run_fresh(_MEMORY, operation, name, threads) for name in ("mlx", NATIVE)
+            _run_fresh(_MEMORY, operation, name, str(torch.get_num_threads()))
+            for name in ("mlx", NATIVE)
         )
         beyond = "output" if operation in (STFT, ISTFT) else "cotangent"
         what = f"memory of {operation}, {LARGEST}, beyond input and {beyond}"

@@ -94,8 +94,7 @@ def _console_script(name: str, arguments: tuple[str, ...]) -> Program | None:
         # What pip writes into the script's file; on Windows that file is no Python text.
         source = f"import sys\nfrom {entry.module} import {entry.attr.split('.')[0]}\n"
         return Program("code", f"{source}sys.exit({entry.attr}())\n", installed, arguments)
-    path = shutil.which(name)
-    if path is None:
+    if (path := shutil.which(name)) is None:
         return None
     interpreter = _interpreter(path)
     if interpreter is None:

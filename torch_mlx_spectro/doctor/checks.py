@@ -268,5 +268,4 @@ def _istft(kind: Kind, device: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _window(kind: Kind, device: str) -> torch.Tensor:
-    real = torch.float64 if kind.dtype is torch.float64 else torch.float32
-    return torch.hann_window(kind.n_fft, dtype=real, device=device)
+    return torch.hann_window(kind.n_fft, dtype=kind.dtype.to_real(), device=device)

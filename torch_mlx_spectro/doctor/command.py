@@ -90,8 +90,9 @@ def examine(self_check: bool = True) -> dict[str, Any]:
         name: {"available": backend.available, "reason": backend.reason}
         for name, backend in tms.available_backends().items()
     }
-    pairs = checks.pairs() if self_check else ()
-    checked = [dataclasses.asdict(checks.check(*pair)) for pair in pairs]
+    checked = [
+        dataclasses.asdict(checks.check(*pair)) for pair in (checks.pairs() if self_check else ())
+    ]
     present = registry.list_present_devices()
     found: dict[str, Any] = {
         "versions": findings.list_versions(tms.__version__),

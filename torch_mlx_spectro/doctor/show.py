@@ -63,8 +63,7 @@ def _list_versions(found: Mapping[str, Any]) -> list[Table]:
         name: told or "not installed"
         for name, told in found["versions"].items()
         if told or name != "macos"
-    }
-    machine = {"platform": found["platform"], "CPUs": str(found["cpu_count"])}
+    } | {"platform": found["platform"], "CPUs": str(found["cpu_count"])}
     states = {
         name: "available" if backend["available"] else f"not available: {backend['reason']}"
         for name, backend in found["backends"].items()
@@ -72,7 +71,7 @@ def _list_versions(found: Mapping[str, Any]) -> list[Table]:
     values = {name: str(value) for name, value in found["settings"]["values"].items()}
     wrong = {"not in force": found["settings"]["error"]} if found["settings"]["error"] else {}
     return [
-        ("Versions", ("", ""), tuple((versions | machine).items())),
+        ("Versions", ("", ""), tuple(versions.items())),
         ("Backends", ("", ""), tuple(states.items())),
         ("Settings in force", ("", ""), tuple((values | wrong).items())),
     ]
