@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from torch_mlx_spectro.bench.cases import TABLES, Case
+from torch_mlx_spectro.bench.cases import TABLES, Case, Workload
 from torch_mlx_spectro.bench.measuring import make_clock
 from torch_mlx_spectro.bench.running import AUTO, AUTO_WARM_UP, NATIVE, find_backends, make_side
-from torch_mlx_spectro.bench.workloads import Workload
 
 DEVICE = "cuda" if torch.cuda.is_available() else "mps" if torch.mps.is_available() else "cpu"
 BACKENDS = (NATIVE, *find_backends(DEVICE)[0])

@@ -6,10 +6,9 @@ from itertools import chain
 
 import numpy as np
 
-from torch_mlx_spectro.bench.cases import PUBLISHED, STFT, Case, Table
+from torch_mlx_spectro.bench.cases import PUBLISHED, STFT, Case, Table, facts
 from torch_mlx_spectro.bench.measuring import ratios, summary
 from torch_mlx_spectro.bench.schema import SCHEMA, VERSION, Report
-from torch_mlx_spectro.bench.workloads import facts
 
 #: One small case, to be measured in a moment.
 TINY = Case(2, 1600, 64, 16)

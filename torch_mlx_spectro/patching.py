@@ -7,7 +7,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -41,25 +41,22 @@ class _Scope:
     choice: Choice
     is_entered: bool
 
-    def is_lasting(self) -> bool:
-        """Whether it ends with the scope that it was made in, or by :func:`unpatch`, alone."""
-        return not self.is_entered and self.patch() is None
 
-
+@dataclass
 class _State:
     """What is in force: the last of the scopes that have begun and not ended."""
 
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.scopes: list[_Scope] = []
-        self.installed = False
-        after_fork(self.after_fork_in_child)
-
-    def after_fork_in_child(self) -> None:
-        self.lock = threading.RLock()
+    lock: Any = field(default_factory=threading.RLock)
+    scopes: list[_Scope] = field(default_factory=list)
+    installed: bool = False
 
 
 _state = _State()
+
+
+@after_fork
+def _renew_lock() -> None:
+    _state.lock = threading.RLock()
 
 
 class Patch:
@@ -108,13 +105,12 @@ class Patch:
 
     def __repr__(self) -> str:
         choice, scopes = self._choice, self._scopes()
-        words = [repr(choice.backend), *(["strict=True"] if choice.strict else [])]
-        words += [f"verify={choice.verify}"] if choice.verify else []
-        state = "ended"
-        if scopes:
-            state = "in force" if scopes[-1] is _state.scopes[-1] else "behind a later one"
+        strict = ", strict=True" if choice.strict else ""
+        verify = f", verify={choice.verify}" if choice.verify else ""
+        holds = scopes[-1:] == _state.scopes[-1:]
+        state = "ended" if not scopes else "in force" if holds else "behind a later one"
         left = f"; left to torch: {', '.join(self.left)}" if scopes and self.left else ""
-        return f"<torch_mlx_spectro.patch({', '.join(words)}): {state}{left}>"
+        return f"<torch_mlx_spectro.patch({choice.backend!r}{strict}{verify}): {state}{left}>"
 
 
 def patch(backend: str = "auto", *, strict: bool = False, verify: int | None = None) -> Patch:
@@ -180,7 +176,9 @@ def names_left() -> tuple[str, ...]:
 def _begin(patch: Patch, choice: Choice, is_entered: bool) -> None:
     """Add a scope to those that have begun."""
     before, kept = _state.scopes, list(_state.scopes)
-    if len(kept) > 1 and all(scope.is_lasting() for scope in kept[-2:]):
+    # Some end with the scope that they were made in, or by unpatch(), alone: nobody holds them.
+    lasting = [not scope.is_entered and scope.patch() is None for scope in kept[-2:]]
+    if lasting == [True, True]:
         del kept[-2]  # it never holds again: the one after it ends no sooner
     _hold([*kept, _Scope(weakref.ref(patch), choice, is_entered)], before)
 
@@ -232,26 +230,29 @@ def _install() -> None:
     torchscript.install(_PAIRS)
     for original, ours in _PAIRS:
         _rebind(original, ours, (original.__name__,))
-    _rebind(_ask, _ask_with_torchs_own, modules=("torch.functional",))
-    _tell_compiler()
-    torch_state.tag_compiled(compiled_tag)
+    _tell_torch((_ask, _ask_with_torchs_own), compiled_tag)
 
 
 def _remove() -> None:
     for original, ours in _PAIRS:
         _rebind(ours, original)
-    _rebind(_ask_with_torchs_own, _ask, modules=("torch.functional",))
-    _tell_compiler()
-    torch_state.tag_compiled(None)
+    _tell_torch((_ask_with_torchs_own, _ask), None)
 
 
-def _tell_compiler() -> None:
-    """Have torch.compile look up torch's names again: it recognises functions by identity."""
+def _tell_torch(
+    ask: tuple[Callable[..., Any], Callable[..., Any]], tag: Callable[[], str] | None
+) -> None:
+    """Replace what asks modes and subclasses, and tell torch.compile.
+
+    It looks up torch's names again: it recognises functions by identity.
+    """
+    _rebind(*ask, modules=("torch.functional",))
     rules = sys.modules.get("torch._dynamo.trace_rules")
     forget = getattr(rules, "clear_lru_cache", None)
     if forget is not None:
         forget()
         torch_state.show_compiler(_PAIRS)
+    torch_state.tag_compiled(tag)
 
 
 def _ask_with_torchs_own(

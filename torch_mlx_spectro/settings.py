@@ -129,8 +129,7 @@ def settings() -> Settings:
             so that it is told by ``patch`` and not in the midst of the program.
     """
     autotune_settings()
-    name = os.environ.get(BACKEND_VARIABLE) or "auto"
-    return Settings(backend=name, verify=verify_setting())
+    return Settings(os.environ.get(BACKEND_VARIABLE) or "auto", verify_setting())
 
 
 def mlx_settings() -> MlxSettings:

@@ -40,14 +40,16 @@ def table(
 ) -> Table:
     """A table whose text columns fold where the terminal ends, so that nothing is cut off."""
     from rich import box
-    from rich.table import Table
+    from rich.table import Column, Table
 
+    columns = (
+        *(Column(name, overflow="fold") for name in text),
+        *(Column(name, justify="right", no_wrap=True) for name in numbers),
+    )
     titles = any((*text, *numbers))
-    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", show_header=titles)
-    for column in text:
-        made.add_column(column, overflow="fold")
-    for column in numbers:
-        made.add_column(column, justify="right", no_wrap=True)
+    made = Table(
+        *columns, box=box.SIMPLE_HEAD, title=title, title_justify="left", show_header=titles
+    )
     for row in rows:
         made.add_row(*row)
     return made
@@ -74,15 +76,15 @@ def progress(description: str) -> Iterator[Callable[[int, int, str], None]]:
     if not console.is_terminal:
         yield lines_of_progress(description, sys.stderr)
         return
-    columns = (
+    with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[remark]}"),
-    )
-    with Progress(*columns, console=console) as bar:
+        console=console,
+    ) as bar:
         task = bar.add_task(description, total=None, remark="")
         yield lambda done, total, remark: bar.update(
             task, completed=done, total=total, remark=remark

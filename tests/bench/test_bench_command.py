@@ -13,10 +13,9 @@ from needs import needs_mlx
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.backends import registry
-from torch_mlx_spectro.bench import cases, machine, pipeline, running, session
-from torch_mlx_spectro.bench import submission as bench_submission
+from torch_mlx_spectro.bench import cases, comparing, pipeline, running, session
 from torch_mlx_spectro.bench import tables as bench_tables
-from torch_mlx_spectro.bench.schema import check, read_report, to_json
+from torch_mlx_spectro.bench.schema import ParityFacts, Submission, check, read_report, to_json
 from torch_mlx_spectro.cli import main as cli
 from torch_mlx_spectro.errors import Problem
 
@@ -193,7 +192,7 @@ def test_regression_of_a_run_made_now_has_to_show_twice(second, code, files, cap
     code_of_strangers, _, err = run(capsys, "--device", "cpu", "--compare", files["old"])
     assert (code_of_strangers, asked) == (2, [])
     assert "different machines" in err
-    monkeypatch.setattr(machine, "differences", lambda old, new: [])
+    monkeypatch.setattr(comparing, "differences", lambda old, new: [])
     found, out, _ = run(capsys, "--device", "cpu", "--compare", files["old"])
     assert found == code
     assert asked == [{"stft": 5, "istft": 5, "roundtrip": 5, "accuracy": 3}, {"stft": 1}]
@@ -214,7 +213,7 @@ def submitted(tiny, monkeypatch):
     """A submission whose parity takes no time."""
     facts = {"ok": True, "counts": {"pass": 3, "known": 0}, "routes": {}, "problems": []}
     monkeypatch.setattr(
-        bench_submission,
+        session,
         "_parity",
         lambda name, device: {"backend": name, "failures": [], **facts},
     )
@@ -230,7 +229,7 @@ def test_submission_is_valid_and_names_nobody(submitted, capsys, tmp_path, monke
     assert "open an issue in this project's tracker" in out
     text = path.read_text()
     found = json.loads(text)
-    check(found, bench_submission.Submission, "submission")
+    check(found, Submission, "submission")
     backends = [facts["backend"] for facts in found["parity"]]
     assert backends == list(registry.list_backends("cpu"))
     assert found["doctor"]["versions"]["torch"]
@@ -248,14 +247,14 @@ def test_submission_with_a_failure_is_written_and_ends_with_1(submitted, capsys,
 
 
 def test_submission_that_would_tell_a_name_is_not_written(monkeypatch):
-    monkeypatch.setattr(bench_submission, "anonymise", lambda value: value)
+    monkeypatch.setattr(session, "anonymise", lambda value: value)
     with pytest.raises(Problem, match=r"not written, it would have '/home/jane/x\.py' in it"):
-        bench_submission.submission_text(report(1), [], {"where": "/home/jane/x.py"})
+        session.submission_text(report(1), [], {"where": "/home/jane/x.py"})
 
 
 def test_submission_that_would_not_be_valid_is_not_written():
     with pytest.raises(Problem, match=r"not written, it would not be valid: submission\.parity"):
-        bench_submission.submission_text(report(1), [{"backend": "mlx"}], {})
+        session.submission_text(report(1), [{"backend": "mlx"}], {})
 
 
 @needs_mlx
@@ -268,8 +267,8 @@ def test_parity_of_a_submission_is_strict_and_counted(monkeypatch):
     monkeypatch.setattr(
         stft_parity, "run", lambda **options: run_all(**(options | {"cases": few, "known": ()}))
     )
-    facts = bench_submission._parity("mlx", "cpu")
-    check(facts, bench_submission.ParityFacts, "parity")
+    facts = session._parity("mlx", "cpu")
+    check(facts, ParityFacts, "parity")
     assert facts["ok"]
     assert facts["counts"]["pass"] == 12
     assert all(route.startswith("mlx") for route in facts["routes"])
@@ -294,5 +293,5 @@ def test_costs_are_a_table_of_their_own(tiny, capsys, monkeypatch):
 
 
 def test_machines_of_one_kind_do_not_differ():
-    where = machine.machine("cpu")
-    assert machine.differences(where, {**where, "load": 9.0}) == []
+    where = running.machine("cpu")
+    assert comparing.differences(where, {**where, "load": 9.0}) == []

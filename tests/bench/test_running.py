@@ -12,11 +12,10 @@ import torch_mlx_spectro as tms
 from torch_mlx_spectro import functional
 from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.bench import running
-from torch_mlx_spectro.bench.cases import ROUND_TRIP, STFT, Table
+from torch_mlx_spectro.bench.cases import ROUND_TRIP, STFT, Table, Workload
 from torch_mlx_spectro.bench.measuring import Clock
 from torch_mlx_spectro.bench.running import Settings, find_backends, measure, quick, threads
 from torch_mlx_spectro.bench.schema import read_report, to_json
-from torch_mlx_spectro.bench.workloads import Workload
 
 FEW = {"passes": 2, "samples": 2, "warm_up": 1}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import special, stats
+from scipy import stats
 
-from torch_mlx_spectro.bench import significance
-from torch_mlx_spectro.bench.significance import chances, holm, student_tail, usual_variance
+from torch_mlx_spectro.bench import comparing
+from torch_mlx_spectro.bench.comparing import chances, holm, student_tail, usual_variance
 
 
 @pytest.mark.parametrize("degrees", [1.0, 1.3, 3.0, 6.0, 57.5, 1e4])
@@ -48,7 +48,7 @@ def test_too_few_cells_tell_nothing_of_others():
 
 
 def test_one_cell_without_an_assumed_deviation_is_students_test(monkeypatch):
-    monkeypatch.setattr(significance, "RUN_DEVIATION", 0.0)
+    monkeypatch.setattr(comparing, "RUN_DEVIATION", 0.0)
     first, second = [1.1, 1.3, 0.9, 1.2], [0.7, 1.0, 0.8, 0.6]
     (chance,) = chances([(first, second)])
     wanted = stats.ttest_ind(first, second, alternative="greater").pvalue
@@ -64,10 +64,6 @@ def test_what_does_not_vary_is_certain_only_beyond_the_assumed_deviation():
 
 def test_a_single_pass_tells_nothing():
     assert chances([([1.0], [0.0, 0.1])]) == [0.5]
-
-
-def test_trigamma_is_scipys():
-    assert significance.trigamma(1.5) == pytest.approx(float(special.polygamma(1, 1.5)))
 
 
 def test_chances_of_noise_are_uniform():

@@ -16,7 +16,7 @@ import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.cli import main as cli
-from torch_mlx_spectro.doctor import checks, matrix, state
+from torch_mlx_spectro.doctor import checks, state
 from torch_mlx_spectro.mlx.runtime import version_numbers
 from torch_mlx_spectro.settings import RECOGNISED
 
@@ -175,12 +175,12 @@ def as_on_a_mac(monkeypatch, metal_cache):
     monkeypatch.setattr(state, "mps_storage", lambda: shared)
     pairs = (("mlx", "cpu"), ("native", "mps"), ("mlx", "mps"))
     monkeypatch.setattr(checks, "pairs", lambda: pairs)
-    compute, stft, istft = checks._compute, matrix._stft, matrix._istft
+    compute, stft, istft = checks._compute, checks._stft, checks._istft
     monkeypatch.setattr(checks, "_compute", lambda name, device, dtype: compute(name, "cpu", dtype))
     disturbed = checks.find_disturbed
     monkeypatch.setattr(checks, "find_disturbed", lambda name, device: disturbed(name, "cpu"))
-    monkeypatch.setattr(matrix, "_stft", lambda kind, device: stft(kind, "cpu"))
-    monkeypatch.setattr(matrix, "_istft", lambda kind, device: istft(kind, "cpu"))
+    monkeypatch.setattr(checks, "_stft", lambda kind, device: stft(kind, "cpu"))
+    monkeypatch.setattr(checks, "_istft", lambda kind, device: istft(kind, "cpu"))
     with machine.installed():
         yield
 

@@ -8,9 +8,9 @@ import torch
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.backends import registry
+from torch_mlx_spectro.doctor import checks as matrix
 from torch_mlx_spectro.doctor import command as doctor
-from torch_mlx_spectro.doctor import matrix
-from torch_mlx_spectro.doctor.matrix import KINDS, Kind
+from torch_mlx_spectro.doctor.checks import KINDS, Kind
 
 
 def test_every_kind_of_call_on_every_device_by_every_backend_for_it():

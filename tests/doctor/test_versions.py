@@ -10,7 +10,7 @@ from checkout import ROOT
 
 from torch_mlx_spectro.cli.main import build_parser
 from torch_mlx_spectro.doctor import findings
-from torch_mlx_spectro.doctor.versions import KNOWN_BAD, KnownBad, known_bad, list_versions
+from torch_mlx_spectro.doctor.findings import KNOWN_BAD, KnownBad, known_bad, list_versions
 from torch_mlx_spectro.mlx import runtime
 
 THREAD = re.compile(r"[\w.-]+/[\w.-]+#\d+")

@@ -4,11 +4,18 @@ Compared are ratios to native torch of the same run, never times of two runs: a 
 slower today makes both slower. A cell (an operation on a size by a backend) is a regression when
 
 1. its ratio fell so far that a call takes at least ``THRESHOLD`` longer beside native's, and
-2. its passes tell that from chance (:mod:`.significance`), at a level that holds for all cells
-   together.
+2. its passes tell that from chance (:func:`chances`), at a level that holds for all cells
+   together (:func:`holm`).
 
 Passes and not samples are what is counted, since samples of a few milliseconds share whatever the
 machine was doing just then: they would make a chance look certain.
+
+A cell has a few passes in each run, too few to tell its own noise well. The noise of all cells
+together tells what is usual, and each cell's is taken for something between its own and that, by
+how alike the cells turn out to be: a moderated t-test.
+
+Source: G. K. Smyth, "Linear models and empirical Bayes methods for assessing differential
+expression in microarray experiments", 2004, section 4 and 6.2.
 """
 
 from __future__ import annotations
@@ -16,14 +23,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean
+from statistics import fmean, variance
+
+import numpy as np
+import torch
 
 from .cases import Case, Table
-from .machine import differences
 from .measuring import summary
 from .running import NATIVE
-from .schema import Accuracy, CaseFacts, Failure, Report, Timing
-from .significance import chances, holm
+from .schema import Accuracy, CaseFacts, Machine, Place, Report
 
 #: How much longer a call takes before it is called slower.
 THRESHOLD = 0.10
@@ -33,7 +41,19 @@ LEVEL = 0.05
 #: noise: another order of additions moves it by a few percent.
 ERROR_FACTOR = 1.5
 
+#: What has to be the same for times of two reports to be compared.
+SAME = ("processor", "cpus", "threads", "device", "device_name", "system")
+
+#: Relative deviation of a ratio from run to run that no pass of one run shows: where memory came
+#: to lie, what the allocators and thread pools of this process are like. Assumed, not estimated.
+RUN_DEVIATION = 0.02
+#: Cells from which it can be said how alike their noise is.
+LEAST_CELLS = 4
+#: More degrees of freedom make no difference to any chance that matters.
+_MOST_DEGREES = 1e4
+
 Key = tuple[str, str, Case, str]
+Pair = tuple[Sequence[float], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -101,17 +121,19 @@ def compare(old: Report, new: Report) -> Comparison:
     # Each direction is a family of tests of its own.
     falls = chances(pairs)
     gains = [1 - chance for chance in falls]
-    sure_falls, sure_gains = holm(falls, LEVEL), holm(gains, LEVEL)
+    sure_falls = zip(falls, holm(falls, LEVEL), strict=True)
+    sure_gains = zip(gains, holm(gains, LEVEL), strict=True)
     changes = []
-    for index, (key, (a, b)) in enumerate(zip(common, pairs, strict=True)):
-        slower = fmean(a) - fmean(b)  # of logarithms of ratios
-        worse = slower >= 0
-        chance = (falls if worse else gains)[index]
-        sure = (sure_falls if worse else sure_gains)[index]
-        gone = math.expm1(slower)
-        ratio = math.exp(fmean(a)), math.exp(fmean(b))
-        changes.append(Change(*key, *ratio, gone, chance, _verdict(gone, sure)))
-    own, other = _versions(old), _versions(new)
+    for key, (a, b), fall, gain in zip(common, pairs, sure_falls, sure_gains, strict=True):
+        was, now = fmean(a), fmean(b)  # of logarithms of ratios
+        slower = math.expm1(was - now)
+        chance, sure = fall if slower >= 0 else gain
+        verdict = _verdict(slower, sure)
+        changes.append(Change(*key, math.exp(was), math.exp(now), slower, chance, verdict))
+    own, other = (
+        report["machine"]["versions"] | {"torch_mlx_spectro": report["package"]}
+        for report in (old, new)
+    )
     return Comparison(
         changes=(*changes, *_errors(old.get("accuracy", []), new["accuracy"])),
         missing=tuple(_words(key) for key in before if key not in after),
@@ -139,19 +161,24 @@ def confirm(first: Comparison, again: Comparison) -> Comparison:
 
 def cut_tables(changes: Sequence[Change], tables: Mapping[str, Table]) -> dict[str, Table]:
     """The tables cut down to the cases of some changes, to measure these again."""
-    wanted: dict[str, dict[Case, None]] = {}
-    for change in changes:
-        wanted.setdefault(change.table, {})[change.case] = None
+    wanted = {
+        name: dict.fromkeys(change.case for change in changes if change.table == name)
+        for name in tables
+    }
     return {
-        name: Table(tables[name].title, tables[name].operations, tuple(cases))
-        for name, cases in wanted.items()
-        if name in tables
+        name: replace(tables[name], cases=tuple(cases)) for name, cases in wanted.items() if cases
     }
 
 
 def read_case(facts: CaseFacts) -> Case:
     """The case that a report describes."""
     return Case(facts["rows"], facts["samples"], facts["n_fft"], facts["hop_length"])
+
+
+def differences(old: Machine, new: Machine) -> list[str]:
+    """List how two machines differ, as far as times depend on it."""
+    before, now = dict(old), dict(new)
+    return [f"{key}: {before[key]!r} and {now[key]!r}" for key in SAME if before[key] != now[key]]
 
 
 def _cells(report: Report) -> dict[Key, list[float]]:
@@ -161,18 +188,17 @@ def _cells(report: Report) -> dict[Key, list[float]]:
     may have had one.
     """
     passes = {_cell(timing): timing["passes"] for timing in report["timings"]}
-    found: dict[Key, list[float]] = {}
-    for key, ours in passes.items():
-        natives = passes.get((*key[:3], NATIVE))
-        if key[3] != NATIVE and natives is not None:
-            found[key] = [
-                math.log(summary(theirs)["low"] / summary(own)["low"])
-                for theirs, own in zip(natives, ours, strict=True)
-            ]
-    return found
+    return {
+        key: [
+            math.log(summary(theirs)["low"] / summary(own)["low"])
+            for theirs, own in zip(passes[(*key[:3], NATIVE)], ours, strict=True)
+        ]
+        for key, ours in passes.items()
+        if key[3] != NATIVE and (*key[:3], NATIVE) in passes
+    }
 
 
-def _cell(facts: Timing | Failure) -> Key:
+def _cell(facts: Place) -> Key:
     return facts["table"], facts["operation"], read_case(facts["case"]), facts["backend"]
 
 
@@ -186,25 +212,26 @@ def _verdict(slower: float, certain: bool) -> str:
 
 def _errors(old: Sequence[Accuracy], new: Sequence[Accuracy]) -> list[Change]:
     """Errors have no noise: the same signals are computed every time."""
-    before = {(read_case(found["case"]), found["backend"]): dict(found) for found in old}
-    changes = []
-    for found in new:
-        case, backend = read_case(found["case"]), found["backend"]
-        if backend == NATIVE or (case, backend) not in before:
-            continue
-        for kind in ("round_trip", "stft", "istft"):
-            was, now = (float(str(side[kind])) for side in (before[case, backend], dict(found)))
-            grown = now > ERROR_FACTOR * was
-            shrunk = was > ERROR_FACTOR * now
-            verdict = "regression" if grown else "improvement" if shrunk else "same"
-            changes.append(
-                Change("accuracy", f"error, {kind}", case, backend, was, now, 0.0, 0.0, verdict)
+    before, after = (
+        {
+            ("accuracy", f"error, {kind}", read_case(found["case"]), found["backend"]): error
+            for found in side
+            if found["backend"] != NATIVE
+            for kind, error in (
+                ("round_trip", found["round_trip"]),
+                ("stft", found["stft"]),
+                ("istft", found["istft"]),
             )
+        }
+        for side in (old, new)
+    )
+    changes = []
+    for key in (key for key in after if key in before):
+        was, now = before[key], after[key]
+        grown, shrunk = now > ERROR_FACTOR * was, was > ERROR_FACTOR * now
+        verdict = "regression" if grown else "improvement" if shrunk else "same"
+        changes.append(Change(*key, was, now, 0.0, 0.0, verdict))
     return changes
-
-
-def _versions(report: Report) -> dict[str, str]:
-    return report["machine"]["versions"] | {"torch_mlx_spectro": report["package"]}
 
 
 def _key(change: Change) -> Key:
@@ -212,5 +239,94 @@ def _key(change: Change) -> Key:
 
 
 def _words(key: Key) -> str:
-    _, operation, case, backend = key
-    return f"{operation}, {case}, {backend}"
+    return ", ".join(map(str, key[1:]))
+
+
+def chances(pairs: Sequence[Pair]) -> list[float]:
+    """For each pair, how likely noise alone puts the first mean so far above the second.
+
+    Args:
+        pairs: logarithms of ratios of the passes of two runs; 0.5 comes of a pair with fewer than
+            two on a side, of which nothing can be said.
+    """
+    known = [pair for pair in pairs if min(map(len, pair)) > 1]
+    degrees = [len(a) + len(b) - 2 for a, b in known]
+    variances = [
+        ((len(a) - 1) * variance(a) + (len(b) - 1) * variance(b)) / free
+        for (a, b), free in zip(known, degrees, strict=True)
+    ]
+    usual, weight = usual_variance(variances, degrees)
+    own = iter(zip(variances, degrees, strict=True))
+    return [
+        _chance(pair, *next(own), usual, weight) if min(map(len, pair)) > 1 else 0.5
+        for pair in pairs
+    ]
+
+
+def _chance(pair: Pair, own: float, free: int, usual: float, weight: float) -> float:
+    first, second = pair
+    moderated = (weight * usual + free * own) / (weight + free)
+    seen = moderated * (1 / len(first) + 1 / len(second))
+    squared = seen + 2 * RUN_DEVIATION**2
+    # Of the sum: the assumed part is known.
+    degrees = (weight + free) * (squared / max(seen, 1e-30)) ** 2
+    t = (fmean(first) - fmean(second)) / math.sqrt(squared)
+    return student_tail(t, min(degrees, _MOST_DEGREES))
+
+
+def usual_variance(variances: Sequence[float], degrees: Sequence[int]) -> tuple[float, float]:
+    """The variance that cells share, and how many degrees of freedom that knowledge is worth.
+
+    The logarithm of a variance estimated with d degrees of freedom varies by trigamma(d / 2) when
+    all are alike; what it varies beyond that is how much they differ.
+
+    Args:
+        variances: of each cell.
+        degrees: of freedom, of each.
+
+    Returns:
+        Both; 0 degrees where nothing is known.
+    """
+    given = [(s, d) for s, d in zip(variances, degrees, strict=True) if s > 0]
+    if len(given) < LEAST_CELLS:
+        return 0.0, 0.0
+    halves = torch.tensor([d / 2 for _, d in given], dtype=torch.float64)
+    logs = torch.tensor([math.log(s) for s, _ in given], dtype=torch.float64)
+    centred = logs - torch.special.digamma(halves) + halves.log()
+    # Trigamma falls from infinity to 0: where it is no more than that, to a part in 4,000.
+    grid = torch.logspace(-6, math.log10(_MOST_DEGREES / 2), 100_000, dtype=torch.float64)
+    beyond = centred.var() - torch.special.polygamma(1, halves).mean()
+    place = torch.searchsorted(-torch.special.polygamma(1, grid), -beyond)
+    half = grid[place.clamp(max=len(grid) - 1)]
+    shift = torch.special.digamma(half) - half.log()
+    return math.exp(centred.mean() + shift), 2 * float(half)
+
+
+def holm(chances: Sequence[float], level: float) -> list[bool]:
+    """Which of several tests hold, so that the chance of any false one is at most ``level``.
+
+    Source: S. Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    """
+    order = sorted(range(len(chances)), key=chances.__getitem__)
+    holds = [False] * len(chances)
+    for rank, index in enumerate(order):
+        if chances[index] > level / (len(chances) - rank):
+            break
+        holds[index] = True
+    return holds
+
+
+def student_tail(t: float, degrees: float) -> float:
+    """Probability of more than ``t`` in Student's distribution.
+
+    By the substitution x = sqrt(degrees) tan(angle), the density becomes cos(angle) to the power
+    of degrees - 1, over a finite range; by Simpson's rule.
+    """
+    start = math.atan(t / math.sqrt(degrees))
+    angles = np.linspace(start, math.pi / 2, 2001)
+    density = np.cos(angles).clip(0) ** (degrees - 1)
+    scale = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2))
+    weights = np.full(len(angles), 2.0)
+    weights[1::2], weights[[0, -1]] = 4.0, 1.0
+    area = float(weights @ density) * (math.pi / 2 - start) / (len(angles) - 1) / 3
+    return min(1.0, scale / math.sqrt(math.pi) * area)

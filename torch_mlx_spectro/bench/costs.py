@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,10 @@ import torch
 import torch_mlx_spectro as tms
 
 from ..native import functions as native
-from .cases import ISTFT, ISTFT_BACKWARD, LARGEST, ROUND_TRIP, STFT, STFT_BACKWARD
-from .measuring import make_clock
-from .running import NATIVE, choose_backend
+from .cases import ISTFT, ISTFT_BACKWARD, LARGEST, ROUND_TRIP, STFT, STFT_BACKWARD, Workload
+from .measuring import Side, make_clock, take_turns
+from .running import NATIVE, make_side
 from .schema import Cost
-from .workloads import Workload
 
 Plain = Callable[[], Any]
 
@@ -78,20 +78,13 @@ def difference(plain: Plain, other: Plain, repeats: int, rounds: int) -> tuple[f
 
     For calls too short to time one by one: short loops in turn, the order changing every round.
     """
-    clock = make_clock("cpu")
-    taken: dict[Plain, list[float]] = {plain: [], other: []}
-    order = [other, plain]
-    for _ in range(rounds):
-        for call in order:
-            taken[call].append(clock.time(partial(_repeat, call, repeats))[0] / repeats)
-        order.reverse()
-    more = [b - a for a, b in zip(taken[plain], taken[other], strict=True)]
-    return statistics.median(taken[plain]), statistics.median(more)
-
-
-def _repeat(call: Plain, times: int) -> None:
-    for _ in range(times):
-        call()
+    sides = [
+        Side("other", nullcontext, lambda number: other()),
+        Side("plain", nullcontext, lambda number: plain()),
+    ]
+    taken = take_turns(sides, make_clock("cpu"), rounds, repeats, settle=False)
+    more = [b - a for a, b in zip(taken["plain"], taken["other"], strict=True)]
+    return statistics.median(taken["plain"]), statistics.median(more)
 
 
 def memory() -> Iterator[Cost]:
@@ -100,9 +93,9 @@ def memory() -> Iterator[Cost]:
     Beyond input and output without a backward pass, beyond input and cotangent with one.
     """
     for operation in (STFT, ISTFT, STFT_BACKWARD, ISTFT_BACKWARD, ROUND_TRIP):
-        threads = str(torch.get_num_threads())
         grown, of_native = (
-            _run_fresh(_MEMORY, operation, name, threads) for name in ("mlx", NATIVE)
+            _run_fresh(_MEMORY, operation, name, str(torch.get_num_threads()))
+            for name in ("mlx", NATIVE)
         )
         beyond = "output" if operation in (STFT, ISTFT) else "cotangent"
         what = f"memory of {operation}, {LARGEST}, beyond input and {beyond}"
@@ -115,11 +108,10 @@ def print_memory(operation: str, backend: str, threads: str) -> None:
     # A small one first: it loads MLX and what derivatives need, and starts the threads of both.
     small = Workload(type(LARGEST)(1, 20_000, LARGEST.n_fft, LARGEST.hop_length), "cpu")
     workload = Workload(LARGEST, "cpu")
-    with choose_backend(backend)():
-        namespace = native if backend == NATIVE else tms
-        small.call(operation, namespace)(0)
-        call = workload.call(operation, namespace)
-        grown, result = measure_peak(lambda: call(0))
+    side = make_side(backend, workload, operation)
+    with side.context():
+        make_side(backend, small, operation).call(0)
+        grown, result = measure_peak(partial(side.call, 0))
     if operation in (STFT, ISTFT):
         grown -= result.nbytes
     print(json.dumps(grown / 2**20))

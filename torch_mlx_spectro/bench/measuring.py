@@ -67,7 +67,13 @@ def choose_batch(side: Side, clock: Clock) -> int:
 
 
 def take_turns(
-    sides: Sequence[Side], clock: Clock, samples: int, batch: int, seconds: float, kept: int = 1
+    sides: Sequence[Side],
+    clock: Clock,
+    samples: int,
+    batch: int,
+    seconds: float = math.inf,
+    kept: int = 1,
+    settle: bool = True,
 ) -> dict[str, list[float]]:
     """Time calls of several sides in turn.
 
@@ -82,6 +88,7 @@ def take_turns(
         batch: calls of a sample.
         seconds: after these no other round begins, unless there are fewer than ``LEAST_SAMPLES``.
         kept: results that are kept alive, so that outputs rotate through memory as inputs do.
+        settle: make the call that is not timed; where a sample is long, it says nothing.
 
     Returns:
         Side to seconds of a call in each round.
@@ -95,7 +102,8 @@ def take_turns(
         for side in order:
             first = index * batch
             with side.context():
-                side.call(first)
+                if settle:
+                    side.call(first)
                 taken[side.name].append(_time_calls(side.call, clock, first + 1, batch, kept))
         order.reverse()
     return taken

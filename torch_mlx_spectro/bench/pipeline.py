@@ -10,21 +10,19 @@ from __future__ import annotations
 import importlib.util
 import logging
 import pkgutil
-import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 import torch
 
 import torch_mlx_spectro as tms
 
-from .measuring import Clock, make_clock, summary
-from .running import AUTO, NATIVE, Progress
-from .schema import Summary
+from .measuring import Clock, Side, make_clock, summary, take_turns
+from .running import AUTO, NATIVE, choose_backend
 
 SCHEMA, VERSION = "torch-mlx-spectro-pipeline", 1
 RATE = 44_100
@@ -46,26 +44,6 @@ NEEDED = (
 )
 
 Model = Callable[[torch.Tensor], object]
-
-
-class Parts(TypedDict):
-    """One model by one backend.
-
-    ``seconds`` of the whole; ``stft`` and ``istft`` seconds in all calls of each, of the pass in
-    which they were timed, which took ``timed`` in all; ``share`` is their part of that. ``ratio``:
-    native's whole over this one's, taken in turn; null of native itself.
-    """
-
-    model: str
-    backend: str
-    seconds: Summary
-    timed: float
-    stft: float
-    istft: float
-    calls: int
-    share: float
-    ratio: float | None
-    computed_by: list[str]
 
 
 @dataclass(frozen=True)
@@ -142,9 +120,11 @@ def _mdx(device: str) -> Model:
 
 
 def _mdx23c(small: bool, device: str) -> Model:
-    sizes = {"num_scales": 2, "num_blocks_per_scale": 1, "num_channels": 8, "growth": 4}
-    if not small:
-        sizes = {"num_scales": 5, "num_blocks_per_scale": 2, "num_channels": 128, "growth": 128}
+    sizes = (
+        {"num_scales": 2, "num_blocks_per_scale": 1, "num_channels": 8, "growth": 4}
+        if small
+        else {"num_scales": 5, "num_blocks_per_scale": 2, "num_channels": 128, "growth": 128}
+    )
     config = {
         "audio": {"n_fft": 8192, "hop_length": 1024, "dim_f": 4096, "num_channels": 2},
         "model": sizes
@@ -178,14 +158,12 @@ def timed_calls(clock: Clock) -> Iterator[dict[str, list[float]]]:
         taken[name].append(seconds)
         return result
 
-    before = {name: getattr(torch, name) for name in taken}
-    for name, function in before.items():
-        setattr(torch, name, partial(call, name, function))
-    try:
+    with ExitStack() as stack:
+        for name in taken:
+            function = getattr(torch, name)
+            stack.callback(setattr, torch, name, function)
+            setattr(torch, name, partial(call, name, function))
         yield taken
-    finally:
-        for name, function in before.items():
-            setattr(torch, name, function)
 
 
 def measure_component(
@@ -194,7 +172,7 @@ def measure_component(
     backends: Sequence[str],
     rounds: int,
     clock: Clock | None = None,
-) -> list[Parts]:
+) -> list[dict[str, Any]]:
     """Time one model, natively and under ``patch`` of each backend, in turn.
 
     Args:
@@ -211,31 +189,24 @@ def measure_component(
         # Deprecated calls of the models' own; the tests of them list them.
         warnings.simplefilter("ignore")
         torch.manual_seed(1)
-        run = torch.no_grad()(partial(component.build(device), mix))  # as audio-separator does
-        sides = {name: _choose_patch(name) for name in (NATIVE, *backends)}
+        model = component.build(device)
+
+        @torch.no_grad()  # as audio-separator does
+        def run(number: int) -> object:
+            return model(mix)
+
+        sides = [Side(name, choose_backend(name, tms.patch), run) for name in (NATIVE, *backends)]
         split, routes = {}, {}
-        for name, context in sides.items():
-            with context():
-                for _ in range(AUTO_RUNS if name == AUTO else 1):
-                    run()
+        for side in sides:
+            with side.context():
+                for number in range(AUTO_RUNS if side.name == AUTO else 1):
+                    run(number)
                 tms.reset_stats()
                 with timed_calls(clock) as taken:
-                    split[name] = clock.time(run)[0], taken
-                routes[name] = sorted({backend for _, backend in tms.stats().calls}) or [NATIVE]
-        seconds: dict[str, list[float]] = {name: [] for name in sides}
-        order = list(sides.items())
-        for _ in range(rounds):
-            for name, context in order:
-                with context():
-                    seconds[name].append(clock.time(run)[0])
-            order.reverse()
-    return [_parts(component.name, name, seconds, split[name], routes[name]) for name in sides]
-
-
-def _choose_patch(backend: str) -> Callable[[], AbstractContextManager[object]]:
-    if backend == NATIVE:
-        return nullcontext
-    return partial(tms.patch, backend, strict=backend != AUTO)
+                    split[side.name] = clock.time(partial(run, 0))[0], taken
+                routes[side.name] = sorted({name for _, name in tms.stats().calls}) or [NATIVE]
+        seconds = take_turns(sides, clock, rounds, batch=1, settle=False)
+    return [_parts(component.name, name, seconds, split[name], routes[name]) for name in seconds]
 
 
 def _parts(
@@ -244,7 +215,14 @@ def _parts(
     seconds: dict[str, list[float]],
     split: tuple[float, dict[str, list[float]]],
     routes: list[str],
-) -> Parts:
+) -> dict[str, Any]:
+    """What is reported of one model by one backend.
+
+    Returns:
+        ``seconds`` of the whole; ``stft`` and ``istft``: seconds in all calls of each, of the pass
+        in which they were timed, which took ``timed`` in all; ``share``: their part of that;
+        ``ratio``: native's whole over this one's, taken in turn; None of native itself.
+    """
     whole, taken = split
     stft, istft = sum(taken["stft"]), sum(taken["istft"])
     paired = [a / b for a, b in zip(seconds[NATIVE], seconds[backend], strict=True)]
@@ -257,21 +235,6 @@ def _parts(
         "istft": istft,
         "calls": sum(map(len, taken.values())),
         "share": (stft + istft) / whole,
-        "ratio": None if backend == NATIVE else statistics.median(paired),
+        "ratio": None if backend == NATIVE else summary(paired)["median"],
         "computed_by": routes,
     }
-
-
-def measure_pipeline(
-    chosen: Sequence[Component],
-    device: str,
-    backends: Sequence[str],
-    rounds: int,
-    progress: Progress = lambda done, total, what: None,
-) -> list[Parts]:
-    """Time some models in turn, see :func:`measure_component`."""
-    parts: list[Parts] = []
-    for index, component in enumerate(chosen):
-        progress(index, len(chosen), component.name)
-        parts += measure_component(component, device, backends, rounds)
-    return parts

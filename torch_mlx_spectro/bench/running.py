@@ -1,13 +1,22 @@
-"""A run: every backend against native torch on the cases of some tables."""
+"""A run: every backend against native torch on the cases of some tables.
+
+What numbers are measured on is told without the names of hosts, users or folders.
+"""
 
 from __future__ import annotations
 
 import math
+import os
+import platform
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
+from pathlib import Path
 
 import torch
 
@@ -15,12 +24,11 @@ import torch_mlx_spectro as tms
 
 from ..backends import registry
 from ..dispatch.autotune import MAX_TRIALS
+from ..doctor.findings import list_versions
 from ..native import functions as native
-from .cases import Case, Table
-from .machine import machine
+from .cases import Case, Table, Workload, disagreement, facts
 from .measuring import Clock, Side, choose_batch, make_clock, ratios, summary, take_turns
-from .schema import SCHEMA, VERSION, Accuracy, Failure, Report, Timing
-from .workloads import Workload, disagreement, facts
+from .schema import SCHEMA, VERSION, Accuracy, Failure, Machine, Report, Timing
 
 NATIVE, AUTO = registry.NATIVE, "auto"
 
@@ -88,8 +96,7 @@ def find_backends(device: str) -> tuple[tuple[str, ...], dict[str, str]]:
 def threads(number: int | None) -> Iterator[None]:
     """Have torch compute with so many threads; None changes nothing."""
     before = torch.get_num_threads()
-    if number is not None:
-        torch.set_num_threads(number)
+    torch.set_num_threads(number or before)
     try:
         yield
     finally:
@@ -184,14 +191,20 @@ def make_side(backend: str, workload: Workload, operation: str) -> Side:
     return Side(backend, choose_backend(backend), workload.call(operation, namespace))
 
 
-def choose_backend(backend: str) -> Callable[[], AbstractContextManager[None]]:
+def choose_backend(
+    backend: str, use: Callable[..., AbstractContextManager[object]] = tms.backend
+) -> Callable[[], AbstractContextManager[object]]:
     """Makes a context in which this package's functions compute by this backend, or raise.
 
     ``auto`` may choose native; native torch itself needs no context.
+
+    Args:
+        backend: its name.
+        use: makes the context: for this package's functions, or ``patch`` for torch's.
     """
     if backend == NATIVE:
         return nullcontext
-    return partial(tms.backend, backend, strict=backend != AUTO, verify=0)
+    return partial(use, backend, strict=backend != AUTO, verify=0)
 
 
 def _errors(case: Case, settings: Settings, failures: list[Failure]) -> list[Accuracy]:
@@ -283,3 +296,39 @@ def _timings(cell: _Cell) -> Iterator[Timing]:
             "seconds": summary([*chain.from_iterable(passes)]),
             "ratio": relative,
         }
+
+
+_PACKAGES = ("python", "torch", "mlx", "numpy", "cuda-core")
+
+
+def machine(device: str) -> Machine:
+    """This machine, with tensors on ``device``."""
+    # Of torch its own word: the local part says which build it is.
+    found = list_versions(tms.__version__) | {"torch": torch.__version__}
+    processor = _processor()
+    return {
+        "processor": processor,
+        "cpus": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "device_name": torch.cuda.get_device_name() if device == "cuda" else processor,
+        "system": f"{platform.system()} {platform.machine()}",
+        "system_release": platform.mac_ver()[0] or platform.release(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "versions": {name: found[name] or "not installed" for name in _PACKAGES},
+    }
+
+
+def _processor() -> str:
+    """The processor's name; on Linux and macOS that of the model."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+        if found := re.search(r"^model name[^:\n]*:(.*)", text, re.MULTILINE):
+            return found[1].strip()
+    if sys.platform == "darwin":
+        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        told = subprocess.run(command, capture_output=True, text=True, check=False)
+        if name := told.stdout.strip():
+            return name
+    return platform.processor() or platform.machine()

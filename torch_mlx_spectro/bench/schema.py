@@ -13,6 +13,7 @@ from typing import Any, TypedDict, Union, cast, get_args, get_origin, get_type_h
 
 SCHEMA = "torch-mlx-spectro-bench"
 VERSION = 1
+SUBMISSION_SCHEMA, SUBMISSION_VERSION = "torch-mlx-spectro-submission", 1
 
 
 class Summary(TypedDict):
@@ -33,8 +34,17 @@ class CaseFacts(TypedDict):
     hop_length: int
 
 
-class Timing(TypedDict):
-    """One operation on one size by one backend.
+class Place(TypedDict):
+    """One operation on one size by one backend."""
+
+    table: str
+    operation: str
+    case: CaseFacts
+    backend: str
+
+
+class Timing(Place):
+    """What was measured there.
 
     ``passes`` has seconds of a call, in the order in which they were taken; numbers at the same
     place of two backends were taken one after the other, and ``ratio`` is of those pairs: native's
@@ -42,10 +52,6 @@ class Timing(TypedDict):
     were counted for. ``batch``: calls between two looks at the clock.
     """
 
-    table: str
-    operation: str
-    case: CaseFacts
-    backend: str
     computed_by: list[str]
     batch: int
     passes: list[list[float]]
@@ -76,13 +82,9 @@ class Cost(TypedDict):
     native: float | None
 
 
-class Failure(TypedDict):
+class Failure(Place):
     """What a backend did not do, or did wrong."""
 
-    table: str
-    operation: str
-    case: CaseFacts
-    backend: str
     reason: str
 
 
@@ -128,6 +130,27 @@ class Report(TypedDict):
     costs: list[Cost]
     failures: list[Failure]
     unavailable: dict[str, str]
+
+
+class ParityFacts(TypedDict):
+    """The quick parity cases by one backend, strict; ``failures`` has each case that failed."""
+
+    backend: str
+    ok: bool
+    counts: dict[str, int]
+    routes: dict[str, int]
+    problems: list[str]
+    failures: list[dict[str, Any]]
+
+
+class Submission(TypedDict):
+    """What ``--submit-file`` writes; ``doctor`` is the object that ``doctor --json`` prints."""
+
+    schema: str
+    version: int
+    bench: Report
+    parity: list[ParityFacts]
+    doctor: dict[str, Any]
 
 
 class Invalid(ValueError):

@@ -1,22 +1,24 @@
-"""A run of ``bench``: what its options ask for is measured, written and printed."""
+"""A run of ``bench``: what its options ask for is measured, written, printed or submitted."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
 
 from ..backends import registry
+from ..doctor.anonymous import anonymise, find_revealing
 from ..errors import Problem
-from ..terminal import STDOUT, make_console, progress, write_file
+from ..terminal import STDOUT, make_console, progress, refuse, write_file
 from ..version import __version__
-from . import cases, comparing, costs, machine, pipeline, running, schema, submission, tables
-from .cases import Table
-from .comparing import Comparison
-from .plotting import draw
-from .running import Settings
-from .schema import Report
+from . import cases, comparing, costs, pipeline, running, schema, tables
 
 #: Of --table, beside the tables of cases: what a call costs beside its transform.
 COSTS = "costs"
@@ -40,47 +42,48 @@ def run(options: argparse.Namespace) -> int:
             return _run_pipeline(options, settings)
         chosen = _choose_tables(options)
         if old is not None:  # before it takes minutes
-            here = machine.machine(settings.device)
-            _check_machines(options, machine.differences(old["machine"], here))
+            apart = comparing.differences(old["machine"], running.machine(settings.device))
+            _check_machines(options, apart)
         report = _measure(options, settings, chosen)
         if options.submit_file:
-            return max(submission.submit(options, report), _report(options, report))
-        code = _report(options, report, quiet=old is not None)
+            return max(submit(options, report), _report(options, report))
+        code = _report(options, report)
         if old is None:
             return code
         comparison = _measure_again(settings, chosen, old, _compare(options, old, report))
         return max(code, _report_comparison(options, comparison))
 
 
-def _choose_settings(options: argparse.Namespace) -> Settings:
+def _choose_settings(options: argparse.Namespace) -> running.Settings:
     """Settings for the device that is asked for, or the first of cuda, mps and cpu here."""
     device = options.device or registry.list_present_devices()[-1]
     if not registry.is_present(device):
         raise Problem(f"--device {device}: torch has no such device here")
     found, reasons = running.find_backends(device)
     asked = found if options.backends is None else options.backends.split(",")
-    for name in asked:
-        if name not in found:
-            reason = reasons.get(name, f"for tensors on {device} there are {', '.join(found)}")
-            raise Problem(f"--backends {name or repr(name)}: {reason}")
+    others = f"for tensors on {device} there are {', '.join(found)}"
+    refuse(
+        (name not in found, f"--backends {name or repr(name)}: {reasons.get(name, others)}")
+        for name in asked
+    )
     settings = running.Settings(device, tuple(dict.fromkeys(asked)))
     return running.quick(settings) if options.quick else settings
 
 
-def _choose_tables(options: argparse.Namespace) -> dict[str, Table]:
+def _choose_tables(options: argparse.Namespace) -> dict[str, cases.Table]:
     """The tables of cases that are asked for; the table of costs is not one of them."""
     names = list(cases.PUBLISHED) if options.table is None else options.table.split(",")
     if "all" in names:
         return dict(cases.TABLES)
     known = (*cases.TABLES, COSTS)
-    for name in names:
-        if name not in known:
-            there = f"there are {', '.join(known)} and all"
-            raise Problem(f"--table {name or repr(name)}: {there}")
+    there = f"there are {', '.join(known)} and all"
+    refuse((name not in known, f"--table {name or repr(name)}: {there}") for name in names)
     return {name: table for name, table in cases.TABLES.items() if name in names}
 
 
-def _measure(options: argparse.Namespace, settings: Settings, chosen: dict[str, Table]) -> Report:
+def _measure(
+    options: argparse.Namespace, settings: running.Settings, chosen: dict[str, cases.Table]
+) -> schema.Report:
     with progress("measuring") as show:
         report = running.measure(settings, chosen, show)
     report["unavailable"] = running.find_backends(settings.device)[1]
@@ -89,23 +92,29 @@ def _measure(options: argparse.Namespace, settings: Settings, chosen: dict[str, 
     return report
 
 
-def _report(options: argparse.Namespace, report: Report, quiet: bool = False) -> int:
+def _report(options: argparse.Namespace, report: schema.Report) -> int:
     """Write and print what was asked for; 1 when something failed.
 
-    Args:
-        quiet: print nothing, as a comparison follows.
+    What is printed of a run that is compared is the comparison.
     """
     if options.plot:
-        write_file("plot", options.plot, draw(report, options.plot.suffix[1:]))
-    printed = options.json == STDOUT
-    if options.json and not (printed and quiet):
+        write_file("plot", options.plot, tables.draw(report, options.plot.suffix[1:]))
+    if not options.compare:
+        _tell(options.json, report, partial(tables.print_report, report))
+    elif options.json not in (None, STDOUT):
         write_file("json", options.json, schema.to_json(report))
-    if not (printed or quiet):
-        tables.print_report(report, make_console(sys.stdout))
     return 1 if report["failures"] else 0
 
 
-def _read(path: Path) -> Report:
+def _tell(path: str | None, found: Any, show: Callable[[Console], None]) -> None:
+    """Write what was found as JSON, if that is asked for; print it unless the JSON is printed."""
+    if path:
+        write_file("json", path, schema.to_json(found))
+    if path != STDOUT:
+        show(make_console(sys.stdout))
+
+
+def _read(path: Path) -> schema.Report:
     try:
         return schema.read_report(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # ValueError: no text, no JSON, or no report
@@ -113,7 +122,9 @@ def _read(path: Path) -> Report:
         raise Problem(f"--compare {path}: {told}") from None
 
 
-def _compare(options: argparse.Namespace, old: Report, new: Report) -> Comparison:
+def _compare(
+    options: argparse.Namespace, old: schema.Report, new: schema.Report
+) -> comparing.Comparison:
     comparison = comparing.compare(old, new)
     _check_machines(options, comparison.machines)
     if not comparison.changes:
@@ -124,15 +135,17 @@ def _compare(options: argparse.Namespace, old: Report, new: Report) -> Compariso
 def _check_machines(options: argparse.Namespace, apart: Sequence[str]) -> None:
     if apart and not options.force:
         raise Problem(
-            "the reports are of different machines, whose ratios differ for that alone ("
-            + "; ".join(apart)
-            + "); --force compares them nevertheless"
+            "the reports are of different machines, whose ratios differ for that alone"
+            f" ({'; '.join(apart)}); --force compares them nevertheless"
         )
 
 
 def _measure_again(
-    settings: Settings, chosen: dict[str, Table], old: Report, comparison: Comparison
-) -> Comparison:
+    settings: running.Settings,
+    chosen: dict[str, cases.Table],
+    old: schema.Report,
+    comparison: comparing.Comparison,
+) -> comparing.Comparison:
     """Measure the regressions of a run that was made now once more: they have to show twice."""
     timed = [change for change in comparison.regressions if change.table != "accuracy"]
     if not timed:
@@ -142,17 +155,22 @@ def _measure_again(
     return comparing.confirm(comparison, comparing.compare(old, again))
 
 
-def _report_comparison(options: argparse.Namespace, comparison: Comparison) -> int:
+def _report_comparison(options: argparse.Namespace, comparison: comparing.Comparison) -> int:
     """Print a comparison; 1 when something became slower, less exact, or failed."""
-    printed = options.json == STDOUT
-    if printed or (options.json and len(options.compare) == 2):
-        write_file("json", options.json, schema.to_json(tables.comparison_as_dict(comparison)))
-    if not printed:
-        tables.print_comparison(comparison, make_console(sys.stdout))
+    # A file has the report, if one was measured.
+    path = options.json if options.json == STDOUT or len(options.compare) == 2 else None
+    facts = {
+        "ok": comparison.ok,
+        "regressions": len(comparison.regressions),
+        "threshold": comparing.THRESHOLD,
+        "level": comparing.LEVEL,
+        **asdict(comparison),
+    }
+    _tell(path, facts, partial(tables.print_comparison, comparison))
     return 0 if comparison.ok else 1
 
 
-def _run_pipeline(options: argparse.Namespace, settings: Settings) -> int:
+def _run_pipeline(options: argparse.Namespace, settings: running.Settings) -> int:
     """Measure the models of audio-separator and report; return 0.
 
     Raises:
@@ -161,11 +179,14 @@ def _run_pipeline(options: argparse.Namespace, settings: Settings) -> int:
     if absent := pipeline.missing():
         how = " and ".join(pipeline.INSTALL)
         raise Problem(f"--pipeline needs {', '.join(absent)}: in a checkout, {how}")
-    where = machine.machine(settings.device)  # now: its load is the others'
+    where = running.machine(settings.device)  # now: its load is the others'
     rounds = QUICK_PIPELINE_ROUNDS if options.quick else PIPELINE_ROUNDS
     models = pipeline.components(options.quick)
+    parts: list[dict[str, Any]] = []
     with progress("measuring") as show:
-        parts = pipeline.measure_pipeline(models, settings.device, settings.backends, rounds, show)
+        for index, model in enumerate(models):
+            show(index, len(models), model.name)
+            parts += pipeline.measure_component(model, settings.device, settings.backends, rounds)
     report = {
         "schema": pipeline.SCHEMA,
         "version": pipeline.VERSION,
@@ -174,8 +195,84 @@ def _run_pipeline(options: argparse.Namespace, settings: Settings) -> int:
         "sizes": "small" if options.quick else "as published",
         "parts": parts,
     }
-    if options.json:
-        write_file("json", options.json, schema.to_json(report))
-    if options.json != STDOUT:
-        tables.print_pipeline(report, make_console(sys.stdout))
+    _tell(options.json, report, partial(tables.print_pipeline, report))
     return 0
+
+
+def submit(options: argparse.Namespace, report: schema.Report) -> int:
+    """Add parity and doctor's findings to a report, write the file and say what to do with it.
+
+    Returns:
+        0 when every backend passed, 1 when one did not: the file is written all the same.
+
+    Raises:
+        Problem: the file cannot be written, or would not be what it has to be.
+    """
+    from ..doctor.command import examine
+
+    backends = [name for name in report["settings"]["backends"] if name != running.AUTO]
+    parity = [_parity(name, report["machine"]["device"]) for name in backends]
+    text = submission_text(report, parity, examine())
+    write_file("submit-file", options.submit_file, text)
+    told = sys.stderr if options.json == "-" else sys.stdout
+    for facts in parity:
+        counts = ", ".join(
+            f"{count} {verdict}" for verdict, count in facts["counts"].items() if count
+        )
+        print(f"parity of {facts['backend']}: {counts}", file=told)
+    print(
+        f"Wrote {options.submit_file}. It has no names of users, hosts or folders; look through it"
+        " if you like. To submit it, open an issue in this project's tracker and attach the file.",
+        file=told,
+    )
+    return 0 if all(facts["ok"] for facts in parity) else 1
+
+
+def submission_text(
+    report: schema.Report, parity: Sequence[schema.ParityFacts], findings: Mapping[str, Any]
+) -> str:
+    """The file's text, checked by reading it back.
+
+    Args:
+        report: of bench.
+        parity: of each backend.
+        findings: of doctor.
+
+    Raises:
+        Problem: it would not be valid, or would tell what it should not.
+    """
+    submission = {
+        "schema": schema.SUBMISSION_SCHEMA,
+        "version": schema.SUBMISSION_VERSION,
+        "bench": report,
+        "parity": list(parity),
+        "doctor": dict(findings),
+    }
+    text = schema.to_json(anonymise(submission))
+    try:
+        schema.check(json.loads(text), schema.Submission, "submission")
+    except schema.Invalid as error:
+        raise Problem(f"--submit-file: not written, it would not be valid: {error}", 1) from None
+    if told := find_revealing(text):
+        raise Problem(f"--submit-file: not written, it would have {told[0]!r} in it", 1)
+    return text
+
+
+def _parity(backend: str, device: str) -> schema.ParityFacts:
+    """What a submission tells of the quick parity cases by a backend, strict."""
+    import stft_parity
+
+    from ..doctor.candidates import KNOWN, progress, strictly
+
+    with progress() as show:
+        report = stft_parity.run(
+            candidate=strictly(backend), device=device, cases="quick", known=KNOWN, progress=show
+        )
+    return {
+        "backend": backend,
+        "ok": report.ok,
+        "counts": report.counts(),
+        "routes": dict(report.routes()),
+        "problems": list(report.problems),
+        "failures": [result.as_dict() for result in report.failures],
+    }

@@ -68,7 +68,9 @@ def resolve(command: Sequence[str]) -> Program:
         return Program("stdin", "", first, rest)
     is_name = os.path.basename(first) == first
     if os.path.isfile(first) or (os.path.isdir(first) and not is_name):
-        return Program(_find_kind(first), first, first, rest)
+        # Python imports from a folder and a zip file, and reads what is neither as a script.
+        kind: Kind = "script" if pkgutil.get_importer(first) is None else "folder"
+        return Program(kind, first, first, rest)
     if is_name:
         if found := _console_script(first, rest):
             return found
@@ -77,11 +79,6 @@ def resolve(command: Sequence[str]) -> Program:
     raise Problem(
         f"{first!r} is neither a file nor a console script of this Python ({sys.executable})"
     )
-
-
-def _find_kind(path: str) -> Kind:
-    """Whether Python imports from ``path`` (a folder, a zip file) or reads it as a script."""
-    return "script" if pkgutil.get_importer(path) is None else "folder"
 
 
 def _console_script(name: str, arguments: tuple[str, ...]) -> Program | None:
@@ -97,13 +94,14 @@ def _console_script(name: str, arguments: tuple[str, ...]) -> Program | None:
         # What pip writes into the script's file; on Windows that file is no Python text.
         source = f"import sys\nfrom {entry.module} import {entry.attr.split('.')[0]}\n"
         return Program("code", f"{source}sys.exit({entry.attr}())\n", installed, arguments)
-    path = shutil.which(name)
-    if path is None:
+    if (path := shutil.which(name)) is None:
         return None
     interpreter = _interpreter(path)
     if interpreter is None:
         raise Problem(f"{path} is not a Python script; name the module with -m instead")
-    if os.path.isabs(interpreter) and not _same_environment(interpreter):
+    # Links of the interpreter itself are kept: they tell venvs apart.
+    theirs, ours = (os.path.realpath(os.path.dirname(p)) for p in (interpreter, sys.executable))
+    if os.path.isabs(interpreter) and theirs != ours:
         raise Problem(
             f"{path} belongs to another Python ({interpreter}); install torch_mlx_spectro there and"
             " use that environment's torch-mlx-spectro"
@@ -125,17 +123,10 @@ def _interpreter(path: str) -> str | None:
     relayed = re.match(r"'''exec' (\"[^\"]+\"|\S+)", rest)
     if first.startswith("#!/bin/sh") and relayed:
         return relayed[1].strip('"')
-    interpreter = first[2:].strip()
-    if "python" not in interpreter and "pypy" not in interpreter:
+    if "python" not in first and "pypy" not in first:
         return None
-    words = interpreter.split()
+    words = first[2:].split()
     return words[-1] if os.path.basename(words[0]) == "env" else words[0]
-
-
-def _same_environment(interpreter: str) -> bool:
-    """Whether ``interpreter`` lies where ours does; links are kept, they tell venvs apart."""
-    folder = os.path.dirname(interpreter)
-    return os.path.realpath(folder) == os.path.realpath(os.path.dirname(sys.executable))
 
 
 def launch(program: Program) -> int:
@@ -156,13 +147,12 @@ def launch(program: Program) -> int:
     sys.argv[:] = [program.name, *program.arguments]
     try:
         _RUNNERS[program.kind](program, module)
-    except KeyboardInterrupt as error:
+    except BaseException as error:
         _hide_own_frames()
+        if not isinstance(error, KeyboardInterrupt):
+            raise
         sys.excepthook(type(error), error, error.__traceback__)
         return interrupts.EXIT_CODE
-    except BaseException:
-        _hide_own_frames()
-        raise
     return 0
 
 
@@ -173,24 +163,19 @@ def _run_script(program: Program, module: types.ModuleType) -> None:
     module.__dict__.update(__file__=path, __cached__=None)
     with io.open_code(path) as file:
         code = pkgutil.read_code(file)  # None unless it is a .pyc
-    if code is None:
-        with io.open_code(path) as file:
-            source = file.read()
-        _run_source(source, path, module)
-    else:
-        exec(code, module.__dict__)
-
-
-def _run_folder(program: Program, module: types.ModuleType) -> None:
-    _set_first_path(os.path.join(os.getcwd(), program.target))
-    # What the interpreter itself calls for folders and zip files.
-    runpy._run_module_as_main("__main__", alter_argv=False)  # type: ignore[attr-defined]
+        if code is None:
+            file.seek(0)
+            code = _compile(file.read(), path)
+    exec(code, module.__dict__)
 
 
 def _run_module(program: Program, module: types.ModuleType) -> None:
-    _set_first_path(os.getcwd())
-    # What the interpreter itself calls for -m; it fills the __main__ module that is in place.
-    runpy._run_module_as_main(program.target)  # type: ignore[attr-defined]
+    is_folder = program.kind == "folder"
+    _set_first_path(os.path.join(os.getcwd(), program.target) if is_folder else os.getcwd())
+    # What the interpreter itself calls for -m, and for folders and zip files; it fills the __main__
+    # module that is in place.
+    name = "__main__" if is_folder else program.target
+    runpy._run_module_as_main(name, alter_argv=not is_folder)  # type: ignore[attr-defined]
 
 
 def _run_text(program: Program, module: types.ModuleType) -> None:
@@ -198,32 +183,32 @@ def _run_text(program: Program, module: types.ModuleType) -> None:
     module.__loader__ = importlib.machinery.BuiltinImporter
     if program.kind == "stdin":
         module.__dict__.update(__file__="<stdin>", __cached__=None)
-        _run_source(sys.stdin.buffer.read(), "<stdin>", module)
+        code = _compile(sys.stdin.buffer.read(), "<stdin>")
     else:
         source = program.target
+        code = _compile(source, "<string>")
         if sys.version_info >= (3, 13):  # shows the lines of -c in tracebacks
             lines = [f"{line}\n" for line in source.splitlines()]
             linecache.cache["<string>"] = (len(source), None, lines, "<string>")
-        _run_source(source, "<string>", module)
+    exec(code, module.__dict__)
 
 
-def _run_source(source: str | bytes, name: str, module: types.ModuleType) -> None:
+def _compile(source: str | bytes, name: str) -> types.CodeType:
     # dont_inherit: the __future__ imports of this file are not the program's.
-    exec(compile(source, name, "exec", dont_inherit=True), module.__dict__)
+    return compile(source, name, "exec", dont_inherit=True)
 
 
 _RUNNERS: Mapping[Kind, Callable[[Program, types.ModuleType], None]] = types.MappingProxyType(
     {
         "script": _run_script,
-        "folder": _run_folder,
+        "folder": _run_module,
         "module": _run_module,
         "code": _run_text,
         "stdin": _run_text,
     }
 )
 _OWN_CODE = frozenset(
-    function.__code__
-    for function in (_run_script, _run_folder, _run_module, _run_text, _run_source)
+    function.__code__ for function in (_run_script, _run_module, _run_text, _compile)
 )
 
 
@@ -253,11 +238,9 @@ def _hide_own_frames() -> None:
 
 def _program_part(trace: types.TracebackType | None) -> types.TracebackType | None:
     """The part of a traceback below the functions that launch programs, or all of it."""
-    position = trace
-    while position is not None and position.tb_frame.f_code not in _OWN_CODE:
+    part = position = trace
+    while position is not None:
+        if position.tb_frame.f_code in _OWN_CODE:
+            part = position.tb_next
         position = position.tb_next
-    if position is None:
-        return trace
-    while position is not None and position.tb_frame.f_code in _OWN_CODE:
-        position = position.tb_next
-    return position
+    return part

@@ -56,11 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # argparse would look for options of ours among the program's own arguments.
         own, program = run.split(arguments[1:])
         arguments = ["run", *own]
-    options = build_parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments, argparse.Namespace(program=program))
     try:
-        if options.command == "run":
-            return run.command(options, program)
-        if options.command != "parity":  # which imports torch before it lets interrupts raise
+        # Those two import torch before they let interrupts raise.
+        if options.command not in ("run", "parity"):
             interrupts.raise_again()
         return int(_COMMANDS[options.command].command(options))
     except Problem as problem:

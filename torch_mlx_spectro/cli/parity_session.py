@@ -6,9 +6,9 @@ import argparse
 import functools
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import stft_parity
 import torch_mlx_spectro as tms
@@ -35,13 +35,13 @@ def run(options: argparse.Namespace, own: str | None) -> int:
     Raises:
         Problem: what was asked for is not here, or is misstated.
     """
-    accepted = KNOWN if own not in (None, NATIVE) and not options.known else options.known
+    accepted = options.known or (() if own in (None, NATIVE) else KNOWN)
     try:
-        entries = known.read(accepted if accepted is not None else ())
-    except (Misstated, OSError) as error:
-        place = f" {accepted}" if isinstance(error, OSError) else ""
-        told = error.strerror if isinstance(error, OSError) else error
-        raise Problem(f"--known{place}: {told}") from None
+        entries = known.read(accepted)
+    except OSError as error:
+        raise Problem(f"--known {accepted}: {error.strerror}") from None
+    except Misstated as error:
+        raise Problem(f"--known: {error}") from None
     with _emulate(options):
         candidate = _find_candidate(options, own)
         report = _compare(options, candidate, own, entries)
@@ -56,21 +56,20 @@ def run(options: argparse.Namespace, own: str | None) -> int:
                 known=entries,
             )
             # It does not matter why smaller cases fail that are only tried.
-            smaller = _minimise(report, judge(diagnosed=0), judge())
+            trying, final = judge(diagnosed=0), judge()
+            firsts = [group.results[0] for group in tables.groups(report)[:MINIMISED]]
+            smaller = {one.case: final(stft_parity.minimise(one, trying).case) for one in firsts}
     _report(options, report, smaller)
     return 0 if report.ok else 1
 
 
-@contextmanager
-def _emulate(options: argparse.Namespace) -> Iterator[None]:
+def _emulate(options: argparse.Namespace) -> AbstractContextManager[object]:
     """Emulate Metal in this process, if that is asked for."""
     if not options.emulate_metal:
-        yield
-        return
+        return nullcontext()
     if reason := emulator.available():
         raise Problem(f"--emulate-metal: {reason}", 1)
-    with emulator.Machine().installed():
-        yield
+    return emulator.Machine().installed()
 
 
 def _find_candidate(options: argparse.Namespace, own: str | None) -> Candidate:
@@ -105,8 +104,7 @@ def _find_function(path: str) -> Callable[..., Any]:
         raise ValueError(f"no function at {path!r}: {error}") from error
     if not callable(found):
         raise ValueError(f"{path!r} is no function; write it as package.module:function")
-    function: Callable[..., Any] = found
-    return function
+    return cast(Callable[..., Any], found)
 
 
 def _select(given: Sequence[str]) -> dict[str, list[str]]:
@@ -152,14 +150,6 @@ def _compare(
     if not report.results:
         raise Problem(f"no case of {options.cases!r} has {' and '.join(options.select)}")
     return report
-
-
-def _minimise(
-    report: Report, trying: Callable[[Case], Result], judge: Callable[[Case], Result]
-) -> dict[Case, Result]:
-    """The first case of each group of failing ones -> the smallest that fails alike."""
-    firsts = [group.results[0] for group in tables.groups(report)[:MINIMISED]]
-    return {first.case: judge(stft_parity.minimise(first, trying).case) for first in firsts}
 
 
 def _report(options: argparse.Namespace, report: Report, smaller: Mapping[Case, Result]) -> None:

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,8 @@ class Known:
     reason: str
 
     def fits(self, node_id: str) -> bool:
-        # Not fnmatch: the brackets of a parametrised test are its own.
-        pattern = re.escape(self.test).replace(r"\*", ".*").replace(r"\?", ".")
-        return re.fullmatch(pattern, node_id, re.DOTALL) is not None
+        # The brackets of a parametrised test are its own.
+        return fnmatchcase(node_id, self.test.replace("[", "[[]"))
 
 
 def read_known(path: Path) -> tuple[Known, ...]:
@@ -90,16 +89,16 @@ def begin(config: pytest.Config, options: argparse.Namespace) -> None:
     Raises:
         pytest.UsageError: the options make no sense here.
     """
-    path, stack = options.torch_mlx_spectro_known, ExitStack()
+    path = options.torch_mlx_spectro_known
     known = read_known(Path(path)) if path is not None else ()
-    words = stack.enter_context(_accelerated(options))
-    config.add_cleanup(stack.close)
+    with ExitStack() as stack:
+        words = _accelerate(options, stack)
+        config.add_cleanup(stack.pop_all().close)
     config.pluginmanager.register(Session(words, known), _NAME)
 
 
-@contextmanager
-def _accelerated(options: argparse.Namespace) -> Iterator[str]:
-    """Apply the patch that the options ask for, and describe it in words."""
+def _accelerate(options: argparse.Namespace, stack: ExitStack) -> str:
+    """Apply the patch that the options ask for until the stack ends; describe it in words."""
     emulated, strict = options.torch_mlx_spectro_emulate_metal, options.torch_mlx_spectro_strict
     try:
         backend = registry.check_name(
@@ -111,21 +110,22 @@ def _accelerated(options: argparse.Namespace) -> Iterator[str]:
         environment_settings()  # whose errors concern the program's own calls of patch
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
-    words = [f"backend {backend}"]
-    with ExitStack() as stack:
-        if emulated:
-            if backend != DEFAULT_BACKEND:
-                raise pytest.UsageError("--torch-mlx-spectro-emulate-metal needs the backend mlx")
-            from .. import emulator
+    if emulated:
+        if backend != DEFAULT_BACKEND:
+            raise pytest.UsageError("--torch-mlx-spectro-emulate-metal needs the backend mlx")
+        from .. import emulator
 
-            if missing := emulator.available():
-                raise pytest.UsageError(f"--torch-mlx-spectro-emulate-metal: {missing}")
-            stack.enter_context(emulator.Machine().installed())
-            words.append("Metal kernels emulated")
-        words += ["strict"] if strict else []
-        words += [f"every call in {every} verified"] if every else []
-        stack.enter_context(patch(backend, strict=strict, verify=every))
-        yield ", ".join(words)
+        if missing := emulator.available():
+            raise pytest.UsageError(f"--torch-mlx-spectro-emulate-metal: {missing}")
+        stack.enter_context(emulator.Machine().installed())
+    stack.enter_context(patch(backend, strict=strict, verify=every))
+    words = (
+        f"backend {backend}",
+        "Metal kernels emulated" if emulated else "",
+        "strict" if strict else "",
+        f"every call in {every} verified" if every else "",
+    )
+    return ", ".join(filter(None, words))
 
 
 class Session:
@@ -141,8 +141,6 @@ class Session:
         self._before = _numbers()
         self._total: Counter[str] = Counter()
         self._unmatched: list[str] = []
-        self._unpatched = False
-        self._silent_workers = 0
 
     def pytest_report_header(self) -> str:
         return f"torch_mlx_spectro: {self._words}"
@@ -150,27 +148,22 @@ class Session:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Mark the known tests; before -k and -m take any away."""
-        fitting = set()
-        for item in items:
-            for entry in self._known:
-                if entry.fits(item.nodeid):
-                    fitting.add(entry)
-                    mark = pytest.mark.xfail(reason=f"known: {entry.reason}", strict=True)
-                    item.add_marker(mark, append=False)
-        self._unmatched = [entry.test for entry in self._known if entry not in fitting]
+        for entry in self._known:
+            fitting = [item for item in items if entry.fits(item.nodeid)]
+            for item in fitting:
+                mark = pytest.mark.xfail(reason=f"known: {entry.reason}", strict=True)
+                item.add_marker(mark, append=False)
+            if not fitting:
+                self._unmatched.append(entry.test)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Take the numbers, of this process or of its workers, and judge the list."""
-        self._unpatched = self._unpatched or not is_patched()
         self._total += _numbers() - self._before
+        self._total["unpatched"] += not is_patched()
         output = getattr(session.config, "workeroutput", None)
         if output is not None:
-            output[_OUTPUT] = {
-                "numbers": dict(self._total),
-                "unmatched": self._unmatched,
-                "unpatched": self._unpatched,
-            }
+            output[_OUTPUT] = {"numbers": dict(self._total), "unmatched": self._unmatched}
         elif self._unmatched and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -179,26 +172,25 @@ class Session:
         """A worker of pytest-xdist has ended; one that crashed leaves no numbers."""
         told = getattr(node, "workeroutput", {}).get(_OUTPUT)
         if told is None:
-            self._silent_workers += 1
+            self._total["silent workers"] += 1
             return
         self._total += Counter(told["numbers"])
         self._unmatched = told["unmatched"]
-        self._unpatched = self._unpatched or told["unpatched"]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         total = self._total
         by_number = sorted(total.items(), key=lambda item: (-item[1], item[0]))
         fallbacks = [(name, n) for name, n in by_number if name.startswith(_FALLBACK)]
         verified = f"{total['verified']} verified, {total['mismatches']} of them wrong"
-        silent = f"{self._silent_workers} workers ended without telling their numbers"
+        silent = f"{total['silent workers']} workers ended without telling their numbers"
         lines = (
             f"{total['accelerated']} calls accelerated, {total['native']} native",
             total["verified"] and verified,
             *(f"{number} fell back: {name.removeprefix(_FALLBACK)}" for name, number in fallbacks),
             not total["accelerated"]
             and "NOTHING WAS ACCELERATED: these tests say nothing about torch_mlx_spectro",
-            self._unpatched and "a test has called unpatch(): torch was native from then on",
-            self._silent_workers and silent,
+            total["unpatched"] and "a test has called unpatch(): torch was native from then on",
+            total["silent workers"] and silent,
             *(
                 f"ERROR known difference {test!r} fits no collected test"
                 for test in self._unmatched

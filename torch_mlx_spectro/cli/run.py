@@ -9,11 +9,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
+
+import torch_mlx_spectro as tms
 
 from .. import interrupts
 from ..backends import registry
 from ..errors import Problem
 from ..settings import BACKEND_VARIABLE, settings
+from ..terminal import make_console, table
 from . import launch
 
 HELP = "run a program under patch()"
@@ -27,6 +31,8 @@ USAGE = (
     " [arguments ...]"
 )
 _WITH_VALUE = ("--backend", "--stats-file")
+#: Modules that have what is reported.
+_COUNTING = ("functional", "patching")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,29 +64,23 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     ``-`` (standard input), or whatever follows ``--``.
     """
     index = 0
-    while index < len(arguments):
-        argument = arguments[index]
-        if argument == "--":
-            return list(arguments[:index]), list(arguments[index + 1 :])
-        if argument in ("-", "-m", "-c") or not argument.startswith("-"):
+    while index < len(arguments) and arguments[index].startswith("-"):
+        if arguments[index] in ("-", "-m", "-c", "--"):
             break
-        index += 2 if argument in _WITH_VALUE else 1
-    return list(arguments[:index]), list(arguments[index:])
+        index += 2 if arguments[index] in _WITH_VALUE else 1
+    own, program = list(arguments[:index]), list(arguments[index:])
+    return own, program[1:] if program[:1] == ["--"] else program
 
 
-def command(options: argparse.Namespace, program: Sequence[str]) -> int:
-    """Run ``program`` in this process; what it raises goes to the interpreter.
+def command(options: argparse.Namespace) -> int:
+    """Run ``options.program`` in this process; what it raises goes to the interpreter.
 
     Raises:
         Problem: there is no such program, or an option or variable makes no sense.
     """
-    import torch_mlx_spectro as tms
-
-    resolved = launch.resolve(program)
+    resolved = launch.resolve(options.program)
     try:
-        backend = options.backend
-        if not backend:
-            backend = registry.check_name(settings().backend, BACKEND_VARIABLE)
+        backend = options.backend or registry.check_name(settings().backend, BACKEND_VARIABLE)
     except ValueError as error:
         raise Problem(str(error)) from None
     if options.stats or options.json or options.stats_file is not None:
@@ -92,11 +92,6 @@ def command(options: argparse.Namespace, program: Sequence[str]) -> int:
 
 def _report_at_exit(as_json: bool, path: Path | None) -> None:
     """Register the report now: atexit runs the first registered last, after the program's own."""
-    # Imported before the program's folder comes to the head of sys.path.
-    import torch_mlx_spectro as tms
-
-    from . import report
-
     if path is not None:
         path = path.absolute()  # the program may change the working directory
         if path.is_dir() or not path.parent.is_dir():
@@ -107,8 +102,7 @@ def _report_at_exit(as_json: bool, path: Path | None) -> None:
         if os.getpid() != owner:  # a forked child that ends by sys.exit comes here, too
             return
         # Not imported: that would import torch again where its first import has failed.
-        functional = sys.modules.get(f"{tms.__name__}.functional")
-        patching = sys.modules.get(f"{tms.__name__}.patching")
+        functional, patching = (sys.modules.get(f"{tms.__name__}.{name}") for name in _COUNTING)
         if functional is None or patching is None:
             return
         stats, left = functional.stats(), patching.names_left()
@@ -123,6 +117,44 @@ def _report_at_exit(as_json: bool, path: Path | None) -> None:
         if as_json:
             print(line, file=stream, flush=True)
         else:
-            report.print_stats(stats, stream, left)
+            print_stats(stats, stream, left)
 
     atexit.register(write)
+
+
+def print_stats(stats: tms.Stats, stream: TextIO, left: Sequence[str] = ()) -> None:
+    """Print what was accelerated, what was not and why, and where the calls came from.
+
+    Args:
+        left: names of modules that keep torch's own functions.
+    """
+    console = make_console(stream)
+    refused = f", {stats.refused} refused" if stats.refused else ""
+    console.print(
+        f"torch_mlx_spectro: {stats.accelerated} calls accelerated, {stats.native} native{refused}"
+    )
+    if stats.verified:
+        console.print(
+            f"{stats.verified} of them verified against native torch, {stats.mismatches} wrong"
+        )
+    for name in left:
+        console.print(f"{name} was left to torch: it is not named stft or istft.", soft_wrap=True)
+    if not stats.calls:
+        console.print("Neither torch.stft nor torch.istft was called in this process.")
+        return
+    calls = [(f"torch.{op}", by, str(count)) for (op, by), count in sorted(stats.calls.items())]
+    console.print(table(("operation", "backend"), ("calls",), rows=calls))
+    for title, counts in (
+        ("why a call was not accelerated", stats.fallbacks),
+        ("why a call was left to torch by choice", stats.choices),
+    ):
+        if counts:
+            ordered = sorted(counts, key=lambda reason: (-counts[reason], reason))
+            reasons = [(reason, str(counts[reason])) for reason in ordered]
+            console.print(table((title,), ("calls",), rows=reasons))
+    columns = ("accelerated", "native", *(("refused",) if stats.refused else ()))
+    sites = [
+        (site, *(str(numbers.get(column, 0)) for column in columns))
+        for site, numbers in sorted(stats.sites.items())
+    ]
+    console.print(table(("called from",), columns, rows=sites))

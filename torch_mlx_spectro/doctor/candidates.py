@@ -81,8 +81,13 @@ def strictly(backend: str) -> Candidate:
             return ""
         return "; ".join(stats.fallbacks) or "native torch computed it, or nothing was counted"
 
-    name = f"torch_mlx_spectro, backend {backend}"
-    return Candidate(bind("stft"), bind("istft"), name, tell_route, tell_fallback)
+    return Candidate(
+        bind("stft"),
+        bind("istft"),
+        f"torch_mlx_spectro, backend {backend}",
+        tell_route,
+        tell_fallback,
+    )
 
 
 @contextmanager

@@ -1,7 +1,12 @@
-"""A small stft, istft and gradient by every available backend, compared with float64."""
+"""What every available backend computes here.
+
+A small stft, istft and gradient are compared with float64 (:func:`check`), and ``explain`` tells of
+real tensors which backend would compute what (:func:`matrix`).
+"""
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -65,19 +70,17 @@ def check(backend: str, device: str) -> Check:
     timer = HostTimer(time.perf_counter, lambda: None)  # results are waited for: they are compared
     timer.begin()
     errors: dict[str, dict[str, float]] = {}
-    peaks: dict[str, float] = {}
-    raised = ""
     try:
         errors, peaks = measure(backend, device)
+        wrong = [
+            result
+            for result, found in errors.items()
+            # NaN is wrong, too.
+            if not found[label(backend, device)] <= _allowed(found["native"], peaks[result])
+        ]
+        told = f"errors of {', '.join(wrong)} are more than rounding" if wrong else ""
     except Exception as error:  # whatever a broken backend raises is what doctor is asked to tell
-        raised = f"{type(error).__name__}: {error}"
-    wrong = [
-        result
-        for result, found in errors.items()
-        # NaN is wrong, too.
-        if not found[label(backend, device)] <= _allowed(found["native"], peaks[result])
-    ]
-    told = raised or (f"errors of {', '.join(wrong)} are more than rounding" if wrong else "")
+        told = f"{type(error).__name__}: {error}"
     calls = dict(Counter(tms.stats().as_dict()["calls"]) - before)
     if not told and backend != "native":
         disturbed = find_disturbed(backend, device)
@@ -136,12 +139,14 @@ def find_disturbed(backend: str, device: str) -> list[str]:
             spectrum.add_(spectrum)
             found.setdefault("changed in place", []).append(spectrum.abs() / 4.0)
             found.setdefault("kept", []).append(spectrum)
-    disturbed = []
-    for name, values in found.items():
-        first, *others = (value.cpu() for value in values)
-        steps = enumerate(others, 1)
-        if not all(torch.allclose(other, first * STEP**step) for step, other in steps):
-            disturbed.append(name)
+    disturbed = [
+        name
+        for name, (first, *others) in found.items()
+        if not all(
+            torch.allclose(other.cpu(), first.cpu() * STEP**step)
+            for step, other in enumerate(others, 1)
+        )
+    ]
     first = found["changed in place"][0].cpu()
     if not torch.allclose(first, found["read after it was released"][0].cpu()):
         disturbed.append("the first one")
@@ -161,8 +166,106 @@ def _compute(backend: str, device: str, dtype: torch.dtype) -> dict[str, torch.T
         spectrum = tms.stft(signal, N_FFT, HOP, window=window, return_complex=True)
         back = tms.istft(spectrum, N_FFT, HOP, window=window, length=SAMPLES)
         (gradient,) = torch.autograd.grad(back, signal, weights)
-    results: dict[str, Any] = {"stft": spectrum, "istft": back, "gradient": gradient}
+    results = {"stft": spectrum, "istft": back, "gradient": gradient}
     return {
         name: value.detach().cpu().to(torch.complex128 if value.is_complex() else torch.float64)
         for name, value in results.items()
     }
+
+
+#: Rows x samples of a clip of some seconds, and of a long recording: ``auto`` may tell them apart.
+SHORT, LONG = (1, 1 << 15), (4, 1 << 20)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of call.
+
+    Attributes:
+        name: for reports.
+        n_fft: length of the transform; the hop is a quarter of it.
+        shape: rows and samples.
+        dtype: of the signal.
+        gradient: whether a derivative is asked for.
+    """
+
+    name: str
+    n_fft: int
+    shape: tuple[int, int] = LONG
+    dtype: torch.dtype = torch.float32
+    gradient: bool = False
+
+
+KINDS = (
+    Kind("n_fft 1024", 1024),
+    Kind("n_fft 1024, short", 1024, SHORT),
+    Kind("n_fft 1024, with gradient", 1024, gradient=True),
+    Kind("n_fft 1024, complex signal", 1024, dtype=torch.complex64),
+    Kind("n_fft 960", 960),
+    Kind("n_fft 1021, a prime", 1021),
+    Kind("n_fft 1024, float64", 1024, SHORT, torch.float64),
+)
+
+
+def matrix() -> list[dict[str, Any]]:
+    """Who would compute every kind of call on every device that is here.
+
+    Returns:
+        For each call, by ``auto`` and by each backend for its device: the call (``kind``, ``op``,
+        ``device``), the backend that the program names (``asked``), and ``backend``, ``kernel`` and
+        ``reasons`` as of :class:`torch_mlx_spectro.Route`.
+    """
+    cells: list[dict[str, Any]] = []
+    for device, kind in itertools.product(list_present_devices(), KINDS):
+        if device == "mps" and kind.dtype is torch.float64:
+            continue  # MPS has no float64
+        for op, arguments in (("stft", _stft), ("istft", _istft)):
+            place = {"kind": kind.name, "op": op, "device": device}
+            try:
+                call, keywords = arguments(kind, device)
+            except Exception as error:  # a device that is there and refuses memory
+                cells.append({**place, "asked": "any", **_tell_error(error)})
+                continue
+            for asked in ("auto", *list_backends(device)):
+                cells.append({**place, "asked": asked, **_explain(asked, op, call, keywords)})
+    return cells
+
+
+def _explain(
+    asked: str, op: str, call: tuple[Any, ...], keywords: dict[str, Any]
+) -> dict[str, object]:
+    try:
+        with tms.backend(asked, verify=0):
+            route = tms.explain(op, *call, **keywords)
+    except Exception as error:  # whatever a broken backend raises is what doctor is asked to tell
+        return _tell_error(error)
+    return {"backend": route.backend, "kernel": route.kernel, "reasons": route.reasons}
+
+
+def _tell_error(error: Exception) -> dict[str, object]:
+    return {"backend": "none", "kernel": "", "reasons": (f"{type(error).__name__}: {error}",)}
+
+
+def _stft(kind: Kind, device: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    signal = torch.empty(kind.shape, dtype=kind.dtype, device=device)
+    signal.requires_grad_(kind.gradient)
+    return (signal, kind.n_fft), {"window": _window(kind, device), "return_complex": True}
+
+
+def _istft(kind: Kind, device: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The inverse, of a spectrum that lies as stft leaves it: frames first, then bins."""
+    rows, samples = kind.shape
+    bins = kind.n_fft if kind.dtype.is_complex else kind.n_fft // 2 + 1
+    frames = 1 + samples // (kind.n_fft // 4)
+    dtype = torch.promote_types(kind.dtype, torch.complex32)
+    spectrum = torch.empty((rows, frames, bins), dtype=dtype, device=device).transpose(1, 2)
+    spectrum.requires_grad_(kind.gradient)
+    return (spectrum, kind.n_fft), {
+        "window": _window(kind, device),
+        "onesided": not kind.dtype.is_complex,
+        "return_complex": kind.dtype.is_complex,
+    }
+
+
+def _window(kind: Kind, device: str) -> torch.Tensor:
+    return torch.hann_window(kind.n_fft, dtype=kind.dtype.to_real(), device=device)

@@ -84,17 +84,18 @@ def examine(self_check: bool = True) -> dict[str, Any]:
 
     from ..native import private_state as torch_state
     from ..patching import names_left
-    from . import checks, findings, matrix, state, versions
+    from . import checks, findings, state
 
     backends = {
         name: {"available": backend.available, "reason": backend.reason}
         for name, backend in tms.available_backends().items()
     }
-    pairs = checks.pairs() if self_check else ()
-    checked = [dataclasses.asdict(checks.check(*pair)) for pair in pairs]
+    checked = [
+        dataclasses.asdict(checks.check(*pair)) for pair in (checks.pairs() if self_check else ())
+    ]
     present = registry.list_present_devices()
     found: dict[str, Any] = {
-        "versions": versions.list_versions(tms.__version__),
+        "versions": findings.list_versions(tms.__version__),
         "package": str(Path(__file__).parents[2]),
         "platform": platform.platform(),
         "system": platform.system(),
@@ -111,26 +112,24 @@ def examine(self_check: bool = True) -> dict[str, Any]:
         "mps_storage": state.mps_storage(),
         "self_check": _select_mlx(checked, backends),
         "self_checks": checked,
-        "matrix": matrix.matrix(),
+        "matrix": checks.matrix(),
         "verdicts": state.read_verdicts(),
         "folders": state.measure_folders(),
     }
     gathered = findings.gather_findings(found)
     found["findings"] = [dataclasses.asdict(finding) for finding in gathered]
     found["ok"] = all(finding.level != "error" for finding in gathered)
-    found["next"] = [finding.text for finding in gathered]
-    found["next"] += [findings.WELL] if found["ok"] else []
-    return found
+    well = (findings.WELL,) if found["ok"] else ()
+    return found | {"next": [*(finding.text for finding in gathered), *well]}
 
 
 def _select_mlx(checked: list[dict[str, Any]], backends: dict[str, Any]) -> dict[str, Any]:
     """The self-check of MLX on the CPU alone, as reports of earlier versions have it."""
-    for check in checked:
-        if (check["backend"], check["device"]) == ("mlx", "cpu"):
-            return {name: check[name] for name in ("ok", "error", "max_error")}
-    available = backends["mlx"]["available"]
-    why = "it was left out" if available else "mlx is not available"
-    return {"ok": False, "error": f"not run: {why}", "max_error": {}}
+    why = "it was left out" if backends["mlx"]["available"] else "mlx is not available"
+    none = {"ok": False, "error": f"not run: {why}", "max_error": {}}
+    chosen = (check for check in checked if (check["backend"], check["device"]) == ("mlx", "cpu"))
+    found = next(chosen, none)
+    return {name: found[name] for name in none}
 
 
 def _settings() -> dict[str, Any]:
@@ -157,10 +156,8 @@ def _ended_if_it_hangs() -> Iterator[None]:
     A deadlock may hold Python's lock: the timer of faulthandler needs none.
     """
     stream = sys.__stderr__
-    if stream is None:
-        yield
-        return
-    faulthandler.dump_traceback_later(HANGS_AFTER, exit=True, file=stream)
+    if stream is not None:
+        faulthandler.dump_traceback_later(HANGS_AFTER, exit=True, file=stream)
     try:
         yield
     finally:

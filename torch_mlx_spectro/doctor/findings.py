@@ -1,17 +1,168 @@
-"""What is wrong or worth knowing, from what was examined, with the commands that mend it."""
+"""What is wrong or worth knowing, from what was examined, with the commands that mend it.
+
+Among that are releases of torch, MLX and macOS with known problems. Every entry of their table
+names the threads that it was learned from; each was read before it was written here. A thread that
+says no release is placed by the releases between which it was merged.
+"""
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from ..backends import registry
+from ..mlx.runtime import MINIMUM_MLX, version_numbers
 from ..settings import RECOGNISED
-from .versions import MLX, known_bad
+
+#: What is shown, in this order; the last two come with extras.
+PACKAGES = ("torch", "mlx", "numpy", "rich", "platformdirs", "cuda-core", "ziglang")
+
+#: The requirement on MLX, as pip takes it; on Linux its CPU build is an extra.
+MLX = f"mlx{'[cpu]' if sys.platform == 'linux' else ''}>={'.'.join(map(str, MINIMUM_MLX))}"
+
+
+@dataclass(frozen=True)
+class KnownBad:
+    """What is wrong with some releases.
+
+    Attributes:
+        package: ``"torch"``, ``"mlx"`` or ``"macos"``.
+        since: the first release that has it; () for all.
+        before: the first release without it; () where there is none.
+        level: ``"error"``, ``"warning"`` or ``"note"``, as of findings.
+        what: what happens.
+        threads: where it was reported or mended, as ``owner/repository#number``.
+        fix: commands that end it.
+        on_mps: it matters only where torch has an MPS device.
+    """
+
+    package: str
+    since: tuple[int, ...]
+    before: tuple[int, ...]
+    level: str
+    what: str
+    threads: tuple[str, ...]
+    fix: tuple[str, ...] = ()
+    on_mps: bool = True
+
+
+_UPGRADE_MLX = (f"python -m pip install --upgrade '{MLX}'",)
+
+KNOWN_BAD = (
+    KnownBad(
+        "mlx",
+        (),
+        MINIMUM_MLX,
+        "error",
+        "importing MPS tensors with a copy can hang for ever: MLX waits for the GPU while it holds "
+        "Python's lock. This package does not use such a release",
+        ("ml-explore/mlx#4497",),
+        _UPGRADE_MLX,
+        on_mps=False,
+    ),
+    KnownBad(
+        "mlx",
+        (),
+        (0, 32, 1),
+        "error",
+        "FFTs longer than 2**20 are wrong on Metal, without an error, or end the process",
+        ("ml-explore/mlx#4013", "ml-explore/mlx#1800"),
+        _UPGRADE_MLX,
+    ),
+    KnownBad(
+        "mlx",
+        (0, 31, 2),
+        (0, 32, 0),
+        "error",
+        "a stream can be used by the thread that made it alone, and there is no other kind",
+        ("ml-explore/mlx#3727", "ml-explore/mlx#3578"),
+        _UPGRADE_MLX,
+        on_mps=False,
+    ),
+    KnownBad(
+        "torch",
+        (),
+        (2, 10),
+        "error",
+        "sliced MPS tensors cross to MLX without their offset, as other samples",
+        ("pytorch/pytorch#169272",),
+        ("python -m pip install --upgrade 'torch>=2.10'",),
+    ),
+    KnownBad(
+        "torch",
+        (),
+        (2, 12),
+        "warning",
+        "MPS tensors lie in private storage, so that each crossing to MLX copies them",
+        ("pytorch/pytorch#175818", "ml-explore/mlx#3531"),
+        ("python -m pip install --upgrade 'torch>=2.12'",),
+    ),
+    KnownBad(
+        "torch",
+        (),
+        (2, 13),
+        "warning",
+        'native stft and istft on MPS warn that "an output with one or more elements was resized"',
+        ("pytorch/pytorch#174003", "pytorch/pytorch#183061"),
+        ("python -m pip install --upgrade 'torch>=2.13'",),
+    ),
+    KnownBad(
+        "torch",
+        (),
+        (),
+        "note",
+        "native torch.fft.irfft of odd lengths on MPS was reported wrong, and the report was open "
+        "when this was written: native istft of an odd n_fft may be",
+        ("pytorch/pytorch#126649",),
+        ("torch-mlx-spectro parity --backend native --device mps --select n_fft=15",),
+    ),
+    KnownBad(
+        "macos",
+        (26,),
+        (),
+        "note",
+        "native torch on MPS was reported to compute something else than on macOS 15, with every "
+        "release of torch that was tried (a segmentation model, no STFT): where it and this "
+        "package differ, either may be wrong",
+        ("actions/runner-images#14380",),
+        ("torch-mlx-spectro parity --backend native --device mps",),
+    ),
+)
+
+
+def list_versions(own: str) -> dict[str, str | None]:
+    """Versions by package, None for one that is not installed; imports none of them."""
+    versions: dict[str, str | None] = {
+        "torch_mlx_spectro": own,
+        "python": platform.python_version(),
+        "macos": platform.mac_ver()[0] or None,
+    }
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def known_bad(versions: Mapping[str, str | None], mps: bool) -> tuple[KnownBad, ...]:
+    """The entries that hold for these versions."""
+    here = {name: version_numbers(version) for name, version in versions.items() if version}
+    return tuple(
+        bad
+        for bad in KNOWN_BAD
+        if bad.package in here and bad.since <= here[bad.package]
+        if not bad.before or here[bad.package] < bad.before
+        if mps or not bad.on_mps
+    )
+
 
 #: Of a finding: with an error not all is well; a warning costs speed or comfort; a note nothing.
 LEVELS = ("error", "warning", "note")
@@ -39,130 +190,159 @@ class Finding:
     threads: tuple[str, ...] = ()
 
 
+#: Whether something is so, and what to know then.
+Judged = Iterable[tuple[object, Finding]]
+
+
 def gather_findings(found: Mapping[str, Any]) -> tuple[Finding, ...]:
     """List the findings on what ``examine`` found, the most urgent first."""
     judges = (_judge_settings, _judge_backends, _judge_checks, _judge_versions, _judge_state)
-    gathered = chain.from_iterable(judge(found) for judge in judges)
+    judged = chain.from_iterable(judge(found) for judge in judges)
+    gathered = [finding for holds, finding in judged if holds]
     return tuple(sorted(gathered, key=lambda finding: LEVELS.index(finding.level)))
 
 
-def _judge_settings(found: Mapping[str, Any]) -> Iterator[Finding]:
-    if error := found["settings"]["error"]:
-        named = [name for name in RECOGNISED if re.search(rf"\b{name}\b", error)]
-        yield Finding(
-            "error",
-            f"Correct or unset the environment variable: {error}.",
-            tuple(f"unset {name}" for name in named),
-        )
+def _judge_settings(found: Mapping[str, Any]) -> Judged:
+    error = found["settings"]["error"]
+    named = [name for name in RECOGNISED if re.search(rf"\b{name}\b", error)]
+    text = f"Correct or unset the environment variable: {error}."
+    return [(error, Finding("error", text, tuple(f"unset {name}" for name in named)))]
 
 
-def _judge_backends(found: Mapping[str, Any]) -> Iterator[Finding]:
-    backends, on_a_mac = found["backends"], found["system"] == "Darwin"
-    if not backends["mlx"]["available"]:
-        others = any(one.in_auto and backends[one.name]["available"] for one in registry.specs())
-        yield Finding(
-            "warning" if others else "error",
-            f"Make MLX usable ({backends['mlx']['reason']}): install {MLX!r} with pip. Until then"
-            f" {'CPU tensors go' if others else 'every call goes'} to native torch.",
-            (f"python -m pip install --upgrade '{MLX}'",),
-        )
-    if on_a_mac and found["machine"] == "x86_64":
-        yield Finding(
-            "error",
-            "This Python is built for Intel processors: MLX and MPS need one for arm64. On a Mac"
-            " with Apple silicon, install that one and make the environment anew.",
-            ("python -c 'import platform; print(platform.machine())'",),
-        )
-    elif on_a_mac and "mps" not in found["devices"]:
-        yield Finding(
-            "warning",
-            "torch finds no MPS device: tensors can be on the CPU alone. In a virtual machine there"
-            " may be none.",
-            ("python -c 'import torch; print(torch.backends.mps.is_built())'",),
-            ("actions/runner-images#9918",),
-        )
-    if "cuda" in found["devices"] and not backends["cuda"]["available"]:
-        yield Finding(
-            "warning",
-            f"CUDA tensors go to native torch: {backends['cuda']['reason']}.",
-            ("python -m pip install 'torch-mlx-spectro[cuda]'",),
-        )
-    for name, follows in found["absent_names"].items():
-        yield Finding("warning", f"This torch has no {name}: {follows}.")
-
-
-def _judge_checks(found: Mapping[str, Any]) -> Iterator[Finding]:
-    for check in found["self_checks"]:
-        backend, device = check["backend"], check["device"]
-        more = f"torch-mlx-spectro parity --backend {backend} --device {device} --minimise"
-        if check["ok"]:
-            continue
-        if backend == "native":
-            yield Finding(
-                "warning",
-                f"Native torch fails on {device}: {check['error']}. That is not this package's"
-                " doing, and what falls back to native torch there is not to be trusted.",
-                (more,),
-            )
-        else:
-            yield Finding(
+def _judge_backends(found: Mapping[str, Any]) -> Judged:
+    backends, devices = found["backends"], found["devices"]
+    others = any(one.in_auto and backends[one.name]["available"] for one in registry.specs())
+    on_a_mac, for_intel = found["system"] == "Darwin", found["machine"] == "x86_64"
+    return [
+        (
+            not backends["mlx"]["available"],
+            Finding(
+                "warning" if others else "error",
+                f"Make MLX usable ({backends['mlx']['reason']}): install {MLX!r} with pip. Until"
+                f" then {'CPU tensors go' if others else 'every call goes'} to native torch.",
+                (f"python -m pip install --upgrade '{MLX}'",),
+            ),
+        ),
+        (
+            on_a_mac and for_intel,
+            Finding(
                 "error",
-                f"The self-check of {backend} on {device} failed ({check['error']}). Set"
-                " TORCH_MLX_SPECTRO_BACKEND=native, which leaves every call to torch, and report"
-                " the output of `torch-mlx-spectro doctor --report`.",
-                (
-                    "export TORCH_MLX_SPECTRO_BACKEND=native",
-                    "torch-mlx-spectro doctor --report",
-                    more,
-                ),
-            )
+                "This Python is built for Intel processors: MLX and MPS need one for arm64. On a"
+                " Mac with Apple silicon, install that one and make the environment anew.",
+                ("python -c 'import platform; print(platform.machine())'",),
+            ),
+        ),
+        (
+            on_a_mac and not for_intel and "mps" not in devices,
+            Finding(
+                "warning",
+                "torch finds no MPS device: tensors can be on the CPU alone. In a virtual machine"
+                " there may be none.",
+                ("python -c 'import torch; print(torch.backends.mps.is_built())'",),
+                ("actions/runner-images#9918",),
+            ),
+        ),
+        (
+            "cuda" in devices and not backends["cuda"]["available"],
+            Finding(
+                "warning",
+                f"CUDA tensors go to native torch: {backends['cuda']['reason']}.",
+                ("python -m pip install 'torch-mlx-spectro[cuda]'",),
+            ),
+        ),
+        *(
+            (True, Finding("warning", f"This torch has no {name}: {follows}."))
+            for name, follows in found["absent_names"].items()
+        ),
+    ]
 
 
-def _judge_versions(found: Mapping[str, Any]) -> Iterator[Finding]:
-    for bad in known_bad(found["versions"], "mps" in found["devices"]):
-        yield Finding(bad.level, f"{bad.package}: {bad.what}.", bad.fix, bad.threads)
-    expected, seen = found["mps_storage"]["expected"], found["mps_storage"]["found"]
-    if seen not in ("shared", "copied", expected) and not seen.startswith("not tried"):
-        yield Finding(
+def _judge_checks(found: Mapping[str, Any]) -> Judged:
+    for check in found["self_checks"]:
+        backend, device, error = check["backend"], check["device"], check["error"]
+        more = f"torch-mlx-spectro parity --backend {backend} --device {device} --minimise"
+        native_fails = Finding(
             "warning",
-            f"How MPS tensors cross to MLX could not be found out: {seen}.",
-            ("export TORCH_MLX_SPECTRO_BACKEND=native",),
+            f"Native torch fails on {device}: {error}. That is not this package's doing, and what"
+            " falls back to native torch there is not to be trusted.",
+            (more,),
         )
-    elif (expected, seen) == ("shared", "copied"):
-        yield Finding(
-            "note",
-            "MPS tensors are copied on their way to MLX, though this torch keeps them in memory"
-            " that both could share: the `mlx` backend is slower for it.",
+        ours_fails = Finding(
+            "error",
+            f"The self-check of {backend} on {device} failed ({error}). Set"
+            " TORCH_MLX_SPECTRO_BACKEND=native, which leaves every call to torch, and report"
+            " the output of `torch-mlx-spectro doctor --report`.",
+            ("export TORCH_MLX_SPECTRO_BACKEND=native", "torch-mlx-spectro doctor --report", more),
         )
+        yield not check["ok"], native_fails if backend == registry.NATIVE else ours_fails
 
 
-def _judge_state(found: Mapping[str, Any]) -> Iterator[Finding]:
+def _judge_versions(found: Mapping[str, Any]) -> Judged:
+    expected, seen = found["mps_storage"]["expected"], found["mps_storage"]["found"]
+    return [
+        *(
+            (True, Finding(bad.level, f"{bad.package}: {bad.what}.", bad.fix, bad.threads))
+            for bad in known_bad(found["versions"], "mps" in found["devices"])
+        ),
+        (
+            seen not in ("shared", "copied", expected) and not seen.startswith("not tried"),
+            Finding(
+                "warning",
+                f"How MPS tensors cross to MLX could not be found out: {seen}.",
+                ("export TORCH_MLX_SPECTRO_BACKEND=native",),
+            ),
+        ),
+        (
+            (expected, seen) == ("shared", "copied"),
+            Finding(
+                "note",
+                "MPS tensors are copied on their way to MLX, though this torch keeps them in memory"
+                " that both could share: the `mlx` backend is slower for it.",
+            ),
+        ),
+    ]
+
+
+def _judge_state(found: Mapping[str, Any]) -> Judged:
     """Judge the files on disk, this process, and the names that :func:`patch` leaves to torch."""
     kept = found["verdicts"]
-    if kept["warning"]:
-        yield Finding("warning", f"{kept['warning']}.")
-    if kept["quarantined"]:
-        forget = (f"rm {shlex.quote(kept['path'])}",) if kept["path"] else ()
-        yield Finding(
-            "warning",
-            f"{len(kept['quarantined'])} kinds of calls were computed wrongly here before: auto"
-            " leaves them to native torch. Report them. They are tried again after an upgrade, or"
-            " without the file of verdicts.",
-            ("torch-mlx-spectro doctor --report", *forget),
-        )
-    for folder in found["folders"]:
-        if folder["problem"]:
-            fix = f"rm -r {shlex.quote(folder['path'])}"
-            yield Finding("warning", f"{folder['problem']}.", (fix,))
-    if found["processes"]["forked"]:
-        yield Finding(
-            "warning",
-            "This process was forked after MLX was loaded: it computes natively. Start workers by"
-            ' multiprocessing.set_start_method("spawn").',
-        )
-    if found["left"]:
-        yield Finding(
-            "note",
-            f"patch() leaves torch's own functions in {', '.join(found['left'])}. A program that"
-            " does not keep them to compare with calls them stft and istft, or through torch.",
-        )
+    forget = (f"rm {shlex.quote(kept['path'])}",) if kept["path"] else ()
+    return [
+        (kept["warning"], Finding("warning", f"{kept['warning']}.")),
+        (
+            kept["quarantined"],
+            Finding(
+                "warning",
+                f"{len(kept['quarantined'])} kinds of calls were computed wrongly here before: auto"
+                " leaves them to native torch. Report them. They are tried again after an upgrade,"
+                " or without the file of verdicts.",
+                ("torch-mlx-spectro doctor --report", *forget),
+            ),
+        ),
+        *(
+            (
+                folder["problem"],
+                Finding(
+                    "warning", f"{folder['problem']}.", (f"rm -r {shlex.quote(folder['path'])}",)
+                ),
+            )
+            for folder in found["folders"]
+        ),
+        (
+            found["processes"]["forked"],
+            Finding(
+                "warning",
+                "This process was forked after MLX was loaded: it computes natively. Start workers"
+                ' by multiprocessing.set_start_method("spawn").',
+            ),
+        ),
+        (
+            found["left"],
+            Finding(
+                "note",
+                f"patch() leaves torch's own functions in {', '.join(found['left'])}. A program"
+                " that does not keep them to compare with calls them stft and istft, or through"
+                " torch.",
+            ),
+        ),
+    ]

@@ -9,8 +9,6 @@ from ..backends import registry
 from ..terminal import make_console, table
 from .anonymous import cut_paths
 
-Rows = Sequence[tuple[str, ...]]
-
 
 def print_tables(found: Mapping[str, Any], stream: TextIO) -> None:
     """Print the findings for a person."""
@@ -57,34 +55,39 @@ def _line(finding: Mapping[str, Any]) -> str:
     return f"{finding['level']}: {finding['text']}{threads}".replace("\n", " ")
 
 
-Table = tuple[str, tuple[str, ...], Rows]
+Table = tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]
 
 
-def _list_versions(found: Mapping[str, Any]) -> Iterator[Table]:
-    versions = {name: told or "not installed" for name, told in found["versions"].items()}
-    if not found["versions"]["macos"]:
-        del versions["macos"]
-    machine = {"platform": found["platform"], "CPUs": str(found["cpu_count"])}
-    yield "Versions", ("", ""), tuple((versions | machine).items())
+def _list_versions(found: Mapping[str, Any]) -> list[Table]:
+    versions = {
+        name: told or "not installed"
+        for name, told in found["versions"].items()
+        if told or name != "macos"
+    } | {"platform": found["platform"], "CPUs": str(found["cpu_count"])}
     states = {
         name: "available" if backend["available"] else f"not available: {backend['reason']}"
         for name, backend in found["backends"].items()
     }
-    yield "Backends", ("", ""), tuple(states.items())
     values = {name: str(value) for name, value in found["settings"]["values"].items()}
     wrong = {"not in force": found["settings"]["error"]} if found["settings"]["error"] else {}
-    yield "Settings in force", ("", ""), tuple((values | wrong).items())
+    return [
+        ("Versions", ("", ""), tuple(versions.items())),
+        ("Backends", ("", ""), tuple(states.items())),
+        ("Settings in force", ("", ""), tuple((values | wrong).items())),
+    ]
 
 
-def _list_installation(found: Mapping[str, Any]) -> Iterator[Table]:
-    yield from _list_versions(found)
-    yield "Installed in", ("", ""), (("package", found["package"]),)
-    yield "Environment variables", ("", ""), tuple(found["variables"].items())
+def _list_installation(found: Mapping[str, Any]) -> list[Table]:
     folders = [
         (folder["name"], f"{folder['files']} files, {folder['bytes'] / 1e6:.1f} MB", folder["path"])
         for folder in found["folders"]
     ]
-    yield "Compiled kernels on disk", ("", "", ""), folders
+    return [
+        *_list_versions(found),
+        ("Installed in", ("", ""), (("package", found["package"]),)),
+        ("Environment variables", ("", ""), tuple(found["variables"].items())),
+        ("Compiled kernels on disk", ("", "", ""), folders),
+    ]
 
 
 def _list_computation(found: Mapping[str, Any]) -> Iterator[Table]:
@@ -99,9 +102,9 @@ def _list_computation(found: Mapping[str, Any]) -> Iterator[Table]:
         ("workers are started by", processes["start_method"]),
         ("threads", f"torch {processes['torch_threads']}, usable CPUs {processes['cpus']}"),
         ("verdicts kept", f"{counts or 'none'}; {verdicts['path'] or 'not on disk'}"),
+        *(("left to torch", name) for name in found["left"]),
+        *(("quarantined", f"{key}: {why}") for key, why in verdicts["quarantined"].items()),
     ]
-    rows += [("left to torch", name) for name in found["left"]]
-    rows += [("quarantined", f"{key}: {why}") for key, why in verdicts["quarantined"].items()]
     yield "State", ("", ""), rows
     columns = ("", "result", "time", "largest errors", "calls")
     yield "Self-check", columns, [_check(check) for check in found["self_checks"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import warnings
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from ..backends.cuda import nvrtc as cubins
 from ..backends.mlx import bridge
 from ..emulator.compiler import default_cache_dir
 from ..mlx import runtime
-from ..mlx.runtime import version_numbers
 from ..store import files as disk
 from ..store import verdicts
 from ..verify.ledger import QUARANTINED
@@ -49,13 +48,12 @@ def mps_storage() -> dict[str, str]:
     if not registry.is_present("mps"):
         return {"expected": "no MPS device", "found": "no MPS device"}
     reason = runtime.unavailable_reason()
-    if reason is None and not runtime.has_gpu():
-        reason = "this MLX has no GPU"
+    reason = reason or (None if runtime.has_gpu() else "this MLX has no GPU")
     try:
         found = f"not tried: {reason}" if reason else _probe(runtime.runtime().mx)
     except Exception as error:  # whatever a broken driver raises is what doctor is asked to tell
         found = f"{type(error).__name__}: {error}"
-    shared = version_numbers(torch.__version__) >= SHARED_SINCE
+    shared = runtime.version_numbers(torch.__version__) >= SHARED_SINCE
     return {"expected": "shared" if shared else "copied", "found": found}
 
 
@@ -110,29 +108,23 @@ def read_verdicts(store: verdicts.Store | None = None) -> dict[str, Any]:
 def measure_folders() -> list[dict[str, Any]]:
     """Measure every folder of compiled kernels that this package may have written to."""
     return [
-        _measure_folder("CUDA kernels", cubins.default_folder),
-        _measure_folder("emulated Metal kernels", default_cache_dir),
+        _measure_folder("CUDA kernels", cubins.default_folder()),
+        _measure_folder("emulated Metal kernels", default_cache_dir()),
     ]
 
 
-def _measure_folder(name: str, find_folder: Callable[[], Path | None]) -> dict[str, Any]:
+def _measure_folder(name: str, path: Path | None) -> dict[str, Any]:
     """Measure one folder.
 
     Returns:
         Its ``name``, ``path`` (empty where no folder is known), number of ``files``, ``bytes``, and
         ``problem``: why code in it is not run; empty otherwise.
     """
-    try:
-        path = find_folder()
-    except ImportError:  # platformdirs, which comes with an extra
-        path = None
     sizes = []
     for file in path.rglob("*") if path else ():
-        try:
+        with suppress(OSError):  # another process has removed it
             if file.is_file():
                 sizes.append(file.stat().st_size)
-        except OSError:  # another process has removed it
-            continue
     return {
         "name": name,
         "path": str(path or ""),

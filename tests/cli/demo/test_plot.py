@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from torch_mlx_spectro.cli.demo import plot
+from torch_mlx_spectro.cli.demo import session as plot
 
 
 @pytest.mark.parametrize("n_samples", [1500, 44100])

@@ -83,12 +83,11 @@ def _decode(raw: bytes, tag: int, bits: int) -> Samples:
     raw = raw[: len(raw) // width * width]
     if tag == _FLOAT:
         return np.frombuffer(raw, f"<f{width}").astype(np.float32)
-    if bits == 8:  # the only unsigned one
-        half = np.float32(128)
-        return (np.frombuffer(raw, np.uint8).astype(np.float32) - half) / half
-    # Any width becomes the upper bytes of 32 bits.
+    # Any width becomes the upper bytes of 32 bits; one of 8 bits, the only unsigned one, is signed
+    # when its first bit is the other.
     padded = np.zeros((len(raw) // width, 4), np.uint8)
     padded[:, 4 - width :] = np.frombuffer(raw, np.uint8).reshape(-1, width)
+    padded[:, 3] ^= 0x80 if bits == 8 else 0
     integers = padded.view("<i4")[:, 0]
     return (integers / 2.0**31).astype(np.float32)
 
@@ -97,9 +96,7 @@ def write_wav(path: Path, recording: Recording) -> None:
     """Write 16-bit integers; samples beyond full scale are clipped."""
     scaled = np.rint(np.clip(recording.samples.T, -1, 1) * 32767).astype("<i2")
     with wave.open(str(path), "wb") as file:
-        file.setnchannels(scaled.shape[1])
-        file.setsampwidth(2)
-        file.setframerate(recording.rate)
+        file.setparams((scaled.shape[1], 2, recording.rate, len(scaled), "NONE", ""))
         file.writeframes(scaled.tobytes())
 
 
@@ -125,8 +122,8 @@ def synthesise(seconds: float = 10.0, rate: int = 44100) -> tuple[Recording, Rec
         elif index % 4 == 2:
             _add(drums, 2.5 * _stroke(noise, rate, decay=0.04), start, pan=0.4)
     scale = 0.8 / np.abs(chords + drums).max()
-    parts = ((scale * part).astype(np.float32) for part in (chords, drums))
-    first, second = (Recording(part, rate) for part in parts)
+    parts = (chords, drums)
+    first, second = (Recording((scale * part).astype(np.float32), rate) for part in parts)
     return first, second
 
 

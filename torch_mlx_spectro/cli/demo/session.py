@@ -1,4 +1,4 @@
-"""A run of ``demo``: both backends are measured, and their results written and printed."""
+"""A run of ``demo``: both backends are measured; their results are written, drawn and printed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -19,9 +20,11 @@ import torch_mlx_spectro as tms
 from ...bench.measuring import make_clock
 from ...errors import Problem
 from ...terminal import make_console, table
-from . import audio, plot
-from .audio import Recording
+from . import audio
 from .separation import separate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 N_FFT, HOP = 2048, 512
 #: How far the error against float64 may exceed native torch's own before it is no rounding error.
@@ -47,8 +50,10 @@ def run(options: argparse.Namespace) -> int:
         raise Problem(f"--output {options.output}: {error.strerror}") from None
     samples = torch.from_numpy(recording.samples)
     results, stems, difference = _compare(samples)
-    named = zip(("harmonic", "percussive"), stems, strict=True)
-    parts = {name: Recording(stem.numpy(), recording.rate) for name, stem in named}
+    parts = {
+        name: audio.Recording(stem.numpy(), recording.rate)
+        for name, stem in zip(("harmonic", "percussive"), stems, strict=True)
+    }
     files, notes = _write(options.output, {"input": recording} | parts)
     ours, native = (results[name]["stem_error"] for name in ("mlx", "native"))
     report = {
@@ -70,11 +75,11 @@ def run(options: argparse.Namespace) -> int:
     return 0 if report["ok"] else 1
 
 
-def _load(path: Path | None) -> tuple[str, Recording]:
+def _load(path: Path | None) -> tuple[str, audio.Recording]:
     """The recording and what it is, for people."""
     if path is None:
         chords, drums = audio.synthesise()
-        mix = Recording(chords.samples + drums.samples, chords.rate)
+        mix = audio.Recording(chords.samples + drums.samples, chords.rate)
         return "a clip synthesised by this program: chords and drums, no real recording", mix
     try:
         recording = audio.read_wav(path)
@@ -91,9 +96,13 @@ def _compare(audio: torch.Tensor) -> tuple[dict[str, dict[str, Any]], Stems, flo
     Returns:
         The measurements by backend, the stems by MLX, and how far they are from native torch's.
     """
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     # To stderr, where it does not get into the JSON.
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    ) as progress:
 
         def follow(description: str) -> Callable[[float], None]:
             task = progress.add_task(description, total=1.0)
@@ -151,8 +160,7 @@ def _time_best(compute: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor
 
 def _find_largest(got: Stems, expected: Stems) -> float:
     """The largest absolute difference over both stems."""
-    pairs = zip(got, expected, strict=True)
-    return max(float((ours - theirs).abs().max()) for ours, theirs in pairs)
+    return max(float((a - b).abs().max()) for a, b in zip(got, expected, strict=True))
 
 
 def _routes(audio: torch.Tensor) -> dict[str, dict[str, Any]]:
@@ -169,7 +177,7 @@ def _routes(audio: torch.Tensor) -> dict[str, dict[str, Any]]:
     }
 
 
-def _write(folder: Path, parts: dict[str, Recording]) -> tuple[list[str], list[str]]:
+def _write(folder: Path, parts: dict[str, audio.Recording]) -> tuple[list[str], list[str]]:
     """Write WAV files and the picture; return their paths and what there is to say about them."""
     files, notes = [], []
     try:
@@ -177,8 +185,8 @@ def _write(folder: Path, parts: dict[str, Recording]) -> tuple[list[str], list[s
             audio.write_wav(folder / f"{name}.wav", recording)
             files.append(str(folder / f"{name}.wav"))
         picture = folder / "separation.png"
-        rate = parts["input"].rate
-        plot.draw(picture, {name: part.samples for name, part in parts.items()}, rate)
+        samples = {name: part.samples for name, part in parts.items()}
+        draw(picture, samples, parts["input"].rate)
         files.append(str(picture))
     except OSError as error:
         raise Problem(f"--output {folder}: {error.strerror or error}") from None
@@ -222,3 +230,63 @@ def _count_calls(calls: dict[str, int], op: str) -> str:
     """How often, and by which backend, e.g. ``2 mlx``."""
     found = [f"{n} {key.split('/')[1]}" for key, n in calls.items() if key.startswith(f"{op}/")]
     return ", ".join(found) or "none"
+
+
+FLOOR = -80.0  # dB below the loudest bin of the input
+MAX_COLUMNS = 1600  # frames drawn; the picture has fewer pixels across
+
+
+def draw(path: Path, parts: dict[str, audio.Samples], rate: int) -> None:
+    """Write a PNG: the waveform of the first part, then the spectrogram of each.
+
+    Args:
+        path: where to write.
+        parts: name -> samples, (channels, samples); the first sets the scale of decibels.
+        rate: samples per second.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    # The object interface: pyplot would pick a backend and keep figures in global state.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 2.4 * (len(parts) + 1)), layout="constrained")
+    axes = figure.subplots(len(parts) + 1, 1, sharex=True)
+    name, samples = next(iter(parts.items()))
+    _draw_waveform(axes[0], samples.mean(axis=0), rate)
+    axes[0].set_title(f"{name}: waveform", loc="left")
+    loudest = float(_magnitude(samples).max())
+    for axis, (name, samples) in zip(axes[1:], parts.items(), strict=True):
+        decibels = 20 * np.log10(np.maximum(_magnitude(samples), 1e-12) / max(loudest, 1e-12))
+        image = axis.imshow(
+            decibels,
+            origin="lower",
+            aspect="auto",
+            extent=(0, samples.shape[1] / rate, 0, rate / 2000),
+            vmin=FLOOR,
+            vmax=0,
+            cmap="magma",
+        )
+        axis.set_title(f"{name}: spectrogram", loc="left")
+        axis.set_ylabel("kHz")
+    axes[-1].set_xlabel("seconds")
+    figure.colorbar(image, ax=list(axes[1:]), label="dB")
+    figure.savefig(path, dpi=110)
+
+
+def _draw_waveform(axis: Axes, mono: audio.Samples, rate: int) -> None:
+    """Fill between the least and the greatest sample of each column of the picture."""
+    width = max(1, len(mono) // MAX_COLUMNS)
+    columns = mono[: len(mono) // width * width].reshape(-1, width)
+    time = np.arange(len(columns)) * width / rate
+    axis.fill_between(time, columns.min(axis=1), columns.max(axis=1), linewidth=0.5)
+    axis.set(ylim=(-1, 1), ylabel="amplitude")
+
+
+def _magnitude(samples: audio.Samples) -> audio.Samples:
+    """Magnitudes (bins, frames) of the channels' mean, at most ``MAX_COLUMNS`` frames or so."""
+    n_fft = 2048
+    hop = max(n_fft // 4, samples.shape[1] // MAX_COLUMNS)
+    mono = torch.from_numpy(np.ascontiguousarray(samples.mean(axis=0)))
+    spectrum = torch.stft(mono, n_fft, hop, window=torch.hann_window(n_fft), return_complex=True)
+    return np.asarray(spectrum.abs().numpy(), np.float32)

@@ -9,8 +9,8 @@ import torch
 from bench_reports import TINY
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro.bench import cases, workloads
-from torch_mlx_spectro.bench.workloads import Workload, disagreement
+from torch_mlx_spectro.bench import cases
+from torch_mlx_spectro.bench.cases import Workload, disagreement
 from torch_mlx_spectro.native import functions as native
 
 
@@ -63,7 +63,7 @@ def test_gradient_of_the_round_trip_is_that_of_the_identity(workload):
 
 def test_sets_rotate_through_more_than_a_gpus_cache(monkeypatch):
     # Where tensors are is not asked: the CPU stands in for the device.
-    monkeypatch.setattr(workloads, "ROTATED_BYTES", 10 * TINY.nbytes - 1)
+    monkeypatch.setattr(cases, "ROTATED_BYTES", 10 * TINY.nbytes - 1)
     monkeypatch.setattr(torch.Tensor, "to", lambda self, *args: self)
     made = Workload(TINY, "cuda")
     assert made.sets == 10

@@ -5,7 +5,7 @@ import struct
 import pytest
 from bench_reports import TINY_TABLES, report
 
-from torch_mlx_spectro.bench.plotting import ROW_INCHES, draw
+from torch_mlx_spectro.bench.tables import ROW_INCHES, draw
 
 
 def test_picture_has_a_panel_for_each_table_and_one_of_speed_ups():
