@@ -34,7 +34,7 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     monkeypatch.setitem(verdicts._process, "store", store)
     found: list[bool] = []
 
-    def keep(op: Any, plan: Plan, *_: Any) -> None:
+    def keep(plan: Plan, *_: Any) -> None:
         found.append(plan.settled)
 
     monkeypatch.setattr(dispatching, "_keep", keep)

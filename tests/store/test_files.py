@@ -182,6 +182,30 @@ def test_a_lock_is_given_back_though_a_child_has_its_descriptor(
     os.close(childs)
 
 
+@pytest.mark.parametrize("is_free", [True, False])
+def test_windows_locks_by_its_own_functions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_free: bool
+) -> None:
+    """By a stand-in: this was not run on Windows."""
+    asked: list[tuple[int, int]] = []
+
+    def locking(handle: int, how: int, count: int) -> None:
+        asked.append((how, count))
+        if not is_free:
+            raise PermissionError(errno.EACCES, "another process has it")
+
+    module = SimpleNamespace(LK_NBLCK=2, LK_UNLCK=0, locking=locking)
+    monkeypatch.setitem(sys.modules, "msvcrt", module)
+    monkeypatch.setattr(sys, "platform", "win32")
+    if is_free:
+        with disk.hold_lock(tmp_path / "file", 0):
+            assert asked == [(2, 1)]
+        assert asked == [(2, 1), (0, 1)]
+    else:
+        with pytest.raises(TimeoutError), disk.hold_lock(tmp_path / "file", 0):
+            pass
+
+
 needs_owners = pytest.mark.skipif(sys.platform != "linux", reason="code is kept on Linux alone")
 
 
@@ -280,7 +304,7 @@ OTHER = SimpleNamespace(pw_name="other", pw_gid=8)
         ([ME, OTHER], "", [], GROUP, False),
     ],
 )
-def test_who_owns_group_a_group(
+def test_who_owns_a_group(
     monkeypatch: pytest.MonkeyPatch, users: Any, name: str, members: Any, group: int, alone: bool
 ) -> None:
     def find(number: int) -> Any:
@@ -324,6 +348,23 @@ def test_a_file_that_others_may_write_is_told_of_and_not_run(
 def test_a_folder_that_cannot_be_made_is_none_without_a_word(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert not opens(tmp_path / "file" / "code")
+
+
+def test_without_owners_a_folder_of_code_is_below_the_users_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where this was not run."""
+    monkeypatch.delattr(os, "geteuid", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "me")
+    for folder, fits in (("me/AppData/Local/cache", True), ("shared", False), ("me too", False)):
+        if not fits:
+            with pytest.warns(RuntimeWarning, match="not in the profile of its user"):
+                assert not opens(tmp_path / folder)
+            continue
+        with disk.open_code_folder(tmp_path / folder) as kept:
+            assert kept is not None
+            disk.write_whole(kept.path / "a", b"code")
+            assert kept.read("a", 4) == b"code"
 
 
 PRIVATE = """\

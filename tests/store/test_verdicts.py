@@ -11,7 +11,6 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import filelock
@@ -510,16 +509,6 @@ def test_where_verdicts_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert find_path(persist=False) is find_path(persist=False, cache_path="/elsewhere") is None
     monkeypatch.setattr(disk, "cache_folder", lambda: None)
     assert find_path() is None
-
-
-def test_where_files_have_no_owners_none_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on Windows, where this was not run."""
-    for module in (disk, verdicts):
-        monkeypatch.setattr(module, "os", SimpleNamespace(name="nt"))
-    assert disk.cache_folder() is None
-    plain: dict[str, Any] = {"measure": True, "persist": True, "threads": {}}
-    for path in (None, "/elsewhere/v.json"):
-        assert verdicts.find_path(AutotuneSettings(**plain, cache_path=path)) is None
 
 
 def test_versions_name_everything_that_verdicts_hold_for() -> None:

@@ -21,7 +21,7 @@ from ..calls.operation import Operation
 from ..native import private_state as torch_state
 from ..store.caches import note_preparation, register_cache
 from ..store.fork import after_fork
-from .statistics import Sites
+from .statistics import Sites, Way
 
 if TYPE_CHECKING:  # a program whose calls all go native never resolves one
     from ..core.params import IstftParams, StftParams
@@ -60,9 +60,11 @@ class Plan:
     sites: Sites | None = None
 
     @property
-    def counted_reasons(self) -> tuple[str, ...]:
-        """Why native computes it; nothing where it does not."""
-        return self.route.reasons if self.params is None else ()
+    def way(self) -> Way:
+        """What calls by this plan are counted by: with reasons where native computes them."""
+        reasons = self.route.reasons if self.params is None else ()
+        by_choice = bool(reasons) and not (self.fallback or self.rejected)
+        return Way(self.route.op, self.route.backend, reasons, by_choice)
 
 
 #: What the table has of a call: its plan, its key (None where none can be kept), and the call's

@@ -58,7 +58,7 @@ def dispatch(
         else:
             bump = plan.sites.get((id(caller.f_code), caller.f_lasti))  # site_of, without its call
             if bump is None:
-                counters.count(_count_by(op, plan), caller)
+                counters.count(plan.way, caller)
             else:
                 bump()
             return result
@@ -101,15 +101,9 @@ def _dispatch(
     if due is not None and plan.params is not None:
         plan, result = due.compare(plan, result)
     if known is None:
-        _keep(op, replace(plan, epoch=epoch), found, result)
-    counters.count(_count_by(op, plan), caller)
+        _keep(replace(plan, epoch=epoch), found, result)
+    counters.count(plan.way, caller)
     return result
-
-
-def _count_by(op: Operation, plan: Plan) -> Way:
-    by_choice = not (plan.fallback or plan.rejected)
-    reasons = plan.counted_reasons
-    return Way(op.name, plan.route.backend, reasons, by_choice and bool(reasons))
 
 
 def _with_known_run(plan: Plan, key: Key | None) -> Plan:
@@ -179,7 +173,7 @@ def _make_run(plan: Plan, tensor: torch.Tensor, window: torch.Tensor | None) -> 
     return partial(getattr(backend, plan.route.op), params)
 
 
-def _keep(op: Operation, plan: Plan, found: Found, result: torch.Tensor) -> None:
+def _keep(plan: Plan, found: Found, result: torch.Tensor) -> None:
     """Keep what was decided for good, so that the next call like it need not be decided."""
     _, key, tensor, window, others = found
     if key is None or not can_be_kept(others):
@@ -187,9 +181,8 @@ def _keep(op: Operation, plan: Plan, found: Found, result: torch.Tensor) -> None
     if tensor.is_cuda and torch_state.is_capturing():
         return
     if plan.params is None:
-        kept = replace(plan, sites=counters.sites(_count_by(op, plan)))
         if plan.settled:
-            plans.keep(key, kept)
+            plans.keep(key, replace(plan, sites=counters.sites(plan.way)))
         return
     if any(_find_warnings(plan, window)) and torch.is_warn_always_enabled():
         return
@@ -197,8 +190,7 @@ def _keep(op: Operation, plan: Plan, found: Found, result: torch.Tensor) -> None
     if plan.run is None and not torch_state.is_differentiated(tensor, window):
         backend = registry.load(plan.route.backend)
         run = backend.prepare(Call(plan.params, tensor, window), result) or run
-    way = _count_by(op, plan)
-    kept = replace(plan, bound=None, trial=None, run=run, sites=counters.sites(way))
+    kept = replace(plan, bound=None, trial=None, run=run, sites=counters.sites(plan.way))
     if plan.settled:
         plans.keep(key, kept)
     plans.keep(name_backend(key, plan.route.backend), replace(kept, settled=True))

@@ -68,12 +68,7 @@ class Refused(OSError):
 
 
 def cache_folder() -> Path | None:
-    """The folder by the platform's convention; None where the user has no home, or no owners are.
-
-    Without owners (Windows) nobody can tell whose a file is: nothing is kept there.
-    """
-    if os.name != "posix":
-        return None
+    """The folder by the platform's convention; None where the user has no home."""
     import platformdirs  # takes a millisecond that a program without accelerated calls need not pay
 
     try:
@@ -156,8 +151,7 @@ def hold_lock(path: Path, patience: float) -> Iterator[None]:
         try:
             yield
         finally:
-            # Also where a child that was forked meanwhile has the descriptor, too.
-            fcntl.flock(file, fcntl.LOCK_UN)
+            _release_lock(file.fileno())
 
 
 @dataclass(frozen=True)
@@ -306,7 +300,7 @@ def _exchange(one: Path, other: Path) -> bool:
             failed = library.renamex_np(*names, _EXCHANGE)
         else:
             failed = library.renameat2(_HERE, names[0], _HERE, names[1], _EXCHANGE)
-    except AttributeError:  # older systems
+    except (AttributeError, TypeError):  # older systems, and Windows
         return False
     error = ctypes.get_errno()
     if failed and error not in _CANNOT:
@@ -317,10 +311,25 @@ def _exchange(one: Path, other: Path) -> bool:
 def _take_lock(handle: int) -> bool:
     """Take the lock of a file; tells whether no other process has it."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # the latter on Windows
         return False
     return True
+
+
+def _release_lock(handle: int) -> None:
+    """Give the lock back, also where a child forked meanwhile has the descriptor, too."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
+    else:
+        fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 @contextlib.contextmanager
@@ -333,6 +342,12 @@ def _open_trusted(folder: Path, problem: str = "") -> Iterator[Path]:
     Raises:
         Refused: others may.
     """
+    if not hasattr(os, "geteuid"):
+        # Windows: what is below a user's profile only that user, and administrators, may write.
+        if Path.home().resolve() not in folder.resolve().parents:
+            raise Refused(problem or "it is not in the profile of its user")
+        yield folder
+        return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
@@ -347,6 +362,8 @@ def _open_trusted(folder: Path, problem: str = "") -> Iterator[Path]:
 
 def _check_writers(handle: int) -> None:
     """Refuse what belongs to another user, or what another user may write."""
+    if not hasattr(os, "geteuid"):
+        return  # Windows: its folder says it
     status = os.fstat(handle)
     if status.st_uid != os.geteuid():
         raise Refused(f"it belongs to another user (number {status.st_uid})")
@@ -360,9 +377,8 @@ def _check_writers(handle: int) -> None:
 def _owns_group(group: int) -> bool:
     """Whether a group is the user's own, with nobody else in it.
 
-    Where users have such groups, of their own names, the umask is often 002, and folders of the
-    group are no less the user's. OpenSSH, as Debian builds it, asks for members likewise; the name
-    is asked for, too, since a directory service may not list who else has the group.
+    Where users have such groups, of their own names, the umask is often 002. OpenSSH, as Debian
+    builds it, asks for members, too; the name, since a directory service may not list all members.
     """
     try:
         user, found = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)

@@ -338,7 +338,7 @@ def store() -> Store:
 
 def find_path(settings: AutotuneSettings) -> Path | None:
     """Where verdicts are kept under these settings; None where they are not."""
-    if not settings.persist or os.name != "posix":
+    if not settings.persist:
         return None
     if settings.cache_path is not None:
         # ~nobody/x stays: it is refused, and told of, when it is used.
