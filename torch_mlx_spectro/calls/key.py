@@ -17,7 +17,7 @@ from .operation import WINDOW
 
 #: Types of values that never change, so that a key may be kept: a 0-d tensor's may.
 _VALUES = frozenset({int, bool, str, type(None)})
-is_grad_enabled, is_warn_always = torch.is_grad_enabled, torch.is_warn_always_enabled
+is_grad_enabled = torch.is_grad_enabled
 #: complex64 values, and windows in pairs, are read whole.
 _ALIGNMENT = 8
 
@@ -95,7 +95,6 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
         backend,
         None if backend != "auto" else _describe_state(),
         is_grad_enabled(),
-        is_warn_always(),  # where torch repeats its warnings, calls that warn are not kept
         torch.mps.compile_shader,  # what is emulated compiles by its own rules
         tensor.shape,
         tensor.stride(),

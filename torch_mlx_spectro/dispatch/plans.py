@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..calls.key import Key, NoKey, make_key
+from ..calls.key import Key
 from ..calls.kind import CallKind, Route
-from ..calls.operation import Operation
-from ..native import private_state as torch_state
 from ..store.caches import note_preparation, register_cache
 from ..store.fork import after_fork
 from .statistics import Sites, Way
@@ -45,6 +43,7 @@ class Plan:
         settled: decided for good.
         run: computes calls like it; None where native does, and before one was computed.
         epoch: of the ledger, when it was decided.
+        warns: torch warns of calls like it, once; or of each, if the program has told it to.
         sites: where calls by this plan are counted.
     """
 
@@ -57,6 +56,7 @@ class Plan:
     settled: bool = False
     run: Run | None = None
     epoch: int = 0
+    warns: bool = False
     sites: Sites | None = None
 
     @property
@@ -67,54 +67,25 @@ class Plan:
         return Way(self.route.op, self.route.backend, reasons, by_choice)
 
 
-#: What the table has of a call: its plan, its key (None where none can be kept), and the call's
-#: input, window and other arguments.
-Found = tuple[Plan | None, Key | None, Any, Any, tuple[Any, ...]]
-NOTHING: Found = (None, None, None, None, ())
-
-
 class PlanTable:
     """Plans by key, bounded: when there are too many, all are forgotten.
 
     Args:
         most: plans that are kept at once.
+
+    Attributes:
+        get: the plan of a key, of whichever epoch; None if there is none.
     """
 
     def __init__(self, most: int = MAX_PLANS) -> None:
         self.most = most
         self._plans: dict[Key, Plan] = {}
+        self.get = self._plans.get  # for good: the table is emptied, never replaced
         after_fork(self.clear)  # a parent's device, streams and libraries are not its child's
         register_cache(self.clear)
 
     def __len__(self) -> int:
         return len(self._plans)
-
-    def get(self, key: Key) -> Plan | None:
-        """The plan of a key, of whichever epoch."""
-        return self._plans.get(key)
-
-    def find(self, op: Operation, backend: str, args: Any, kwargs: Any, epoch: int) -> Found:
-        """The plan of a call, if it is kept and holds in this epoch of the ledger.
-
-        Args:
-            backend: that is asked for.
-        """
-        if torch_state.is_intercepted():
-            return NOTHING
-        try:
-            tensor, window, others = op.read(*args, **kwargs)
-            if type(tensor) not in torch_state.PLAIN_TYPES:
-                return NOTHING
-            key = make_key(op.name, backend, tensor, window, others)
-            plan = self._plans.get(key)
-        except (NoKey, TypeError, RuntimeError):  # no arguments of torch's, no strides, no hash
-            return NOTHING
-        if plan is not None:
-            # What native does cannot always be recorded into a CUDA graph.
-            records = plan.run is None and tensor.is_cuda and torch_state.is_capturing()
-            if plan.epoch != epoch or records:
-                plan = None
-        return plan, key, tensor, window, others
 
     def keep(self, key: Key, plan: Plan) -> None:
         """Keep a plan."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..backends import registry
-from ..calls.key import Key, can_be_kept, find_input, name_backend, with_tensors
+from ..calls.key import Key, NoKey, can_be_kept, find_input, make_key, name_backend, with_tensors
 from ..calls.operation import Call, Operation
 from ..calls.timer import Timer
 from ..errors import KernelRefused, NotAccelerated, UnresolvedArguments
@@ -27,8 +27,11 @@ from .checking import CallChecks
 from .choice import Choice
 from .decide import NOT_RESOLVED, decide, ledger, native_plan, trials
 from .gradient_timer import WayBack
-from .plans import Found, Plan, Run, plans
+from .plans import Plan, Run, plans
 from .statistics import REFUSED, Counters, Way
+
+#: Of a call: its plan if it is kept, its key if it can be, its input, window and other arguments.
+Found = tuple[Plan | None, Key | None, Any, Any, tuple[Any, ...]]
 
 counters = Counters()
 
@@ -41,10 +44,21 @@ def dispatch(
     Raises:
         NotAccelerated: the choice is strict, and nothing but native can compute this call.
     """
-    found = plans.find(op, choice.backend, args, kwargs, ledger.epoch)
-    plan, key, tensor, window, others = found
+    # What follows is all that a call costs that comes again, so it calls little.
+    tensor: Any = None
+    window, others, key, plan = None, (), None, None
+    if not torch_state.is_intercepted():
+        try:
+            tensor, window, others = op.read(*args, **kwargs)
+            if type(tensor) in torch_state.PLAIN_TYPES:
+                key = make_key(op.name, choice.backend, tensor, window, others)
+                plan = plans.get(key)
+        except (NoKey, TypeError, RuntimeError):  # not torch's arguments, no strides, no hash
+            key = None
+    if plan is not None and (plan.epoch != ledger.epoch or _is_state_against(plan, tensor)):
+        plan = None
     if plan is not None and plan.sites is not None and not choice.verify:
-        run = plan.run
+        run, sites, decided = plan.run, plan.sites, plan
         try:
             if run is not None:
                 result = run(tensor, window)
@@ -53,20 +67,26 @@ def dispatch(
             else:
                 result = op.compute_natively(args, kwargs, caller)
         except (KernelRefused, UnresolvedArguments):
-            # Decided anew: torch raises, or the reason is told.
-            found = (None, key, tensor, window, others)
+            plan = None  # decided anew: torch raises, or the reason is told
         else:
-            bump = plan.sites.get((id(caller.f_code), caller.f_lasti))  # site_of, without its call
+            bump = sites.get((id(caller.f_code), caller.f_lasti))  # site_of, without its call
             if bump is None:
-                counters.count(plan.way, caller)
+                counters.count(decided.way, caller)
             else:
                 bump()
             return result
     try:
-        return _dispatch(op, choice, args, kwargs, caller, found)
+        return _dispatch(op, choice, args, kwargs, caller, (plan, key, tensor, window, others))
     except NotAccelerated as refused:
         counters.count(Way(op.name, REFUSED, refused.reasons), caller)
         raise
+
+
+def _is_state_against(plan: Plan, tensor: torch.Tensor) -> bool:
+    """Whether something in torch's state, of which the key has nothing, wants another plan."""
+    if plan.run is None:  # what native does cannot always be recorded into a CUDA graph
+        return tensor.is_cuda and torch_state.is_capturing()
+    return plan.warns and torch.is_warn_always_enabled()
 
 
 def _dispatch(
@@ -81,7 +101,7 @@ def _dispatch(
     if plan.fallback and choice.strict:
         op.compute_natively(args, kwargs, caller)  # torch's own exception comes before ours
         raise NotAccelerated(op.name, plan.route.reasons)
-    plan = _with_known_run(plan, found[1])
+    plan = _with_known_run(plan, found[1], found[2])
     due = None
     if choice.verify or choice.backend == "auto":
         due = checking.find_checks(op, choice, plan, args, kwargs, counters.count_verified)
@@ -106,12 +126,12 @@ def _dispatch(
     return result
 
 
-def _with_known_run(plan: Plan, key: Key | None) -> Plan:
+def _with_known_run(plan: Plan, key: Key | None, tensor: Any) -> Plan:
     """The plan, run as calls that ask for its backend by name are: ``auto`` times what it takes."""
     if plan.params is None or plan.run is not None or key is None:
         return plan
     known = plans.get(name_backend(key, plan.route.backend))
-    if known is None or known.epoch != ledger.epoch:
+    if known is None or known.epoch != ledger.epoch or _is_state_against(known, tensor):
         return plan
     return replace(plan, run=known.run)
 
@@ -184,13 +204,12 @@ def _keep(plan: Plan, found: Found, result: torch.Tensor) -> None:
         if plan.settled:
             plans.keep(key, replace(plan, sites=counters.sites(plan.way)))
         return
-    if any(_find_warnings(plan, window)) and torch.is_warn_always_enabled():
-        return
     run = plan.run or _make_run(plan, tensor, window)
     if plan.run is None and not torch_state.is_differentiated(tensor, window):
         backend = registry.load(plan.route.backend)
         run = backend.prepare(Call(plan.params, tensor, window), result) or run
     kept = replace(plan, bound=None, trial=None, run=run, sites=counters.sites(plan.way))
+    kept = replace(kept, warns=any(_find_warnings(plan, window)))
     if plan.settled:
         plans.keep(key, kept)
     plans.keep(name_backend(key, plan.route.backend), replace(kept, settled=True))

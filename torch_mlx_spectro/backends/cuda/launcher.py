@@ -123,7 +123,7 @@ class Prepared:
 
     __slots__ = (
         *("_attributes", "_buffer", "_config", "_device", "_driver", "_kernel", "_lock"),
-        *("_pack", "_parameters", "_variable", "run"),
+        *("_pack", "_parameters", "_variable"),
     )
 
     def __init__(
@@ -162,27 +162,43 @@ class Prepared:
         self._driver, self._device = driver, device
         self._lock = threading.Lock()
 
-        #: Launches on a stream (its raw handle), with the addresses of the kernel's tensors.
-        self.run = self._bind()
+    def run(self, stream: int, *addresses: int) -> None:
+        """Launch on a stream (its raw handle), with the addresses of the kernel's tensors."""
+        launch = self._driver.launch
+        with self._lock:  # the driver has copied the arguments when it returns
+            self._pack(self._buffer, self._variable, stream, self._attributes, *addresses)
+            error = launch(self._config, self._kernel, self._parameters, None)
+            if error:
+                self._driver.mend(error, self._device)
+                error = launch(self._config, self._kernel, self._parameters, None)
+        if error:
+            raise CudaProblem(f"CUDA refuses a launch with error {error}")
 
-    def _bind(self) -> Callable[..., None]:
+    def bind(self, stream_of: Callable[[int], int], judges: bool) -> Bound:
+        """What launches it on a device's current stream.
+
+        Args:
+            judges: the kernel takes the place of a verdict, too.
+        """
         # Local names: for small calls what is looked up is most of a launch.
         lock, pack, buffer, variable = self._lock, self._pack, self._buffer, self._variable
-        attributes, launch = self._attributes, self._driver.launch
-        config, kernel, parameters = self._config, self._kernel, self._parameters
-        mend, device = self._driver.mend, self._device
+        attributes, launch, device = self._attributes, self._driver.launch, self._device
+        config, kernel, parameters, run = self._config, self._kernel, self._parameters, self.run
 
-        def run(stream: int, *addresses: int) -> None:
-            with lock:  # the driver has copied the arguments when it returns
+        def launch_again(
+            first: torch.Tensor, window: Optional, result: torch.Tensor, flag: Optional = None
+        ) -> None:
+            stream, read = stream_of(device), 0 if window is None else window.data_ptr()
+            addresses: tuple[int, ...] = (first.data_ptr(), read, result.data_ptr())
+            if judges:
+                addresses += (0 if flag is None else flag.data_ptr(),)
+            with lock:
                 pack(buffer, variable, stream, attributes, *addresses)
                 error = launch(config, kernel, parameters, None)
-                if error:
-                    mend(error, device)
-                    error = launch(config, kernel, parameters, None)
             if error:
-                raise CudaProblem(f"CUDA refuses a launch with error {error}")
+                run(stream, *addresses)  # which puts it right, or raises
 
-        return run
+        return launch_again
 
 
 class CudaKernels(TensorKernels):
@@ -246,23 +262,8 @@ class CudaKernels(TensorKernels):
         self, launches: Sequence[Launch], device: torch.device, strides: tuple[int, ...]
     ) -> Bound:
         """As in the base class; the device has to be the current one when the launch is made."""
-        launch, index, stream_of = launches[0], device.index, self._stream_of
-        run = self.prepared(launch, index, strides).run
-
-        def launch_again(
-            first: torch.Tensor, window: Optional, result: torch.Tensor, flag: Optional = None
-        ) -> None:
-            read = 0 if window is None else window.data_ptr()
-            run(stream_of(index), first.data_ptr(), read, result.data_ptr())
-
-        def launch_and_judge(
-            first: torch.Tensor, window: Optional, result: torch.Tensor, flag: Optional = None
-        ) -> None:
-            read = 0 if window is None else window.data_ptr()
-            told = 0 if flag is None else flag.data_ptr()
-            run(stream_of(index), first.data_ptr(), read, result.data_ptr(), told)
-
-        return launch_and_judge if launch.kernel in JUDGES else launch_again
+        judges = launches[0].kernel in JUDGES
+        return self.prepared(launches[0], device.index, strides).bind(self._stream_of, judges)
 
     def hear(self, place: int, device: torch.device) -> int:
         """What the last launch on a device's current stream tells in an int32 of the host's.
