@@ -16,9 +16,8 @@ from typing import Any
 import torch
 
 from .backends import registry
-from .calls.key import find_window
 from .calls.kind import Route
-from .calls.operation import ISTFT, STFT, Operation
+from .calls.operation import ISTFT, STFT, WINDOW, Operation
 from .dispatch import choice as routing
 from .dispatch.choice import Choice, current_choice, patched_choice
 from .dispatch.decide import NATIVE_ASKED, TOO_SMALL, decide
@@ -172,8 +171,9 @@ def _function(
             return result
         if type(tensor) is not plain and is_traced():
             return compiled(*args, **kwargs)
-        if not is_stft and overrides(find_window(args, kwargs)):
-            return ask(args, kwargs, get_frame(1))  # a builtin looks at all of its tensors
+        # A builtin looks at all of its tensors. (find_window, without its call.)
+        if not is_stft and overrides(args[WINDOW] if len(args) > WINDOW else kwargs.get("window")):
+            return ask(args, kwargs, get_frame(1))
         return dispatch(op, choice, args, kwargs, get_frame(1))
 
     def ask(args: Any, kwargs: Any, caller: FrameType) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..native import private_state as torch_state
+from ..native.private_state import PLAIN_TYPES
 from .operation import WINDOW
 
 #: Types of values that never change, so that a key may be kept: a 0-d tensor's may.
@@ -74,7 +75,7 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
     address = tensor.data_ptr()
     described: Key | None = None
     if window is not None:
-        if type(window) not in torch_state.PLAIN_TYPES:
+        if type(window) not in PLAIN_TYPES:
             raise NoKey
         place = window.data_ptr()
         if not place:

@@ -22,6 +22,7 @@ from ..calls.timer import Timer
 from ..errors import KernelRefused, NotAccelerated, UnresolvedArguments
 from ..native import functions as native
 from ..native import private_state as torch_state
+from ..native.private_state import PLAIN_TYPES
 from . import checking
 from .checking import CallChecks
 from .choice import Choice
@@ -50,12 +51,15 @@ def dispatch(
     if not torch_state.is_intercepted():
         try:
             tensor, window, others = op.read(*args, **kwargs)
-            if type(tensor) in torch_state.PLAIN_TYPES:
+            if type(tensor) in PLAIN_TYPES:
                 key = make_key(op.name, choice.backend, tensor, window, others)
                 plan = plans.get(key)
         except (NoKey, TypeError, RuntimeError):  # not torch's arguments, no strides, no hash
             key = None
-    if plan is not None and (plan.epoch != ledger.epoch or _is_state_against(plan, tensor)):
+    if plan is not None and (
+        plan.epoch != ledger.epoch
+        or ((plan.warns or plan.run is None) and _is_state_against(plan, tensor))
+    ):
         plan = None
     if plan is not None and plan.sites is not None and not choice.verify:
         run, sites, decided = plan.run, plan.sites, plan

@@ -189,9 +189,9 @@ class Prepared:
             first: torch.Tensor, window: Optional, result: torch.Tensor, flag: Optional = None
         ) -> None:
             stream, read = stream_of(device), 0 if window is None else window.data_ptr()
-            addresses: tuple[int, ...] = (first.data_ptr(), read, result.data_ptr())
+            addresses = [first.data_ptr(), read, result.data_ptr()]
             if judges:
-                addresses += (0 if flag is None else flag.data_ptr(),)
+                addresses.append(0 if flag is None else flag.data_ptr())
             with lock:
                 pack(buffer, variable, stream, attributes, *addresses)
                 error = launch(config, kernel, parameters, None)
