@@ -171,7 +171,7 @@ def _function(
             return result
         if type(tensor) is not plain and is_traced():
             return compiled(*args, **kwargs)
-        # A builtin looks at all of its tensors. (find_window, without its call.)
+        # A builtin looks at all of its tensors.
         if not is_stft and overrides(args[WINDOW] if len(args) > WINDOW else kwargs.get("window")):
             return ask(args, kwargs, get_frame(1))
         return dispatch(op, choice, args, kwargs, get_frame(1))

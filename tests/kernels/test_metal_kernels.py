@@ -225,7 +225,7 @@ def test_a_gpu_that_allows_no_plan_is_an_error(make: Callable[..., Emulated]) ->
 def test_tables_and_integers_are_made_once_and_bounded(
     emulated: Emulated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(emulated.kernels._tables._recent, "most", 5)
+    monkeypatch.setattr(emulated.kernels._tables, "most", 5)
     for samples in range(100, 120):
         analyse(emulated, samples)
     assert len(emulated.kernels._tables) == 5

@@ -35,11 +35,6 @@ def find_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return args[0] if args else kwargs.get("input")
 
 
-def find_window(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The window that is passed, whatever it is."""
-    return args[WINDOW] if len(args) > WINDOW else kwargs.get("window")
-
-
 def with_tensors(
     args: tuple[Any, ...], kwargs: dict[str, Any], tensors: Mapping[str, Any]
 ) -> tuple[list[Any], dict[str, Any]]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..backends import registry
-from ..calls.key import Key, NoKey, can_be_kept, find_input, make_key, name_backend, with_tensors
+from ..calls.key import Key, can_be_kept, find_input, make_key, name_backend, with_tensors
 from ..calls.operation import Call, Operation
 from ..calls.timer import Timer
 from ..errors import KernelRefused, NotAccelerated, UnresolvedArguments
@@ -54,7 +54,7 @@ def dispatch(
             if type(tensor) in PLAIN_TYPES:
                 key = make_key(op.name, choice.backend, tensor, window, others)
                 plan = plans.get(key)
-        except (NoKey, TypeError, RuntimeError):  # not torch's arguments, no strides, no hash
+        except Exception:  # not torch's arguments, no strides, or what a program's own hash raises
             key = None
     if plan is not None and (
         plan.epoch != ledger.epoch
