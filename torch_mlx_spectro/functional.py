@@ -31,7 +31,7 @@ from .native import private_state as torch_state
 from .version import __version__
 
 
-def _compiled(op: Operation, patched: bool) -> Callable[..., torch.Tensor]:
+def _make_compiled(op: Operation, patched: bool) -> Callable[..., torch.Tensor]:
     """What a compiler is shown, as it reads the program: an operator, or native's own code.
 
     Args:
@@ -139,7 +139,7 @@ def _function(
     too_small = Way(name, registry.NATIVE, (TOO_SMALL,), by_choice=True)
     bump_asked, bump_small = counters.sites(asked).get, counters.sites(too_small).get
 
-    compiled = _compiled(op, patched=choose is patched_choice)
+    compiled = _make_compiled(op, patched=choose is patched_choice)
 
     def call(*args: Any, **kwargs: Any) -> torch.Tensor:
         if is_compiling():

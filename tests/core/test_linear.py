@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from torch_mlx_spectro.core.linear import Form, describe_analysis, describe_synthesis
-from torch_mlx_spectro.mlx_api.arguments import Sizes, resolved_istft, resolved_stft
+from torch_mlx_spectro.mlx_api.arguments import Sizes, resolve_istft_call, resolve_stft_call
 
 
 def sizes(onesided: bool, normalized: bool = False) -> Sizes:
@@ -25,7 +25,7 @@ def sizes(onesided: bool, normalized: bool = False) -> Sizes:
 
 
 def form_of(onesided: bool, *, is_complex: bool = False, normalized: bool = False) -> Form:
-    params = resolved_stft(sizes(onesided, normalized), 20, is_complex)
+    params = resolve_stft_call(sizes(onesided, normalized), 20, is_complex)
     return Form(params, params.complex_fft, False)
 
 
@@ -67,7 +67,7 @@ def test_rows_are_all_that_changes() -> None:
 
 
 def istft(return_complex: bool, length: int | None = None) -> Any:
-    return resolved_istft(sizes(not return_complex), 11, length, return_complex)
+    return resolve_istft_call(sizes(not return_complex), 11, length, return_complex)
 
 
 @pytest.mark.parametrize("return_complex", [False, True])

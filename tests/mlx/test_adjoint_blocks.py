@@ -10,7 +10,7 @@ from torch_mlx_spectro.core.linear import Form
 from torch_mlx_spectro.mlx.blocks import adjoint_blocks
 from torch_mlx_spectro.mlx.host import HostView
 from torch_mlx_spectro.mlx.runtime import runtime
-from torch_mlx_spectro.mlx_api.arguments import Sizes, resolved_stft
+from torch_mlx_spectro.mlx_api.arguments import Sizes, resolve_stft_call
 
 MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 N_FFT, HOP, SAMPLES = 8, 3, 11
@@ -41,7 +41,7 @@ def test_it_is_the_transposed_analysis(pad_mode: str, kind: str, edge: float) ->
         normalized=False,
         onesided=onesided,
     )
-    params = resolved_stft(sizes, SAMPLES, is_complex)
+    params = resolve_stft_call(sizes, SAMPLES, is_complex)
     form = Form(params, is_complex, False, edge=edge if onesided else 1.0).with_rows(2)
     generator = np.random.default_rng(1)
     window = generator.standard_normal(N_FFT).astype(np.float32)

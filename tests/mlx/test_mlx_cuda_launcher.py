@@ -23,7 +23,7 @@ from torch_mlx_spectro.kernels.texts import cuda as cuda_text
 from torch_mlx_spectro.mlx import launcher as mlx_cuda
 from torch_mlx_spectro.mlx.launcher import MlxCudaKernels
 from torch_mlx_spectro.mlx_api import ops as mlx_maps
-from torch_mlx_spectro.mlx_api.arguments import Sizes, resolved_istft, resolved_stft
+from torch_mlx_spectro.mlx_api.arguments import Sizes, resolve_istft_call, resolve_stft_call
 
 
 @pytest.fixture
@@ -120,13 +120,15 @@ def sizes(n_fft: int, hop: int) -> Sizes:
 def test_grids_that_mlx_cannot_count_are_refused() -> None:
     kernels = MlxCudaKernels(mx, lambda **_: None)
     for n_fft in (64, 22):
-        stft = resolved_stft(sizes(n_fft, n_fft // 2), 100_000, False)
-        istft = resolved_istft(sizes(n_fft, n_fft // 2), stft.frames, 100_000, False)
+        stft = resolve_stft_call(sizes(n_fft, n_fft // 2), 100_000, False)
+        istft = resolve_istft_call(sizes(n_fft, n_fft // 2), stft.frames, 100_000, False)
         for call in (stft, istft):
             many = {"rows": cuda_text.MAX_ROWS + 1}
             assert kernels.refusal(_replaced(call, rows=cuda_text.MAX_ROWS)) is None
             assert "first dimension" in str(kernels.refusal(_replaced(call, **many)))
-    long = resolved_stft(sizes(22, 5), 400_000_000, False)  # frames are rows of cut_frames' grid
+    long = resolve_stft_call(
+        sizes(22, 5), 400_000_000, False
+    )  # frames are rows of cut_frames' grid
     assert "first dimension" in str(kernels.refusal(_replaced(long, rows=2)))
 
 

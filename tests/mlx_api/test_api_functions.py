@@ -12,7 +12,7 @@ from mlx_cases import BLOCKS, LAZILY, PATHS, SIZES, close, computed, dot, double
 
 from torch_mlx_spectro import SpectralTransform
 from torch_mlx_spectro.core.linear import Form
-from torch_mlx_spectro.mlx_api.arguments import resolved_stft
+from torch_mlx_spectro.mlx_api.arguments import resolve_stft_call
 from torch_mlx_spectro.mlx_api.functions import ARGUMENTS, get_map
 
 MODES = ["reflect", "constant", "replicate", "circular"]
@@ -217,7 +217,7 @@ def test_each_gradient_is_the_map_that_returns_its_argument(work: int, kind: str
     """One form of three arguments, linear in each: every map is its gradient in one of them."""
     is_complex = kind == "complex"
     sizes = SpectralTransform(16, 5, pad_mode="reflect", onesided=kind == "real")._sizes
-    form = Form(resolved_stft(sizes, 60, is_complex), is_complex, False)
+    form = Form(resolve_stft_call(sizes, 60, is_complex), is_complex, False)
     signal = noise(18, 2, 60, kind=np.complex64 if is_complex else np.float32)
     spectrum = noise(19, 2, form.params.frames, form.params.bins, kind=np.complex64)
     values = {"signal": signal, "window": noise(20, 16), "spectrum": spectrum}

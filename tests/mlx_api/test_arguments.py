@@ -17,8 +17,8 @@ from torch_mlx_spectro.mlx_api.arguments import (
     check_choice,
     integer,
     resolve_fft_params,
-    resolved_istft,
-    resolved_stft,
+    resolve_istft_call,
+    resolve_stft_call,
 )
 
 
@@ -60,14 +60,14 @@ def test_sizes_that_cannot_be_are_refused(call: dict[str, Any], what: str) -> No
 def test_defaults_are_torchs() -> None:
     found = sizes(hop=None)
     assert (found.hop_length, found.win_length) == (4, 16)
-    assert resolved_stft(found, 40, False).bins == 9
-    assert resolved_stft(sizes(onesided=False), 40, False).bins == 16
+    assert resolve_stft_call(found, 40, False).bins == 9
+    assert resolve_stft_call(sizes(onesided=False), 40, False).bins == 16
 
 
 @pytest.mark.parametrize("samples", [16, 17, 40])
 @pytest.mark.parametrize("center", [True, False])
 def test_frames_are_as_many_as_torchs(samples: int, center: bool) -> None:
-    params = resolved_stft(sizes(center=center), samples, False)
+    params = resolve_stft_call(sizes(center=center), samples, False)
     expected = torch.stft(
         torch.zeros(samples), 16, 4, window=torch.ones(16), center=center, return_complex=True
     )
@@ -76,22 +76,22 @@ def test_frames_are_as_many_as_torchs(samples: int, center: bool) -> None:
 
 @pytest.mark.parametrize("samples", [1, 7, 8, 40])
 def test_a_minimal_tail_has_a_frame_for_each_hop(samples: int) -> None:
-    params = resolved_stft(sizes(pad_mode="constant", tail_pad="minimal"), samples, False)
+    params = resolve_stft_call(sizes(pad_mode="constant", tail_pad="minimal"), samples, False)
     assert params.frames == math.ceil(samples / 4)
 
 
 def test_a_signal_shorter_than_a_frame_is_one_frame_without_centring() -> None:
-    params = resolved_stft(sizes(center=False), 5, False)
+    params = resolve_stft_call(sizes(center=False), 5, False)
     assert (params.samples, params.frames) == (5, 1)
 
 
 def test_what_torch_refuses_says_why() -> None:
     with pytest.raises(ValueError, match=r"stft needs that .*got"):
-        resolved_stft(sizes(), 3, False)  # too short to be reflected
+        resolve_stft_call(sizes(), 3, False)  # too short to be reflected
     with pytest.raises(ValueError, match=r"istft needs that .*got"):
-        resolved_istft(sizes(), 0, None, False)
+        resolve_istft_call(sizes(), 0, None, False)
     with pytest.raises(ValueError, match="length is required"):
-        resolved_istft(sizes(pad_mode="constant", tail_pad="minimal"), 3, None, False)
+        resolve_istft_call(sizes(pad_mode="constant", tail_pad="minimal"), 3, None, False)
 
 
 def test_fft_params_grow_by_their_padding() -> None:

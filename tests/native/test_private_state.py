@@ -138,14 +138,14 @@ def test_gradients_batched_by_torchs_older_vmap_are_taken_apart() -> None:
                 seen.append((tuple(values.shape), other, dims))
                 return 2 * values
 
-            return torch_state.unbatched(stacked, cotangents[0], None)
+            return torch_state.apply_by_example(stacked, cotangents[0], None)
 
     leaf = torch.ones(3, requires_grad=True)
     result: torch.Tensor = Doubled.apply(leaf)  # type: ignore[no-untyped-call]
     (batch,) = torch.autograd.grad(result, leaf, torch.eye(3)[:2], is_grads_batched=True)
     assert torch.equal(batch, 2 * torch.eye(3)[:2])
     assert seen == [((2, 3), None, (0, None))]
-    assert torch_state.unbatched(lambda *args: None, leaf, None) is None
+    assert torch_state.apply_by_example(lambda *args: None, leaf, None) is None
 
 
 def test_nothing_speaks_against_a_plain_program() -> None:

@@ -49,7 +49,7 @@ class Map:
         """The map, known to whatever differentiates or vectorises."""
         is_batched = torch_state.is_batched
         if is_batched(first) or (second is not None and is_batched(second)):
-            return torch_state.unbatched(partial(self._stack, task), first, second)
+            return torch_state.apply_by_example(partial(self._stack, task), first, second)
         if torch_state.is_transformed():
             return self._transformed.apply(task, first, second)
         if torch.is_grad_enabled():

@@ -220,7 +220,7 @@ class Trials:
         Args:
             candidates: beside native; where they tie, an earlier one is preferred.
         """
-        standing = self._standing(kind, candidates)
+        standing = self._read_standing(kind, candidates)
         if standing.lacking is not None:
             return standing.lacking, True
         if standing.is_waited_for:
@@ -240,7 +240,7 @@ class Trials:
         fastest, timed = self.pick(kind, candidates)
         if timed or self.is_running(kind):
             return fastest, timed
-        standing = self._standing(both, candidates)
+        standing = self._read_standing(both, candidates)
         if standing.lacking is not None:
             with self._lock:
                 standing.race.asked += 1
@@ -250,9 +250,9 @@ class Trials:
             return fastest, False
         return self._won(both, standing.race, candidates), False
 
-    def _standing(self, kind: Hashable, candidates: tuple[str, ...]) -> _Standing:
+    def _read_standing(self, kind: Hashable, candidates: tuple[str, ...]) -> _Standing:
         """How a race stands, with the times that are known by now."""
-        known = {} if kind in self._races else self._recalled(kind)
+        known = {} if kind in self._races else self._recall_times(kind)
         with self._lock:
             self._collect()
             race = self._race(kind, known)
@@ -308,7 +308,7 @@ class Trials:
             self._collect()
             return any(running == kind for running, *_ in self._running)
 
-    def _recalled(self, kind: Hashable) -> dict[str, float]:
+    def _recall_times(self, kind: Hashable) -> dict[str, float]:
         return seconds_of(self._store().get(ROUTES, str(kind)), self._now())
 
     def _collect(self) -> None:

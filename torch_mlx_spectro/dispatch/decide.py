@@ -76,10 +76,10 @@ def decide(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Plan:
             params = _resolve(op, bound)
         except UnresolvedArguments:
             return native_plan(op, NOT_RESOLVED, rejected=True)
-    return _routed(op, choice, bound, params)
+    return _choose_route(op, choice, bound, params)
 
 
-def _routed(
+def _choose_route(
     op: Operation, choice: Choice, bound: dict[str, Any], params: StftParams | IstftParams | None
 ) -> Plan:
     """The plan of a call of valid arguments: the candidate whose turn it is, and that is able to.

@@ -110,7 +110,7 @@ def _dispatch(
     if choice.verify or choice.backend == "auto":
         due = checking.find_checks(op, choice, plan, args, kwargs, counters.count_verified)
     try:
-        result = _computed(op, plan, args, kwargs, caller, due)
+        result = _compute(op, plan, args, kwargs, caller, due)
     except UnresolvedArguments:
         plan = native_plan(op, NOT_RESOLVED, rejected=True)
         result = op.compute_natively(args, kwargs, caller)
@@ -140,7 +140,7 @@ def _with_known_run(plan: Plan, key: Key | None, tensor: Any) -> Plan:
     return replace(plan, run=known.run)
 
 
-def _computed(
+def _compute(
     op: Operation, plan: Plan, args: Any, kwargs: Any, caller: FrameType, due: CallChecks | None
 ) -> torch.Tensor:
     """The result of a call, made with aliases of what autograd is to be watched at."""
@@ -156,7 +156,7 @@ def _computed(
         args, kwargs = with_tensors(args, kwargs, aliases)
         plan = replace(plan, bound=None if plan.bound is None else plan.bound | aliases)
     run = partial(_run, op, plan, args, kwargs, caller)
-    return run() if timed is None else _timed(plan, run, find_input(args, kwargs))
+    return run() if timed is None else _time(plan, run, find_input(args, kwargs))
 
 
 def _run(op: Operation, plan: Plan, args: Any, kwargs: Any, caller: FrameType) -> torch.Tensor:
@@ -219,7 +219,7 @@ def _keep(plan: Plan, found: Found, result: torch.Tensor) -> None:
     plans.keep(name_backend(key, plan.route.backend), replace(kept, settled=True))
 
 
-def _timed(plan: Plan, run: Callable[[], torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:
+def _time(plan: Plan, run: Callable[[], torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:
     """Run a call of ``auto`` with a clock, and have autograd's way back timed, if there is one.
 
     Args:

@@ -66,16 +66,16 @@ def find_revealing(text: str, names: tuple[str, ...] | None = None) -> list[str]
     """What a text tells that it should not; empty when it may be shown."""
     hidden = own_names() if names is None else names
     found = [match.group() for match in _PATH.finditer(text)]
-    return found + [name for name in hidden if _named(name).search(text)]
+    return found + [name for name in hidden if _match_name(name).search(text)]
 
 
 def _clean(text: str, names: tuple[str, ...]) -> str:
     text = _PATH.sub("<path>", text)
     for name in names:
-        text = _named(name).sub("<name>", text)
+        text = _match_name(name).sub("<name>", text)
     return text
 
 
-def _named(name: str) -> re.Pattern[str]:
+def _match_name(name: str) -> re.Pattern[str]:
     """The name as a word of its own."""
     return re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)

@@ -33,10 +33,10 @@ def __getattr__(name: str) -> Callable[[], Candidate]:
     backend = name.removeprefix("emulated_")
     if backend not in registry.names():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return partial(_emulated if name != backend else strictly, backend)
+    return partial(_emulate if name != backend else strictly, backend)
 
 
-def _emulated(backend: str) -> Candidate:
+def _emulate(backend: str) -> Candidate:
     from torch_mlx_spectro import emulator
 
     _OPEN.enter_context(emulator.Machine().installed())

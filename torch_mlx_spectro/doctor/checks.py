@@ -76,7 +76,7 @@ def check(backend: str, device: str) -> Check:
             result
             for result, found in errors.items()
             # NaN is wrong, too.
-            if not found[label(backend, device)] <= _allowed(found["native"], peaks[result])
+            if not found[label(backend, device)] <= _allow_error(found["native"], peaks[result])
         ]
         told = f"errors of {', '.join(wrong)} are more than rounding" if wrong else ""
     except Exception as error:  # whatever a broken backend raises is what doctor is asked to tell
@@ -94,7 +94,7 @@ def label(backend: str, device: str) -> str:
     return f"native on {device}" if backend == "native" else backend
 
 
-def _allowed(own: float, peak: float) -> float:
+def _allow_error(own: float, peak: float) -> float:
     """As in verification: a multiple of native's own error, and a share of the largest value."""
     return agreement.MARGIN * (agreement.OWN_ERROR * own + agreement.SHARE_OF_PEAK * peak)
 

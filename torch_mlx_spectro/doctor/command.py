@@ -59,7 +59,7 @@ def command(options: argparse.Namespace) -> int:
     """
     from . import show
 
-    with _ended_if_it_hangs():
+    with _end_if_it_hangs():
         found = examine(self_check=not options.no_self_check)
     if options.json:
         print(json.dumps(found, indent=2))
@@ -150,7 +150,7 @@ def _settings() -> dict[str, Any]:
 
 
 @contextmanager
-def _ended_if_it_hangs() -> Iterator[None]:
+def _end_if_it_hangs() -> Iterator[None]:
     """End the process, with every thread's stack, if the block takes longer than it can.
 
     A deadlock may hold Python's lock: the timer of faulthandler needs none.

@@ -223,7 +223,7 @@ def synthesis(
     return tuple(general if walk is None else [walk, *general])
 
 
-def _folded(params: IstftParams, adjoint: Adjoint | None) -> int:
+def _count_folded(params: IstftParams, adjoint: Adjoint | None) -> int:
     """Output samples at either end that padding's transpose may add to."""
     if adjoint is None or adjoint.padding == 0 or adjoint.pad_mode == "constant":
         return 0
@@ -243,7 +243,7 @@ def _walk(
     even = all(
         number % 2 == 0 for number in (params.hop_length, params.start, params.output_length)
     )
-    folded = _folded(params, adjoint)
+    folded = _count_folded(params, adjoint)
     if 2 * folded >= params.output_length - 1:
         return None
     plan = walk_plan(
@@ -271,7 +271,7 @@ def walk(
         run: hops of a run, if not as many as the plan says.
         cores, step: as of :func:`synthesis`.
     """
-    length, hop, folded = params.output_length, params.hop_length, _folded(params, adjoint)
+    length, hop, folded = params.output_length, params.hop_length, _count_folded(params, adjoint)
     begin, end = folded, (length - folded) // 2 * 2 if folded else length
     samples = END_SAMPLES if folded else 1
     ends = -(-max(begin, length - end) // (plan.fft.group * samples))

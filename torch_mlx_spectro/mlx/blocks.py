@@ -336,7 +336,7 @@ class _Pass:
             first = self.hops[begin]
             frames = maps.windowed_frames(
                 mx,
-                self._meeting(row, first, count, buffer),
+                self._add_meeting(row, first, count, buffer),
                 self.window,
                 params.n_fft,
                 not params.return_complex,
@@ -352,7 +352,7 @@ class _Pass:
             lo, hi = max(at, 0), min(at + count * self.hop, params.kept)
             yield Part(signal, self.out[row, lo:hi], lo - at, add=self.stride > 1)
 
-    def _meeting(self, row: int, first: int, count: int, buffer: HostArray) -> Any:
+    def _add_meeting(self, row: int, first: int, count: int, buffer: HostArray) -> Any:
         """Spectra of the frames that meet in hops ``first ...``, in MLX; zeros where none is."""
         begin, end = first - (self.overlap - 1), first + count
         inner_begin, inner_end = max(begin, 0), min(end, self.values.shape[1])

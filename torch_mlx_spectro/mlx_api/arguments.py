@@ -149,7 +149,7 @@ def _say_why(name: str, *arguments: Any) -> Iterator[None]:
 
 
 @cached(RESOLVED_CALLS)
-def resolved_stft(sizes: Sizes, samples: int, is_complex: bool) -> StftParams:
+def resolve_stft_call(sizes: Sizes, samples: int, is_complex: bool) -> StftParams:
     """The stft of one row of ``samples`` samples.
 
     Raises:
@@ -177,7 +177,7 @@ def resolved_stft(sizes: Sizes, samples: int, is_complex: bool) -> StftParams:
 
 
 @cached(RESOLVED_CALLS)
-def resolved_istft(
+def resolve_istft_call(
     sizes: Sizes, frames: int, length: int | None, return_complex: bool
 ) -> IstftParams:
     """The istft of one row of ``frames`` frames; real signals read bins 0 ... n_fft // 2 alone.

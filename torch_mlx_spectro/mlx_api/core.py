@@ -17,7 +17,7 @@ from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
 from ..mlx.runtime import runtime
 from ..settings import mlx_settings
 from . import ops as mlx_maps
-from .arguments import Sizes, check_choices, integer, resolved_istft, resolved_stft
+from .arguments import Sizes, check_choices, integer, resolve_istft_call, resolve_stft_call
 from .caches import make_counted
 from .functions import get_map
 from .windows import WindowName, make_window
@@ -184,7 +184,7 @@ class TransformCore:
         mx = runtime().mx
         check_choices(output_layout=output_layout)
         rows, lead = self._signal_rows(x, "stft")
-        params = resolved_stft(self._sizes, rows.shape[1], rows.dtype == mx.complex64)
+        params = resolve_stft_call(self._sizes, rows.shape[1], rows.dtype == mx.complex64)
         return analyse(params, rows, self.window, lead, output_layout)
 
     def _signal_rows(self, x: Any, name: str) -> tuple[Any, tuple[int, ...]]:
@@ -246,7 +246,7 @@ class TransformCore:
             )
         length = None if length is None else integer("length", length)
         rows, lead = self._spectrum_rows(z, input_layout, return_complex)
-        params = resolved_istft(self._sizes, rows.shape[1], length, return_complex)
+        params = resolve_istft_call(self._sizes, rows.shape[1], length, return_complex)
         if torch_like and safety != "off":
             self._check_envelope(params)
         if policy == "metal" and mlx_maps.kernels() is None:

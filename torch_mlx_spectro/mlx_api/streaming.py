@@ -11,7 +11,7 @@ from ..core.linear import describe_analysis
 from ..core.padding import outside_positions
 from ..mlx.host import copy_to_mlx
 from ..mlx.runtime import runtime
-from .arguments import check_choices, resolved_istft, resolved_stft
+from .arguments import check_choices, resolve_istft_call, resolve_stft_call
 from .core import TransformCore, analyse
 from .functions import get_map
 from .ops import compute_inverse_rows, read_envelope
@@ -90,7 +90,7 @@ class StftStream:
         check_choices(output_layout=output_layout)
         mx = runtime().mx
         is_complex = self._pending.dtype == mx.complex64
-        params = resolved_stft(self._sizes, self._samples, is_complex)
+        params = resolve_stft_call(self._sizes, self._samples, is_complex)
         if not self._started:
             self._start()
         self._finished = True
@@ -128,7 +128,7 @@ class StftStream:
         """The next ``count`` frames; what no later frame reads is forgotten."""
         mx, sizes = runtime().mx, replace(self._sizes, center=False)
         length = max(0, count - 1) * sizes.hop_length + sizes.n_fft
-        params = resolved_stft(sizes, length, self._pending.dtype == mx.complex64)
+        params = resolve_stft_call(sizes, length, self._pending.dtype == mx.complex64)
         covered = self._pending[:, self._skip : self._skip + length]
         params = replace(params, frames=count)
         spectrum = analyse(params, covered, self._window, self._lead, layout)
@@ -202,7 +202,7 @@ class IstftStream:
         if self._finished or self._pending is None:
             raise RuntimeError("this stream is finished, or was given nothing")
         mx = runtime().mx
-        params = resolved_istft(self._sizes, self._frames, self._length, False)
+        params = resolve_istft_call(self._sizes, self._frames, self._length, False)
         self._finished = True
         end, rows = params.start + params.kept, self._invert_envelope(params.frames)
         rest = self._emit(end, rows, params.frames)
@@ -217,7 +217,7 @@ class IstftStream:
         """Overlap-add frames to what is pending."""
         mx, sizes = runtime().mx, self._sizes
         count = rows.shape[1]
-        params = resolved_istft(replace(sizes, center=False), count, None, False)
+        params = resolve_istft_call(replace(sizes, center=False), count, None, False)
         added = get_map("adjoint", describe_analysis(params))(rows, self._window)
         before = self._frames * sizes.hop_length - self._at
         self._frames += count

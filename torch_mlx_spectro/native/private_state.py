@@ -273,7 +273,7 @@ def is_constant(tensor: torch.Tensor) -> bool:
     return not is_forward_mode() or unpack(tensor).tangent is None
 
 
-def unbatched(function: Callable[..., Any], *tensors: Any) -> torch.Tensor | None:
+def apply_by_example(function: Callable[..., Any], *tensors: Any) -> torch.Tensor | None:
     """A function applied for each example of ``torch.autograd.grad(is_grads_batched=True)``.
 
     That, and ``torch.autograd.functional.jacobian(vectorize=True)``, use torch's older vmap, which

@@ -102,7 +102,7 @@ class Store:
     def get(self, section: str, key: str) -> Json | None:
         """The verdict of a key; None if there is none."""
         with self._hold():
-            return copy.deepcopy(self._known().get(section, {}).get(key))
+            return copy.deepcopy(self._read_known().get(section, {}).get(key))
 
     def put(self, section: str, key: str, value: Json) -> None:
         """Keep a verdict.
@@ -114,7 +114,7 @@ class Store:
         if not _is_plain(value):
             raise ValueError("a verdict has too large a number, or too many levels")
         with self._hold():
-            for sections in (self._known(), self._unwritten):
+            for sections in (self._read_known(), self._unwritten):
                 _place(sections, {section: {key: value}})
             due = self._clock() >= self._next_write
         if due:
@@ -123,7 +123,7 @@ class Store:
     def sections(self) -> Sections:
         """A copy of every verdict, the oldest of a section first."""
         with self._hold():
-            return copy.deepcopy(self._known())
+            return copy.deepcopy(self._read_known())
 
     def versions(self) -> Mapping[str, str]:
         """What these verdicts hold for."""
@@ -160,7 +160,7 @@ class Store:
         if told:
             warnings.warn(told, RuntimeWarning, stacklevel=4)
 
-    def _known(self) -> Sections:
+    def _read_known(self) -> Sections:
         if self._sections is None:
             self._sections = self._ours(self._read())
             _place(self._sections, self._unwritten)

@@ -11,8 +11,8 @@ from reference import istft_params, random_tensor
 from torch_mlx_spectro.backends.device.backend import (
     frames_fastest,
     is_readable,
-    readable,
-    resolved,
+    make_readable,
+    resolve_bits,
 )
 from torch_mlx_spectro.calls.operation import Call
 
@@ -47,7 +47,7 @@ def test_complex_values_are_read_on_their_own_boundary(offset: int) -> None:
     there[:] = values.numpy()
     tensor = torch.from_numpy(there)
     assert tensor.data_ptr() % 8 == offset
-    for read in (resolved(tensor), readable(tensor)):
+    for read in (resolve_bits(tensor), make_readable(tensor)):
         assert read is not None
         assert read.data_ptr() % 8 == 0
         assert (read.data_ptr() == tensor.data_ptr()) == (offset == 0)
@@ -58,7 +58,7 @@ def test_complex_values_are_read_on_their_own_boundary(offset: int) -> None:
 def test_real_values_are_read_where_they_are() -> None:
     values = random_tensor(0, 7)
     for tensor in (values, values[1:]):
-        assert resolved(tensor).data_ptr() == tensor.data_ptr()
+        assert resolve_bits(tensor).data_ptr() == tensor.data_ptr()
         assert is_readable(tensor)
 
 
@@ -66,5 +66,5 @@ def test_values_with_bits_are_read_as_they_look() -> None:
     values = random_tensor(0, 6, complex_values=True)
     for tensor in (values.conj(), torch._neg_view(values)):
         assert not is_readable(tensor)
-        assert torch.equal(resolved(tensor), tensor)
-        assert is_readable(resolved(tensor))
+        assert torch.equal(resolve_bits(tensor), tensor)
+        assert is_readable(resolve_bits(tensor))

@@ -177,11 +177,11 @@ def test_sums_keep_their_digits() -> None:
     for count in (0, 1, 31, 32, 33, 70_001):
         products = torch.rand(1, count, 3, generator=generator)
         exact = products.double().sum((0, 1))
-        found = MPS.summed(products)
+        found = MPS.sum_products(products)
         assert found.dtype == torch.float32
         assert (found - exact).abs().max() <= 2e-7 * max(float(exact.max()), 1.0) * 2
     values = torch.complex(torch.ones(2, 40, 3), torch.full((2, 40, 3), 0.5))
-    assert torch.equal(MPS.summed(values), torch.full((3,), 80 + 40j))
+    assert torch.equal(MPS.sum_products(values), torch.full((3,), 80 + 40j))
 
 
 @pytest.mark.parametrize("n_fft", [1, 2, 3, 22, 33, 1021])

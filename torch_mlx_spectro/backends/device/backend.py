@@ -113,7 +113,7 @@ class KernelBackend(Backend):
         params, tensor, window = call
         kernels, read, found = self.kernels(), window, []
         if window is not None and not torch_state.is_wrapped(window):  # else it is asked again
-            read = readable(window, conjugate=True)
+            read = make_readable(window, conjugate=True)
         is_trained = window is not None and window.requires_grad
         if isinstance(params, StftParams):
             form, divisor = Form(params, tensor.is_complex(), False), None
@@ -134,7 +134,7 @@ class KernelBackend(Backend):
         frames: torch.Tensor = torch.fft.irfft(half, n_fft)
         return frames
 
-    def summed(self, products: torch.Tensor) -> torch.Tensor:
+    def sum_products(self, products: torch.Tensor) -> torch.Tensor:
         """The sum over all but the last dimension, of as many digits as its terms have."""
         wide = torch.complex128 if products.is_complex() else torch.float64
         return products.sum(dim=tuple(range(products.dim() - 1)), dtype=wide)
@@ -142,7 +142,7 @@ class KernelBackend(Backend):
     def synthesise(
         self, params: IstftParams, spectrum: torch.Tensor, window: Optional
     ) -> torch.Tensor:
-        read, by_frames = readable(window), resolved(spectrum).transpose(1, 2)
+        read, by_frames = make_readable(window), resolve_bits(spectrum).transpose(1, 2)
         call, checks = params.geometry, self.checks
         if window is None:
             checks.check(params, None)
@@ -216,19 +216,22 @@ class KernelBackend(Backend):
 
     def adjoint(self, form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
         params, adjoint = describe_adjoint(form)
-        by_frames, read = resolved(spectrum).transpose(1, 2), readable(window, conjugate=True)
+        by_frames, read = (
+            resolve_bits(spectrum).transpose(1, 2),
+            make_readable(window, conjugate=True),
+        )
         return self._compute_signal(params, by_frames, read, adjoint=adjoint)
 
     def differentiate_window(
         self, form: Form, signal: torch.Tensor, spectrum: torch.Tensor
     ) -> torch.Tensor:
         params = _take_whole_frames(form)
-        frames = self.kernels().cut_frames(params, resolved(signal), None)
-        by_frames = resolved(spectrum).transpose(1, 2)
+        frames = self.kernels().cut_frames(params, resolve_bits(signal), None)
+        by_frames = resolve_bits(spectrum).transpose(1, 2)
         inverse = invert_frames(
             params, by_frames, form.inverse_edge, form.both_halves, self.inverse_real
         ).contiguous()
-        return self.summed(frames.conj() * inverse)
+        return self.sum_products(frames.conj() * inverse)
 
     def adjoint_synthesis(
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
@@ -262,9 +265,9 @@ class KernelBackend(Backend):
             edge: factor of the bins that are their own conjugates, of a onesided spectrum.
             divisor: as of :func:`.kernels.describe.analysis`.
         """
-        kernels, read = self.kernels(), readable(window, conjugate)
+        kernels, read = self.kernels(), make_readable(window, conjugate)
         launches = kernels.list_spectra(params, signal.is_complex(), read, divisor)
-        result = kernels.run(launches, resolved(signal), read, edge=edge)
+        result = kernels.run(launches, resolve_bits(signal), read, edge=edge)
         if launches[0].plan is None:
             result = torch.fft.rfft(result) if params.onesided else torch.fft.fft(result)
             weigh_edges(params, result, edge)
@@ -300,12 +303,12 @@ def frames_fastest(by_frames: torch.Tensor) -> bool:
     return by_frames.stride(-2) < by_frames.stride(-1)
 
 
-def readable(window: Optional, conjugate: bool = False) -> Optional:
+def make_readable(window: Optional, conjugate: bool = False) -> Optional:
     """A window, or its conjugate, as kernels read it."""
-    return None if window is None else resolved(window.conj() if conjugate else window)
+    return None if window is None else resolve_bits(window.conj() if conjugate else window)
 
 
-def resolved(tensor: torch.Tensor) -> torch.Tensor:
+def resolve_bits(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor as a kernel reads it: its bits resolved, complex values on their own boundary."""
     plain = tensor.detach().resolve_conj().resolve_neg()
     return plain if _is_aligned(plain) else plain.clone()

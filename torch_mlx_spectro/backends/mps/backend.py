@@ -87,7 +87,7 @@ class MpsBackend(KernelBackend):
         frames: torch.Tensor = torch.fft.ifft(full).real
         return frames
 
-    def summed(self, products: torch.Tensor) -> torch.Tensor:
+    def sum_products(self, products: torch.Tensor) -> torch.Tensor:
         """As a tree, as :func:`.mlx.ops.correlated`: MPS has no doubles to sum in."""
         total = products.flatten(0, -2)
         while len(total) >= SUM_BRANCHES:
