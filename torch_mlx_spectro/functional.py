@@ -22,7 +22,7 @@ from .dispatch import choice as routing
 from .dispatch.choice import Choice, current_choice, patched_choice
 from .dispatch.decide import NATIVE_ASKED, TOO_SMALL, decide
 from .dispatch.run import counters, dispatch
-from .dispatch.statistics import REFUSED, Stats, Way
+from .dispatch.statistics import REFUSED, Answer, Stats
 from .errors import NotAccelerated
 from .mlx import runtime
 from .native import asking
@@ -135,8 +135,8 @@ def _function(
     is_compiling, overrides = torch_state.is_compiling, torch_state.overrides
     is_traced = torch_state.is_traced
     count, get_frame, plain = counters.count, sys._getframe, torch.Tensor
-    asked = Way(name, registry.NATIVE, (NATIVE_ASKED,), by_choice=True)
-    too_small = Way(name, registry.NATIVE, (TOO_SMALL,), by_choice=True)
+    asked = Answer(name, registry.NATIVE, (NATIVE_ASKED,), by_choice=True)
+    too_small = Answer(name, registry.NATIVE, (TOO_SMALL,), by_choice=True)
     bump_asked, bump_small = counters.sites(asked).get, counters.sites(too_small).get
 
     compiled = _make_compiled(op, patched=choose is patched_choice)
@@ -181,9 +181,9 @@ def _function(
         result, reason = asking.ask(native_function, call, args, kwargs)
         if reason is not None:
             if reason == asking.NO_MODES and choose().strict:
-                count(Way(name, REFUSED, (reason,)), caller)
+                count(Answer(name, REFUSED, (reason,)), caller)
                 raise NotAccelerated(name, (reason,))
-            count(Way(name, registry.NATIVE, (reason,)), caller)
+            count(Answer(name, registry.NATIVE, (reason,)), caller)
         return result
 
     call.__name__ = call.__qualname__ = op.name

@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 
 from torch_mlx_spectro.dispatch import statistics
-from torch_mlx_spectro.dispatch.statistics import OTHER_REASONS, OTHER_SITES, Counters, Stats, Way
+from torch_mlx_spectro.dispatch.statistics import (
+    OTHER_REASONS,
+    OTHER_SITES,
+    Answer,
+    Counters,
+    Stats,
+)
 
 
 def here() -> tuple[FrameType, str]:
@@ -26,7 +32,7 @@ def here() -> tuple[FrameType, str]:
 def count_from(counters: Counters, source: str, module: str, repeats: int = 1) -> None:
     """Count from code compiled out of ``source``, as if it were a module of that name."""
     code = compile(source, f"{module}.py", "exec")
-    names: dict[str, Any] = {"__name__": module, "counters": counters, "Way": Way}
+    names: dict[str, Any] = {"__name__": module, "counters": counters, "Answer": Answer}
     names["getframe"] = sys._getframe
     for _ in range(repeats):
         exec(code, names)
@@ -35,12 +41,12 @@ def count_from(counters: Counters, source: str, module: str, repeats: int = 1) -
 def test_calls_are_counted_by_operation_backend_and_reason() -> None:
     counters = Counters()
     frame = here()[0]
-    counters.count(Way("stft", "mlx"), frame)
-    counters.count(Way("stft", "mlx"), frame)
-    counters.count(Way("istft", "mlx"), frame)
-    counters.count(Way("stft", "native"), frame)
-    counters.count(Way("istft", "native", ("one", "two")), frame)
-    counters.count(Way("stft", "native", ("two",)), frame)
+    counters.count(Answer("stft", "mlx"), frame)
+    counters.count(Answer("stft", "mlx"), frame)
+    counters.count(Answer("istft", "mlx"), frame)
+    counters.count(Answer("stft", "native"), frame)
+    counters.count(Answer("istft", "native", ("one", "two")), frame)
+    counters.count(Answer("stft", "native", ("two",)), frame)
     stats = counters.snapshot()
     assert (stats.accelerated, stats.native) == (3, 3)
     assert stats.calls == {
@@ -58,7 +64,7 @@ def test_what_is_natives_by_choice_is_no_fallback() -> None:
     counters = Counters()
     frame = here()[0]
     for by_choice in (True, True, False):
-        counters.count(Way("stft", "native", ("why",), by_choice), frame)
+        counters.count(Answer("stft", "native", ("why",), by_choice), frame)
     stats = counters.snapshot()
     assert (stats.choices, stats.fallbacks, stats.native) == ({"why": 2}, {"why": 1}, 3)
     assert stats.as_dict()["choices"] == {"why": 2}
@@ -67,7 +73,7 @@ def test_what_is_natives_by_choice_is_no_fallback() -> None:
 def test_a_call_that_was_refused_is_counted_with_its_reason_as_nobodys() -> None:
     counters = Counters()
     frame, site = here()
-    counters.count(Way("stft", statistics.REFUSED, ("why",)), frame)
+    counters.count(Answer("stft", statistics.REFUSED, ("why",)), frame)
     stats = counters.snapshot()
     assert (stats.accelerated, stats.native, stats.refused) == (0, 0, 1)
     assert stats.calls == {("stft", "refused"): 1}
@@ -79,11 +85,11 @@ def test_a_call_that_was_refused_is_counted_with_its_reason_as_nobodys() -> None
 
 def test_sites_are_files_and_lines_of_the_caller() -> None:
     counters = Counters()
-    counters.count(Way("stft", "mlx"), here()[0])
+    counters.count(Answer("stft", "mlx"), here()[0])
     first = here()[1].rpartition(":")
     for backend in ("native", "mlx", "native"):
         frame, site = here()
-        counters.count(Way("stft", backend), frame)
+        counters.count(Answer("stft", backend), frame)
     above = f"{first[0]}:{int(first[2]) - 1}"
     below = f"{site.rpartition(':')[0]}:{int(site.rpartition(':')[2]) + 1}"
     assert counters.snapshot().sites == {
@@ -96,8 +102,8 @@ def test_two_calls_on_one_line_are_one_site() -> None:
     counters = Counters()
     count_from(
         counters,
-        "counters.count(Way('stft', 'mlx'), getframe()), "
-        "counters.count(Way('istft', 'mlx'), getframe())",
+        "counters.count(Answer('stft', 'mlx'), getframe()), "
+        "counters.count(Answer('istft', 'mlx'), getframe())",
         "program",
         repeats=3,
     )
@@ -108,7 +114,7 @@ def test_code_that_lives_no_longer_keeps_its_counts_apart() -> None:
     """Ids of freed code objects are used again: two sites must not become one."""
     counters = Counters()
     for index in range(50):
-        count_from(counters, "counters.count(Way('stft', 'mlx'), getframe())", f"program{index}")
+        count_from(counters, "counters.count(Answer('stft', 'mlx'), getframe())", f"program{index}")
     assert len(counters.snapshot().sites) == 50
 
 
@@ -116,14 +122,14 @@ def test_code_that_lives_no_longer_keeps_its_counts_apart() -> None:
 def test_torchs_own_methods_are_transparent(module: str) -> None:
     """``tensor.stft`` calls torch.stft inside torch: that is not the program's line."""
     counters = Counters()
-    names: dict[str, Any] = {"__name__": module, "Way": Way}
+    names: dict[str, Any] = {"__name__": module, "Answer": Answer}
     source = "def method(count, frame):\n    return inner(count, frame)\n\n"
-    source += "def inner(count, frame):\n    count(Way('stft', 'mlx'), frame())\n"
+    source += "def inner(count, frame):\n    count(Answer('stft', 'mlx'), frame())\n"
     exec(compile(source, "torch_internal.py", "exec"), names)
     for _ in range(2):
         _, site = here()
         names["method"](counters.count, sys._getframe)
-    count_from(counters, "counters.count(Way('stft', 'mlx'), getframe())", "somewhere.else")
+    count_from(counters, "counters.count(Answer('stft', 'mlx'), getframe())", "somewhere.else")
     below = f"{site.rpartition(':')[0]}:{int(site.rpartition(':')[2]) + 1}"
     sites = counters.snapshot().sites
     assert sites[below] == {"accelerated": 2, "native": 0}
@@ -132,12 +138,12 @@ def test_torchs_own_methods_are_transparent(module: str) -> None:
 
 def test_reset_and_snapshots_are_independent() -> None:
     counters = Counters()
-    counters.count(Way("stft", "mlx"), here()[0])
+    counters.count(Answer("stft", "mlx"), here()[0])
     before = counters.snapshot()
     counters.reset()
     assert counters.snapshot() == Stats(0, 0, {}, {}, {})
     assert before.accelerated == 1
-    counters.count(Way("istft", "native", ("why",)), here()[0])
+    counters.count(Answer("istft", "native", ("why",)), here()[0])
     assert counters.snapshot().fallbacks == {"why": 1}
     assert before.calls == {("stft", "mlx"): 1}
 
@@ -145,8 +151,8 @@ def test_reset_and_snapshots_are_independent() -> None:
 def test_as_dict_is_json() -> None:
     counters = Counters()
     frame, site = here()
-    counters.count(Way("stft", "mlx"), frame)
-    counters.count(Way("istft", "native", ("why",)), frame)
+    counters.count(Answer("stft", "mlx"), frame)
+    counters.count(Answer("istft", "native", ("why",)), frame)
     stats = counters.snapshot()
     told = stats.as_dict()
     assert json.loads(json.dumps(told)) == told
@@ -172,7 +178,7 @@ def test_sites_are_bounded_and_no_call_is_lost(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(statistics, "MAX_COUNTS", 20)
     counters = Counters()
     for index in range(100):
-        source = f"counters.count(Way('stft', 'native', ('reason {index}',)), getframe())"
+        source = f"counters.count(Answer('stft', 'native', ('reason {index}',)), getframe())"
         count_from(counters, source, f"program{index}")
     stats = counters.snapshot()
     assert stats.native == 100
@@ -182,7 +188,7 @@ def test_sites_are_bounded_and_no_call_is_lost(monkeypatch: pytest.MonkeyPatch) 
     assert sum(stats.fallbacks.values()) == 100
     assert len(counters._counts) <= 20 + 1
     # A call by choice stays without a reason, and a site that is known is still counted as such.
-    count_from(counters, "counters.count(Way('stft', 'native'), getframe())", "another")
+    count_from(counters, "counters.count(Answer('stft', 'native'), getframe())", "another")
     assert counters.snapshot().fallbacks[OTHER_REASONS] == 80
 
 
@@ -196,7 +202,7 @@ def test_counts_of_many_threads_add_up() -> None:
         barrier.wait()
         for call in range(calls):
             reasons = ("why",) if call % 4 == 0 else ()
-            counters.count(Way("stft" if index % 2 else "istft", "native", reasons), frame)
+            counters.count(Answer("stft" if index % 2 else "istft", "native", reasons), frame)
             if call % 500 == 0:
                 counters.snapshot()
 
@@ -221,10 +227,10 @@ def test_counts_of_many_threads_add_up() -> None:
 
 def test_a_forked_child_counts_from_zero_although_its_parent_was_counting() -> None:
     counters = Counters()
-    counters.count(Way("stft", "mlx"), here()[0])
+    counters.count(Answer("stft", "mlx"), here()[0])
     counters.count_verified(agrees=False)
     assert counters._lock.acquire(timeout=1)  # some thread of the parent held it
     counters.after_fork_in_child()
     assert counters.snapshot() == Stats(0, 0, {}, {}, {})
-    counters.count(Way("stft", "mlx"), here()[0])
+    counters.count(Answer("stft", "mlx"), here()[0])
     assert counters.snapshot().accelerated == 1

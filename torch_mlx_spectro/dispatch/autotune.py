@@ -154,7 +154,7 @@ class Race:
         return {name: took for name, took in best.items() if took is not None}
 
 
-class _Standing(NamedTuple):
+class _Progress(NamedTuple):
     """How a race stands.
 
     Attributes:
@@ -220,12 +220,12 @@ class Trials:
         Args:
             candidates: beside native; where they tie, an earlier one is preferred.
         """
-        standing = self._read_standing(kind, candidates)
-        if standing.lacking is not None:
-            return standing.lacking, True
-        if standing.is_waited_for:
-            return (candidates[0] if standing.ahead == "native" else standing.ahead), False
-        return self._won(kind, standing.race, candidates), False
+        progress = self._read_progress(kind, candidates)
+        if progress.lacking is not None:
+            return progress.lacking, True
+        if progress.is_waited_for:
+            return (candidates[0] if progress.ahead == "native" else progress.ahead), False
+        return self._won(kind, progress.race, candidates), False
 
     def pick_both_ways(
         self, kind: Hashable, both: Hashable, candidates: tuple[str, ...]
@@ -240,17 +240,17 @@ class Trials:
         fastest, timed = self.pick(kind, candidates)
         if timed or self.is_running(kind):
             return fastest, timed
-        standing = self._read_standing(both, candidates)
-        if standing.lacking is not None:
+        progress = self._read_progress(both, candidates)
+        if progress.lacking is not None:
             with self._lock:
-                standing.race.asked += 1
-                is_timed = standing.race.asked <= MAX_ASKED
-            return (standing.lacking, True) if is_timed else (fastest, False)
-        if standing.is_waited_for:
+                progress.race.asked += 1
+                is_timed = progress.race.asked <= MAX_ASKED
+            return (progress.lacking, True) if is_timed else (fastest, False)
+        if progress.is_waited_for:
             return fastest, False
-        return self._won(both, standing.race, candidates), False
+        return self._won(both, progress.race, candidates), False
 
-    def _read_standing(self, kind: Hashable, candidates: tuple[str, ...]) -> _Standing:
+    def _read_progress(self, kind: Hashable, candidates: tuple[str, ...]) -> _Progress:
         """How a race stands, with the times that are known by now."""
         known = {} if kind in self._races else self._recall_times(kind)
         with self._lock:
@@ -263,7 +263,7 @@ class Trials:
                 for name in ("native", *candidates)
                 if not race.has_enough(name, waiting.count(name))
             )
-            return _Standing(race, next(lacking, None), bool(running), race.winner(candidates))
+            return _Progress(race, next(lacking, None), bool(running), race.winner(candidates))
 
     def _won(self, kind: Hashable, race: Race, candidates: tuple[str, ...]) -> str:
         """The winner of a race, whose times are kept."""

@@ -82,7 +82,7 @@ def decide(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Plan:
 def _choose_route(
     op: Operation, choice: Choice, bound: dict[str, Any], params: StftParams | IstftParams | None
 ) -> Plan:
-    """The plan of a call of valid arguments: the candidate whose turn it is, and that is able to.
+    """The plan of a call of valid arguments: the first candidate that is picked and is able to.
 
     Args:
         params: None where an argument is not a plain tensor.
@@ -90,17 +90,17 @@ def _choose_route(
     tensor, window = bound["input"], bound["window"]
     left, refused = _candidates(choice, tensor, window)
     while left and params is not None:
-        turn = _turn(choice, tensor, window, params, left)
-        reasons = (turn.why, *refused) if turn.why else ()
-        if turn.backend == "native":
+        pick = _pick_backend(choice, tensor, window, params, left)
+        reasons = (pick.why, *refused) if pick.why else ()
+        if pick.backend == "native":
             route = Route(op.name, "native", "torch", reasons)
-            return Plan(route, trial=turn.trial, settled=turn.settled)
-        kernel, refusal = _kernel(op, choice, turn.backend, params, tensor, window)
+            return Plan(route, trial=pick.trial, settled=pick.settled)
+        kernel, refusal = _kernel(op, choice, pick.backend, params, tensor, window)
         if refusal is None:
-            route = Route(op.name, turn.backend, kernel, reasons)
-            return Plan(route, bound, params, trial=turn.trial, settled=turn.settled)
+            route = Route(op.name, pick.backend, kernel, reasons)
+            return Plan(route, bound, params, trial=pick.trial, settled=pick.settled)
         refused.append(refusal)
-        left = tuple(name for name in left if name != turn.backend)
+        left = tuple(name for name in left if name != pick.backend)
     plan = native_plan(op, *dict.fromkeys(refused), fallback=True)
     # While a CUDA graph is being captured, what was not made ready before is refused.
     return replace(plan, settled=not (tensor.is_cuda and torch_state.is_capturing()))
@@ -159,7 +159,7 @@ def _resolve(op: Operation, bound: dict[str, Any]) -> StftParams | IstftParams:
     return resolve(TensorFacts(tuple(tensor.shape), tensor.is_complex()), **facts)
 
 
-class Turn(NamedTuple):
+class Pick(NamedTuple):
     """Who is to compute a call, and why; its kind, if it is to be timed.
 
     ``settled`` means that calls like it are this one's for good.
@@ -171,40 +171,40 @@ class Turn(NamedTuple):
     settled: bool = False
 
 
-def _turn(
+def _pick_backend(
     choice: Choice,
     tensor: torch.Tensor,
     window: torch.Tensor | None,
     params: StftParams | IstftParams,
     candidates: tuple[str, ...],
-) -> Turn:
-    """Whose turn a call is that native and these candidates can compute."""
+) -> Pick:
+    """Who computes a call that native and these candidates can compute."""
     if choice.backend != "auto":
-        return Turn(choice.backend, settled=True)
+        return Pick(choice.backend, settled=True)
     framed = framed_samples(params)
     if tensor.is_cpu and framed < AUTO_FRAMED_SAMPLES:
-        return Turn("native", TOO_SMALL, settled=True)
+        return Pick("native", TOO_SMALL, settled=True)
     if torch_state.is_transformed():
-        return Turn("native", NOT_MEASURED)
+        return Pick("native", NOT_MEASURED)
     if tensor.is_cuda and torch_state.is_capturing():
         # What is recorded is not computed now; native's istft cannot be recorded at all.
-        return Turn(candidates[0], CAPTURED)
+        return Pick(candidates[0], CAPTURED)
     why = _why_unmeasured(tensor, window)
     if why is not None:
         # Always the same: who is faster depends on the run, and what is computed again, as
         # torch.utils.checkpoint does, has to save what the first computation did.
         name = routing.static_choice(candidates, tensor.device.type, framed)
-        return Turn(name, why, settled=True)
+        return Pick(name, why, settled=True)
     kind = make_kind(params, tensor)
     if kind.is_differentiated:
         name, timed = trials.pick_both_ways(kind, kind.both_ways, candidates)
     else:
         name, timed = trials.pick(kind, candidates)
     if timed:
-        return Turn(name, MEASURED_NOW, kind)
+        return Pick(name, MEASURED_NOW, kind)
     if trials.is_running(kind) or trials.is_running(kind.both_ways):
-        return Turn(name, MEASURED_NOW)
-    return Turn(name, MEASURED, settled=True)
+        return Pick(name, MEASURED_NOW)
+    return Pick(name, MEASURED, settled=True)
 
 
 def _why_unmeasured(tensor: torch.Tensor, window: torch.Tensor | None) -> str | None:

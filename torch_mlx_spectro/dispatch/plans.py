@@ -19,7 +19,7 @@ from ..calls.key import Key
 from ..calls.kind import CallKind, Route
 from ..store.caches import note_preparation, register_cache
 from ..store.fork import after_fork
-from .statistics import Sites, Way
+from .statistics import Answer, Sites
 
 if TYPE_CHECKING:  # a program whose calls all go native never resolves one
     from ..core.params import IstftParams, StftParams
@@ -60,11 +60,11 @@ class Plan:
     sites: Sites | None = None
 
     @property
-    def way(self) -> Way:
+    def answer(self) -> Answer:
         """What calls by this plan are counted by: with reasons where native computes them."""
         reasons = self.route.reasons if self.params is None else ()
         by_choice = bool(reasons) and not (self.fallback or self.rejected)
-        return Way(self.route.op, self.route.backend, reasons, by_choice)
+        return Answer(self.route.op, self.route.backend, reasons, by_choice)
 
 
 class PlanTable:

@@ -29,7 +29,7 @@ from .choice import Choice
 from .decide import NOT_RESOLVED, decide, ledger, native_plan, trials
 from .gradient_timer import WayBack
 from .plans import Plan, Run, plans
-from .statistics import REFUSED, Counters, Way
+from .statistics import REFUSED, Answer, Counters
 
 #: Of a call: its plan if it is kept, its key if it can be, its input, window and other arguments.
 Found = tuple[Plan | None, Key | None, Any, Any, tuple[Any, ...]]
@@ -75,14 +75,14 @@ def dispatch(
         else:
             bump = sites.get((id(caller.f_code), caller.f_lasti))  # site_of, without its call
             if bump is None:
-                counters.count(decided.way, caller)
+                counters.count(decided.answer, caller)
             else:
                 bump()
             return result
     try:
         return _dispatch(op, choice, args, kwargs, caller, (plan, key, tensor, window, others))
     except NotAccelerated as refused:
-        counters.count(Way(op.name, REFUSED, refused.reasons), caller)
+        counters.count(Answer(op.name, REFUSED, refused.reasons), caller)
         raise
 
 
@@ -106,11 +106,11 @@ def _dispatch(
         op.compute_natively(args, kwargs, caller)  # torch's own exception comes before ours
         raise NotAccelerated(op.name, plan.route.reasons)
     plan = _with_known_run(plan, found[1], found[2])
-    due = None
+    checks = None
     if choice.verify or choice.backend == "auto":
-        due = checking.find_checks(op, choice, plan, args, kwargs, counters.count_verified)
+        checks = checking.find_checks(op, choice, plan, args, kwargs, counters.count_verified)
     try:
-        result = _compute(op, plan, args, kwargs, caller, due)
+        result = _compute(op, plan, args, kwargs, caller, checks)
     except UnresolvedArguments:
         plan = native_plan(op, NOT_RESOLVED, rejected=True)
         result = op.compute_natively(args, kwargs, caller)
@@ -122,11 +122,11 @@ def _dispatch(
     if plan.rejected and choice.strict:
         # torch did not raise after all, so this was a call that we had to compute.
         raise NotAccelerated(op.name, plan.route.reasons)
-    if due is not None and plan.params is not None:
-        plan, result = due.compare(plan, result)
+    if checks is not None and plan.params is not None:
+        plan, result = checks.compare(plan, result)
     if known is None:
         _keep(replace(plan, epoch=epoch), found, result)
-    counters.count(plan.way, caller)
+    counters.count(plan.answer, caller)
     return result
 
 
@@ -141,12 +141,12 @@ def _with_known_run(plan: Plan, key: Key | None, tensor: Any) -> Plan:
 
 
 def _compute(
-    op: Operation, plan: Plan, args: Any, kwargs: Any, caller: FrameType, due: CallChecks | None
+    op: Operation, plan: Plan, args: Any, kwargs: Any, caller: FrameType, checks: CallChecks | None
 ) -> torch.Tensor:
     """The result of a call, made with aliases of what autograd is to be watched at."""
     aliases: dict[str, torch.Tensor] = {}
-    if due is not None and due.gradients is not None and plan.bound is not None:
-        aliases = due.gradients.make_aliases(plan.bound)
+    if checks is not None and checks.gradients is not None and plan.bound is not None:
+        aliases = checks.gradients.make_aliases(plan.bound)
     timed = plan.trial
     if timed is not None and timed.is_differentiated:
         tensor = aliases.get("input", find_input(args, kwargs))
@@ -206,13 +206,13 @@ def _keep(plan: Plan, found: Found, result: torch.Tensor) -> None:
         return
     if plan.params is None:
         if plan.settled:
-            plans.keep(key, replace(plan, sites=counters.sites(plan.way)))
+            plans.keep(key, replace(plan, sites=counters.sites(plan.answer)))
         return
     run = plan.run or _make_run(plan, tensor, window)
     if plan.run is None and not torch_state.is_differentiated(tensor, window):
         backend = registry.load(plan.route.backend)
         run = backend.prepare(Call(plan.params, tensor, window), result) or run
-    kept = replace(plan, bound=None, trial=None, run=run, sites=counters.sites(plan.way))
+    kept = replace(plan, bound=None, trial=None, run=run, sites=counters.sites(plan.answer))
     kept = replace(kept, warns=any(_find_warnings(plan, window)))
     if plan.settled:
         plans.keep(key, kept)

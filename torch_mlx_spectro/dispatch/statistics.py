@@ -87,7 +87,7 @@ class Stats:
         }
 
 
-class Way(NamedTuple):
+class Answer(NamedTuple):
     """What calls are counted by, besides their site.
 
     Attributes:
@@ -109,10 +109,10 @@ class _Count:
     counting needs no lock.
     """
 
-    __slots__ = ("_counter", "bump", "code", "instruction", "way")
+    __slots__ = ("_counter", "answer", "bump", "code", "instruction")
 
-    def __init__(self, way: Way, code: CodeType | None, instruction: int) -> None:
-        self.way = way
+    def __init__(self, answer: Answer, code: CodeType | None, instruction: int) -> None:
+        self.answer = answer
         #: Kept, so that the site's id stays its own.
         self.code, self.instruction = code, instruction
         self._counter = itertools.count()
@@ -139,43 +139,43 @@ class Counters:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: list[_Count] = []
-        self._ways: dict[Way, Sites] = {}
+        self._sites_by_answer: dict[Answer, Sites] = {}
         self._verified = self._mismatches = 0
         after_fork(self.after_fork_in_child)
 
-    def sites(self, way: Way) -> Sites:
+    def sites(self, answer: Answer) -> Sites:
         """The call sites that were counted before, by :func:`site_of`, to be bumped.
 
         The same dictionary for good: whoever calls often may keep it.
         """
         with self._lock:
-            return self._ways.setdefault(way, {})
+            return self._sites_by_answer.setdefault(answer, {})
 
-    def count(self, way: Way, caller: FrameType) -> None:
+    def count(self, answer: Answer, caller: FrameType) -> None:
         """Count one answered call.
 
         Args:
             caller: the frame that made the call.
         """
-        sites = self._ways.get(way)
+        sites = self._sites_by_answer.get(answer)
         bump = None if sites is None else sites.get(site_of(caller))
         if bump is None:
             with self._lock:
-                bump = self._first(way, caller)
+                bump = self._first(answer, caller)
         bump()
 
-    def _first(self, way: Way, caller: FrameType) -> Bump:
-        """The count of a way that is new at ``caller``, or past torch's methods behind it."""
+    def _first(self, answer: Answer, caller: FrameType) -> Bump:
+        """The count of a answer that is new at ``caller``, or past torch's methods behind it."""
         frame: FrameType | None = caller
         while frame is not None and _is_transparent(frame):
             frame = frame.f_back
         if len(self._counts) >= MAX_COUNTS:
-            frame, way = None, way._replace(reasons=way.reasons and (OTHER_REASONS,))
+            frame, answer = None, answer._replace(reasons=answer.reasons and (OTHER_REASONS,))
         site = (0, 0) if frame is None else site_of(frame)
-        sites = self._ways.setdefault(way, {})
+        sites = self._sites_by_answer.setdefault(answer, {})
         bump = sites.get(site)
         if bump is None:
-            counted = _Count(way, None if frame is None else frame.f_code, site[1])
+            counted = _Count(answer, None if frame is None else frame.f_code, site[1])
             self._counts.append(counted)
             bump = sites[site] = counted.bump
         return bump
@@ -199,12 +199,12 @@ class Counters:
         for count, number in counted:
             if not number:
                 continue  # another thread is about to count the first
-            way = count.way
-            calls[way.op, way.backend] += number
-            for reason in way.reasons:
-                (choices if way.by_choice else fallbacks)[reason] += number
+            answer = count.answer
+            calls[answer.op, answer.backend] += number
+            for reason in answer.reasons:
+                (choices if answer.by_choice else fallbacks)[reason] += number
             site = sites.setdefault(count.site(), {"accelerated": 0, "native": 0})
-            kind = way.backend if way.backend in ("native", REFUSED) else "accelerated"
+            kind = answer.backend if answer.backend in ("native", REFUSED) else "accelerated"
             site[kind] = site.get(kind, 0) + number
             kinds[kind] += number
         return Stats(
@@ -222,7 +222,7 @@ class Counters:
     def reset(self) -> None:
         """Set every counter to zero."""
         with self._lock:
-            for sites in self._ways.values():
+            for sites in self._sites_by_answer.values():
                 sites.clear()
             self._counts.clear()
             self._verified = self._mismatches = 0
