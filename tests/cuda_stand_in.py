@@ -123,14 +123,9 @@ class StandIn(CudaBackend):
     def hear(self, flag: torch.Tensor, device: torch.device) -> int:
         return self.listen(flag, device)
 
-    def make_allocator(
-        self,
-        shape: tuple[int, ...],
-        strides: tuple[int, ...],
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> Callable[[], torch.Tensor]:
-        return partial(torch.empty_strided, shape, strides, dtype=dtype)
+    def make_allocator(self, like: torch.Tensor) -> Callable[[], torch.Tensor]:
+        layout = (tuple(like.shape), like.stride())
+        return partial(torch.empty_strided, *layout, dtype=like.dtype)
 
     def make_timer(self, clock: Callable[[], float] = time.perf_counter) -> Timer:
         return HostTimer(clock, lambda: None)

@@ -308,8 +308,8 @@ def test_a_call_is_launched_on_its_tensors_device(monkeypatch: pytest.MonkeyPatc
         backend.current = False
 
     class Noting(StandIn):
-        def make_allocator(self, *layout: Any) -> Callable[[], torch.Tensor]:
-            allocate = super().make_allocator(*layout)
+        def make_allocator(self, like: torch.Tensor) -> Callable[[], torch.Tensor]:
+            allocate = super().make_allocator(like)
 
             def allocate_here() -> torch.Tensor:
                 assert self.current

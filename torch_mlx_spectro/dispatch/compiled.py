@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..calls.operation import ISTFT, STFT, Operation
+from ..calls.key import with_tensors
+from ..calls.operation import ISTFT, STFT, WINDOW, Operation
 from .choice import Choice, current_choice, patched_choice
 from .decide import decide
 from .run import dispatch
@@ -39,8 +40,6 @@ _ARGUMENTS = {
 #: A gradient's arguments before those: the cotangent; the input where the gradient depends on it,
 #: and else what it was like; and which of the two gradients it is.
 _GIVEN = "Tensor cotangent, Tensor? input, SymInt[] shape, bool is_complex, bool of_window"
-#: Position of the window among torch's arguments.
-_WINDOW = 4
 
 
 def _choice(patched: bool) -> Choice:
@@ -60,11 +59,6 @@ def _is_machinery(frame: FrameType) -> bool:
     if module is None or "<" in file or "torchinductor" in file:
         return True  # generated
     return str(module).partition(".")[0] in ("torch", NAMESPACE)
-
-
-def _with_tensors(args: Sequence[Any], tensor: Any, window: Any) -> list[Any]:
-    """Torch's arguments with these two in their places."""
-    return [tensor, *args[1:_WINDOW], window, *args[_WINDOW + 1 :]]
 
 
 def _gradient(
@@ -89,18 +83,19 @@ def _gradient(
     from ..autograd import derivatives
 
     return derivatives.gradient(
-        plan.params, cotangent, tensor, args[_WINDOW], of_window, plan.route.backend
+        plan.params, cotangent, tensor, args[WINDOW], of_window, plan.route.backend
     )
 
 
 def _natives_gradient(
     op: Operation, cotangent: Tensor, args: Sequence[Any], of_window: bool
 ) -> Tensor:
-    tensor, window = args[0], args[_WINDOW]
+    tensor, window = args[0], args[WINDOW]
 
     def call(leaf: Tensor) -> Tensor:
         pair = (tensor, leaf) if of_window else (leaf, window)
-        return op.native(*_with_tensors(args, *pair))
+        given, _ = with_tensors(tuple(args), {}, dict(zip(("input", "window"), pair, strict=True)))
+        return op.native(*given)
 
     _, pullback, *_ = torch.func.vjp(call, window if of_window else tensor)
     gradient: Tensor = pullback(cotangent)[0]
@@ -182,7 +177,7 @@ def _define(op: Operation) -> tuple[Callable[..., Tensor], Callable[..., Tensor]
     def fake_gradient(*given: Any) -> Tensor:
         cotangent, _, shape, is_complex, of_window, *others = given
         if of_window:
-            window: Tensor = others[_WINDOW - 1]
+            window: Tensor = others[WINDOW - 1]
             like: Tensor = torch.empty_like(window, memory_format=torch.contiguous_format)
             return like
         dtype = torch.complex64 if is_complex else torch.float32
@@ -209,9 +204,9 @@ def _save(op: Operation, ctx: Any, inputs: Any, output: Any) -> None:
     A program may change the originals in place before it calls backward; see
     :mod:`.autograd.derivatives`.
     """
-    tensor, n_fft, _, win_length, window, center = inputs[: _WINDOW + 2]
+    tensor, n_fft, _, win_length, window, center = inputs[: WINDOW + 2]
     kept = None
-    if ctx.needs_input_grad[_WINDOW]:
+    if ctx.needs_input_grad[WINDOW]:
         kept = tensor.clone() if center or op is ISTFT else tensor
     is_short = win_length is not None and win_length != n_fft
     # Of a window that alone is trained an stft's gradient needs the size and dtype.
@@ -228,9 +223,9 @@ def _backward_of(gradient: Callable[..., Tensor]) -> Callable[..., Any]:
 
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Any, ...]:
         tensor, window = ctx.saved_tensors
-        _, *others = _with_tensors(ctx.args, None, window)
+        (_, *others), _ = with_tensors(tuple(ctx.args), {}, {"window": window})
         found: list[Tensor | None] = [None] * len(ctx.args)
-        for place, of_window in ((0, False), (_WINDOW, True)):
+        for place, of_window in ((0, False), (WINDOW, True)):
             if ctx.needs_input_grad[place]:
                 given = tensor if of_window else None
                 found[place] = gradient(cotangent, given, *ctx.like, of_window, *others)

@@ -103,7 +103,7 @@ def _choose_route(
         left = tuple(name for name in left if name != pick.backend)
     plan = native_plan(op, *dict.fromkeys(refused), fallback=True)
     # While a CUDA graph is being captured, what was not made ready before is refused.
-    return replace(plan, settled=not (tensor.is_cuda and torch_state.is_capturing()))
+    return replace(plan, settled=not torch_state.is_captured(tensor))
 
 
 def _candidates(choice: Choice, tensor: Any, window: Any) -> tuple[tuple[str, ...], list[str]]:
@@ -186,7 +186,7 @@ def _pick_backend(
         return Pick("native", TOO_SMALL, settled=True)
     if torch_state.is_transformed():
         return Pick("native", NOT_MEASURED)
-    if tensor.is_cuda and torch_state.is_capturing():
+    if torch_state.is_captured(tensor):
         # What is recorded is not computed now; native's istft cannot be recorded at all.
         return Pick(candidates[0], CAPTURED)
     why = _why_unmeasured(tensor, window)

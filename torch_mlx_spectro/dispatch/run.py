@@ -89,7 +89,7 @@ def dispatch(
 def _is_state_against(plan: Plan, tensor: torch.Tensor) -> bool:
     """Whether something in torch's state, of which the key has nothing, wants another plan."""
     if plan.run is None:  # what native does cannot always be recorded into a CUDA graph
-        return tensor.is_cuda and torch_state.is_capturing()
+        return torch_state.is_captured(tensor)
     return plan.warns and torch.is_warn_always_enabled()
 
 
@@ -202,7 +202,7 @@ def _keep(plan: Plan, found: Found, result: torch.Tensor) -> None:
     _, key, tensor, window, others = found
     if key is None or not can_be_kept(others):
         return
-    if tensor.is_cuda and torch_state.is_capturing():
+    if torch_state.is_captured(tensor):
         return
     if plan.params is None:
         if plan.settled:
@@ -212,11 +212,11 @@ def _keep(plan: Plan, found: Found, result: torch.Tensor) -> None:
     if plan.run is None and not torch_state.is_differentiated(tensor, window):
         backend = registry.load(plan.route.backend)
         run = backend.prepare(Call(plan.params, tensor, window), result) or run
-    kept = replace(plan, bound=None, trial=None, run=run, sites=counters.sites(plan.answer))
-    kept = replace(kept, warns=any(_find_warnings(plan, window)))
+    warns, sites = any(_find_warnings(plan, window)), counters.sites(plan.answer)
+    kept = replace(plan, bound=None, trial=None, run=run, warns=warns, sites=sites)
     if plan.settled:
         plans.keep(key, kept)
-    plans.keep(name_backend(key, plan.route.backend), replace(kept, settled=True))
+    plans.keep(name_backend(key, plan.route.backend), kept)
 
 
 def _time(plan: Plan, run: Callable[[], torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:

@@ -136,6 +136,11 @@ def as_plain(value: Any) -> Any:
     return value.as_subclass(torch.Tensor)
 
 
+def is_captured(tensor: torch.Tensor) -> bool:
+    """Whether what is done with this tensor now is recorded into a CUDA graph, not computed."""
+    return tensor.is_cuda and is_capturing()
+
+
 def is_recorded() -> bool:
     """Whether torch.jit.trace records what a program does."""
     return _tracing_state() is not None

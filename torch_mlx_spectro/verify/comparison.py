@@ -234,8 +234,7 @@ def read_versions(*tensors: torch.Tensor | None) -> list[int | None]:
 
 def can_be_verified(tensor: torch.Tensor) -> bool:
     """Whether a call can be compared here: not inside of transforms, nor while CUDA is recorded."""
-    is_recorded = tensor.is_cuda and torch.cuda.is_current_stream_capturing()
-    return not (is_recorded or torch_state.is_transformed())
+    return not (torch_state.is_captured(tensor) or torch_state.is_transformed())
 
 
 def warn(case: Case, what: str, lines: str, kept: Path | None, stacklevel: int) -> None:

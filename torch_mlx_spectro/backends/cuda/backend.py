@@ -104,15 +104,10 @@ class CudaBackend(KernelBackend):
     def hear(self, flag: torch.Tensor, device: torch.device) -> int:
         return self.kernels().hear(flag.data_ptr(), device)
 
-    def make_allocator(
-        self,
-        shape: tuple[int, ...],
-        strides: tuple[int, ...],
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> Callable[[], torch.Tensor]:
+    def make_allocator(self, like: torch.Tensor) -> Callable[[], torch.Tensor]:
         """On the current device."""
-        return partial(torch_state.cuda_empty_strided, shape, strides, dtype)
+        layout = (tuple(like.shape), like.stride(), like.dtype)
+        return partial(torch_state.cuda_empty_strided, *layout)
 
     def prepare(self, call: Call, result: torch.Tensor) -> Prepared | None:
         compute, index = super().prepare(call, result), call.tensor.device.index

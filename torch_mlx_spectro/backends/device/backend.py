@@ -78,15 +78,10 @@ class KernelBackend(Backend):
         """Raise KernelRefused where the host must not wait for the device."""
         return
 
-    def make_allocator(
-        self,
-        shape: tuple[int, ...],
-        strides: tuple[int, ...],
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> Callable[[], torch.Tensor]:
-        """What returns new, uninitialised tensors of this layout."""
-        return partial(torch.empty_strided, shape, strides, dtype=dtype, device=device)
+    def make_allocator(self, like: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """What returns new, uninitialised tensors of the layout of this one."""
+        layout = (tuple(like.shape), like.stride())
+        return partial(torch.empty_strided, *layout, dtype=like.dtype, device=like.device)
 
     def name_kernel(self, call: Call) -> str:
         launch = self.list_launches(call)[0]
@@ -165,7 +160,7 @@ class KernelBackend(Backend):
         if launch is None:
             return None
         device, checks = result.device, self.checks
-        allocate = self.make_allocator(tuple(batch.shape), batch.stride(), batch.dtype, device)
+        allocate = self.make_allocator(batch)
 
         geometry: Any = None
         if isinstance(params, IstftParams) and window is not None:
