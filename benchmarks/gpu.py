@@ -165,15 +165,15 @@ def synthesis_params(case: Case) -> IstftParams:
 def chosen(case: Case, name: str) -> describe.Launch:
     """The launch that a call of the map comes down to."""
     if name == "stft":
-        return describe.analysis(analysis_params(case), False, False)[0]
+        return describe.list_analyses(analysis_params(case), False, False)[0]
     if name == "istft backward":
         adjoint = replace(analysis_params(case), pad_mode="constant")
-        return describe.analysis(adjoint, False, False, case.n_fft / 2)[0]
+        return describe.list_analyses(adjoint, False, False, case.n_fft / 2)[0]
     params, folded = synthesis_params(case), None
     if name == "stft backward":
         params = replace(params, kept=case.samples, zero_tail=0)
         folded = describe.Adjoint(case.n_fft // 2, "reflect", False, scale=0.5, edge=2.0)
-    return describe.synthesis(params, False, name == "istft bins", folded)[0]
+    return describe.list_syntheses(params, False, name == "istft bins", folded)[0]
 
 
 def launched(

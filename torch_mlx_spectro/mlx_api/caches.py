@@ -93,7 +93,7 @@ def get_cache_debug_stats(*, reset: bool = False) -> dict[str, Any]:
 
     Returns:
         ``enabled``, ``counts`` by event, ``last_key_shapes`` by event, ``recent_events``,
-        ``kernel_cache`` (functions made for a form of call) and ``transform_cache``.
+        ``kernel_cache`` (functions made for a kind of call) and ``transform_cache``.
     """
     stats = {
         **_events.snapshot(),
