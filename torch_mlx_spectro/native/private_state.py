@@ -98,6 +98,9 @@ def has_one_cuda_device() -> bool:
     return torch.cuda.device_count() == 1
 
 
+#: References to a storage, by its address, those of other threads and of C++ included.
+count_references: Callable[[int], int] = _found.count_references
+
 PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
 DTYPES = (torch.float32, torch.complex64)
 HOST = "cpu"
