@@ -6,6 +6,8 @@ subclass replaces one map after the other.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -14,12 +16,20 @@ from ...core.linear import Analysis, describe_analysis
 from ...core.padding import fold_side, padded_sides
 from ...core.params import IstftParams, StftParams
 from ...errors import UnresolvedArguments
-from ...native.strides import host_spectrum_strides
-from ..base import Backend, Optional
+from ...native.strides import host_spectrum_strides, in_order, shape_result, with_rows
+from ..base import Backend, Optional, Prepared
 from ..envelope import VANISHES
-from .blocks import Inverse, Target, add_blocks, analyse_blocks, correlate_blocks
+from .blocks import (
+    Inverse,
+    Target,
+    add_blocks,
+    analyse_at_once,
+    analyse_blocks,
+    correlate_blocks,
+    fits_one_block,
+)
 from .memory import memory
-from .windows import get_envelope, prepare_window
+from .windows import LastWindow, get_inverse, prepare_window
 
 
 class TorchBlocks(Backend):
@@ -35,28 +45,35 @@ class TorchBlocks(Backend):
         self, params: StftParams, signal: torch.Tensor, window: Optional, edge: float = 1.0
     ) -> torch.Tensor:
         dtype = _to_complex(signal, window)
-        strides = host_spectrum_strides(params, signal, window)
         prepared = prepare_window(params, window, dtype, params.scale)
-        out = memory.make((params.rows, params.bins, params.frames), strides, dtype)
-        analyse_blocks(params, signal.detach(), prepared, _by_frames(out.data), edge=edge)
-        return out
+        strides = host_spectrum_strides(params, signal, window)
+        return _analyse(params, strides, dtype, signal, prepared, edge)
 
     def synthesise(
         self, params: IstftParams, spectrum: torch.Tensor, window: Optional
     ) -> torch.Tensor:
         dtype = _to_complex(spectrum, window)
-        envelope = get_envelope(params, window, dtype)
-        if envelope.vanishes:
-            raise UnresolvedArguments(VANISHES)
-        out = _make_signal(params.rows, params.output_length, dtype, params.return_complex)
-        add_blocks(
-            params,
-            _by_frames(spectrum.detach()),
-            prepare_window(params, window, dtype),
-            [Target(params.start, out.data)],
-            inverse=Inverse(envelope.rows, params),
-        )
-        return out
+        return _synthesise(params, dtype, spectrum, _read_window(params, dtype, window))
+
+    def prepare(self, call: Call, result: torch.Tensor) -> Prepared | None:
+        params, tensor, window = call
+        dtype = _to_complex(tensor, window)
+        if isinstance(params, IstftParams):
+            both = LastWindow(partial(_read_window, params, dtype))
+
+            def invert(spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+                batch = with_rows(params, spectrum)
+                return shape_result(params, _synthesise(params, dtype, batch, both.find(window)))
+
+            return invert
+        strides = host_spectrum_strides(params, with_rows(params, tensor), window)
+        known = LastWindow(lambda window: prepare_window(params, window, dtype, params.scale))
+
+        def transform(signal: torch.Tensor, window: Optional) -> torch.Tensor:
+            batch, prepared = with_rows(params, signal), known.find(window)
+            return shape_result(params, _analyse(params, strides, dtype, batch, prepared))
+
+        return transform
 
     def adjoint(self, analysis: Analysis, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
         params, dtype = analysis.params, _to_complex(spectrum, window)
@@ -91,7 +108,6 @@ class TorchBlocks(Backend):
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
     ) -> torch.Tensor:
         analysis, dtype = describe_analysis(params), _to_complex(cotangent, window)
-        envelope = get_envelope(params, window, dtype)
         shape = (params.rows, params.bins, params.frames)
         out = memory.make(shape, (params.bins * params.frames, params.frames, 1), dtype)
         analyse_blocks(
@@ -99,17 +115,68 @@ class TorchBlocks(Backend):
             cotangent.detach()[:, : params.kept],
             prepare_window(params, window, dtype, analysis.params.scale, conjugate=True),
             _by_frames(out.data),
-            Inverse(envelope.rows.conj().resolve_conj(), params),
+            get_inverse(params, window, dtype, conjugate=True),
             analysis.edge,
         )
         return out
 
     def check_envelope(self, params: IstftParams, window: Optional) -> None:
-        if get_envelope(params, window, _to_complex(window, None)).vanishes:
-            raise UnresolvedArguments(VANISHES)
+        _read_window(params, _to_complex(window, None), window)
 
 
 CPU = TorchBlocks()
+
+
+def _analyse(
+    params: StftParams,
+    strides: tuple[int, ...],
+    dtype: torch.dtype,
+    signal: torch.Tensor,
+    window: Optional,
+    edge: float = 1.0,
+) -> torch.Tensor:
+    """The spectrum of a signal.
+
+    Args:
+        strides, dtype: of the spectrum.
+        window: as prepared.
+    """
+    signal = signal.detach()
+    if fits_one_block(params, dtype):
+        # In place, as native does: a view that a custom function returns may not be changed.
+        spectrum = analyse_at_once(params, signal, window, edge).transpose_(1, 2)
+        return in_order(spectrum, strides)
+    out = memory.make((params.rows, params.bins, params.frames), strides, dtype)
+    analyse_blocks(params, signal, window, _by_frames(out.data), edge=edge)
+    return out
+
+
+def _read_window(
+    params: IstftParams, dtype: torch.dtype, window: Optional
+) -> tuple[Optional, Inverse]:
+    """What an istft needs of its window.
+
+    Raises:
+        UnresolvedArguments: its envelope vanishes.
+    """
+    inverse = get_inverse(params, window, dtype)
+    if inverse.vanishes:
+        raise UnresolvedArguments(VANISHES)
+    return prepare_window(params, window, dtype), inverse
+
+
+def _synthesise(
+    params: IstftParams,
+    dtype: torch.dtype,
+    spectrum: torch.Tensor,
+    window: tuple[Optional, Inverse],
+) -> torch.Tensor:
+    """The signal of a spectrum of this dtype, by what is known of its window."""
+    prepared, inverse = window
+    out = _make_signal(params.rows, params.output_length, dtype, params.return_complex)
+    target = Target(params.start, out.data)
+    add_blocks(params, _by_frames(spectrum.detach()), prepared, [target], inverse=inverse)
+    return out
 
 
 def _to_complex(tensor: Optional, window: Optional) -> torch.dtype:

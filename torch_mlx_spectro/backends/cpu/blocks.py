@@ -33,6 +33,10 @@ BLOCK_BYTES = 2 << 20
 ADDED_VALUES = 64
 
 
+#: Samples up to which the inverse envelope of a whole call is kept with its window.
+MAX_WHOLE = 1 << 16
+
+
 class Block(NamedTuple):
     """Frames ``first ... last - 1`` of some rows."""
 
@@ -59,9 +63,13 @@ def cut_blocks(rows: int, first: int, last: int, frame_bytes: int) -> Iterator[B
             yield Block(slice(row, row + 1), begin, min(begin + each, last))
 
 
-def fits_one_block(rows: int, frames: int, frame_bytes: int) -> bool:
-    """Whether a call is one block."""
-    return rows * frames * frame_bytes <= BLOCK_BYTES
+def fits_one_block(params: StftParams | IstftParams, dtype: torch.dtype) -> bool:
+    """Whether a call is one block.
+
+    Args:
+        dtype: of its spectrum.
+    """
+    return params.rows * params.frames * count_frame_bytes(params, dtype) <= BLOCK_BYTES
 
 
 def transform_frames(
@@ -70,7 +78,8 @@ def transform_frames(
     """The spectra of frames, shape (rows, frames, bins)."""
     windowed = frames if window is None else frames * window
     transform = torch.fft.rfft if params.onesided else torch.fft.fft
-    return transform(windowed, out=out) if out is not None else transform(windowed)
+    spectrum: torch.Tensor = transform(windowed, out=out)
+    return spectrum
 
 
 def analyse_blocks(
@@ -90,31 +99,47 @@ def analyse_blocks(
         inverse: what the padded signal is multiplied by; None for nothing.
         edge: factor of the bins that are their own conjugates, of a onesided spectrum.
     """
-    for block in cut_blocks(params.rows, 0, params.frames, count_frame_bytes(params, out)):
-        frames = _cut_frames(params, signal, block, inverse)
+    cuts = Cuts(inverse)
+    for block in cut_blocks(params.rows, 0, params.frames, count_frame_bytes(params, out.dtype)):
+        frames = _cut_frames(params, signal, block, cuts)
         spectrum = out[block.rows, block.first : block.last]
         transform_frames(params, frames, window, spectrum)
         weigh_edges(params, spectrum, edge)
 
 
-def count_frame_bytes(params: StftParams | IstftParams, spectrum: torch.Tensor) -> int:
+def analyse_at_once(
+    params: StftParams, signal: torch.Tensor, window: Optional, edge: float = 1.0
+) -> torch.Tensor:
+    """The spectrum of a signal of one block, shape (rows, frames, bins), contiguous.
+
+    Args:
+        signal, window, edge: see :func:`analyse_blocks`.
+    """
+    block = Block(slice(0, params.rows), 0, params.frames)
+    spectrum = transform_frames(params, _cut_frames(params, signal, block, None), window)
+    weigh_edges(params, spectrum, edge)
+    return spectrum
+
+
+def count_frame_bytes(params: StftParams | IstftParams, dtype: torch.dtype) -> int:
     """The bytes of one frame of a spectrum of this dtype."""
-    item = spectrum.element_size()
+    item = dtype.itemsize
     # What lies between frames is copied with them where they are padded.
     return max(params.n_fft, params.hop_length // 4) * (item if params.complex_fft else item // 2)
 
 
 def _cut_frames(
-    params: StftParams, signal: torch.Tensor, block: Block, inverse: Inverse | None
+    params: StftParams, signal: torch.Tensor, block: Block, cuts: Cuts | None
 ) -> torch.Tensor:
     """The frames of a block, shape (rows, frames, n_fft), which share samples."""
     count = block.last - block.first
     covered = cover_samples(params, signal[block.rows], block.first, count)
     covered = covered.resolve_conj().resolve_neg()
-    if inverse is not None:
+    if cuts is not None and cuts.inverse is not None:
         begin = block.first * params.hop_length
-        covered = covered * inverse.cut(begin, begin + covered.shape[1])
-    return covered.unfold(1, params.n_fft, params.hop_length)
+        covered = covered * cuts.find(begin, begin + covered.shape[1])
+    frames = covered.unfold(1, params.n_fft, params.hop_length)
+    return frames[:, :count] if frames.shape[1] > count else frames
 
 
 def correlate_blocks(
@@ -132,7 +157,9 @@ def correlate_blocks(
     params = analysis.params
     wide = torch.complex128 if params.complex_fft else torch.float64
     total = torch.zeros(params.n_fft, dtype=wide, device="cpu")
-    for block in cut_blocks(params.rows, 0, params.frames, count_frame_bytes(params, by_frames)):
+    for block in cut_blocks(
+        params.rows, 0, params.frames, count_frame_bytes(params, by_frames.dtype)
+    ):
         frames = _cut_frames(params, signal, block, None)
         spectrum = by_frames[block.rows, block.first : block.last].resolve_conj().resolve_neg()
         inverted = invert_frames(params, spectrum, analysis.inverse_edge, analysis.both_halves)
@@ -141,33 +168,55 @@ def correlate_blocks(
 
 
 class Inverse:
-    """The inverse envelope of one call, by samples of its overlap-added signal.
+    """The inverse envelope of calls, by samples of their overlap-added signals.
 
     Args:
         rows: of :class:`~torch_mlx_spectro.core.envelope.Envelope`.
-        params: of the call.
+        vanishes: the calls are torch's, which raises.
+        params: of the calls, but for their rows.
+
+    Attributes:
+        whole: the inverse of all samples that are kept, of short calls; else None.
     """
 
-    def __init__(self, rows: torch.Tensor, params: IstftParams) -> None:
-        self._rows, self._hop = rows, params.hop_length
+    def __init__(self, rows: torch.Tensor, vanishes: bool, params: IstftParams) -> None:
+        self.rows, self.vanishes, self.hop = rows, vanishes, params.hop_length
         self._frames, self._overlap = params.frames, params.overlap
-        self._last: tuple[int, int, torch.Tensor] | None = None
+        self.kept = (params.start, params.start + params.kept)
+        self.whole = self.cut(*self.kept) if params.kept <= MAX_WHOLE else None
+
+    def move(self, begin: int, end: int) -> tuple[int, int]:
+        """Other samples of the same values: blocks in the midst of a row share one."""
+        hop, head = self.hop, self._overlap - 1
+        if begin < head * hop or end > self._frames * hop:
+            return begin, end
+        moved = (begin // hop - head) * hop  # all hops there are alike
+        return begin - moved, end - moved
 
     def cut(self, begin: int, end: int) -> torch.Tensor:
         """The inverse envelope of samples ``begin ... end - 1``."""
-        hop, head = self._hop, self._overlap - 1
-        if begin >= head * hop and end <= self._frames * hop:
-            # All hops there are alike, so that blocks in the midst of a row share one.
-            moved = (begin // hop - head) * hop
-            begin, end = begin - moved, end - moved
-        if self._last is not None and self._last[:2] == (begin, end):
-            return self._last[2]
-        first = begin // hop
+        hop, first = self.hop, begin // self.hop
         hops = np.arange(first, -(-end // hop), dtype=np.int64)
-        rows = self._rows[torch.from_numpy(row_of_hop(hops, self._frames, self._overlap))]
-        values = rows.reshape(-1)[begin - first * hop : end - first * hop]
-        self._last = (begin, end, values)
-        return values
+        rows = self.rows[torch.from_numpy(row_of_hop(hops, self._frames, self._overlap))]
+        return rows.reshape(-1)[begin - first * hop : end - first * hop]
+
+
+class Cuts:
+    """Parts of an inverse envelope, for one call, which asks for few different ones."""
+
+    def __init__(self, inverse: Inverse | None) -> None:
+        self.inverse = inverse
+        self._last: tuple[tuple[int, int], torch.Tensor] | None = None
+
+    def find(self, begin: int, end: int) -> torch.Tensor:
+        """As :meth:`Inverse.cut`; there is an inverse."""
+        assert self.inverse is not None
+        if self.inverse.whole is not None and self.inverse.kept == (begin, end):
+            return self.inverse.whole
+        key = self.inverse.move(begin, end)
+        if self._last is None or self._last[0] != key:
+            self._last = (key, self.inverse.cut(*key))
+        return self._last[1]
 
 
 class Target(NamedTuple):
@@ -207,10 +256,12 @@ def add_blocks(
     begin, end = min(at.begin for at in targets), max(at.end for at in targets)
     first, last = max(0, (begin - n_fft) // hop + 1), min(params.frames, -(-end // hop))
     for target in targets:
-        target.values[:, : max(0, first * hop - target.begin)].zero_()
-        target.values[:, max(0, covered - target.begin) :].zero_()
-    left = None  # of the block before
-    for block in cut_blocks(params.rows, first, last, count_frame_bytes(params, by_frames)):
+        if first * hop > target.begin:
+            target.values[:, : first * hop - target.begin].zero_()
+        if covered < target.end:
+            target.values[:, max(0, covered - target.begin) :].zero_()
+    left, cuts = None, Cuts(inverse)
+    for block in cut_blocks(params.rows, first, last, count_frame_bytes(params, by_frames.dtype)):
         spectrum = by_frames[block.rows, block.first : block.last]
         frames = _invert_block(params, spectrum, edge, both_halves)
         reach = (block.last - block.first - 1) * hop + n_fft
@@ -221,7 +272,7 @@ def add_blocks(
             added[:, : left.shape[1]] = left
         _add_frames(added, frames, window, hop)
         for target in targets:
-            _write(target, block.rows, added[:, :done], block.first * hop, inverse)
+            _write(target, block, added, block.first * hop, done, cuts)
         left = added[:, done:]
 
 
@@ -243,31 +294,36 @@ def _add_frames(added: torch.Tensor, frames: torch.Tensor, window: Optional, hop
     """Add windowed frames up, each ``hop`` samples behind the one before.
 
     Piece by piece of all frames at once, of which no two meet in a sample.
+
+    Args:
+        added: contiguous.
     """
-    step = max(1, min(ADDED_VALUES // hop, frames.shape[2] // hop))
+    _, count, n_fft = frames.shape
+    step = max(1, min(ADDED_VALUES // hop, n_fft // hop))
     length = step * hop
-    for phase in range(min(step, frames.shape[1])):
-        passing = frames[:, phase::step]
-        for begin in range(0, frames.shape[2], length):
-            piece = passing[..., begin : begin + length]
-            places = added[:, phase * hop + begin :].unfold(1, piece.shape[2], length)
-            places = places[:, : piece.shape[1]]
-            if window is None:
+    windows = None if window is None else torch.split(window, length)
+    for phase in range(min(step, count)):
+        passing = frames if step == 1 else frames[:, phase::step]
+        begin = phase * hop
+        for index, piece in enumerate(torch.split(passing, length, 2)):
+            strides = (added.shape[1], length, 1)
+            places = added.as_strided(piece.shape, strides, begin + index * length)
+            if windows is None:
                 places += piece
             else:
-                places.addcmul_(piece, window[begin : begin + length])
+                places.addcmul_(piece, windows[index])
 
 
 def _write(
-    target: Target, rows: slice, added: torch.Tensor, begin: int, inverse: Inverse | None
+    target: Target, block: Block, added: torch.Tensor, begin: int, count: int, cuts: Cuts
 ) -> None:
-    """Write what a target wants of sums that begin at sample ``begin``."""
-    first, last = max(target.begin, begin), min(target.end, begin + added.shape[1])
+    """Write what a target wants of ``count`` sums, which begin at sample ``begin``."""
+    first, last = max(target.begin, begin), min(target.end, begin + count)
     if last <= first:
         return
     values = added[:, first - begin : last - begin]
-    place = target.values[rows, first - target.begin : last - target.begin]
-    if inverse is None:
+    place = target.values[block.rows, first - target.begin : last - target.begin]
+    if cuts.inverse is None:
         place.copy_(values)
     else:
-        torch.mul(values, inverse.cut(first, last), out=place)
+        torch.mul(values, cuts.find(first, last), out=place)

@@ -25,7 +25,8 @@ def cover_samples(params: StftParams, signal: torch.Tensor, first: int, count: i
         signal: shape (rows, samples).
 
     Returns:
-        Shape (rows, (count - 1) * hop_length + n_fft); a view of the signal where none is padded.
+        Shape (rows, (count - 1) * hop_length + n_fft), or a little more of a whole row; a view of
+        the signal where none is padded.
     """
     begin = first * params.hop_length - params.padding
     end = begin + (count - 1) * params.hop_length + params.n_fft
@@ -35,6 +36,8 @@ def cover_samples(params: StftParams, signal: torch.Tensor, first: int, count: i
         return inside
     if params.pad_mode == "constant":
         return pad(inside, (left, right))
+    if count == params.frames and right <= params.padding:
+        return pad(signal, (left, right), params.pad_mode)
     parts = [inside]
     if left:
         parts.insert(0, _repeat_samples(params, signal, begin, min(end, 0)))

@@ -7,7 +7,7 @@ call, and tensors show no trace of writes by NumPy, DLPack or another process.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch.nn.functional import pad
@@ -15,21 +15,15 @@ from torch.nn.functional import pad
 from ...core.envelope import resolve_envelope
 from ...core.params import IstftParams, StftParams
 from ...store.caches import Cache
+from .blocks import Inverse
 from .frames import resolve
 
 Optional = torch.Tensor | None
+Made = TypeVar("Made")
 
 CACHE_ENTRIES = 128
 #: Values of a window beyond which nothing is kept for it: 128 entries are 128 MiB then at most.
 MAX_KEPT = 1 << 16
-
-
-class KnownEnvelope(NamedTuple):
-    """:class:`.core.envelope.Envelope`, its rows as a tensor."""
-
-    rows: torch.Tensor
-    vanishes: bool
-
 
 _prepared: Cache[Hashable, Any] = Cache(CACHE_ENTRIES)
 
@@ -65,22 +59,50 @@ def prepare_window(
     return prepared
 
 
-def get_envelope(params: IstftParams, window: Optional, dtype: torch.dtype) -> KnownEnvelope:
-    """The inverse envelope of a call by hops, the call's scale included.
+def get_inverse(
+    params: IstftParams, window: Optional, dtype: torch.dtype, conjugate: bool = False
+) -> Inverse:
+    """The inverse envelope of a call, its scale included.
 
     Args:
         dtype: of the spectrum.
     """
 
-    def make() -> KnownEnvelope:
+    def make() -> Inverse:
         values = None if window is None else resolve(window).numpy()
         found = resolve_envelope(values, params, is_wide=dtype == torch.complex128)
-        return KnownEnvelope(torch.from_numpy(found.rows), found.vanishes)
+        rows = torch.from_numpy(found.rows)
+        rows = rows.conj().resolve_conj() if conjugate else rows
+        return Inverse(rows, found.vanishes, params)
 
     sizes = (params.n_fft, params.hop_length, params.win_length, params.scale)
     place = (params.frames, params.start, params.kept)
-    known: KnownEnvelope = _keep(window, ("envelope", dtype, sizes, place), make)
+    known: Inverse = _keep(window, ("envelope", dtype, sizes, place, conjugate), make)
     return known
+
+
+class LastWindow(Generic[Made]):
+    """What was last made of a window by calls that are alike, which mostly have the same one.
+
+    Args:
+        make: makes it anew.
+    """
+
+    def __init__(self, make: Callable[[Optional], Made]) -> None:
+        self._make = make
+        self._last: tuple[bytes, Made] | None = None
+
+    def find(self, window: Optional) -> Made:
+        """What is made of this window."""
+        if window is not None and window.numel() > MAX_KEPT:
+            return self._make(window)
+        values = b"" if window is None else resolve(window).numpy().tobytes()
+        last = self._last
+        if last is not None and last[0] == values:
+            return last[1]
+        made = self._make(window)
+        self._last = (values, made)
+        return made
 
 
 def _keep(window: Optional, key: Hashable, make: Callable[[], Any]) -> Any:
