@@ -232,7 +232,7 @@ def test_a_name_that_is_taken_is_refused(name: str) -> None:
     before = registry.specs()
     with (
         pytest.raises(ValueError, match=f"'{name}' is there already"),
-        registered(Spec(name, ("cpu",), SPEC.place)),
+        registered(Spec(name, ("cpu",), SPEC.location)),
     ):
         pass
     assert registry.specs() == before

@@ -41,7 +41,7 @@ MAX_OVERLAP = 16
 STREAM_BYTES = 1 << 20
 
 #: Where a block's frames are in a spectrum of shape (rows, frames, bins).
-Place = tuple[int, slice]
+Target = tuple[int, slice]
 #: Of the samples that frames ``first ... first + count - 1`` cover, by (first, count).
 Factors = Callable[[int, int], HostArray]
 
@@ -121,7 +121,7 @@ def stft_blocks(
         edge: factor of DC and Nyquist of a onesided spectrum.
     """
 
-    def transform(frames: Any, place: Place, stream: Any) -> Part:
+    def transform(frames: Any, target: Target, stream: Any) -> Part:
         spectrum = maps.spectra(
             runtime.mx,
             frames,
@@ -131,7 +131,7 @@ def stft_blocks(
             complex_fft=params.complex_fft,
             stream=stream,
         )
-        return Part(spectrum, out[place])
+        return Part(spectrum, out[target])
 
     _run_frames(runtime, params, signal, transform, factors)
     if params.onesided and edge != 1.0:
@@ -143,7 +143,7 @@ def _run_frames(
     runtime: Runtime,
     params: StftParams,
     signal: HostView,
-    compute: Callable[[Any, Place, Any], Part],
+    compute: Callable[[Any, Target, Any], Part],
     factors: Factors | None = None,
 ) -> None:
     """Cut the padded rows of a signal into frames, and store what is computed of each block.
@@ -151,7 +151,7 @@ def _run_frames(
     Args:
         signal, factors: see :func:`stft_blocks`.
         compute: what is stored of frames (an MLX array of shape (count, n_fft), a view), from them,
-            their place and their stream.
+            their target and their stream.
     """
     mx, sizes = runtime.mx, (params.rows, params.frames, params.n_fft)
     cut = cut_frames(*sizes, 8 if params.complex_fft else 4, _streams(runtime))
@@ -191,8 +191,8 @@ def correlate_blocks(
         total: shape (n_fft,), double precision: only a block's own frames are summed in single.
     """
 
-    def correlate(frames: Any, place: Place, stream: Any) -> Part:
-        values = copy_to_mlx(runtime.mx, spectrum.block(spectrum.array[place]))
+    def correlate(frames: Any, target: Target, stream: Any) -> Part:
+        values = copy_to_mlx(runtime.mx, spectrum.block(spectrum.array[target]))
         return Part(maps.correlate(runtime.mx, analysis, frames, values, stream), total, add=True)
 
     _run_frames(runtime, analysis.params, signal, correlate)

@@ -402,7 +402,7 @@ class Telling:
             current_device=lambda: current,
             stream_of=lambda device: 7 + device,
         )
-        return kernels.hear(place, torch.device("cuda", 0))
+        return kernels.wait_for_verdict(place, torch.device("cuda", 0))
 
 
 @pytest.fixture
