@@ -58,7 +58,7 @@ def inverse_of_frames(
     return rows[row_of_hop(hops, frames, overlap)].reshape(-1)[:length]
 
 
-def padded_window(window: npt.NDArray[Any] | None, win_length: int, n_fft: int) -> npt.NDArray[Any]:
+def pad_window(window: npt.NDArray[Any] | None, win_length: int, n_fft: int) -> npt.NDArray[Any]:
     """The window in double precision, zero-padded to n_fft as torch pads it (left half first)."""
     if window is None:
         window = np.ones(win_length)
@@ -96,7 +96,7 @@ def resolve_envelope(window: npt.NDArray[Any] | None, params: IstftParams) -> En
     """
     # torch does not warn of windows that single precision cannot hold; infinities are its result.
     with np.errstate(all="ignore"):
-        full = padded_window(window, params.win_length, params.n_fft)
+        full = pad_window(window, params.win_length, params.n_fft)
         rows = overlap_added_square(full, params.hop_length, params.frames)
         hop, overlap, frames = params.hop_length, params.overlap, params.frames
         first, last = params.start // hop, (params.start + params.kept - 1) // hop

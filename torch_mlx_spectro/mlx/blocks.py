@@ -122,7 +122,7 @@ def stft_blocks(
     """
 
     def transform(frames: Any, target: Target, stream: Any) -> Part:
-        spectrum = maps.spectra(
+        spectrum = maps.compute_spectra(
             runtime.mx,
             frames,
             window,
@@ -228,7 +228,7 @@ def istft_blocks(
         inverse: rows of the inverse envelope of this call (:class:`.Envelope`); None for the plain
             overlap-add, the adjoint of an analysis.
         out: shape (rows, output length), contiguous.
-        edge, both_halves: see :func:`.mlx.ops.windowed_frames`.
+        edge, both_halves: see :func:`.mlx.ops.invert_spectra`.
     """
     stride = -(-params.overlap // MAX_OVERLAP)
     out[:, params.kept if stride == 1 else 0 :] = 0
@@ -334,7 +334,7 @@ class _Pass:
         buffer = np.empty((meeting, self.values.shape[2]), self.values.dtype)
         for row, begin, count in _split_blocks(shares, block_hops):
             first = self.hops[begin]
-            frames = maps.windowed_frames(
+            frames = maps.invert_spectra(
                 mx,
                 self._add_meeting(row, first, count, buffer),
                 self.window,

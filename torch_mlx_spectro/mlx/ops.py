@@ -1,11 +1,11 @@
 """The two linear maps, in MLX operations: the CPU's computation and the oracle of the kernels.
 
-``spectra`` takes frames to spectra, ``windowed_frames`` and ``overlap_add`` take spectra back
-to samples. All take the stream they run on: MLX's default device and stream are shared with the
-user's own MLX program and are never touched. Views are made by ``as_strided`` because indexing
+``compute_spectra`` takes frames to spectra, ``invert_spectra`` and ``overlap_add`` take spectra
+back to samples. All take the stream they run on: MLX's default device and stream are shared with
+the user's own MLX program and are never touched. Views are made by ``as_strided``, because indexing
 always runs on the default stream.
 
-``analysis_fused`` and ``synthesis_fused`` compute whole arrays by the project's own kernels. One
+``launch_analysis`` and ``launch_synthesis`` compute whole arrays by the project's own kernels. One
 launch where a fused kernel covers the size: nothing but input and output (and windows and tables of
 a few n_fft values) is in device memory. For other sizes MLX's own FFT, between kernels that cut and
 add frames.
@@ -27,7 +27,7 @@ from ..kernels.radices import fused_points
 from .host import copy_to_mlx
 
 
-def spectra(
+def compute_spectra(
     mx: Any,
     framed: Any,
     window: Any,
@@ -59,11 +59,11 @@ def spectra(
         return mx.fft.fft(framed, stream=stream)
     half = mx.fft.rfft(framed, stream=stream)
     if onesided:
-        return weighted_edges(mx, half, n_fft, edge, stream)
-    return two_sided(mx, half, n_fft, stream)
+        return weigh_edges(mx, half, n_fft, edge, stream)
+    return mirror_bins(mx, half, n_fft, stream)
 
 
-def two_sided(mx: Any, half: Any, n_fft: int, stream: Any) -> Any:
+def mirror_bins(mx: Any, half: Any, n_fft: int, stream: Any) -> Any:
     """All bins of real frames from the first ``n_fft // 2 + 1``: ``X[n_fft - k] = conj X[k]``."""
     count = (n_fft - 1) // 2
     if count == 0:
@@ -73,7 +73,7 @@ def two_sided(mx: Any, half: Any, n_fft: int, stream: Any) -> Any:
     return mx.concatenate([half, upper], axis=-1, stream=stream)
 
 
-def weighted_edges(mx: Any, half: Any, n_fft: int, edge: float, stream: Any) -> Any:
+def weigh_edges(mx: Any, half: Any, n_fft: int, edge: float, stream: Any) -> Any:
     """Bins 0 ... n_fft // 2 with those that have no conjugate twin, DC and Nyquist, times edge."""
     if edge == 1.0:
         return half
@@ -82,7 +82,7 @@ def weighted_edges(mx: Any, half: Any, n_fft: int, edge: float, stream: Any) -> 
     return mx.multiply(half, copy_to_mlx(mx, weights), stream=stream)
 
 
-def windowed_frames(
+def invert_spectra(
     mx: Any,
     spectrum: Any,
     window: Any,
@@ -110,17 +110,19 @@ def windowed_frames(
     if real and both_halves:
         frames = mx.real(mx.fft.ifft(spectrum, stream=stream), stream=stream)
     elif real:
-        half = weighted_edges(mx, spectrum, n_fft, edge, stream)
+        half = weigh_edges(mx, spectrum, n_fft, edge, stream)
         frames = mx.fft.irfft(half, n_fft, stream=stream)
     else:
         frames = mx.fft.ifft(spectrum, stream=stream)
     return frames if window is None else mx.multiply(frames, window, stream=stream)
 
 
-def adjoint_frames(mx: Any, analysis: Analysis, spectrum: Any, window: Any, stream: Any) -> Any:
+def compute_adjoint_frames(
+    mx: Any, analysis: Analysis, spectrum: Any, window: Any, stream: Any
+) -> Any:
     """The frames whose overlap-add is the adjoint of the analysis, its scale left out."""
     params = analysis.params
-    return windowed_frames(
+    return invert_spectra(
         mx,
         spectrum,
         window,
@@ -139,9 +141,9 @@ def correlate(mx: Any, analysis: Analysis, frames: Any, spectrum: Any, stream: A
 
     Args:
         frames: shape (..., n_fft).
-        spectrum: shape (..., bins), of which ``y`` are the :func:`adjoint_frames`.
+        spectrum: shape (..., bins), of which ``y`` are the :func:`compute_adjoint_frames`.
     """
-    inverse = adjoint_frames(mx, analysis, spectrum, None, stream)
+    inverse = compute_adjoint_frames(mx, analysis, spectrum, None, stream)
     if frames.dtype == mx.complex64:
         frames = mx.conjugate(frames, stream=stream)
     product = mx.multiply(frames, inverse, stream=stream)
@@ -183,7 +185,7 @@ def overlap_add(mx: Any, frames: Any, hop_length: int, stream: Any) -> Any:
     return added
 
 
-def analysis_fused(
+def launch_analysis(
     kernels: Kernels,
     mx: Any,
     params: StftParams,
@@ -205,7 +207,7 @@ def analysis_fused(
     spectrum = kernels.analysis(params, signal, window, stream, edge=edge, divisor=divisor)
     if spectrum is not None:
         return spectrum
-    return spectra(
+    return compute_spectra(
         mx,
         kernels.cut_frames(params, signal, window, stream, divisor=divisor),
         None,
@@ -217,7 +219,7 @@ def analysis_fused(
     )
 
 
-def synthesis_fused(
+def launch_synthesis(
     kernels: Kernels,
     mx: Any,
     params: IstftParams,
@@ -249,7 +251,7 @@ def synthesis_fused(
     if real and not (params.onesided or both_halves):
         positive = mx.arange(params.n_fft // 2 + 1, stream=stream)
         spectrum = mx.take(spectrum, positive, axis=2, stream=stream)
-    frames = windowed_frames(
+    frames = invert_spectra(
         mx, spectrum, None, params.n_fft, real, stream, edge=edge, both_halves=both_halves
     )
     frames = mx.contiguous(frames, stream=stream)
