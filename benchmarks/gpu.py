@@ -25,7 +25,7 @@ import torch_mlx_spectro as tms
 from torch_mlx_spectro.backends.cuda.launcher import cuda_kernels
 from torch_mlx_spectro.core.params import IstftParams, StftParams
 from torch_mlx_spectro.kernels import describe
-from torch_mlx_spectro.kernels.arguments import JUDGES
+from torch_mlx_spectro.kernels.arguments import CHECKING_KERNELS
 from torch_mlx_spectro.native import functions as native
 
 #: Memory that inputs and outputs rotate through: three times an H100's cache.
@@ -184,11 +184,11 @@ def launched(
     The public function makes the same launch.
     """
     edge = {"stft backward": 2.0, "istft backward": 0.5}.get(name, 1.0)
-    unasked = (0,) if launch.kernel in JUDGES else ()
+    unasked = (0,) if launch.kernel in CHECKING_KERNELS else ()
     dtype = torch.complex64 if launch.complex_output else torch.float32
     results = [torch.full(launch.shape, torch.nan, dtype=dtype, device="cuda") for _ in inputs]
     shown = inputs[0] if inputs[0].dim() == 2 else inputs[0].transpose(1, 2)
-    prepared = cuda_kernels().prepared(launch, 0, shown.stride(), edge)
+    prepared = cuda_kernels().prepare_launch(launch, 0, shown.stride(), edge)
     device = [
         (*(tensor.data_ptr() for tensor in (given, data.window, result)), *unasked)
         for given, result in zip(inputs, results, strict=True)

@@ -71,10 +71,10 @@ def make_counted(name: str, entries: int) -> Cache[Hashable, Any]:
         entries: kept at most.
     """
 
-    def tell(is_there: bool, key: Hashable) -> None:
+    def note(is_there: bool, key: Hashable) -> None:
         _events.record(f"{name}.{'hit' if is_there else 'miss'}", key)
 
-    return Cache(entries, tell)
+    return Cache(entries, note)
 
 
 transforms = make_counted("transform_cache", TRANSFORMS)

@@ -152,9 +152,9 @@ def get_map(name: str, subject: Analysis | IstftParams) -> Function:
 
     def push(primals: Any, tangents: Any) -> Any:
         parts = [
-            get_map(name, subject)(*primals[:place], tangents[place], *primals[place + 1 :])
-            for place, gradient in enumerate(gradients)
-            if gradient is not None and tangents[place] is not None
+            get_map(name, subject)(*primals[:index], tangents[index], *primals[index + 1 :])
+            for index, gradient in enumerate(gradients)
+            if gradient is not None and tangents[index] is not None
         ]
         return sum(parts[1:], parts[0])
 
@@ -194,9 +194,9 @@ def _list_gradients(name: str, subject: Analysis | IstftParams) -> list[Function
     *arguments, result = ARGUMENTS[name]
 
     def differentiate(wanted: str, cotangent: Any, primals: Any) -> Any:
-        known = {**dict(zip(arguments, primals, strict=True)), result: cotangent}
+        values = {**dict(zip(arguments, primals, strict=True)), result: cotangent}
         (found,) = (each for each, (*_, returned) in ARGUMENTS.items() if returned == wanted)
-        return get_map(found, subject)(*(known[argument] for argument in ARGUMENTS[found][:2]))
+        return get_map(found, subject)(*(values[argument] for argument in ARGUMENTS[found][:2]))
 
     return [partial(differentiate, argument) for argument in arguments]
 

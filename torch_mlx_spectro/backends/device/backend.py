@@ -3,7 +3,7 @@
 Each is one launch where a fused kernel covers the size: nothing but input, output and a few n_fft
 values is in the device's memory. Other sizes go through torch's transforms, between kernels that
 cut and add frames. Windows are read where they are, in every call. Only the first istft by a window
-waits for the device, to hear whether its envelope vanishes. What differs between devices is a
+waits for the device, to learn whether its envelope vanishes. What differs between devices is a
 subclass: :mod:`.backends.cuda.backend`, :mod:`.backends.mps.backend`.
 """
 
@@ -50,7 +50,7 @@ class KernelBackend(Backend):
     transform: str
 
     def __init__(self) -> None:
-        self.checks = EnvelopeChecks(self.make_flag, self.hear)
+        self.checks = EnvelopeChecks(self.make_flag, self.wait_for_verdict)
 
     @abstractmethod
     def kernels(self) -> TensorKernels:
@@ -70,7 +70,7 @@ class KernelBackend(Backend):
         """An int32 of 0 that the kernels can write."""
         return torch.zeros(1, dtype=torch.int32, device=device)
 
-    def hear(self, flag: torch.Tensor, device: torch.device) -> int:
+    def wait_for_verdict(self, flag: torch.Tensor, device: torch.device) -> int:
         """What the last launch, which has a flag, has told by it; waits for the launch."""
         return read_flag(flag, device)
 
