@@ -123,7 +123,7 @@ class Costs:
         self.op = replace(STFT, native=partial(self.take, 0.02, native.stft), small=0)
         monkeypatch.setattr(MLX, "analyse", partial(self.take, 0.05, MLX.analyse))
         monkeypatch.setattr(TOY, "analyse", partial(self.take, 0.001, TOY.analyse))
-        monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
+        monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 1, "istft": 1})
         trials = Trials(lambda: self.now)
         for module in (deciding, dispatching):
             monkeypatch.setattr(module, "trials", trials)

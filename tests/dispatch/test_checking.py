@@ -29,7 +29,7 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     monkeypatch.delenv("TORCH_MLX_SPECTRO_VERIFY", raising=False)
     for pick in ("pick", "pick_both_ways"):
         monkeypatch.setattr(Trials, pick, lambda self, *given: (given[-1][0], False))
-    monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
+    monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 1, "istft": 1})
     store = Store(None, versions={})
     monkeypatch.setitem(verdicts._process, "store", store)
     found: list[bool] = []

@@ -161,7 +161,7 @@ def test_what_auto_leaves_to_native_is_decided_once(
     decided: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deciding.trials, "pick", lambda *given: ("native", False))
-    monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
+    monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 1, "istft": 1})
     signal = torch.randn(1 << 19)
     with tms.backend("auto"):
         for _ in range(3):
@@ -558,7 +558,7 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """``auto`` has settled on MLX."""
     for pick in ("pick", "pick_both_ways"):
         monkeypatch.setattr(deciding.trials, pick, lambda *given: ("mlx", False))
-    monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
+    monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 1, "istft": 1})
     monkeypatch.setattr(deciding.ledger, "needs_comparison", lambda case: False)
     with tms.backend("auto"):
         yield

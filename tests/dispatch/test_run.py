@@ -22,7 +22,6 @@ from stft_parity.cases import Case, istft_case, stft_case
 from stft_parity.comparison import check_layout, compare
 from torch_mlx_spectro.backends.mlx.backend import MLX
 from torch_mlx_spectro.calls import operation as operations
-from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch import run as dispatching
 from torch_mlx_spectro.dispatch.autotune import MAX_ASKED, TRIALS, Trials
@@ -368,7 +367,7 @@ def test_what_is_measured_is_counted_with_its_reason(monkeypatch: pytest.MonkeyP
     for module in (deciding, dispatching):
         monkeypatch.setattr(module, "trials", trials)
     monkeypatch.setattr(MLX, "analyse", analysis)
-    monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
+    monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 1, "istft": 1})
     signal, window = torch.ones(1 << 19), torch.ones(16)
     with tms.patch():
         for _ in range(2 * TRIALS + 4):
@@ -395,7 +394,7 @@ class Costs:
         for name, seconds in (("analyse", self.mlx[0]), ("adjoint", self.mlx[1])):
             right = getattr(MLX, name)
             monkeypatch.setattr(MLX, name, partial(self._spend, right, seconds))
-        monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
+        monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 1, "istft": 1})
         monkeypatch.setitem(verdicts._process, "store", Store(None, versions={}))
         trials = Trials(lambda: self.now)
         for module in (deciding, dispatching):
@@ -496,7 +495,6 @@ def test_checkpointed_calls_are_always_the_same_ones(monkeypatch: pytest.MonkeyP
     with torch.autograd.graph.save_on_cpu():  # nothing is computed again
         analysed(signal)
     assert computed_by() == "mlx"
-    monkeypatch.setattr(routing, "STATIC_FRAMED_SAMPLES", 1)
     plans.clear()
     checkpoint(analysed, signal, use_reentrant=False).sum().backward()
     assert computed_by() == "mlx"

@@ -125,7 +125,7 @@ def test_native_calls_are_not_verified() -> None:
 def test_auto_verifies_what_it_gives_to_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trials, "pick", lambda self, signature, candidates: (candidates[0], True))
     spoil(monkeypatch, "stft", off_by_a_thousandth)
-    monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
+    monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 1, "istft": 1})
     x, w = torch.randn(1, 1 << 18), torch.ones(1024)
     with tms.patch("auto", verify=1), pytest.warns(RuntimeWarning, match="computed by mlx"):
         z = torch.stft(x, 1024, 256, window=w, return_complex=True)

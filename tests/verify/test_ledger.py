@@ -70,7 +70,7 @@ class World:
         monkeypatch.setattr(dispatching, "trials", state["trials"])
         plans.clear()
         monkeypatch.setitem(verdicts._process, "store", self.store)
-        monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
+        monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 1, "istft": 1})
         names = tuple(name for name in self.costs if name != "native")
         specs, loaded = {}, {}
         for name in names:
@@ -374,7 +374,6 @@ def test_nothing_is_timed_where_results_may_not_depend_on_the_run(
     world.calls(20)  # settled: native is the faster one
     assert world.computed[-1] == "native"
     world.computed.clear()
-    monkeypatch.setattr(routing, "STATIC_FRAMED_SAMPLES", 1)
     torch.use_deterministic_algorithms(True)
     try:
         world.calls(5)
