@@ -166,7 +166,7 @@ def unsupported_reasons(tensors: tuple[tuple[str, Any], ...], accelerator: str) 
     Does not load the backend: whether it is here is :func:`missing_reason`'s question.
     """
     reasons, devices = torch_state.ambient_reasons(), list_devices(accelerator)
-    dtypes = torch_state.DTYPES
+    dtypes: tuple[Any, ...] = torch_state.DTYPES
     if registry.find(accelerator).takes_doubles:
         dtypes += torch_state.DOUBLES
     for name, tensor in tensors:

@@ -16,7 +16,8 @@ So each storage is torch's own, of exactly the size of a result: a saved file, `
 ``resize_`` are as native's. It is written again when nobody but this module holds it, which its
 count of references tells: views, NumPy, DLPack and autograd hold it, too. Only weak references
 (``StorageWeakRef``) are not seen: one ends when the storage is forgotten here, not when the program
-has let go of it. A storage that was resized, shared or emptied is not used again.
+has let go of it. A storage that was resized, shared or emptied is not used again, nor one that
+``numpy()`` has seen, which makes it one that cannot be resized.
 """
 
 from __future__ import annotations
@@ -236,3 +237,23 @@ def _physical_memory() -> int:
 
 
 memory = ResultMemory()
+
+
+def set_result_memory(limit: int) -> int:
+    """Set how many bytes of large results on the CPU are kept for later ones, at most.
+
+    What is kept now is forgotten. Results that the program uses stay its own.
+
+    Args:
+        limit: 0 to keep nothing.
+
+    Returns:
+        What held before.
+
+    Raises:
+        ValueError: the limit is no number of bytes.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        raise ValueError(f"limit must be a number of bytes, 0 or more; got {limit!r}")
+    before, memory.limit = memory.limit, limit
+    return before
