@@ -55,26 +55,6 @@ class TorchBlocks(Backend):
         dtype = _to_complex(spectrum, window)
         return _synthesise(params, dtype, spectrum, _read_window(params, dtype, window))
 
-    def prepare(self, call: Call, result: torch.Tensor) -> Prepared | None:
-        params, tensor, window = call
-        dtype = _to_complex(tensor, window)
-        if isinstance(params, IstftParams):
-            both = LastWindow(partial(_read_window, params, dtype))
-
-            def invert(spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-                batch = with_rows(params, spectrum)
-                return shape_result(params, _synthesise(params, dtype, batch, both.find(window)))
-
-            return invert
-        strides = host_spectrum_strides(params, with_rows(params, tensor), window)
-        known = LastWindow(lambda window: prepare_window(params, window, dtype, params.scale))
-
-        def transform(signal: torch.Tensor, window: Optional) -> torch.Tensor:
-            batch, prepared = with_rows(params, signal), known.find(window)
-            return shape_result(params, _analyse(params, strides, dtype, batch, prepared))
-
-        return transform
-
     def adjoint(self, analysis: Analysis, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
         params, dtype = analysis.params, _to_complex(spectrum, window)
         out = _make_signal(params.rows, params.samples, dtype, params.complex_fft)
@@ -124,7 +104,31 @@ class TorchBlocks(Backend):
         _read_window(params, _to_complex(window, None), window)
 
 
-CPU = TorchBlocks()
+class CpuBackend(TorchBlocks):
+    """The same, which remembers what calls that come again have in common."""
+
+    def prepare(self, call: Call, result: torch.Tensor) -> Prepared | None:
+        params, tensor, window = call
+        dtype = _to_complex(tensor, window)
+        if isinstance(params, IstftParams):
+            both = LastWindow(partial(_read_window, params, dtype))
+
+            def invert(spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+                batch = with_rows(params, spectrum)
+                return shape_result(params, _synthesise(params, dtype, batch, both.find(window)))
+
+            return invert
+        strides = host_spectrum_strides(params, with_rows(params, tensor), window)
+        known = LastWindow(lambda window: prepare_window(params, window, dtype, params.scale))
+
+        def transform(signal: torch.Tensor, window: Optional) -> torch.Tensor:
+            batch, prepared = with_rows(params, signal), known.find(window)
+            return shape_result(params, _analyse(params, strides, dtype, batch, prepared))
+
+        return transform
+
+
+CPU = CpuBackend()
 
 
 def _analyse(
