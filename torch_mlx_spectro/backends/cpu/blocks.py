@@ -25,9 +25,13 @@ from .frames import cover_samples, invert_frames, weigh_edges
 
 Optional = torch.Tensor | None
 
-#: Bytes that the frames of a block fill, at most. On two cores with 1 MiB of second-level cache
-#: each (AMD EPYC) 2 MiB were the fastest or as fast as 1 and 4 MiB at all sizes.
+#: Bytes that the frames of a block fill for each of torch's threads, at most. With one on a core
+#: with 1 MiB of second-level cache (AMD EPYC) 2 MiB were the fastest or as fast as 1 and 4 MiB at
+#: all sizes. Threads that share the machine with other programs wait for each other several times
+#: a block, so that more of them get larger ones.
 BLOCK_BYTES = 2 << 20
+#: Threads for which blocks grow.
+MAX_GROWTH = 8
 #: Values that are added at once, at least, where memory allows: frames of a smaller hop are added
 #: in several passes, each of frames that lie several hops apart.
 ADDED_VALUES = 64
@@ -51,7 +55,7 @@ def cut_blocks(rows: int, first: int, last: int, frame_bytes: int) -> Iterator[B
     The blocks of a row follow each other.
     """
     frames = last - first
-    most = max(1, BLOCK_BYTES // frame_bytes)
+    most = max(1, _find_block_bytes() // frame_bytes)
     if frames <= most:
         together = max(1, most // max(frames, 1))
         for row in range(0, rows, together):
@@ -69,7 +73,11 @@ def fits_one_block(params: StftParams | IstftParams, dtype: torch.dtype) -> bool
     Args:
         dtype: of its spectrum.
     """
-    return params.rows * params.frames * count_frame_bytes(params, dtype) <= BLOCK_BYTES
+    return params.rows * params.frames * count_frame_bytes(params, dtype) <= _find_block_bytes()
+
+
+def _find_block_bytes() -> int:
+    return BLOCK_BYTES * min(torch.get_num_threads(), MAX_GROWTH)
 
 
 def transform_frames(
@@ -305,8 +313,10 @@ def _add_frames(added: torch.Tensor, frames: torch.Tensor, window: Optional, hop
     for phase in range(min(step, count)):
         passing = frames if step == 1 else frames[:, phase::step]
         begin = phase * hop
-        for index, piece in enumerate(torch.split(passing, length, 2)):
-            strides = (added.shape[1], length, 1)
+        pieces = torch.split(passing, length, 2)
+        # Earlier frames first, as across blocks: then sums do not depend on how a row is cut.
+        for index in range(len(pieces) - 1, -1, -1):
+            piece, strides = pieces[index], (added.shape[1], length, 1)
             places = added.as_strided(piece.shape, strides, begin + index * length)
             if windows is None:
                 places += piece
