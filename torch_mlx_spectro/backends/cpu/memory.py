@@ -29,6 +29,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ class _Lent:
 
     def is_free(self) -> bool:
         """Whether nobody else holds the storage."""
-        return _count_holders(self.holder) == _NOBODY_ELSE
+        return _count_holders(self.holder) == _measure_nobody()
 
     def is_as_it_was(self) -> bool:
         """Whether its memory is still what it was, and nobody but this process sees it."""
@@ -91,10 +92,12 @@ def _count_holders(tensor: torch.Tensor) -> tuple[int, int, int]:
     )
 
 
+@lru_cache(maxsize=1)
 def _measure_nobody() -> tuple[int, int, int] | None:
     """What :func:`_count_holders` says of a tensor that nobody else holds.
 
-    None where it does not see others.
+    None where it does not see others. Asked when a result is made, not when this is imported:
+    torch.compile may do that while tensors have no memory.
     """
     tensor = torch.empty(4, dtype=torch.uint8, device="cpu")
     alone = _count_holders(tensor)
@@ -106,9 +109,6 @@ def _measure_nobody() -> tuple[int, int, int] | None:
     seen.append(_count_holders(tensor) != alone)
     del other
     return alone if all(seen) and _count_holders(tensor) == alone else None
-
-
-_NOBODY_ELSE = _measure_nobody()
 
 
 class ResultMemory:
@@ -149,7 +149,7 @@ class ResultMemory:
     ) -> torch.Tensor:
         """A new tensor of the host, uninitialised, that is dense."""
         size = math.prod(shape) * dtype.itemsize
-        if size < MIN_BYTES or size > self.limit or _NOBODY_ELSE is None:
+        if size < MIN_BYTES or size > self.limit or _measure_nobody() is None:
             return self._allocate(shape, strides, dtype)
         # Who finds another thread in the list gets new memory, rather than wait: a handler of a
         # signal may stand above that very thread.
