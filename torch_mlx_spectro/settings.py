@@ -17,7 +17,7 @@ RECOGNISED: Mapping[str, str] = MappingProxyType(
     {
         BACKEND_VARIABLE: "name of the backend that is used where none is named (default auto)",
         RESULT_MEMORY_VARIABLE: (
-            "MiB of memory of large results on the CPU that is kept for later ones; 0: none"
+            "MiB of memory of large results on the CPU that are kept for later ones; 0: none"
             " (default 256, or a 32nd of the machine's memory if that is less)"
         ),
         "MLX_OLA_FUSE_NORM": (

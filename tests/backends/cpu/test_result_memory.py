@@ -17,11 +17,17 @@ from cli_process import python
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.backends.cpu import memory as memories
-from torch_mlx_spectro.backends.cpu.memory import MAX_IDLE, MAX_STORAGES, MIN_BYTES, ResultMemory
+from torch_mlx_spectro.backends.cpu.memory import MAX_IDLE, MAX_STORAGES, ResultMemory
 
-#: Of float32, as many as a result that is kept has at least.
+#: Bytes that a result which is kept has at least, in these tests.
+MIN_BYTES = 1 << 20
 VALUES = MIN_BYTES // 4
 LIMIT = 16 * MIN_BYTES
+
+
+@pytest.fixture(autouse=True)
+def _smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memories, "MIN_BYTES", MIN_BYTES)
 
 
 class Clock:

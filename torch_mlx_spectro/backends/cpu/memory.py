@@ -2,8 +2,8 @@
 
 Memory that is new to a process costs a page fault for every 4 KiB: for the 62 MB spectrum of eight
 rows of 480,000 samples 30 ms on two cores of an EPYC, three times as long as its transforms take.
-glibc gives blocks beyond 32 MiB back to the system as soon as they are freed, and so it does the
-end of its heap. What else could be done about it, and why it is not:
+glibc gives what is larger than 32 MiB back to the system as soon as it is freed. What else could be
+done about it, and why it is not:
 
 * ``mallopt``, torch's ``THP_MEM_ALLOC_ENABLE`` and other allocators change the whole process, for
   memory that is not ours. torch's own caching allocator for CPUs is reached from C++ alone.
@@ -39,8 +39,11 @@ from ...settings import result_memory_setting
 from ...store.caches import register_cache
 from ...store.fork import after_fork
 
-#: Results below this come from the allocator's heap, whose pages mostly stay in place.
-MIN_BYTES = 1 << 20
+#: Results below this come from glibc's heap once the first few were freed, and its pages stay where
+#: they are: results of 3 to 31 MB had no page faults. To keep those, too, made it worse: glibc learns
+#: from what is freed how large its heap may be, and without that it gave back a block's memory, at
+#: 4,700 faults a call.
+MIN_BYTES = 32 << 20
 #: What is kept at most: this, or this share of the machine's memory if that is less.
 MOST_BYTES = 256 << 20
 SHARE_OF_MEMORY = 32
