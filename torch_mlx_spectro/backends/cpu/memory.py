@@ -39,10 +39,10 @@ from ...settings import result_memory_setting
 from ...store.caches import register_cache
 from ...store.fork import after_fork
 
-#: Results below this come from glibc's heap once the first few were freed, and its pages stay where
-#: they are: results of 3 to 31 MB had no page faults. To keep those, too, made it worse: glibc learns
-#: from what is freed how large its heap may be, and without that it gave back a block's memory, at
-#: 4,700 faults a call.
+#: Results below this come from glibc's heap once the first few were freed, and its pages stay
+#: where they are: results of 3 to 31 MB had no page faults. To keep those, too, made it worse:
+#: glibc learns from what is freed how large its heap may be, and without that it gave back a
+#: block's memory, at 4,700 faults a call.
 MIN_BYTES = 32 << 20
 #: What is kept at most: this, or this share of the machine's memory if that is less.
 MOST_BYTES = 256 << 20
