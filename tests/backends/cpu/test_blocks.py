@@ -138,16 +138,20 @@ def test_errors_are_natives(dtype: torch.dtype) -> None:
             assert error <= 1.05**2 * its
 
 
+@pytest.mark.parametrize("hop", [16, 64, 200])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("op", ["stft", "istft"])
-def test_what_is_prepared_computes_the_same(op: str) -> None:
-    window = torch.hann_window(64)
+def test_what_is_prepared_computes_the_same(op: str, dtype: torch.dtype, hop: int) -> None:
+    n_fft = 256 if hop > 16 else 64
+    window = torch.hann_window(n_fft, dtype=dtype) + 0.5
     for rows in (None, 3):
-        shape = (4000,) if op == "stft" else (33, 90)
+        shape = (4000,) if op == "stft" else (n_fft // 2 + 1, 40)
         tensor = random_tensor(
             0, *(shape if rows is None else (rows, *shape)), complex_values=op == "istft"
         )
         find = {"stft": stft_params, "istft": istft_params}[op]
-        params = find(tensor, window, n_fft=64)
+        tensor = tensor.to(torch.complex128 if op == "istft" else dtype)
+        params = find(tensor, window, n_fft=n_fft, hop_length=hop)
         expected = getattr(CPU, op)(params, tensor, window)
         prepared = CPU.prepare(Call(params, tensor, window), expected)
         assert prepared is not None
@@ -157,7 +161,7 @@ def test_what_is_prepared_computes_the_same(op: str) -> None:
             assert (found.stride(), found._is_view()) == (values.stride(), values._is_view())
         window.numpy()[10] = 3.0  # which leaves no trace
         assert torch.equal(prepared(tensor, window), getattr(CPU, op)(params, tensor, window))
-        window = torch.hann_window(64)
+        window = torch.hann_window(n_fft, dtype=dtype) + 0.5
 
 
 def test_results_do_not_depend_on_how_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,3 +176,39 @@ def test_results_do_not_depend_on_how_they_are_cut(monkeypatch: pytest.MonkeyPat
     for spectrum, back in found[1:]:
         torch.testing.assert_close(spectrum, found[0][0], rtol=0, atol=2e-6)
         torch.testing.assert_close(back, found[0][1], rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize("layout", ["native's", "contiguous", "frames outermost", "conjugated"])
+@pytest.mark.parametrize("is_complex", [False, True])
+@pytest.mark.parametrize(
+    "given", [{}, {"length": 300}, {"length": 9000}, {"center": False}], ids=str
+)
+def test_short_istfts_of_any_layout(layout: str, is_complex: bool, given: dict[str, Any]) -> None:
+    bins = 256 if is_complex else 129
+    spectrum = random_tensor(0, 3, bins, 20, complex_values=True)
+    if layout == "native's":
+        spectrum = spectrum.mT.contiguous().mT
+    elif layout == "frames outermost":
+        spectrum = spectrum.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    elif layout == "conjugated":
+        spectrum = spectrum.conj()
+    for window in (random_tensor(1, 256).abs() + 1, torch.ones(256).to(torch.complex64), None):
+        if window is not None and window.is_complex() and not is_complex:
+            continue
+        more: dict[str, Any] = {"n_fft": 256, "return_complex": is_complex, **given}
+        params = istft_params(spectrum, window, **more, onesided=not is_complex)
+        expected = CPU.istft(params, spectrum, window)
+        prepared = CPU.prepare(Call(params, spectrum, window), expected)
+        assert prepared is not None
+        found = prepared(spectrum, window)
+        assert torch.equal(found, expected)
+        assert found.stride() == expected.stride()
+        native = NATIVE["istft"](
+            spectrum,
+            256,
+            window=window if window is not None else torch.ones(256),
+            onesided=not is_complex,
+            return_complex=is_complex,
+            **given,
+        )
+        torch.testing.assert_close(found, native, atol=1e-5, rtol=1e-5)

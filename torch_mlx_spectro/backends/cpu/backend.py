@@ -20,6 +20,7 @@ from ...native.strides import host_spectrum_strides, in_order, shape_result, wit
 from ..base import Backend, Optional, Prepared
 from ..envelope import VANISHES
 from .blocks import (
+    AddAll,
     Inverse,
     Target,
     add_blocks,
@@ -111,13 +112,7 @@ class CpuBackend(TorchBlocks):
         params, tensor, window = call
         dtype = _to_complex(tensor, window)
         if isinstance(params, IstftParams):
-            both = LastWindow(partial(_read_window, params, dtype))
-
-            def invert(spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-                batch = with_rows(params, spectrum)
-                return shape_result(params, _synthesise(params, dtype, batch, both.find(window)))
-
-            return invert
+            return _bind_istft(params, dtype)
         strides = host_spectrum_strides(params, with_rows(params, tensor), window)
         known = LastWindow(lambda window: prepare_window(params, window, dtype, params.scale))
 
@@ -126,6 +121,33 @@ class CpuBackend(TorchBlocks):
             return shape_result(params, _analyse(params, strides, dtype, batch, prepared))
 
         return transform
+
+
+def _bind_istft(params: IstftParams, dtype: torch.dtype) -> Prepared:
+    """What computes an istft of a spectrum of this dtype."""
+    if not AddAll.can_compute(params, dtype):
+        known = LastWindow(partial(_read_window, params, dtype))
+
+        def invert(spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+            batch = with_rows(params, spectrum)
+            return shape_result(params, _synthesise(params, dtype, batch, known.find(window)))
+
+        return invert
+    add_all = AddAll(params)
+
+    def read(window: Optional) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        prepared, inverse = _read_window(params, dtype, window)
+        assert inverse.whole is not None
+        by_hops = () if prepared is None else torch.split(prepared, params.hop_length)
+        return by_hops, inverse.whole
+
+    known_by_hops = LastWindow(read)
+
+    def invert_at_once(spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+        by_frames = _by_frames(with_rows(params, spectrum).detach())
+        return shape_result(params, add_all.compute(by_frames, *known_by_hops.find(window)))
+
+    return invert_at_once
 
 
 CPU = CpuBackend()

@@ -12,7 +12,7 @@ Blocks of 256 KiB lose everywhere, since torch's FFT makes its plan anew for eac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -282,6 +282,53 @@ def add_blocks(
         for target in targets:
             _write(target, block, added, block.first * hop, done, cuts)
         left = added[:, done:]
+
+
+class AddAll:
+    """As :func:`add_blocks`, of short calls that are alike, with little for the host to do.
+
+    Args:
+        params: of the calls, which are one block and add no zeros.
+    """
+
+    def __init__(self, params: IstftParams) -> None:
+        self._params, hop, n_fft = params, params.hop_length, params.n_fft
+        self._strides = (params.covered, hop, 1)
+        begins = range(0, n_fft, hop)
+        self._pieces = [
+            (begin, (params.rows, params.frames, min(hop, n_fft - begin))) for begin in begins
+        ]
+
+    @staticmethod
+    def can_compute(params: IstftParams, dtype: torch.dtype) -> bool:
+        """Whether this is for calls like one; ``dtype`` is that of its spectrum."""
+        is_short = fits_one_block(params, dtype) and params.kept <= MAX_WHOLE
+        return is_short and not params.zero_tail and params.hop_length >= ADDED_VALUES
+
+    def compute(
+        self, by_frames: torch.Tensor, windows: Sequence[torch.Tensor], inverse: torch.Tensor
+    ) -> torch.Tensor:
+        """The signals, shape (rows, kept).
+
+        Args:
+            by_frames: see :func:`add_blocks`.
+            windows: the window by hops; none where it is all ones.
+            inverse: of all samples that are kept.
+        """
+        params = self._params
+        frames = _invert_block(params, by_frames, 1.0, False).contiguous()
+        dtype = torch.result_type(frames, inverse)
+        added = frames.new_zeros((params.rows, params.covered), dtype=dtype)
+        between = (params.frames * params.n_fft, params.n_fft, 1)
+        for index in range(len(self._pieces) - 1, -1, -1):  # as _add_frames does
+            begin, shape = self._pieces[index]
+            piece = frames.as_strided(shape, between, begin)
+            places = added.as_strided(shape, self._strides, begin)
+            if windows:
+                places.addcmul_(piece, windows[index])
+            else:
+                places += piece
+        return added.narrow(1, params.start, params.kept) * inverse
 
 
 def _invert_block(
