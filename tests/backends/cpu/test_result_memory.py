@@ -150,9 +150,11 @@ def test_what_was_changed_is_not_used_again(memory: ResultMemory, change: str) -
     CHANGES[change](tensor)
     address = get_address(tensor)
     del tensor
+    before = memory._lent[0].holder
     again = make(memory)
     assert len(memory._lent) == 1
-    if change != "emptied and filled":  # the allocator may return the same address
+    assert again.untyped_storage()._cdata != before.untyped_storage()._cdata
+    if change == "shared":  # of the others the allocator may return the same address
         assert get_address(again) != address
     assert again.untyped_storage().nbytes() == MIN_BYTES
     again.fill_(1)
