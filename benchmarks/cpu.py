@@ -2,13 +2,13 @@
 
 python benchmarks/cpu.py [--threads 2] [--seconds 2] [--keep] [--backward] [--cpu-time]
 
-All take turns, so that a busy minute meets each; told are medians of the ratios of native's time to
-theirs within a turn, and native's own milliseconds. Accuracy: the root mean square of the error
-against double precision, over native's. Libraries that are not installed are left out. Arrays of
-libraries that compute by NumPy begin and end as such.
+All take turns, so that a busy minute meets each; in a turn each is called a few times in a row, as
+a program does, and the median of all but the first counts. Told are medians of the ratios of native's
+time to theirs within a turn, and native's own milliseconds. Accuracy: the root mean square of the
+error against double precision, over native's. Libraries that are not installed are left out. Arrays
+of libraries that compute by NumPy begin and end as such.
 
---keep holds every result until the turn's end, as many as there are, so that each is made of memory
-that is new to the process; else a result is let go of before the next call.
+--keep holds the results of a turn until its end; else a result is let go of before the next call.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ SIZES = [
     (8, 480000, 1024, 256),
     (4, 1300000, 1024, 256),
 ]
+#: Calls in a row, in a turn.
+IN_A_ROW = 5
 #: Calls until ``auto`` has chosen, at most.
 SETTLING = 24
 
@@ -211,16 +213,18 @@ def take_turns(
     """Seconds of each call in each turn."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times["native"]) < 3:
-        held = []
+    while time.perf_counter() < end or len(times["native"]) < 2:
         for name, call in calls.items():
-            begin = clock()
-            result = call()
-            times[name].append(clock() - begin)
-            if keep:
-                held.append(result)
-            del result
-        del held
+            held, taken = [], []
+            for _ in range(IN_A_ROW):
+                begin = clock()
+                result = call()
+                taken.append(clock() - begin)
+                if keep:
+                    held.append(result)
+                del result
+            times[name].append(statistics.median(taken[1:]))
+            del held
     return times
 
 
