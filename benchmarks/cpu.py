@@ -3,8 +3,8 @@
 python benchmarks/cpu.py [--threads 2] [--seconds 2] [--keep] [--backward] [--cpu-time]
 
 All take turns, so that a busy minute meets each; in a turn each is called a few times in a row, as
-a program does, and the median of all but the first counts. Told are medians of the ratios of native's
-time to theirs within a turn, and native's own milliseconds. Accuracy: the root mean square of the
+a program does, and the median of all but the first counts. Told are medians of the ratios of
+native's time to theirs within a turn, and its milliseconds. Accuracy: the root mean square of the
 error against double precision, over native's. Libraries that are not installed are left out. Arrays
 of libraries that compute by NumPy begin and end as such.
 
