@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -63,7 +62,7 @@ def _stft(task: Task[Form], signal: torch.Tensor, window: Optional) -> torch.Ten
     params = task.form.params
     # Of examples of vmap native stacks the results; what it frames of each nobody sees.
     stacks, given = torch_state.is_vmapped(signal, window), signal
-    copies = _copies(params, signal)
+    copies = copies_signal(params, signal)
     is_trained = window is not None and not torch_state.is_constant(window)
     if not stacks:
         signal = _with_natives_gradient(params, signal)
@@ -87,14 +86,19 @@ def _with_natives_gradient(params: StftParams, signal: torch.Tensor) -> torch.Te
     Where nothing is padded native frames the signal where it lies: so lies the gradient, and of
     samples that share memory each has the mean of their gradients.
     """
-    padding = params.padding or (params.padded and params.pad_mode != "constant")
-    if padding or not signal.requires_grad or signal.is_contiguous():
+    if not frames_itself(params, signal):
         return signal
     framed = signal.clone() if params.padded else signal
     return framed.as_strided(framed.shape, framed.stride())
 
 
-def _copies(params: StftParams, signal: torch.Tensor) -> bool:
+def frames_itself(params: StftParams, signal: torch.Tensor) -> bool:
+    """Whether native frames a differentiated signal that is not contiguous where it lies."""
+    padding = params.padding or (params.padded and params.pad_mode != "constant")
+    return not padding and signal.requires_grad and not signal.is_contiguous()
+
+
+def copies_signal(params: StftParams, signal: torch.Tensor) -> bool:
     """Whether native lets a program change the signal before a gradient is computed.
 
     Native keeps its padded copy. But it refers to a differentiated signal that it reflects or
@@ -113,16 +117,18 @@ def _refuse_changes(result: torch.Tensor, given: torch.Tensor) -> None:
         return
     reference, before = weakref.ref(given), given._version
 
-    def check(_: Any) -> None:
-        tensor = reference()
-        if tensor is not None and tensor._version != before:
-            raise RuntimeError(
-                "one of the variables needed for gradient computation has been modified by an "
-                f"inplace operation: [{tensor.type()} {list(tensor.shape)}] is at version "
-                f"{tensor._version}; expected version {before} instead."
-            )
+    result.grad_fn.register_prehook(lambda _: raise_if_changed(reference, before))
 
-    result.grad_fn.register_prehook(check)
+
+def raise_if_changed(given: weakref.ref[torch.Tensor], version: int) -> None:
+    """Raise, as native's backward does, if a tensor is not of this version any more."""
+    tensor = given()
+    if tensor is not None and tensor._version != version:
+        raise RuntimeError(
+            "one of the variables needed for gradient computation has been modified by an "
+            f"inplace operation: [{tensor.type()} {list(tensor.shape)}] is at version "
+            f"{tensor._version}; expected version {version} instead."
+        )
 
 
 def _istft(task: Task[IstftParams], spectrum: torch.Tensor, window: Optional) -> torch.Tensor:

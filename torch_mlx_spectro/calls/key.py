@@ -20,7 +20,7 @@ from .operation import WINDOW
 _VALUES = frozenset({int, bool, str, type(None)})
 is_grad_enabled = torch.is_grad_enabled
 #: complex64 values, and windows in pairs, are read whole.
-_ALIGNMENT = 8
+ALIGNMENT = 8
 
 #: What a key begins with: the backend that is asked for, and the state that ``auto`` depends on.
 Key = tuple[Hashable, ...]
@@ -82,7 +82,7 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
             window.device,
             window.is_conj(),
             window.is_neg(),
-            place % _ALIGNMENT,
+            place % ALIGNMENT,
             window.requires_grad,
         )
     if not address:
@@ -98,7 +98,7 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
         tensor.device,
         tensor.is_conj(),
         tensor.is_neg(),
-        address % _ALIGNMENT,
+        address % ALIGNMENT,
         tensor.requires_grad,
         described,
         others,

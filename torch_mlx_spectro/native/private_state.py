@@ -74,6 +74,11 @@ _saved_tensors_hooks: Callable[[bool], Any] = _found.saved_tensors_hooks
 _KEEPS_SAVED = "torch.autograd.graph"
 
 
+def has_saving_hooks() -> bool:
+    """Whether a program's hooks keep what autograd saves now, in whichever way."""
+    return _saved_tensors_hooks(False) is not None
+
+
 def recomputes() -> bool:
     """Whether what autograd saves now may be computed again, as torch.utils.checkpoint does.
 

@@ -128,6 +128,12 @@ def with_rows(params: StftParams | IstftParams, tensor: torch.Tensor) -> torch.T
     return tensor if params.batched else tensor.unsqueeze(0)
 
 
+def as_batch(params: StftParams | IstftParams, computed: torch.Tensor) -> torch.Tensor:
+    """What a call computed, or a cotangent of it, as a batch: with rows, if it has none."""
+    dims = 3 if isinstance(params, StftParams) else 2
+    return computed if computed.dim() == dims else computed.unsqueeze(0)
+
+
 def only_row(batch: torch.Tensor) -> torch.Tensor:
     """The only row of a batch, as a view of it."""
     return batch.squeeze(0)
@@ -151,6 +157,16 @@ UNDOING: Mapping[View, View] = MappingProxyType(
         only_row: lambda row: row.unsqueeze(0),
     }
 )
+
+
+def with_view(
+    params: StftParams | IstftParams, compute: Callable[..., torch.Tensor]
+) -> Callable[..., torch.Tensor]:
+    """A function that computes what native's result is a view of, with that view."""
+    view = natives_view(params)
+    if view is None:
+        return compute
+    return lambda tensor, window: view(compute(tensor, window))
 
 
 def shape_result(params: StftParams | IstftParams, batch: torch.Tensor) -> torch.Tensor:

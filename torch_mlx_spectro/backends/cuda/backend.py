@@ -110,7 +110,20 @@ class CudaBackend(KernelBackend):
         return partial(torch_state.cuda_empty_strided, *layout)
 
     def prepare(self, call: Call, result: torch.Tensor) -> Prepared | None:
-        compute, index = super().prepare(call, result), call.tensor.device.index
+        return self._on_its_device(super().prepare(call, result), result.device.index)
+
+    def prepare_gradient(
+        self,
+        params: StftParams | IstftParams,
+        cotangent: torch.Tensor,
+        window: Optional,
+        gradient: torch.Tensor,
+    ) -> Prepared | None:
+        prepared = super().prepare_gradient(params, cotangent, window, gradient)
+        return self._on_its_device(prepared, gradient.device.index)
+
+    def _on_its_device(self, compute: Prepared | None, index: int) -> Prepared | None:
+        """What computes the same while another device may be the current one."""
         if compute is None or torch_state.has_one_cuda_device():
             return compute
 

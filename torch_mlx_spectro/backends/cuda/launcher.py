@@ -259,11 +259,16 @@ class CudaKernels(TensorKernels):
         return result
 
     def bind(
-        self, launches: Sequence[Launch], device: torch.device, strides: tuple[int, ...]
+        self,
+        launches: Sequence[Launch],
+        device: torch.device,
+        strides: tuple[int, ...],
+        edge: float = 1.0,
     ) -> Bound:
         """As in the base class; the device has to be the current one when the launch is made."""
         judges = launches[0].kernel in JUDGES
-        return self.prepared(launches[0], device.index, strides).bind(self._stream_of, judges)
+        prepared = self.prepared(launches[0], device.index, strides, edge)
+        return prepared.bind(self._stream_of, judges)
 
     def hear(self, place: int, device: torch.device) -> int:
         """What the last launch on a device's current stream tells in an int32 of the host's.

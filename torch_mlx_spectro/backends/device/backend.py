@@ -25,6 +25,7 @@ from ...kernels.describe import Launch, describe_adjoint, describe_inverse_adjoi
 from ...native import private_state as torch_state
 from ...native.strides import (
     UNDOING,
+    as_batch,
     in_order,
     multiplied_dtype,
     natives_view,
@@ -155,7 +156,7 @@ class KernelBackend(Backend):
         """As in the base class: one allocation and one launch; None where a call takes more."""
         params, _, window = call
         view = natives_view(params)
-        batch = result if view is None else UNDOING[view](result)
+        batch = (result if view is None else UNDOING[view](result)).detach()
         launch = self._bind_launch(call, batch)
         if launch is None:
             return None
@@ -176,7 +177,7 @@ class KernelBackend(Backend):
             launch(tensor, window, result, flag)
             if flag is not None:
                 checks.settle(geometry, window, flag, device)
-            return result if view is None else view(result)
+            return result
 
         return compute
 
@@ -197,6 +198,42 @@ class KernelBackend(Backend):
         elif batch.stride() != spectrum_strides(params, False)[3 - batch.dim() :]:
             return None  # it was copied into another order
         return self.kernels().bind(launches, tensor.device, read.stride())
+
+    def prepare_gradient(
+        self,
+        params: StftParams | IstftParams,
+        cotangent: torch.Tensor,
+        window: Optional,
+        gradient: torch.Tensor,
+    ) -> Prepared | None:
+        """As in the base class: one allocation and one launch; of an istft a copy in order, too."""
+        if not is_readable(cotangent) or not (window is None or is_readable(window)):
+            return None
+        kernels = self.kernels()
+        batch = as_batch(params, cotangent)
+        if isinstance(params, StftParams):
+            back, adjoint = describe_adjoint(Form(params, gradient.is_complex(), False))
+            read, edge = batch.transpose(1, 2), adjoint.edge
+            launches = kernels.list_signals(back, window, frames_fastest(read), adjoint)
+            written = gradient
+        else:
+            form, divisor = describe_inverse_adjoint(params)
+            read, edge = batch, form.edge
+            launches = kernels.list_spectra(form.params, form.complex_signal, window, divisor)
+            written = gradient.mT.contiguous().mT
+        if launches[0].plan is None:
+            return None
+        launch = kernels.bind(launches, gradient.device, read.stride(), edge)
+        if launch is None:
+            return None
+        allocate, is_copied = self.make_allocator(written), written is not gradient
+
+        def compute(cotangent: torch.Tensor, window: Optional) -> torch.Tensor:
+            result = allocate()
+            launch(cotangent, window, result)
+            return result.contiguous() if is_copied else result
+
+        return compute
 
     def analyse(
         self, params: StftParams, signal: torch.Tensor, window: Optional, edge: float = 1.0

@@ -126,10 +126,14 @@ class MpsKernels(TensorKernels):
         return self._launch(ready, first, window, edge, vanishing)
 
     def bind(
-        self, launches: Sequence[Launch], device: torch.device, strides: tuple[int, ...]
+        self,
+        launches: Sequence[Launch],
+        device: torch.device,
+        strides: tuple[int, ...],
+        edge: float = 1.0,
     ) -> Bound | None:
         ready = self._find_ready(launches, device)
-        return ready.bind(strides) if ready is not None and ready.is_chosen else None
+        return ready.bind(strides, edge) if ready is not None and ready.is_chosen else None
 
     def _choose(
         self,
