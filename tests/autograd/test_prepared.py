@@ -122,7 +122,7 @@ def test_cotangents_lie_in_memory_as_they_do(computing: Computing) -> None:
     """Each is read as it lies, whichever came first, also where there are more than are kept."""
     given = complete("stft", {})
     for again in range(3):
-        for name, lay in LAYOUTS.items():
+        for lay in LAYOUTS.values():
             tensor = random_tensor(again, 3, 100).requires_grad_()
             cotangent = lay(random_tensor(again + 5, 3, 9, 21, complex_values=True))
             result = computing.call("stft", tensor, WINDOW, **given)

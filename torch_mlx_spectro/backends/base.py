@@ -134,10 +134,10 @@ class Backend(ABC):
 
         It is a function of input and window, and returns what native's result is a view of
         (:func:`.native.strides.natives_view`). None where there is nothing to prepare. Whoever
-        calls it sees to it that shapes, strides, dtypes, device, the bits of conjugation and negation,
-        ``data_ptr() & 7``, whether there is a window, and all other arguments are those of the
-        call; that nothing is differentiated; and that nothing in torch's state asks to see what is
-        computed. The tensors and their values differ.
+        calls it sees to it that shapes, strides, dtypes, device, the bits of conjugation and
+        negation, ``data_ptr() & 7``, whether there is a window, and all other arguments are those
+        of the call; that nothing is differentiated; and that nothing in torch's state asks to see
+        what is computed. The tensors and their values differ.
 
         The function raises UnresolvedArguments where the envelope of a window vanishes, and
         KernelRefused where the device does not take the launch, or where the host would have to

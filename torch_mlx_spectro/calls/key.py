@@ -75,18 +75,20 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
         place = window.data_ptr()
         if not place:
             raise NoKey
+        dtype = window.dtype
         described = (
             window.shape,
             window.stride(),
-            window.dtype,
+            dtype,
             window.device,
-            window.is_conj(),
+            dtype.is_complex and window.is_conj(),
             window.is_neg(),
             place % ALIGNMENT,
             window.requires_grad,
         )
     if not address:
         raise NoKey  # zeros without memory, meta tensors, empty ones
+    dtype = tensor.dtype
     return (
         backend,
         None if backend != "auto" else _describe_state(),
@@ -94,9 +96,9 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
         torch.mps.compile_shader,  # what is emulated compiles by its own rules
         tensor.shape,
         tensor.stride(),
-        tensor.dtype,
+        dtype,
         tensor.device,
-        tensor.is_conj(),
+        dtype.is_complex and tensor.is_conj(),
         tensor.is_neg(),
         address % ALIGNMENT,
         tensor.requires_grad,

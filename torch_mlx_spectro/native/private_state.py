@@ -154,7 +154,7 @@ def is_recorded() -> bool:
 def is_intercepted() -> bool:
     """Whether something in torch's state wants to see what a call does, or its derivatives."""
     return (
-        _dispatch_modes() > 0
+        _dispatch_modes() != 0
         or _tracing_state() is not None
         or _functorch_level() is not None
         or getattr(forward_ad, "_current_level", 0) >= 0  # as of is_forward_mode
