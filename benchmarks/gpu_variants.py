@@ -39,7 +39,7 @@ def variant_of(entry: Row) -> tuple[Case, describe.Launch]:
         given["radices"] = tuple(given["radices"])
     if entry["map"] == "stft":
         params = analysis_params(case)
-        chosen = describe.analysis(params, False, False)[0].plan
+        chosen = describe.list_analyses(params, False, False)[0].plan
         assert chosen is not None
         plan = replace(chosen, **given)
         return case, describe._analysis(params, plan, True, False, False, None, None)

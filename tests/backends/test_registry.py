@@ -22,7 +22,7 @@ from torch_mlx_spectro.backends.registry import Spec, registered
 from torch_mlx_spectro.bench import running
 from torch_mlx_spectro.calls.operation import STFT, Call
 from torch_mlx_spectro.cli.main import build_parser, main
-from torch_mlx_spectro.core.linear import Form
+from torch_mlx_spectro.core.linear import Analysis
 from torch_mlx_spectro.core.params import StftParams
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch import run as dispatching
@@ -50,9 +50,9 @@ class Toy(TorchBlocks):
         self.computed["analyse"] += 1
         return super().analyse(params, signal, window, edge)
 
-    def adjoint(self, form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+    def adjoint(self, analysis: Analysis, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
         self.computed["adjoint"] += 1
-        return super().adjoint(form, spectrum, window)
+        return super().adjoint(analysis, spectrum, window)
 
 
 TOY = Toy()
@@ -232,7 +232,7 @@ def test_a_name_that_is_taken_is_refused(name: str) -> None:
     before = registry.specs()
     with (
         pytest.raises(ValueError, match=f"'{name}' is there already"),
-        registered(Spec(name, ("cpu",), SPEC.place)),
+        registered(Spec(name, ("cpu",), SPEC.location)),
     ):
         pass
     assert registry.specs() == before

@@ -17,7 +17,7 @@ import torch
 from ..backends import registry
 from ..backends.base import Backend, Optional
 from ..backends.envelope import inverse_envelope
-from ..core.linear import Form, bins_that_are_read, describe_analysis
+from ..core.linear import Analysis, bins_that_are_read, describe_analysis
 from ..core.params import IstftParams, StftParams
 from ..native import private_state as torch_state
 from ..native.strides import shape_result, with_rows
@@ -49,17 +49,17 @@ def bind(
     """
     shortens = params.win_length < params.n_fft  # native pads the window, and keeps what it padded
     if isinstance(params, StftParams):
-        form = _make_form(params, tensor, window)
-        return partial(_stft, Task(backend, form, copies_window=shortens))
+        analysis = _make_analysis(params, tensor, window)
+        return partial(_stft, Task(backend, analysis, copies_window=shortens))
     return partial(_istft, Task(backend, bins_that_are_read(params), copies_window=shortens))
 
 
-def _make_form(params: StftParams, signal: torch.Tensor, window: Optional) -> Form:
-    return Form(params, signal.is_complex(), window is not None and window.is_complex())
+def _make_analysis(params: StftParams, signal: torch.Tensor, window: Optional) -> Analysis:
+    return Analysis(params, signal.is_complex(), window is not None and window.is_complex())
 
 
-def _stft(task: Task[Form], signal: torch.Tensor, window: Optional) -> torch.Tensor:
-    params = task.form.params
+def _stft(task: Task[Analysis], signal: torch.Tensor, window: Optional) -> torch.Tensor:
+    params = task.subject.params
     # Of examples of vmap native stacks the results; what it frames of each nobody sees.
     stacks, given = torch_state.is_vmapped(signal, window), signal
     copies = copies_signal(params, signal)
@@ -132,7 +132,7 @@ def raise_if_changed(given: weakref.ref[torch.Tensor], version: int) -> None:
 
 
 def _istft(task: Task[IstftParams], spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-    params = task.form
+    params = task.subject
     batched = with_rows(params, spectrum)[:, : params.bins]
     if window is None or torch_state.is_constant(window):
         signal: torch.Tensor = MAPS["inverse"].apply(task, batched, window)
@@ -154,9 +154,9 @@ def _istft_with_trained_window(
     given = window
     if params.win_length < params.n_fft:
         window = window.clone()
-    form = replace(describe_analysis(params), complex_window=window.is_complex())
+    analysis = replace(describe_analysis(params), complex_window=window.is_complex())
     # The map checks the envelope: only there every transform of torch has been unwrapped.
-    task = Task(backend, form, checked=params)
+    task = Task(backend, analysis, checked=params)
     signal: torch.Tensor = MAPS["adjoint"].apply(task, spectrum, window.conj())
     signal = signal * inverse_envelope(params, window)
     if window is given:
@@ -186,10 +186,10 @@ def gradient(
     if isinstance(params, StftParams):
         if not params.return_complex:
             batched = torch.view_as_complex(batched.contiguous())
-        task = Task(computing, _make_form(params, tensor, window))
+        task = Task(computing, _make_analysis(params, tensor, window))
         if in_window:
-            return linear_maps.correlation(task, with_rows(params, tensor), batched)
-        found = linear_maps.adjoint(task, batched, window)
+            return linear_maps.compute_correlation(task, with_rows(params, tensor), batched)
+        found = linear_maps.compute_adjoint(task, batched, window)
     elif in_window:
         # The envelope depends on the window, too: torch's own derivatives know how.
         call = partial(bind(params, computing, tensor, window), tensor)
@@ -197,7 +197,7 @@ def gradient(
         return whole.contiguous()
     else:
         read = bins_that_are_read(params)
-        found = linear_maps.inverse_adjoint(Task(computing, read), batched, window)
+        found = linear_maps.compute_inverse_adjoint(Task(computing, read), batched, window)
         if read.bins < params.bins:
             unread = found.new_zeros(params.rows, params.bins - read.bins, params.frames)
             found = torch.cat([found, unread], dim=1)

@@ -19,7 +19,7 @@ from torch.autograd import Function
 from ..backends.base import Backend, Optional, Prepared
 from ..calls.key import ALIGNMENT
 from ..calls.operation import Call
-from ..core.linear import RULES, Form, bins_that_are_read
+from ..core.linear import RULES, Analysis, bins_that_are_read
 from ..core.params import StftParams
 from ..native import private_state as torch_state
 from ..native.strides import as_batch
@@ -143,7 +143,7 @@ def bind_prepared(
     if isinstance(params, StftParams):
         if frames_itself(params, tensor):
             return None
-        subject: Any = Form(params, tensor.is_complex(), False)
+        subject: Any = Analysis(params, tensor.is_complex(), False)
         refers = params.padded and not copies_signal(params, tensor)
     else:
         subject, refers = bins_that_are_read(params), False

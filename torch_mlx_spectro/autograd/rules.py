@@ -176,10 +176,10 @@ def build_maps(rules: Mapping[str, Rule], computed: Mapping[str, Compute]) -> di
 MAPS = build_maps(
     RULES,
     {
-        "analysis": linear_maps.analysis,
-        "adjoint": linear_maps.adjoint,
-        "correlation": linear_maps.correlation,
-        "inverse": linear_maps.inverse,
-        "inverse_adjoint": linear_maps.inverse_adjoint,
+        "analysis": linear_maps.compute_analysis,
+        "adjoint": linear_maps.compute_adjoint,
+        "correlation": linear_maps.compute_correlation,
+        "inverse": linear_maps.compute_inverse,
+        "inverse_adjoint": linear_maps.compute_inverse_adjoint,
     },
 )

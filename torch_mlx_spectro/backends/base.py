@@ -17,7 +17,7 @@ import torch
 
 from ..calls.operation import Call
 from ..calls.timer import HostTimer, Timer
-from ..core.linear import Form
+from ..core.linear import Analysis
 from ..core.params import IstftParams, StftParams
 from ..native.strides import shape_result, with_rows
 
@@ -72,16 +72,16 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def adjoint(self, form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+    def adjoint(self, analysis: Analysis, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
         """The adjoint of an analysis in its signal, shape (rows, samples), contiguous.
 
         Of frames windowed by the window's conjugate; complex where the transform is
-        (``form.params.complex_fft``), although the signal may be real.
+        (``analysis.params.complex_fft``), although the signal may be real.
         """
 
     @abstractmethod
     def differentiate_window(
-        self, form: Form, signal: torch.Tensor, spectrum: torch.Tensor
+        self, analysis: Analysis, signal: torch.Tensor, spectrum: torch.Tensor
     ) -> torch.Tensor:
         """The adjoint of an analysis in its window, but for its scale, shape (n_fft,).
 

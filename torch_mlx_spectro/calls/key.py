@@ -40,10 +40,10 @@ def with_tensors(
 ) -> tuple[list[Any], dict[str, Any]]:
     """The arguments of a call with other tensors in it, by their names."""
     changed, named = list(args), dict(kwargs)
-    for name, place in (("input", 0), ("window", WINDOW)):
+    for name, index in (("input", 0), ("window", WINDOW)):
         if name in tensors:
-            if len(changed) > place:
-                changed[place] = tensors[name]
+            if len(changed) > index:
+                changed[index] = tensors[name]
             else:
                 named[name] = tensors[name]
     return changed, named
@@ -72,8 +72,8 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
     if window is not None:
         if type(window) not in PLAIN_TYPES:
             raise NoKey
-        place = window.data_ptr()
-        if not place:
+        window_address = window.data_ptr()
+        if not window_address:
             raise NoKey
         dtype = window.dtype
         described = (
@@ -83,7 +83,7 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
             window.device,
             dtype.is_complex and window.is_conj(),
             window.is_neg(),
-            place % ALIGNMENT,
+            window_address % ALIGNMENT,
             window.requires_grad,
         )
     if not address:

@@ -79,11 +79,11 @@ def own_conjugates(n_fft: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Form:
-    """The analysis whose derivatives are meant.
+class Analysis:
+    """An analysis: its sizes, and what its derivatives depend on besides.
 
     Attributes:
-        params: of the analysis, of a batch.
+        params: sizes, of a batch.
         edge: factor of the bins that are their own conjugates (onesided spectra only).
         complex_signal, complex_window: the kinds of the two; a real one has real gradients.
     """
@@ -93,7 +93,7 @@ class Form:
     complex_window: bool
     edge: float = 1.0
 
-    def with_rows(self, rows: int) -> Form:
+    def with_rows(self, rows: int) -> Analysis:
         """The same analysis of as many rows."""
         return replace(self, params=replace(self.params, rows=rows))
 
@@ -125,12 +125,12 @@ def bins_that_are_read(params: IstftParams) -> IstftParams:
     return replace(params, onesided=True, bins=params.n_fft // 2 + 1)
 
 
-def describe_analysis(params: IstftParams) -> Form:
+def describe_analysis(params: IstftParams) -> Analysis:
     """The analysis that a onesided or complex istft is the adjoint of, its envelope left out.
 
     ``irfft`` is twice the real part of the sum over the bins without DC and Nyquist, over n_fft.
     """
-    analysis = StftParams(
+    sizes = StftParams(
         n_fft=params.n_fft,
         hop_length=params.hop_length,
         win_length=params.win_length,
@@ -148,12 +148,12 @@ def describe_analysis(params: IstftParams) -> Form:
         bins=params.bins,
     )
     real = params.onesided
-    return Form(analysis, params.return_complex, False, edge=0.5 if real else 1.0)
+    return Analysis(sizes, params.return_complex, False, edge=0.5 if real else 1.0)
 
 
-def describe_synthesis(form: Form, start: int, kept: int) -> IstftParams:
-    """The overlap-add of the form's frames, from padded sample ``start`` on."""
-    params = form.params
+def describe_synthesis(analysis: Analysis, start: int, kept: int) -> IstftParams:
+    """The overlap-add of the analysis' frames, from padded sample ``start`` on."""
+    params = analysis.params
     return IstftParams(
         n_fft=params.n_fft,
         hop_length=params.hop_length,

@@ -1,4 +1,4 @@
-"""One call: computed by the plan that is kept for it, else decided, verified where due, and kept.
+"""One call: computed by its kept plan; else decided, at times compared with native's, and kept.
 
 Every call is counted, with the reason where native computes it. Whatever torch rejects is handed to
 torch, which raises its own exception. Only our own exceptions lead to native: any other that comes
@@ -98,15 +98,15 @@ def _dispatch(
     op: Operation, choice: Choice, args: Any, kwargs: Any, caller: FrameType, found: Found
 ) -> torch.Tensor:
     epoch = ledger.epoch
-    known = found[0] if found[0] is not None and found[0].run is not None else None
-    if known is None:
+    kept = found[0] if found[0] is not None and found[0].run is not None else None
+    if kept is None:
         plan = decide(op, choice, args, kwargs)
     else:  # verified now and then
-        plan = replace(known, bound=op.bind(*args, **kwargs))
+        plan = replace(kept, bound=op.bind(*args, **kwargs))
     if plan.fallback and choice.strict:
         op.compute_natively(args, kwargs, caller)  # torch's own exception comes before ours
         raise NotAccelerated(op.name, plan.route.reasons)
-    plan = _with_known_run(plan, found[1], found[2])
+    plan = _take_kept_run(plan, found[1], found[2])
     checks = None
     if choice.verify or choice.backend == "auto":
         checks = checking.find_checks(op, choice, plan, args, kwargs, counters.count_verified)
@@ -125,20 +125,20 @@ def _dispatch(
         raise NotAccelerated(op.name, plan.route.reasons)
     if checks is not None and plan.params is not None:
         plan, result = checks.compare(plan, result)
-    if known is None:
+    if kept is None:
         _keep(replace(plan, epoch=epoch), found, result)
     counters.count(plan.answer, caller)
     return result
 
 
-def _with_known_run(plan: Plan, key: Key | None, tensor: Any) -> Plan:
+def _take_kept_run(plan: Plan, key: Key | None, tensor: Any) -> Plan:
     """The plan, run as calls that ask for its backend by name are: ``auto`` times what it takes."""
     if plan.params is None or plan.run is not None or key is None:
         return plan
-    known = plans.get(name_backend(key, plan.route.backend))
-    if known is None or known.epoch != ledger.epoch or _is_state_against(known, tensor):
+    kept = plans.get(name_backend(key, plan.route.backend))
+    if kept is None or kept.epoch != ledger.epoch or _is_state_against(kept, tensor):
         return plan
-    return replace(plan, run=known.run)
+    return replace(plan, run=kept.run)
 
 
 def _compute(

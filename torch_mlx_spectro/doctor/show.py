@@ -60,9 +60,9 @@ Table = tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]
 
 def _list_versions(found: Mapping[str, Any]) -> list[Table]:
     versions = {
-        name: told or "not installed"
-        for name, told in found["versions"].items()
-        if told or name != "macos"
+        name: version or "not installed"
+        for name, version in found["versions"].items()
+        if version or name != "macos"
     } | {"platform": found["platform"], "CPUs": str(found["cpu_count"])}
     states = {
         name: "available" if backend["available"] else f"not available: {backend['reason']}"

@@ -121,8 +121,8 @@ def _parameter(part: list[Token], name: str) -> tuple[Parameter | Attribute, int
         if attribute and index is None:
             raise Rejected(f"{name}: parameter not understood: {text_of(part)}")
         return Parameter(join(part[: end - 2]).strip(), declared[-2], declared[-1]), index
-    is_known = len(attribute) == 1 and is_attribute(attribute[0])
-    if is_known and len(declared) == 2 and declared[0] in ("uint", "uint2", "uint3"):
+    is_understood = len(attribute) == 1 and is_attribute(attribute[0])
+    if is_understood and len(declared) == 2 and declared[0] in ("uint", "uint2", "uint3"):
         return Attribute(attribute[0], declared[0]), None
     raise Rejected(f"{name}: parameter not understood: {text_of(part)}")
 

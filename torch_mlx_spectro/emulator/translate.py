@@ -73,13 +73,13 @@ class Signature:
     """What a text declares: the kernel, what to call, its parameters in order.
 
     Attributes:
-        places: index of the buffer of each parameter that is one, in their order.
+        buffer_indices: index of the buffer of each parameter that is one, in their order.
     """
 
     name: str
     target: str
     parameters: tuple[Parameter | Attribute, ...]
-    places: tuple[int, ...]
+    buffer_indices: tuple[int, ...]
 
     @property
     def buffers(self) -> tuple[Parameter, ...]:
@@ -97,18 +97,18 @@ def signature(text: str, name: str) -> Signature:
     if start < 0 or end < 0:
         raise Rejected(f"{name}: no declaration of the kernel in MLX's text")
     parameters: list[Parameter | Attribute] = []
-    places: list[int] = []
+    indices: list[int] = []
     for line in text[text.index("\n", start) + 1 : end].split(",\n"):
         if match := _BUFFER.fullmatch(line):
             parameters.append(Parameter(match["type"], match["reference"], match["name"]))
-            places.append(int(match["index"]))
+            indices.append(int(match["index"]))
         elif match := _ATTRIBUTE.fullmatch(line):
             parameters.append(Attribute(match["name"], match["type"]))
         else:
             raise Rejected(f"{name}: parameter not understood: {line.strip()}")
     instantiations = list(_INSTANTIATION.finditer(text))
     target = instantiations[-1]["target"] if instantiations else name
-    return Signature(name, target, tuple(parameters), tuple(places))
+    return Signature(name, target, tuple(parameters), tuple(indices))
 
 
 def without_instantiation(text: str) -> str:
@@ -119,13 +119,13 @@ def without_instantiation(text: str) -> str:
 def entry(of: Signature) -> str:
     """The function that the runtime calls: spreads its two arguments over the kernel's."""
     arguments = []
-    places = iter(of.places)
+    indices = iter(of.buffer_indices)
     for parameter in of.parameters:
         if isinstance(parameter, Attribute):
             arguments.append(_attribute(parameter))
             continue
         # By way of an integer: clang converts no generic pointer to one of constant memory.
-        pointer = f"({parameter.type}*)(ulong)a[{next(places)}]"
+        pointer = f"({parameter.type}*)(ulong)a[{next(indices)}]"
         arguments.append(pointer if parameter.reference == "*" else f"*{pointer}")
     return (
         '\n# 1 "entry"\n'

@@ -115,10 +115,10 @@ class Chooser:
         threads = self._settings.threads
         return threads.get(kernel, threads.get(ANY_KERNEL))
 
-    def find(self, launches: Sequence[Launch], place: Hashable = None) -> Launch | None:
+    def find(self, launches: Sequence[Launch], device: Hashable = None) -> Launch | None:
         """Find the launch that was chosen of these, or of the same kernels for another length."""
         first, own = launches[0], len(launches)
-        index = self._taken.find((first.kernel, first.template, place))
+        index = self._taken.find((first.kernel, first.template, device))
         if index is None:
             return None
         return launches[index] if index < own else list_shapes(first)[index - own]
@@ -129,7 +129,7 @@ class Chooser:
         accept: Callable[[Launch], Made | None],
         run: Run,
         equal: Equal,
-        place: Hashable = None,
+        device: Hashable = None,
     ) -> tuple[Launch, Made | None]:
         """Choose one of several launches, best first, unless one is chosen.
 
@@ -138,7 +138,7 @@ class Chooser:
                 None, which tells that there are no values to run with, the choice is not kept.
             run: launches so many times and waits for the results; raises KernelRefused.
             equal: tells whether two results are the same bits.
-            place: the device, for a launcher of several.
+            device: where it is launched, for a launcher of several.
 
         Returns:
             The launch, and what ``accept`` made of it if it was asked just now.
@@ -147,14 +147,14 @@ class Chooser:
             KernelRefused: the device accepts none.
             ValueError: it accepts none of groups that the environment demands.
         """
-        chosen = self.find(launches, place)
+        chosen = self.find(launches, device)
         if chosen is not None:
             return chosen, None
         first = launches[0]
         others = self._list_rivals(first)
         every = [*launches, *others]
-        known = self._recall(every) if others else None
-        order = [*([] if known is None else [known]), *range(len(launches))]
+        recalled = self._recall(every) if others else None
+        order = [*([] if recalled is None else [recalled]), *range(len(launches))]
         begin = self._clock()
         try:
             index, made = accept_first([every[index] for index in order], accept)
@@ -166,13 +166,13 @@ class Chooser:
         if made is None or 0 in first.shape:
             return every[index], made
         tried = None
-        if others and known is None:
+        if others and recalled is None:
             name, seconds = self._name(first), self._clock() - begin
             tried = self._try(name, [every[index], *others], seconds, run, equal)
         if tried:
             index, made = len(launches) + tried - 1, None
         # Where another thread is at its trial, this one's first plan gives way to what it finds.
-        key = (first.kernel, first.template, place)
+        key = (first.kernel, first.template, device)
         self._taken.put(key, index, replace=tried is not None)
         return every[index], made
 

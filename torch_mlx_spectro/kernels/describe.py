@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..core.linear import Form, describe_analysis, describe_synthesis
+from ..core.linear import Analysis, describe_analysis, describe_synthesis
 from ..core.params import IstftParams, StftParams
 from ..store.caches import cached
 from .launches import NO_WINDOW as NO_WINDOW
@@ -55,7 +55,7 @@ def largest_count(params: StftParams | IstftParams) -> int:
 
 
 @cached(256)
-def analysis(
+def list_analyses(
     params: StftParams,
     complex_signal: bool,
     complex_window: bool,
@@ -82,7 +82,7 @@ def analysis(
     if group is not None:
         found = (resize_group(found[0], group),)
     return tuple(
-        _analysis(params, plan, fused[1], complex_signal, complex_window, divisor, step)
+        _make_analysis(params, plan, fused[1], complex_signal, complex_window, divisor, step)
         for plan in found
     )
 
@@ -92,7 +92,7 @@ def list_shapes(launch: Launch) -> tuple[Launch, ...]:
     """Launches by groups of other shapes whose results are the same bits, if it is an analysis.
 
     Args:
-        launch: the best of :func:`analysis`.
+        launch: the best of :func:`list_analyses`.
     """
     if launch.kernel != "analysis" or launch.plan is None:
         return ()
@@ -117,7 +117,7 @@ def _group_analysis(plan: FftPlan, rows: int, frames: int, flags: Template) -> d
     }
 
 
-def _analysis(
+def _make_analysis(
     params: StftParams,
     plan: FftPlan,
     packed: bool,
@@ -154,27 +154,27 @@ def _analysis(
 
 
 @cached(256)
-def describe_adjoint(form: Form) -> tuple[IstftParams, Adjoint]:
-    """The synthesis that computes the adjoint of a form's analysis, and what makes it that.
+def describe_adjoint(analysis: Analysis) -> tuple[IstftParams, Adjoint]:
+    """The synthesis that computes the adjoint of an analysis, and what makes it that.
 
     The fused kernel does not divide by n_fft, and takes both halves as one when it packs them.
     """
-    params, scale, edge = form.params, form.inverse_scale, form.inverse_edge
+    params, scale, edge = analysis.params, analysis.inverse_scale, analysis.inverse_edge
     if fused_points(params) is not None:
-        halves = 2.0 if form.both_halves else 1.0
-        scale, edge = form.plain_scale / halves, edge * halves
-    adjoint = Adjoint(params.padding, params.pad_mode, form.both_halves, scale, edge)
-    return describe_synthesis(form, params.padding, params.samples), adjoint
+        halves = 2.0 if analysis.both_halves else 1.0
+        scale, edge = analysis.plain_scale / halves, edge * halves
+    adjoint = Adjoint(params.padding, params.pad_mode, analysis.both_halves, scale, edge)
+    return describe_synthesis(analysis, params.padding, params.samples), adjoint
 
 
-def describe_inverse_adjoint(params: IstftParams) -> tuple[Form, float]:
-    """The analysis that computes the adjoint of an istft, and its divisor (:func:`analysis`)."""
-    form = describe_analysis(params)
-    return form, 1.0 / (form.params.scale * params.scale)
+def describe_inverse_adjoint(params: IstftParams) -> tuple[Analysis, float]:
+    """The analysis that computes the adjoint of an istft, and :func:`list_analyses`' divisor."""
+    analysis = describe_analysis(params)
+    return analysis, 1.0 / (analysis.params.scale * params.scale)
 
 
 @cached(256)
-def synthesis(
+def list_syntheses(
     params: IstftParams,
     complex_window: bool,
     frames_fastest: bool,
@@ -191,7 +191,7 @@ def synthesis(
         adjoint: leave the envelope out, and fold the padding of an analysis.
         walk_group, group: threads of a group of either kernel; None for what the plans say.
         cores: of the GPU; None for those of the one that plans were sized for.
-        step: as of :func:`analysis`.
+        step: as of :func:`list_analyses`.
 
     Raises:
         ValueError: no group of the first kernel has so many threads.
@@ -213,13 +213,13 @@ def synthesis(
     ]
     walk = None
     if packed and not complex_window and not (adjoint is not None and adjoint.both_halves):
-        walk = _walk(params, frames_fastest, adjoint, walk_group, cores, step)
+        walk = _make_walk(params, frames_fastest, adjoint, walk_group, cores, step)
     if walk is not None and walk_group is not None:
         return (walk,)
     found = plans(points, least_frames=least)
     if group is not None:
         found = (resize_group(found[0], group),)
-    general = [_synthesis(params, plan, flags, adjoint, step) for plan in found]
+    general = [_make_synthesis(params, plan, flags, adjoint, step) for plan in found]
     return tuple(general if walk is None else [walk, *general])
 
 
@@ -231,7 +231,7 @@ def _count_folded(params: IstftParams, adjoint: Adjoint | None) -> int:
     return (adjoint.padding + 2) // 2 * 2
 
 
-def _walk(
+def _make_walk(
     params: IstftParams,
     frames_fastest: bool,
     adjoint: Adjoint | None,
@@ -299,7 +299,7 @@ def walk(
     )
 
 
-def _synthesis(
+def _make_synthesis(
     params: IstftParams,
     plan: FftPlan,
     flags: list[tuple[str, int]],

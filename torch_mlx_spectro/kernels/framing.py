@@ -32,7 +32,7 @@ def cut_frames(
     """The launch that cuts windowed frames, shape (rows, frames, n_fft), for MLX's own FFT.
 
     Args:
-        step, divisor: as of :func:`.kernels.describe.analysis`.
+        step, divisor: as of :func:`.kernels.describe.list_analyses`.
     """
     return Launch(
         kernel="cut_frames",
@@ -65,7 +65,7 @@ def add_frames(
     """The launch that windows and overlap-adds frames of MLX's own inverse FFT.
 
     Args:
-        step: as of :func:`.kernels.describe.analysis`.
+        step: as of :func:`.kernels.describe.list_analyses`.
     """
     return Launch(
         kernel="add_frames",

@@ -44,7 +44,7 @@ class Kernels(ABC):
             window: shape (win_length,), as the launcher reads it; or None, if it takes that.
             stream: of a launcher that has no current one.
             edge: factor of bins 0 and n_fft / 2.
-            divisor: as of :func:`.kernels.describe.analysis`.
+            divisor: as of :func:`.kernels.describe.list_analyses`.
         """
         launches = self.list_spectra(params, self._is_complex(signal), window, divisor)
         if launches[0].plan is None:
@@ -58,7 +58,7 @@ class Kernels(ABC):
         complex_window, step = self._window_layout(window, params.n_fft)
         kinds = (complex_signal, complex_window, divisor)
         group = self.chooser.find_group("analysis")
-        fused = describe_demanded(describe.analysis, params, *kinds, group, step)
+        fused = describe_demanded(describe.list_analyses, params, *kinds, group, step)
         return fused or self.list_cuts(params, complex_signal, window, divisor)
 
     def synthesis(
@@ -99,7 +99,9 @@ class Kernels(ABC):
         complex_window, step = self._window_layout(window, params.n_fft)
         groups = map(self.chooser.find_group, ("synthesis_walk", "synthesis"))
         kinds = (complex_window, frames_fastest, adjoint)
-        found = describe_demanded(describe.synthesis, params, *kinds, *groups, self.cores, step)
+        found = describe_demanded(
+            describe.list_syntheses, params, *kinds, *groups, self.cores, step
+        )
         return found or self.list_additions(params, window, adjoint)
 
     def cut_frames(
@@ -157,7 +159,7 @@ class Kernels(ABC):
 
     @abstractmethod
     def _window_layout(self, window: Any, n_fft: int) -> tuple[bool, int | None]:
-        """Whether a window is complex, and its ``step`` (:func:`.kernels.describe.analysis`)."""
+        """Whether a window is complex, and its step (:func:`.kernels.describe.list_analyses`)."""
 
     @abstractmethod
     def run(

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..core.envelope import row_of_hop
-from ..core.linear import Form, describe_synthesis, own_conjugates
+from ..core.linear import Analysis, describe_synthesis, own_conjugates
 from ..core.padding import covered_samples, fold_side, padded_sides
 from ..core.params import IstftParams, StftParams
 from . import ops as maps
@@ -41,7 +41,7 @@ MAX_OVERLAP = 16
 STREAM_BYTES = 1 << 20
 
 #: Where a block's frames are in a spectrum of shape (rows, frames, bins).
-Place = tuple[int, slice]
+Target = tuple[int, slice]
 #: Of the samples that frames ``first ... first + count - 1`` cover, by (first, count).
 Factors = Callable[[int, int], HostArray]
 
@@ -121,7 +121,7 @@ def stft_blocks(
         edge: factor of DC and Nyquist of a onesided spectrum.
     """
 
-    def transform(frames: Any, place: Place, stream: Any) -> Part:
+    def transform(frames: Any, target: Target, stream: Any) -> Part:
         spectrum = maps.spectra(
             runtime.mx,
             frames,
@@ -131,7 +131,7 @@ def stft_blocks(
             complex_fft=params.complex_fft,
             stream=stream,
         )
-        return Part(spectrum, out[place])
+        return Part(spectrum, out[target])
 
     _run_frames(runtime, params, signal, transform, factors)
     if params.onesided and edge != 1.0:
@@ -143,7 +143,7 @@ def _run_frames(
     runtime: Runtime,
     params: StftParams,
     signal: HostView,
-    compute: Callable[[Any, Place, Any], Part],
+    compute: Callable[[Any, Target, Any], Part],
     factors: Factors | None = None,
 ) -> None:
     """Cut the padded rows of a signal into frames, and store what is computed of each block.
@@ -151,7 +151,7 @@ def _run_frames(
     Args:
         signal, factors: see :func:`stft_blocks`.
         compute: what is stored of frames (an MLX array of shape (count, n_fft), a view), from them,
-            their place and their stream.
+            their target and their stream.
     """
     mx, sizes = runtime.mx, (params.rows, params.frames, params.n_fft)
     cut = cut_frames(*sizes, 8 if params.complex_fft else 4, _streams(runtime))
@@ -180,22 +180,22 @@ def _run(
 
 
 def correlate_blocks(
-    runtime: Runtime, form: Form, signal: HostView, spectrum: HostView, total: HostArray
+    runtime: Runtime, analysis: Analysis, signal: HostView, spectrum: HostView, total: HostArray
 ) -> None:
     """Add to ``total``, over all frames, conj(frame) times the inverse transform of its spectrum.
 
     Args:
-        form: the analysis whose window is differentiated.
+        analysis: the one whose window is differentiated.
         signal: array of shape (rows, samples), any strides.
         spectrum: array of shape (rows, frames, bins), any strides.
         total: shape (n_fft,), double precision: only a block's own frames are summed in single.
     """
 
-    def correlate(frames: Any, place: Place, stream: Any) -> Part:
-        values = copy_to_mlx(runtime.mx, spectrum.block(spectrum.array[place]))
-        return Part(maps.correlate(runtime.mx, form, frames, values, stream), total, add=True)
+    def correlate(frames: Any, target: Target, stream: Any) -> Part:
+        values = copy_to_mlx(runtime.mx, spectrum.block(spectrum.array[target]))
+        return Part(maps.correlate(runtime.mx, analysis, frames, values, stream), total, add=True)
 
-    _run_frames(runtime, form.params, signal, correlate)
+    _run_frames(runtime, analysis.params, signal, correlate)
 
 
 def _split_blocks(shares: tuple[Share, ...], block_frames: int) -> Iterator[tuple[int, int, int]]:
@@ -250,29 +250,29 @@ def istft_blocks(
 
 
 def adjoint_blocks(
-    runtime: Runtime, form: Form, spectrum: HostView, window: Any, out: HostArray
+    runtime: Runtime, analysis: Analysis, spectrum: HostView, window: Any, out: HostArray
 ) -> None:
     """Write the adjoint of ``spectrum`` into ``out``.
 
     Args:
         spectrum: array of shape (rows, frames, bins), any strides.
-        window: MLX array of shape (n_fft,), times the form's inverse scale, conjugated.
+        window: MLX array of shape (n_fft,), times the analysis' inverse scale, conjugated.
         out: shape (rows, samples), contiguous, complex64 where the frames are complex.
     """
-    params = form.params
+    params = analysis.params
     covered = (params.frames - 1) * params.hop_length + params.n_fft
 
     def add_up(start: int, target: HostArray) -> None:
         """The overlap-add from ``start`` on; zeros behind what the frames cover."""
         istft_blocks(
             runtime,
-            describe_synthesis(form, start, min(target.shape[1], covered - start)),
+            describe_synthesis(analysis, start, min(target.shape[1], covered - start)),
             spectrum,
             window,
             None,
             target,
-            edge=form.inverse_edge,
-            both_halves=form.both_halves,
+            edge=analysis.inverse_edge,
+            both_halves=analysis.both_halves,
         )
 
     add_up(params.padding, out)

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..core.params import IstftParams, StftParams
 from ..errors import KernelRefused
-from ..kernels.arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
+from ..kernels.arguments import CHECKING_KERNELS, HEADERS, INPUTS, OUTPUTS, VANISHING
 from ..kernels.chooser import Chooser
 from ..kernels.describe import MAX_COUNT, largest_count
 from ..kernels.functions import Kernels
@@ -244,7 +244,7 @@ def write_source(kernel: str) -> str:
             f"  const uint threads_in_grid[3] = {{{grid}}};\n",
             cuda.positions("threads_in_grid", cooperate="table" in inputs),
             f"  const float edge = {EDGE}[0];\n" if "edge" in inputs else "",
-            f"  atomic_uint* {VANISHING} = 0;\n" if kernel in JUDGES else "",
+            f"  atomic_uint* {VANISHING} = 0;\n" if kernel in CHECKING_KERNELS else "",
             cuda.write_body(kernel),
         ]
     )

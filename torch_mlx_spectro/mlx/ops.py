@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.linear import SUM_BRANCHES, Form, own_conjugates
+from ..core.linear import SUM_BRANCHES, Analysis, own_conjugates
 from ..core.params import IstftParams, StftParams
 from ..kernels.describe import Adjoint
 from ..kernels.functions import Kernels
@@ -117,9 +117,9 @@ def windowed_frames(
     return frames if window is None else mx.multiply(frames, window, stream=stream)
 
 
-def adjoint_frames(mx: Any, form: Form, spectrum: Any, window: Any, stream: Any) -> Any:
-    """The frames whose overlap-add is the adjoint of a form's analysis, its scale left out."""
-    params = form.params
+def adjoint_frames(mx: Any, analysis: Analysis, spectrum: Any, window: Any, stream: Any) -> Any:
+    """The frames whose overlap-add is the adjoint of the analysis, its scale left out."""
+    params = analysis.params
     return windowed_frames(
         mx,
         spectrum,
@@ -127,12 +127,12 @@ def adjoint_frames(mx: Any, form: Form, spectrum: Any, window: Any, stream: Any)
         params.n_fft,
         not params.complex_fft,
         stream,
-        edge=form.inverse_edge,
-        both_halves=form.both_halves,
+        edge=analysis.inverse_edge,
+        both_halves=analysis.both_halves,
     )
 
 
-def correlate(mx: Any, form: Form, frames: Any, spectrum: Any, stream: Any) -> Any:
+def correlate(mx: Any, analysis: Analysis, frames: Any, spectrum: Any, stream: Any) -> Any:
     """``sum over all frames t of conj(frames[t, m]) y[t, m]``, shape (n_fft,).
 
     Summed as a tree: one by one, tens of thousands of frames would lose half of their digits.
@@ -141,7 +141,7 @@ def correlate(mx: Any, form: Form, frames: Any, spectrum: Any, stream: Any) -> A
         frames: shape (..., n_fft).
         spectrum: shape (..., bins), of which ``y`` are the :func:`adjoint_frames`.
     """
-    inverse = adjoint_frames(mx, form, spectrum, None, stream)
+    inverse = adjoint_frames(mx, analysis, spectrum, None, stream)
     if frames.dtype == mx.complex64:
         frames = mx.conjugate(frames, stream=stream)
     product = mx.multiply(frames, inverse, stream=stream)
@@ -200,7 +200,7 @@ def analysis_fused(
         signal: MLX array of shape (rows, samples), any strides.
         window: of n_fft values, made by ``kernels.constant``.
         edge: factor of bins 0 and n_fft / 2 of a onesided spectrum.
-        divisor: as of :func:`.kernels.describe.analysis`.
+        divisor: as of :func:`.kernels.describe.list_analyses`.
     """
     spectrum = kernels.analysis(params, signal, window, stream, edge=edge, divisor=divisor)
     if spectrum is not None:

@@ -242,8 +242,8 @@ def window_values(window_fn: WindowName, win_length: int, periodic: bool = True)
     name, *parameters = (window_fn,) if isinstance(window_fn, str) else window_fn
     formula = WINDOWS.get(ALIASES.get(name, name)) if isinstance(name, str) else None
     if formula is None:
-        known = ", ".join(sorted([*WINDOWS, *ALIASES]))
-        raise ValueError(f"Unknown window_fn: {name!r}; known are {known}")
+        names = ", ".join(sorted([*WINDOWS, *ALIASES]))
+        raise ValueError(f"Unknown window_fn: {name!r}; known are {names}")
     _, *takes = signature(formula).parameters.values()
     required = [each.name for each in takes if each.default is each.empty]
     if len(parameters) < len(required):

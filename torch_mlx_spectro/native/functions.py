@@ -57,11 +57,11 @@ def warn_of_istft(windowless: bool, padded: bool, caller: FrameType) -> None:
         padded: the call's length exceeds what its frames cover.
         caller: where the call was made, as :func:`call_at_line` takes it.
     """
-    due = {name for name, is_so in (("windowless", windowless), ("padded", padded)) if is_so}
-    if due <= _given and not torch.is_warn_always_enabled():
+    wanted = {name for name, is_so in (("windowless", windowless), ("padded", padded)) if is_so}
+    if wanted <= _given and not torch.is_warn_always_enabled():
         return
     # Before they are given: one that a filter makes an exception counts as given, as in torch.
-    _given.update(due)
+    _given.update(wanted)
     window = None if windowless else torch.ones(1, device="cpu")
     spectrum = torch.ones(1, 1, dtype=torch.complex64, device="cpu")
     call_at_line(

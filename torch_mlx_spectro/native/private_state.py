@@ -171,11 +171,11 @@ def show_compiler(pairs: tuple[tuple[Any, Any], ...]) -> None:
     look_up = getattr(rules, "get_torch_obj_rule_map", None)
     if look_up is None:
         return
-    known = look_up()
+    found = look_up()
     for pair in pairs:
-        rule = next((known[function] for function in pair if function in known), None)
+        rule = next((found[function] for function in pair if function in found), None)
         if rule is not None:
-            known.update(dict.fromkeys(pair, rule))
+            found.update(dict.fromkeys(pair, rule))
 
 
 #: Our part of the tag in the keys under which torch.compile keeps programs on disk.

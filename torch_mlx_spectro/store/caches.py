@@ -115,14 +115,14 @@ class Cache(Recent[Key, Value]):
 
     Args:
         most: values that are kept at once.
-        tell: called at each :meth:`get`, with whether there was a value, and the key.
+        note: called at each :meth:`get`, with whether there was a value, and the key.
     """
 
     _inherited: ClassVar[list[Any]] = []
 
-    def __init__(self, most: int, tell: Callable[[bool, Key], None] | None = None) -> None:
+    def __init__(self, most: int, note: Callable[[bool, Key], None] | None = None) -> None:
         super().__init__(most)
-        self._tell = tell
+        self._note = note
         self._hits = self._misses = 0
         self._lock = threading.Lock()
         after_fork(self.after_fork_in_child)
@@ -141,8 +141,8 @@ class Cache(Recent[Key, Value]):
                 self._misses += 1
             else:
                 self._hits += 1
-        if self._tell is not None:
-            self._tell(value is not None, key)
+        if self._note is not None:
+            self._note(value is not None, key)
         return self.put(key, make(), replace=False) if value is None else value
 
     def put(self, key: Key, value: Value, *, replace: bool = True) -> Value:

@@ -59,8 +59,8 @@ _HERE = -100  # AT_FDCWD
 #: does not know of it.
 _CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM)
 
-#: What was told of, once in a process.
-_TOLD: set[str] = set()
+#: Texts of the warnings that were given, each once in a process.
+_WARNED: set[str] = set()
 
 
 class Refused(OSError):
@@ -397,6 +397,6 @@ def _has_no_list(handle: int) -> bool:
 
 
 def _warn_once(text: str) -> None:
-    if text not in _TOLD:
-        _TOLD.add(text)
+    if text not in _WARNED:
+        _WARNED.add(text)
         warnings.warn(text, RuntimeWarning, stacklevel=3)

@@ -84,7 +84,7 @@ class Store:
     ) -> None:
         self.path = path
         self.warning = ""
-        self._untold = ""  # that part of it which the program has yet to be told
+        self._unreported = ""  # the part of it that the program was not yet warned of
         self._given_versions = versions
         self._clock = clock
         self._sections: Sections | None = None
@@ -102,7 +102,7 @@ class Store:
     def get(self, section: str, key: str) -> Json | None:
         """The verdict of a key; None if there is none."""
         with self._hold():
-            return copy.deepcopy(self._read_known().get(section, {}).get(key))
+            return copy.deepcopy(self._load_sections().get(section, {}).get(key))
 
     def put(self, section: str, key: str, value: Json) -> None:
         """Keep a verdict.
@@ -114,16 +114,16 @@ class Store:
         if not _is_plain(value):
             raise ValueError("a verdict has too large a number, or too many levels")
         with self._hold():
-            for sections in (self._read_known(), self._unwritten):
-                _place(sections, {section: {key: value}})
-            due = self._clock() >= self._next_write
-        if due:
+            for sections in (self._load_sections(), self._unwritten):
+                _merge_entries(sections, {section: {key: value}})
+            is_time = self._clock() >= self._next_write
+        if is_time:
             self.flush(PATIENCE)
 
     def sections(self) -> Sections:
         """A copy of every verdict, the oldest of a section first."""
         with self._hold():
-            return copy.deepcopy(self._read_known())
+            return copy.deepcopy(self._load_sections())
 
     def versions(self) -> Mapping[str, str]:
         """What these verdicts hold for."""
@@ -147,7 +147,7 @@ class Store:
             self._writing.release()
             with self._hold():
                 if not written:
-                    _place(unwritten, self._unwritten)
+                    _merge_entries(unwritten, self._unwritten)
                     self._unwritten = unwritten
         return written
 
@@ -156,14 +156,14 @@ class Store:
         """Hold the lock of what is in memory; what is found wrong is told when it is not held."""
         with self._lock:
             yield
-            told, self._untold = self._untold, ""
-        if told:
-            warnings.warn(told, RuntimeWarning, stacklevel=4)
+            message, self._unreported = self._unreported, ""
+        if message:
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
 
-    def _read_known(self) -> Sections:
+    def _load_sections(self) -> Sections:
         if self._sections is None:
             self._sections = self._ours(self._read())
-            _place(self._sections, self._unwritten)
+            _merge_entries(self._sections, self._unwritten)
         return self._sections
 
     def _ours(self, environments: list[dict[str, Any]]) -> Sections:
@@ -205,7 +205,7 @@ class Store:
     def _merge(self, unwritten: Sections) -> list[dict[str, Any]]:
         environments = self._read()
         sections, versions = self._ours(environments), dict(self.versions())
-        _place(sections, unwritten)
+        _merge_entries(sections, unwritten)
         others = [entry for entry in environments if entry["versions"] != versions]
         return [*others, {"versions": versions, "sections": sections}][-MAX_ENVIRONMENTS:]
 
@@ -220,7 +220,7 @@ class Store:
                 f"torch_mlx_spectro ignores {self.path}, in which it keeps what it has measured: "
                 f"{problem}"
             )
-            self._untold = self.warning
+            self._unreported = self.warning
 
 
 def _environments(data: bytes) -> list[dict[str, Any]]:
@@ -265,7 +265,7 @@ def _is_plain(value: Json, depth: int = MAX_DEPTH) -> bool:
     return not isinstance(value, (int, float)) or -MAX_NUMBER <= value <= MAX_NUMBER
 
 
-def _place(sections: Sections, more: Sections) -> None:
+def _merge_entries(sections: Sections, more: Sections) -> None:
     """Make entries the newest of their sections, and drop the oldest where there are too many."""
     for section, added in more.items():
         entries = sections.setdefault(section, {})

@@ -60,17 +60,19 @@ def launches(n_fft: int = 256, hop: int = 64, rows: int = 2, samples: int = 1000
             spectrum, window, n_fft=n_fft, hop_length=hop, return_complex=is_complex
         )
         fold = Adjoint(n_fft // 2, "reflect", False)
-        found += describe.analysis(stft, is_complex, is_complex)[:1]
-        found += describe.analysis(stft, is_complex, is_complex, divisor=0.5)[:1]
+        found += describe.list_analyses(stft, is_complex, is_complex)[:1]
+        found += describe.list_analyses(stft, is_complex, is_complex, divisor=0.5)[:1]
         for frames_fastest in (False, True):
             for adjoint in (None, fold):
-                some = describe.synthesis(istft, is_complex, frames_fastest, adjoint)
+                some = describe.list_syntheses(istft, is_complex, frames_fastest, adjoint)
                 kernels = {launch.kernel: launch for launch in reversed(some)}
                 found += kernels.values()
         found.append(framing.cut_frames(stft, is_complex, is_complex))
         found += [framing.add_frames(istft, is_complex, adjoint) for adjoint in (None, fold)]
-        strided = describe.analysis(stft, is_complex, is_complex, step=2)[:1]
-        found += strided + describe.synthesis(istft, is_complex, False, step=describe.NO_WINDOW)[:1]
+        strided = describe.list_analyses(stft, is_complex, is_complex, step=2)[:1]
+        found += (
+            strided + describe.list_syntheses(istft, is_complex, False, step=describe.NO_WINDOW)[:1]
+        )
     return found
 
 
@@ -400,7 +402,7 @@ class Telling:
             current_device=lambda: current,
             stream_of=lambda device: 7 + device,
         )
-        return kernels.hear(place, torch.device("cuda", 0))
+        return kernels.wait_for_verdict(place, torch.device("cuda", 0))
 
 
 @pytest.fixture

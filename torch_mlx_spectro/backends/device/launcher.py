@@ -16,7 +16,7 @@ from ..base import Optional
 #: complex64 values, and those of windows in pairs, are read at once.
 _PAIR_BYTES = 8
 #: Launches on an input, a window or None, and a result; then, where its kernel judges envelopes, a
-#: flag or None (:data:`.kernels.arguments.JUDGES`).
+#: flag or None (:data:`.kernels.arguments.CHECKING_KERNELS`).
 Bound = Callable[..., None]
 
 

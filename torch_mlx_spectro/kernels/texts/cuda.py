@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 from ...store.sources import source
-from ..arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
+from ..arguments import CHECKING_KERNELS, HEADERS, INPUTS, OUTPUTS, VANISHING
 from ..launches import Launch, Template
 from ..radices import FftPlan
 from ..tables import make_table
@@ -119,7 +119,7 @@ def write_text(variant: Variant) -> str:
     # that is only for what nobody writes as long as the kernel is there.
     inputs = f"const float* {first}, const float* window, "
     outputs = "".join(f"float* {name}, " for name in OUTPUTS[variant.kernel])
-    if variant.kernel in JUDGES:
+    if variant.kernel in CHECKING_KERNELS:
         outputs += f"atomic_uint* {VANISHING}, "
     kind = f"LaunchArguments<{variant.integers}>"
     template = (*variant.template, ("FLAT", variant.flat), ("GROUP", variant.group))

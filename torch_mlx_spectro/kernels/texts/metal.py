@@ -10,7 +10,7 @@ import re
 
 from ...store.caches import cached
 from ...store.sources import source
-from ..arguments import JUDGES, VANISHING
+from ..arguments import CHECKING_KERNELS, VANISHING
 from ..launches import Template
 
 _INCLUDE = re.compile(r'^#include "(?P<name>[\w.]+)"\n', re.MULTILINE)
@@ -47,5 +47,5 @@ def write_constants(template: Template) -> str:
 
 def body(kernel: str) -> str:
     """A kernel's body for MLX, whose arrays are written whole: nobody asks for its verdict."""
-    unasked = f"device atomic_uint* {VANISHING} = 0;\n" if kernel in JUDGES else ""
+    unasked = f"device atomic_uint* {VANISHING} = 0;\n" if kernel in CHECKING_KERNELS else ""
     return unasked + source(f"{kernel}.metal")

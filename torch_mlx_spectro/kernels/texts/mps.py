@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from ...store.caches import cached
 from ...store.sources import source
-from ..arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
+from ..arguments import CHECKING_KERNELS, HEADERS, INPUTS, OUTPUTS, VANISHING
 from ..launches import Template
 from .metal import header, write_constants
 
@@ -49,8 +49,8 @@ def list_arguments(kernel: str) -> tuple[str, ...]:
     """
     first, *others = INPUTS[kernel]
     strides = ["strides"] if f"{first}_strides" in source(f"{kernel}.metal") else []
-    judged = [VANISHING] if kernel in JUDGES else []
-    return (first, *strides, *others, *OUTPUTS[kernel], *judged)
+    verdict = [VANISHING] if kernel in CHECKING_KERNELS else []
+    return (first, *strides, *others, *OUTPUTS[kernel], *verdict)
 
 
 def write_text(kernel: str, template: Template) -> str:
