@@ -223,7 +223,9 @@ class KernelBackend(Backend):
         else:
             analysis, divisor = describe_inverse_adjoint(params)
             read, edge = batch, analysis.edge
-            launches = kernels.list_spectra(analysis.params, analysis.complex_signal, window, divisor)
+            launches = kernels.list_spectra(
+                analysis.params, analysis.complex_signal, window, divisor
+            )
             written = gradient.mT.contiguous().mT
         if launches[0].plan is None:
             return None
