@@ -188,7 +188,7 @@ def launched(
     dtype = torch.complex64 if launch.complex_output else torch.float32
     results = [torch.full(launch.shape, torch.nan, dtype=dtype, device="cuda") for _ in inputs]
     shown = inputs[0] if inputs[0].dim() == 2 else inputs[0].transpose(1, 2)
-    prepared = cuda_kernels().prepared(launch, 0, shown.stride(), edge)
+    prepared = cuda_kernels().prepare_launch(launch, 0, shown.stride(), edge)
     device = [
         (*(tensor.data_ptr() for tensor in (given, data.window, result)), *unasked)
         for given, result in zip(inputs, results, strict=True)

@@ -56,7 +56,7 @@ def timed_variants(entries: list[Row]) -> Iterator[Row]:
     kernels = cuda_kernels()
     made = [variant_of(entry) for entry in entries]
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda pair: kernels.prepared(pair[1], 0, (0, 0, 0)), made))
+        list(pool.map(lambda pair: kernels.prepare_launch(pair[1], 0, (0, 0, 0)), made))
     for entry, (case, launch) in zip(entries, made, strict=True):
         data = Data(case)
         name: str = entry["map"]

@@ -78,7 +78,7 @@ def recording(driver: Recorder) -> CudaKernels:
     return CudaKernels(
         driver,
         lambda device: 90,
-        compiled=compile_nothing,
+        load_code=compile_nothing,
         current_device=lambda: None,  # as the index of the host's device
         stream_of=lambda device: driver.stream,
     )
@@ -137,7 +137,7 @@ def standing_in(kernels: Any) -> Iterator[StandIn]:
     backend = StandIn(kernels)
     spec = replace(registry.find("cuda"), device_types=("cuda", "cpu"))
     plans.clear()
-    with registry.registered(spec, backend, replace=True):
+    with registry.register_backend(spec, backend, replace=True):
         try:
             yield backend
         finally:

@@ -135,7 +135,7 @@ def list_backends(device_type: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def registered(
+def register_backend(
     spec: Spec, backend: Backend | None = None, *, replace: bool = False
 ) -> Iterator[None]:
     """Have one more backend, until the context ends.

@@ -176,7 +176,7 @@ def _run_pipeline(options: argparse.Namespace, settings: running.Settings) -> in
     Raises:
         Problem: audio-separator, or what it needs, is not installed.
     """
-    if absent := pipeline.missing():
+    if absent := pipeline.list_missing():
         how = " and ".join(pipeline.INSTALL)
         raise Problem(f"--pipeline needs {', '.join(absent)}: in a checkout, {how}")
     where = running.machine(settings.device)  # now: its load is the others'

@@ -74,7 +74,7 @@ def dispatch(
         except (KernelRefused, UnresolvedArguments):
             plan = None  # decided anew: torch raises, or the reason is told
         else:
-            bump = sites.get((id(caller.f_code), caller.f_lasti))  # site_of, without its call
+            bump = sites.get((id(caller.f_code), caller.f_lasti))  # find_site, without its call
             if bump is None:
                 counters.count(decided.answer, caller)
             else:

@@ -152,7 +152,7 @@ def list_versions(own: str) -> dict[str, str | None]:
     return versions
 
 
-def known_bad(versions: Mapping[str, str | None], mps: bool) -> tuple[KnownBad, ...]:
+def find_known_bad(versions: Mapping[str, str | None], mps: bool) -> tuple[KnownBad, ...]:
     """The entries that hold for these versions."""
     here = {name: version_numbers(version) for name, version in versions.items() if version}
     return tuple(
@@ -288,7 +288,7 @@ def _examine_versions(found: Mapping[str, Any]) -> Examined:
     return [
         *(
             (True, Finding(bad.level, f"{bad.package}: {bad.what}.", bad.fix, bad.threads))
-            for bad in known_bad(found["versions"], "mps" in found["devices"])
+            for bad in find_known_bad(found["versions"], "mps" in found["devices"])
         ),
         (
             seen not in ("shared", "copied", expected) and not seen.startswith("not tried"),

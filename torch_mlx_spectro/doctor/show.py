@@ -31,7 +31,7 @@ def print_commands(found: Mapping[str, Any], stream: TextIO) -> None:
     print(*(lines or ["# nothing to mend"]), sep="\n", file=stream)
 
 
-def markdown(found: Mapping[str, Any]) -> str:
+def write_markdown(found: Mapping[str, Any]) -> str:
     """What an issue needs, without paths and names of users."""
     state = "all is well" if found["ok"] else "not all is well"
     findings = [f"- {_cell(_line(finding))}" for finding in found["findings"]]

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from .errors import Rejected
-from .tokens import Token, closing, find, join, text_of, tokenize
+from .tokens import Token, find, find_closing, join, text_of, tokenize
 
 _VECTOR = re.compile(r"(?:float|half|char|uchar|short|ushort|int|uint|long|ulong)[234]")
 _INSTANTIATION = re.compile(
@@ -169,8 +169,8 @@ def body_of(tokens: list[Token], name: str) -> tuple[int, int]:
     """
     for index in range(len(tokens) - 2, 0, -1):
         if tokens[index].text == name and tokens[index - 1].text == "void":
-            parameters_end = closing(tokens, find(tokens, "(", index))
-            return parameters_end + 1, closing(tokens, parameters_end + 1)
+            parameters_end = find_closing(tokens, find(tokens, "(", index))
+            return parameters_end + 1, find_closing(tokens, parameters_end + 1)
     raise Rejected(f"{name}: no kernel of that name in the preprocessed text")
 
 
@@ -197,7 +197,7 @@ def _vector_constructor(tokens: list[Token], index: int, pieces: list[str]) -> N
     """Spell ``float2(...)`` or ``vec<T, 2>(...)`` for clang, if one begins at ``index``."""
     last = index
     if tokens[index].text == "vec" and index + 1 < len(tokens) and tokens[index + 1].text == "<":
-        last = closing(tokens, index + 1)
+        last = find_closing(tokens, index + 1)
     elif not _VECTOR.fullmatch(tokens[index].text):
         return
     if last + 2 >= len(tokens) or (index and tokens[index - 1].text in {"operator", "mtl_make"}):

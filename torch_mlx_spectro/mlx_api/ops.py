@@ -132,8 +132,8 @@ def compute_analysis(analysis: Analysis, signal: Any, window: Any) -> Any:
     found = _find_kernels(params, signal, window)
     if found is not None:
         given = mx.contiguous(window)
-        return maps.analysis_fused(found, mx, params, signal, given, None, edge=analysis.edge)
-    return maps.spectra(
+        return maps.launch_analysis(found, mx, params, signal, given, None, edge=analysis.edge)
+    return maps.compute_spectra(
         mx,
         _cut_frames(mx, params, signal),
         _scale(mx, window, params.scale),
@@ -178,7 +178,7 @@ def compute_adjoint(analysis: Analysis, spectrum: Any, window: Any) -> Any:
     if found is None:
         return _add_frames(mx, analysis, spectrum, _scale(mx, window, analysis.inverse_scale))
     given = mx.contiguous(window)
-    return maps.synthesis_fused(found, mx, back, spectrum, given, None, adjoint=fold)
+    return maps.launch_synthesis(found, mx, back, spectrum, given, None, adjoint=fold)
 
 
 def _add_frames(mx: Any, analysis: Analysis, spectrum: Any, window: Any) -> Any:
@@ -189,7 +189,7 @@ def _add_frames(mx: Any, analysis: Analysis, spectrum: Any, window: Any) -> Any:
     params = analysis.params
     padding, samples, hop = params.padding, params.samples, params.hop_length
     overlap = -(-params.n_fft // hop)
-    frames = maps.adjoint_frames(mx, analysis, spectrum, window, None)
+    frames = maps.compute_adjoint_frames(mx, analysis, spectrum, window, None)
     added: Any = 0.0
     for piece in range(overlap):
         part = frames[..., piece * hop : (piece + 1) * hop]
@@ -232,7 +232,7 @@ def compute_inverse(params: IstftParams, spectrum: Any, window: Any, rows: Any) 
     found = _find_kernels(params, spectrum, window, rows)
     if found is None:
         return normalise(params, compute_adjoint(describe_analysis(params), spectrum, window), rows)
-    return maps.synthesis_fused(found, mx, params, spectrum, mx.contiguous(window), None)
+    return maps.launch_synthesis(found, mx, params, spectrum, mx.contiguous(window), None)
 
 
 def normalise(params: IstftParams, added: Any, rows: Any) -> Any:

@@ -248,10 +248,10 @@ def test_why_there_is_no_mps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_host_tensors_are_mpss_only_while_it_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert routing.devices_of("mps") == ("mps",)
+    assert routing.list_devices("mps") == ("mps",)
     monkeypatch.setattr(torch_state, "mps_is_emulated", lambda: True)
-    assert routing.devices_of("mps") == ("mps", "cpu")
-    assert routing.devices_of("cuda") == ("cuda",)
+    assert routing.list_devices("mps") == ("mps", "cpu")
+    assert routing.list_devices("cuda") == ("cuda",)
     assert mps_backend.unavailable_reason() is None
 
 

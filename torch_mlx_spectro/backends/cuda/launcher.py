@@ -208,7 +208,7 @@ class CudaKernels(TensorKernels):
         driver: loads and launches.
         find_architecture: 10 * major + minor of the compute capability of a device, by its index.
         folder: where machine code is kept; None to keep none.
-        compiled: makes machine code, as :func:`.backends.cuda.nvrtc.compiled`.
+        load_code: returns machine code, as :func:`.backends.cuda.nvrtc.load_code`.
         current_device: tells the index of the current device.
         stream_of: tells the raw handle of a device's current stream, by the device's index.
     """
@@ -218,14 +218,14 @@ class CudaKernels(TensorKernels):
         driver: CudaDriver,
         find_architecture: Callable[[int], int],
         folder: Path | None = None,
-        compiled: Callable[[str, int, Path | None], bytes] = cubins.compiled,
+        load_code: Callable[[str, int, Path | None], bytes] = cubins.load_code,
         current_device: Callable[[], int | None] = torch_state.cuda_device,
         stream_of: Callable[[int], int] = torch_state.cuda_stream,
     ) -> None:
         self._driver = driver
         self._find_architecture = find_architecture
         self._folder = folder
-        self._compiled = compiled
+        self._load_code = load_code
         self._current_device, self._stream_of = current_device, stream_of
         #: All that were ever loaded, as in CUDA itself: they may be running, or be in a graph.
         self._kernels: dict[Any, Any] = {}
@@ -251,7 +251,7 @@ class CudaKernels(TensorKernels):
         tensors = [first, window, result, *verdict]
         addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
         device: int = first.device.index
-        prepared = self.prepared(launch, device, first.stride(), edge)
+        prepared = self.prepare_launch(launch, device, first.stride(), edge)
         if device == self._current_device():
             prepared.run(self._stream_of(device), *addresses)
         else:  # the default stream has no handle of its own: it is that of the current device
@@ -268,7 +268,7 @@ class CudaKernels(TensorKernels):
     ) -> Bound:
         """As in the base class; the device has to be the current one when the launch is made."""
         checks_envelope = launches[0].kernel in CHECKING_KERNELS
-        prepared = self.prepared(launches[0], device.index, strides, edge)
+        prepared = self.prepare_launch(launches[0], device.index, strides, edge)
         return prepared.bind(self._stream_of, checks_envelope)
 
     def wait_for_verdict(self, address: int, device: torch.device) -> int:
@@ -304,7 +304,7 @@ class CudaKernels(TensorKernels):
             if time.perf_counter() > deadline:
                 return self._driver.synchronize(stream)
 
-    def prepared(
+    def prepare_launch(
         self, launch: Launch, device: int, strides: tuple[int, ...], edge: float = 1.0
     ) -> Prepared:
         """A launch ready to run: compiled, loaded and packed.
@@ -343,7 +343,7 @@ class CudaKernels(TensorKernels):
             if problem is not None:  # as it would be again, a second later
                 raise CudaProblem(problem)
             try:
-                code = self._compiled(write_text(variant), key[1], self._folder)
+                code = self._load_code(write_text(variant), key[1], self._folder)
             except CudaProblem as refused:
                 self._refused.put(key, str(refused))
                 raise

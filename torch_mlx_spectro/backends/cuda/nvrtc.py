@@ -68,7 +68,7 @@ def default_folder() -> Path | None:
     return None if folder is None else folder / "cuda"
 
 
-def compiled(text: str, architecture: int, folder: Path | None) -> bytes:
+def load_code(text: str, architecture: int, folder: Path | None) -> bytes:
     """The machine code of a text for an architecture (90 for sm_90), from disk if it is there.
 
     Raises:

@@ -202,13 +202,13 @@ def _analyse_whole(
         signal: shape (rows, samples).
         strides: of the result.
         conjugate: use the conjugate of the window.
-        edge, divisor: see :func:`.mlx.ops.analysis_fused`.
+        edge, divisor: see :func:`.mlx.ops.launch_analysis`.
     """
     mx = runtime.runtime().mx
     with _whole_arrays(signal) as stream:
         borrowed = to_mlx(mx, signal, stream)
         prepared = window.for_kernels(kernels, conjugate)
-        result = ops.analysis_fused(
+        result = ops.launch_analysis(
             kernels, mx, params, borrowed.array, prepared, stream, edge=edge, divisor=divisor
         )
         return _export_result(mx, result, borrowed, strides)
@@ -226,12 +226,12 @@ def _synthesise_whole(
 
     Args:
         spectrum: shape (rows, bins, frames).
-        adjoint: see :func:`.mlx.ops.synthesis_fused`; the window's conjugate is used for one.
+        adjoint: see :func:`.mlx.ops.launch_synthesis`; the window's conjugate is used for one.
     """
     mx, by_frames = runtime.runtime().mx, spectrum.mT
     with _whole_arrays(spectrum) as stream:
         borrowed = to_mlx(mx, by_frames, stream)
-        result = ops.synthesis_fused(
+        result = ops.launch_synthesis(
             kernels,
             mx,
             params,
