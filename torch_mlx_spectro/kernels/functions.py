@@ -53,13 +53,24 @@ class Kernels(ABC):
         return self.run(launches, signal, window, stream, edge=edge)
 
     def list_spectra(
-        self, params: StftParams, complex_signal: bool, window: Any, divisor: float | None = None
+        self,
+        params: StftParams,
+        complex_signal: bool,
+        window: Any,
+        divisor: float | None = None,
+        frames_fastest: bool = False,
     ) -> tuple[Launch, ...]:
-        """List launches of :meth:`analysis`, best first, or else the one of :meth:`cut_frames`."""
+        """List launches of :meth:`analysis`, best first, or else the one of :meth:`cut_frames`.
+
+        Args:
+            frames_fastest: the spectrum is to have shape (rows, bins, frames).
+        """
         complex_window, step = self._window_layout(window, params.n_fft)
         kinds = (complex_signal, complex_window, divisor)
         group = self.chooser.find_group("analysis")
-        fused = describe_demanded(describe.list_analyses, params, *kinds, group, step)
+        fused = describe_demanded(
+            describe.list_analyses, params, *kinds, group, step, frames_fastest
+        )
         return fused or self.list_cuts(params, complex_signal, window, divisor)
 
     def synthesis(

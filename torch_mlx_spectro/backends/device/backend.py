@@ -117,7 +117,9 @@ class KernelBackend(Backend):
             analysis, divisor = describe_inverse_adjoint(bins_that_are_read(params))
             divisor = None if is_trained else divisor  # torch divides by the envelope then
             found.append(
-                kernels.list_spectra(analysis.params, analysis.complex_signal, read, divisor)
+                kernels.list_spectra(
+                    analysis.params, analysis.complex_signal, read, divisor, frames_fastest=True
+                )
             )
         if isinstance(params, StftParams) or is_trained:
             back, adjoint = describe_adjoint(analysis)
@@ -210,7 +212,7 @@ class KernelBackend(Backend):
         window: Optional,
         gradient: torch.Tensor,
     ) -> Prepared | None:
-        """As in the base class: one allocation and one launch; of an istft a copy in order, too."""
+        """As in the base class: one allocation and one launch; None where it takes more."""
         if not is_readable(cotangent) or not (window is None or is_readable(window)):
             return None
         kernels = self.kernels()
@@ -219,25 +221,24 @@ class KernelBackend(Backend):
             back, adjoint = describe_adjoint(Analysis(params, gradient.is_complex(), False))
             read, edge = batch.transpose(1, 2), adjoint.edge
             launches = kernels.list_signals(back, window, frames_fastest(read), adjoint)
-            written = gradient
         else:
             analysis, divisor = describe_inverse_adjoint(params)
             read, edge = batch, analysis.edge
+            is_complex = analysis.complex_signal
             launches = kernels.list_spectra(
-                analysis.params, analysis.complex_signal, window, divisor
+                analysis.params, is_complex, window, divisor, frames_fastest=True
             )
-            written = gradient.mT.contiguous().mT
         if launches[0].plan is None:
             return None
         launch = kernels.bind(launches, gradient.device, read.stride(), edge)
         if launch is None:
             return None
-        allocate, is_copied = self.make_allocator(written), written is not gradient
+        allocate = self.make_allocator(gradient)
 
         def compute(cotangent: torch.Tensor, window: Optional) -> torch.Tensor:
             result = allocate()
             launch(cotangent, window, result)
-            return result.contiguous() if is_copied else result
+            return result
 
         return compute
 
@@ -275,15 +276,15 @@ class KernelBackend(Backend):
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
     ) -> torch.Tensor:
         analysis, divisor = describe_inverse_adjoint(params)
-        spectrum = self._compute_spectrum(
+        return self._compute_spectrum(
             analysis.params,
             cotangent[:, : params.kept],
             window,
             conjugate=True,
             edge=analysis.edge,
             divisor=divisor,
+            frames_fastest=True,
         )
-        return spectrum.transpose_(1, 2).contiguous()
 
     def _compute_spectrum(
         self,
@@ -294,21 +295,26 @@ class KernelBackend(Backend):
         conjugate: bool = False,
         edge: float = 1.0,
         divisor: float | None = None,
+        frames_fastest: bool = False,
     ) -> torch.Tensor:
-        """A spectrum of shape (rows, frames, bins).
+        """A spectrum of shape (rows, frames, bins), contiguous.
 
         Args:
             signal: shape (rows, samples).
             conjugate: multiply by the window's conjugate.
             edge: factor of the bins that are their own conjugates, of a onesided spectrum.
             divisor: as of :func:`.kernels.describe.list_analyses`.
+            frames_fastest: it is of shape (rows, bins, frames) instead.
         """
         kernels, read = self.kernels(), make_readable(window, conjugate)
-        launches = kernels.list_spectra(params, signal.is_complex(), read, divisor)
+        is_complex = signal.is_complex()
+        launches = kernels.list_spectra(params, is_complex, read, divisor, frames_fastest)
         result = kernels.run(launches, resolve_bits(signal), read, edge=edge)
         if launches[0].plan is None:
             result = torch.fft.rfft(result) if params.onesided else torch.fft.fft(result)
             weigh_edges(params, result, edge)
+            if frames_fastest:
+                result = result.transpose(1, 2).contiguous()
         return result
 
     def _compute_signal(
