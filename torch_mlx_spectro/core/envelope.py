@@ -48,7 +48,7 @@ def row_of_hop(hop_index: npt.NDArray[np.int64], frames: int, overlap: int) -> A
 def inverse_of_frames(
     rows: Rows, frames: int, overlap: int, n_fft: int, first: int, count: int
 ) -> Any:
-    """The inverse envelope of the samples that frames ``first ... first + count - 1`` cover.
+    """Return the inverse envelope of the samples that frames ``first ... first + count - 1`` cover.
 
     Args:
         rows: of :class:`Envelope`.
@@ -59,7 +59,7 @@ def inverse_of_frames(
 
 
 def pad_window(window: npt.NDArray[Any] | None, win_length: int, n_fft: int) -> npt.NDArray[Any]:
-    """The window in double precision, zero-padded to n_fft as torch pads it (left half first)."""
+    """Return the window in double precision, zero-padded to n_fft as by torch (left half first)."""
     if window is None:
         window = np.ones(win_length)
     left = (n_fft - win_length) // 2
@@ -68,7 +68,7 @@ def pad_window(window: npt.NDArray[Any] | None, win_length: int, n_fft: int) -> 
 
 
 def overlap_added_square(window: npt.NDArray[Any], hop: int, frames: int) -> Rows:
-    """The distinct rows of the envelope, double precision; see the module's formula.
+    """Compute the distinct rows of the envelope in double precision, by the module's formula.
 
     Args:
         window: shape (n_fft,), double precision.

@@ -29,7 +29,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 VANISHING = "vanishing"
 #: The kernels that check an envelope.
 CHECKING_KERNELS = ("synthesis", "synthesis_walk", "add_frames")
-#: Headers by kernel; the rest of what they need they include.
+#: Headers by kernel; these include all others that the kernel needs.
 HEADERS = MappingProxyType(
     {
         "analysis": ("element.h",),

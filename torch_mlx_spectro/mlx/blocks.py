@@ -1,10 +1,13 @@
-"""Transforms and adjoints on host tensors: blocks of frames that fit the cache, over MLX streams.
+"""Transform host tensors in blocks of frames that fit the cache, on several MLX streams.
 
-Frames are counted through all rows, cut into one contiguous share per stream, and each share into
-blocks. No frame matrix exists: in flight are a few blocks of about a mebibyte each. The inverse
-transform is cut by output hops; each block computes the ``overlap - 1`` frames before its own
-again, so that blocks know nothing of each other. The values do not depend on how the work is cut:
-frames are transformed independently, and each hop sums the same frames in the same order.
+The frames of all rows are counted through, cut into one contiguous share per stream, and each share
+into blocks. The matrix of all frames never exists: at any time a few blocks of about a mebibyte are
+computed.
+
+An inverse transform is cut by hops of its output. Each block computes the ``overlap - 1`` frames
+before its own again, so blocks are independent of each other. The values do not depend on how the
+work is cut: frames are transformed independently, and each hop sums the same frames in the same
+order.
 """
 
 from __future__ import annotations
@@ -25,12 +28,12 @@ from . import ops as maps
 from .host import HostArray, HostView, copy_to_mlx
 from .runtime import Part, Runtime, threads
 
-#: Frames of a block fill about this much: half of a 2 MiB second-level cache.
+#: Bytes that the frames of a block fill: half of a 2 MiB second-level cache.
 BLOCK_BYTES = 1 << 20
-#: The same for the inverse transform, which holds more of a block at a time.
+#: The same for the inverse transform, which holds more arrays of a block at once.
 INVERSE_BLOCK_BYTES = 3 << 18
 MAX_BLOCK_BYTES = 4 << 20
-#: Blocks in flight (frames, spectra and copies) stay within this per stream.
+#: Most bytes per stream of the blocks in flight: frames, spectra and copies.
 FLIGHT_BYTES = 11 << 20
 MAX_DEPTH = 4
 #: MLX's FFT transforms several frames at once in vector registers: 4 in its current builds.
@@ -71,8 +74,8 @@ def cut_frames(
 
     Args:
         item_bytes: bytes of one value of a frame.
-        streams: streams to use at most.
-        halo: frames of the neighbouring block which every block computes again.
+        streams: most streams to use.
+        halo: frames of the neighbouring block that every block computes again.
     """
     frame_bytes = n_fft * item_bytes
     block = max(1, (INVERSE_BLOCK_BYTES if halo else BLOCK_BYTES) // frame_bytes)
@@ -81,7 +84,7 @@ def cut_frames(
     total = rows * frames
     useful = min(streams, max(1, total * frame_bytes // STREAM_BYTES))
     if halo:
-        # Every block repeats ``halo`` frames: let that be a sixteenth, where memory allows.
+        # Every block repeats ``halo`` frames, which should be at most a sixteenth of it.
         affordable = max(block, 2 * INVERSE_BLOCK_BYTES // frame_bytes)
         block = min(max(block, 16 * halo), affordable)
         block = max(1, -(-(block + halo) // FRAME_MULTIPLE) * FRAME_MULTIPLE - halo)
@@ -95,7 +98,7 @@ def cut_frames(
 
 
 def _shares(begin: int, end: int, frames: int) -> tuple[Share, ...]:
-    """The pieces of rows that frames ``begin ... end - 1``, counted through all rows, make up."""
+    """Find the pieces of rows that frames ``begin ... end - 1`` of all rows consist of."""
     rows = range(begin // frames, -(-end // frames))
     return tuple(
         Share(row, max(begin - row * frames, 0), min(end - row * frames, frames)) for row in rows
@@ -117,7 +120,7 @@ def stft_blocks(
         signal: array of shape (rows, samples), any strides.
         window: MLX array of shape (n_fft,) with the call's scale folded in, or None.
         out: shape (rows, frames, bins), complex64, any strides.
-        factors: what the signal is multiplied by; None for nothing.
+        factors: returns what the signal is multiplied by, for a range of frames; None for nothing.
         edge: factor of DC and Nyquist of a onesided spectrum.
     """
 
@@ -149,9 +152,9 @@ def _run_frames(
     """Cut the padded rows of a signal into frames, and store what is computed of each block.
 
     Args:
-        signal, factors: see :func:`stft_blocks`.
-        compute: what is stored of frames (an MLX array of shape (count, n_fft), a view), from them,
-            their target and their stream.
+        signal, factors: as in :func:`stft_blocks`.
+        compute: makes what is stored: from frames (a view, an MLX array of shape (count, n_fft)),
+            their target, and the stream.
     """
     mx, sizes = runtime.mx, (params.rows, params.frames, params.n_fft)
     cut = cut_frames(*sizes, 8 if params.complex_fft else 4, _streams(runtime))
@@ -182,13 +185,14 @@ def _run(
 def correlate_blocks(
     runtime: Runtime, analysis: Analysis, signal: HostView, spectrum: HostView, total: HostArray
 ) -> None:
-    """Add to ``total``, over all frames, conj(frame) times the inverse transform of its spectrum.
+    """Add, over all frames, conj(frame) times the inverse transform of its spectrum to ``total``.
 
     Args:
         analysis: the one whose window is differentiated.
         signal: array of shape (rows, samples), any strides.
         spectrum: array of shape (rows, frames, bins), any strides.
-        total: shape (n_fft,), double precision: only a block's own frames are summed in single.
+        total: shape (n_fft,), double precision. Within a block frames are summed in single
+            precision.
     """
 
     def correlate(frames: Any, target: Target, stream: Any) -> Part:
@@ -199,7 +203,7 @@ def correlate_blocks(
 
 
 def _split_blocks(shares: tuple[Share, ...], block_frames: int) -> Iterator[tuple[int, int, int]]:
-    """Each block of the shares: its row, its first frame, its number of frames."""
+    """Yield each block of the shares: its row, its first frame, its number of frames."""
     for share in shares:
         for first in range(share.first, share.last, block_frames):
             yield share.row, first, min(block_frames, share.last - first)
@@ -218,9 +222,9 @@ def istft_blocks(
 ) -> None:
     """Write the signal of ``spectrum`` into ``out``.
 
-    A hop so small that many frames meet in each sample would take as many additions of tiny
-    pieces. Then every ``stride``-th frame makes one inverse transform of a larger hop, and the
-    ``stride`` signals, each a hop later than the one before, are added up.
+    With a small hop many frames meet in each sample, and would be added in as many tiny pieces. In
+    that case every ``stride``-th frame is part of one inverse transform of a larger hop, and the
+    ``stride`` signals, each a hop later than the one before, are added.
 
     Args:
         spectrum: array of shape (rows, frames, bins), any strides.
@@ -228,7 +232,7 @@ def istft_blocks(
         inverse: rows of the inverse envelope of this call (:class:`.Envelope`); None for the plain
             overlap-add, the adjoint of an analysis.
         out: shape (rows, output length), contiguous.
-        edge, both_halves: see :func:`.mlx.ops.invert_spectra`.
+        edge, both_halves: as in :func:`.mlx.ops.invert_spectra`.
     """
     stride = -(-params.overlap // MAX_OVERLAP)
     out[:, params.kept if stride == 1 else 0 :] = 0
@@ -289,8 +293,8 @@ def adjoint_blocks(
 class _Pass:
     """The inverse transform of frames ``phase, phase + stride, ...``, added to ``out``.
 
-    Within it, frames, hops and rows of the envelope are counted on its own grid: hops of
-    ``stride * hop_length`` samples that begin ``phase * hop_length`` samples into the signal.
+    A pass counts frames, hops and rows of the envelope on a grid of its own: hops of ``stride *
+    hop_length`` samples that begin ``phase * hop_length`` samples into the signal.
     """
 
     def __init__(
@@ -353,7 +357,7 @@ class _Pass:
             yield Part(signal, self.out[row, lo:hi], lo - at, add=self.stride > 1)
 
     def _add_meeting(self, row: int, first: int, count: int, buffer: HostArray) -> Any:
-        """Spectra of the frames that meet in hops ``first ...``, in MLX; zeros where none is."""
+        """Return in MLX the spectra of frames that meet in hops ``first ...``; zeros for none."""
         begin, end = first - (self.overlap - 1), first + count
         inner_begin, inner_end = max(begin, 0), min(end, self.values.shape[1])
         inside = self.values[row, inner_begin:inner_end]
@@ -367,7 +371,7 @@ class _Pass:
         return copy_to_mlx(self.mx, buffer)
 
     def _inverse_rows(self, rows: HostArray, first: int, count: int) -> Any:
-        """Inverse envelope of the hops ``first ...``: one row where all are alike."""
+        """Return the inverse envelope of the hops ``first ...``: one row where all are alike."""
         overlap, frames = self.params.overlap, self.params.frames
         begin = first * self.stride + self.phase
         end = begin + count * self.stride
@@ -386,5 +390,5 @@ class _Pass:
 
 
 def _streams(runtime: Runtime) -> int:
-    """As many streams as torch would use threads."""
+    """Return the number of streams: as many as torch would use threads."""
     return min(len(runtime.streams), threads())

@@ -1,16 +1,16 @@
-"""The two linear maps, in MLX operations: the CPU's computation and the oracle of the kernels.
+"""The two linear maps in MLX operations: what CPUs compute, and the oracle of the kernels.
 
 ``compute_spectra`` takes frames to spectra, ``invert_spectra`` and ``overlap_add`` take spectra
-back to samples. All take the stream they run on: MLX's default device and stream are shared with
-the user's own MLX program and are never touched. Views are made by ``as_strided``, because indexing
-always runs on the default stream.
+back to samples. All of them are given their stream, since MLX's default device and stream are
+shared with the user's own MLX program. Views are made by ``as_strided``, because indexing always
+runs on the default stream.
 
-``launch_analysis`` and ``launch_synthesis`` compute whole arrays by the project's own kernels. One
-launch where a fused kernel covers the size: nothing but input and output (and windows and tables of
-a few n_fft values) is in device memory. For other sizes MLX's own FFT, between kernels that cut and
-add frames.
+``launch_analysis`` and ``launch_synthesis`` compute whole arrays by the project's own kernels.
+Where a fused kernel covers the size there is one launch, and device memory holds nothing but input,
+output, windows and tables. For other sizes MLX's own FFT runs between kernels that cut and add
+frames.
 
-MLX is passed in by its module (``mx``), so that importing this package never imports MLX.
+MLX is passed in as a module (``mx``), so importing this package never imports MLX.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def mirror_bins(mx: Any, half: Any, n_fft: int, stream: Any) -> Any:
 
 
 def weigh_edges(mx: Any, half: Any, n_fft: int, edge: float, stream: Any) -> Any:
-    """Bins 0 ... n_fft // 2 with those that have no conjugate twin, DC and Nyquist, times edge."""
+    """Multiply those of bins 0 ... n_fft // 2 that have no conjugate twin by edge."""
     if edge == 1.0:
         return half
     weights = np.ones(n_fft // 2 + 1, np.float32)
@@ -120,7 +120,7 @@ def invert_spectra(
 def compute_adjoint_frames(
     mx: Any, analysis: Analysis, spectrum: Any, window: Any, stream: Any
 ) -> Any:
-    """The frames whose overlap-add is the adjoint of the analysis, its scale left out."""
+    """Compute the frames whose overlap-add is the adjoint of the analysis, but for its scale."""
     params = analysis.params
     return invert_spectra(
         mx,
@@ -135,13 +135,14 @@ def compute_adjoint_frames(
 
 
 def correlate(mx: Any, analysis: Analysis, frames: Any, spectrum: Any, stream: Any) -> Any:
-    """``sum over all frames t of conj(frames[t, m]) y[t, m]``, shape (n_fft,).
+    """Compute ``sum over all frames t of conj(frames[t, m]) y[t, m]``, shape (n_fft,).
 
-    Summed as a tree: one by one, tens of thousands of frames would lose half of their digits.
+    The frames are summed as a tree: one by one, tens of thousands of frames would lose half of
+    their digits.
 
     Args:
         frames: shape (..., n_fft).
-        spectrum: shape (..., bins), of which ``y`` are the :func:`compute_adjoint_frames`.
+        spectrum: shape (..., bins); ``y`` are its :func:`compute_adjoint_frames`.
     """
     inverse = compute_adjoint_frames(mx, analysis, spectrum, None, stream)
     if frames.dtype == mx.complex64:
@@ -175,7 +176,7 @@ def overlap_add(mx: Any, frames: Any, hop_length: int, stream: Any) -> Any:
     hops = total - overlap + 1
     added = None
     for piece in range(overlap):
-        # Piece ``piece`` of the window, of the frame that begins so many hops before each hop.
+        # Piece ``piece`` of the window belongs to the frame that begins so many hops before a hop.
         width = min(hop_length, n_fft - piece * hop_length)
         offset = (overlap - 1 - piece) * n_fft + piece * hop_length
         view = mx.as_strided(frames, (hops, width), (n_fft, 1), offset, stream=stream)
@@ -196,13 +197,13 @@ def launch_analysis(
     edge: float = 1.0,
     divisor: float | None = None,
 ) -> Any:
-    """Spectrum of shape (rows, frames, bins), lazily.
+    """Compute a spectrum of shape (rows, frames, bins), lazily.
 
     Args:
         signal: MLX array of shape (rows, samples), any strides.
         window: of n_fft values, made by ``kernels.constant``.
         edge: factor of bins 0 and n_fft / 2 of a onesided spectrum.
-        divisor: as of :func:`.kernels.describe.list_analyses`.
+        divisor: as in :func:`.kernels.describe.list_analyses`.
     """
     spectrum = kernels.analysis(params, signal, window, stream, edge=edge, divisor=divisor)
     if spectrum is not None:
@@ -230,7 +231,7 @@ def launch_synthesis(
     frames_fastest: bool = False,
     adjoint: Adjoint | None = None,
 ) -> Any:
-    """Signal of shape (rows, output length), lazily.
+    """Compute a signal of shape (rows, output length), lazily.
 
     Args:
         params: of the istft; or, for an adjoint, a synthesis of the analysis' sizes that keeps the
@@ -259,7 +260,7 @@ def launch_synthesis(
 
 
 def name_kernel(params: StftParams | IstftParams) -> str:
-    """What computes a call, for reports."""
+    """Name what computes a call, for reports."""
     is_stft = isinstance(params, StftParams)
     if fused_points(params) is None:
         return "metal cut_frames + mlx fft" if is_stft else "mlx fft + metal add_frames"
