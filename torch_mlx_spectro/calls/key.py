@@ -19,7 +19,7 @@ from .operation import WINDOW
 #: Types whose values never change, so that a key may be kept. The value of a 0-d tensor may change.
 _VALUES = frozenset({int, bool, str, type(None)})
 is_grad_enabled = torch.is_grad_enabled
-#: Bytes of a complex64 value or a pair of window values, which kernels load at once.
+#: complex64 values, and windows in pairs, are read whole.
 _ALIGNMENT = 8
 
 #: What a key begins with: the backend that is asked for, and the state that ``auto`` depends on.

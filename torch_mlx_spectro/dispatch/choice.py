@@ -1,10 +1,10 @@
-"""What the program asks for, and which backends compete for a call then.
+"""What the program asks for, and who is asked then.
 
-A program may ask for a backend by name. The default, ``auto``, takes the fastest of native and the
-candidates for the tensor's device. That depends on machine and size, so it is measured
-(:mod:`.dispatch.autotune`). Small calls on the CPU are native's without a measurement: crossing to
-MLX alone costs more than native's whole computation. Where the environment wants no measurements, a
-fixed table decides.
+A backend is asked for by name; ``auto``, the default, asks whichever is the fastest of native and
+the candidates for the tensor's device. That depends on machine and size, so it is measured
+(:mod:`.dispatch.autotune`). Small calls on the CPU are native's from the start, unmeasured: there
+the crossing alone costs more than native's whole computation. Where the environment wants nothing
+measured, a fixed table decides.
 """
 
 from __future__ import annotations
@@ -167,10 +167,10 @@ def measures() -> bool:
 
 
 def static_choice(candidates: tuple[str, ...], device_type: str, framed: int) -> str:
-    """Choose for ``auto`` where nothing may be measured; the answer is always the same.
+    """What ``auto`` takes where nothing may be measured: always the same.
 
     Args:
-        candidates: backends that can compute the call, as far as is known.
+        candidates: that can compute the call, as far as is known.
         framed: samples in all frames.
     """
     if device_type == torch_state.HOST and framed < STATIC_FRAMED_SAMPLES:

@@ -10,7 +10,7 @@ from ...calls.timer import Watch
 
 
 class CudaTimer(Watch):
-    """Two events on the current stream, around a call. What its launches wait for counts, too."""
+    """Two events on the current stream, around a call: what its launches wait for counts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class CudaTimer(Watch):
         super().end()
 
     def seconds(self) -> float | None:
-        """Return how long the call took; None while the device has not finished."""
+        """How long it took; None while the device has not finished."""
         if not self._events[1].query():
             return None
         milliseconds: float = self._events[0].elapsed_time(self._events[1])
