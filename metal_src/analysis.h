@@ -169,8 +169,8 @@ struct Direct {
   };
 };
 
-// What becomes of a frame's points: bins of a spectrum, unless the frame is no frame. ACROSS: a thread
-// writes bins of another frame than it has transformed.
+// Turns a frame's points into bins of a spectrum, unless the frame lies behind the last one.
+// ACROSS: a thread writes bins of another frame than it has transformed.
 template <class Packing, bool TWO_SIDED, bool ACROSS> struct IntoSpectrum {
   const device float2* split;
   device float2* spectrum;  // of the frame that is written, `step` from one bin to the next
@@ -344,7 +344,7 @@ inline void analysis(const device T* signal, long row_step, long sample_step,
   const uint bins = uint(parameters[ANALYSIS_BINS]);
   const long asked = long(group) * FRAMES + f;
   const bool active = asked < frames;
-  // Threads without a frame compute the last one again: barriers are for everybody.
+  // Threads without a frame compute the last one again, since all threads must reach the barriers.
   const long m = active ? asked : frames - 1;
 
   const Row<T> samples(signal + long(row) * row_step, sample_step, parameters[ANALYSIS_SAMPLES],

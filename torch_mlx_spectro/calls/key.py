@@ -1,8 +1,8 @@
-"""What a call is decided on, exactly: a key that is read off it in a few microseconds, unresolved.
+"""The key of a call: everything that a decision depends on, read off the call in microseconds.
 
-Two calls of equal keys are decided alike, whatever their tensors' values are. Torch's own
-signatures bind the arguments, so that it does not matter how a program spells them. What else a
-decision depends on is an event: it clears the table of plans, or the table is not asked.
+Two calls of equal keys are decided alike, whatever their tensors' values are. torch's own
+signatures bind the arguments, so it does not matter how a program spells them. Whatever else a
+decision depends on is an event: it clears the table of plans, or the table is not used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..native import private_state as torch_state
 from ..native.private_state import PLAIN_TYPES
 from .operation import WINDOW
 
-#: Types of values that never change, so that a key may be kept: a 0-d tensor's may.
+#: Types whose values never change, so that a key may be kept. The value of a 0-d tensor may change.
 _VALUES = frozenset({int, bool, str, type(None)})
 is_grad_enabled = torch.is_grad_enabled
 #: complex64 values, and windows in pairs, are read whole.
@@ -27,18 +27,18 @@ Key = tuple[Hashable, ...]
 
 
 class NoKey(Exception):
-    """A call has parts that no key can hold: each one like it has to be decided."""
+    """A call has parts that no key can hold, so every such call has to be decided."""
 
 
 def find_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The input that is passed, whatever it is."""
+    """Return the input that is passed, whatever it is."""
     return args[0] if args else kwargs.get("input")
 
 
 def with_tensors(
     args: tuple[Any, ...], kwargs: dict[str, Any], tensors: Mapping[str, Any]
 ) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments of a call with other tensors in it, by their names."""
+    """Return the arguments of a call with other tensors in it, by their names."""
     changed, named = list(args), dict(kwargs)
     for name, index in (("input", 0), ("window", WINDOW)):
         if name in tensors:
@@ -50,7 +50,7 @@ def with_tensors(
 
 
 def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any, ...]) -> Key:
-    """The key of a call.
+    """Make the key of a call.
 
     It holds strides, so that nothing is read out of bounds; the conjugate and negative bits, since
     kernels read memory as it lies; the last bits of addresses, since complex values are loaded
@@ -110,15 +110,15 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
 
 
 def _describe_state() -> Key:
-    """What ``auto`` depends on in torch, besides what :func:`.is_intercepted` tells."""
+    """Describe what ``auto`` depends on in torch, besides what :func:`.is_intercepted` answers."""
     return (torch_state.is_deterministic(), torch.get_num_threads(), torch_state.recomputes())
 
 
 def can_be_kept(others: tuple[Any, ...]) -> bool:
-    """Whether a key of these arguments stays what it is: a program can change what others hold."""
+    """Whether a key of these arguments never changes: a program can change what others contain."""
     return {*map(type, others)} <= _VALUES
 
 
 def name_backend(key: Key, backend: str) -> Key:
-    """The key of the same call, asked of a backend by its name."""
+    """Return the key of the same call, asked of a backend by its name."""
     return (backend, None, *key[2:])

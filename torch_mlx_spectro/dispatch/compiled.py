@@ -194,7 +194,7 @@ def _define(op: Operation) -> tuple[Callable[..., Tensor], Callable[..., Tensor]
         schema=f"({_GIVEN}, {arguments}) -> Tensor",
     )
     gradient.register_fake(fake_gradient)
-    operator.register_autograd(_make_backward(gradient), setup_context=partial(_save, op))
+    operator.register_autograd(_backward_of(gradient), setup_context=partial(_save, op))
     return operator, gradient
 
 
@@ -210,25 +210,25 @@ def _save(op: Operation, ctx: Any, inputs: Any, output: Any) -> None:
         kept = tensor.clone() if center or op is ISTFT else tensor
     is_short = win_length is not None and win_length != n_fft
     # Of a window that alone is trained an stft's gradient needs the size and dtype.
-    needs_no_values = op is STFT and not ctx.needs_input_grad[0]
-    if window is not None and (is_short or needs_no_values):
+    is_known = op is STFT and not ctx.needs_input_grad[0]
+    if window is not None and (is_short or is_known):
         window = window.clone()
     ctx.save_for_backward(kept, window)
     ctx.like = (tensor.shape, tensor.is_complex())
     ctx.args = [None if isinstance(value, Tensor) else value for value in inputs]
 
 
-def _make_backward(gradient: Callable[..., Tensor]) -> Callable[..., Any]:
+def _backward_of(gradient: Callable[..., Tensor]) -> Callable[..., Any]:
     """Torch's gradients of an operator: one of all its arguments, None for most."""
 
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Any, ...]:
         tensor, window = ctx.saved_tensors
         (_, *others), _ = with_tensors(tuple(ctx.args), {}, {"window": window})
         found: list[Tensor | None] = [None] * len(ctx.args)
-        for index, of_window in ((0, False), (WINDOW, True)):
-            if ctx.needs_input_grad[index]:
+        for place, of_window in ((0, False), (WINDOW, True)):
+            if ctx.needs_input_grad[place]:
                 given = tensor if of_window else None
-                found[index] = gradient(cotangent, given, *ctx.like, of_window, *others)
+                found[place] = gradient(cotangent, given, *ctx.like, of_window, *others)
         return tuple(found)
 
     return backward

@@ -36,6 +36,7 @@ class Kernels(ABC):
         *,
         edge: float = 1.0,
         divisor: float | None = None,
+        frames_fastest: bool = False,
     ) -> Any | None:
         """Compute a spectrum, shape (rows, frames, bins); None where no fused kernel covers it.
 
@@ -46,8 +47,10 @@ class Kernels(ABC):
             stream: of a launcher that has no current stream.
             edge: factor of bins 0 and n_fft / 2.
             divisor: as in :func:`.kernels.describe.list_analyses`.
+            frames_fastest: the spectrum has shape (rows, bins, frames) instead.
         """
-        launches = self.list_spectra(params, self._is_complex(signal), window, divisor)
+        kinds = (self._is_complex(signal), window, divisor, frames_fastest)
+        launches = self.list_spectra(params, *kinds)
         if launches[0].plan is None:
             return None
         return self.run(launches, signal, window, stream, edge=edge)

@@ -79,7 +79,7 @@ def ask(
     try:
         result = function(*args, **kwargs)
     finally:
-        # Wherever those who were asked have left it.
+        # Modes and subclasses may have moved it in the stack.
         _push_back(_pop_until(lambda mode: mode is called_on)[1])
     if called_on.was_reached:
         return result, None

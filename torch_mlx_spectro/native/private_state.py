@@ -323,7 +323,7 @@ def ambient_reasons() -> list[str]:
 
 
 def tensor_reasons(name: str, tensor: Any, devices: tuple[str, ...]) -> list[str]:
-    """List the reasons against a call that lie in one argument.
+    """Reasons that lie in one argument.
 
     Args:
         name: of the argument.

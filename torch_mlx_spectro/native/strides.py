@@ -4,11 +4,11 @@ Programs reshape and ``view`` what ``torch.stft`` returns, so its memory order i
 contract. Native torch frames the padded signal, multiplies by the window and runs an FFT. The order
 of the result follows from these steps:
 
-* padding gives a contiguous signal; padding by nothing gives a clone in the signal's own order; *
-the product with the window keeps the order of its strides (TensorIterator's rule, asked here of
-torch itself with meta tensors, which hold no data); * the MKL and cuFFT transforms write batch
-dimensions in the order of their input's strides, bins innermost; the pocketfft transforms (builds
-without MKL) write contiguously.
+* padding gives a contiguous signal; padding by nothing gives a clone in the signal's own order;
+* the product with the window keeps the order of its strides (TensorIterator's rule, asked here
+  of torch itself with meta tensors, which hold no data);
+* the MKL and cuFFT transforms write batch dimensions in the order of their input's strides, bins
+  innermost; the pocketfft transforms (builds without MKL) write contiguously.
 
 Autograd treats views and other tensors differently (``detach_``, in-place use after ``no_grad``),
 so that is part of the contract, too: see :func:`natives_view`.

@@ -256,7 +256,7 @@ def _open_regular(path: Path) -> Iterator[BinaryIO]:
     """Open a regular file for reading."""
     _check_path(path)
     with open(path, "rb", opener=_open_with_care) as file:
-        _check_regular(os.fstat(file.fileno()))  # it may be another by now
+        _check_regular(os.fstat(file.fileno()))  # another file may be there by now
         yield file
 
 
