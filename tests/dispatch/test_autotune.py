@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import strategies
 
-from torch_mlx_spectro.calls.timer import HostTimer
+from torch_mlx_spectro.calls.timer import HostTimer, Spent
 from torch_mlx_spectro.dispatch.autotune import (
     ADVANTAGE,
     AGREEING,
@@ -100,7 +100,7 @@ def test_a_tie_is_natives() -> None:
 )
 def test_of_several_the_fastest_and_of_a_tie_the_first(mps: float, mlx: float, winner: str) -> None:
     chosen = computed_by({"native": [0.1], "mps": [mps], "mlx": [mlx]}, 30, BOTH)
-    assert set(chosen[3 * TRIALS :]) == {winner}
+    assert set(chosen[4 * TRIALS :]) == {winner}
 
 
 @pytest.mark.parametrize("ours", [0.3, 0.003])
@@ -140,10 +140,10 @@ def test_a_call_that_prepares_is_no_measurement() -> None:
         clock, made = Clock(), Cache[int, int](1000)
         trials = Trials(clock)
         chosen: list[str] = []
-        for _ in range(30):
+        for _ in range(40):
             name, timed = trials.pick("signature", MLX)
             prepares = name == "mlx" and chosen.count(name) < preparing
-            took = 0.03 if prepares else {"native": 0.01, "mlx": 0.001}[name]
+            took = 0.003 if prepares else {"native": 0.001, "mlx": 0.0001}[name]
             chosen.append(name)
 
             def call(took: float = took, kept: int = len(chosen) * prepares) -> None:
@@ -361,7 +361,7 @@ def test_trials_of_many_threads_lose_no_time() -> None:
         found = trials._races.find(signature)
         assert found is not None
         for name in ("native", "mlx"):
-            assert TRIALS <= found._times[name].calls < TRIALS + threads
+            assert MAX_TRIALS <= found._times[name].calls < MAX_TRIALS + threads  # all tie
     assert {trials.pick(signature, MLX) for signature in range(5)} == {("native", False)}
 
 
@@ -389,8 +389,8 @@ class Events:
     def end(self) -> None:
         self.called.append("end")
 
-    def seconds(self) -> float | None:
-        return self.took if self.finished else None
+    def read(self) -> Spent | None:
+        return Spent(self.took, self.took) if self.finished else None
 
 
 @pytest.mark.parametrize(("ours", "winner"), [(0.5, "cuda"), (0.95, "native"), (1.5, "native")])
@@ -463,8 +463,8 @@ class Fixed:
     def __init__(self, took: float | None) -> None:
         self.took = took
 
-    def seconds(self) -> float | None:
-        return self.took
+    def read(self) -> Spent | None:
+        return None if self.took is None else Spent(self.took, self.took)
 
 
 def both_ways(
@@ -554,9 +554,9 @@ def test_the_first_way_back_is_timed_and_what_lies_around_it_is_not() -> None:
     back.watch(result, before)
     for _ in range(2):
         costly(result).sum().backward(retain_graph=True)
-    assert [timing.seconds() for timing in noted] == [3.0]
+    assert [timing.read() for timing in noted] == [(3.0, 3.0)]
     back = WayBack(Fixed(None), HostTimer(clock, lambda: None), noted.append)
-    assert back.seconds() is None
+    assert back.read() is None
 
 
 def test_a_pass_that_does_not_come_to_the_tensor_is_not_timed() -> None:
@@ -569,4 +569,4 @@ def test_a_pass_that_does_not_come_to_the_tensor_is_not_timed() -> None:
     torch.autograd.grad(result.sum(), other, retain_graph=True)
     clock.now += 100.0
     result.sum().backward()
-    assert [timing.seconds() for timing in noted] == [1.0]
+    assert [timing.read() for timing in noted] == [(1.0, 1.0)]

@@ -129,7 +129,7 @@ class CudaBackend(KernelBackend):
         return frames_in_order(params, signal.stride(), signal.dtype, multiplied)
 
     def make_timer(self, clock: Callable[[], float] = time.perf_counter) -> Timer:
-        return CudaTimer()
+        return CudaTimer(clock)
 
 
 #: Of all CUDA devices: a launch goes to the device of its tensors, as torch's operations do.
