@@ -123,6 +123,22 @@ def test_calls_that_still_warm_up_do_not_cost_a_small_call_the_faster_backend(
         assert computed_by(costs, 40, ("cuda",))[-1] == "cuda"
 
 
+#: What the host took, in microseconds, for the first calls of a kind that were trained, there and
+#: back, of a computer with nothing to compute; they end as the last one.
+COLD_NATIVE = [9999, 584, 450, 328, 291, 247, 223, 219, 213, 209, 199, 189, 186, 182, 178]
+COLD_OURS = [9999, 640, 430, 323, 248, 197, 171, 152, 143, 130, 127, 121, 118, 114, 112]
+
+
+@pytest.mark.parametrize("is_ours_faster", [True, False])
+def test_close_calls_are_timed_until_the_host_knows_them(is_ours_faster: bool) -> None:
+    fast, slow = [1e-6 * took for took in COLD_OURS], [0.95e-6 * took for took in COLD_NATIVE]
+    native, ours = (slow, fast) if is_ours_faster else (fast, [0.8 * took for took in slow])
+    chosen = computed_by({"native": native, "cuda": ours}, 60, ("cuda",))
+    assert set(chosen[2 * MAX_TRIALS :]) == {"cuda" if is_ours_faster else "native"}
+    turns = [(name, len(list(calls))) for name, calls in itertools.groupby(chosen)]
+    assert len(turns) <= 5  # in a row: an interpreter's caches forget what comes in turns
+
+
 def test_nothing_is_dropped_on_one_timing() -> None:
     for native, ours in ((1e-4, [1.0, 0.02, 1e-5]), (0.6, [9.0, 9.0, 0.1])):
         assert computed_by({"native": [native], "mlx": ours}, 40)[-1] == "mlx"
@@ -439,6 +455,27 @@ def test_a_device_that_tells_late_and_warms_up_settles_on_the_faster(
     assert not trials.is_running("signature")
 
 
+def test_close_calls_of_a_device_are_made_in_a_row_and_those_between_by_who_is_ahead() -> None:
+    trials = Trials(Clock())
+    timers: list[Events] = []
+    chosen: list[tuple[str, bool]] = []
+    for _ in range(60):
+        name, timed = trials.pick("signature", ("cuda",))
+        chosen.append((name, timed))
+        if timed:
+            timers.append(Events(1e-4 if name == "native" else 1.5e-4))
+            trials.time("signature", name, lambda: None, timers[-1])
+        elif len(chosen) % 5 == 0:
+            for timer in timers:
+                timer.finished = True
+    turns = [(*turn, len(list(calls))) for turn, calls in itertools.groupby(chosen)]
+    again = MAX_TRIALS - TRIALS
+    assert [(name, calls) for name, timed, calls in turns if timed] == [
+        *(("native", TRIALS), ("cuda", TRIALS), ("native", again), ("cuda", again))
+    ]
+    assert [name for name, timed, _ in turns if not timed] == ["cuda", "native"]
+
+
 def test_a_devices_call_that_raises_leaves_no_time() -> None:
     trials = Trials(Clock())
 
@@ -475,16 +512,21 @@ def both_ways(
 
 
 def both_ways_of(
-    trials: Trials, costs: dict[str, tuple[float, float]], calls: int, is_trained: bool = True
+    trials: Trials,
+    costs: dict[str, tuple[float, float]],
+    calls: int,
+    is_trained: bool = True,
+    every: int = 1,
 ) -> list[str]:
+    """As above; one of ``every`` so many calls is trained."""
     chosen = []
-    for _ in range(calls):
+    for call in range(calls):
         name, timed = trials.pick_both_ways("call", "both", MLX)
         chosen.append(name)
         there, back = costs[name]
         if timed:
             trials.note("call", name, Fixed(there))
-            if is_trained:
+            if is_trained and call % every == 0:
                 trials.note("both", name, Fixed(there + back))
     return chosen
 
@@ -501,6 +543,14 @@ def test_what_nobody_takes_gradients_of_is_won_by_the_fastest_there() -> None:
     chosen = both_ways(costs, 40, is_trained=False)
     decided = 2 * TRIALS + MAX_ASKED
     assert chosen[decided:] == ["mlx"] * (40 - decided)
+
+
+@pytest.mark.parametrize("every", [2, 4, MAX_ASKED])
+def test_what_is_trained_now_and_then_is_won_by_the_fastest_there_and_back(every: int) -> None:
+    costs = {"native": (0.2, 0.1), "mlx": (0.1, 0.9)}
+    chosen = both_ways_of(Trials(Clock()), costs, 100, every=every)
+    decided = 2 * TRIALS * every
+    assert set(chosen[decided:]) == {"native"}
 
 
 def test_what_was_there_and_back_in_an_earlier_process_is_known() -> None:

@@ -25,7 +25,7 @@ from torch_mlx_spectro.calls import operation as operations
 from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch import run as dispatching
-from torch_mlx_spectro.dispatch.autotune import MAX_ASKED, TRIALS, Trials
+from torch_mlx_spectro.dispatch.autotune import MAX_ASKED, MAX_TRIALS, TRIALS, Trials
 from torch_mlx_spectro.dispatch.choice import Choice
 from torch_mlx_spectro.dispatch.plans import plans
 from torch_mlx_spectro.store import verdicts
@@ -371,15 +371,15 @@ def test_what_is_measured_is_counted_with_its_reason(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
     signal, window = torch.ones(1 << 19), torch.ones(16)
     with tms.patch():
-        for _ in range(2 * TRIALS + 4):
+        for _ in range(2 * MAX_TRIALS + 4):
             torch.stft(signal, 16, 16, window=window, return_complex=True)
     stats = tms.stats()
     if not 0 < stats.accelerated <= TRIALS < stats.native:
         pytest.fail(f"other calls than were to be made: {stats}")
     assert not stats.fallbacks
     assert stats.choices == {
-        "auto: being measured": TRIALS,
-        "auto: measured faster": stats.native - TRIALS,
+        "auto: being measured": MAX_TRIALS,
+        "auto: measured faster": stats.native - MAX_TRIALS,
     }
 
 

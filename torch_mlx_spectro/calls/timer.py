@@ -10,11 +10,11 @@ at the way there.
 - The host's time is that of the call alone, from its beginning to its return. What is done because
   a call is timed (deciding, aliases, hooks, events) lies outside of it, for native as for ours.
 - The device's time is that between two events, one before and one after the call. Where the device
-  is behind the host, as in a loop that it is too slow for, that is what it works. Where it waits
-  for the host, its waiting counts, too, up to the last launch: that is what passes until the result
-  is there, at most the host's time and the device's one after the other. A program that reads each
-  result waits for that; any other for the host, whose time is hardly less unless one launch works
-  as long as the host.
+  is behind the host, that is what it works, and shows nothing of the host's time. Where it waits
+  for the host, its waiting counts, too: then it is what passes until the result is there, at most
+  the host's time and the device's one after the other. A program that reads each result waits for
+  that. Any other waits for the host alone, whose time is as long but where one launch takes the
+  device about what the call takes the host.
 - A timer that itself waits for the device at both ends (CPU, where nothing is left to wait for, and
   MPS) sees one time, the host's and the device's one after the other. MPS cannot do otherwise:
   ``torch.mps.Event.elapsed_time`` waits for all that was launched, even if the event has passed.

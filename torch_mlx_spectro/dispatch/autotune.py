@@ -11,20 +11,18 @@ A call takes what a program in a loop waits for: the longer of the host's time a
 A call that compiles, allocates or prepares is no measurement. The first call of a backend does not
 count, nor does one during which something new was kept for later calls
 (:func:`.store.caches.preparations`). What nobody tells (a plan of cuFFT's, a block of memory, a
-pipeline that Metal makes late) shows in the times: the best two have to agree, and a candidate that
-looks hopeless is timed some more while that is cheap.
+pipeline that Metal makes late) shows in the times: the best two have to agree.
 
-So are two that are close, for the host runs what is new to it slowly. One there and back that takes
-it 50 to 180 µs in the long run took, on the machine of these tests, 1.1 to 6 times as long in its
-second call, native's as ours; the quotient of the two was wrong by up to 2.2 after three calls
-each, by 1.5 after eight, and by 1.1 after sixteen. Each computes its calls in a row: where the two
-took turns ours came out 1.3 times too slow, since an interpreter's caches forget more of it than of
-compiled code.
+The host runs slowly what is new to it. What takes it 50 to 180 µs in the long run took, on a
+machine with nothing to compute, up to six times as long in its second call, native's as ours, and
+the quotient of the two was wrong by up to 2.2 after three calls each, by 1.5 after eight and by 1.1
+after sixteen. So unless a candidate is far ahead each is timed up to MAX_TRIALS times while that is
+cheap, and in a row: where two took turns ours came out 1.3 times too slow, since the processor's
+caches forget more of an interpreter's work than of compiled code's.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -40,7 +38,7 @@ COUNTED = 2
 TRIALS = 1 + COUNTED
 #: Two times agree if the longer one is at most this multiple of the other.
 AGREEING = 2.0
-#: Timed calls of a backend whose times do not agree, look hopeless, or are close to another's.
+#: Timed calls of a backend whose times do not agree, or while no candidate is far ahead.
 MAX_TRIALS = 16
 #: Of these, calls that do not count because something was prepared. A program may do what has to be
 #: prepared in each call, such as making a window: then that is what a call takes.
@@ -48,11 +46,11 @@ MAX_WARM_UPS = 4
 #: Seconds of a call's time from which one is enough, but to drop a candidate: noise is small beside
 #: long calls.
 LONG = 0.5
-#: Seconds of times that count, after which what looks hopeless or is close is not timed again.
+#: Seconds of times that count, after which two that agree are enough.
 CHEAP = 0.1
 #: Another has to need at most this share of native's time, or of that of a candidate before it.
 ADVANTAGE = 0.9
-#: Of native's time, beyond which a candidate looks hopeless; up to it two are close.
+#: Of another's time, beyond which one looks hopeless.
 HOPELESS = 2.0
 MAX_KINDS = 256
 #: Differentiated calls in a row that are timed, beyond those whose own time is wanted, lest their
@@ -138,13 +136,12 @@ class Race:
         if times is None:
             return False
         known, total = len(times.counted), sum(times.counted)
-        is_hopeless, is_close = self._is_hopeless(name), self._is_close(name)
+        is_hopeless = self._is_hopeless(name)
         if times.calls >= MAX_TRIALS or (total >= LONG and (known >= COUNTED or not is_hopeless)):
             return True
+        is_open = known > 0 and (is_hopeless or not self._is_clear())
         # In a row, whether or not the device has told of the last ones by now.
-        if known + waiting < COUNTED or (
-            (is_hopeless or is_close) and total + waiting * min(times.counted) < CHEAP
-        ):
+        if known + waiting < COUNTED or (is_open and total + waiting * min(times.counted) < CHEAP):
             return False
         # While some are under way it is enough as far as anybody knows.
         return bool(waiting) or times.agree()
@@ -153,11 +150,12 @@ class Race:
         native, ours = self.best("native"), self.best(name)
         return bool(name != "native" and native and ours and ours > HOPELESS * native)
 
-    def _is_close(self, name: str) -> bool:
-        """Whether any other's time is about that of a backend."""
+    def _is_clear(self) -> bool:
+        """Whether all others look hopeless beside a candidate, or nothing but native was timed."""
         known = self.seconds()
-        took = known.pop(name, math.inf)
-        return any(took <= HOPELESS * other <= HOPELESS**2 * took for other in known.values())
+        fastest, *others = sorted(known.values())
+        is_native = fastest == known.get("native")
+        return not others or (HOPELESS * fastest <= others[0] and not is_native)
 
     def winner(self, candidates: tuple[str, ...]) -> str:
         """The fastest of native and those candidates whose times are known."""
@@ -244,7 +242,8 @@ class Trials:
         if progress.lacking is not None:
             return progress.lacking, True
         if progress.is_waited_for:
-            return (candidates[0] if progress.ahead == "native" else progress.ahead), False
+            is_known = progress.race.best(candidates[0]) is not None
+            return (progress.ahead if is_known else candidates[0]), False
         return self._won(kind, progress.race, candidates), False
 
     def pick_both_ways(
