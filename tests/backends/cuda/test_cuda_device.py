@@ -506,9 +506,7 @@ def test_a_timer_tells_the_hosts_time_and_the_devices() -> None:
     signal, timer = noise(4, 160_000), BACKEND.make_timer()
     timer.begin()
     for _ in range(5):
-        native.stft(
-            signal, 1024, 256, return_complex=True, window=torch.ones_like(signal[0, :1024])
-        )
+        torch.fft.rfft(signal)
     timer.end()
     torch.cuda.synchronize()  # the test's own
     spent = timer.read()
