@@ -143,7 +143,7 @@ class CudaBackend(KernelBackend):
         return frames_in_order(params, signal.stride(), signal.dtype, multiplied)
 
     def make_timer(self, clock: Callable[[], float] = time.perf_counter) -> Timer:
-        return CudaTimer()
+        return CudaTimer(clock)
 
 
 #: The backend of all CUDA devices: a launch goes to its tensors' device, as torch's operations do.
