@@ -22,6 +22,10 @@ import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import compiled as operators
+from torch_mlx_spectro.dispatch import decide as deciding
+from torch_mlx_spectro.dispatch import run
+from torch_mlx_spectro.dispatch.plans import plans
+from torch_mlx_spectro.native import private_state as torch_state
 
 WINDOW = torch.hann_window(16) + 0.1
 MASK = torch.rand(9, generator=torch.Generator().manual_seed(2))
@@ -181,6 +185,96 @@ def check_call(name: str, call: Any, signal: Any, window: Any, of: set[int]) -> 
             assert tms.stats().accelerated >= 1
     for triple in zip(actual, expected, exact, strict=True):
         check_close(f"{name} of {sorted(of)}", *triple)
+
+
+def adjoints(cotangents: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The gradient of an stft at each of these cotangents, by the operator that programs call."""
+    operator = torch.ops.torch_mlx_spectro.stft_gradient.default
+    sizes = (16, 4, None, WINDOW, True, "reflect", False, None, True, None, False)
+    return [operator(z, None, [2, 240], False, False, *sizes) for z in cotangents]
+
+
+def test_gradients_that_come_again_are_not_decided_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By layout of the cotangent; until something was found to be wrong, or is withdrawn."""
+    decided: list[str] = []
+
+    def decide(op: Any, choice: Any, args: Any, kwargs: Any) -> Any:
+        decided.append(choice.backend)
+        return deciding.decide(op, choice, args, kwargs)
+
+    monkeypatch.setattr(operators, "decide", decide)
+    plans.clear()
+    leaf = signal_of(240).requires_grad_()
+    spectrum = NATIVE["stft"](leaf, 16, 4, window=WINDOW, return_complex=True)
+    one = noise(spectrum.detach(), 5)
+    flipped = one.conj().resolve_conj().conj()  # the same values, by their bit
+    layouts = [one, one.mT.contiguous().mT, flipped, one[:1].expand_as(one)]
+    expected = [torch.autograd.grad(spectrum, leaf, z, retain_graph=True)[0] for z in layouts]
+    with tms.backend("mlx", strict=True):
+        for times in (1, 2):
+            torch.testing.assert_close(adjoints(layouts), expected)
+            assert decided == ["mlx"] * len(layouts), times
+        deciding.ledger.epoch += 1
+        torch.testing.assert_close(adjoints(layouts[:1]), expected[:1])
+        assert len(decided) == len(layouts) + 1
+    with tms.backend("native"):
+        torch.testing.assert_close(adjoints(layouts[:1]), expected[:1])
+    assert decided[-1] == "native"
+
+
+def test_compiled_programs_decide_neither_way_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = gradients(separate, native=True)
+    with tms.patch(backend="mlx", strict=True):
+        compiled = torch.compile(separate, fullgraph=True, backend="aot_eager")
+        leaf = signal_of(240).requires_grad_()
+        compiled(leaf, MASK, WINDOW).sum().backward()
+        monkeypatch.setattr(operators, "decide", None)
+        monkeypatch.setattr(run, "decide", None)
+        tms.reset_stats()
+        leaf.grad = None
+        result = compiled(leaf, MASK, WINDOW)
+        result.backward(noise(result, 3))
+        assert tms.stats().calls == {("stft", "mlx"): 1, ("istft", "mlx"): 1}
+    assert leaf.grad is not None
+    check_close("signal", leaf.grad, exact["signal"].to(leaf.grad.dtype), exact["signal"])
+
+
+@pytest.mark.parametrize("has_private_name", [True, False])
+def test_an_operator_is_computed_traced_and_differentiated(
+    has_private_name: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by what is public alone, which takes longer."""
+    if not has_private_name:
+        monkeypatch.setattr(torch_state, "make_autograd", None)
+    space = f"torch_mlx_spectro_test_{has_private_name}"
+    monkeypatch.setattr(operators, "NAMESPACE", space)
+    with torch.library._scoped_library(space, "FRAGMENT") as library:
+        monkeypatch.setattr(operators, "_library", library)
+        operator = operators._define_operator(
+            "triple",
+            "Tensor input",
+            lambda x: x.detach() * 3,
+            torch.empty_like,
+            backward=lambda ctx, cotangent: cotangent * 3,
+            save=lambda ctx, inputs, output: None,
+        )
+        leaf = torch.ones(3, requires_grad=True)
+        compiled = torch.compile(operator, fullgraph=True, backend="aot_eager")
+        for function in (operator, compiled):
+            result = function(leaf)
+            assert torch.equal(result, torch.full((3,), 3.0))
+            assert torch.equal(torch.autograd.grad(result.sum(), leaf)[0], result)
+            assert not function(leaf.detach()).requires_grad
+            with torch.no_grad():
+                assert not function(leaf).requires_grad
+        torch.library.opcheck(operator, (leaf,))
+
+
+def test_inductor_leaves_what_waits_for_a_device_out_of_cuda_graphs() -> None:
+    unsafe = torch.Tag.cudagraph_unsafe
+    tagged = {name: unsafe in both[0].tags for name, both in operators.OPERATORS.items()}
+    assert tagged == {"stft": False, "istft": True}
+    assert not any(unsafe in gradient.tags for _, gradient in operators.OPERATORS.values())
 
 
 def test_programs_compiled_for_mlx_run_natively_once_it_is_withdrawn() -> None:

@@ -4,6 +4,10 @@ A compiler cannot look into MLX, so it is shown operators: their shapes are nati
 native with fake tensors), their gradients are operators again. When the program runs, they decide
 and count like any other call: a program that was compiled while MLX was asked for runs natively
 once that is withdrawn. Second derivatives of compiled programs are not offered by torch either.
+
+A gradient has a plan, too, under the key of a call on its cotangent. In a CUDA graph of Inductor's
+(``mode="reduce-overhead"``) an operator runs, and is counted, while the graph is recorded and once
+before; what is replayed is what was recorded, whatever is asked for by then.
 """
 
 from __future__ import annotations
@@ -11,16 +15,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..calls.key import with_tensors
+from ..backends import registry
+from ..calls.key import Key, NoKey, make_key, with_tensors
 from ..calls.operation import ISTFT, STFT, WINDOW, Operation
+from ..native import private_state as torch_state
+from ..native.private_state import PLAIN_TYPES
 from .choice import Choice, current_choice, patched_choice
-from .decide import decide
+from .decide import decide, ledger
+from .plans import Plan, plans
 from .run import dispatch
 
 NAMESPACE = "torch_mlx_spectro"
@@ -41,6 +49,13 @@ _ARGUMENTS = {
 #: and else what it was like; and which of the two gradients it is.
 _GIVEN = "Tensor cotangent, Tensor? input, SymInt[] shape, bool is_complex, bool of_window"
 
+#: Frames of these are no program's.
+_PACKAGES = ("torch", NAMESPACE)
+_MACHINERY = tuple(f"{package}." for package in _PACKAGES)
+
+_Library: Any = torch.library.Library
+_library = _Library(NAMESPACE, "FRAGMENT")
+
 
 def _choice(patched: bool) -> Choice:
     return patched_choice() if patched else current_choice()
@@ -55,10 +70,11 @@ def _program_frame() -> FrameType:
 
 
 def _is_machinery(frame: FrameType) -> bool:
-    file, module = frame.f_code.co_filename, frame.f_globals.get("__name__")
-    if module is None or "<" in file or "torchinductor" in file:
-        return True  # generated
-    return str(module).partition(".")[0] in ("torch", NAMESPACE)
+    module = frame.f_globals.get("__name__")
+    if module is None or module.startswith(_MACHINERY) or module in _PACKAGES:
+        return True
+    file = frame.f_code.co_filename
+    return "<" in file or "torchinductor" in file  # generated
 
 
 def _gradient(
@@ -72,19 +88,47 @@ def _gradient(
 ) -> Tensor:
     """The gradient of a call in its input, or in its window; computed where the call would be."""
     *others, patched = rest
+    choice, window = _choice(patched), others[WINDOW - 1]
+    key = None if of_window else _make_key(op, choice, cotangent, shape, is_complex, others)
+    plan = plans.get(key) if key is not None else None
+    if plan is not None and plan.epoch == ledger.epoch and plan.run is not None:
+        return plan.run(cotangent, window)
     if tensor is None:
         # A gradient in the input, which is linear in the cotangent: shapes will do.
         dtype = torch.complex64 if is_complex else torch.float32
         tensor = torch.zeros((), dtype=dtype, device=cotangent.device).expand(shape)
-    args = [tensor, *others]
-    plan = decide(op, _choice(patched), args, {})
+    args, epoch = [tensor, *others], ledger.epoch
+    plan = decide(op, choice, args, {})
     if plan.params is None:
         return _natives_gradient(op, cotangent, args, of_window)
     from ..autograd import derivatives
 
-    return derivatives.gradient(
-        plan.params, cotangent, tensor, args[WINDOW], of_window, plan.route.backend
-    )
+    backend = registry.load(plan.route.backend)
+    if of_window:
+        return derivatives.window_gradient(plan.params, backend, cotangent, tensor, window)
+    run = derivatives.bind_gradient(plan.params, backend, tensor, window)
+    gradient = run(cotangent, window)
+    if key is not None and plan.settled and not torch_state.is_captured(cotangent):
+        plans.keep(key, Plan(plan.route, params=plan.params, settled=True, run=run, epoch=epoch))
+    return gradient
+
+
+def _make_key(
+    op: Operation,
+    choice: Choice,
+    cotangent: Tensor,
+    shape: Sequence[int],
+    is_complex: bool,
+    others: Sequence[Any],
+) -> Key | None:
+    """The key of a gradient in the input: of a call on its cotangent; None where there is none."""
+    if torch_state.is_intercepted() or type(cotangent) not in PLAIN_TYPES:
+        return None
+    sizes = (*shape, is_complex, *others[: WINDOW - 1], *others[WINDOW:])
+    try:
+        return make_key(f"{op.name} gradient", choice.backend, cotangent, others[WINDOW - 1], sizes)
+    except (NoKey, RuntimeError):
+        return None
 
 
 def _natives_gradient(
@@ -153,17 +197,12 @@ _SYMBOLIC: dict[str, Callable[..., Tensor | None]] = {
 }
 
 
-def _define(op: Operation) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+def _define(op: Operation) -> tuple[Any, Any]:
     """Define the operator of a function and that of its gradients."""
 
     def compute(*given: Any) -> Tensor:
         *args, patched = given
-        with torch.no_grad():  # autograd has formulas of its own, below
-            return dispatch(op, _choice(patched), args, {}, _program_frame())
-
-    def compute_gradient(*given: Any) -> Tensor:
-        with torch.no_grad():
-            return _gradient(op, *given)
+        return dispatch(op, _choice(patched), args, {}, _program_frame())
 
     def fake(*given: Any) -> Tensor:
         *args, _ = given
@@ -183,19 +222,69 @@ def _define(op: Operation) -> tuple[Callable[..., Tensor], Callable[..., Tensor]
         dtype = torch.complex64 if is_complex else torch.float32
         return torch.empty(shape, dtype=dtype, device=cotangent.device)
 
-    name, arguments = f"{NAMESPACE}::{op.name}", _ARGUMENTS[op.name]
-    make: Any = torch.library.custom_op
-    operator = make(name, compute, mutates_args=(), schema=f"(Tensor input, {arguments}) -> Tensor")
-    operator.register_fake(fake)
-    gradient = make(
-        f"{name}_gradient",
-        compute_gradient,
-        mutates_args=(),
-        schema=f"({_GIVEN}, {arguments}) -> Tensor",
+    name, arguments = op.name, _ARGUMENTS[op.name]
+    gradient = _define_operator(
+        f"{name}_gradient", f"{_GIVEN}, {arguments}", partial(_gradient, op), fake_gradient
     )
-    gradient.register_fake(fake_gradient)
-    operator.register_autograd(_backward_of(gradient), setup_context=partial(_save, op))
+    operator = _define_operator(
+        name,
+        f"Tensor input, {arguments}",
+        compute,
+        fake,
+        backward=_backward_of(gradient),
+        save=partial(_save, op),
+        # The host waits to hear whether a new window's envelope vanishes, native's of every window:
+        # Inductor leaves such an operator out of its CUDA graphs.
+        tags=(torch.Tag.cudagraph_unsafe,) if op is ISTFT else (),
+    )
     return operator, gradient
+
+
+def _define_operator(
+    name: str,
+    arguments: str,
+    compute: Callable[..., Tensor],
+    fake: Callable[..., Tensor],
+    *,
+    backward: Callable[..., Any] | None = None,
+    save: Callable[..., None] | None = None,
+    tags: tuple[torch.Tag, ...] = (),
+) -> Any:
+    """Define one operator.
+
+    Not by ``torch.library.custom_op``, whose layers of Python (for autograd, for results that share
+    their inputs' memory) took 13 us of the host's time, twice as long as a remembered stft itself.
+    """
+    _library.define(f"{name}({arguments}) -> Tensor", tags=(torch.Tag.pt2_compliant_tag, *tags))
+    _library.impl(name, compute, "CompositeExplicitAutograd")
+    place = f"{NAMESPACE}::{name}"
+    torch.library.register_fake(place, fake, lib=_library)
+    operator = getattr(getattr(torch.ops, NAMESPACE), name).default
+    if torch_state.make_autograd is None:
+        if backward is not None:
+            torch.library.register_autograd(place, backward, setup_context=save, lib=_library)
+        return operator
+    known = SimpleNamespace(_backward_fn=backward, _setup_context_fn=save)
+    differentiate = torch_state.make_autograd(operator, known)
+
+    def compute_or_record(keys: Any, *given: Any) -> Tensor:
+        """Compute at once what autograd and tracers need not know of, as compiled programs do."""
+        if (
+            type(given[0]) in PLAIN_TYPES
+            and not given[0].is_meta
+            and not torch_state.is_intercepted()
+            and not (torch.is_grad_enabled() and any(map(_requires_grad, given)))
+        ):
+            return compute(*given)
+        recorded: Tensor = differentiate(keys, *given)
+        return recorded
+
+    _library.impl(name, compute_or_record, "Autograd", with_keyset=True)
+    return operator
+
+
+def _requires_grad(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
 
 
 def _save(op: Operation, ctx: Any, inputs: Any, output: Any) -> None:
