@@ -188,13 +188,19 @@ def _cells(report: Report) -> dict[Key, list[float]]:
     may have had one.
     """
     passes = {_cell(timing): timing["passes"] for timing in report["timings"]}
+    references = {
+        _cell(timing)[:3]: timing["passes"]
+        for timing in report["timings"]
+        if timing["ratio"] is None
+    }
+    ratios = {_cell(timing) for timing in report["timings"] if timing["ratio"] is not None}
     return {
         key: [
             math.log(summary(theirs)["low"] / summary(own)["low"])
-            for theirs, own in zip(passes[(*key[:3], NATIVE)], ours, strict=True)
+            for theirs, own in zip(references[key[:3]], passes[key], strict=True)
         ]
-        for key, ours in passes.items()
-        if key[3] != NATIVE and (*key[:3], NATIVE) in passes
+        for key in passes
+        if key in ratios and key[:3] in references
     }
 
 
