@@ -192,7 +192,7 @@ class Workload:
                 torch's own names, whatever these are.
         """
         if operation in PROGRAMS:
-            return PROGRAMS[operation](self.case, self.window.device)
+            return PROGRAMS[operation](facts(self.case), self.window.device)
         known, fresh = {"window": self.window}, self._make_window
         stft, istft = self._bind_stft(namespace, **known), self._bind_istft(namespace, **known)
         bare_stft, bare_istft = self._bind_stft(namespace), self._bind_istft(namespace)

@@ -5,21 +5,19 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from .measuring import Call
-
-if TYPE_CHECKING:
-    from .cases import Case
+from .schema import CaseFacts
 
 #: What is timed, by the names that reports use.
 LOSS, STEPS = "multi-resolution loss + backward", "50 steps"
 N_STEPS = 50
 #: Of SGD with momentum, in which a gradient that is wrong by a factor shows.
-RATE, MOMENTUM = 1.0, 0.9
+RATE, MOMENTUM = 0.1, 0.9
 #: By table: the package that it needs, and what to say where that is not here.
 NEEDED = {"auraloss": ("auraloss", "it is not installed: pip install auraloss")}
 
@@ -33,15 +31,15 @@ def explain_absence(tables: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _draw(case: Case, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _draw(case: CaseFacts, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Two signals for each row, the same on every run: (rows, samples)."""
     generator = torch.Generator().manual_seed(2)
-    shape = (2, case.rows, case.samples)
+    shape = (2, case["rows"], case["samples"])
     first, second = torch.randn(shape, generator=generator).to(device)
     return first, second
 
 
-def make_loss(case: Case, device: torch.device) -> Call:
+def make_loss(case: CaseFacts, device: torch.device) -> Call:
     """Compute auraloss's multi-resolution STFT loss and its gradient; a call returns the loss."""
     criterion = importlib.import_module("auraloss.freq").MultiResolutionSTFTLoss().to(device)
     estimate, target = (signal[:, None] for signal in _draw(case, device))
@@ -80,11 +78,11 @@ class Separator(nn.Module):
         return found.reshape(rows, 2, samples)
 
 
-def make_steps(case: Case, device: torch.device) -> Call:
+def make_steps(case: CaseFacts, device: torch.device) -> Call:
     """Train a small separator from the same weights each time; a call returns every step's loss."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        model = Separator(case.n_fft, case.hop_length).to(device)
+        model = Separator(case["n_fft"], case["hop_length"]).to(device)
     sources = torch.stack(_draw(case, device), dim=1)
     mixture = sources.sum(1)
     weights = [parameter.detach().clone() for parameter in model.parameters()]
@@ -107,4 +105,7 @@ def make_steps(case: Case, device: torch.device) -> Call:
 
 
 #: By the name of what is timed.
-PROGRAMS: dict[str, Callable[[Any, torch.device], Call]] = {LOSS: make_loss, STEPS: make_steps}
+PROGRAMS: dict[str, Callable[[CaseFacts, torch.device], Call]] = {
+    LOSS: make_loss,
+    STEPS: make_steps,
+}
