@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import FrameType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,9 +45,10 @@ _ARGUMENTS = {
         "bool normalized, bool? onesided, SymInt? length, bool return_complex, bool patched"
     ),
 }
-#: A gradient's arguments before those: the cotangent; the input where the gradient depends on it,
-#: and else what it was like; and which of the two gradients it is.
-_GIVEN = "Tensor cotangent, Tensor? input, SymInt[] shape, bool is_complex, bool of_window"
+#: What comes before those of the gradient in the input, which is linear in the cotangent, and of
+#: the gradient in the window.
+_GIVEN = "Tensor cotangent, SymInt[] shape, bool is_complex"
+_GIVEN_OF_WINDOW = "Tensor cotangent, Tensor input"
 
 #: Frames of these are no program's.
 _PACKAGES = ("torch", NAMESPACE)
@@ -78,39 +79,46 @@ def _is_machinery(frame: FrameType) -> bool:
 
 
 def _gradient(
-    op: Operation,
-    cotangent: Tensor,
-    tensor: Tensor | None,
-    shape: Sequence[int],
-    is_complex: bool,
-    of_window: bool,
-    *rest: Any,
+    op: Operation, cotangent: Tensor, shape: Sequence[int], is_complex: bool, *rest: Any
 ) -> Tensor:
-    """The gradient of a call in its input, or in its window; computed where the call would be."""
+    """The gradient of a call in its input, computed where the call would be.
+
+    Args:
+        shape: of the input.
+    """
     *others, patched = rest
     choice, window = _choice(patched), others[WINDOW - 1]
-    key = None if of_window else _make_key(op, choice, cotangent, shape, is_complex, others)
-    plan = plans.get(key) if key is not None else None
-    if plan is not None and plan.epoch == ledger.epoch and plan.run is not None:
-        return plan.run(cotangent, window)
-    if tensor is None:
-        # A gradient in the input, which is linear in the cotangent: shapes will do.
-        dtype = torch.complex64 if is_complex else torch.float32
-        tensor = torch.zeros((), dtype=dtype, device=cotangent.device).expand(shape)
-    args, epoch = [tensor, *others], ledger.epoch
+    key = _make_key(op, choice, cotangent, shape, is_complex, others)
+    kept = plans.get(key) if key is not None else None
+    if kept is not None and kept.epoch == ledger.epoch and kept.run is not None:
+        return kept.run(cotangent, window)
+    dtype, epoch = torch.complex64 if is_complex else torch.float32, ledger.epoch
+    tensor = torch.zeros((), dtype=dtype, device=cotangent.device).expand(shape)
+    args = [tensor, *others]
     plan = decide(op, choice, args, {})
     if plan.params is None:
-        return _natives_gradient(op, cotangent, args, of_window)
+        return _natives_gradient(op, cotangent, args, in_window=False)
     from ..autograd import derivatives
 
     backend = registry.load(plan.route.backend)
-    if of_window:
-        return derivatives.window_gradient(plan.params, backend, cotangent, tensor, window)
     run = derivatives.bind_gradient(plan.params, backend, tensor, window)
     gradient = run(cotangent, window)
     if key is not None and plan.settled and not torch_state.is_captured(cotangent):
         plans.keep(key, Plan(plan.route, params=plan.params, settled=True, run=run, epoch=epoch))
     return gradient
+
+
+def _window_gradient(op: Operation, cotangent: Tensor, tensor: Tensor, *rest: Any) -> Tensor:
+    """The gradient of a call in its window, computed where the call would be."""
+    *others, patched = rest
+    args = [tensor, *others]
+    plan = decide(op, _choice(patched), args, {})
+    if plan.params is None:
+        return _natives_gradient(op, cotangent, args, in_window=True)
+    from ..autograd import derivatives
+
+    backend = registry.load(plan.route.backend)
+    return derivatives.window_gradient(plan.params, backend, cotangent, tensor, args[WINDOW])
 
 
 def _make_key(
@@ -132,16 +140,16 @@ def _make_key(
 
 
 def _natives_gradient(
-    op: Operation, cotangent: Tensor, args: Sequence[Any], of_window: bool
+    op: Operation, cotangent: Tensor, args: Sequence[Any], in_window: bool
 ) -> Tensor:
     tensor, window = args[0], args[WINDOW]
 
     def call(leaf: Tensor) -> Tensor:
-        pair = (tensor, leaf) if of_window else (leaf, window)
+        pair = (tensor, leaf) if in_window else (leaf, window)
         given, _ = with_tensors(tuple(args), {}, dict(zip(("input", "window"), pair, strict=True)))
         return op.native(*given)
 
-    _, pullback, *_ = torch.func.vjp(call, window if of_window else tensor)
+    _, pullback, *_ = torch.func.vjp(call, window if in_window else tensor)
     gradient: Tensor = pullback(cotangent)[0]
     return gradient.contiguous()
 
@@ -197,8 +205,16 @@ _SYMBOLIC: dict[str, Callable[..., Tensor | None]] = {
 }
 
 
-def _define(op: Operation) -> tuple[Any, Any]:
-    """Define the operator of a function and that of its gradients."""
+class Operators(NamedTuple):
+    """The operator of a function, and those of its gradients in the input and in the window."""
+
+    call: Any
+    gradient: Any
+    window_gradient: Any
+
+
+def _define(op: Operation) -> Operators:
+    """Define the operators of a function."""
 
     def compute(*given: Any) -> Tensor:
         *args, patched = given
@@ -213,31 +229,43 @@ def _define(op: Operation) -> tuple[Any, Any]:
                 return result
         return op.native(*args)
 
-    def fake_gradient(*given: Any) -> Tensor:
-        cotangent, _, shape, is_complex, of_window, *others = given
-        if of_window:
-            window: Tensor = others[WINDOW - 1]
-            like: Tensor = torch.empty_like(window, memory_format=torch.contiguous_format)
-            return like
+    def fake_gradient(cotangent: Tensor, shape: Sequence[int], is_complex: bool, *_: Any) -> Tensor:
         dtype = torch.complex64 if is_complex else torch.float32
         return torch.empty(shape, dtype=dtype, device=cotangent.device)
 
+    def fake_window_gradient(cotangent: Tensor, tensor: Tensor, *others: Any) -> Tensor:
+        window: Tensor = others[WINDOW - 1]
+        like: Tensor = torch.empty_like(window, memory_format=torch.contiguous_format)
+        return like
+
     name, arguments = op.name, _ARGUMENTS[op.name]
+    # The host waits to hear whether a new window's envelope vanishes, native's of every window:
+    # Inductor leaves operators with this tag out of its CUDA graphs.
+    tags = (torch.Tag.cudagraph_unsafe,) if op is ISTFT else ()
     gradient = _define_operator(
         f"{name}_gradient", f"{_GIVEN}, {arguments}", partial(_gradient, op), fake_gradient
     )
-    operator = _define_operator(
+    window_gradient = _define_operator(
+        f"{name}_window_gradient",
+        f"{_GIVEN_OF_WINDOW}, {arguments}",
+        partial(_window_gradient, op),
+        fake_window_gradient,
+        tags=tags,
+    )
+    call = _define_operator(
         name,
         f"Tensor input, {arguments}",
         compute,
         fake,
-        backward=_backward_of(gradient),
+        backward=partial(_differentiate, gradient, window_gradient),
         save=partial(_save, op),
-        # The host waits to hear whether a new window's envelope vanishes, native's of every window:
-        # Inductor leaves such an operator out of its CUDA graphs.
-        tags=(torch.Tag.cudagraph_unsafe,) if op is ISTFT else (),
+        tags=tags,
     )
-    return operator, gradient
+    return Operators(call, gradient, window_gradient)
+
+
+def _refuse(ctx: Any, cotangent: Tensor) -> Any:
+    raise RuntimeError("second derivatives of compiled stft and istft are not offered")
 
 
 def _define_operator(
@@ -246,7 +274,7 @@ def _define_operator(
     compute: Callable[..., Tensor],
     fake: Callable[..., Tensor],
     *,
-    backward: Callable[..., Any] | None = None,
+    backward: Callable[..., Any] = _refuse,
     save: Callable[..., None] | None = None,
     tags: tuple[torch.Tag, ...] = (),
 ) -> Any:
@@ -261,8 +289,7 @@ def _define_operator(
     torch.library.register_fake(place, fake, lib=_library)
     operator = getattr(getattr(torch.ops, NAMESPACE), name).default
     if torch_state.make_autograd is None:
-        if backward is not None:
-            torch.library.register_autograd(place, backward, setup_context=save, lib=_library)
+        torch.library.register_autograd(place, backward, setup_context=save, lib=_library)
         return operator
     known = SimpleNamespace(_backward_fn=backward, _setup_context_fn=save)
     differentiate = torch_state.make_autograd(operator, known)
@@ -307,21 +334,19 @@ def _save(op: Operation, ctx: Any, inputs: Any, output: Any) -> None:
     ctx.args = [None if isinstance(value, Tensor) else value for value in inputs]
 
 
-def _backward_of(gradient: Callable[..., Tensor]) -> Callable[..., Any]:
+def _differentiate(
+    gradient: Any, window_gradient: Any, ctx: Any, cotangent: Tensor
+) -> tuple[Any, ...]:
     """Torch's gradients of an operator: one of all its arguments, None for most."""
-
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Any, ...]:
-        tensor, window = ctx.saved_tensors
-        (_, *others), _ = with_tensors(tuple(ctx.args), {}, {"window": window})
-        found: list[Tensor | None] = [None] * len(ctx.args)
-        for place, of_window in ((0, False), (WINDOW, True)):
-            if ctx.needs_input_grad[place]:
-                given = tensor if of_window else None
-                found[place] = gradient(cotangent, given, *ctx.like, of_window, *others)
-        return tuple(found)
-
-    return backward
+    tensor, window = ctx.saved_tensors
+    (_, *others), _ = with_tensors(tuple(ctx.args), {}, {"window": window})
+    found: list[Tensor | None] = [None] * len(ctx.args)
+    if ctx.needs_input_grad[0]:
+        found[0] = gradient(cotangent, *ctx.like, *others)
+    if ctx.needs_input_grad[WINDOW]:
+        found[WINDOW] = window_gradient(cotangent, tensor, *others)
+    return tuple(found)
 
 
-#: By the name of the function: its operator, and that of its gradients.
+#: By the name of the function.
 OPERATORS = {op.name: _define(op) for op in (STFT, ISTFT)}
