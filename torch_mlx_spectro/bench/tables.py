@@ -52,29 +52,39 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def _print_timings(name: str, timings: list[Timing], console: Console) -> None:
-    chosen = [timing for timing in timings if timing["table"] == name]
-    several = len({timing["operation"] for timing in chosen}) > 1
-    text = ("size", *(("operation",) if several else ()), "backend")
+    """Print a table: below each operation and size, which have a line of their own, the sides."""
+    cells: dict[str, list[tuple[str, ...]]] = {}
+    for timing in timings:
+        if timing["table"] == name:
+            words = f"{timing['operation']}, {read_case(timing['case'])}"
+            cells.setdefault(words, []).append(_timing_row(timing))
     title = TABLES[name].title if name in TABLES else name
-    numbers = ("ms", "quartiles", "n", "native / it", "quartiles", "computed by")
-    rows = [_timing_row(timing, several) for timing in chosen]
-    console.print(table(text, numbers, f"{title}: medians", rows))
+    heads = ("backend", "ms", "quartiles", "n", "native / it", "quartiles")
+    every = [heads, *(row for rows in cells.values() for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*every, strict=True)]
+    console.print(f"{title}: medians", style="italic")
+    for words, rows in ("", []), *cells.items():
+        if words:
+            console.print(words, soft_wrap=True)
+        made = table(heads[:1], heads[1:], rows=rows)
+        made.show_header, made.show_edge = not words, False
+        for column, width in zip(made.columns, widths, strict=True):
+            column.min_width = width
+        console.print(made)
+    console.print()
 
 
-def _timing_row(timing: Timing, several: bool) -> tuple[str, ...]:
-    """The cells of a timing; only native's row, the first one, names size and operation."""
-    ratio, first = timing["ratio"], timing["ratio"] is None
-    seconds = timing["seconds"]
+def _timing_row(timing: Timing) -> tuple[str, ...]:
+    """The cells of a timing; of a backend that left calls to others, who computed them."""
+    ratio, seconds, name = timing["ratio"], timing["seconds"], timing["backend"]
+    others = ", ".join(timing["computed_by"])
     return (
-        str(read_case(timing["case"])) if first else "",
-        *((timing["operation"] if first else "",) if several else ()),
-        timing["backend"],
+        name if others == name else f"{name}, by {others}",
         _number(1e3 * seconds["median"]),
         _quartiles(seconds, 1e3),
         str(seconds["n"]),
         "" if ratio is None else f"{ratio['median']:.2f}x",
         "" if ratio is None else _quartiles(ratio),
-        "" if ratio is None else ", ".join(timing["computed_by"]),
     )
 
 
