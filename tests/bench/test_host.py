@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import itertools
+from dataclasses import replace
 
 import metal
 import pytest
@@ -14,7 +15,7 @@ from rich.console import Console
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.backends.mps.backend import MPS
-from torch_mlx_spectro.bench import host, running, tables
+from torch_mlx_spectro.bench import host, running, session, tables
 from torch_mlx_spectro.bench.cases import HOST_TABLE, TABLES, UNIT
 from torch_mlx_spectro.bench.comparing import compare
 from torch_mlx_spectro.bench.measuring import Clock
@@ -132,6 +133,16 @@ def test_more_time_of_the_host_is_a_regression(report):
     (change,) = compare(steady, slower).regressions
     assert (change.table, change.operation, change.backend) == (HOST_TABLE, "istft", "mps")
     assert change.slower == pytest.approx(0.3, abs=0.01)
+
+
+def test_a_regression_is_measured_again_by_the_same_clock(report, monkeypatch):
+    slower = copy.deepcopy(report)
+    monkeypatch.setattr(host, "measure_host", lambda settings, show: copy.deepcopy(slower))
+    chosen = {name: TABLES[name] for name in ("stft", HOST_TABLE)}
+    first = compare(report, report)
+    first = replace(first, changes=(replace(first.changes[0], verdict="regression"),))
+    again = session._measure_again(Settings("cpu", ("auto",), **FEW), chosen, report, first)
+    assert [change.verdict for change in again.changes] == ["unclear"]
 
 
 def test_the_table_fits_80_columns_and_tells_units(report):

@@ -13,7 +13,7 @@ import torch
 from ..backends.registry import NATIVE
 from ..native import functions as native
 from .measuring import Call
-from .programs import LOSS, PROGRAMS, STEPS
+from .programs import AURALOSS, LOSS, PROGRAMS, STEPS
 from .schema import Accuracy
 
 Compute = Callable[[torch.Tensor], torch.Tensor]
@@ -134,7 +134,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
             ),
         ),
         # The largest of its three resolutions.
-        "auraloss": Table("auraloss", (LOSS,), (Case(8, 65_536, 2048, 240),)),
+        AURALOSS: Table("The loss of auraloss", (LOSS,), (Case(8, 65_536, 2048, 240),)),
         "training": Table("Training of a small separator", (STEPS,), (Case(2, 8_000, 512, 128),)),
         HOST_TABLE: Table(
             "Host time of calls that come again",

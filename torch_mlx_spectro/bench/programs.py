@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,17 +19,15 @@ LOSS, STEPS = "multi-resolution loss + backward", "50 steps"
 N_STEPS = 50
 #: Of SGD with momentum, in which a gradient that is wrong by a factor shows.
 RATE, MOMENTUM = 0.1, 0.9
-#: By table: the package that it needs, and what to say where that is not here.
-NEEDED = {"auraloss": ("auraloss", "it is not installed: pip install auraloss")}
+#: A package, and the table that needs it.
+AURALOSS = "auraloss"
 
 
 def explain_absence(tables: Iterable[str]) -> dict[str, str]:
     """Why some of these tables cannot be measured here, by their names."""
-    return {
-        name: NEEDED[name][1]
-        for name in tables
-        if name in NEEDED and importlib.util.find_spec(NEEDED[name][0]) is None
-    }
+    if AURALOSS not in tables or importlib.util.find_spec(AURALOSS) is not None:
+        return {}
+    return {AURALOSS: f"it is not installed: pip install {AURALOSS}"}
 
 
 def _draw(case: CaseFacts, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,7 +40,7 @@ def _draw(case: CaseFacts, device: torch.device) -> tuple[torch.Tensor, torch.Te
 
 def make_loss(case: CaseFacts, device: torch.device) -> Call:
     """Compute auraloss's multi-resolution STFT loss and its gradient; a call returns the loss."""
-    criterion = importlib.import_module("auraloss.freq").MultiResolutionSTFTLoss().to(device)
+    criterion = importlib.import_module(f"{AURALOSS}.freq").MultiResolutionSTFTLoss().to(device)
     estimate, target = (signal[:, None] for signal in _draw(case, device))
     leaf = estimate.detach().requires_grad_()
 
@@ -105,7 +104,6 @@ def make_steps(case: CaseFacts, device: torch.device) -> Call:
 
 
 #: By the name of what is timed.
-PROGRAMS: dict[str, Callable[[CaseFacts, torch.device], Call]] = {
-    LOSS: make_loss,
-    STEPS: make_steps,
-}
+PROGRAMS: Mapping[str, Callable[[CaseFacts, torch.device], Call]] = MappingProxyType(
+    {LOSS: make_loss, STEPS: make_steps}
+)
