@@ -40,7 +40,7 @@ def _draw(case: CaseFacts, device: torch.device) -> tuple[torch.Tensor, torch.Te
 
 def make_loss(case: CaseFacts, device: torch.device) -> Call:
     """Compute auraloss's multi-resolution STFT loss and its gradient; a call returns the loss."""
-    criterion = importlib.import_module(f"{AURALOSS}.freq").MultiResolutionSTFTLoss().to(device)
+    criterion = importlib.import_module("auraloss.freq").MultiResolutionSTFTLoss().to(device)
     estimate, target = (signal[:, None] for signal in _draw(case, device))
     leaf = estimate.detach().requires_grad_()
 
