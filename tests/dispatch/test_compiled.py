@@ -17,6 +17,7 @@ from cli_process import python
 from gradients import check_close, noise, torchs_own_warnings, wide
 from patched import NATIVE
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
@@ -278,6 +279,26 @@ def test_inductor_leaves_what_waits_for_a_device_out_of_cuda_graphs() -> None:
         if torch.Tag.cudagraph_unsafe in operator.tags
     }
     assert waiting == {("istft", "call"), ("istft", "window_gradient")}
+
+
+def test_a_dispatch_mode_sees_the_operators() -> None:
+    """What is computed at once is computed unseen, so it must be where nobody looks."""
+    seen: list[str] = []
+
+    class Watching(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    signal, sizes = signal_of(240), (16, 4, None, WINDOW, True, "reflect", False, None, True, None)
+    with tms.backend("mlx"):
+        operators.OPERATORS["stft"].call(signal, *sizes, False)
+        assert seen == []
+        with Watching():
+            operators.OPERATORS["stft"].call(signal, *sizes, False)
+    assert seen[0] == "torch_mlx_spectro.stft.default"
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
