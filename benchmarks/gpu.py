@@ -25,7 +25,7 @@ import torch_mlx_spectro as tms
 from torch_mlx_spectro.backends.cuda.launcher import cuda_kernels
 from torch_mlx_spectro.core.params import IstftParams, StftParams
 from torch_mlx_spectro.kernels import describe
-from torch_mlx_spectro.kernels.arguments import JUDGES
+from torch_mlx_spectro.kernels.arguments import CHECKING_KERNELS
 from torch_mlx_spectro.native import functions as native
 
 #: Memory that inputs and outputs rotate through: three times an H100's cache.
@@ -165,15 +165,15 @@ def synthesis_params(case: Case) -> IstftParams:
 def chosen(case: Case, name: str) -> describe.Launch:
     """The launch that a call of the map comes down to."""
     if name == "stft":
-        return describe.analysis(analysis_params(case), False, False)[0]
+        return describe.list_analyses(analysis_params(case), False, False)[0]
     if name == "istft backward":
         adjoint = replace(analysis_params(case), pad_mode="constant")
-        return describe.analysis(adjoint, False, False, case.n_fft / 2)[0]
+        return describe.list_analyses(adjoint, False, False, case.n_fft / 2)[0]
     params, folded = synthesis_params(case), None
     if name == "stft backward":
         params = replace(params, kept=case.samples, zero_tail=0)
         folded = describe.Adjoint(case.n_fft // 2, "reflect", False, scale=0.5, edge=2.0)
-    return describe.synthesis(params, False, name == "istft bins", folded)[0]
+    return describe.list_syntheses(params, False, name == "istft bins", folded)[0]
 
 
 def launched(
@@ -184,11 +184,11 @@ def launched(
     The public function makes the same launch.
     """
     edge = {"stft backward": 2.0, "istft backward": 0.5}.get(name, 1.0)
-    unasked = (0,) if launch.kernel in JUDGES else ()
+    unasked = (0,) if launch.kernel in CHECKING_KERNELS else ()
     dtype = torch.complex64 if launch.complex_output else torch.float32
     results = [torch.full(launch.shape, torch.nan, dtype=dtype, device="cuda") for _ in inputs]
     shown = inputs[0] if inputs[0].dim() == 2 else inputs[0].transpose(1, 2)
-    prepared = cuda_kernels().prepared(launch, 0, shown.stride(), edge)
+    prepared = cuda_kernels().prepare_launch(launch, 0, shown.stride(), edge)
     device = [
         (*(tensor.data_ptr() for tensor in (given, data.window, result)), *unasked)
         for given, result in zip(inputs, results, strict=True)

@@ -39,7 +39,7 @@ def variant_of(entry: Row) -> tuple[Case, describe.Launch]:
         given["radices"] = tuple(given["radices"])
     if entry["map"] == "stft":
         params = analysis_params(case)
-        chosen = describe.analysis(params, False, False)[0].plan
+        chosen = describe.list_analyses(params, False, False)[0].plan
         assert chosen is not None
         plan = replace(chosen, **given)
         return case, describe._analysis(params, plan, True, False, False, None, None)
@@ -56,7 +56,7 @@ def timed_variants(entries: list[Row]) -> Iterator[Row]:
     kernels = cuda_kernels()
     made = [variant_of(entry) for entry in entries]
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda pair: kernels.prepared(pair[1], 0, (0, 0, 0)), made))
+        list(pool.map(lambda pair: kernels.prepare_launch(pair[1], 0, (0, 0, 0)), made))
     for entry, (case, launch) in zip(entries, made, strict=True):
         data = Data(case)
         name: str = entry["map"]

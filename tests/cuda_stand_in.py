@@ -78,7 +78,7 @@ def recording(driver: Recorder) -> CudaKernels:
     return CudaKernels(
         driver,
         lambda device: 90,
-        compiled=compile_nothing,
+        load_code=compile_nothing,
         current_device=lambda: None,  # as the index of the host's device
         stream_of=lambda device: driver.stream,
     )
@@ -93,7 +93,7 @@ class StandIn(CudaBackend):
     Attributes:
         capturing: a graph is being recorded.
         current: the device of all tensors is the current one.
-        listen: waits for what a launch has told, in the place of a device's :meth:`hear`.
+        listen: waits for a launch's verdict, in the place of a device.
     """
 
     def __init__(self, kernels: Any) -> None:
@@ -120,7 +120,7 @@ class StandIn(CudaBackend):
     def make_flag(self, device: torch.device) -> torch.Tensor:
         return torch.zeros(1, dtype=torch.int32)
 
-    def hear(self, flag: torch.Tensor, device: torch.device) -> int:
+    def wait_for_verdict(self, flag: torch.Tensor, device: torch.device) -> int:
         return self.listen(flag, device)
 
     def make_allocator(self, like: torch.Tensor) -> Callable[[], torch.Tensor]:
@@ -137,7 +137,7 @@ def standing_in(kernels: Any) -> Iterator[StandIn]:
     backend = StandIn(kernels)
     spec = replace(registry.find("cuda"), device_types=("cuda", "cpu"))
     plans.clear()
-    with registry.registered(spec, backend, replace=True):
+    with registry.register_backend(spec, backend, replace=True):
         try:
             yield backend
         finally:

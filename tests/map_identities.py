@@ -8,7 +8,7 @@ import torch
 from reference import istft_params, random_tensor, stft_params
 
 from torch_mlx_spectro.backends.base import Backend
-from torch_mlx_spectro.core.linear import Form
+from torch_mlx_spectro.core.linear import Analysis
 
 KINDS = ["real", "two-sided", "complex signal", "complex window", "complex"]
 
@@ -33,7 +33,7 @@ def check_identities(
     """<z, A(x, w)> = <adjoint(z, w), x> = <correlation(x, z), w>.
 
     Args:
-        edge: of the form, if its spectra are onesided.
+        edge: of the analysis, if its spectra are onesided.
     """
     complex_signal, complex_window = kind in KINDS[2::2], kind in KINDS[3:]
     signal = random_tensor(0, 2, samples, complex_values=complex_signal)
@@ -47,16 +47,16 @@ def check_identities(
         onesided=kind == "real",
         **call,
     )
-    form = Form(params, complex_signal, complex_window, edge if params.onesided else 1.0)
+    analysis = Analysis(params, complex_signal, complex_window, edge if params.onesided else 1.0)
     spectrum = random_tensor(2, 2, params.bins, params.frames, complex_values=True)
-    analysed = backend.analyse(params, signal, window, form.edge)
-    back = backend.adjoint(form, spectrum, window)
-    summed = backend.differentiate_window(form, signal, spectrum)
+    analysed = backend.analyse(params, signal, window, analysis.edge)
+    back = backend.adjoint(analysis, spectrum, window)
+    summed = backend.differentiate_window(analysis, signal, spectrum)
     assert (back.shape, back.is_complex()) == (signal.shape, params.complex_fft)
     assert back.is_contiguous()
     assert (summed.shape, summed.is_complex()) == ((n_fft,), params.complex_fft)
     left = (n_fft - win) // 2
-    correlated = summed[left : left + win] * form.inverse_scale
+    correlated = summed[left : left + win] * analysis.inverse_scale
     scale = float(spectrum.norm() * analysed.norm())
     expected = inner(spectrum, analysed)
     assert abs(inner(back, signal) - expected) < 1e-5 * scale

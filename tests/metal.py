@@ -47,6 +47,6 @@ def several_rounds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(WalkPlan, "run_hops", run_hops)
     monkeypatch.setattr(walks, "LEAST_WALK_POINTS", 32)
-    describe.synthesis.cache_clear()
+    describe.list_syntheses.cache_clear()
     yield
-    describe.synthesis.cache_clear()
+    describe.list_syntheses.cache_clear()

@@ -87,7 +87,7 @@ def by_table(name: str) -> Iterator[str]:
     if name == "":
         yield from (f"{NAME}.{home}" for home in torch_mlx_spectro._HOMES)
     if name == "backends.registry":
-        yield from (spec.place.partition(":")[0] for spec in registry.specs())
+        yield from (spec.location.partition(":")[0] for spec in registry.specs())
 
 
 def own(full: str) -> str | None:

@@ -41,7 +41,7 @@ class Problem(Exception):
         self.exit_code = exit_code
 
 
-def telling_line(problem: Exception, mark: str) -> str:
-    """The line that matters of what a compiler says: the first one with a mark, or the first."""
+def find_error_line(problem: Exception, mark: str) -> str:
+    """Return the first line of a compiler's message that has a mark, or its first line."""
     lines = str(problem).strip().splitlines() or [type(problem).__name__]
     return next((line for line in lines if mark in line), lines[0])

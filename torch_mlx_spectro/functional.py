@@ -95,15 +95,15 @@ def _is_shown(
 ) -> bool:
     if choice.backend == "auto" and device_type == "cpu":
         return False
-    candidates = routing.candidates_of(choice, device_type)
-    able = [name for name in candidates if device_type in routing.devices_of(name)]
+    candidates = routing.find_candidates(choice, device_type)
+    able = [name for name in candidates if device_type in routing.list_devices(name)]
     if not able or torch_state.is_transformed():
         return False  # operators have no rules for transforms that are compiled themselves
     # Strict: the operator raises when it runs.
     return choice.strict or any(missing_reason(device_type, name) is None for name in able)
 
 
-def compiled_tag() -> str:
+def make_compiled_tag() -> str:
     """What tells programs that are compiled here and now from native's; ``""`` if nothing does.
 
     Which device types have operators in the place of native's code, and whose they are. Loads no
@@ -162,7 +162,7 @@ def _function(
                 if is_stft or not may_warn(args, kwargs)
                 else natively(args, kwargs, caller)
             )
-            site = (id(caller.f_code), caller.f_lasti)  # site_of, without its call
+            site = (id(caller.f_code), caller.f_lasti)  # find_site, without its call
             bump = bump_asked(site) if is_asked else bump_small(site)
             if bump is None:
                 count(asked if is_asked else too_small, caller)

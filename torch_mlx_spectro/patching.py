@@ -15,7 +15,7 @@ import torch
 
 from .dispatch.choice import Choice, check_choice, set_patched_choice
 from .dispatch.statistics import levels_to_caller
-from .functional import compiled_tag, patched_istft, patched_stft
+from .functional import make_compiled_tag, patched_istft, patched_stft
 from .native import functions as native
 from .native import private_state as torch_state
 from .native import torchscript
@@ -230,7 +230,7 @@ def _install() -> None:
     torchscript.install(_PAIRS)
     for original, ours in _PAIRS:
         _rebind(original, ours, (original.__name__,))
-    _tell_torch((_ask, _ask_with_torchs_own), compiled_tag)
+    _tell_torch((_ask, _ask_with_torchs_own), make_compiled_tag)
 
 
 def _remove() -> None:

@@ -104,12 +104,12 @@ def lines_of_progress(
     Returns:
         To be called with how many parts are done, how many there are, and a remark.
     """
-    told = clock()
+    printed = clock()
 
     def show(done: int, total: int, remark: str) -> None:
-        nonlocal told
-        if clock() - told >= BETWEEN_LINES:
-            told = clock()
+        nonlocal printed
+        if clock() - printed >= BETWEEN_LINES:
+            printed = clock()
             print(f"{description}: {done} of {total}, {remark}", file=stream, flush=True)
 
     return show

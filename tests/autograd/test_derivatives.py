@@ -463,7 +463,7 @@ def test_an_interrupted_backward_leaves_no_lock_held(
 
     with monkeypatch.context() as broken:
         spectrum = stft(SIGNALS[0].clone().requires_grad_())
-        broken.setattr(maps, "windowed_frames", interrupted)
+        broken.setattr(maps, "invert_spectra", interrupted)
         with pytest.raises(error):
             spectrum.abs().sum().backward()
     assert not runtime().lock.locked()

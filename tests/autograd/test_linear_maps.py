@@ -12,7 +12,7 @@ from map_identities import KINDS, inner
 from reference import random_tensor, stft_params
 
 from torch_mlx_spectro.autograd import linear_maps as maps
-from torch_mlx_spectro.core.linear import Form
+from torch_mlx_spectro.core.linear import Analysis
 
 
 @pytest.fixture(params=ROUTES)
@@ -34,11 +34,11 @@ def test_gradients_are_of_the_kind_of_what_they_are_in(computing: Computing, kin
     window = random_tensor(1, 13, complex_values=complex_window)
     sizes = {"n_fft": 16, "hop_length": 5, "win_length": 13, "onesided": kind == "real"}
     params = stft_params(signal, window, **sizes)
-    task = maps.Task(computing.backend, Form(params, complex_signal, complex_window))
+    task = maps.Task(computing.backend, Analysis(params, complex_signal, complex_window))
     spectrum = random_tensor(2, 2, params.bins, params.frames, complex_values=True)
-    analysed = maps.analysis(task, signal, window)
-    back = maps.adjoint(task, spectrum, window)
-    correlated = maps.correlation(task, signal, spectrum)
+    analysed = maps.compute_analysis(task, signal, window)
+    back = maps.compute_adjoint(task, spectrum, window)
+    correlated = maps.compute_correlation(task, signal, spectrum)
     assert (back.dtype, back.shape) == (signal.dtype, signal.shape)
     assert (correlated.dtype, correlated.shape) == (window.dtype, window.shape)
     assert back.is_contiguous()
@@ -54,6 +54,6 @@ def test_an_empty_signal_has_an_empty_gradient(computing: Computing) -> None:
     signal, window = torch.zeros(2, 0), torch.ones(4)
     params = stft_params(signal, window, n_fft=4, hop_length=1, pad_mode="constant")
     spectrum = torch.ones(2, params.bins, params.frames, dtype=torch.complex64)
-    task = maps.Task(computing.backend, Form(params, False, False))
-    assert maps.adjoint(task, spectrum, window).shape == (2, 0)
-    assert torch.equal(maps.correlation(task, signal, spectrum), torch.zeros(4))
+    task = maps.Task(computing.backend, Analysis(params, False, False))
+    assert maps.compute_adjoint(task, spectrum, window).shape == (2, 0)
+    assert torch.equal(maps.compute_correlation(task, signal, spectrum), torch.zeros(4))

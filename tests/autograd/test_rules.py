@@ -16,7 +16,7 @@ from torch_mlx_spectro.autograd.linear_maps import Task
 from torch_mlx_spectro.autograd.rules import MAPS, build_maps
 from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.backends.cpu.backend import CPU, TorchBlocks
-from torch_mlx_spectro.core.linear import RULES, Form, Gradient, Rule
+from torch_mlx_spectro.core.linear import RULES, Analysis, Gradient, Rule
 from torch_mlx_spectro.native import functions as native
 
 Tensor = torch.Tensor
@@ -78,11 +78,11 @@ def make_task(name: str, kind: str) -> tuple[Task[Any], dict[str, Tensor]]:
     spectrum_of_signal = stft_params(signal, window, **SIZES, onesided=not is_complex)
     bins, frames = spectrum_of_signal.bins, spectrum_of_signal.frames
     spectrum = random_tensor(2, 2, bins, frames, complex_values=True)
-    form: Any = Form(spectrum_of_signal, is_complex, is_complex, 1.0 if is_complex else 2.0)
+    subject: Any = Analysis(spectrum_of_signal, is_complex, is_complex, 1.0 if is_complex else 2.0)
     if RULES[name].second is None:
         kinds = {"onesided": not is_complex, "return_complex": is_complex}
-        form = istft_params(spectrum, window, **SIZES, **kinds, length=LENGTH)
-    return Task(CPU, form), {"signal": signal, "window": window, "spectrum": spectrum}
+        subject = istft_params(spectrum, window, **SIZES, **kinds, length=LENGTH)
+    return Task(CPU, subject), {"signal": signal, "window": window, "spectrum": spectrum}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -147,7 +147,7 @@ def test_the_rule_of_vmap_tells_how_many_calls_there_are(
 def test_a_map_without_a_gradient_is_refused() -> None:
     computed = {name: found._function for name, found in MAPS.items()}
     assert build_maps(RULES, computed).keys() == RULES.keys()
-    more: Any = {**computed, "shifted": linear_maps.analysis}
+    more: Any = {**computed, "shifted": linear_maps.compute_analysis}
     with pytest.raises(ValueError, match="for shifted"):
         build_maps(RULES, more)
     with pytest.raises(ValueError, match="for shifted"):

@@ -22,7 +22,7 @@ from stft_parity.cases import Case, widened
 from stft_parity.measuring import measure
 from torch_mlx_spectro.backends.base import Backend
 from torch_mlx_spectro.calls.operation import ISTFT, STFT, Call
-from torch_mlx_spectro.core.linear import Form
+from torch_mlx_spectro.core.linear import Analysis
 from torch_mlx_spectro.dispatch.decide import _resolve
 from torch_mlx_spectro.errors import UnresolvedArguments
 from torch_mlx_spectro.native.private_state import tensor_reasons
@@ -299,8 +299,10 @@ def test_long_signals_are_summed_without_losing_digits(computing: Computing) -> 
     params = stft_params(signal, window, n_fft=8, hop_length=4, center=False)
     spectrum = torch.zeros(1, params.bins, params.frames, dtype=torch.complex64)
     spectrum[:, 0] = 0.1
-    form = Form(params, False, False)
-    found = computing.backend.differentiate_window(form, signal, spectrum) * form.inverse_scale
+    analysis = Analysis(params, False, False)
+    found = (
+        computing.backend.differentiate_window(analysis, signal, spectrum) * analysis.inverse_scale
+    )
     exact = float(torch.tensor(0.1).double()) * params.frames
     assert torch.all((found.double() - exact).abs() < 2e-6 * exact)
 
@@ -309,7 +311,7 @@ def test_a_spectrum_need_not_be_dense_or_resolved(backend: Backend) -> None:
     """Cotangents come expanded, conjugated, strided."""
     signal, window = random_tensor(0, 2, 90), random_tensor(1, 16)
     params = stft_params(signal, window, n_fft=16, hop_length=4)
-    form = Form(params, False, False)
+    analysis = Analysis(params, False, False)
     base = random_tensor(2, 2, params.bins, 2 * params.frames, complex_values=True)
     for odd in (
         torch.tensor(1 + 2j).expand(2, params.bins, params.frames),
@@ -319,8 +321,8 @@ def test_a_spectrum_need_not_be_dense_or_resolved(backend: Backend) -> None:
     ):
         plain = odd.resolve_conj().resolve_neg().clone()
         for compute in (
-            lambda z: backend.adjoint(form, z, window),
-            lambda z: backend.differentiate_window(form, signal, z),
+            lambda z: backend.adjoint(analysis, z, window),
+            lambda z: backend.differentiate_window(analysis, signal, z),
         ):
             assert torch.equal(compute(odd), compute(plain))
 
@@ -383,6 +385,6 @@ def test_results_are_apart_from_autograd(backend: Backend) -> None:
     leaf = spectrum.requires_grad_()
     of_spectrum = istft_params(leaf, window, n_fft=16, hop_length=4)
     assert not backend.istft(of_spectrum, leaf, window).requires_grad
-    form = Form(of_signal, False, False)
-    assert not backend.adjoint(form, leaf, window).requires_grad
-    assert not backend.differentiate_window(form, signal, leaf).requires_grad
+    analysis = Analysis(of_signal, False, False)
+    assert not backend.adjoint(analysis, leaf, window).requires_grad
+    assert not backend.differentiate_window(analysis, signal, leaf).requires_grad

@@ -18,11 +18,11 @@ import torch_mlx_spectro as tms
 from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.backends.cpu.backend import TorchBlocks
 from torch_mlx_spectro.backends.mlx.backend import MLX
-from torch_mlx_spectro.backends.registry import Spec, registered
+from torch_mlx_spectro.backends.registry import Spec, register_backend
 from torch_mlx_spectro.bench import running
 from torch_mlx_spectro.calls.operation import STFT, Call
 from torch_mlx_spectro.cli.main import build_parser, main
-from torch_mlx_spectro.core.linear import Form
+from torch_mlx_spectro.core.linear import Analysis
 from torch_mlx_spectro.core.params import StftParams
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch import run as dispatching
@@ -50,9 +50,9 @@ class Toy(TorchBlocks):
         self.computed["analyse"] += 1
         return super().analyse(params, signal, window, edge)
 
-    def adjoint(self, form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+    def adjoint(self, analysis: Analysis, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
         self.computed["adjoint"] += 1
-        return super().adjoint(form, spectrum, window)
+        return super().adjoint(analysis, spectrum, window)
 
 
 TOY = Toy()
@@ -63,7 +63,7 @@ SIZES = {"n_fft": 16, "hop_length": 4}
 @pytest.fixture
 def toy() -> Iterator[Toy]:
     TOY.computed.clear()
-    with registered(SPEC):
+    with register_backend(SPEC):
         yield TOY
 
 
@@ -141,7 +141,7 @@ class Costs:
 @pytest.fixture
 def costs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Costs]:
     deciding.ledger.clear()
-    with registered(replace(SPEC, in_auto=True)):
+    with register_backend(replace(SPEC, in_auto=True)):
         yield Costs(monkeypatch)
     deciding.ledger.clear()
 
@@ -186,7 +186,7 @@ def test_doctor_checks_and_shows_it(toy: Toy) -> None:
         ("stft", "toy stft"),
         ("istft", "toy istft"),
     }
-    assert "backend toy" in show.markdown(found)
+    assert "backend toy" in show.write_markdown(found)
 
 
 def test_bench_measures_it(toy: Toy) -> None:
@@ -219,7 +219,7 @@ def test_an_exception_ends_it_too() -> None:
     before = registry.specs()
 
     def fail() -> None:
-        with registered(SPEC):
+        with register_backend(SPEC):
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -232,7 +232,7 @@ def test_a_name_that_is_taken_is_refused(name: str) -> None:
     before = registry.specs()
     with (
         pytest.raises(ValueError, match=f"'{name}' is there already"),
-        registered(Spec(name, ("cpu",), SPEC.place)),
+        register_backend(Spec(name, ("cpu",), SPEC.location)),
     ):
         pass
     assert registry.specs() == before
@@ -240,7 +240,7 @@ def test_a_name_that_is_taken_is_refused(name: str) -> None:
 
 def test_afterwards_all_is_as_before() -> None:
     before = registry.specs(), registry.names(), registry.device_types()
-    with registered(SPEC):
+    with register_backend(SPEC):
         assert registry.load("toy") is TOY
         assert registry.find("toy") is SPEC
     assert (registry.specs(), registry.names(), registry.device_types()) == before
@@ -248,7 +248,7 @@ def test_afterwards_all_is_as_before() -> None:
         pass
     with pytest.raises(KeyError):
         registry.load("toy")
-    with registered(SPEC):
+    with register_backend(SPEC):
         assert registry.load("toy") is TOY
 
 
@@ -256,8 +256,8 @@ def test_another_may_take_the_place_of_one() -> None:
     """As what stands in for a device that is not here."""
     before, own = registry.specs(), registry.load("cpu")
     other = replace(registry.find("cpu"), device_types=("cpu", "cuda"))
-    with registered(other, TOY, replace=True):
-        with registered(other, Toy(), replace=True):
+    with register_backend(other, TOY, replace=True):
+        with register_backend(other, Toy(), replace=True):
             assert registry.load("cpu") is not TOY
         assert registry.load("cpu") is TOY
         assert [spec.name for spec in registry.specs()] == [spec.name for spec in before]
@@ -266,7 +266,7 @@ def test_another_may_take_the_place_of_one() -> None:
     assert registry.load("cpu") is own
     with (
         pytest.raises(ValueError, match="no backend 'toy' to replace"),
-        registered(SPEC, replace=True),
+        register_backend(SPEC, replace=True),
     ):
         pass
     assert registry.specs() == before

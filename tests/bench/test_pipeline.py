@@ -12,7 +12,7 @@ from needs import needs_mlx
 
 from torch_mlx_spectro.bench import pipeline
 from torch_mlx_spectro.bench.measuring import Clock
-from torch_mlx_spectro.bench.pipeline import Component, measure_component, timed_calls
+from torch_mlx_spectro.bench.pipeline import Component, measure_component, record_calls
 from torch_mlx_spectro.bench.schema import to_json
 
 
@@ -51,7 +51,7 @@ def clock(monkeypatch):
 
         return call
 
-    real = pipeline.timed_calls
+    real = pipeline.record_calls
 
     def counted(clock):
         # Under the timers, above whoever computes.
@@ -65,7 +65,7 @@ def clock(monkeypatch):
 
 def test_share_is_of_the_pass_in_which_calls_were_timed(clock, monkeypatch):
     clock, counted = clock
-    monkeypatch.setattr(pipeline, "timed_calls", counted)
+    monkeypatch.setattr(pipeline, "record_calls", counted)
     (parts,) = measure_component(component(clock), "cpu", (), rounds=2, clock=clock.clock())
     assert json.loads(to_json(parts)) == parts
     assert set(parts) == {
@@ -95,7 +95,7 @@ def test_timers_wait_for_the_device_on_both_sides():
     ticks = itertools.count()
     clock = Clock(lambda: log.append("look") or next(ticks), lambda: log.append("wait"))
     before = torch.stft
-    with timed_calls(clock) as taken:
+    with record_calls(clock) as taken:
         torch.stft(torch.ones(64), 16, window=torch.ones(16), return_complex=True)
     assert log == ["wait", "look", "wait", "look"]
     assert taken == {"stft": [1], "istft": []}
@@ -104,14 +104,14 @@ def test_timers_wait_for_the_device_on_both_sides():
 
 def test_an_exception_leaves_torchs_own_functions():
     before = torch.stft
-    with pytest.raises(RuntimeError), timed_calls(Time().clock()):
+    with pytest.raises(RuntimeError), record_calls(Time().clock()):
         torch.stft(torch.ones(2, 2, 2), 16, window=torch.ones(16), return_complex=True)
     assert torch.stft is before
 
 
 def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert pipeline.missing() == list(pipeline.NEEDED)
+    assert pipeline.list_missing() == list(pipeline.NEEDED)
 
 
 @pytest.mark.parametrize("small", [False, True])

@@ -43,7 +43,7 @@ def program(tmp_path: Path) -> Path:
     ],
 )
 def test_own_options_end_where_the_program_starts(arguments, own, program):
-    assert run.split(arguments) == (own, program)
+    assert run.split_arguments(arguments) == (own, program)
 
 
 def test_statistics_go_to_stderr_even_when_the_program_raises(program):

@@ -22,7 +22,7 @@ from reference import (
 from torch_mlx_spectro.core.envelope import (
     Envelope,
     overlap_added_square,
-    padded_window,
+    pad_window,
     resolve_envelope,
     row_of_hop,
 )
@@ -120,7 +120,7 @@ def test_scale_of_the_call_is_folded_in() -> None:
 def test_sums_are_made_in_double_precision() -> None:
     """In float32 a small contribution to a large sum would be lost before the inversion."""
     window = np.array([4096.0, 0.5, 4096.0, 0.5], np.float32)
-    rows = overlap_added_square(padded_window(window, 4, 4), 1, 4)
+    rows = overlap_added_square(pad_window(window, 4, 4), 1, 4)
     assert rows.dtype == np.float64
     assert rows[3, 0] == 2 * 4096.0**2 + 2 * 0.25
 
@@ -215,8 +215,8 @@ def test_zero_rows_give_zero_and_not_nan() -> None:
 
 
 def test_missing_window_is_rectangular_and_padded_left_half_first() -> None:
-    np.testing.assert_array_equal(padded_window(None, 3, 6), [0, 1, 1, 1, 0, 0])
-    given = padded_window(np.array([1, 2j], np.complex64), 2, 5)
+    np.testing.assert_array_equal(pad_window(None, 3, 6), [0, 1, 1, 1, 0, 0])
+    given = pad_window(np.array([1, 2j], np.complex64), 2, 5)
     np.testing.assert_array_equal(given, [0, 1, 2j, 0, 0])
     assert given.dtype == np.complex128
     close(

@@ -147,9 +147,9 @@ def test_who_competes_with_native() -> None:
         ("xpu", ("mlx",)),
         ("cuda", ("cuda",)),
     ):
-        assert routing.candidates_of(Choice("auto"), device) == candidates
+        assert routing.find_candidates(Choice("auto"), device) == candidates
         for name in registry.names():
-            assert routing.candidates_of(Choice(name), device) == (name,)
+            assert routing.find_candidates(Choice(name), device) == (name,)
 
 
 def test_a_backend_asked_for_on_anothers_device_says_so() -> None:
@@ -167,7 +167,7 @@ def test_a_backend_asked_for_on_anothers_device_says_so() -> None:
 
 def test_auto_prefers_mps_for_mps_tensors() -> None:
     """What comes from MLX crosses its queue, and is copied: where they tie, ``mps`` is chosen."""
-    auto = routing.candidates_of(Choice("auto"), "mps")
+    auto = routing.find_candidates(Choice("auto"), "mps")
     assert auto == ("mps", "mlx")
     assert routing.static_choice(auto, "mps", 1 << 30) == "mps"
     for mlx, winner in ((1.0, "mps"), (0.91, "mps"), (0.5, "mlx")):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from torch_mlx_spectro.doctor.anonymous import anonymise, find_revealing, own_names
+from torch_mlx_spectro.doctor.anonymous import anonymise, find_revealing, list_own_names
 
 NAMES = ("jane", "janes-laptop")
 
@@ -44,14 +44,14 @@ def test_own_names_are_those_of_user_and_host(monkeypatch):
     monkeypatch.setattr(platform, "node", lambda: "Janes-Mac.local")
     monkeypatch.setattr(getpass, "getuser", lambda: "jdoe")
     monkeypatch.setattr(Path, "home", lambda: Path("/Users/janedoe"))
-    assert own_names() == ("Janes-Mac.local", "Janes-Mac", "janedoe", "jdoe")
+    assert list_own_names() == ("Janes-Mac.local", "Janes-Mac", "janedoe", "jdoe")
 
 
 def test_names_that_everybody_has_are_left(monkeypatch):
     monkeypatch.setattr(platform, "node", lambda: "localhost")
     monkeypatch.setattr(getpass, "getuser", lambda: "root")
     monkeypatch.setattr(Path, "home", lambda: Path("/root"))
-    assert own_names() == ()
+    assert list_own_names() == ()
 
 
 def test_a_user_without_an_account_has_no_name(monkeypatch):
@@ -59,4 +59,4 @@ def test_a_user_without_an_account_has_no_name(monkeypatch):
         raise KeyError("getpwuid(): uid not found")
 
     monkeypatch.setattr(getpass, "getuser", fail)
-    own_names()
+    list_own_names()

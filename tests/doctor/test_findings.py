@@ -202,4 +202,4 @@ def test_names_that_are_left_to_torch_are_a_note(monkeypatch):
     examined = doctor.examine(self_check=False)
     assert f"{program.__name__}.native" in examined["left"]
     assert f"{program.__name__}.stft" not in examined["left"]
-    assert f"{program.__name__}.native" in show.markdown(examined)
+    assert f"{program.__name__}.native" in show.write_markdown(examined)

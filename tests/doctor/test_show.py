@@ -29,7 +29,7 @@ def found() -> dict:
 
 
 def test_markdown_has_tables_of_one_width_and_no_paths(found):
-    text = show.markdown(found)
+    text = show.write_markdown(found)
     assert text.startswith("### torch-mlx-spectro doctor: not all is well\n")
     assert str(Path(doctor.__file__).parents[2]) not in text
     assert "jane" not in text

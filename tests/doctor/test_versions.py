@@ -10,14 +10,14 @@ from checkout import ROOT
 
 from torch_mlx_spectro.cli.main import build_parser
 from torch_mlx_spectro.doctor import findings
-from torch_mlx_spectro.doctor.findings import KNOWN_BAD, KnownBad, known_bad, list_versions
+from torch_mlx_spectro.doctor.findings import KNOWN_BAD, KnownBad, find_known_bad, list_versions
 from torch_mlx_spectro.mlx import runtime
 
 THREAD = re.compile(r"[\w.-]+/[\w.-]+#\d+")
 
 
 def threads_of(mps: bool = True, **versions: str) -> set[str]:
-    return {thread for bad in known_bad(versions, mps) for thread in bad.threads}
+    return {thread for bad in find_known_bad(versions, mps) for thread in bad.threads}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_what_matters_on_mps_is_told_where_there_is_mps():
 
 
 def test_a_package_that_is_missing_has_no_problem():
-    assert known_bad({"torch": None}, True) == ()
+    assert find_known_bad({"torch": None}, True) == ()
 
 
 def test_an_mlx_of_the_table_is_one_that_is_not_used():

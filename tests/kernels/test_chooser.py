@@ -73,7 +73,7 @@ def params(samples: int = 300, n_fft: int = 16) -> Any:
 
 
 def launches(samples: int = 300) -> list[Launch]:
-    best = describe.analysis(params(samples), False, False)[0]
+    best = describe.list_analyses(params(samples), False, False)[0]
     return [best, *describe.list_shapes(best)]
 
 

@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from torch_mlx_spectro.core.linear import Form
+from torch_mlx_spectro.core.linear import Analysis
 from torch_mlx_spectro.mlx.blocks import adjoint_blocks
 from torch_mlx_spectro.mlx.host import HostView
 from torch_mlx_spectro.mlx.runtime import runtime
@@ -16,7 +16,7 @@ MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "cir
 N_FFT, HOP, SAMPLES = 8, 3, 11
 
 
-def analysis(pad_mode: str, onesided: bool, window: np.ndarray, dtype: type) -> np.ndarray:
+def build_matrix(pad_mode: str, onesided: bool, window: np.ndarray, dtype: type) -> np.ndarray:
     """The matrix of an analysis, shape (frames, bins, samples), in double precision."""
     columns = []
     for unit in np.eye(SAMPLES, dtype=dtype):
@@ -42,16 +42,16 @@ def test_it_is_the_transposed_analysis(pad_mode: str, kind: str, edge: float) ->
         onesided=onesided,
     )
     params = resolve_stft_call(sizes, SAMPLES, is_complex)
-    form = Form(params, is_complex, False, edge=edge if onesided else 1.0).with_rows(2)
+    analysis = Analysis(params, is_complex, False, edge=edge if onesided else 1.0).with_rows(2)
     generator = np.random.default_rng(1)
     window = generator.standard_normal(N_FFT).astype(np.float32)
     shape = (2, params.frames, params.bins)
     spectrum = generator.standard_normal(shape) + 1j * generator.standard_normal(shape)
     spectrum = spectrum.astype(np.complex64)
     found = np.full((2, SAMPLES), np.nan, np.complex64 if is_complex else np.float32)
-    scaled = mx.array(window * np.float32(form.inverse_scale))
-    adjoint_blocks(runtime(), form, HostView(spectrum, False, False), scaled, found)
-    matrix = analysis(pad_mode, onesided, window.astype(np.float64), np.float64)
+    scaled = mx.array(window * np.float32(analysis.inverse_scale))
+    adjoint_blocks(runtime(), analysis, HostView(spectrum, False, False), scaled, found)
+    matrix = build_matrix(pad_mode, onesided, window.astype(np.float64), np.float64)
     if onesided:
         matrix[:, [0, -1]] *= edge
     expected = np.einsum("fbs,rfb->rs", matrix.conj(), spectrum.astype(np.complex128))

@@ -24,7 +24,7 @@ from reference import (
 )
 
 from torch_mlx_spectro.backends.mlx.bridge import host_view, window_values
-from torch_mlx_spectro.core.envelope import padded_window, resolve_envelope
+from torch_mlx_spectro.core.envelope import pad_window, resolve_envelope
 from torch_mlx_spectro.core.params import IstftParams, StftParams
 from torch_mlx_spectro.mlx import blocks
 from torch_mlx_spectro.mlx.blocks import cut_frames, istft_blocks, stft_blocks
@@ -38,7 +38,7 @@ def mlx_window(params: StftParams | IstftParams, window: torch.Tensor | None) ->
     if window is None:
         return None
     scale = params.scale if isinstance(params, StftParams) else 1.0
-    full = padded_window(window_values(window), params.win_length, params.n_fft) * scale
+    full = pad_window(window_values(window), params.win_length, params.n_fft) * scale
     return runtime().mx.array(full.astype(np.complex64 if window.is_complex() else np.float32))
 
 

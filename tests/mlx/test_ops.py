@@ -46,7 +46,7 @@ def analysed(
 ) -> Array:
     complex_fft = np.iscomplexobj(samples) or (window is not None and np.iscomplexobj(window))
     framed = np.lib.stride_tricks.sliding_window_view(samples, n_fft, axis=-1)
-    result = maps.spectra(
+    result = maps.compute_spectra(
         mx,
         mx.array(np.ascontiguousarray(framed[..., ::hop, :][..., :frames, :])),
         None if window is None else mx.array(window),
@@ -94,7 +94,7 @@ def test_analysis_of_any_hop(data: Any) -> None:
 @pytest.mark.parametrize("n_fft", SIZES)
 def test_two_sided_is_the_conjugate_mirror(mx: Any, stream: Any, n_fft: int) -> None:
     full = np.fft.fft(random_array(0, 3, n_fft)).astype(np.complex64)
-    result = maps.two_sided(mx, mx.array(full[:, : n_fft // 2 + 1]), n_fft, stream)
+    result = maps.mirror_bins(mx, mx.array(full[:, : n_fft // 2 + 1]), n_fft, stream)
     mx.eval(result)
     close(np.array(result), full)
 
@@ -107,13 +107,13 @@ def test_windowed_frames_are_the_inverse_transform_times_the_window(
     window = random_array(5, n_fft)
     spectrum = random_array(0, *lead, n_fft, complex_values=True)
     wide = spectrum.astype(np.complex128)
-    result = maps.windowed_frames(mx, mx.array(spectrum), mx.array(window), n_fft, False, stream)
+    result = maps.invert_spectra(mx, mx.array(spectrum), mx.array(window), n_fft, False, stream)
     mx.eval(result)
     close(np.array(result), np.fft.ifft(wide) * window)
     bins = n_fft // 2 + 1
     half = mx.array(np.ascontiguousarray(spectrum[..., :bins]))
     for given, factor in [(mx.array(window), window), (None, 1)]:
-        real = maps.windowed_frames(mx, half, given, n_fft, True, stream)
+        real = maps.invert_spectra(mx, half, given, n_fft, True, stream)
         mx.eval(real)
         # numpy, too, ignores the imaginary parts of DC and Nyquist.
         close(np.array(real), np.fft.irfft(wide[..., :bins], n_fft) * factor)
@@ -175,7 +175,7 @@ def test_every_operation_runs_on_the_given_stream(mx: Any, stream: Any, n_fft: i
             analysed(mx, stream, samples, window, 4, n_fft, hop, onesided)
         analysed(mx, stream, samples.astype(np.complex64), window, 4, n_fft, hop)
         spectrum = mx.array(random_array(2, 5, n_fft // 2 + 1, complex_values=True))
-        frames = maps.windowed_frames(mx, spectrum, mx.array(window), n_fft, True, stream)
+        frames = maps.invert_spectra(mx, spectrum, mx.array(window), n_fft, True, stream)
         for any_hop in range(1, n_fft + 1):
             if -(-n_fft // any_hop) <= 5:
                 mx.eval(maps.overlap_add(mx, frames, any_hop, stream))

@@ -11,7 +11,7 @@ import torch
 from mlx_cases import BLOCKS, LAZILY, PATHS, SIZES, close, computed, dot, doubled, noise
 
 from torch_mlx_spectro import SpectralTransform
-from torch_mlx_spectro.core.linear import Form
+from torch_mlx_spectro.core.linear import Analysis
 from torch_mlx_spectro.mlx_api.arguments import resolve_stft_call
 from torch_mlx_spectro.mlx_api.functions import ARGUMENTS, get_map
 
@@ -214,20 +214,20 @@ def test_vmap_over_windows(work: int) -> None:
 @PATHS
 @pytest.mark.parametrize("kind", ["real", "two-sided", "complex"])
 def test_each_gradient_is_the_map_that_returns_its_argument(work: int, kind: str) -> None:
-    """One form of three arguments, linear in each: every map is its gradient in one of them."""
+    """One function of three arguments, linear in each: every map is its gradient in one of them."""
     is_complex = kind == "complex"
     sizes = SpectralTransform(16, 5, pad_mode="reflect", onesided=kind == "real")._sizes
-    form = Form(resolve_stft_call(sizes, 60, is_complex), is_complex, False)
+    analysis = Analysis(resolve_stft_call(sizes, 60, is_complex), is_complex, False)
     signal = noise(18, 2, 60, kind=np.complex64 if is_complex else np.float32)
-    spectrum = noise(19, 2, form.params.frames, form.params.bins, kind=np.complex64)
+    spectrum = noise(19, 2, analysis.params.frames, analysis.params.bins, kind=np.complex64)
     values = {"signal": signal, "window": noise(20, 16), "spectrum": spectrum}
     known = {name: mx.array(each) for name, each in values.items()}
     assert sorted(result for *_, result in ARGUMENTS.values()) == sorted(known)
     products = []
     with computed(work):
         for name, (first, second, result) in ARGUMENTS.items():
-            function = get_map(name, form)
-            assert get_map(name, form) is function
+            function = get_map(name, analysis)
+            assert get_map(name, analysis) is function
             given = [known[first], known[second]]
             outputs, gradients = mx.vjp(function, given, [known[result]])
             products.append(float(dot(values[result], outputs[0])))
@@ -235,7 +235,8 @@ def test_each_gradient_is_the_map_that_returns_its_argument(work: int, kind: str
                 wanted = {**known, argument: None}
                 other = next(each for each, (*_, got) in ARGUMENTS.items() if got == argument)
                 close(
-                    gradient, np.array(get_map(other, form)(*map(wanted.get, ARGUMENTS[other][:2])))
+                    gradient,
+                    np.array(get_map(other, analysis)(*map(wanted.get, ARGUMENTS[other][:2]))),
                 )
             tangents = [mx.array(noise(21 + place, *x.shape)) for place, x in enumerate(given)]
             _, (tangent,) = mx.jvp(function, given, tangents)

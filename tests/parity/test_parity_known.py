@@ -13,7 +13,7 @@ from stft_parity.choices import completed, plain
 from stft_parity.known import applied, problems, read
 from stft_parity.making import made
 from stft_parity.results import Difference, Result
-from torch_mlx_spectro.doctor.candidates import KNOWN
+from torch_mlx_spectro.doctor.candidates import KNOWN_DIFFERENCES
 
 ENTRY = Known((("op", ("stft",)), ("n_fft", ("16", "15"))), ("strides",), "contiguous is enough")
 
@@ -126,7 +126,7 @@ def test_a_wrong_list_is_refused(tmp_path: Path, text: str, complaint: str) -> N
 
 
 def test_the_list_of_the_package_is_one() -> None:
-    assert {entry.aspects for entry in read(KNOWN)} == {("route",)}
+    assert {entry.aspects for entry in read(KNOWN_DIFFERENCES)} == {("route",)}
 
 
 def contiguous(*args: object, **kwargs: object) -> torch.Tensor:

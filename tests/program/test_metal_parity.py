@@ -183,7 +183,7 @@ def bytes_of(launch: emulator.Launch) -> int:
 @pytest.fixture
 def small_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One core, which any input keeps busy: groups share as much as those of a large input do."""
-    caches = (describe.analysis, describe.synthesis)
+    caches = (describe.list_analyses, describe.list_syntheses)
     for module in (plans, walks):
         monkeypatch.setattr(module, "CORES", 1)
     for cache in caches:

@@ -130,7 +130,7 @@ def test_every_command_of_a_page_is_one(page: Path):
     for line in our_commands(page.read_text(encoding="utf-8")):
         _, name, *arguments = shlex.split(line, comments=True)
         if name == "run":
-            arguments, _ = cli.run.split(arguments)
+            arguments, _ = cli.run.split_arguments(arguments)
         try:
             with contextlib.redirect_stderr(None):
                 cli.build_parser().parse_args([name, *arguments])

@@ -22,7 +22,7 @@ from torch_mlx_spectro.store import files as disk
 
 @pytest.fixture(autouse=True)
 def _nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "_TOLD", set())
+    monkeypatch.setattr(disk, "_WARNED", set())
 
 
 @pytest.fixture

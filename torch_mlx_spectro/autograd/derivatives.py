@@ -11,13 +11,12 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 
 from ..backends.base import Backend, Optional
 from ..backends.envelope import inverse_envelope
-from ..core.linear import Form, bins_that_are_read, describe_analysis
+from ..core.linear import Analysis, bins_that_are_read, describe_analysis
 from ..core.params import IstftParams, StftParams
 from ..native import private_state as torch_state
 from ..native.strides import shape_result, with_rows
@@ -49,20 +48,20 @@ def bind(
     """
     shortens = params.win_length < params.n_fft  # native pads the window, and keeps what it padded
     if isinstance(params, StftParams):
-        form = _make_form(params, tensor, window)
-        return partial(_stft, Task(backend, form, copies_window=shortens))
+        analysis = _make_analysis(params, tensor, window)
+        return partial(_stft, Task(backend, analysis, copies_window=shortens))
     return partial(_istft, Task(backend, bins_that_are_read(params), copies_window=shortens))
 
 
-def _make_form(params: StftParams, signal: torch.Tensor, window: Optional) -> Form:
-    return Form(params, signal.is_complex(), window is not None and window.is_complex())
+def _make_analysis(params: StftParams, signal: torch.Tensor, window: Optional) -> Analysis:
+    return Analysis(params, signal.is_complex(), window is not None and window.is_complex())
 
 
-def _stft(task: Task[Form], signal: torch.Tensor, window: Optional) -> torch.Tensor:
-    params = task.form.params
+def _stft(task: Task[Analysis], signal: torch.Tensor, window: Optional) -> torch.Tensor:
+    params = task.subject.params
     # Of examples of vmap native stacks the results; what it frames of each nobody sees.
     stacks, given = torch_state.is_vmapped(signal, window), signal
-    copies = _copies(params, signal)
+    copies = copies_signal(params, signal)
     is_trained = window is not None and not torch_state.is_constant(window)
     if not stacks:
         signal = _with_natives_gradient(params, signal)
@@ -86,14 +85,19 @@ def _with_natives_gradient(params: StftParams, signal: torch.Tensor) -> torch.Te
     Where nothing is padded native frames the signal where it lies: so lies the gradient, and of
     samples that share memory each has the mean of their gradients.
     """
-    padding = params.padding or (params.padded and params.pad_mode != "constant")
-    if padding or not signal.requires_grad or signal.is_contiguous():
+    if not frames_itself(params, signal):
         return signal
     framed = signal.clone() if params.padded else signal
     return framed.as_strided(framed.shape, framed.stride())
 
 
-def _copies(params: StftParams, signal: torch.Tensor) -> bool:
+def frames_itself(params: StftParams, signal: torch.Tensor) -> bool:
+    """Whether native frames a differentiated signal that is not contiguous where it lies."""
+    padding = params.padding or (params.padded and params.pad_mode != "constant")
+    return not padding and signal.requires_grad and not signal.is_contiguous()
+
+
+def copies_signal(params: StftParams, signal: torch.Tensor) -> bool:
     """Whether native lets a program change the signal before a gradient is computed.
 
     Native keeps its padded copy. But it refers to a differentiated signal that it reflects or
@@ -112,20 +116,22 @@ def _refuse_changes(result: torch.Tensor, given: torch.Tensor) -> None:
         return
     reference, before = weakref.ref(given), given._version
 
-    def check(_: Any) -> None:
-        tensor = reference()
-        if tensor is not None and tensor._version != before:
-            raise RuntimeError(
-                "one of the variables needed for gradient computation has been modified by an "
-                f"inplace operation: [{tensor.type()} {list(tensor.shape)}] is at version "
-                f"{tensor._version}; expected version {before} instead."
-            )
+    result.grad_fn.register_prehook(lambda _: raise_if_changed(reference, before))
 
-    result.grad_fn.register_prehook(check)
+
+def raise_if_changed(given: weakref.ref[torch.Tensor], version: int) -> None:
+    """Raise, as native's backward does, if a tensor is not of this version any more."""
+    tensor = given()
+    if tensor is not None and tensor._version != version:
+        raise RuntimeError(
+            "one of the variables needed for gradient computation has been modified by an "
+            f"inplace operation: [{tensor.type()} {list(tensor.shape)}] is at version "
+            f"{tensor._version}; expected version {version} instead."
+        )
 
 
 def _istft(task: Task[IstftParams], spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-    params = task.form
+    params = task.subject
     batched = with_rows(params, spectrum)[:, : params.bins]
     if window is None or torch_state.is_constant(window):
         signal: torch.Tensor = MAPS["inverse"].apply(task, batched, window)
@@ -147,9 +153,9 @@ def _istft_with_trained_window(
     given = window
     if params.win_length < params.n_fft:
         window = window.clone()
-    form = replace(describe_analysis(params), complex_window=window.is_complex())
+    analysis = replace(describe_analysis(params), complex_window=window.is_complex())
     # The map checks the envelope: only there every transform of torch has been unwrapped.
-    task = Task(backend, form, checked=params)
+    task = Task(backend, analysis, checked=params)
     signal: torch.Tensor = MAPS["adjoint"].apply(task, spectrum, window.conj())
     signal = signal * inverse_envelope(params, window)
     if window is given:
@@ -172,14 +178,36 @@ def bind_gradient(
         contiguous.
     """
     if isinstance(params, StftParams):
-        form = _make_form(params, tensor, window)
-        return partial(_stft_gradient, Task(backend, form))
+        return partial(_stft_gradient, Task(backend, _make_analysis(params, tensor, window)))
     return partial(_istft_gradient, Task(backend, bins_that_are_read(params)), params)
 
 
-def _stft_gradient(task: Task[Form], cotangent: torch.Tensor, window: Optional) -> torch.Tensor:
-    params = task.form.params
-    found = linear_maps.adjoint(task, _batch_spectrum(params, cotangent), window).contiguous()
+def prepare_gradient(
+    params: StftParams | IstftParams,
+    backend: Backend,
+    cotangent: torch.Tensor,
+    window: Optional,
+    gradient: torch.Tensor,
+) -> Bound | None:
+    """What computes gradients like one by a prepared launch, where the backend has one.
+
+    Args:
+        cotangent, window: of the one.
+        gradient: in the input, of :func:`bind_gradient`.
+    """
+    if isinstance(params, StftParams):
+        is_whole = params.return_complex
+    else:
+        is_whole = bins_that_are_read(params).bins == params.bins
+    if not is_whole or (window is not None and window.is_complex()):
+        return None
+    return backend.prepare_gradient(params, cotangent, window, gradient)
+
+
+def _stft_gradient(task: Task[Analysis], cotangent: torch.Tensor, window: Optional) -> torch.Tensor:
+    params = task.subject.params
+    batched = _batch_spectrum(params, cotangent)
+    found = linear_maps.compute_adjoint(task, batched, window).contiguous()
     return found if params.batched else found.squeeze_(0)
 
 
@@ -191,9 +219,9 @@ def _batch_spectrum(params: StftParams, cotangent: torch.Tensor) -> torch.Tensor
 def _istft_gradient(
     task: Task[IstftParams], params: IstftParams, cotangent: torch.Tensor, window: Optional
 ) -> torch.Tensor:
-    found = linear_maps.inverse_adjoint(task, with_rows(params, cotangent), window)
-    if task.form.bins < params.bins:
-        unread = found.new_zeros(params.rows, params.bins - task.form.bins, params.frames)
+    found = linear_maps.compute_inverse_adjoint(task, with_rows(params, cotangent), window)
+    if task.subject.bins < params.bins:
+        unread = found.new_zeros(params.rows, params.bins - task.subject.bins, params.frames)
         found = torch.cat([found, unread], dim=1)
     found = found.contiguous()
     return found if params.batched else found.squeeze_(0)
@@ -213,9 +241,9 @@ def window_gradient(
         tensor: the call's input.
     """
     if isinstance(params, StftParams):
-        task = Task(backend, _make_form(params, tensor, window))
+        task = Task(backend, _make_analysis(params, tensor, window))
         batched = _batch_spectrum(params, cotangent)
-        return linear_maps.correlation(task, with_rows(params, tensor), batched)
+        return linear_maps.compute_correlation(task, with_rows(params, tensor), batched)
     # The envelope depends on the window, too: torch's own derivatives know how.
     call = partial(bind(params, backend, tensor, window), tensor)
     whole: torch.Tensor = torch.func.vjp(call, window)[1](cotangent)[0]

@@ -25,52 +25,53 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from ..backends.base import Backend, Optional
-from ..core.linear import Form
+from ..core.linear import Analysis
 from ..core.params import IstftParams
 
-Shape = TypeVar("Shape", Form, IstftParams)
+Subject = TypeVar("Subject", Analysis, IstftParams)
 
 
 @dataclass(eq=False)  # frozen, it would take three times as long to make
-class Task(Generic[Shape]):
+class Task(Generic[Subject]):
     """What a map needs besides its two tensors; calls that are alike share it.
 
     Attributes:
         backend: computes the map and all its derivatives.
-        form: the analysis; of an istft by a constant window, the resolved call of a batch.
+        subject: the analysis; of an istft by a constant window, the resolved call of a batch.
         checked: the istft whose envelope the map has to check before it computes; or None.
         copies_window: autograd saves a constant window as a copy.
     """
 
     backend: Backend
-    form: Shape
+    subject: Subject
     checked: IstftParams | None = None
     copies_window: bool = False
 
-    def for_derivatives(self) -> Task[Shape]:
+    def for_derivatives(self) -> Task[Subject]:
         """The task of the map's derivatives, which neither check nor copy anything again."""
         if self.checked is None and not self.copies_window:
             return self
-        return Task(self.backend, self.form)
+        return Task(self.backend, self.subject)
 
-    def with_rows(self, rows: int) -> Task[Shape]:
+    def with_rows(self, rows: int) -> Task[Subject]:
         """The same task for as many rows."""
-        form: Any = self.form
-        form = form.with_rows(rows) if isinstance(form, Form) else replace(form, rows=rows)
-        return replace(self, form=form)
+        subject: Any = self.subject
+        is_analysis = isinstance(subject, Analysis)
+        more = subject.with_rows(rows) if is_analysis else replace(subject, rows=rows)
+        return replace(self, subject=more)
 
 
-def analysis(task: Task[Form], signal: torch.Tensor, window: Optional) -> torch.Tensor:
+def compute_analysis(task: Task[Analysis], signal: torch.Tensor, window: Optional) -> torch.Tensor:
     """``A(x, w)``, shape (rows, bins, frames), complex64.
 
     Args:
         signal: shape (rows, samples).
         window: shape (win_length,), or None.
     """
-    return task.backend.analyse(task.form.params, signal, window, task.form.edge)
+    return task.backend.analyse(task.subject.params, signal, window, task.subject.edge)
 
 
-def adjoint(task: Task[Form], spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+def compute_adjoint(task: Task[Analysis], spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
     """``adjoint(z, w)``, shape (rows, samples), contiguous, of the signal's kind.
 
     Args:
@@ -82,41 +83,45 @@ def adjoint(task: Task[Form], spectrum: torch.Tensor, window: Optional) -> torch
     """
     if task.checked is not None:
         task.backend.check_envelope(task.checked, window)
-    form = task.form
-    if form.params.samples == 0:
-        signal = spectrum.new_zeros((form.params.rows, 0))
+    analysis = task.subject
+    if analysis.params.samples == 0:
+        signal = spectrum.new_zeros((analysis.params.rows, 0))
     else:
-        signal = task.backend.adjoint(form, spectrum, window)
-    if signal.is_complex() and not form.complex_signal:
+        signal = task.backend.adjoint(analysis, spectrum, window)
+    if signal.is_complex() and not analysis.complex_signal:
         signal = signal.real.contiguous()
     return signal
 
 
-def correlation(task: Task[Form], signal: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
+def compute_correlation(
+    task: Task[Analysis], signal: torch.Tensor, spectrum: torch.Tensor
+) -> torch.Tensor:
     """``correlation(x, z)``, shape (win_length,), of the window's kind.
 
     Args:
         signal: shape (rows, samples).
         spectrum: shape (rows, bins, frames), complex64.
     """
-    form, params = task.form, task.form.params
-    summed = task.backend.differentiate_window(form, signal, spectrum)
-    window = summed[params.window_left :][: params.win_length] * form.inverse_scale
-    if window.is_complex() and not form.complex_window:
+    analysis, params = task.subject, task.subject.params
+    summed = task.backend.differentiate_window(analysis, signal, spectrum)
+    window = summed[params.window_left :][: params.win_length] * analysis.inverse_scale
+    if window.is_complex() and not analysis.complex_window:
         window = window.real
     return window.to(torch.complex64 if window.is_complex() else torch.float32).contiguous()
 
 
-def inverse(task: Task[IstftParams], spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+def compute_inverse(
+    task: Task[IstftParams], spectrum: torch.Tensor, window: Optional
+) -> torch.Tensor:
     """The signal of a batch of spectra, its envelope included, shape (rows, output length).
 
     Raises:
         UnresolvedArguments: the envelope vanishes.
     """
-    return task.backend.synthesise(task.form, spectrum, window)
+    return task.backend.synthesise(task.subject, spectrum, window)
 
 
-def inverse_adjoint(
+def compute_inverse_adjoint(
     task: Task[IstftParams], cotangent: torch.Tensor, window: Optional
 ) -> torch.Tensor:
     """The adjoint of a onesided or complex istft.
@@ -127,4 +132,4 @@ def inverse_adjoint(
         cotangent: shape (rows, output length).
         window: shape (win_length,), or None.
     """
-    return task.backend.adjoint_synthesis(task.form, cotangent, window)
+    return task.backend.adjoint_synthesis(task.subject, cotangent, window)

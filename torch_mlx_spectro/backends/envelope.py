@@ -43,8 +43,8 @@ def inverse_envelope(params: IstftParams, window: torch.Tensor) -> torch.Tensor:
     right = overlap * hop - params.window_left - params.win_length
     # CUDA's cumsum is refused where a program asks for deterministic algorithms.
     on_device = window.is_cuda and not torch.are_deterministic_algorithms_enabled()
-    place = window.device if on_device else "cpu"
-    full = torch.nn.functional.pad(window.to(place, wide), (params.window_left, right))
+    device = window.device if on_device else "cpu"
+    full = torch.nn.functional.pad(window.to(device, wide), (params.window_left, right))
     squares = (full * full).reshape(overlap, hop)
     if frames < overlap:
         gaps = torch.nn.functional.pad(squares, (0, 0, frames - 1, frames - 1))

@@ -26,17 +26,17 @@ class Spec:
     Attributes:
         name: that programs ask for it by.
         device_types: of the tensors that it computes.
-        place: its module and the name of the object there, as ``"package.module:OBJECT"``.
+        location: its module and the name of the object there, as ``"package.module:OBJECT"``.
         priority: among those of a device; where two are as fast, the higher one is taken.
         in_auto: whether ``auto`` considers it.
         has_metal_kernels: it computes the host's tensors while Metal is emulated.
         loads_library: a large library is imported to find out whether it is here: ``auto`` asks it
-            last, when its turn has come.
+            last.
     """
 
     name: str
     device_types: tuple[str, ...]
-    place: str
+    location: str
     priority: int = 0
     in_auto: bool = True
     has_metal_kernels: bool = False
@@ -71,11 +71,11 @@ def check_name(name: str, source: str) -> str:
     """Return a name if it is ``"auto"`` or a backend's.
 
     Raises:
-        ValueError: naming ``source`` (an argument or a variable) and the known backends.
+        ValueError: naming ``source`` (an argument or a variable) and all backends.
     """
-    known = ("auto", *names())
-    if name not in known:
-        raise ValueError(f"{source} must be one of {', '.join(known)}; got {name!r}")
+    accepted = ("auto", *names())
+    if name not in accepted:
+        raise ValueError(f"{source} must be one of {', '.join(accepted)}; got {name!r}")
     return name
 
 
@@ -85,7 +85,7 @@ def specs() -> tuple[Spec, ...]:
 
 
 def find(name: str) -> Spec:
-    """The backend of a name that is known."""
+    """The spec of a backend, by its name."""
     return _specs[name]
 
 
@@ -114,7 +114,7 @@ def load(name: str) -> Backend:
     """A backend itself; its module is imported on first use."""
     found = _loaded.get(name)
     if found is None:
-        found = _loaded[name] = pkgutil.resolve_name(_specs[name].place)
+        found = _loaded[name] = pkgutil.resolve_name(_specs[name].location)
     return found
 
 
@@ -135,13 +135,13 @@ def list_backends(device_type: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def registered(
+def register_backend(
     spec: Spec, backend: Backend | None = None, *, replace: bool = False
 ) -> Iterator[None]:
     """Have one more backend, until the context ends.
 
     Args:
-        backend: itself, where it is not to be loaded from the spec's place.
+        backend: itself, where it is not to be loaded from the spec's location.
         replace: it takes the place of the one that has its name.
 
     Raises:

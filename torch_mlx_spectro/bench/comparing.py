@@ -31,7 +31,7 @@ import torch
 from .cases import Case, Table
 from .measuring import summary
 from .running import NATIVE
-from .schema import Accuracy, CaseFacts, Machine, Place, Report
+from .schema import Accuracy, CaseFacts, Location, Machine, Report
 
 #: How much longer a call takes before it is called slower.
 THRESHOLD = 0.10
@@ -199,7 +199,7 @@ def _cells(report: Report) -> dict[Key, list[float]]:
     }
 
 
-def _cell(facts: Place) -> Key:
+def _cell(facts: Location) -> Key:
     return facts["table"], facts["operation"], read_case(facts["case"]), facts["backend"]
 
 
@@ -250,11 +250,11 @@ def chances(pairs: Sequence[Pair]) -> list[float]:
         pairs: logarithms of ratios of the passes of two runs; 0.5 comes of a pair with fewer than
             two on a side, of which nothing can be said.
     """
-    known = [pair for pair in pairs if min(map(len, pair)) > 1]
-    degrees = [len(a) + len(b) - 2 for a, b in known]
+    several = [pair for pair in pairs if min(map(len, pair)) > 1]
+    degrees = [len(a) + len(b) - 2 for a, b in several]
     variances = [
         ((len(a) - 1) * variance(a) + (len(b) - 1) * variance(b)) / free
-        for (a, b), free in zip(known, degrees, strict=True)
+        for (a, b), free in zip(several, degrees, strict=True)
     ]
     usual, weight = usual_variance(variances, degrees)
     own = iter(zip(variances, degrees, strict=True))
@@ -297,8 +297,8 @@ def usual_variance(variances: Sequence[float], degrees: Sequence[int]) -> tuple[
     # Trigamma falls from infinity to 0: where it is no more than that, to a part in 4,000.
     grid = torch.logspace(-6, math.log10(_MOST_DEGREES / 2), 100_000, dtype=torch.float64)
     beyond = centred.var() - torch.special.polygamma(1, halves).mean()
-    place = torch.searchsorted(-torch.special.polygamma(1, grid), -beyond)
-    half = grid[place.clamp(max=len(grid) - 1)]
+    index = torch.searchsorted(-torch.special.polygamma(1, grid), -beyond)
+    half = grid[index.clamp(max=len(grid) - 1)]
     shift = torch.special.digamma(half) - half.log()
     return math.exp(centred.mean() + shift), 2 * float(half)
 

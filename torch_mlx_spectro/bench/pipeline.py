@@ -61,7 +61,7 @@ class Component:
     build: Callable[[str], Model]
 
 
-def missing() -> list[str]:
+def list_missing() -> list[str]:
     """What has to be installed first, by the names of imports."""
     return [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
@@ -149,7 +149,7 @@ def _roformer(module: str, name: str, device: str, sizes: dict[str, Any]) -> Mod
 
 
 @contextmanager
-def timed_calls(clock: Clock) -> Iterator[dict[str, list[float]]]:
+def record_calls(clock: Clock) -> Iterator[dict[str, list[float]]]:
     """Seconds of every call of torch.stft and torch.istft, whoever computes them."""
     taken: dict[str, list[float]] = {"stft": [], "istft": []}
 
@@ -202,7 +202,7 @@ def measure_component(
                 for number in range(AUTO_RUNS if side.name == AUTO else 1):
                     run(number)
                 tms.reset_stats()
-                with timed_calls(clock) as taken:
+                with record_calls(clock) as taken:
                     split[side.name] = clock.time(partial(run, 0))[0], taken
                 routes[side.name] = sorted({name for _, name in tms.stats().calls}) or [NATIVE]
         seconds = take_turns(sides, clock, rounds, batch=1, settle=False)

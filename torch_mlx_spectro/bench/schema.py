@@ -34,7 +34,7 @@ class CaseFacts(TypedDict):
     hop_length: int
 
 
-class Place(TypedDict):
+class Location(TypedDict):
     """One operation on one size by one backend."""
 
     table: str
@@ -43,7 +43,7 @@ class Place(TypedDict):
     backend: str
 
 
-class Timing(Place):
+class Timing(Location):
     """What was measured there.
 
     ``passes`` has seconds of a call, in the order in which they were taken; numbers at the same
@@ -82,7 +82,7 @@ class Cost(TypedDict):
     native: float | None
 
 
-class Failure(Place):
+class Failure(Location):
     """What a backend did not do, or did wrong."""
 
     reason: str

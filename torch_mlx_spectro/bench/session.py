@@ -75,9 +75,9 @@ def _choose_tables(options: argparse.Namespace) -> dict[str, cases.Table]:
     names = list(cases.PUBLISHED) if options.table is None else options.table.split(",")
     if "all" in names:
         return dict(cases.TABLES)
-    known = (*cases.TABLES, COSTS)
-    there = f"there are {', '.join(known)} and all"
-    refuse((name not in known, f"--table {name or repr(name)}: {there}") for name in names)
+    tables = (*cases.TABLES, COSTS)
+    there = f"there are {', '.join(tables)} and all"
+    refuse((name not in tables, f"--table {name or repr(name)}: {there}") for name in names)
     return {name: table for name, table in cases.TABLES.items() if name in names}
 
 
@@ -134,8 +134,8 @@ def _read(path: Path) -> schema.Report:
     try:
         return schema.read_report(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # ValueError: no text, no JSON, or no report
-        told = error.strerror if isinstance(error, OSError) else error
-        raise Problem(f"--compare {path}: {told}") from None
+        message = error.strerror if isinstance(error, OSError) else error
+        raise Problem(f"--compare {path}: {message}") from None
 
 
 def _compare(
@@ -192,7 +192,7 @@ def _run_pipeline(options: argparse.Namespace, settings: running.Settings) -> in
     Raises:
         Problem: audio-separator, or what it needs, is not installed.
     """
-    if absent := pipeline.missing():
+    if absent := pipeline.list_missing():
         how = " and ".join(pipeline.INSTALL)
         raise Problem(f"--pipeline needs {', '.join(absent)}: in a checkout, {how}")
     where = running.machine(settings.device)  # now: its load is the others'
@@ -230,16 +230,16 @@ def submit(options: argparse.Namespace, report: schema.Report) -> int:
     parity = [_parity(name, report["machine"]["device"]) for name in backends]
     text = submission_text(report, parity, examine())
     write_file("submit-file", options.submit_file, text)
-    told = sys.stderr if options.json == "-" else sys.stdout
+    output = sys.stderr if options.json == "-" else sys.stdout
     for facts in parity:
         counts = ", ".join(
             f"{count} {verdict}" for verdict, count in facts["counts"].items() if count
         )
-        print(f"parity of {facts['backend']}: {counts}", file=told)
+        print(f"parity of {facts['backend']}: {counts}", file=output)
     print(
         f"Wrote {options.submit_file}. It has no names of users, hosts or folders; look through it"
         " if you like. To submit it, open an issue in this project's tracker and attach the file.",
-        file=told,
+        file=output,
     )
     return 0 if all(facts["ok"] for facts in parity) else 1
 
@@ -269,8 +269,8 @@ def submission_text(
         schema.check(json.loads(text), schema.Submission, "submission")
     except schema.Invalid as error:
         raise Problem(f"--submit-file: not written, it would not be valid: {error}", 1) from None
-    if told := find_revealing(text):
-        raise Problem(f"--submit-file: not written, it would have {told[0]!r} in it", 1)
+    if names := find_revealing(text):
+        raise Problem(f"--submit-file: not written, it would have {names[0]!r} in it", 1)
     return text
 
 
@@ -278,11 +278,15 @@ def _parity(backend: str, device: str) -> schema.ParityFacts:
     """What a submission tells of the quick parity cases by a backend, strict."""
     import stft_parity
 
-    from ..doctor.candidates import KNOWN, progress, strictly
+    from ..doctor.candidates import KNOWN_DIFFERENCES, progress, strictly
 
     with progress() as show:
         report = stft_parity.run(
-            candidate=strictly(backend), device=device, cases="quick", known=KNOWN, progress=show
+            candidate=strictly(backend),
+            device=device,
+            cases="quick",
+            known=KNOWN_DIFFERENCES,
+            progress=show,
         )
     return {
         "backend": backend,

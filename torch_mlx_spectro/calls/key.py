@@ -20,7 +20,7 @@ from .operation import WINDOW
 _VALUES = frozenset({int, bool, str, type(None)})
 is_grad_enabled = torch.is_grad_enabled
 #: complex64 values, and windows in pairs, are read whole.
-_ALIGNMENT = 8
+ALIGNMENT = 8
 
 #: What a key begins with: the backend that is asked for, and the state that ``auto`` depends on.
 Key = tuple[Hashable, ...]
@@ -40,10 +40,10 @@ def with_tensors(
 ) -> tuple[list[Any], dict[str, Any]]:
     """The arguments of a call with other tensors in it, by their names."""
     changed, named = list(args), dict(kwargs)
-    for name, place in (("input", 0), ("window", WINDOW)):
+    for name, index in (("input", 0), ("window", WINDOW)):
         if name in tensors:
-            if len(changed) > place:
-                changed[place] = tensors[name]
+            if len(changed) > index:
+                changed[index] = tensors[name]
             else:
                 named[name] = tensors[name]
     return changed, named
@@ -72,21 +72,23 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
     if window is not None:
         if type(window) not in PLAIN_TYPES:
             raise NoKey
-        place = window.data_ptr()
-        if not place:
+        window_address = window.data_ptr()
+        if not window_address:
             raise NoKey
+        dtype = window.dtype
         described = (
             window.shape,
             window.stride(),
-            window.dtype,
+            dtype,
             window.device,
-            window.is_conj(),
+            dtype.is_complex and window.is_conj(),
             window.is_neg(),
-            place % _ALIGNMENT,
+            window_address % ALIGNMENT,
             window.requires_grad,
         )
     if not address:
         raise NoKey  # zeros without memory, meta tensors, empty ones
+    dtype = tensor.dtype
     return (
         backend,
         None if backend != "auto" else _describe_state(),
@@ -94,11 +96,11 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
         torch.mps.compile_shader,  # what is emulated compiles by its own rules
         tensor.shape,
         tensor.stride(),
-        tensor.dtype,
+        dtype,
         tensor.device,
-        tensor.is_conj(),
+        dtype.is_complex and tensor.is_conj(),
         tensor.is_neg(),
-        address % _ALIGNMENT,
+        address % ALIGNMENT,
         tensor.requires_grad,
         described,
         others,

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     program: list[str] = []
     if arguments[:1] == ["run"]:
         # argparse would look for options of ours among the program's own arguments.
-        own, program = run.split(arguments[1:])
+        own, program = run.split_arguments(arguments[1:])
         arguments = ["run", *own]
     options = build_parser().parse_args(arguments, argparse.Namespace(program=program))
     try:

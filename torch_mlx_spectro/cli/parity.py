@@ -66,11 +66,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how many (default: %(default)s)",
     )
-    told = parser.add_argument_group("what is reported")
-    told.add_argument("--minimise", action="store_true", help="shrink a failing case of each kind")
-    told.add_argument("--json", action="store_true", help="print one JSON object, no table")
-    told.add_argument("--junit", type=Path, metavar="FILE.xml", help="write JUnit XML")
-    told.add_argument("--html", type=Path, metavar="FILE.html", help="write a page")
+    output = parser.add_argument_group("what is reported")
+    output.add_argument(
+        "--minimise", action="store_true", help="shrink a failing case of each kind"
+    )
+    output.add_argument("--json", action="store_true", help="print one JSON object, no table")
+    output.add_argument("--junit", type=Path, metavar="FILE.xml", help="write JUnit XML")
+    output.add_argument("--html", type=Path, metavar="FILE.html", help="write a page")
 
 
 def _positive(text: str) -> int:

@@ -17,7 +17,7 @@ from stft_parity.report import junit, machine, summary, tables
 
 from .. import emulator
 from ..backends.registry import NATIVE
-from ..doctor.candidates import KNOWN, progress, strictly
+from ..doctor.candidates import KNOWN_DIFFERENCES, progress, strictly
 from ..errors import Problem
 from ..terminal import make_console, write_file
 
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace, own: str | None) -> int:
     Raises:
         Problem: what was asked for is not here, or is misstated.
     """
-    accepted = options.known or (() if own in (None, NATIVE) else KNOWN)
+    accepted = options.known or (() if own in (None, NATIVE) else KNOWN_DIFFERENCES)
     try:
         entries = known.read(accepted)
     except OSError as error:

@@ -75,11 +75,11 @@ def read_known(path: Path) -> tuple[Known, ...]:
     return known
 
 
-def _entry(given: Any, place: str) -> Known:
+def _entry(given: Any, source: str) -> Known:
     if not isinstance(given, Mapping) or given.keys() != {"test", "reason"}:
-        raise pytest.UsageError(f"{place}: has to have test and reason, and nothing else")
+        raise pytest.UsageError(f"{source}: has to have test and reason, and nothing else")
     if not all(isinstance(value, str) and value.strip() for value in given.values()):
-        raise pytest.UsageError(f"{place}: test and reason have to be texts that say something")
+        raise pytest.UsageError(f"{source}: test and reason have to be texts that say something")
     return Known(given["test"], given["reason"].strip())
 
 
@@ -170,12 +170,12 @@ class Session:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """A worker of pytest-xdist has ended; one that crashed leaves no numbers."""
-        told = getattr(node, "workeroutput", {}).get(_OUTPUT)
-        if told is None:
+        counts = getattr(node, "workeroutput", {}).get(_OUTPUT)
+        if counts is None:
             self._total["silent workers"] += 1
             return
-        self._total += Counter(told["numbers"])
-        self._unmatched = told["unmatched"]
+        self._total += Counter(counts["numbers"])
+        self._unmatched = counts["unmatched"]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         total = self._total

@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separate the options of ``run`` from the program and its arguments.
 
     The program starts at the first argument that is no option of ours: a name, ``-m``, ``-c``,

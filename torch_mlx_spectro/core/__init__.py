@@ -1,1 +1,1 @@
-"""What a call comes to: sizes, padding, envelopes and the linear maps, in integers and numpy."""
+"""Sizes, padding, envelopes and linear maps of a call, in integers and numpy."""

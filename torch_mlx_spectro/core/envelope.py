@@ -48,7 +48,7 @@ def row_of_hop(hop_index: npt.NDArray[np.int64], frames: int, overlap: int) -> A
 def inverse_of_frames(
     rows: Rows, frames: int, overlap: int, n_fft: int, first: int, count: int
 ) -> Any:
-    """The inverse envelope of the samples that frames ``first ... first + count - 1`` cover.
+    """Return the inverse envelope of the samples that frames ``first ... first + count - 1`` cover.
 
     Args:
         rows: of :class:`Envelope`.
@@ -58,8 +58,8 @@ def inverse_of_frames(
     return rows[row_of_hop(hops, frames, overlap)].reshape(-1)[:length]
 
 
-def padded_window(window: npt.NDArray[Any] | None, win_length: int, n_fft: int) -> npt.NDArray[Any]:
-    """The window in double precision, zero-padded to n_fft as torch pads it (left half first)."""
+def pad_window(window: npt.NDArray[Any] | None, win_length: int, n_fft: int) -> npt.NDArray[Any]:
+    """Return the window in double precision, zero-padded to n_fft as by torch (left half first)."""
     if window is None:
         window = np.ones(win_length)
     left = (n_fft - win_length) // 2
@@ -68,7 +68,7 @@ def padded_window(window: npt.NDArray[Any] | None, win_length: int, n_fft: int) 
 
 
 def overlap_added_square(window: npt.NDArray[Any], hop: int, frames: int) -> Rows:
-    """The distinct rows of the envelope, double precision; see the module's formula.
+    """Compute the distinct rows of the envelope in double precision, by the module's formula.
 
     Args:
         window: shape (n_fft,), double precision.
@@ -96,7 +96,7 @@ def resolve_envelope(window: npt.NDArray[Any] | None, params: IstftParams) -> En
     """
     # torch does not warn of windows that single precision cannot hold; infinities are its result.
     with np.errstate(all="ignore"):
-        full = padded_window(window, params.win_length, params.n_fft)
+        full = pad_window(window, params.win_length, params.n_fft)
         rows = overlap_added_square(full, params.hop_length, params.frames)
         hop, overlap, frames = params.hop_length, params.overlap, params.frames
         first, last = params.start // hop, (params.start + params.kept - 1) // hop

@@ -24,13 +24,13 @@ from types import MappingProxyType
 
 from .params import IstftParams, StftParams
 
-#: Terms that are summed one by one, before their sums are.
+#: Terms of a long sum that are added one by one; then the sums of as many are added.
 SUM_BRANCHES = 32
 
 
 @dataclass(frozen=True)
 class Gradient:
-    """The gradient of a map in one argument: a map at the cotangent and the other argument.
+    """The gradient of a map in one argument: another map, of the cotangent and the other argument.
 
     Attributes:
         name: of that map in :data:`RULES`.
@@ -74,18 +74,18 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 
 
 def own_conjugates(n_fft: int) -> list[int]:
-    """The bins of real frames that are their own conjugates: DC and, for even n_fft, Nyquist."""
+    """List the bins of real frames that are their own conjugates: DC, for even n_fft Nyquist."""
     return [0] if n_fft % 2 or n_fft < 2 else [0, n_fft // 2]
 
 
 @dataclass(frozen=True)
-class Form:
-    """The analysis whose derivatives are meant.
+class Analysis:
+    """An analysis: its sizes, and what its derivatives depend on besides.
 
     Attributes:
-        params: of the analysis, of a batch.
+        params: sizes, of a batch.
+        complex_signal, complex_window: whether the two are complex; real ones have real gradients.
         edge: factor of the bins that are their own conjugates (onesided spectra only).
-        complex_signal, complex_window: the kinds of the two; a real one has real gradients.
     """
 
     params: StftParams
@@ -93,13 +93,13 @@ class Form:
     complex_window: bool
     edge: float = 1.0
 
-    def with_rows(self, rows: int) -> Form:
-        """The same analysis of as many rows."""
+    def with_rows(self, rows: int) -> Analysis:
+        """Return the same analysis for so many rows."""
         return replace(self, params=replace(self.params, rows=rows))
 
     @property
     def both_halves(self) -> bool:
-        """Real frames whose spectrum keeps its redundant half: cotangents need not be symmetric."""
+        """Whether frames are real and both halves are kept: cotangents need not be symmetric."""
         return not (self.params.complex_fft or self.params.onesided)
 
     @property
@@ -109,28 +109,28 @@ class Form:
 
     @property
     def inverse_scale(self) -> float:
-        """What an inverse transform (it divides by n_fft) is multiplied by to be the adjoint."""
+        """Factor that makes an inverse transform, which divides by n_fft, the adjoint."""
         return self.plain_scale * self.params.n_fft
 
     @property
     def plain_scale(self) -> float:
-        """The same of a transform back that does not divide."""
+        """Factor that makes an inverse transform without a division the adjoint."""
         return self.params.scale * (0.5 if self.params.onesided else 1.0)
 
 
 def bins_that_are_read(params: IstftParams) -> IstftParams:
-    """The same call onesided, if real: of two-sided spectra torch does not read the other half."""
+    """Return the same call onesided, if real, since torch ignores the other half of the bins."""
     if params.onesided or params.return_complex:
         return params
     return replace(params, onesided=True, bins=params.n_fft // 2 + 1)
 
 
-def describe_analysis(params: IstftParams) -> Form:
-    """The analysis that a onesided or complex istft is the adjoint of, its envelope left out.
+def describe_analysis(params: IstftParams) -> Analysis:
+    """Describe the analysis whose adjoint a onesided or complex istft is, but for its envelope.
 
     ``irfft`` is twice the real part of the sum over the bins without DC and Nyquist, over n_fft.
     """
-    analysis = StftParams(
+    sizes = StftParams(
         n_fft=params.n_fft,
         hop_length=params.hop_length,
         win_length=params.win_length,
@@ -148,12 +148,12 @@ def describe_analysis(params: IstftParams) -> Form:
         bins=params.bins,
     )
     real = params.onesided
-    return Form(analysis, params.return_complex, False, edge=0.5 if real else 1.0)
+    return Analysis(sizes, params.return_complex, False, edge=0.5 if real else 1.0)
 
 
-def describe_synthesis(form: Form, start: int, kept: int) -> IstftParams:
-    """The overlap-add of the form's frames, from padded sample ``start`` on."""
-    params = form.params
+def describe_synthesis(analysis: Analysis, start: int, kept: int) -> IstftParams:
+    """Describe the overlap-add of the analysis' frames, from padded sample ``start`` on."""
+    params = analysis.params
     return IstftParams(
         n_fft=params.n_fft,
         hop_length=params.hop_length,

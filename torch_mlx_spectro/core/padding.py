@@ -29,8 +29,9 @@ def outside_positions(positions: npt.NDArray[np.int64], samples: int, mode: str)
     """Map signal positions before 0 or from ``samples`` on to positions inside the signal.
 
     Args:
-        positions: signal positions, any of them outside ``0 ... samples - 1``.
-        samples: length of the signal; reflect needs more than the overhang, circular at least it.
+        positions: signal positions, all of them outside ``0 ... samples - 1``.
+        samples: length of the signal. For reflect it must exceed the overhang; for circular it must
+            be at least the overhang.
         mode: ``"reflect"``, ``"replicate"`` or ``"circular"``.
     """
     if mode == "reflect":
@@ -44,13 +45,13 @@ def outside_positions(positions: npt.NDArray[np.int64], samples: int, mode: str)
 
 
 def padded_sides(params: StftParams) -> tuple[int, ...]:
-    """The signal positions where padding begins that repeats samples: none where it is zeros."""
+    """Return the positions where padding begins that repeats samples; none if it is zeros."""
     repeats = params.padding and params.pad_mode != "constant"
     return (-params.padding, params.samples) if repeats else ()
 
 
 def padding_sources(params: StftParams, start: int) -> Any:
-    """The signal positions that the padding of one side repeats, from position ``start`` on.
+    """Return the signal positions that the padding of one side repeats, from ``start`` on.
 
     They are one position, or neighbours in either order.
     """
@@ -59,11 +60,11 @@ def padding_sources(params: StftParams, start: int) -> Any:
 
 
 def fold_side(params: StftParams, start: int, fallen: Any) -> tuple[int, Any]:
-    """The adjoint of the padding of one side, for arrays of numpy and of MLX.
+    """Compute the adjoint of the padding of one side, for arrays of numpy and of MLX.
 
     Args:
         start: where the padding begins, of :func:`padded_sides`.
-        fallen: what fell on the padding, shape (rows, padding).
+        fallen: the values on the padding, shape (rows, padding).
 
     Returns:
         A signal position, and what is to be added to the samples from there on.
@@ -76,7 +77,7 @@ def fold_side(params: StftParams, start: int, fallen: Any) -> tuple[int, Any]:
 
 
 def covered_samples(row: Samples, params: StftParams, first: int, count: int) -> Samples:
-    """The padded samples which frames ``first ... first + count - 1`` cover.
+    """Return the padded samples that frames ``first ... first + count - 1`` cover.
 
     Args:
         row: one row of the signal, shape (samples,), any stride.

@@ -47,7 +47,7 @@ class Params:
 
     @property
     def window_left(self) -> int:
-        """Zeros that pad a short window on the left, to n_fft values."""
+        """Number of zeros that pad a short window on the left, to n_fft values."""
         return (self.n_fft - self.win_length) // 2
 
 
@@ -55,9 +55,9 @@ class Params:
 class StftParams(Params):
     """One call of ``torch.stft``, resolved. Lengths count samples, frames or bins.
 
-    ``padding`` samples are added at each end by ``pad_mode`` before framing (``padded`` tells that
-    torch runs its padding, be it by nothing); frame ``t`` covers the samples
-    ``t * hop_length ... t * hop_length + n_fft - 1`` of the padded signal.
+    Before framing, ``padding`` samples are added at each end by ``pad_mode``. ``padded`` says that
+    torch runs its padding, even if it adds nothing. Frame ``t`` covers the samples ``t * hop_length
+    ... t * hop_length + n_fft - 1`` of the padded signal.
     """
 
     padded: bool
@@ -95,9 +95,9 @@ class IstftParams(Params):
         """What decides, besides a window's values, whether its envelope vanishes.
 
         Returns:
-            Sizes; and the samples that are left out at the end. If it does not vanish, then neither
-            where more are left out. How many frames there are matters only if a whole hop that all
-            lie over is not kept, or an end.
+            Sizes; and the number of samples that are left out at the end. An envelope that does not
+            vanish does not do so either where more samples are left out. The number of frames only
+            matters if no whole hop that all of them cover is kept, or no end.
         """
         tail = self.covered - self.start - self.kept
         is_long = self.frames > 2 * self.overlap and max(self.start, tail) <= self.n_fft
@@ -112,14 +112,14 @@ class IstftParams(Params):
 
 @dataclass(frozen=True)
 class TensorFacts:
-    """What the resolution needs to know of a tensor."""
+    """The facts about a tensor that resolving a call needs."""
 
     shape: tuple[int, ...]
     is_complex: bool
 
 
 def _integer(value: Any) -> int:
-    """An int as torch's argument parser takes it: 64-bit, Python's or NumPy's, never bool."""
+    """Return an int that torch's argument parser takes: 64-bit, Python's or NumPy's, no bool."""
     if type(value) is int and abs(value) < _TOO_LARGE:
         return value
     # torch refuses what has nothing but an ``__index__``, such as arrays without dimensions; of
@@ -151,7 +151,7 @@ def _require(condition: bool, what: str) -> None:
 
 
 def _check_centre_padding(mode: Any, padding: int, samples: int) -> None:
-    """The preconditions of ``torch.nn.functional.pad`` for the four modes."""
+    """Check the preconditions of ``torch.nn.functional.pad`` for the four modes."""
     _require(type(mode) is str and mode in PAD_MODES, "pad_mode is one of the four")
     _require(mode == "constant" or samples > 0, "only constant padding takes an empty signal")
     _require(mode != "reflect" or padding < samples, "reflection needs more samples than it adds")

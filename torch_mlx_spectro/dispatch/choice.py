@@ -141,7 +141,7 @@ def available_backends() -> dict[str, Availability]:
     return found
 
 
-def devices_of(name: str) -> tuple[str, ...]:
+def list_devices(name: str) -> tuple[str, ...]:
     """Device types whose tensors a backend accelerates here: emulated Metal computes the host's."""
     if name == registry.NATIVE:
         return ()
@@ -152,7 +152,7 @@ def devices_of(name: str) -> tuple[str, ...]:
     return kinds
 
 
-def candidates_of(choice: Choice, device_type: str) -> tuple[str, ...]:
+def find_candidates(choice: Choice, device_type: str) -> tuple[str, ...]:
     """The backends that compete with native for a tensor: the one asked for, or its device's."""
     if choice.backend != "auto":
         return (choice.backend,)
@@ -183,7 +183,7 @@ def unsupported_reasons(tensors: tuple[tuple[str, Any], ...], accelerator: str) 
 
     Does not load the backend: whether it is here is :func:`missing_reason`'s question.
     """
-    reasons, devices = torch_state.ambient_reasons(), devices_of(accelerator)
+    reasons, devices = torch_state.ambient_reasons(), list_devices(accelerator)
     for name, tensor in tensors:
         if tensor is not None:
             reasons += torch_state.tensor_reasons(name, tensor, devices)

@@ -96,15 +96,17 @@ def _gradient(
     tensor = torch.zeros((), dtype=dtype, device=cotangent.device).expand(shape)
     args = [tensor, *others]
     plan = decide(op, choice, args, {})
-    if plan.params is None:
+    params = plan.params
+    if params is None:
         return _natives_gradient(op, cotangent, args, in_window=False)
     from ..autograd import derivatives
 
     backend = registry.load(plan.route.backend)
-    run = derivatives.bind_gradient(plan.params, backend, tensor, window)
+    run = derivatives.bind_gradient(params, backend, tensor, window)
     gradient = run(cotangent, window)
     if key is not None and plan.settled and not torch_state.is_captured(cotangent):
-        plans.keep(key, Plan(plan.route, params=plan.params, settled=True, run=run, epoch=epoch))
+        run = derivatives.prepare_gradient(params, backend, cotangent, window, gradient) or run
+        plans.keep(key, Plan(plan.route, params=params, settled=True, run=run, epoch=epoch))
     return gradient
 
 
@@ -326,8 +328,8 @@ def _save(op: Operation, ctx: Any, inputs: Any, output: Any) -> None:
         kept = tensor.clone() if center or op is ISTFT else tensor
     is_short = win_length is not None and win_length != n_fft
     # Of a window that alone is trained an stft's gradient needs the size and dtype.
-    is_known = op is STFT and not ctx.needs_input_grad[0]
-    if window is not None and (is_short or is_known):
+    needs_no_values = op is STFT and not ctx.needs_input_grad[0]
+    if window is not None and (is_short or needs_no_values):
         window = window.clone()
     ctx.save_for_backward(kept, window)
     ctx.like = (tensor.shape, tensor.is_complex())

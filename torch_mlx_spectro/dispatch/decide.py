@@ -110,7 +110,7 @@ def _candidates(choice: Choice, tensor: Any, window: Any) -> tuple[tuple[str, ..
     """Those who may compute a call, and why others may not; loads nothing large."""
     device = tensor.device.type
     left, refused = [], list[str]()
-    for name in routing.candidates_of(choice, device):
+    for name in routing.find_candidates(choice, device):
         reasons = routing.unsupported_reasons((("input", tensor), ("window", window)), name)
         if not reasons and choice.backend == "auto" and not registry.find(name).loads_library:
             missing = routing.missing_reason(device, name)

@@ -1,4 +1,4 @@
-"""One call: computed by the plan that is kept for it, else decided, verified where due, and kept.
+"""One call: computed by its kept plan; else decided, at times compared with native's, and kept.
 
 Every call is counted, with the reason where native computes it. Whatever torch rejects is handed to
 torch, which raises its own exception. Only our own exceptions lead to native: any other that comes
@@ -23,6 +23,7 @@ from ..errors import KernelRefused, NotAccelerated, UnresolvedArguments
 from ..native import functions as native
 from ..native import private_state as torch_state
 from ..native.private_state import PLAIN_TYPES
+from ..native.strides import with_view
 from . import checking
 from .checking import CallChecks
 from .choice import Choice
@@ -73,7 +74,7 @@ def dispatch(
         except (KernelRefused, UnresolvedArguments):
             plan = None  # decided anew: torch raises, or the reason is told
         else:
-            bump = sites.get((id(caller.f_code), caller.f_lasti))  # site_of, without its call
+            bump = sites.get((id(caller.f_code), caller.f_lasti))  # find_site, without its call
             if bump is None:
                 counters.count(decided.answer, caller)
             else:
@@ -97,15 +98,15 @@ def _dispatch(
     op: Operation, choice: Choice, args: Any, kwargs: Any, caller: FrameType, found: Found
 ) -> torch.Tensor:
     epoch = ledger.epoch
-    known = found[0] if found[0] is not None and found[0].run is not None else None
-    if known is None:
+    kept = found[0] if found[0] is not None and found[0].run is not None else None
+    if kept is None:
         plan = decide(op, choice, args, kwargs)
     else:  # verified now and then
-        plan = replace(known, bound=op.bind(*args, **kwargs))
+        plan = replace(kept, bound=op.bind(*args, **kwargs))
     if plan.fallback and choice.strict:
         op.compute_natively(args, kwargs, caller)  # torch's own exception comes before ours
         raise NotAccelerated(op.name, plan.route.reasons)
-    plan = _with_known_run(plan, found[1], found[2])
+    plan = _take_kept_run(plan, found[1], found[2])
     checks = None
     if choice.verify or choice.backend == "auto":
         checks = checking.find_checks(op, choice, plan, args, kwargs, counters.count_verified)
@@ -124,20 +125,20 @@ def _dispatch(
         raise NotAccelerated(op.name, plan.route.reasons)
     if checks is not None and plan.params is not None:
         plan, result = checks.compare(plan, result)
-    if known is None:
+    if kept is None:
         _keep(replace(plan, epoch=epoch), found, result)
     counters.count(plan.answer, caller)
     return result
 
 
-def _with_known_run(plan: Plan, key: Key | None, tensor: Any) -> Plan:
+def _take_kept_run(plan: Plan, key: Key | None, tensor: Any) -> Plan:
     """The plan, run as calls that ask for its backend by name are: ``auto`` times what it takes."""
     if plan.params is None or plan.run is not None or key is None:
         return plan
-    known = plans.get(name_backend(key, plan.route.backend))
-    if known is None or known.epoch != ledger.epoch or _is_state_against(known, tensor):
+    kept = plans.get(name_backend(key, plan.route.backend))
+    if kept is None or kept.epoch != ledger.epoch or _is_state_against(kept, tensor):
         return plan
-    return replace(plan, run=known.run)
+    return replace(plan, run=kept.run)
 
 
 def _compute(
@@ -209,14 +210,24 @@ def _keep(plan: Plan, found: Found, result: torch.Tensor) -> None:
             plans.keep(key, replace(plan, sites=counters.sites(plan.answer)))
         return
     run = plan.run or _make_run(plan, tensor, window)
-    if plan.run is None and not torch_state.is_differentiated(tensor, window):
-        backend = registry.load(plan.route.backend)
-        run = backend.prepare(Call(plan.params, tensor, window), result) or run
+    if plan.run is None:
+        run = _prepare(plan.route.backend, Call(plan.params, tensor, window), result) or run
     warns, sites = any(_find_warnings(plan, window)), counters.sites(plan.answer)
     kept = replace(plan, bound=None, trial=None, run=run, warns=warns, sites=sites)
     if plan.settled:
         plans.keep(key, kept)
     plans.keep(name_backend(key, plan.route.backend), kept)
+
+
+def _prepare(name: str, call: Call, result: torch.Tensor) -> Run | None:
+    """What computes calls like one that was computed by a backend, if that can be prepared."""
+    backend = registry.load(name)
+    run: Run | None = backend.prepare(call, result)
+    if run is not None and torch_state.is_differentiated(call.tensor, call.window):
+        from ..autograd import prepared
+
+        run = prepared.bind_prepared(call, backend, run)
+    return None if run is None else with_view(call.params, run)
 
 
 def _time(plan: Plan, run: Callable[[], torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:

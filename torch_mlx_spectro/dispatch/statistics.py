@@ -35,7 +35,7 @@ TRANSPARENT = frozenset(
 )
 
 
-def site_of(frame: FrameType) -> Site:
+def find_site(frame: FrameType) -> Site:
     """A call site, where ``frame`` stands: neither its code's hash nor its line number.
 
     Both of these would read through all of the code.
@@ -144,7 +144,7 @@ class Counters:
         after_fork(self.after_fork_in_child)
 
     def sites(self, answer: Answer) -> Sites:
-        """The call sites that were counted before, by :func:`site_of`, to be bumped.
+        """The call sites that were counted before, by :func:`find_site`, to be bumped.
 
         The same dictionary for good: whoever calls often may keep it.
         """
@@ -158,7 +158,7 @@ class Counters:
             caller: the frame that made the call.
         """
         sites = self._sites_by_answer.get(answer)
-        bump = None if sites is None else sites.get(site_of(caller))
+        bump = None if sites is None else sites.get(find_site(caller))
         if bump is None:
             with self._lock:
                 bump = self._first(answer, caller)
@@ -171,7 +171,7 @@ class Counters:
             frame = frame.f_back
         if len(self._counts) >= MAX_COUNTS:
             frame, answer = None, answer._replace(reasons=answer.reasons and (OTHER_REASONS,))
-        site = (0, 0) if frame is None else site_of(frame)
+        site = (0, 0) if frame is None else find_site(frame)
         sites = self._sites_by_answer.setdefault(answer, {})
         bump = sites.get(site)
         if bump is None:

@@ -27,7 +27,7 @@ LEAST_NAME = 3
 COMMON = frozenset({"root", "user", "localhost", "runner", "admin", "mac", "linux", "ubuntu"})
 
 
-def own_names() -> tuple[str, ...]:
+def list_own_names() -> tuple[str, ...]:
     """The names by which this user and this machine can be told, as far as they are known."""
     found = [platform.node(), platform.node().partition(".")[0], Path.home().name]
     with suppress(OSError, KeyError, ImportError):  # no such entry where accounts are
@@ -48,7 +48,7 @@ def anonymise(value: Any, names: tuple[str, ...] | None = None) -> Any:
         value: of JSON's types.
         names: to be replaced; those of this user and machine by default.
     """
-    hidden = own_names() if names is None else names
+    hidden = list_own_names() if names is None else names
     if isinstance(value, dict):
         return {_clean(key, hidden): anonymise(item, hidden) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -64,7 +64,7 @@ def cut_paths(text: str) -> str:
 
 def find_revealing(text: str, names: tuple[str, ...] | None = None) -> list[str]:
     """What a text tells that it should not; empty when it may be shown."""
-    hidden = own_names() if names is None else names
+    hidden = list_own_names() if names is None else names
     found = [match.group() for match in _PATH.finditer(text)]
     return found + [name for name in hidden if _match_name(name).search(text)]
 

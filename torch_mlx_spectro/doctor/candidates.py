@@ -19,7 +19,7 @@ from .. import terminal
 from ..backends import registry
 
 #: In what the package's own backends differ from torch, and why.
-KNOWN = Path(__file__).parent / "known_differences.toml"
+KNOWN_DIFFERENCES = Path(__file__).parent / "known_differences.toml"
 
 #: Kept open for as long as the process lives: the machine that a spawned process computes on.
 _OPEN = ExitStack()
@@ -93,13 +93,13 @@ def strictly(backend: str) -> Candidate:
 @contextmanager
 def progress() -> Iterator[Callable[[int, int, Sequence[Result]], None]]:
     """Show on stderr how many cases of a parity run are done, and how many fail."""
-    with terminal.progress("comparing") as tell:
+    with terminal.progress("comparing") as update:
         failing = seen = 0
 
         def show(done: int, total: int, results: Sequence[Result]) -> None:
             nonlocal failing, seen
             failing += sum(result.failed for result in results[seen:])
             seen = len(results)
-            tell(done, total, f"{failing} failing")
+            update(done, total, f"{failing} failing")
 
         yield show

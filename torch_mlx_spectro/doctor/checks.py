@@ -78,15 +78,15 @@ def check(backend: str, device: str) -> Check:
             # NaN is wrong, too.
             if not found[label(backend, device)] <= _allow_error(found["native"], peaks[result])
         ]
-        told = f"errors of {', '.join(wrong)} are more than rounding" if wrong else ""
+        problem = f"errors of {', '.join(wrong)} are more than rounding" if wrong else ""
     except Exception as error:  # whatever a broken backend raises is what doctor is asked to tell
-        told = f"{type(error).__name__}: {error}"
+        problem = f"{type(error).__name__}: {error}"
     calls = dict(Counter(tms.stats().as_dict()["calls"]) - before)
-    if not told and backend != "native":
+    if not problem and backend != "native":
         disturbed = find_disturbed(backend, device)
-        told = f"memory was used again of results {', '.join(disturbed)}" if disturbed else ""
+        problem = f"memory was used again of results {', '.join(disturbed)}" if disturbed else ""
     timer.end()
-    return Check(backend, device, not told, told, errors, timer.seconds(), calls)
+    return Check(backend, device, not problem, problem, errors, timer.seconds(), calls)
 
 
 def label(backend: str, device: str) -> str:
@@ -220,14 +220,14 @@ def matrix() -> list[dict[str, Any]]:
         if device == "mps" and kind.dtype is torch.float64:
             continue  # MPS has no float64
         for op, arguments in (("stft", _stft), ("istft", _istft)):
-            place = {"kind": kind.name, "op": op, "device": device}
+            subject = {"kind": kind.name, "op": op, "device": device}
             try:
                 call, keywords = arguments(kind, device)
             except Exception as error:  # a device that is there and refuses memory
-                cells.append({**place, "asked": "any", **_tell_error(error)})
+                cells.append({**subject, "asked": "any", **_format_error(error)})
                 continue
             for asked in ("auto", *list_backends(device)):
-                cells.append({**place, "asked": asked, **_explain(asked, op, call, keywords)})
+                cells.append({**subject, "asked": asked, **_explain(asked, op, call, keywords)})
     return cells
 
 
@@ -238,11 +238,11 @@ def _explain(
         with tms.backend(asked, verify=0):
             route = tms.explain(op, *call, **keywords)
     except Exception as error:  # whatever a broken backend raises is what doctor is asked to tell
-        return _tell_error(error)
+        return _format_error(error)
     return {"backend": route.backend, "kernel": route.kernel, "reasons": route.reasons}
 
 
-def _tell_error(error: Exception) -> dict[str, object]:
+def _format_error(error: Exception) -> dict[str, object]:
     return {"backend": "none", "kernel": "", "reasons": (f"{type(error).__name__}: {error}",)}
 
 

@@ -66,7 +66,7 @@ def command(options: argparse.Namespace) -> int:
     elif options.fix:
         show.print_commands(found, sys.stdout)
     elif options.report:
-        write_file("report", options.report, show.markdown(found))
+        write_file("report", options.report, show.write_markdown(found))
         if options.report != STDOUT:
             print(f"written: {options.report}")
     else:

@@ -152,7 +152,7 @@ def list_versions(own: str) -> dict[str, str | None]:
     return versions
 
 
-def known_bad(versions: Mapping[str, str | None], mps: bool) -> tuple[KnownBad, ...]:
+def find_known_bad(versions: Mapping[str, str | None], mps: bool) -> tuple[KnownBad, ...]:
     """The entries that hold for these versions."""
     here = {name: version_numbers(version) for name, version in versions.items() if version}
     return tuple(
@@ -191,25 +191,31 @@ class Finding:
 
 
 #: Whether something is so, and what to know then.
-Judged = Iterable[tuple[object, Finding]]
+Examined = Iterable[tuple[object, Finding]]
 
 
 def gather_findings(found: Mapping[str, Any]) -> tuple[Finding, ...]:
     """List the findings on what ``examine`` found, the most urgent first."""
-    judges = (_judge_settings, _judge_backends, _judge_checks, _judge_versions, _judge_state)
-    judged = chain.from_iterable(judge(found) for judge in judges)
-    gathered = [finding for holds, finding in judged if holds]
+    examiners = (
+        _examine_settings,
+        _examine_backends,
+        _examine_checks,
+        _examine_versions,
+        _examine_state,
+    )
+    examined = chain.from_iterable(examine(found) for examine in examiners)
+    gathered = [finding for holds, finding in examined if holds]
     return tuple(sorted(gathered, key=lambda finding: LEVELS.index(finding.level)))
 
 
-def _judge_settings(found: Mapping[str, Any]) -> Judged:
+def _examine_settings(found: Mapping[str, Any]) -> Examined:
     error = found["settings"]["error"]
     named = [name for name in RECOGNISED if re.search(rf"\b{name}\b", error)]
     text = f"Correct or unset the environment variable: {error}."
     return [(error, Finding("error", text, tuple(f"unset {name}" for name in named)))]
 
 
-def _judge_backends(found: Mapping[str, Any]) -> Judged:
+def _examine_backends(found: Mapping[str, Any]) -> Examined:
     backends, devices = found["backends"], found["devices"]
     others = any(one.in_auto and backends[one.name]["available"] for one in registry.specs())
     on_a_mac, for_intel = found["system"] == "Darwin", found["machine"] == "x86_64"
@@ -257,7 +263,7 @@ def _judge_backends(found: Mapping[str, Any]) -> Judged:
     ]
 
 
-def _judge_checks(found: Mapping[str, Any]) -> Judged:
+def _examine_checks(found: Mapping[str, Any]) -> Examined:
     for check in found["self_checks"]:
         backend, device, error = check["backend"], check["device"], check["error"]
         more = f"torch-mlx-spectro parity --backend {backend} --device {device} --minimise"
@@ -277,12 +283,12 @@ def _judge_checks(found: Mapping[str, Any]) -> Judged:
         yield not check["ok"], native_fails if backend == registry.NATIVE else ours_fails
 
 
-def _judge_versions(found: Mapping[str, Any]) -> Judged:
+def _examine_versions(found: Mapping[str, Any]) -> Examined:
     expected, seen = found["mps_storage"]["expected"], found["mps_storage"]["found"]
     return [
         *(
             (True, Finding(bad.level, f"{bad.package}: {bad.what}.", bad.fix, bad.threads))
-            for bad in known_bad(found["versions"], "mps" in found["devices"])
+            for bad in find_known_bad(found["versions"], "mps" in found["devices"])
         ),
         (
             seen not in ("shared", "copied", expected) and not seen.startswith("not tried"),
@@ -303,7 +309,7 @@ def _judge_versions(found: Mapping[str, Any]) -> Judged:
     ]
 
 
-def _judge_state(found: Mapping[str, Any]) -> Judged:
+def _examine_state(found: Mapping[str, Any]) -> Examined:
     """Judge the files on disk, this process, and the names that :func:`patch` leaves to torch."""
     kept = found["verdicts"]
     forget = (f"rm {shlex.quote(kept['path'])}",) if kept["path"] else ()

@@ -31,7 +31,7 @@ def print_commands(found: Mapping[str, Any], stream: TextIO) -> None:
     print(*(lines or ["# nothing to mend"]), sep="\n", file=stream)
 
 
-def markdown(found: Mapping[str, Any]) -> str:
+def write_markdown(found: Mapping[str, Any]) -> str:
     """What an issue needs, without paths and names of users."""
     state = "all is well" if found["ok"] else "not all is well"
     findings = [f"- {_cell(_line(finding))}" for finding in found["findings"]]
@@ -60,9 +60,9 @@ Table = tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]
 
 def _list_versions(found: Mapping[str, Any]) -> list[Table]:
     versions = {
-        name: told or "not installed"
-        for name, told in found["versions"].items()
-        if told or name != "macos"
+        name: version or "not installed"
+        for name, version in found["versions"].items()
+        if version or name != "macos"
     } | {"platform": found["platform"], "CPUs": str(found["cpu_count"])}
     states = {
         name: "available" if backend["available"] else f"not available: {backend['reason']}"

@@ -42,7 +42,7 @@ class Capture:
     def __init__(self, mx: Any, kernel: Callable[..., Any]) -> None:
         self._mx = mx
         self._kernel = kernel
-        self._known: OrderedDict[Any, Captured] = OrderedDict()
+        self._captured: OrderedDict[Any, Captured] = OrderedDict()
         self._lock = threading.Lock()
 
     def __call__(self, inputs: Sequence[Any], call: dict[str, Any]) -> Captured:
@@ -64,12 +64,12 @@ class Capture:
             len(call["output_shapes"]),
         )
         with self._lock:
-            if call.get("verbose") or key not in self._known:
-                self._known[key] = self._trace(inputs, call)
-            self._known.move_to_end(key)
-            while len(self._known) > CACHE_ENTRIES:
-                self._known.popitem(last=False)
-            return self._known[key]
+            if call.get("verbose") or key not in self._captured:
+                self._captured[key] = self._trace(inputs, call)
+            self._captured.move_to_end(key)
+            while len(self._captured) > CACHE_ENTRIES:
+                self._captured.popitem(last=False)
+            return self._captured[key]
 
     def _trace(self, inputs: Sequence[Any], call: dict[str, Any]) -> Captured:
         seen: list[dict[str, Any]] = []

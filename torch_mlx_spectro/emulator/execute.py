@@ -289,9 +289,9 @@ def _compare(
     for name, a, b in zip(call.names.outputs, first, other, strict=True):
         index = a.first_difference(b)
         if index is not None:
-            place = index if a.shape else ()
+            position = index if a.shape else ()
             raise OrderDependent(
                 f"{call.names.kernel}: output {name!r} depends on the threads' order, first at "
-                f"index {place}: {a.values[place]} in order {order}, {b.values[place]} in order "
-                f"{other_order}; a barrier is missing, or two threads write one element"
+                f"index {position}: {a.values[position]} in order {order}, {b.values[position]} in "
+                f"order {other_order}; a barrier is missing, or two threads write one element"
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from .errors import Rejected
-from .tokens import Token, closing, text_of
+from .tokens import Token, find_closing, text_of
 
 _STANDARD_INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*<(?:metal|simd)[\w/.]*>", re.MULTILINE)
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
@@ -52,11 +52,11 @@ def check(tokens: list[Token], name: str) -> None:
         if token.text == "delete" and tokens[index - 1].text == "=":
             continue
         if token.text in _BANNED:
-            raise _rejected(token, _BANNED[token.text])
+            raise _reject(token, _BANNED[token.text])
     _Walk(tokens, name).run()
 
 
-def _rejected(token: Token, what: str) -> Rejected:
+def _reject(token: Token, what: str) -> Rejected:
     return Rejected(f"line {token.line}: {what}")
 
 
@@ -69,7 +69,7 @@ def _without_template(statement: list[Token]) -> list[Token]:
         while index < len(statement):
             text = statement[index].text
             if text == "(":
-                index = closing(statement, index)
+                index = find_closing(statement, index)
             depth += (text == "<") - (text == ">")
             if depth == 0:
                 break
@@ -86,7 +86,7 @@ def _top_level(statement: list[Token]) -> list[str]:
         text = statement[index].text
         texts.append(text)
         if text in {"(", "[", "{", "[["}:
-            index = closing(statement, index)
+            index = find_closing(statement, index)
         index += 1
     return texts
 
@@ -115,11 +115,11 @@ class _Walk:
         while index < len(self.tokens):
             text = self.tokens[index].text
             if text in {"(", "[", "[["}:
-                index = closing(self.tokens, index)
+                index = find_closing(self.tokens, index)
             elif text == "{":
                 kind = self.kind_of(self.tokens[start:index])
                 if kind is None:
-                    index = closing(self.tokens, index)
+                    index = find_closing(self.tokens, index)
                 else:
                     self.scopes.append(kind)
                     start = index + 1
@@ -174,22 +174,22 @@ class _Walk:
     def outside(self, first: Token, texts: list[str]) -> None:
         """A variable of a namespace, or a static member."""
         if "threadgroup" in texts:
-            raise _rejected(first, "a threadgroup variable must be declared in a kernel function")
+            raise _reject(first, "a threadgroup variable must be declared in a kernel function")
         if "constant" not in texts:
-            raise _rejected(first, "a variable outside of functions must be `constant`")
+            raise _reject(first, "a variable outside of functions must be `constant`")
 
     def local(self, statement: list[Token], texts: list[str]) -> None:
         if "static" in texts and "constant" not in texts:
-            raise _rejected(statement[0], "a static variable must be `constant`")
+            raise _reject(statement[0], "a static variable must be `constant`")
         if not _NO_VARIABLE.isdisjoint(texts[:1]):
             return
         pointer = "*" in texts or "&" in texts
         if texts[0] == "threadgroup" and not pointer and self.scopes[-1] != "kernel":
-            raise _rejected(
+            raise _reject(
                 statement[0], "a threadgroup variable must be declared in a kernel function"
             )
         if pointer and SPACES.isdisjoint(texts) and _declares_pointer(statement):
-            raise _rejected(
+            raise _reject(
                 statement[0], f"a pointer or reference needs an address space: {text_of(statement)}"
             )
 
@@ -200,9 +200,9 @@ class _Walk:
             text = head[index].text
             before = head[index - 1].text if index else ""
             if text == "[[" or (text == "(" and before in _NOT_PARAMETERS):
-                index = closing(head, index)
+                index = find_closing(head, index)
             elif text == "(":
-                end = closing(head, index)
+                end = find_closing(head, index)
                 if before != "operator":
                     _check_parameters(head[index + 1 : end])
                     return
@@ -222,7 +222,7 @@ def _check_parameters(tokens: list[Token]) -> None:
         if "=" in texts:
             texts = texts[: texts.index("=")]
         if {"*", "&", "&&"} & set(texts) and SPACES.isdisjoint(texts):
-            raise _rejected(
+            raise _reject(
                 parameter[0], f"a pointer or reference needs an address space: {text_of(parameter)}"
             )
 

@@ -47,7 +47,7 @@ class Kernel:
         stream: Any = None,
     ) -> list[Any]:
         """Launch the kernel; returns its outputs, evaluated. ``stream`` is ignored."""
-        arrays = self._machine.evaluated(inputs)
+        arrays = self._machine.evaluate(inputs)
         passed = {
             "template": template,
             "grid": grid,
@@ -176,10 +176,10 @@ class Machine:
         torch's only where torch has been imported before.
         """
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_replaced(self._mx.fast, "metal_kernel", self.metal_kernel))
+            stack.enter_context(_replace(self._mx.fast, "metal_kernel", self.metal_kernel))
             torch: Any = sys.modules.get("torch")
             if torch is not None:
-                stack.enter_context(_replaced(torch.mps, "compile_shader", self.compile_shader))
+                stack.enter_context(_replace(torch.mps, "compile_shader", self.compile_shader))
             yield self
 
     def allowed_threads(self, name: str) -> int:
@@ -187,7 +187,7 @@ class Machine:
         limit = self.max_threads
         return min(limit(name) if callable(limit) else limit, MAX_THREADS)
 
-    def evaluated(self, inputs: Sequence[Any]) -> list[Any]:
+    def evaluate(self, inputs: Sequence[Any]) -> list[Any]:
         """Inputs as evaluated arrays; MLX takes Python's numbers too."""
         arrays = [
             value if isinstance(value, self._mx.array) else self._mx.array(value)
@@ -204,7 +204,7 @@ class Machine:
             EmulatorError: what went wrong; see ``errors.py``.
         """
         call.check(self.allowed_threads(call.names.kernel))
-        runtime, library = self._loaded(call.captured.text, call.captured.name)
+        runtime, library = self._load(call.captured.text, call.captured.name)
         started = time.perf_counter()
         outputs, launch = execute(
             self._mx, runtime, library, call, self.orders, checked=self.checked
@@ -218,7 +218,7 @@ class Machine:
         Raises:
             Rejected: Metal's compiler would refuse the text.
         """
-        return self._loaded(text, name, is_shader=True)[1]
+        return self._load(text, name, is_shader=True)[1]
 
     def run_shader(self, library: KernelLibrary, call: ShaderCall) -> list[TensorOutput]:
         """Run a launch of a shader; returns what it wrote, in memory of its own.
@@ -228,7 +228,7 @@ class Machine:
         """
         started = time.perf_counter()
         outputs, launch = in_every_order(
-            self._running(),
+            self._start_runtime(),
             library,
             call,
             lambda: call.prepare(self.updates),
@@ -238,16 +238,14 @@ class Machine:
         self._note(launch, started)
         return outputs
 
-    def _running(self) -> Runtime:
+    def _start_runtime(self) -> Runtime:
         with self._lock:
             if self._runtime is None:
                 self._runtime = self._compiler.runtime()
             return self._runtime
 
-    def _loaded(
-        self, text: str, name: str, is_shader: bool = False
-    ) -> tuple[Runtime, KernelLibrary]:
-        runtime = self._running()  # kernels are linked against it
+    def _load(self, text: str, name: str, is_shader: bool = False) -> tuple[Runtime, KernelLibrary]:
+        runtime = self._start_runtime()  # kernels are linked against it
         changed = text if self.transform is None else self.transform(text)
         return runtime, self._compiler.load(Request(changed, name, self.checked, is_shader))
 
@@ -257,7 +255,7 @@ class Machine:
 
 
 @contextlib.contextmanager
-def _replaced(owner: Any, name: str, function: Any) -> Iterator[None]:
+def _replace(owner: Any, name: str, function: Any) -> Iterator[None]:
     before = getattr(owner, name, None)
     setattr(owner, name, function)
     try:

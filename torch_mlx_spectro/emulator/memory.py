@@ -32,14 +32,14 @@ class Memory:
     granule: int
 
 
-def _viewed(mx: Any, array: Any) -> Any:
+def _view(mx: Any, array: Any) -> Any:
     """The array as something that has a buffer: numpy knows no bfloat16."""
     return array.view(mx.uint16) if array.dtype == mx.bfloat16 else array
 
 
 def strides_of(mx: Any, array: Any) -> tuple[int, ...]:
     """MLX's own strides, in elements."""
-    view = memoryview(_viewed(mx, array))
+    view = memoryview(_view(mx, array))
     return tuple(stride // view.itemsize for stride in view.strides or ())
 
 
@@ -55,7 +55,7 @@ def row_contiguous(mx: Any, array: Any) -> bool:
 
 def input_memory(mx: Any, array: Any) -> Memory:
     """Memory of an evaluated array; nothing is copied."""
-    viewed = _viewed(mx, array)
+    viewed = _view(mx, array)
     host: HostArray = np.asarray(viewed)
     if host.nbytes and not np.shares_memory(host, np.asarray(viewed)):
         raise EmulatorError("MLX copied an array instead of showing its memory")
@@ -141,7 +141,7 @@ class ArrayOutput(Output):
         self._mx, self._mlx_dtype = mx, dtype
         sample = mx.array([0.0 if init_value is None else init_value]).astype(dtype)
         mx.eval(sample)
-        element = np.array(_viewed(mx, sample))
+        element = np.array(_view(mx, sample))
         super().__init__(shape, element.dtype, None if init_value is None else element[0])
 
     def array(self) -> Any:

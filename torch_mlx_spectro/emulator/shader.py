@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from .errors import Rejected
-from .tokens import Token, closing, join, text_of
+from .tokens import Token, find_closing, join, text_of
 from .translate import Attribute, Parameter, Signature, is_attribute
 
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -46,10 +46,10 @@ def signature(tokens: list[Token], name: str) -> tuple[Signature, list[Buffer]]:
     Raises:
         Rejected: there is none, or it says what is not known here.
     """
-    opening = _opening(tokens, name)
+    opening = _find_opening(tokens, name)
     parameters: list[Parameter | Attribute] = []
     buffers: list[Buffer] = []
-    for part in _parts(tokens[opening + 1 : closing(tokens, opening)]):
+    for part in _parts(tokens[opening + 1 : find_closing(tokens, opening)]):
         parameter, index = _parameter(part, name)
         parameters.append(parameter)
         if isinstance(parameter, Parameter):
@@ -72,7 +72,7 @@ def _is_opening(tokens: list[Token], index: int) -> bool:
     )
 
 
-def _opening(tokens: list[Token], name: str) -> int:
+def _find_opening(tokens: list[Token], name: str) -> int:
     for index in range(len(tokens)):
         if _is_opening(tokens, index) and tokens[index - 1].text == name:
             return index
@@ -86,9 +86,9 @@ def without_others(tokens: list[Token], name: str) -> list[Token]:
     while index < len(tokens):
         kept.append(tokens[index])
         if _is_opening(tokens, index) and tokens[index - 1].text != name:
-            end = closing(tokens, index)
+            end = find_closing(tokens, index)
             body = end + 1
-            last = closing(tokens, body) if tokens[body].text == "{" else end
+            last = find_closing(tokens, body) if tokens[body].text == "{" else end
             breaks = "\n" * sum(token.lead.count("\n") for token in tokens[body + 1 : last])
             kept += tokens[index + 1 : body + 1]
             if last > end:
@@ -121,8 +121,8 @@ def _parameter(part: list[Token], name: str) -> tuple[Parameter | Attribute, int
         if attribute and index is None:
             raise Rejected(f"{name}: parameter not understood: {text_of(part)}")
         return Parameter(join(part[: end - 2]).strip(), declared[-2], declared[-1]), index
-    is_known = len(attribute) == 1 and is_attribute(attribute[0])
-    if is_known and len(declared) == 2 and declared[0] in ("uint", "uint2", "uint3"):
+    is_understood = len(attribute) == 1 and is_attribute(attribute[0])
+    if is_understood and len(declared) == 2 and declared[0] in ("uint", "uint2", "uint3"):
         return Attribute(attribute[0], declared[0]), None
     raise Rejected(f"{name}: parameter not understood: {text_of(part)}")
 

@@ -74,7 +74,7 @@ def find(tokens: list[Token], text: str, start: int) -> int:
     raise Rejected(f"line {tokens[start].line}: expected {text!r} after this")
 
 
-def closing(tokens: list[Token], start: int) -> int:
+def find_closing(tokens: list[Token], start: int) -> int:
     """Index of what closes the bracket at ``start``.
 
     Raises:

@@ -150,8 +150,8 @@ def _features(machine: str) -> tuple[str, ...]:
     except OSError:
         return ()
     match = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
-    known = set(match[1].split()) if match else set()
-    return tuple(f"-m{name}" for name in _X86_FEATURES) if known >= set(_X86_FEATURES) else ()
+    features = set(match[1].split()) if match else set()
+    return tuple(f"-m{name}" for name in _X86_FEATURES) if features >= set(_X86_FEATURES) else ()
 
 
 def reason_unavailable() -> str | None:

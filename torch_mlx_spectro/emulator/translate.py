@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from .errors import Rejected
-from .tokens import Token, closing, find, join, text_of, tokenize
+from .tokens import Token, find, find_closing, join, text_of, tokenize
 
 _VECTOR = re.compile(r"(?:float|half|char|uchar|short|ushort|int|uint|long|ulong)[234]")
 _INSTANTIATION = re.compile(
@@ -73,13 +73,13 @@ class Signature:
     """What a text declares: the kernel, what to call, its parameters in order.
 
     Attributes:
-        places: index of the buffer of each parameter that is one, in their order.
+        buffer_indices: index of the buffer of each parameter that is one, in their order.
     """
 
     name: str
     target: str
     parameters: tuple[Parameter | Attribute, ...]
-    places: tuple[int, ...]
+    buffer_indices: tuple[int, ...]
 
     @property
     def buffers(self) -> tuple[Parameter, ...]:
@@ -97,18 +97,18 @@ def signature(text: str, name: str) -> Signature:
     if start < 0 or end < 0:
         raise Rejected(f"{name}: no declaration of the kernel in MLX's text")
     parameters: list[Parameter | Attribute] = []
-    places: list[int] = []
+    indices: list[int] = []
     for line in text[text.index("\n", start) + 1 : end].split(",\n"):
         if match := _BUFFER.fullmatch(line):
             parameters.append(Parameter(match["type"], match["reference"], match["name"]))
-            places.append(int(match["index"]))
+            indices.append(int(match["index"]))
         elif match := _ATTRIBUTE.fullmatch(line):
             parameters.append(Attribute(match["name"], match["type"]))
         else:
             raise Rejected(f"{name}: parameter not understood: {line.strip()}")
     instantiations = list(_INSTANTIATION.finditer(text))
     target = instantiations[-1]["target"] if instantiations else name
-    return Signature(name, target, tuple(parameters), tuple(places))
+    return Signature(name, target, tuple(parameters), tuple(indices))
 
 
 def without_instantiation(text: str) -> str:
@@ -119,13 +119,13 @@ def without_instantiation(text: str) -> str:
 def entry(of: Signature) -> str:
     """The function that the runtime calls: spreads its two arguments over the kernel's."""
     arguments = []
-    places = iter(of.places)
+    indices = iter(of.buffer_indices)
     for parameter in of.parameters:
         if isinstance(parameter, Attribute):
             arguments.append(_attribute(parameter))
             continue
         # By way of an integer: clang converts no generic pointer to one of constant memory.
-        pointer = f"({parameter.type}*)(ulong)a[{next(places)}]"
+        pointer = f"({parameter.type}*)(ulong)a[{next(indices)}]"
         arguments.append(pointer if parameter.reference == "*" else f"*{pointer}")
     return (
         '\n# 1 "entry"\n'
@@ -169,8 +169,8 @@ def body_of(tokens: list[Token], name: str) -> tuple[int, int]:
     """
     for index in range(len(tokens) - 2, 0, -1):
         if tokens[index].text == name and tokens[index - 1].text == "void":
-            parameters_end = closing(tokens, find(tokens, "(", index))
-            return parameters_end + 1, closing(tokens, parameters_end + 1)
+            parameters_end = find_closing(tokens, find(tokens, "(", index))
+            return parameters_end + 1, find_closing(tokens, parameters_end + 1)
     raise Rejected(f"{name}: no kernel of that name in the preprocessed text")
 
 
@@ -197,7 +197,7 @@ def _vector_constructor(tokens: list[Token], index: int, pieces: list[str]) -> N
     """Spell ``float2(...)`` or ``vec<T, 2>(...)`` for clang, if one begins at ``index``."""
     last = index
     if tokens[index].text == "vec" and index + 1 < len(tokens) and tokens[index + 1].text == "<":
-        last = closing(tokens, index + 1)
+        last = find_closing(tokens, index + 1)
     elif not _VECTOR.fullmatch(tokens[index].text):
         return
     if last + 2 >= len(tokens) or (index and tokens[index - 1].text in {"operator", "mtl_make"}):

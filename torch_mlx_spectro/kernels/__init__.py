@@ -1,1 +1,1 @@
-"""The fused kernels: their sources (``metal_src/``), plans, tables and launchers."""
+"""What the kernels of ``metal_src`` are launched with: plans, tables, launches and text."""

@@ -25,11 +25,11 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "add_frames": ("signal",),
     }
 )
-#: Where a kernel tells of an envelope: an integer, or a null pointer.
+#: Where a kernel writes its verdict on an envelope: an integer, or a null pointer.
 VANISHING = "vanishing"
-#: The kernels that do.
-JUDGES = ("synthesis", "synthesis_walk", "add_frames")
-#: Headers by kernel; the rest of what they need they include.
+#: The kernels that check an envelope.
+CHECKING_KERNELS = ("synthesis", "synthesis_walk", "add_frames")
+#: Headers by kernel; these include all others that the kernel needs.
 HEADERS = MappingProxyType(
     {
         "analysis": ("element.h",),
@@ -42,6 +42,6 @@ HEADERS = MappingProxyType(
 
 
 class Verdict(IntEnum):
-    """What a kernel tells of an envelope (envelope.h): after ``FINE`` a launch tells no more."""
+    """A kernel's verdict on an envelope (envelope.h); ``FINE`` is the last that a launch writes."""
 
     NOT_TOLD, VANISHES, FINE, NOBODY_ASKS = range(4)

@@ -1,10 +1,12 @@
-"""Which of several launches that compute the same a device runs: found once, kept for all sizes.
+"""Choose among launches that compute the same: once for a kernel, for signals of all lengths.
 
-It is the first that the device accepts: a GPU may allow a compiled kernel fewer threads than asked.
-Or it is another shape of that one's groups, if a trial found that faster; what trials find is kept
-between processes. Only shapes whose results are equal bit by bit compete, and a trial compares
-them: what a program computes does not depend on how a trial went. A trial is short (bounded in
-seconds and in shapes) and never needed.
+The first launch that the device accepts is taken; a GPU may allow a compiled kernel fewer threads
+than asked. If a trial finds a faster shape of its groups, that shape is taken instead. The findings
+are kept between processes.
+
+Only shapes whose results are equal bit by bit compete, and a trial compares them. So the results of
+a program do not depend on how a trial went. A trial is bounded in seconds and in shapes, and
+nothing needs it.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ from ..store.verdicts import Store, store
 from .describe import list_shapes
 from .launches import Launch
 
-#: Of the store.
+#: The section of the store.
 SECTION = "threads"
 VARIABLE = "SPEC_MLX_TGX"
 CACHE_ENTRIES = 256
-#: Seconds after which no further shape is tried: of a kernel, and of all kernels of a process. A
-#: kernel that takes longer to compile is not tuned: each shape would take as long.
+#: Seconds after which no further shape is tried: for one kernel, and for all kernels of a process.
+#: A kernel that takes longer to compile is not tuned, since each shape would take as long.
 KERNEL_SECONDS = 1.0
 PROCESS_SECONDS = 10.0
 #: Launches that are timed at once, and how often; the best of them counts.
@@ -39,9 +41,9 @@ RESULT_BYTES = 128 << 20
 #: How much faster than the first plan another shape must be.
 ADVANTAGE = 1.05
 
-#: Threads and frames of a group: what tells shapes of a kernel apart.
+#: Threads and frames of a group: by these the shapes of a kernel differ.
 Shape = list[int]
-#: What a launcher makes of a launch that the device accepts.
+#: What a launcher makes from a launch that the device accepts.
 Made = TypeVar("Made")
 Run = Callable[[Launch, int], list[Any]]
 Equal = Callable[[Any, Any], bool]
@@ -53,10 +55,13 @@ def describe_shape(launch: Launch) -> Shape:
 
 
 def accept_first(launches: Sequence[Launch], accept: Callable[[Launch], Made]) -> tuple[int, Made]:
-    """Find the first launch that a device accepts: its index, and what ``accept`` made of it.
+    """Find the first launch that a device accepts.
+
+    Returns:
+        Its index, and what ``accept`` returned for it.
 
     Raises:
-        KernelRefused: there is none; of the last one.
+        KernelRefused: the device accepts none; the error of the last one.
     """
     for index, launch in enumerate(launches):
         try:
@@ -70,10 +75,10 @@ def accept_first(launches: Sequence[Launch], accept: Callable[[Launch], Made]) -
 def describe_demanded(
     describe: Callable[..., tuple[Launch, ...]], *arguments: Any
 ) -> tuple[Launch, ...]:
-    """Describe launches by :mod:`.kernels.describe`, of groups that the environment demands.
+    """Describe launches with the group size that the environment demands.
 
     Raises:
-        ValueError: there are none of that size.
+        ValueError: no launch has groups of that size.
     """
     try:
         return describe(*arguments)
@@ -82,14 +87,14 @@ def describe_demanded(
 
 
 class Chooser:
-    """The choices of one launcher.
+    """Chooses launches for one launcher, and remembers what it chose.
 
     Args:
-        device: returns the name of the GPU, a part of what a verdict is kept under; None where
-            times mean nothing: then no shapes are tried.
-        verdicts: returns where they are kept.
+        device: returns the name of the GPU, a part of a verdict's key; None where times mean
+            nothing: then no shapes are tried.
+        verdicts: returns the store of verdicts.
         clock: returns seconds.
-        settings: what the environment says; read here where not given.
+        settings: the environment's; read here where not given.
     """
 
     def __init__(
@@ -106,19 +111,19 @@ class Chooser:
         self._settings = settings or autotune_settings()
         self._left = PROCESS_SECONDS
         self._busy = threading.Lock()
-        #: By what the first launch is compiled for, and where: the index of the one that is taken,
+        #: By the first launch's kernel, template and device: the index of the launch that is taken,
         #: among the launches and their other shapes.
         self._taken: Cache[Hashable, int] = Cache(CACHE_ENTRIES)
 
     def find_group(self, kernel: str) -> int | None:
-        """Return threads of a kernel's group, where the environment says how many."""
+        """Return the threads that the environment demands for a kernel's groups, if any."""
         threads = self._settings.threads
         return threads.get(kernel, threads.get(ANY_KERNEL))
 
-    def find(self, launches: Sequence[Launch], place: Hashable = None) -> Launch | None:
-        """Find the launch that was chosen of these, or of the same kernels for another length."""
+    def find(self, launches: Sequence[Launch], device: Hashable = None) -> Launch | None:
+        """Find the launch that was chosen before, for this or another length of the signal."""
         first, own = launches[0], len(launches)
-        index = self._taken.find((first.kernel, first.template, place))
+        index = self._taken.find((first.kernel, first.template, device))
         if index is None:
             return None
         return launches[index] if index < own else list_shapes(first)[index - own]
@@ -129,32 +134,32 @@ class Chooser:
         accept: Callable[[Launch], Made | None],
         run: Run,
         equal: Equal,
-        place: Hashable = None,
+        device: Hashable = None,
     ) -> tuple[Launch, Made | None]:
-        """Choose one of several launches, best first, unless one is chosen.
+        """Choose one of several launches, best first, unless one was chosen before.
 
         Args:
-            accept: makes a launch ready to run, or runs it; raises KernelRefused. If it returns
-                None, which tells that there are no values to run with, the choice is not kept.
+            accept: makes a launch ready to run, or runs it; raises KernelRefused. It returns None
+                where there are no values to run with; then the choice is not kept.
             run: launches so many times and waits for the results; raises KernelRefused.
-            equal: tells whether two results are the same bits.
-            place: the device, for a launcher of several.
+            equal: returns whether two results are the same bits.
+            device: where it is launched, for a launcher of several devices.
 
         Returns:
-            The launch, and what ``accept`` made of it if it was asked just now.
+            The launch, and what ``accept`` returned if it was called now.
 
         Raises:
             KernelRefused: the device accepts none.
-            ValueError: it accepts none of groups that the environment demands.
+            ValueError: it accepts none with groups of the size that the environment demands.
         """
-        chosen = self.find(launches, place)
+        chosen = self.find(launches, device)
         if chosen is not None:
             return chosen, None
         first = launches[0]
         others = self._list_rivals(first)
         every = [*launches, *others]
-        known = self._recall(every) if others else None
-        order = [*([] if known is None else [known]), *range(len(launches))]
+        recalled = self._recall(every) if others else None
+        order = [*([] if recalled is None else [recalled]), *range(len(launches))]
         begin = self._clock()
         try:
             index, made = accept_first([every[index] for index in order], accept)
@@ -166,23 +171,23 @@ class Chooser:
         if made is None or 0 in first.shape:
             return every[index], made
         tried = None
-        if others and known is None:
+        if others and recalled is None:
             name, seconds = self._name(first), self._clock() - begin
             tried = self._try(name, [every[index], *others], seconds, run, equal)
         if tried:
             index, made = len(launches) + tried - 1, None
-        # Where another thread is at its trial, this one's first plan gives way to what it finds.
-        key = (first.kernel, first.template, place)
+        # While another thread runs a trial, this entry is preliminary: its result will replace it.
+        key = (first.kernel, first.template, device)
         self._taken.put(key, index, replace=tried is not None)
         return every[index], made
 
     def _list_rivals(self, launch: Launch) -> Sequence[Launch]:
-        """Return the shapes that may be tried; none where the environment says which it is."""
+        """List the shapes to try; none where the environment demands one or times mean nothing."""
         is_timed = self._device is not None and self._settings.measure
         return list_shapes(launch) if is_timed and self.find_group(launch.kernel) is None else ()
 
     def _name(self, launch: Launch) -> str:
-        """Return what a verdict is kept under: GPU, kernel, and what that is compiled for."""
+        """Return the key of a launch's verdict: GPU, kernel, and what that is compiled for."""
         assert self._device is not None
         numbers = ",".join(f"{name}={int(value)}" for name, value in launch.template)
         return f"{self._device()} {launch.kernel} {numbers}"
@@ -196,13 +201,13 @@ class Chooser:
     def _try(
         self, name: str, launches: Sequence[Launch], seconds: float, run: Run, equal: Equal
     ) -> int | None:
-        """Return the index of the fastest launch, after a trial; None where none can be held.
+        """Run a trial; return the index of the fastest launch, or None where no trial can be run.
 
-        Two threads do not try at once: the clock would count one's launches as the other's.
+        Two threads do not run trials at once, since each would time the other's launches, too.
 
         Args:
-            name: what its verdict is kept under.
-            launches: the first was accepted in so many ``seconds``, compilation included.
+            name: the key of the verdict.
+            launches: the first one was accepted, which took ``seconds``, compilation included.
         """
         is_worth_it = seconds <= KERNEL_SECONDS and self._left > 0
         if not (is_worth_it and self._busy.acquire(blocking=False)):

@@ -1,8 +1,8 @@
-"""What is launched for a resolved call: which fused kernel, compiled for what, over which grid.
+"""Describe the launch of a resolved call: which fused kernel, compiled for what, over which grid.
 
-Pure arithmetic on ints. Everything that is compiled for is in ``template``; a new signal length,
-hop or stride changes only ``integers`` and ``grid``. Sizes that no fused kernel covers are in
-:mod:`.kernels.framing`.
+This is pure arithmetic on ints. ``template`` holds everything that the kernel is compiled for; a
+new signal length, hop or stride changes only ``integers`` and ``grid``. :mod:`.kernels.framing` has
+the sizes that no fused kernel covers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..core.linear import Form, describe_analysis, describe_synthesis
+from ..core.linear import Analysis, describe_analysis, describe_synthesis
 from ..core.params import IstftParams, StftParams
 from ..store.caches import cached
 from .launches import NO_WINDOW as NO_WINDOW
@@ -39,13 +39,13 @@ from .walks import END_SAMPLES, WalkPlan, resize_walk, walk_plan
 #: MLX counts dimensions and grids, and the kernels frames, in 32 bits.
 MAX_COUNT = (1 << 31) - 1
 
-#: Threads of a core where large groups divide by an envelope: else the compiler takes registers
-#: that leave room for three groups of 256, not four.
+#: Threads of a core where large groups divide by an envelope. Without this bound the compiler takes
+#: so many registers that a core holds three groups of 256 threads, not four.
 ENVELOPED_THREADS = 1024
 
 
 def largest_count(params: StftParams | IstftParams) -> int:
-    """The largest extent of what a call is made of."""
+    """Return the largest count that a kernel uses for a call: rows, frames or samples."""
     length = (
         params.samples + 2 * params.padding
         if isinstance(params, StftParams)
@@ -55,7 +55,7 @@ def largest_count(params: StftParams | IstftParams) -> int:
 
 
 @cached(256)
-def analysis(
+def list_analyses(
     params: StftParams,
     complex_signal: bool,
     complex_window: bool,
@@ -63,14 +63,14 @@ def analysis(
     group: int | None = None,
     step: int | None = None,
 ) -> tuple[Launch, ...]:
-    """Launches of the fused analysis kernel, best first; empty where it does not cover the call.
+    """List launches of the fused analysis kernel, best first; none where it covers no such call.
 
     Args:
-        divisor: the signal is divided by this times the envelope of frames like these, in the place
-            of what the call is scaled by; None: it is not.
+        divisor: the signal is divided by this number times the envelope of such frames, and the
+            call's scale is not used; None: no division.
         group: threads of a group; None for what the plans say.
-        step: from one value of the window to the next, in elements; None: there are n_fft
-            neighbours, at an address of whole pairs; or ``NO_WINDOW``.
+        step: from one value of the window to the next, in elements. None: there are n_fft values,
+            contiguous and aligned to pairs. ``NO_WINDOW``: there is no window.
 
     Raises:
         ValueError: no group has so many threads.
@@ -82,17 +82,19 @@ def analysis(
     if group is not None:
         found = (resize_group(found[0], group),)
     return tuple(
-        _analysis(params, plan, fused[1], complex_signal, complex_window, divisor, step)
+        _make_analysis(params, plan, fused[1], complex_signal, complex_window, divisor, step)
         for plan in found
     )
 
 
 @cached(256)
 def list_shapes(launch: Launch) -> tuple[Launch, ...]:
-    """Launches by groups of other shapes whose results are the same bits, if it is an analysis.
+    """List the launches of an analysis by groups of other shapes, whose results are the same bits.
+
+    There are none of other kernels.
 
     Args:
-        launch: the best of :func:`analysis`.
+        launch: the best of :func:`list_analyses`.
     """
     if launch.kernel != "analysis" or launch.plan is None:
         return ()
@@ -105,7 +107,7 @@ def list_shapes(launch: Launch) -> tuple[Launch, ...]:
 
 
 def _group_analysis(plan: FftPlan, rows: int, frames: int, flags: Template) -> dict[str, Any]:
-    """What of an analysis' launch depends on its plan, but for the radices."""
+    """The fields of an analysis' launch that change with the shape of its groups."""
     groups = -(-frames // plan.frames)
     is_large = plan.group >= 256 and dict(flags)["ENVELOPE"]
     return {
@@ -117,7 +119,7 @@ def _group_analysis(plan: FftPlan, rows: int, frames: int, flags: Template) -> d
     }
 
 
-def _analysis(
+def _make_analysis(
     params: StftParams,
     plan: FftPlan,
     packed: bool,
@@ -133,7 +135,7 @@ def _analysis(
         ("COMPLEX_WINDOW", complex_window),
         ("WINDOW", number_window_layout(step)),
         ("TWO_SIDED", params.bins == params.n_fft),
-        # A factor that is not known when it is compiled takes registers of all.
+        # A factor at run time costs registers, even if it is 1: such calls are compiled without.
         ("SCALED", params.scale != 1.0 and not enveloped),
         ("ENVELOPE", enveloped),
         ("HOP", params.hop_length if enveloped else 1),
@@ -154,27 +156,28 @@ def _analysis(
 
 
 @cached(256)
-def describe_adjoint(form: Form) -> tuple[IstftParams, Adjoint]:
-    """The synthesis that computes the adjoint of a form's analysis, and what makes it that.
+def describe_adjoint(analysis: Analysis) -> tuple[IstftParams, Adjoint]:
+    """Describe the synthesis that computes the adjoint of an analysis.
 
-    The fused kernel does not divide by n_fft, and takes both halves as one when it packs them.
+    The fused kernel applies no 1/n_fft, and packed input counts both halves of a spectrum once;
+    scale and edge of the result make up for that.
     """
-    params, scale, edge = form.params, form.inverse_scale, form.inverse_edge
+    params, scale, edge = analysis.params, analysis.inverse_scale, analysis.inverse_edge
     if fused_points(params) is not None:
-        halves = 2.0 if form.both_halves else 1.0
-        scale, edge = form.plain_scale / halves, edge * halves
-    adjoint = Adjoint(params.padding, params.pad_mode, form.both_halves, scale, edge)
-    return describe_synthesis(form, params.padding, params.samples), adjoint
+        halves = 2.0 if analysis.both_halves else 1.0
+        scale, edge = analysis.plain_scale / halves, edge * halves
+    adjoint = Adjoint(params.padding, params.pad_mode, analysis.both_halves, scale, edge)
+    return describe_synthesis(analysis, params.padding, params.samples), adjoint
 
 
-def describe_inverse_adjoint(params: IstftParams) -> tuple[Form, float]:
-    """The analysis that computes the adjoint of an istft, and its divisor (:func:`analysis`)."""
-    form = describe_analysis(params)
-    return form, 1.0 / (form.params.scale * params.scale)
+def describe_inverse_adjoint(params: IstftParams) -> tuple[Analysis, float]:
+    """Describe the analysis that is an istft's adjoint, and its divisor (:func:`list_analyses`)."""
+    analysis = describe_analysis(params)
+    return analysis, 1.0 / (analysis.params.scale * params.scale)
 
 
 @cached(256)
-def synthesis(
+def list_syntheses(
     params: IstftParams,
     complex_window: bool,
     frames_fastest: bool,
@@ -184,14 +187,14 @@ def synthesis(
     cores: int | None = None,
     step: int | None = None,
 ) -> tuple[Launch, ...]:
-    """Launches of the fused synthesis kernel, best first; empty where it does not cover the call.
+    """List launches of the fused synthesis kernel, best first; none where it covers no such call.
 
     Args:
         frames_fastest: neighbouring frames of the spectrum are neighbours in memory.
-        adjoint: leave the envelope out, and fold the padding of an analysis.
+        adjoint: leave the envelope out, and fold the padding of an analysis back.
         walk_group, group: threads of a group of either kernel; None for what the plans say.
-        cores: of the GPU; None for those of the one that plans were sized for.
-        step: as of :func:`analysis`.
+        cores: cores of the GPU; None for those of the GPU that plans were sized for.
+        step: as in :func:`list_analyses`.
 
     Raises:
         ValueError: no group of the first kernel has so many threads.
@@ -213,25 +216,25 @@ def synthesis(
     ]
     walk = None
     if packed and not complex_window and not (adjoint is not None and adjoint.both_halves):
-        walk = _walk(params, frames_fastest, adjoint, walk_group, cores, step)
+        walk = _make_walk(params, frames_fastest, adjoint, walk_group, cores, step)
     if walk is not None and walk_group is not None:
         return (walk,)
     found = plans(points, least_frames=least)
     if group is not None:
         found = (resize_group(found[0], group),)
-    general = [_synthesis(params, plan, flags, adjoint, step) for plan in found]
+    general = [_make_synthesis(params, plan, flags, adjoint, step) for plan in found]
     return tuple(general if walk is None else [walk, *general])
 
 
 def _count_folded(params: IstftParams, adjoint: Adjoint | None) -> int:
-    """Output samples at either end that padding's transpose may add to."""
+    """Count the output samples at either end that folded padding may be added to."""
     if adjoint is None or adjoint.padding == 0 or adjoint.pad_mode == "constant":
         return 0
-    # Reflection repeats samples 1 ... padding; even, for pairs of samples.
+    # Reflection repeats samples 1 ... padding. The count is even, since threads add pairs.
     return (adjoint.padding + 2) // 2 * 2
 
 
-def _walk(
+def _make_walk(
     params: IstftParams,
     frames_fastest: bool,
     adjoint: Adjoint | None,
@@ -239,7 +242,7 @@ def _walk(
     cores: int | None,
     step: int | None,
 ) -> Launch | None:
-    """The launch of the walking kernel, or None where the general one is for the call."""
+    """Make the launch of the walking kernel; None where the general kernel serves the call."""
     even = all(
         number % 2 == 0 for number in (params.hop_length, params.start, params.output_length)
     )
@@ -265,11 +268,11 @@ def walk(
     cores: int | None = None,
     step: int | None = None,
 ) -> Launch:
-    """The launch of the walking kernel by a plan that fits the call.
+    """Make the launch of the walking kernel by a plan that fits the call.
 
     Args:
-        run: hops of a run, if not as many as the plan says.
-        cores, step: as of :func:`synthesis`.
+        run: hops of a run; None for as many as the plan says.
+        cores, step: as in :func:`list_syntheses`.
     """
     length, hop, folded = params.output_length, params.hop_length, _count_folded(params, adjoint)
     begin, end = folded, (length - folded) // 2 * 2 if folded else length
@@ -299,7 +302,7 @@ def walk(
     )
 
 
-def _synthesis(
+def _make_synthesis(
     params: IstftParams,
     plan: FftPlan,
     flags: list[tuple[str, int]],
@@ -323,7 +326,7 @@ def _synthesis(
 def _synthesis_integers(
     params: IstftParams, plan: FftPlan, adjoint: Adjoint | None, step: int | None, **walk: int
 ) -> tuple[int, ...]:
-    """The integers of either synthesis kernel."""
+    """The run-time integers of either synthesis kernel."""
     unused = dict.fromkeys(("begin", "end", "run", "end_groups"), 0)
     return order_integers(
         "synthesis.h",

@@ -1,6 +1,6 @@
-"""What is launched where no fused kernel covers a size: kernels that cut frames and add them.
+"""Describe the launches for sizes that no fused kernel covers: cutting frames, and adding them.
 
-Between the two the array library transforms. The numbers are those of ``framing.h``.
+Between the two launches the array library transforms the frames. ``framing.h`` has the kernels.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def cut_frames(
     step: int | None = None,
     divisor: float | None = None,
 ) -> Launch:
-    """The launch that cuts windowed frames, shape (rows, frames, n_fft), for MLX's own FFT.
+    """Describe the launch that cuts windowed frames, shape (rows, frames, n_fft), for an FFT.
 
     Args:
-        step, divisor: as of :func:`.kernels.describe.analysis`.
+        step, divisor: as in :func:`.kernels.describe.list_analyses`.
     """
     return Launch(
         kernel="cut_frames",
@@ -62,10 +62,10 @@ def add_frames(
     group: int = FREE_GROUP,
     step: int | None = None,
 ) -> Launch:
-    """The launch that windows and overlap-adds frames of MLX's own inverse FFT.
+    """Describe the launch that windows and overlap-adds the frames of a library's inverse FFT.
 
     Args:
-        step: as of :func:`.kernels.describe.analysis`.
+        step: as in :func:`.kernels.describe.list_analyses`.
     """
     return Launch(
         kernel="add_frames",

@@ -1,4 +1,4 @@
-"""What is launched for a call, whosever arrays they are; how it is launched is a subclass's."""
+"""What the kernels compute, for arrays of any library; a subclass knows how to launch."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Kernels(ABC):
     """The four functions that kernels compute.
 
     Attributes:
-        cores: of the GPU; None for those of the one that plans were sized for.
+        cores: cores of the GPU; None for those of the GPU that plans were sized for.
     """
 
     cores: int | None = None
 
     @cached_property
     def chooser(self) -> Chooser:
-        """What chooses among launches; it tries no shapes if a launcher does not bring its own."""
+        """The chooser among launches; it tries no shapes if a launcher does not bring its own."""
         return Chooser()
 
     def analysis(
@@ -37,14 +37,15 @@ class Kernels(ABC):
         edge: float = 1.0,
         divisor: float | None = None,
     ) -> Any | None:
-        """Spectrum of shape (rows, frames, bins); None where no fused kernel covers it.
+        """Compute a spectrum, shape (rows, frames, bins); None where no fused kernel covers it.
 
         Args:
             signal: shape (rows, samples), any strides, its bits resolved.
-            window: shape (win_length,), as the launcher reads it; or None, if it takes that.
-            stream: of a launcher that has no current one.
+            window: shape (win_length,), as the launcher reads it; None where the launcher takes
+                that.
+            stream: of a launcher that has no current stream.
             edge: factor of bins 0 and n_fft / 2.
-            divisor: as of :func:`.kernels.describe.analysis`.
+            divisor: as in :func:`.kernels.describe.list_analyses`.
         """
         launches = self.list_spectra(params, self._is_complex(signal), window, divisor)
         if launches[0].plan is None:
@@ -54,11 +55,11 @@ class Kernels(ABC):
     def list_spectra(
         self, params: StftParams, complex_signal: bool, window: Any, divisor: float | None = None
     ) -> tuple[Launch, ...]:
-        """Launches of :meth:`analysis`, best first; else the one of :meth:`cut_frames`."""
+        """List launches of :meth:`analysis`, best first, or else the one of :meth:`cut_frames`."""
         complex_window, step = self._window_layout(window, params.n_fft)
         kinds = (complex_signal, complex_window, divisor)
         group = self.chooser.find_group("analysis")
-        fused = describe_demanded(describe.analysis, params, *kinds, group, step)
+        fused = describe_demanded(describe.list_analyses, params, *kinds, group, step)
         return fused or self.list_cuts(params, complex_signal, window, divisor)
 
     def synthesis(
@@ -72,15 +73,16 @@ class Kernels(ABC):
         adjoint: describe.Adjoint | None = None,
         vanishing: Any = None,
     ) -> Any | None:
-        """Signal of shape (rows, output length); None where no fused kernel covers it.
+        """Compute a signal, shape (rows, output length); None where no fused kernel covers it.
 
         Args:
             spectrum: shape (rows, frames, bins), any strides, its bits resolved.
-            window, stream: as of :meth:`analysis`.
+            window, stream: as in :meth:`analysis`.
             frames_fastest: neighbouring frames are neighbours in memory.
-            adjoint: leave the envelope out, and fold the padding of an analysis.
-            vanishing: an int32 of 0 for the kernel's verdict on the envelope (:class:`.Verdict`),
-                which stays 0 where some kernels find none that vanishes; None if nobody asks.
+            adjoint: leave the envelope out, and fold the padding of an analysis back.
+            vanishing: an int32 of 0 that takes the kernel's verdict on the envelope
+                (:class:`.Verdict`). Some kernels leave 0 where the envelope does not vanish. None:
+                no verdict is wanted.
         """
         launches = self.list_signals(params, window, frames_fastest, adjoint)
         if launches[0].plan is None:
@@ -95,11 +97,13 @@ class Kernels(ABC):
         frames_fastest: bool,
         adjoint: describe.Adjoint | None = None,
     ) -> tuple[Launch, ...]:
-        """Launches of :meth:`synthesis`, best first; else the one of :meth:`add_frames`."""
+        """List launches of :meth:`synthesis`, best first, or else the one of :meth:`add_frames`."""
         complex_window, step = self._window_layout(window, params.n_fft)
         groups = map(self.chooser.find_group, ("synthesis_walk", "synthesis"))
         kinds = (complex_window, frames_fastest, adjoint)
-        found = describe_demanded(describe.synthesis, params, *kinds, *groups, self.cores, step)
+        found = describe_demanded(
+            describe.list_syntheses, params, *kinds, *groups, self.cores, step
+        )
         return found or self.list_additions(params, window, adjoint)
 
     def cut_frames(
@@ -111,14 +115,14 @@ class Kernels(ABC):
         *,
         divisor: float | None = None,
     ) -> Any:
-        """Windowed frames, shape (rows, frames, n_fft); arguments as of :meth:`analysis`."""
+        """Cut windowed frames, shape (rows, frames, n_fft); arguments as in :meth:`analysis`."""
         launches = self.list_cuts(params, self._is_complex(signal), window, divisor)
         return self.run(launches, signal, window, stream)
 
     def list_cuts(
         self, params: StftParams, complex_signal: bool, window: Any, divisor: float | None = None
     ) -> tuple[Launch, ...]:
-        """The only launch of :meth:`cut_frames`."""
+        """List the only launch of :meth:`cut_frames`."""
         group = self.chooser.find_group("cut_frames") or framing.FREE_GROUP
         complex_window, step = self._window_layout(window, params.n_fft)
         kinds = (complex_signal, complex_window)
@@ -134,11 +138,11 @@ class Kernels(ABC):
         adjoint: describe.Adjoint | None = None,
         vanishing: Any = None,
     ) -> Any:
-        """Windowed, overlap-added signal, shape (rows, output length).
+        """Window and overlap-add frames to a signal of shape (rows, output length).
 
         Args:
             frames: shape (rows, frames, n_fft), contiguous.
-            window, stream, adjoint, vanishing: as of :meth:`synthesis`.
+            window, stream, adjoint, vanishing: as in :meth:`synthesis`.
         """
         launches = self.list_additions(params, window, adjoint)
         return self.run(launches, frames, window, stream, vanishing=vanishing)
@@ -146,7 +150,7 @@ class Kernels(ABC):
     def list_additions(
         self, params: IstftParams, window: Any, adjoint: describe.Adjoint | None = None
     ) -> tuple[Launch, ...]:
-        """The only launch of :meth:`add_frames`."""
+        """List the only launch of :meth:`add_frames`."""
         group = self.chooser.find_group("add_frames") or framing.FREE_GROUP
         complex_window, step = self._window_layout(window, params.n_fft)
         return (framing.add_frames(params, complex_window, adjoint, group, step),)
@@ -157,7 +161,7 @@ class Kernels(ABC):
 
     @abstractmethod
     def _window_layout(self, window: Any, n_fft: int) -> tuple[bool, int | None]:
-        """Whether a window is complex, and its ``step`` (:func:`.kernels.describe.analysis`)."""
+        """Whether a window is complex, and its step (:func:`.kernels.describe.list_analyses`)."""
 
     @abstractmethod
     def run(
@@ -170,9 +174,9 @@ class Kernels(ABC):
         edge: float = 1.0,
         vanishing: Any = None,
     ) -> Any:
-        """The result of one of these launches, which compute the same, best first.
+        """Run one of several launches that compute the same, best first, and return its result.
 
         Args:
             first: what the kernel reads besides the window.
-            edge, vanishing: where the kernel asks for it.
+            edge, vanishing: for kernels that take them.
         """

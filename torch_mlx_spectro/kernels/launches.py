@@ -1,7 +1,7 @@
 """One launch of one kernel, as :mod:`.kernels.describe` makes it and a launcher takes it.
 
-A launch has no numbers but integers, in the order of a header of ``metal_src``; here is also how
-what a call has of other kinds becomes integers.
+A launch passes integers only, in the order of an enumeration in ``metal_src``. Functions here turn
+a call's other values into integers.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Launch:
         shape: of its output.
         complex_output: whether the output is complex64 or float32.
         plan: of its Fourier transform, if it has one.
-        resident: groups that one core should hold at once, if that is known: as many registers as
-            that leaves are better used than spared (CUDA's ``__launch_bounds__``).
+        resident: groups that one core should hold at once; None for the compiler's choice. The
+            compiler may use all registers that this leaves (CUDA's ``__launch_bounds__``).
     """
 
     kernel: str
@@ -53,10 +53,10 @@ class Launch:
 
 @dataclass(frozen=True)
 class Adjoint:
-    """What makes synthesis the adjoint of an analysis: the transpose of that one's padding.
+    """What makes a synthesis the adjoint of an analysis: the transpose of that analysis' padding.
 
     Attributes:
-        scale: what the result is multiplied by.
+        scale: factor of the result.
         edge: factor of bins 0 and n_fft / 2.
     """
 
@@ -68,18 +68,18 @@ class Adjoint:
 
 
 def _float_bits(value: float) -> int:
-    """The bits of a value in single precision, as a signed integer: a launch has no others."""
+    """Return the bits of a value in single precision as a signed integer, as launches take it."""
     (bits,) = struct.unpack("=i", struct.pack("=f", value))
     return int(bits)
 
 
 def number_window_layout(step: int | None) -> int:
-    """Index in WindowLayout of window.h."""
+    """Return the index of a window's layout in WindowLayout of window.h."""
     return 1 if step is None else 2 if step == NO_WINDOW else 0
 
 
 def _place_window(params: StftParams | IstftParams, step: int | None) -> dict[str, int]:
-    """The integers that tell where the values of a window are."""
+    """Return the integers that say where the values of a window are."""
     if step is None:
         return {"window_step": 1, "window_left": 0, "window_length": params.n_fft}
     return {
@@ -90,7 +90,7 @@ def _place_window(params: StftParams | IstftParams, step: int | None) -> dict[st
 
 
 def order_integers(header: str, enumeration: str, **values: int) -> tuple[int, ...]:
-    """Named integers in their header's order."""
+    """Put named integers into their header's order."""
     names = integers(header, enumeration)
     missing = [name for name in names if name not in values]
     unknown = values.keys() - set(names)
@@ -102,7 +102,7 @@ def order_integers(header: str, enumeration: str, **values: int) -> tuple[int, .
 def list_cutting_values(
     params: StftParams, step: int | None, divisor: float | None
 ) -> dict[str, int]:
-    """The integers that cutting frames needs: of a window by ``step``, divided by ``divisor``."""
+    """List the integers for cutting frames; ``step`` and ``divisor`` as in ``describe``."""
     return {
         "samples": params.samples,
         "frames": params.frames,
@@ -118,10 +118,10 @@ def list_cutting_values(
 def list_adding_values(
     params: IstftParams, adjoint: Adjoint | None, step: int | None, divisor: int
 ) -> dict[str, int]:
-    """The integers that overlap-add needs.
+    """List the integers for overlap-add.
 
     Args:
-        divisor: what the inverse transform leaves to be divided by.
+        divisor: what remains to be divided by after the inverse transform.
     """
     return {
         "frames": params.frames,

@@ -1,6 +1,6 @@
-"""How a frame's Fourier transform is split into passes, threads and groups.
+"""Split a frame's Fourier transform into passes, threads and groups.
 
-A plan is what a kernel is compiled for. Lengths of signals, hops and strides are not in it.
+A kernel is compiled for a plan. Signal lengths, hops and strides are not part of it.
 """
 
 from __future__ import annotations
@@ -12,48 +12,50 @@ from itertools import combinations_with_replacement
 from ..core.params import IstftParams, StftParams
 from ..store.caches import cached
 
-#: Points (complex values) of one frame that fit in a group's memory.
+#: Most points (complex values) of one frame that fit in a group's memory.
 MAX_POINTS = 4096
 GROUP_MEMORY_BYTES = 32 << 10
 MAX_GROUP_THREADS = 1024
-#: Passes that a plan of the kernels may have.
+#: Most passes that a plan of the kernels may have.
 MAX_PASSES = 6
 POINT_BYTES = 8
 #: Points per line of a frame's buffer: a buffer has whole lines (slots_of in fft.h).
 LINE_POINTS = 16
 
-#: Values that one thread holds in a pass: of the best plan, and of those for GPUs that allow a
-#: group fewer threads. Synthesis holds its output samples besides. For analysis 8 were faster than
-#: 16 for all sizes tried but the longest, and few passes then, too (docs/gpu.md).
+#: Values that one thread holds in a pass: in the best plan, and in plans for GPUs that allow a
+#: group fewer threads. A synthesis thread holds output samples, too. For analysis 8 values were
+#: faster than 16 in all sizes tried but the longest, where fewer passes were (docs/gpu.md).
 ANALYSIS_VALUES = (8, 16, 32, 64)
 SYNTHESIS_VALUES = (8, 16, 32, 64)
-#: Threads of a group to aim at. Analysis has nothing to share among frames.
+#: Threads of a group to aim at; fewer for analysis, whose frames share nothing.
 ANALYSIS_GROUP = 128
 SYNTHESIS_GROUP = 256
-#: Other shapes of a plan that are worth a trial on the GPU at hand: how many values a thread holds,
-#: how many threads a group has, and how many shapes at most, each of which has to be compiled.
+#: Other shapes of a plan that are tried on a GPU: values that a thread holds, threads of a group,
+#: and the most shapes, since each has to be compiled.
 SHAPE_VALUES = (8, 16, 32)
 SHAPE_GROUPS = (128, 256, 64, 512)
 MAX_SHAPES = 8
 #: Cores of the GPU that plans were sized for, an H100.
 CORES = 132
-#: Cores of an Apple GPU where nobody tells their number, which is 7 to 80: too many cost less than
-#: too few, some frames transformed twice and not idle cores. Not measured.
+#: Cores of an Apple GPU (which has 7 to 80) where their number cannot be read. Too high a number
+#: costs less: some frames are transformed twice, while too low a number leaves cores idle. Not
+#: measured.
 APPLE_CORES = 40
-#: Threads that a core runs at once, and how many times all cores' threads make many frames.
+#: Threads that a core runs at once; and the multiple of all cores' threads from which on frames
+#: count as many.
 CORE_THREADS = 2048
 ANALYSIS_WAVES = 2
 #: Radices of an analysis: none needs more than the best plan's values, or few more.
 ANALYSIS_RADICES = (2, 3, 4, 5, 6, 7, 8, 9, 10)
-#: Points from which an analysis is long, the radices of such a one, and its threads' values.
+#: Points from which an analysis counts as long, its radices, and the values of its threads.
 LONG_POINTS = 2048
 LONG_RADICES = (*ANALYSIS_RADICES, 16)
 LONG_VALUES = (18, 32, 64)
 SIMD_WIDTH = 32
-#: What a barrier of the whole group costs, as work, where the threads of a frame are not part of
+#: Cost of a barrier of the whole group, in units of work, where a frame has threads in more than
 #: one SIMD group.
 GROUP_BARRIER_WORK = 1.15
-#: Frames per group that make reads of a (bins, frames) spectrum whole: 4 of 8 bytes are a sector.
+#: Frames per group that read whole sectors of a (bins, frames) spectrum: 4 values of 8 bytes each.
 FASTEST_FRAMES = 4
 #: Output samples of a synthesis group, in frames' lengths: less means more frames computed twice.
 TILE_FRAMES = 4
@@ -62,14 +64,15 @@ MAX_TILE_SAMPLES = 32
 
 @dataclass(frozen=True)
 class FftPlan:
-    """One frame's transform and its place in a group.
+    """One frame's transform, and the frames of a group.
 
     Attributes:
         points: complex points: n_fft, or n_fft / 2 for packed real signals.
         radices: of the passes, in order; their product is ``points``.
         threads: threads per frame.
         frames: frames per group.
-        half: real and imaginary parts take turns in buffers of half the size.
+        half: real and imaginary parts are exchanged one after the other, in buffers of half the
+            size.
     """
 
     points: int
@@ -102,13 +105,13 @@ class FftPlan:
 
 
 def buffer_points(points: int) -> int:
-    """Points of a frame's buffer, in whole lines."""
+    """Return the points of a frame's buffer, in whole lines."""
     return -(-points // LINE_POINTS) * LINE_POINTS
 
 
 @cached(4096)
 def find_radices(points: int) -> tuple[int, ...] | None:
-    """Radices of the passes, or None where ``points`` has a prime factor above 7."""
+    """Find the radices of the passes; None where ``points`` has a prime factor above 7."""
     if points < 1:
         return None
     twos = (points & -points).bit_length() - 1
@@ -121,12 +124,12 @@ def find_radices(points: int) -> tuple[int, ...] | None:
         return None
     passes = -(-twos // 4)
     powers = [1 << (twos // passes + (index < twos % passes)) for index in range(passes)]
-    # Odd radices first: their spans keep threads of later passes on different banks.
+    # Odd radices come first: with their spans the threads of later passes use different banks.
     return tuple(odd + sorted(powers)) or (1,)
 
 
 def fused_points(params: StftParams | IstftParams) -> tuple[int, bool] | None:
-    """Points of the fused kernel's transform and whether it is packed; None: not covered."""
+    """Return the points of the fused kernel's transform, and whether it is packed; or None."""
     packed = not params.complex_fft and params.n_fft % 2 == 0
     points = params.n_fft // 2 if packed else params.n_fft
     if points > MAX_POINTS or find_radices(points) is None:
@@ -135,19 +138,19 @@ def fused_points(params: StftParams | IstftParams) -> tuple[int, bool] | None:
 
 
 def _work(points: int, radices: tuple[int, ...], threads: int) -> float:
-    """Values that the threads' passes take up, idle threads included."""
+    """Count the values that the threads' passes take up, idle threads included."""
     values = sum(-(-(points // radix) // threads) * threads * radix for radix in radices)
     return values * (1.0 if SIMD_WIDTH % threads == 0 else GROUP_BARRIER_WORK)
 
 
 def count_values(points: int, radices: tuple[int, ...], threads: int) -> int:
-    """Most values that a thread holds."""
+    """Count the most values that a thread holds."""
     return max(-(-(points // radix) // threads) * radix for radix in radices)
 
 
 def _choose_threads(points: int, radices: tuple[int, ...], values: int) -> int:
-    """Threads per frame that hold about ``values`` values each and idle least."""
-    # Past one SIMD group, by eights: threads that fill it are worth more than an exact fit.
+    """Choose the threads per frame that hold about ``values`` values each and are least idle."""
+    # Beyond one SIMD group in steps of eight: full SIMD groups are worth more than an exact fit.
     # At most twice as many as hold that many values: a plan of more values is one of less threads.
     most = min(-(-2 * points // values), MAX_GROUP_THREADS)
     candidates = [*range(1, min(most, SIMD_WIDTH) + 1), *range(SIMD_WIDTH + 8, most + 1, 8)]
@@ -167,7 +170,7 @@ def _choose_threads(points: int, radices: tuple[int, ...], values: int) -> int:
 
 @cached(4096)
 def even_radices(points: int, radices: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The fewest, most equal radices, in ascending order."""
+    """Return the fewest radices, as equal as possible, in ascending order."""
     if points == 1:
         return (1,)
     for passes in range(1, MAX_PASSES + 1):
@@ -179,16 +182,17 @@ def even_radices(points: int, radices: tuple[int, ...]) -> tuple[int, ...] | Non
 
 
 def is_power_of_two(number: int) -> bool:
-    """Whether it is 1, 2, 4, ..."""
+    """Whether a number is 1, 2, 4, ..."""
     return number & (number - 1) == 0
 
 
 def analysis_plans(points: int, frames: int) -> tuple[FftPlan, ...]:
-    """Plans of an analysis, as :func:`plans` gives them.
+    """List plans of an analysis, as :func:`plans` does.
 
     Args:
-        frames: of all rows. Where they are more than run at once, plans whose frames each fill one
-            SIMD group come first: as fast there, and a group reads what its frames share once.
+        frames: of all rows. If they are more than run at once, plans whose frames each fill one
+            SIMD group come first. Those are as fast, and a group reads samples that its frames
+            share once.
     """
     radices = analysis_radices(points)
     if points >= LONG_POINTS:
@@ -202,10 +206,10 @@ def analysis_plans(points: int, frames: int) -> tuple[FftPlan, ...]:
 
 
 def analysis_radices(points: int) -> tuple[int, ...] | None:
-    """Radices of an analysis' passes, or None where ``points`` has a prime factor above 7.
+    """Find the radices of an analysis' passes; None where ``points`` has a prime factor above 7.
 
-    Of all orders tried, a large power of two at both ends was the best, and among odd radices; of
-    long ones, two at the beginning.
+    Of the orders tried, the fastest had a large power of two at both ends; a single power of two
+    stood between odd radices. Long transforms were fastest with two powers of two at the beginning.
     """
     is_long = points >= LONG_POINTS
     radices = even_radices(points, LONG_RADICES if is_long else ANALYSIS_RADICES)
@@ -223,11 +227,11 @@ def analysis_radices(points: int) -> tuple[int, ...] | None:
 def plans(
     points: int, values: tuple[int, ...] = SYNTHESIS_VALUES, least_frames: int = 1
 ) -> tuple[FftPlan, ...]:
-    """Plans of a frame of ``points`` points, best first, each of fewer threads than the last.
+    """List plans of a frame of ``points`` points, best first, each of fewer threads than the last.
 
     Args:
         points: complex points, at most MAX_POINTS, with no prime factor above 7.
-        values: that a thread holds, of each plan in turn.
+        values: values that a thread holds, for one plan after another.
         least_frames: frames per group to aim at.
 
     Returns:
@@ -260,11 +264,11 @@ def _plans(
 
 
 def shapes(plan: FftPlan) -> tuple[FftPlan, ...]:
-    """The plan of an analysis and others that compute the same, step by step, by other groups.
+    """List an analysis' plan, and others that compute the same by groups of other shapes.
 
-    The radices are the same, so each value is the same sum of the same products: results are equal
-    bit by bit, and which shape is taken is a question of speed alone. (Not so of a synthesis, which
-    adds frames up as its groups come upon them.)
+    The radices are the same, so each value is the same sum of the same products. Results are equal
+    bit by bit, and the shape only decides the speed. (A synthesis is different: the order in which
+    it adds frames depends on its groups.)
     """
     counts = [plan.threads]
     counts += [_choose_threads(plan.points, plan.radices, values) for values in SHAPE_VALUES]
@@ -277,15 +281,15 @@ def shapes(plan: FftPlan) -> tuple[FftPlan, ...]:
 
 
 def most_frames(plan: FftPlan) -> int:
-    """Frames whose buffers fit a group's memory."""
+    """Return how many frames' buffers fit a group's memory."""
     return GROUP_MEMORY_BYTES // replace(plan, frames=1).memory_bytes
 
 
 def resize_group(plan: FftPlan, group: int, *, same_threads: bool = False) -> FftPlan:
-    """The plan with groups of so many threads.
+    """Return the plan with groups of so many threads.
 
     Args:
-        same_threads: by the frames of a group alone.
+        same_threads: change only the frames of a group, not the threads of a frame.
 
     Raises:
         ValueError: no whole number of frames makes such a group.
@@ -304,6 +308,6 @@ def resize_group(plan: FftPlan, group: int, *, same_threads: bool = False) -> Ff
 
 
 def tile_samples(plan: FftPlan, n_fft: int) -> int:
-    """Output samples of each thread of a synthesis group: a power of two."""
+    """Return the output samples of each thread of a synthesis group: a power of two."""
     wanted = -(-TILE_FRAMES * n_fft // plan.group)
     return min(MAX_TILE_SAMPLES, 1 << max(3, (wanted - 1).bit_length()))

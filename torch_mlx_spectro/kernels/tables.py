@@ -27,7 +27,7 @@ def _unit(numerator: npt.NDArray[np.int64], denominator: int) -> npt.NDArray[np.
 
 
 def twiddle_powers(radix: int) -> tuple[int, ...]:
-    """Powers of a butterfly's factor that its radix reads (factors_of in radix.h)."""
+    """List the powers of a butterfly's factor that its radix reads (factors_of in radix.h)."""
     if radix & (radix - 1) == 0:
         return tuple(1 << exponent for exponent in range(radix.bit_length() - 1))
     return tuple(range(1, radix))
@@ -35,11 +35,12 @@ def twiddle_powers(radix: int) -> tuple[int, ...]:
 
 @cached(128)
 def make_table(plan: FftPlan) -> tuple[Table, int]:
-    """The table of a plan, and where its split factors begin.
+    """Make the table of a plan.
 
     Returns:
-        complex64 values: the factors of each pass but the first, then, for packed real signals,
-        ``-i exp(-2 pi i k / (2 points))`` for k = 0 ... points / 2; and the index of the latter.
+        complex64 values: the factors of each pass but the first; then, for packed real signals,
+        ``-i exp(-2 pi i k / (2 points))`` for k = 0 ... points / 2. And the index where these
+        begin.
     """
     pieces: list[Any] = []
     span = plan.radices[0]

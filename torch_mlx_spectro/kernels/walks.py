@@ -1,4 +1,4 @@
-"""How a group walks over frames: the synthesis kernel that is compiled for one hop."""
+"""Plan how a group walks over frames, in the synthesis kernel that is compiled for one hop."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from .radices import (
     resize_group,
 )
 
-#: Threads of a walking group to aim at; so many more where that gives it four frames.
+#: Threads of a walking group to aim at; more, up to a limit, where a group then has four frames.
 WALK_GROUP = 128
 WALK_FRAMES, WALK_FRAMES_GROUP = 4, 256
 #: Frames of a walking group over a (bins, frames) spectrum: 8 of 8 bytes are two sectors.
 WALK_FASTEST_FRAMES, WALK_FASTEST_GROUP = 8, 512
-#: Points below which a walk was not measured, and is not worth a compilation for each hop.
+#: Points below which no walk is planned. None was measured, and each hop needs a compilation.
 LEAST_WALK_POINTS = 128
-#: Output samples of each thread of a group that makes an end, where padding's transpose adds.
+#: Output samples of each thread of a group at either end, where folded padding is added.
 END_SAMPLES = 4
-#: Registers that a walking thread may keep: for window pieces, and for sums besides.
+#: Registers that a walking thread may keep: for pieces of the window; and, in addition, for sums.
 KEPT_WINDOW = 40
 KEPT_SUMS = 32
 #: Radices of a walk's first pass, best first, and of the others.
 FIRST_RADICES = (8, 10, 6, 4, 12, 2)
 LATER_RADICES = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 16)
-#: Registers of a core, and how many a walking thread needs: without those that it keeps, for each
-#: of them, and for each value that it holds beyond 16 (a fit to what the compiler took).
+#: Registers of a core. A walking thread needs this many: a base, and more for each one that it
+#: keeps and for each value that it holds beyond 16. The numbers fit what the compiler took.
 CORE_REGISTERS = 65536
 WALK_REGISTERS = 72
 KEPT_REGISTERS = 0.85
 VALUE_REGISTERS = 3
-#: Frames of a run; longer ones were slower. Over a (bins, frames) spectrum, lines read in part
-#: leave the cache before their other frames are read: fewer, and fewer still of the longer frames
-#: that a group has not eight of, unless all groups run at once.
+#: Frames of a run; longer runs were slower. Over a (bins, frames) spectrum runs are shorter, since
+#: lines that were read in part leave the cache before the rest is read. They are shorter still
+#: where frames are so long that a group has fewer than eight, unless all groups run at once.
 MOST_FRAMES = 36
 MOST_FASTEST_FRAMES = 24
 MOST_LONG_FASTEST_FRAMES = 16
@@ -52,7 +52,7 @@ class WalkPlan:
     """How a group walks over frames, for packed real signals and one hop (run_sums.h).
 
     Attributes:
-        fft: one frame's transform; its first radix and what is left of the points are even.
+        fft: one frame's transform; its first radix is even, and so is ``points`` over that radix.
         hop: hop length.
         width: neighbouring samples that a thread adds at once.
     """
@@ -63,12 +63,12 @@ class WalkPlan:
 
     @property
     def overlap(self) -> int:
-        """Frames over a sample."""
+        """How many frames cover a sample."""
         return -(-2 * self.fft.points // self.hop)
 
     @property
     def _abreast(self) -> int:
-        """Hops that the group adds to at once."""
+        """How many hops the group adds to at once."""
         units, frames = self.hop // self.width, self.fft.frames
         if units >= self.fft.group:
             return 1
@@ -84,7 +84,7 @@ class WalkPlan:
 
     @property
     def keeps_window(self) -> bool:
-        """Whether a thread's pieces of the window stay in its registers."""
+        """Whether a thread keeps its pieces of the window in registers."""
         return self.overlap * self._owned * self.width <= KEPT_WINDOW
 
     @property
@@ -94,7 +94,7 @@ class WalkPlan:
 
     @property
     def resident(self) -> int:
-        """Groups that a core holds at once, by the registers that their threads need."""
+        """How many groups a core holds at once, by the registers that their threads need."""
         kept = self.sums + self._owned * self.width
         if self.keeps_window:
             kept += self.overlap * self._owned * self.width
@@ -117,13 +117,13 @@ class WalkPlan:
         ]
 
     def run_hops(self, hops: int, rows: int, frames_fastest: bool, cores: int | None = None) -> int:
-        """Hops of a run of whole rounds.
+        """Choose the hops of a run, in whole rounds.
 
-        A core works for as long as its groups have rounds, and waits for the last of them: the
-        cost is the sum of both, in rounds, and ordered what was measured.
+        A core works as long as its groups have rounds, and then waits for the last group. The cost
+        is the sum of both, in rounds; it ordered the runs as measured.
 
         Args:
-            cores: of the GPU; None for those of an H100. Where they are fewer, fewer groups keep
+            cores: cores of the GPU; None for those of an H100. With fewer cores, fewer groups keep
                 all of them busy, and longer runs transform fewer frames twice.
         """
         cores = cores or CORES
@@ -145,12 +145,12 @@ class WalkPlan:
 
 
 def mirrored_radices(points: int) -> tuple[int, ...] | None:
-    """Radices whose first pass takes mirrored pairs of bins as they are; None: there are none."""
+    """Find radices whose first pass takes mirrored pairs of bins as they lie; None: none."""
     for first in FIRST_RADICES:
         if points % (2 * first) == 0:
             later = even_radices(points // first, LATER_RADICES)
             if later is not None and len(later) < MAX_PASSES:
-                # Powers of two around the others: their exchanges are swizzled.
+                # Powers of two stand around the others, since their exchanges are swizzled.
                 powers = [radix for radix in later if is_power_of_two(radix)]
                 others = [radix for radix in later if not is_power_of_two(radix)]
                 return (first, *powers[:1], *others, *powers[1:])
@@ -160,14 +160,15 @@ def mirrored_radices(points: int) -> tuple[int, ...] | None:
 def walk_plan(
     points: int, hop: int, width: int, frames_fastest: bool, halves: bool
 ) -> WalkPlan | None:
-    """The plan of a walk, or None where there is none, or it would not pay.
+    """Make the plan of a walk; None where there is none, or it would not pay.
 
     Args:
         points: n_fft / 2.
         hop: hop length, at most n_fft.
         width: 2 where hop, rows and the first sample are even, else 1.
         frames_fastest: neighbouring frames of the spectrum are neighbours in memory.
-        halves: real and imaginary parts may take turns, where too few frames fit a group else.
+        halves: real and imaginary parts may be exchanged one after the other, where otherwise too
+            few frames fit a group.
     """
     if points > MAX_POINTS or points < LEAST_WALK_POINTS or find_radices(points) is None:
         return None
@@ -191,7 +192,7 @@ def walk_plan(
 
 
 def resize_walk(plan: WalkPlan, group: int) -> WalkPlan:
-    """The plan with groups of so many threads.
+    """Return the plan with groups of so many threads.
 
     Raises:
         ValueError: no group has so many.

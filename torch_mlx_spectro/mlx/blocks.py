@@ -1,10 +1,13 @@
-"""Transforms and adjoints on host tensors: blocks of frames that fit the cache, over MLX streams.
+"""Transform host tensors in blocks of frames that fit the cache, on several MLX streams.
 
-Frames are counted through all rows, cut into one contiguous share per stream, and each share into
-blocks. No frame matrix exists: in flight are a few blocks of about a mebibyte each. The inverse
-transform is cut by output hops; each block computes the ``overlap - 1`` frames before its own
-again, so that blocks know nothing of each other. The values do not depend on how the work is cut:
-frames are transformed independently, and each hop sums the same frames in the same order.
+The frames of all rows are counted through, cut into one contiguous share per stream, and each share
+into blocks. The matrix of all frames never exists: at any time a few blocks of about a mebibyte are
+computed.
+
+An inverse transform is cut by hops of its output. Each block computes the ``overlap - 1`` frames
+before its own again, so blocks are independent of each other. The values do not depend on how the
+work is cut: frames are transformed independently, and each hop sums the same frames in the same
+order.
 """
 
 from __future__ import annotations
@@ -18,19 +21,19 @@ from typing import Any
 import numpy as np
 
 from ..core.envelope import row_of_hop
-from ..core.linear import Form, describe_synthesis, own_conjugates
+from ..core.linear import Analysis, describe_synthesis, own_conjugates
 from ..core.padding import covered_samples, fold_side, padded_sides
 from ..core.params import IstftParams, StftParams
 from . import ops as maps
 from .host import HostArray, HostView, copy_to_mlx
 from .runtime import Part, Runtime, threads
 
-#: Frames of a block fill about this much: half of a 2 MiB second-level cache.
+#: Bytes that the frames of a block fill: half of a 2 MiB second-level cache.
 BLOCK_BYTES = 1 << 20
-#: The same for the inverse transform, which holds more of a block at a time.
+#: The same for the inverse transform, which holds more arrays of a block at once.
 INVERSE_BLOCK_BYTES = 3 << 18
 MAX_BLOCK_BYTES = 4 << 20
-#: Blocks in flight (frames, spectra and copies) stay within this per stream.
+#: Most bytes per stream of the blocks in flight: frames, spectra and copies.
 FLIGHT_BYTES = 11 << 20
 MAX_DEPTH = 4
 #: MLX's FFT transforms several frames at once in vector registers: 4 in its current builds.
@@ -41,7 +44,7 @@ MAX_OVERLAP = 16
 STREAM_BYTES = 1 << 20
 
 #: Where a block's frames are in a spectrum of shape (rows, frames, bins).
-Place = tuple[int, slice]
+Target = tuple[int, slice]
 #: Of the samples that frames ``first ... first + count - 1`` cover, by (first, count).
 Factors = Callable[[int, int], HostArray]
 
@@ -71,8 +74,8 @@ def cut_frames(
 
     Args:
         item_bytes: bytes of one value of a frame.
-        streams: streams to use at most.
-        halo: frames of the neighbouring block which every block computes again.
+        streams: most streams to use.
+        halo: frames of the neighbouring block that every block computes again.
     """
     frame_bytes = n_fft * item_bytes
     block = max(1, (INVERSE_BLOCK_BYTES if halo else BLOCK_BYTES) // frame_bytes)
@@ -81,7 +84,7 @@ def cut_frames(
     total = rows * frames
     useful = min(streams, max(1, total * frame_bytes // STREAM_BYTES))
     if halo:
-        # Every block repeats ``halo`` frames: let that be a sixteenth, where memory allows.
+        # Every block repeats ``halo`` frames, which should be at most a sixteenth of it.
         affordable = max(block, 2 * INVERSE_BLOCK_BYTES // frame_bytes)
         block = min(max(block, 16 * halo), affordable)
         block = max(1, -(-(block + halo) // FRAME_MULTIPLE) * FRAME_MULTIPLE - halo)
@@ -95,7 +98,7 @@ def cut_frames(
 
 
 def _shares(begin: int, end: int, frames: int) -> tuple[Share, ...]:
-    """The pieces of rows that frames ``begin ... end - 1``, counted through all rows, make up."""
+    """Find the pieces of rows that frames ``begin ... end - 1`` of all rows consist of."""
     rows = range(begin // frames, -(-end // frames))
     return tuple(
         Share(row, max(begin - row * frames, 0), min(end - row * frames, frames)) for row in rows
@@ -117,12 +120,12 @@ def stft_blocks(
         signal: array of shape (rows, samples), any strides.
         window: MLX array of shape (n_fft,) with the call's scale folded in, or None.
         out: shape (rows, frames, bins), complex64, any strides.
-        factors: what the signal is multiplied by; None for nothing.
+        factors: returns what the signal is multiplied by, for a range of frames; None for nothing.
         edge: factor of DC and Nyquist of a onesided spectrum.
     """
 
-    def transform(frames: Any, place: Place, stream: Any) -> Part:
-        spectrum = maps.spectra(
+    def transform(frames: Any, target: Target, stream: Any) -> Part:
+        spectrum = maps.compute_spectra(
             runtime.mx,
             frames,
             window,
@@ -131,7 +134,7 @@ def stft_blocks(
             complex_fft=params.complex_fft,
             stream=stream,
         )
-        return Part(spectrum, out[place])
+        return Part(spectrum, out[target])
 
     _run_frames(runtime, params, signal, transform, factors)
     if params.onesided and edge != 1.0:
@@ -143,15 +146,15 @@ def _run_frames(
     runtime: Runtime,
     params: StftParams,
     signal: HostView,
-    compute: Callable[[Any, Place, Any], Part],
+    compute: Callable[[Any, Target, Any], Part],
     factors: Factors | None = None,
 ) -> None:
     """Cut the padded rows of a signal into frames, and store what is computed of each block.
 
     Args:
-        signal, factors: see :func:`stft_blocks`.
-        compute: what is stored of frames (an MLX array of shape (count, n_fft), a view), from them,
-            their place and their stream.
+        signal, factors: as in :func:`stft_blocks`.
+        compute: makes what is stored: from frames (a view, an MLX array of shape (count, n_fft)),
+            their target, and the stream.
     """
     mx, sizes = runtime.mx, (params.rows, params.frames, params.n_fft)
     cut = cut_frames(*sizes, 8 if params.complex_fft else 4, _streams(runtime))
@@ -180,26 +183,27 @@ def _run(
 
 
 def correlate_blocks(
-    runtime: Runtime, form: Form, signal: HostView, spectrum: HostView, total: HostArray
+    runtime: Runtime, analysis: Analysis, signal: HostView, spectrum: HostView, total: HostArray
 ) -> None:
-    """Add to ``total``, over all frames, conj(frame) times the inverse transform of its spectrum.
+    """Add, over all frames, conj(frame) times the inverse transform of its spectrum to ``total``.
 
     Args:
-        form: the analysis whose window is differentiated.
+        analysis: the one whose window is differentiated.
         signal: array of shape (rows, samples), any strides.
         spectrum: array of shape (rows, frames, bins), any strides.
-        total: shape (n_fft,), double precision: only a block's own frames are summed in single.
+        total: shape (n_fft,), double precision. Within a block frames are summed in single
+            precision.
     """
 
-    def correlate(frames: Any, place: Place, stream: Any) -> Part:
-        values = copy_to_mlx(runtime.mx, spectrum.block(spectrum.array[place]))
-        return Part(maps.correlate(runtime.mx, form, frames, values, stream), total, add=True)
+    def correlate(frames: Any, target: Target, stream: Any) -> Part:
+        values = copy_to_mlx(runtime.mx, spectrum.block(spectrum.array[target]))
+        return Part(maps.correlate(runtime.mx, analysis, frames, values, stream), total, add=True)
 
-    _run_frames(runtime, form.params, signal, correlate)
+    _run_frames(runtime, analysis.params, signal, correlate)
 
 
 def _split_blocks(shares: tuple[Share, ...], block_frames: int) -> Iterator[tuple[int, int, int]]:
-    """Each block of the shares: its row, its first frame, its number of frames."""
+    """Yield each block of the shares: its row, its first frame, its number of frames."""
     for share in shares:
         for first in range(share.first, share.last, block_frames):
             yield share.row, first, min(block_frames, share.last - first)
@@ -218,9 +222,9 @@ def istft_blocks(
 ) -> None:
     """Write the signal of ``spectrum`` into ``out``.
 
-    A hop so small that many frames meet in each sample would take as many additions of tiny
-    pieces. Then every ``stride``-th frame makes one inverse transform of a larger hop, and the
-    ``stride`` signals, each a hop later than the one before, are added up.
+    With a small hop many frames meet in each sample, and would be added in as many tiny pieces. In
+    that case every ``stride``-th frame is part of one inverse transform of a larger hop, and the
+    ``stride`` signals, each a hop later than the one before, are added.
 
     Args:
         spectrum: array of shape (rows, frames, bins), any strides.
@@ -228,7 +232,7 @@ def istft_blocks(
         inverse: rows of the inverse envelope of this call (:class:`.Envelope`); None for the plain
             overlap-add, the adjoint of an analysis.
         out: shape (rows, output length), contiguous.
-        edge, both_halves: see :func:`.mlx.ops.windowed_frames`.
+        edge, both_halves: as in :func:`.mlx.ops.invert_spectra`.
     """
     stride = -(-params.overlap // MAX_OVERLAP)
     out[:, params.kept if stride == 1 else 0 :] = 0
@@ -250,29 +254,29 @@ def istft_blocks(
 
 
 def adjoint_blocks(
-    runtime: Runtime, form: Form, spectrum: HostView, window: Any, out: HostArray
+    runtime: Runtime, analysis: Analysis, spectrum: HostView, window: Any, out: HostArray
 ) -> None:
     """Write the adjoint of ``spectrum`` into ``out``.
 
     Args:
         spectrum: array of shape (rows, frames, bins), any strides.
-        window: MLX array of shape (n_fft,), times the form's inverse scale, conjugated.
+        window: MLX array of shape (n_fft,), times the analysis' inverse scale, conjugated.
         out: shape (rows, samples), contiguous, complex64 where the frames are complex.
     """
-    params = form.params
+    params = analysis.params
     covered = (params.frames - 1) * params.hop_length + params.n_fft
 
     def add_up(start: int, target: HostArray) -> None:
         """The overlap-add from ``start`` on; zeros behind what the frames cover."""
         istft_blocks(
             runtime,
-            describe_synthesis(form, start, min(target.shape[1], covered - start)),
+            describe_synthesis(analysis, start, min(target.shape[1], covered - start)),
             spectrum,
             window,
             None,
             target,
-            edge=form.inverse_edge,
-            both_halves=form.both_halves,
+            edge=analysis.inverse_edge,
+            both_halves=analysis.both_halves,
         )
 
     add_up(params.padding, out)
@@ -289,8 +293,8 @@ def adjoint_blocks(
 class _Pass:
     """The inverse transform of frames ``phase, phase + stride, ...``, added to ``out``.
 
-    Within it, frames, hops and rows of the envelope are counted on its own grid: hops of
-    ``stride * hop_length`` samples that begin ``phase * hop_length`` samples into the signal.
+    A pass counts frames, hops and rows of the envelope on a grid of its own: hops of ``stride *
+    hop_length`` samples that begin ``phase * hop_length`` samples into the signal.
     """
 
     def __init__(
@@ -334,7 +338,7 @@ class _Pass:
         buffer = np.empty((meeting, self.values.shape[2]), self.values.dtype)
         for row, begin, count in _split_blocks(shares, block_hops):
             first = self.hops[begin]
-            frames = maps.windowed_frames(
+            frames = maps.invert_spectra(
                 mx,
                 self._add_meeting(row, first, count, buffer),
                 self.window,
@@ -353,7 +357,7 @@ class _Pass:
             yield Part(signal, self.out[row, lo:hi], lo - at, add=self.stride > 1)
 
     def _add_meeting(self, row: int, first: int, count: int, buffer: HostArray) -> Any:
-        """Spectra of the frames that meet in hops ``first ...``, in MLX; zeros where none is."""
+        """Return in MLX the spectra of frames that meet in hops ``first ...``; zeros for none."""
         begin, end = first - (self.overlap - 1), first + count
         inner_begin, inner_end = max(begin, 0), min(end, self.values.shape[1])
         inside = self.values[row, inner_begin:inner_end]
@@ -367,7 +371,7 @@ class _Pass:
         return copy_to_mlx(self.mx, buffer)
 
     def _inverse_rows(self, rows: HostArray, first: int, count: int) -> Any:
-        """Inverse envelope of the hops ``first ...``: one row where all are alike."""
+        """Return the inverse envelope of the hops ``first ...``: one row where all are alike."""
         overlap, frames = self.params.overlap, self.params.frames
         begin = first * self.stride + self.phase
         end = begin + count * self.stride
@@ -386,5 +390,5 @@ class _Pass:
 
 
 def _streams(runtime: Runtime) -> int:
-    """As many streams as torch would use threads."""
+    """Return the number of streams: as many as torch would use threads."""
     return min(len(runtime.streams), threads())

@@ -1,4 +1,4 @@
-"""Host memory as numpy and MLX see it; imports neither torch nor MLX."""
+"""Host memory as numpy and MLX see it. This module imports neither torch nor MLX."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _MADV_HUGEPAGE: int | None = getattr(mmap, "MADV_HUGEPAGE", None)
 _HUGE_PAGE_BYTES = 2 << 20
 _HUGE_PAGES_FROM_BYTES = 2 * _HUGE_PAGE_BYTES
 
-#: Bytes up to which a copy takes less time than MLX's thread that reads a file takes to wake: 36 us
-#: against 95 for a megabyte (2 cores of a virtual machine).
+#: Bytes up to which a copy takes less time than waking MLX's thread that reads files: for a
+#: megabyte 36 us against 95 (2 cores of a virtual machine).
 COPIED_BYTES = 2 << 20
 
 HostArray = npt.NDArray[Any]
@@ -39,11 +39,11 @@ class HostView:
 
     @property
     def unresolved(self) -> bool:
-        """The memory does not hold the tensor's values as they are."""
+        """Whether the memory holds other values than the tensor has: conjugate or negative ones."""
         return self.conjugate or self.negate
 
     def block(self, part: HostArray) -> HostArray:
-        """Resolved, contiguous values of ``part``, a view of :attr:`array`."""
+        """Return the values of ``part``, a view of :attr:`array`, resolved and contiguous."""
         if not self.unresolved:
             return np.ascontiguousarray(part)
         values = np.empty(part.shape, part.dtype)
@@ -60,17 +60,17 @@ class HostView:
 
 
 def copy_to_mlx(mx: Any, values: HostArray) -> Any:
-    """An MLX array with the values of a host array, in its memory at once.
+    """Return an MLX array with the values of a host array, copied at once.
 
-    So there is nothing lazy about it, and any thread may use it. The copy is made
-    by way of a memoryview: MLX 0.32.4, given a numpy array, tries several protocols, and loses a
-    KeyboardInterrupt that arrives while it does.
+    Nothing about it is lazy, so any thread may use it. The copy goes through a memoryview: given a
+    numpy array, MLX 0.32.4 tries several protocols, and loses a KeyboardInterrupt that arrives
+    meanwhile.
     """
     return mx.array(np.ascontiguousarray(values).data)
 
 
 def advise_huge_pages(address: int, size: int) -> None:
-    """Ask for huge pages where the memory is large; advice only, so a refusal changes nothing."""
+    """Ask for huge pages where the memory is large. It is advice: a refusal changes nothing."""
     begin = -(-address // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES
     length = (address + size) // _HUGE_PAGE_BYTES * _HUGE_PAGE_BYTES - begin
     if _MADV_HUGEPAGE is not None and size >= _HUGE_PAGES_FROM_BYTES and length > 0:
@@ -79,7 +79,7 @@ def advise_huge_pages(address: int, size: int) -> None:
 
 
 class _Unread(io.BytesIO):
-    """A file in numpy's format. Reading its values leaves the memory of the reader as it is."""
+    """A file in numpy's format that, when it is read, leaves its reader's memory as it is."""
 
     def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
         super().__init__()
@@ -96,10 +96,10 @@ class _Unread(io.BytesIO):
 
 
 def make_uninitialised(mx: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any, HostArray]:
-    """A new MLX array, and its memory, to be written before anybody else sees the array.
+    """Make an MLX array and return it with its memory, which must be written before any use.
 
-    MLX has no such function. Filling 83 MB with zeros first would take it longer than a transform;
-    but it reads files into memory that it allocates, and this file leaves that memory as it is.
+    MLX has no function for that. Filling 83 MB with zeros would take longer than a transform. But
+    MLX reads files into memory that it allocates, and this file leaves that memory as it is.
     """
     array = mx.load(_Unread(shape, dtype), format="npy")
     mx.eval(array)
@@ -109,7 +109,7 @@ def make_uninitialised(mx: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any
 def fill_array(
     mx: Any, shape: tuple[int, ...], dtype: Any, fill: Callable[[HostArray], None]
 ) -> Any:
-    """A new MLX array of the values that ``fill`` writes."""
+    """Make an MLX array of the values that ``fill`` writes."""
     if np.dtype(dtype).itemsize * math.prod(shape) <= COPIED_BYTES:
         memory = np.empty(shape, dtype)
         fill(memory)

@@ -1,13 +1,14 @@
 """The launchers for ``mx.fast.metal_kernel`` and ``mx.fast.cuda_kernel``.
 
-A kernel is made once; MLX compiles it once for each template, whatever the length of the signal.
-Where a GPU allows a compiled kernel fewer threads than asked, MLX raises ValueError when the result
-is evaluated: so the first launch of a template is, and :mod:`.kernels.chooser` chooses then.
+A kernel is made once, and MLX compiles it once for each template, whatever the length of the
+signal. Where a GPU allows a compiled kernel fewer threads than asked, MLX raises ValueError when
+the result is evaluated. Therefore the first launch of a template is evaluated at once, and
+:mod:`.kernels.chooser` may choose another one.
 
-Headers and bodies are the same for both. MLX puts a body between names that it generates. On CUDA
-it offers none of Metal's positions, passes numbers as arrays, and counts rows by CUDA's second
-dimension, which ends at 65535. ``cuda.h`` gives Metal's names their meaning, and what is missing is
-said before the body.
+Headers and bodies are the same for both functions. MLX puts a body between names that it generates.
+On CUDA it offers none of Metal's names for positions, passes numbers as arrays, and counts rows in
+CUDA's second dimension, which ends at 65535. ``cuda.h`` defines Metal's names; the rest is written
+before the body.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 from ..core.params import IstftParams, StftParams
 from ..errors import KernelRefused
-from ..kernels.arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
+from ..kernels.arguments import CHECKING_KERNELS, HEADERS, INPUTS, OUTPUTS, VANISHING
 from ..kernels.chooser import Chooser
 from ..kernels.describe import MAX_COUNT, largest_count
 from ..kernels.functions import Kernels
@@ -31,16 +32,16 @@ from ..kernels.texts.metal import body, header
 from ..store.caches import Cache, cached
 from .host import copy_to_mlx
 
-#: Inputs of fewer elements come to a kernel in another address space; ours are made longer.
+#: MLX passes inputs of fewer elements in another address space, so ours are made longer.
 DEVICE_ELEMENTS = 8
 CACHE_ENTRIES = 256
 #: ml-explore/mlx#4013: larger transforms were silently wrong on Metal.
 MAX_FFT = 1 << 20
 #: Name of the input on CUDA whose first element is what a body calls ``edge``.
 EDGE = "edge_value"
-#: In what MLX raises where values are asked for that a transformation only stands in for.
+#: Part of MLX's message where a placeholder of a transformation is asked for values.
 TRACING = "during function transformations"
-#: In what MLX raises where a pipeline allows fewer threads than the group has.
+#: Part of MLX's message where a pipeline allows fewer threads than the group has.
 _REFUSAL = "hread group size"
 
 
@@ -50,13 +51,13 @@ Grid = tuple[int, int, int]
 class MetalKernels(Kernels):
     """The kernels that one factory of MLX makes.
 
-    Their windows have ``n_fft`` values. Whether an envelope vanishes is found before, on the host.
+    Their windows have ``n_fft`` values. The host checks envelopes before it launches.
 
     Args:
         mx: the module ``mlx.core``.
         factory: ``mx.fast.metal_kernel``, or what stands in for it.
         chooser: chooses among launches; one that tries no shapes if not given.
-        cores: of the GPU; None for those of the one that plans were sized for.
+        cores: cores of the GPU; None for those of the GPU that plans were sized for.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class MetalKernels(Kernels):
         return self._launch(launch, inputs(launch), stream) if result is None else result
 
     def _evaluate(self, launch: Launch, given: list[Any], stream: Any, count: int = 1) -> list[Any]:
-        """Results of so many launches, with their values.
+        """Return the evaluated results of so many launches.
 
         Raises:
             KernelRefused: the GPU allows no group of so many threads.
@@ -149,7 +150,7 @@ class MetalKernels(Kernels):
         return results
 
     def _with_values(self, value: Any) -> Any:
-        """An input, or zeros in its place where it only stands in for values."""
+        """Return an input, or zeros like it where it is a placeholder."""
         try:
             self._mx.eval(value)
         except ValueError:
@@ -176,7 +177,7 @@ class MetalKernels(Kernels):
         return result
 
     def _arrange(self, launch: Launch) -> tuple[Grid, list[tuple[str, int]]]:
-        """The threads of a launch, as MLX counts them, and what its kernel is compiled for."""
+        """Return a launch's threads, as MLX counts them, and what its kernel is compiled for."""
         return launch.grid, list(launch.template)
 
     def _kernel(self, launch: Launch) -> Any:
@@ -196,26 +197,26 @@ class MetalKernels(Kernels):
         )
 
     def _numbers(self, launch: Launch) -> tuple[int, ...]:
-        """The integers that a kernel is passed."""
+        """Return the integers that a kernel is passed."""
         return launch.integers
 
     def _number(self, value: float) -> Any:
-        """A number as a kernel is passed it."""
+        """Return a number as a kernel is passed it."""
         return value
 
     def _keep(self, dtype: Any, numbers: tuple[float, ...]) -> Any:
-        """An array of numbers that is made once."""
+        """Return an array of numbers, which is made once."""
         return self._tables.get((dtype, numbers), lambda: self.constant(np.array(numbers, dtype)))
 
     def constant(self, values: Any) -> Any:
-        """An evaluated MLX array of a flat host array, long enough to be in device memory."""
+        """Make an evaluated MLX array of a flat host array, long enough to be in device memory."""
         missing = max(0, DEVICE_ELEMENTS - values.size)
         array = copy_to_mlx(self._mx, np.pad(values.reshape(-1), (0, missing)))
         self._mx.eval(array)  # nothing lazy may cross to another thread
         return array
 
     def _in_device_memory(self, array: Any, stream: Any) -> Any:
-        """The same rows; where there are too few values, with rows behind that nobody reads."""
+        """Return the rows, with more behind them that nobody reads if they have too few values."""
         if array.size >= DEVICE_ELEMENTS:
             return array
         more = [(0, DEVICE_ELEMENTS)] + [(0, int(extent == 0)) for extent in array.shape[1:]]
@@ -223,10 +224,10 @@ class MetalKernels(Kernels):
 
 
 def write_header(kernel: str, group: int, resident: int | None) -> str:
-    """What comes before the function that MLX generates.
+    """Write what comes before the function that MLX generates.
 
-    MLX declares it ``__global__`` with no bounds, for which the compiler takes registers that a
-    large group has not: the word means both here.
+    MLX declares that function ``__global__`` without bounds, for which the compiler takes more
+    registers than a large group has. So the word is redefined here to mean both.
     """
     return (
         f"{header('cuda.h', *HEADERS[kernel])}\n"
@@ -236,7 +237,7 @@ def write_header(kernel: str, group: int, resident: int | None) -> str:
 
 
 def write_source(kernel: str) -> str:
-    """The body of the function: its integers are followed by the launch's grid."""
+    """Write the body of the function. The launch's grid follows its integers."""
     inputs = INPUTS[kernel]
     grid = ", ".join(f"uint(parameters[INTEGERS + {axis}])" for axis in range(3))
     return "".join(
@@ -244,7 +245,7 @@ def write_source(kernel: str) -> str:
             f"  const uint threads_in_grid[3] = {{{grid}}};\n",
             cuda.positions("threads_in_grid", cooperate="table" in inputs),
             f"  const float edge = {EDGE}[0];\n" if "edge" in inputs else "",
-            f"  atomic_uint* {VANISHING} = 0;\n" if kernel in JUDGES else "",
+            f"  atomic_uint* {VANISHING} = 0;\n" if kernel in CHECKING_KERNELS else "",
             cuda.write_body(kernel),
         ]
     )
@@ -291,12 +292,12 @@ class MlxCudaKernels(MetalKernels):
         return (*launch.integers, *launch.grid)
 
     def _number(self, value: float) -> Any:
-        """An array of one number: MLX would make a new one of a number at each call."""
+        """Return an array of one number: of plain numbers MLX makes an array in each call."""
         return self._keep(np.float32, (value,))
 
 
 def device_name(mx: Any) -> str:
-    """MLX's name of its default device."""
+    """Return MLX's name of its default device."""
     return str(mx.device_info().get("device_name", mx.default_device()))
 
 
@@ -308,7 +309,7 @@ def _make_kernels(mx: Any, factory: Callable[..., Any]) -> MetalKernels:
 
 
 def metal_kernels(mx: Any, device_type: str) -> MetalKernels | None:
-    """The kernels for tensors of a device: a GPU's own for MPS, emulated ones for any."""
+    """Return the kernels for tensors of a device: a GPU's own for MPS, emulated ones for any."""
     kernels = _make_kernels(mx, mx.fast.metal_kernel)
     if kernels.emulated or (device_type == "mps" and mx.metal.is_available()):
         return kernels
@@ -321,5 +322,5 @@ def _make_cuda_kernels(mx: Any, factory: Callable[..., Any]) -> MlxCudaKernels:
 
 
 def mlx_cuda_kernels(mx: Any) -> MlxCudaKernels | None:
-    """The kernels for arrays on MLX's CUDA device; None where this MLX has none."""
+    """Return the kernels for arrays on MLX's CUDA device; None where this MLX has none."""
     return _make_cuda_kernels(mx, mx.fast.cuda_kernel) if mx.cuda.is_available() else None

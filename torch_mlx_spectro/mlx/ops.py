@@ -1,16 +1,16 @@
-"""The two linear maps, in MLX operations: the CPU's computation and the oracle of the kernels.
+"""The two linear maps in MLX operations: what CPUs compute, and the oracle of the kernels.
 
-``spectra`` takes frames to spectra, ``windowed_frames`` and ``overlap_add`` take spectra back
-to samples. All take the stream they run on: MLX's default device and stream are shared with the
-user's own MLX program and are never touched. Views are made by ``as_strided`` because indexing
-always runs on the default stream.
+``compute_spectra`` takes frames to spectra, ``invert_spectra`` and ``overlap_add`` take spectra
+back to samples. All of them are given their stream, since MLX's default device and stream are
+shared with the user's own MLX program. Views are made by ``as_strided``, because indexing always
+runs on the default stream.
 
-``analysis_fused`` and ``synthesis_fused`` compute whole arrays by the project's own kernels. One
-launch where a fused kernel covers the size: nothing but input and output (and windows and tables of
-a few n_fft values) is in device memory. For other sizes MLX's own FFT, between kernels that cut and
-add frames.
+``launch_analysis`` and ``launch_synthesis`` compute whole arrays by the project's own kernels.
+Where a fused kernel covers the size there is one launch, and device memory holds nothing but input,
+output, windows and tables. For other sizes MLX's own FFT runs between kernels that cut and add
+frames.
 
-MLX is passed in by its module (``mx``), so that importing this package never imports MLX.
+MLX is passed in as a module (``mx``), so importing this package never imports MLX.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.linear import SUM_BRANCHES, Form, own_conjugates
+from ..core.linear import SUM_BRANCHES, Analysis, own_conjugates
 from ..core.params import IstftParams, StftParams
 from ..kernels.describe import Adjoint
 from ..kernels.functions import Kernels
@@ -27,7 +27,7 @@ from ..kernels.radices import fused_points
 from .host import copy_to_mlx
 
 
-def spectra(
+def compute_spectra(
     mx: Any,
     framed: Any,
     window: Any,
@@ -59,11 +59,11 @@ def spectra(
         return mx.fft.fft(framed, stream=stream)
     half = mx.fft.rfft(framed, stream=stream)
     if onesided:
-        return weighted_edges(mx, half, n_fft, edge, stream)
-    return two_sided(mx, half, n_fft, stream)
+        return weigh_edges(mx, half, n_fft, edge, stream)
+    return mirror_bins(mx, half, n_fft, stream)
 
 
-def two_sided(mx: Any, half: Any, n_fft: int, stream: Any) -> Any:
+def mirror_bins(mx: Any, half: Any, n_fft: int, stream: Any) -> Any:
     """All bins of real frames from the first ``n_fft // 2 + 1``: ``X[n_fft - k] = conj X[k]``."""
     count = (n_fft - 1) // 2
     if count == 0:
@@ -73,8 +73,8 @@ def two_sided(mx: Any, half: Any, n_fft: int, stream: Any) -> Any:
     return mx.concatenate([half, upper], axis=-1, stream=stream)
 
 
-def weighted_edges(mx: Any, half: Any, n_fft: int, edge: float, stream: Any) -> Any:
-    """Bins 0 ... n_fft // 2 with those that have no conjugate twin, DC and Nyquist, times edge."""
+def weigh_edges(mx: Any, half: Any, n_fft: int, edge: float, stream: Any) -> Any:
+    """Multiply those of bins 0 ... n_fft // 2 that have no conjugate twin by edge."""
     if edge == 1.0:
         return half
     weights = np.ones(n_fft // 2 + 1, np.float32)
@@ -82,7 +82,7 @@ def weighted_edges(mx: Any, half: Any, n_fft: int, edge: float, stream: Any) -> 
     return mx.multiply(half, copy_to_mlx(mx, weights), stream=stream)
 
 
-def windowed_frames(
+def invert_spectra(
     mx: Any,
     spectrum: Any,
     window: Any,
@@ -110,38 +110,41 @@ def windowed_frames(
     if real and both_halves:
         frames = mx.real(mx.fft.ifft(spectrum, stream=stream), stream=stream)
     elif real:
-        half = weighted_edges(mx, spectrum, n_fft, edge, stream)
+        half = weigh_edges(mx, spectrum, n_fft, edge, stream)
         frames = mx.fft.irfft(half, n_fft, stream=stream)
     else:
         frames = mx.fft.ifft(spectrum, stream=stream)
     return frames if window is None else mx.multiply(frames, window, stream=stream)
 
 
-def adjoint_frames(mx: Any, form: Form, spectrum: Any, window: Any, stream: Any) -> Any:
-    """The frames whose overlap-add is the adjoint of a form's analysis, its scale left out."""
-    params = form.params
-    return windowed_frames(
+def compute_adjoint_frames(
+    mx: Any, analysis: Analysis, spectrum: Any, window: Any, stream: Any
+) -> Any:
+    """Compute the frames whose overlap-add is the adjoint of the analysis, but for its scale."""
+    params = analysis.params
+    return invert_spectra(
         mx,
         spectrum,
         window,
         params.n_fft,
         not params.complex_fft,
         stream,
-        edge=form.inverse_edge,
-        both_halves=form.both_halves,
+        edge=analysis.inverse_edge,
+        both_halves=analysis.both_halves,
     )
 
 
-def correlate(mx: Any, form: Form, frames: Any, spectrum: Any, stream: Any) -> Any:
-    """``sum over all frames t of conj(frames[t, m]) y[t, m]``, shape (n_fft,).
+def correlate(mx: Any, analysis: Analysis, frames: Any, spectrum: Any, stream: Any) -> Any:
+    """Compute ``sum over all frames t of conj(frames[t, m]) y[t, m]``, shape (n_fft,).
 
-    Summed as a tree: one by one, tens of thousands of frames would lose half of their digits.
+    The frames are summed as a tree: one by one, tens of thousands of frames would lose half of
+    their digits.
 
     Args:
         frames: shape (..., n_fft).
-        spectrum: shape (..., bins), of which ``y`` are the :func:`adjoint_frames`.
+        spectrum: shape (..., bins); ``y`` are its :func:`compute_adjoint_frames`.
     """
-    inverse = adjoint_frames(mx, form, spectrum, None, stream)
+    inverse = compute_adjoint_frames(mx, analysis, spectrum, None, stream)
     if frames.dtype == mx.complex64:
         frames = mx.conjugate(frames, stream=stream)
     product = mx.multiply(frames, inverse, stream=stream)
@@ -173,7 +176,7 @@ def overlap_add(mx: Any, frames: Any, hop_length: int, stream: Any) -> Any:
     hops = total - overlap + 1
     added = None
     for piece in range(overlap):
-        # Piece ``piece`` of the window, of the frame that begins so many hops before each hop.
+        # Piece ``piece`` of the window belongs to the frame that begins so many hops before a hop.
         width = min(hop_length, n_fft - piece * hop_length)
         offset = (overlap - 1 - piece) * n_fft + piece * hop_length
         view = mx.as_strided(frames, (hops, width), (n_fft, 1), offset, stream=stream)
@@ -183,7 +186,7 @@ def overlap_add(mx: Any, frames: Any, hop_length: int, stream: Any) -> Any:
     return added
 
 
-def analysis_fused(
+def launch_analysis(
     kernels: Kernels,
     mx: Any,
     params: StftParams,
@@ -194,18 +197,18 @@ def analysis_fused(
     edge: float = 1.0,
     divisor: float | None = None,
 ) -> Any:
-    """Spectrum of shape (rows, frames, bins), lazily.
+    """Compute a spectrum of shape (rows, frames, bins), lazily.
 
     Args:
         signal: MLX array of shape (rows, samples), any strides.
         window: of n_fft values, made by ``kernels.constant``.
         edge: factor of bins 0 and n_fft / 2 of a onesided spectrum.
-        divisor: as of :func:`.kernels.describe.analysis`.
+        divisor: as in :func:`.kernels.describe.list_analyses`.
     """
     spectrum = kernels.analysis(params, signal, window, stream, edge=edge, divisor=divisor)
     if spectrum is not None:
         return spectrum
-    return spectra(
+    return compute_spectra(
         mx,
         kernels.cut_frames(params, signal, window, stream, divisor=divisor),
         None,
@@ -217,7 +220,7 @@ def analysis_fused(
     )
 
 
-def synthesis_fused(
+def launch_synthesis(
     kernels: Kernels,
     mx: Any,
     params: IstftParams,
@@ -228,7 +231,7 @@ def synthesis_fused(
     frames_fastest: bool = False,
     adjoint: Adjoint | None = None,
 ) -> Any:
-    """Signal of shape (rows, output length), lazily.
+    """Compute a signal of shape (rows, output length), lazily.
 
     Args:
         params: of the istft; or, for an adjoint, a synthesis of the analysis' sizes that keeps the
@@ -249,7 +252,7 @@ def synthesis_fused(
     if real and not (params.onesided or both_halves):
         positive = mx.arange(params.n_fft // 2 + 1, stream=stream)
         spectrum = mx.take(spectrum, positive, axis=2, stream=stream)
-    frames = windowed_frames(
+    frames = invert_spectra(
         mx, spectrum, None, params.n_fft, real, stream, edge=edge, both_halves=both_halves
     )
     frames = mx.contiguous(frames, stream=stream)
@@ -257,7 +260,7 @@ def synthesis_fused(
 
 
 def name_kernel(params: StftParams | IstftParams) -> str:
-    """What computes a call, for reports."""
+    """Name what computes a call, for reports."""
     is_stft = isinstance(params, StftParams)
     if fused_points(params) is None:
         return "metal cut_frames + mlx fft" if is_stft else "mlx fft + metal add_frames"

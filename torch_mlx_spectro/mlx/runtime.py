@@ -1,9 +1,9 @@
 """MLX in this process: whether it can be used, its streams, and blocks pipelined over them.
 
 One set of CPU streams serves every thread. MLX's ordinary streams belong to the thread that made
-them and their system threads are never given back, so a program that calls us from short-lived
-threads would leak; the thread-unsafe kind may be used from any thread by one at a time, and the
-lock here makes it one at a time. A call uses every core, so calls in parallel lose nothing.
+them, and their system threads are never given back, so a program that calls us from short-lived
+threads would leak them. Streams of the other kind may be used from any thread, by one at a time; a
+lock here makes sure of that. A call uses every core, so calls in parallel lose nothing.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ FORKED = "this process was forked after MLX was loaded, and MLX's threads do not
 class Part(NamedTuple):
     """A lazy array, and the host memory that takes its values.
 
-    With an ``offset``, the target takes the flattened values from there on; with ``add``, they
-    are added to what it holds.
+    With an ``offset`` the flattened values are written to the target from there on. With ``add``
+    they are added to what the target holds.
     """
 
     array: Any
@@ -56,8 +56,8 @@ class Runtime:
     def run(self, producers: list[Iterator[Part]], depth: int) -> None:
         """Evaluate what the producers yield and store it, ``depth`` blocks ahead on each stream.
 
-        The streams compute while this thread stores earlier blocks. Waking a sleeping thread
-        costs up to 0.1 ms in a virtual machine, hence several blocks ahead.
+        The streams compute while this thread stores earlier blocks. Several blocks are ahead,
+        because waking a sleeping thread costs up to 0.1 ms in a virtual machine.
 
         Args:
             producers: one per stream; each yields parts computed on its own stream.
@@ -93,10 +93,10 @@ def _store(mx: Any, part: Part) -> None:
 
 
 class _Process:
-    """MLX's state in this process, made on first use, remade in a forked child."""
+    """MLX's state in this process: made on first use, and made anew in a forked child."""
 
     def __init__(self) -> None:
-        # Re-entrant: a user's own file `mlx.py` is what `import mlx` runs, and it may call us.
+        # Re-entrant, since `import mlx` may run a user's own file `mlx.py`, which may call us.
         self.lock = threading.RLock()
         #: The usable MLX, or why there is none; None before anybody has asked.
         self.found: Runtime | str | None = None
@@ -104,14 +104,14 @@ class _Process:
         register_cache(self.clear_pool)
 
     def resolve(self) -> Runtime | str:
-        """The usable MLX, or why there is none."""
+        """Return the usable MLX, or why there is none."""
         if self.found is None:
             with self.lock:
                 self.found = self.found or _load()
         return self.found
 
     def clear_pool(self) -> None:
-        """Give back the memory that MLX has freed and keeps; loads nothing."""
+        """Give back the memory that MLX has freed and keeps. MLX is not loaded for that."""
         mx = sys.modules.get("mlx.core")
         if mx is not None and self.found != FORKED:
             mx.clear_cache()
@@ -124,7 +124,7 @@ class _Process:
 
 
 def _load() -> Runtime | str:
-    """Import MLX and make the streams; the reason when that fails."""
+    """Import MLX and make its streams; return the reason when that fails."""
     try:
         mx = importlib.import_module("mlx.core")
     except (ImportError, OSError) as error:
@@ -148,13 +148,13 @@ _process = _Process()
 
 
 def unavailable_reason() -> str | None:
-    """Why MLX cannot be used in this process; None when it can. Imports MLX on first use."""
+    """Return why MLX cannot be used in this process, or None. MLX is imported on first use."""
     found = _process.resolve()
     return found if isinstance(found, str) else None
 
 
 def is_resolved() -> bool:
-    """Whether :func:`unavailable_reason` has been asked before: then it loads nothing."""
+    """Whether :func:`unavailable_reason` was called before, so that it now loads nothing."""
     return _process.found is not None
 
 
@@ -176,19 +176,19 @@ def has_gpu() -> bool:
 
 
 def threads() -> int:
-    """As many threads as torch would use, if this program uses torch; else one for each CPU."""
+    """Return the number of threads that torch, if imported, would use; else that of CPUs."""
     torch = sys.modules.get("torch")
     return usable_cpus() if torch is None else int(torch.get_num_threads())
 
 
 def usable_cpus() -> int:
-    """Number of CPUs this process may run on."""
+    """Return the number of CPUs that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """The leading numbers of a version: ``0.32.4.dev1+gabc`` gives (0, 32, 4)."""
+    """Return the leading numbers of a version: ``0.32.4.dev1+gabc`` gives (0, 32, 4)."""
     digits = ("".join(takewhile(str.isdecimal, piece)) for piece in version.split(".")[:3])
     return tuple(int(leading or 0) for leading in digits)

@@ -28,7 +28,7 @@ from ..store.caches import cached
 
 _LAYOUTS = ("bfn", "bnf")
 _POLICIES = ("auto", "mlx_fft", "metal", "torch_fallback")
-#: By argument, its known values.
+#: By argument, its accepted values.
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "pad_mode": PAD_MODES,
@@ -51,20 +51,20 @@ def check_choices(**given: Any) -> None:
     """Check arguments of :data:`CHOICES`.
 
     Raises:
-        ValueError: naming the first argument whose value is unknown, and the known values.
+        ValueError: naming the first argument whose value is not accepted, and the accepted values.
     """
     for name, value in given.items():
         check_choice(name, value, CHOICES[name])
 
 
-def check_choice(name: str, value: Any, known: tuple[str | None, ...]) -> None:
+def check_choice(name: str, value: Any, accepted: tuple[str | None, ...]) -> None:
     """Check one argument.
 
     Raises:
-        ValueError: naming the argument and the known values.
+        ValueError: naming the argument and the accepted values.
     """
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}")
+    if value not in accepted:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}; got {value!r}")
 
 
 def integer(name: str, value: Any) -> int:
@@ -141,7 +141,7 @@ class Sizes:
 
 @contextmanager
 def _say_why(name: str, *arguments: Any) -> Iterator[None]:
-    """Raise ValueError with the reason where only torch could judge the arguments."""
+    """Raise ValueError with the reason where only torch could check the arguments."""
     try:
         yield
     except UnresolvedArguments as refused:

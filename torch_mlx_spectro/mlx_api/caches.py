@@ -71,10 +71,10 @@ def make_counted(name: str, entries: int) -> Cache[Hashable, Any]:
         entries: kept at most.
     """
 
-    def tell(is_there: bool, key: Hashable) -> None:
+    def note(is_there: bool, key: Hashable) -> None:
         _events.record(f"{name}.{'hit' if is_there else 'miss'}", key)
 
-    return Cache(entries, tell)
+    return Cache(entries, note)
 
 
 transforms = make_counted("transform_cache", TRANSFORMS)
@@ -93,7 +93,7 @@ def get_cache_debug_stats(*, reset: bool = False) -> dict[str, Any]:
 
     Returns:
         ``enabled``, ``counts`` by event, ``last_key_shapes`` by event, ``recent_events``,
-        ``kernel_cache`` (functions made for a form of call) and ``transform_cache``.
+        ``kernel_cache`` (functions made for a kind of call) and ``transform_cache``.
     """
     stats = {
         **_events.snapshot(),

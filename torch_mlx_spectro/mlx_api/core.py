@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.envelope import resolve_envelope
-from ..core.linear import Form, describe_analysis
+from ..core.linear import Analysis, describe_analysis
 from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
 from ..mlx.runtime import runtime
 from ..settings import mlx_settings
@@ -37,8 +37,8 @@ def analyse(params: StftParams, rows: Any, window: Any, lead: tuple[int, ...], l
     if 0 in (rows.shape[0], params.frames):
         spectrum = mx.zeros((rows.shape[0], params.frames, params.bins), mx.complex64)
     else:
-        form = Form(params, params.complex_fft, complex_window=False)
-        spectrum = get_map("analysis", form)(rows, window)
+        analysis = Analysis(params, params.complex_fft, complex_window=False)
+        spectrum = get_map("analysis", analysis)(rows, window)
     if layout == "bfn":
         spectrum = mx.swapaxes(spectrum, 1, 2)
     return mx.reshape(spectrum, (*lead, *spectrum.shape[1:]))

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..core.linear import Form, describe_analysis
+from ..core.linear import Analysis, describe_analysis
 from ..core.params import IstftParams
 from ..mlx.blocks import adjoint_blocks, istft_blocks, stft_blocks
 from ..mlx.host import HostArray, HostView, copy_to_mlx, fill_array
@@ -26,8 +26,8 @@ from ..mlx.runtime import runtime
 from ..store.caches import cached
 from . import ops as mlx_maps
 
-#: Functions kept, one for each map and form; a program has a few.
-FORMS = 256
+#: Functions kept, one for each map and its subject; a program has a few.
+FUNCTIONS = 256
 
 #: The rules of derivatives. Every map takes two of the three arguments of
 #: ``Re sum conj(spectrum) A(signal, window)``, which is linear in each, and returns the gradient in
@@ -89,30 +89,30 @@ def _compute_now(
             return elsewhere.submit(fill_array, mx, shape, dtype, fill).result()
 
 
-def _analysis_in_blocks(form: Form, signal: Any, window: Any) -> Any:
-    """:func:`.mlx_api.ops.analysis` of arrays that have values."""
-    params = form.params
+def _analysis_in_blocks(analysis: Analysis, signal: Any, window: Any) -> Any:
+    """:func:`.mlx_api.ops.compute_analysis` of arrays that have values."""
+    params = analysis.params
 
     def fill(memory: HostArray) -> None:
         view, scaled = HostView(np.asarray(signal)), _scale_window(window, params.scale)
-        stft_blocks(runtime(), params, view, scaled, memory, None, form.edge)
+        stft_blocks(runtime(), params, view, scaled, memory, None, analysis.edge)
 
     return _compute_now((params.rows, params.frames, params.bins), True, fill)
 
 
-def _adjoint_in_blocks(form: Form, spectrum: Any, window: Any) -> Any:
-    """:func:`.mlx_api.ops.adjoint` of arrays that have values."""
-    params = form.params
+def _adjoint_in_blocks(analysis: Analysis, spectrum: Any, window: Any) -> Any:
+    """:func:`.mlx_api.ops.compute_adjoint` of arrays that have values."""
+    params = analysis.params
 
     def fill(memory: HostArray) -> None:
-        scaled = _scale_window(window, form.inverse_scale)
-        adjoint_blocks(runtime(), form, HostView(np.asarray(spectrum)), scaled, memory)
+        scaled = _scale_window(window, analysis.inverse_scale)
+        adjoint_blocks(runtime(), analysis, HostView(np.asarray(spectrum)), scaled, memory)
 
     return _compute_now((params.rows, params.samples), params.complex_fft, fill)
 
 
 def _inverse_in_blocks(params: IstftParams, spectrum: Any, window: Any, rows: Any) -> Any:
-    """:func:`.mlx_api.ops.inverse` of arrays that have values."""
+    """:func:`.mlx_api.ops.compute_inverse` of arrays that have values."""
 
     def fill(memory: HostArray) -> None:
         scaled, envelope = _scale_window(window, 1.0), np.asarray(rows)
@@ -124,25 +124,25 @@ def _inverse_in_blocks(params: IstftParams, spectrum: Any, window: Any, rows: An
 #: By map: its computation of whole arrays, and in blocks where there is one.
 COMPUTATIONS: Mapping[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = MappingProxyType(
     {
-        "analysis": (mlx_maps.analysis, _analysis_in_blocks),
-        "adjoint": (mlx_maps.adjoint, _adjoint_in_blocks),
-        "correlation": (mlx_maps.correlation, None),
-        "inverse": (mlx_maps.inverse, _inverse_in_blocks),
+        "analysis": (mlx_maps.compute_analysis, _analysis_in_blocks),
+        "adjoint": (mlx_maps.compute_adjoint, _adjoint_in_blocks),
+        "correlation": (mlx_maps.compute_correlation, None),
+        "inverse": (mlx_maps.compute_inverse, _inverse_in_blocks),
     }
 )
 
 
-@cached(FORMS)
-def get_map(name: str, sizes: Form | IstftParams) -> Function:
-    """A map of one form, for any number of rows, with its rules of differentiation.
+@cached(FUNCTIONS)
+def get_map(name: str, subject: Analysis | IstftParams) -> Function:
+    """A map of one analysis or istft, for any number of rows, with its rules of differentiation.
 
     Args:
         name: of the map.
-        sizes: the form of the analysis; of ``"inverse"`` the parameters of the istft.
+        subject: the analysis; of ``"inverse"`` the parameters of the istft.
     """
     mx = runtime().mx
-    gradients = _list_gradients(name, sizes)
-    function = mx.custom_function(partial(_compute, name, sizes))
+    gradients = _list_gradients(name, subject)
+    function = mx.custom_function(partial(_compute, name, subject))
 
     def pull(primals: Any, cotangent: Any, _: Any) -> Any:
         return tuple(
@@ -152,14 +152,14 @@ def get_map(name: str, sizes: Form | IstftParams) -> Function:
 
     def push(primals: Any, tangents: Any) -> Any:
         parts = [
-            get_map(name, sizes)(*primals[:place], tangents[place], *primals[place + 1 :])
-            for place, gradient in enumerate(gradients)
-            if gradient is not None and tangents[place] is not None
+            get_map(name, subject)(*primals[:index], tangents[index], *primals[index + 1 :])
+            for index, gradient in enumerate(gradients)
+            if gradient is not None and tangents[index] is not None
         ]
         return sum(parts[1:], parts[0])
 
     def vectorise(inputs: Any, axes: Any) -> Any:
-        each = get_map(name, sizes)
+        each = get_map(name, subject)
         if name != "correlation" and all(axis is None for axis in axes[1:]):
             return _take_examples_as_rows(mx, each, inputs, axes)
         return _take_one_by_one(mx, each, inputs, axes)
@@ -170,29 +170,33 @@ def get_map(name: str, sizes: Form | IstftParams) -> Function:
     return cast(Function, function)
 
 
-def _compute(name: str, sizes: Form | IstftParams, first: Any, *others: Any) -> Any:
+def _compute(name: str, subject: Analysis | IstftParams, first: Any, *others: Any) -> Any:
     """The values of a map, in blocks where that is worth it."""
     whole, blocks = COMPUTATIONS[name]
     rows = first.shape[0]
-    params: Any = sizes.params if isinstance(sizes, Form) else sizes
+    params: Any = subject.params if isinstance(subject, Analysis) else subject
     if rows != params.rows:
-        sizes = sizes.with_rows(rows) if isinstance(sizes, Form) else replace(sizes, rows=rows)
+        subject = (
+            subject.with_rows(rows)
+            if isinstance(subject, Analysis)
+            else replace(subject, rows=rows)
+        )
     work = rows * params.frames * params.n_fft
     if blocks is not None and serves(work, first, *others):
-        return blocks(sizes, first, *others)
-    return whole(sizes, first, *others)
+        return blocks(subject, first, *others)
+    return whole(subject, first, *others)
 
 
-def _list_gradients(name: str, sizes: Form | IstftParams) -> list[Function | None]:
+def _list_gradients(name: str, subject: Analysis | IstftParams) -> list[Function | None]:
     """The gradient in each argument, of the cotangent and the arguments; None for constants."""
-    if not isinstance(sizes, Form):
-        return [partial(_differentiate_inverse, sizes), None, None]
+    if not isinstance(subject, Analysis):
+        return [partial(_differentiate_inverse, subject), None, None]
     *arguments, result = ARGUMENTS[name]
 
     def differentiate(wanted: str, cotangent: Any, primals: Any) -> Any:
-        known = {**dict(zip(arguments, primals, strict=True)), result: cotangent}
+        values = {**dict(zip(arguments, primals, strict=True)), result: cotangent}
         (found,) = (each for each, (*_, returned) in ARGUMENTS.items() if returned == wanted)
-        return get_map(found, sizes)(*(known[argument] for argument in ARGUMENTS[found][:2]))
+        return get_map(found, subject)(*(values[argument] for argument in ARGUMENTS[found][:2]))
 
     return [partial(differentiate, argument) for argument in arguments]
 

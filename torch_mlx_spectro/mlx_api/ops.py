@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..core.envelope import overlap_added_square, row_of_hop
-from ..core.linear import Form, describe_analysis
+from ..core.linear import Analysis, describe_analysis
 from ..core.padding import fold_side, padded_sides, padding_sources
 from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
 from ..kernels.describe import describe_adjoint
@@ -121,19 +121,19 @@ def _pad(mx: Any, array: Any, before: int, after: int) -> Any:
     return mx.pad(array, [(0, 0), (before, after), *rest]) if before or after else array
 
 
-def analysis(form: Form, signal: Any, window: Any) -> Any:
+def compute_analysis(analysis: Analysis, signal: Any, window: Any) -> Any:
     """``A(x, w)``, shape (rows, frames, bins), complex64.
 
     Args:
         signal: shape (rows, samples).
         window: shape (n_fft,).
     """
-    mx, params = runtime().mx, form.params
+    mx, params = runtime().mx, analysis.params
     found = _find_kernels(params, signal, window)
     if found is not None:
         given = mx.contiguous(window)
-        return maps.analysis_fused(found, mx, params, signal, given, None, edge=form.edge)
-    return maps.spectra(
+        return maps.launch_analysis(found, mx, params, signal, given, None, edge=analysis.edge)
+    return maps.compute_spectra(
         mx,
         _cut_frames(mx, params, signal),
         _scale(mx, window, params.scale),
@@ -141,7 +141,7 @@ def analysis(form: Form, signal: Any, window: Any) -> Any:
         onesided=params.onesided,
         complex_fft=params.complex_fft,
         stream=None,
-        edge=form.edge,
+        edge=analysis.edge,
     )
 
 
@@ -165,31 +165,31 @@ def _cut_frames(mx: Any, params: StftParams, signal: Any) -> Any:
     return mx.concatenate(pieces, axis=-1) if overlap > 1 else pieces[0]
 
 
-def adjoint(form: Form, spectrum: Any, window: Any) -> Any:
+def compute_adjoint(analysis: Analysis, spectrum: Any, window: Any) -> Any:
     """``adjoint(z, w)``, shape (rows, samples), of the signal's kind.
 
     Args:
         spectrum: shape (rows, frames, bins), complex64.
         window: shape (n_fft,).
     """
-    mx, params = runtime().mx, form.params
-    back, fold = describe_adjoint(form)
+    mx, params = runtime().mx, analysis.params
+    back, fold = describe_adjoint(analysis)
     found = _find_kernels(back, spectrum, window) if params.samples else None
     if found is None:
-        return _add_frames(mx, form, spectrum, _scale(mx, window, form.inverse_scale))
+        return _add_frames(mx, analysis, spectrum, _scale(mx, window, analysis.inverse_scale))
     given = mx.contiguous(window)
-    return maps.synthesis_fused(found, mx, back, spectrum, given, None, adjoint=fold)
+    return maps.launch_synthesis(found, mx, back, spectrum, given, None, adjoint=fold)
 
 
-def _add_frames(mx: Any, form: Form, spectrum: Any, window: Any) -> Any:
+def _add_frames(mx: Any, analysis: Analysis, spectrum: Any, window: Any) -> Any:
     """The overlap-added frames, what fell on padding folded back: the adjoint of padded frames.
 
     They are not added as strided views either: see :func:`_cut_frames`.
     """
-    params = form.params
+    params = analysis.params
     padding, samples, hop = params.padding, params.samples, params.hop_length
     overlap = -(-params.n_fft // hop)
-    frames = maps.adjoint_frames(mx, form, spectrum, window, None)
+    frames = maps.compute_adjoint_frames(mx, analysis, spectrum, window, None)
     added: Any = 0.0
     for piece in range(overlap):
         part = frames[..., piece * hop : (piece + 1) * hop]
@@ -207,20 +207,20 @@ def _add_frames(mx: Any, form: Form, spectrum: Any, window: Any) -> Any:
     return signal
 
 
-def correlation(form: Form, signal: Any, spectrum: Any) -> Any:
+def compute_correlation(analysis: Analysis, signal: Any, spectrum: Any) -> Any:
     """``correlation(x, z)``, shape (n_fft,), float32: windows are real.
 
     Args:
         signal: shape (rows, samples).
         spectrum: shape (rows, frames, bins), complex64.
     """
-    mx, params = runtime().mx, form.params
+    mx, params = runtime().mx, analysis.params
     frames = _cut_frames(mx, params, signal)
-    total = _scale(mx, maps.correlate(mx, form, frames, spectrum, None), form.inverse_scale)
+    total = _scale(mx, maps.correlate(mx, analysis, frames, spectrum, None), analysis.inverse_scale)
     return mx.real(total) if params.complex_fft else total
 
 
-def inverse(params: IstftParams, spectrum: Any, window: Any, rows: Any) -> Any:
+def compute_inverse(params: IstftParams, spectrum: Any, window: Any, rows: Any) -> Any:
     """An istft, shape (rows, output length).
 
     Args:
@@ -231,8 +231,8 @@ def inverse(params: IstftParams, spectrum: Any, window: Any, rows: Any) -> Any:
     mx = runtime().mx
     found = _find_kernels(params, spectrum, window, rows)
     if found is None:
-        return normalise(params, adjoint(describe_analysis(params), spectrum, window), rows)
-    return maps.synthesis_fused(found, mx, params, spectrum, mx.contiguous(window), None)
+        return normalise(params, compute_adjoint(describe_analysis(params), spectrum, window), rows)
+    return maps.launch_synthesis(found, mx, params, spectrum, mx.contiguous(window), None)
 
 
 def normalise(params: IstftParams, added: Any, rows: Any) -> Any:

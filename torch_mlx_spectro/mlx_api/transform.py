@@ -232,18 +232,18 @@ def _compile_steady(transform: SpectralTransform, function: Function, work: floa
     Args:
         work: samples in frames for each value of its input.
     """
-    known: tuple[Any, Function] = (None, function)
+    compiled_for: tuple[Any, Function] = (None, function)
 
     def call(array: Any) -> Any:
-        nonlocal known
+        nonlocal compiled_for
         if serves(int(array.size * work), array) or mlx_maps.has_placeholder(array):
             return function(array)
-        window, compiled = known
+        window, compiled = compiled_for
         if window is not transform.window:
             window = transform.window
             # MLX knows what it has compiled by the function: each needs one of its own.
             compiled = SpectralTransform.compile(lambda array: function(array))
-            known = window, compiled
+            compiled_for = window, compiled
         return compiled(array)
 
     return call

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..core.envelope import padded_window
+from ..core.envelope import pad_window
 from ..mlx.host import copy_to_mlx
 from ..mlx.runtime import runtime
 
@@ -242,8 +242,8 @@ def window_values(window_fn: WindowName, win_length: int, periodic: bool = True)
     name, *parameters = (window_fn,) if isinstance(window_fn, str) else window_fn
     formula = WINDOWS.get(ALIASES.get(name, name)) if isinstance(name, str) else None
     if formula is None:
-        known = ", ".join(sorted([*WINDOWS, *ALIASES]))
-        raise ValueError(f"Unknown window_fn: {name!r}; known are {known}")
+        names = ", ".join(sorted([*WINDOWS, *ALIASES]))
+        raise ValueError(f"Unknown window_fn: {name!r}; known are {names}")
     _, *takes = signature(formula).parameters.values()
     required = [each.name for each in takes if each.default is each.empty]
     if len(parameters) < len(required):
@@ -282,7 +282,7 @@ def make_window(
     if window is None:
         if win_length > n_fft:
             raise ValueError(f"win_length ({win_length}) must be <= n_fft ({n_fft})")
-        values = padded_window(window_values(window_fn, win_length, periodic), win_length, n_fft)
+        values = pad_window(window_values(window_fn, win_length, periodic), win_length, n_fft)
         return copy_to_mlx(mx, values.astype(np.float32))
     if not isinstance(window, mx.array):
         window = copy_to_mlx(mx, np.asarray(window))

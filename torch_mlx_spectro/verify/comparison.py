@@ -90,7 +90,7 @@ class Check:
         excerpts = cut_excerpts(params, self.bound) if self._in_parts else (None,)
         with torch.no_grad(), silence_repeats(), stop_without_memory():
             for excerpt in excerpts:
-                wrong, conclusive = self._judge(comparison, excerpt, actual)
+                wrong, conclusive = self._find_wrong(comparison, excerpt, actual)
                 outcome = Outcome(True, wrong, outcome.conclusive or conclusive)
                 if wrong:
                     break
@@ -99,10 +99,10 @@ class Check:
                 return outcome
         return Outcome()
 
-    def _judge(
+    def _find_wrong(
         self, comparison: Comparison, excerpt: Excerpt | None, actual: torch.Tensor
     ) -> tuple[str, bool]:
-        """In what ``actual`` is wrong beside what native computes, and whether it would show.
+        """Find in what ``actual`` differs from native's result, and whether an error would show.
 
         Args:
             excerpt: the part that is compared; None for all of it.
@@ -125,11 +125,11 @@ class Check:
             if part is None or part.shape != expected.shape:
                 return f"its shape is {tuple(actual.shape)}", conclusive
             return criterion.find_value_difference(comparison, expected, part) or "", conclusive
-        what = "it is in doubt, and there is no memory to compute it in double precision"
+        what = "it may be wrong, and there is no memory to compute it in double precision"
         return what, conclusive
 
     def answer_natively(self) -> torch.Tensor:
-        """Native's answer, known to autograd."""
+        """Native's answer, which autograd differentiates."""
         with silence_repeats():
             return self.native(*self._args, **self._kwargs)
 
@@ -202,9 +202,9 @@ def stop_without_memory() -> Iterator[None]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    known = (MemoryError, torch.OutOfMemoryError)
+    kinds = (MemoryError, torch.OutOfMemoryError)
     texts = ("out of memory", "can't allocate memory")
-    return isinstance(error, known) or any(text in str(error) for text in texts)
+    return isinstance(error, kinds) or any(text in str(error) for text in texts)
 
 
 #: Nobody forks with it held but in a test of warnings.

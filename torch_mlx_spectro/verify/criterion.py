@@ -27,9 +27,10 @@ SHARE_OF_PEAK = 2e-6
 ROUNDINGS = 30
 #: Then 1e-5 to 3e-5 of the largest value pass, and half precision (5e-4) or TF32 do not.
 MARGIN = 4.0
-#: Of the largest value of a row, below which nothing is in doubt: native's own error is at most
-#: about a third of SHARE_OF_PEAK, ours by the tests twice that and the share.
-BEYOND_DOUBT = 2 * SHARE_OF_PEAK
+#: Of the largest value of a row: a smaller difference is right without a comparison in double
+#: precision. Native's own error is at most about a third of SHARE_OF_PEAK, ours by the tests twice
+#: that and the share.
+CERTAIN_SHARE = 2 * SHARE_OF_PEAK
 ROUNDING_TRIALS = 3
 #: Values that are compared at once, as whole rows: each takes some 30 bytes meanwhile.
 COMPARED_AT_ONCE = 1 << 22
@@ -102,18 +103,18 @@ def find_value_difference(
 def _compare_values(call: Comparison, expected: torch.Tensor, actual: torch.Tensor) -> str | None:
     native, ours = call.rows(expected), call.rows(actual)
     rows = max(1, COMPARED_AT_ONCE // native.shape[1])
-    is_in_doubt = any(
-        _is_in_doubt(native[first : first + rows], ours[first : first + rows])
+    needs_exact = any(
+        _needs_exact(native[first : first + rows], ours[first : first + rows])
         for first in range(0, len(native), rows)
     )
-    return _judge_errors(call, native, ours) if is_in_doubt else None
+    return _compare_errors(call, native, ours) if needs_exact else None
 
 
 def is_conclusive(expected: torch.Tensor) -> bool:
     """Whether a wrong computation would show beside this result: not in silence, nor in NaN."""
     values = expected.detach().abs()
-    told = torch.isfinite(values) & (values > 0)
-    return int(torch.count_nonzero(told)) * CONCLUSIVE_SHARE >= max(values.numel(), 1)
+    informative = torch.isfinite(values) & (values > 0)
+    return int(torch.count_nonzero(informative)) * CONCLUSIVE_SHARE >= max(values.numel(), 1)
 
 
 def choose_device(tensor: torch.Tensor) -> torch.device | str:
@@ -135,16 +136,14 @@ def _format_attribute(value: object) -> str:
     return str(tuple(value) if isinstance(value, torch.Size) else value)
 
 
-def _is_in_doubt(native: torch.Tensor, ours: torch.Tensor) -> bool:
+def _needs_exact(native: torch.Tensor, ours: torch.Tensor) -> bool:
     finite = torch.isfinite(native)
     if not torch.equal(finite, torch.isfinite(ours)):
         return True
     peak = _find_peaks(native, finite)
     # A peak that overflows admits anything.
-    beyond_doubt = (_find_peaks(ours - native, finite) <= BEYOND_DOUBT * peak) & torch.isfinite(
-        peak
-    )
-    return not bool(beyond_doubt.all())
+    is_certain = (_find_peaks(ours - native, finite) <= CERTAIN_SHARE * peak) & torch.isfinite(peak)
+    return not bool(is_certain.all())
 
 
 def _find_peaks(values: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
@@ -152,7 +151,7 @@ def _find_peaks(values: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
     return torch.where(finite, values, values.new_zeros(())).abs().amax(dim=1)
 
 
-def _judge_errors(call: Comparison, native: torch.Tensor, ours: torch.Tensor) -> str | None:
+def _compare_errors(call: Comparison, native: torch.Tensor, ours: torch.Tensor) -> str | None:
     tensor = _widen(call.tensor, call.device)
     window = None if call.window is None else _widen(call.window, call.device)
     truth = call.rows(call.recompute(tensor, window))

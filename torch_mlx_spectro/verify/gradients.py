@@ -89,13 +89,13 @@ class GradientCheck:
             self._left.remove(name)
         except ValueError:
             return None
-        if not self._note(name, self._judge(name, cotangent, gradient)):
+        if not self._note(name, self._find_outcome(name, cotangent, gradient)):
             return None
         with silence_repeats():
             recorded = torch.is_grad_enabled()
             return self._compute_gradient(name, cotangent, self._window, recorded=recorded)
 
-    def _judge(self, name: str, cotangent: torch.Tensor, gradient: torch.Tensor) -> Outcome:
+    def _find_outcome(self, name: str, cotangent: torch.Tensor, gradient: torch.Tensor) -> Outcome:
         comparison = criterion.Comparison(
             recompute=partial(self._compute_gradient, name),
             tensor=cotangent,

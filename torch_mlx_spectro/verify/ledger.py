@@ -203,10 +203,10 @@ class Ledger:
         Returns:
             Whether the case is trusted now.
         """
-        known = self._add_comparisons(case, MAX_INCONCLUSIVE if conclusive else 1)
+        total = self._add_comparisons(case, MAX_INCONCLUSIVE if conclusive else 1)
         if conclusive:
             self._store().put(VERIFIED, str(case), True)
-        return known >= MAX_INCONCLUSIVE
+        return total >= MAX_INCONCLUSIVE
 
     def clear(self) -> None:
         """Forget what is in memory."""
@@ -238,5 +238,5 @@ class Ledger:
         with self._lock:
             if len(self._compared) >= MAX_CASES:
                 self._compared.clear()
-            known = self._compared[case] = self._compared.get(case, 0) + count
-        return known
+            total = self._compared[case] = self._compared.get(case, 0) + count
+        return total

@@ -14,7 +14,7 @@ from reference import istft_params, random_tensor, stft_params
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.backends.cpu.backend import CPU
-from torch_mlx_spectro.core.linear import Form
+from torch_mlx_spectro.core.linear import Analysis
 
 WINDOW = torch.hann_window(16)
 
@@ -73,7 +73,7 @@ def test_gradients_of_windows_are_summed_in_double_precision(is_complex: bool) -
     signal = random_tensor(0, 2, 100, complex_values=is_complex)
     params = stft_params(signal, None, n_fft=16, hop_length=4)
     spectrum = random_tensor(1, 2, params.bins, params.frames, complex_values=True)
-    found = CPU.differentiate_window(Form(params, is_complex, False), signal, spectrum)
+    found = CPU.differentiate_window(Analysis(params, is_complex, False), signal, spectrum)
     assert found.dtype == (torch.complex128 if is_complex else torch.float64)
 
 

@@ -64,10 +64,10 @@ def test_of_one_window_only_the_first_call_waits(backend: StandIn) -> None:
         spectrum = random_tensor(0, 1, 9, frames, complex_values=True)
         params = istft_params(spectrum, window, n_fft=16, hop_length=4)
         backend.istft(params, spectrum, window)
-        assert backend.is_judged(params, window)
+        assert backend.is_envelope_checked(params, window)
         assert len(waited) == 1
     window.mul_(2)
-    assert not backend.is_judged(params, window)
+    assert not backend.is_envelope_checked(params, window)
     backend.istft(params, spectrum, window)
     assert len(waited) == 2
 

@@ -643,7 +643,7 @@ def test_results_in_doubt_are_computed_in_double_precision_where_they_are(
         return widen(tensor, place)
 
     monkeypatch.setattr(criterion, "_widen", noted)
-    monkeypatch.setattr(criterion, "BEYOND_DOUBT", 0.0)
+    monkeypatch.setattr(criterion, "CERTAIN_SHARE", 0.0)
     window = torch.hann_window(64, device="cuda") + 0.1
     with tms.backend("cuda", strict=True, verify=1):
         spectrum = tms.stft(noise(2, 9_000), 64, window=window, return_complex=True)

@@ -60,17 +60,19 @@ def launches(n_fft: int = 256, hop: int = 64, rows: int = 2, samples: int = 1000
             spectrum, window, n_fft=n_fft, hop_length=hop, return_complex=is_complex
         )
         fold = Adjoint(n_fft // 2, "reflect", False)
-        found += describe.analysis(stft, is_complex, is_complex)[:1]
-        found += describe.analysis(stft, is_complex, is_complex, divisor=0.5)[:1]
+        found += describe.list_analyses(stft, is_complex, is_complex)[:1]
+        found += describe.list_analyses(stft, is_complex, is_complex, divisor=0.5)[:1]
         for frames_fastest in (False, True):
             for adjoint in (None, fold):
-                some = describe.synthesis(istft, is_complex, frames_fastest, adjoint)
+                some = describe.list_syntheses(istft, is_complex, frames_fastest, adjoint)
                 kernels = {launch.kernel: launch for launch in reversed(some)}
                 found += kernels.values()
         found.append(framing.cut_frames(stft, is_complex, is_complex))
         found += [framing.add_frames(istft, is_complex, adjoint) for adjoint in (None, fold)]
-        strided = describe.analysis(stft, is_complex, is_complex, step=2)[:1]
-        found += strided + describe.synthesis(istft, is_complex, False, step=describe.NO_WINDOW)[:1]
+        strided = describe.list_analyses(stft, is_complex, is_complex, step=2)[:1]
+        found += (
+            strided + describe.list_syntheses(istft, is_complex, False, step=describe.NO_WINDOW)[:1]
+        )
     return found
 
 
@@ -106,7 +108,7 @@ def test_grids_of_many_rows_are_counted_by_one_dimension() -> None:
 
 def test_arguments_are_laid_out_as_the_compiler_lays_them_out() -> None:
     driver, launch = Recorder(), launches()[0]
-    prepared = recording(driver).prepared(launch, 0, (1000, 1), edge=0.5)
+    prepared = recording(driver).prepare_launch(launch, 0, (1000, 1), edge=0.5)
     read: list[Any] = []
 
     def look(*arguments: Any) -> None:
@@ -117,7 +119,7 @@ def test_arguments_are_laid_out_as_the_compiler_lays_them_out() -> None:
         read.append([p % 8 for p in pointers])
 
     driver.seen = look
-    run = recording(driver).prepared(launch, 0, (1000, 1), edge=0.5).run
+    run = recording(driver).prepare_launch(launch, 0, (1000, 1), edge=0.5).run
     gc.collect()  # what it packs is its own, whatever becomes of the launcher
     run(7, 11, 22, 33)
     assert read[0] == [11, 22, 33]
@@ -132,7 +134,7 @@ def test_launches_come_early_where_that_was_tried(
 ) -> None:
     driver, launch = Recorder(), launches()[0]
     kernels = CudaKernels(driver, lambda device: architecture, None, lambda *given: b"code")
-    prepared = kernels.prepared(launch, 0, (1000, 1))
+    prepared = kernels.prepare_launch(launch, 0, (1000, 1))
     for stream in (7, 8):  # what differs from run to run leaves them as they are
         prepared.run(stream, 11, 22, 33)
     assert driver.attributes == [attributes] * 2
@@ -162,13 +164,13 @@ def test_a_variant_is_compiled_and_loaded_once_for_an_architecture() -> None:
     kernels = CudaKernels(driver, lambda device: 90 + device // 2, None, compiled)
     one, two = launches(samples=1000)[0], launches(samples=1300)[0]
     assert not kernels.is_loaded(one, 0)
-    first = kernels.prepared(one, 0, (1000, 1))
-    assert kernels.prepared(one, 0, (1000, 1)) is first
-    assert kernels.prepared(one, 0, (2000, 2)) is not first
-    kernels.prepared(two, 1, (1300, 1))
+    first = kernels.prepare_launch(one, 0, (1000, 1))
+    assert kernels.prepare_launch(one, 0, (1000, 1)) is first
+    assert kernels.prepare_launch(one, 0, (2000, 2)) is not first
+    kernels.prepare_launch(two, 1, (1300, 1))
     assert (len(texts), len(driver.loaded)) == (1, 1)
     assert kernels.is_loaded(two, 1)
-    kernels.prepared(two, 2, (1300, 1))
+    kernels.prepare_launch(two, 2, (1300, 1))
     assert [architecture for _, architecture in texts] == [90, 91]
 
 
@@ -187,16 +189,16 @@ class Counting:
 
 def test_machine_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counting, folder = Counting(monkeypatch), tmp_path / "new" / "cuda"
-    code = cubins.compiled("text", 90, folder)
-    assert code == cubins.compiled("text", 90, folder) == b"text for 90"
+    code = cubins.load_code("text", 90, folder)
+    assert code == cubins.load_code("text", 90, folder) == b"text for 90"
     assert counting.calls == 1
-    assert cubins.compiled("text", 80, folder) == b"text for 80"
-    assert cubins.compiled("other", 90, folder) == b"other for 90"
+    assert cubins.load_code("text", 80, folder) == b"text for 80"
+    assert cubins.load_code("other", 90, folder) == b"other for 90"
     monkeypatch.setattr(cubins, "nvrtc_version", lambda: (13, 1))
-    cubins.compiled("text", 90, folder)
+    cubins.load_code("text", 90, folder)
     assert counting.calls == 4
     assert len(list(folder.iterdir())) == 4
-    cubins.compiled("text", 90, None)
+    cubins.load_code("text", 90, None)
     assert counting.calls == 5
 
 
@@ -205,7 +207,7 @@ def test_damaged_files_cost_a_compilation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     counting = Counting(monkeypatch)
-    cubins.compiled("text", 90, tmp_path)
+    cubins.load_code("text", 90, tmp_path)
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
     if damage == "a folder":
@@ -215,7 +217,7 @@ def test_damaged_files_cost_a_compilation(
         path.write_bytes({"cut": whole[:-1], "changed": whole[:-1] + b"?", "empty": b""}[damage])
     told = pytest.warns(RuntimeWarning, match="it is a folder") if path.is_dir() else nullcontext()
     with told:
-        assert cubins.compiled("text", 90, tmp_path) == b"text for 90"
+        assert cubins.load_code("text", 90, tmp_path) == b"text for 90"
     assert counting.calls == 2
     assert len(list(tmp_path.iterdir())) == 1, "something temporary was left"
 
@@ -225,13 +227,13 @@ def test_a_file_of_another_text_costs_a_compilation(
 ) -> None:
     counting = Counting(monkeypatch)
     for text in ("text", "other"):
-        cubins.compiled(text, 90, tmp_path)
+        cubins.load_code(text, 90, tmp_path)
     one, other = tmp_path.iterdir()
     one.rename(tmp_path / "aside")
     other.rename(one)
     (tmp_path / "aside").rename(other)
     for text in ("text", "other"):
-        assert cubins.compiled(text, 90, tmp_path) == f"{text} for 90".encode()
+        assert cubins.load_code(text, 90, tmp_path) == f"{text} for 90".encode()
     assert counting.calls == 4
 
 
@@ -243,11 +245,11 @@ def test_a_folder_that_others_may_write_is_neither_read_nor_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counting = Counting(monkeypatch)
-    cubins.compiled("text", 90, tmp_path)
+    cubins.load_code("text", 90, tmp_path)
     tmp_path.chmod(0o777)
     with pytest.warns(RuntimeWarning, match="every user may write it. Each process compiles anew"):
-        assert cubins.compiled("text", 90, tmp_path) == b"text for 90"
-    cubins.compiled("other", 90, tmp_path)  # without a warning, which would fail the test
+        assert cubins.load_code("text", 90, tmp_path) == b"text for 90"
+    cubins.load_code("other", 90, tmp_path)  # without a warning, which would fail the test
     assert counting.calls == 3
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -257,12 +259,12 @@ def test_a_file_that_others_may_write_is_told_of_and_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counting = Counting(monkeypatch)
-    cubins.compiled("text", 90, tmp_path)
+    cubins.load_code("text", 90, tmp_path)
     (path,) = tmp_path.iterdir()
     path.chmod(0o666)
     with pytest.warns(RuntimeWarning, match="every user may write it. It compiles anew"):
-        cubins.compiled("text", 90, tmp_path)
-    cubins.compiled("text", 90, tmp_path)
+        cubins.load_code("text", 90, tmp_path)
+    cubins.load_code("text", 90, tmp_path)
     assert counting.calls == 2
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -273,14 +275,14 @@ def test_a_folder_that_cannot_be_written_is_left_alone(
     counting = Counting(monkeypatch)
     (tmp_path / "file").write_text("in the way")
     for _ in range(2):
-        assert cubins.compiled("text", 90, tmp_path / "file" / "cuda") == b"text for 90"
+        assert cubins.load_code("text", 90, tmp_path / "file" / "cuda") == b"text for 90"
     assert counting.calls == 2
 
 
 def test_many_write_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Counting(monkeypatch)
     with ThreadPoolExecutor(8) as pool:
-        codes = pool.map(lambda _: cubins.compiled("text", 90, tmp_path), range(64))
+        codes = pool.map(lambda _: cubins.load_code("text", 90, tmp_path), range(64))
     assert set(codes) == {b"text for 90"}
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -400,7 +402,7 @@ class Telling:
             current_device=lambda: current,
             stream_of=lambda device: 7 + device,
         )
-        return kernels.hear(place, torch.device("cuda", 0))
+        return kernels.wait_for_verdict(place, torch.device("cuda", 0))
 
 
 @pytest.fixture
@@ -524,7 +526,7 @@ def test_what_nvrtc_refuses_is_told_without_compiling_again() -> None:
     kernels = CudaKernels(Recorder(), lambda device: 90, None, compiled)
     for _ in range(2):
         with pytest.raises(CudaProblem, match="does not compile: no"):
-            kernels.prepared(launches()[0], 0, (1000, 1))
+            kernels.prepare_launch(launches()[0], 0, (1000, 1))
     assert len(texts) == 1
 
 

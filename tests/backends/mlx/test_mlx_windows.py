@@ -49,7 +49,7 @@ def key_of(window: torch.Tensor) -> Hashable:
 
 
 def count_preparations(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    made = {"padded_window": 0, "resolve_envelope": 0}
+    made = {"pad_window": 0, "resolve_envelope": 0}
 
     def counted(name: str) -> Any:
         original = getattr(prepared, name)
@@ -70,7 +70,7 @@ def test_equal_windows_and_envelopes_are_prepared_once(monkeypatch: pytest.Monke
     for _ in range(3):  # programs make the same window anew for every call
         spectrum = stft_of(random_tensor(0, 300), torch.hann_window(16), n_fft=16)
         istft_of(spectrum, torch.hann_window(16), n_fft=16)
-    assert made == {"padded_window": 1, "resolve_envelope": 1}
+    assert made == {"pad_window": 1, "resolve_envelope": 1}
 
 
 def test_what_the_preparation_depends_on_is_in_its_key() -> None:

@@ -29,7 +29,7 @@ from torch_mlx_spectro.calls.operation import Call
 from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import compiled as operators
 from torch_mlx_spectro.doctor import candidates as own
-from torch_mlx_spectro.doctor.candidates import KNOWN
+from torch_mlx_spectro.doctor.candidates import KNOWN_DIFFERENCES
 from torch_mlx_spectro.kernels.chooser import Chooser
 from torch_mlx_spectro.mlx.launcher import MetalKernels
 from torch_mlx_spectro.native import functions as native
@@ -70,7 +70,9 @@ VIEWS = list(dict.fromkeys(views()))
 def test_the_quick_selection_is_natives_strictly(metal_cache: Path) -> None:
     """Invalid calls, too, each after valid ones that differ in one argument alone."""
     with metal.emulated(metal_cache, backend="mps", checked=False):
-        report = stft_parity.run(candidate=own.strictly("mps"), cases="quick", known=KNOWN)
+        report = stft_parity.run(
+            candidate=own.strictly("mps"), cases="quick", known=KNOWN_DIFFERENCES
+        )
     assert not report.failures
     assert report.counts()["pass"] > 300
 
@@ -246,10 +248,10 @@ def test_why_there_is_no_mps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_host_tensors_are_mpss_only_while_it_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert routing.devices_of("mps") == ("mps",)
+    assert routing.list_devices("mps") == ("mps",)
     monkeypatch.setattr(torch_state, "mps_is_emulated", lambda: True)
-    assert routing.devices_of("mps") == ("mps", "cpu")
-    assert routing.devices_of("cuda") == ("cuda",)
+    assert routing.list_devices("mps") == ("mps", "cpu")
+    assert routing.list_devices("cuda") == ("cuda",)
     assert mps_backend.unavailable_reason() is None
 
 

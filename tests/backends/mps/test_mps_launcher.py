@@ -56,9 +56,9 @@ def launches() -> list[Launch]:
     params = istft_params(torch.zeros(1, 513, 400, dtype=torch.complex64), None, n_fft=1024)
     small = istft_params(torch.zeros(1, 9, 5, dtype=torch.complex64), None, n_fft=16)
     return [
-        describe.analysis(PARAMS, False, False)[0],
-        describe.synthesis(small, True, False)[0],
-        describe.synthesis(params, False, False)[0],
+        describe.list_analyses(PARAMS, False, False)[0],
+        describe.list_syntheses(small, True, False)[0],
+        describe.list_syntheses(params, False, False)[0],
         framing.cut_frames(PARAMS, True, False),
         framing.add_frames(small, False, Adjoint(8, "reflect", False)),
     ]
@@ -107,7 +107,7 @@ def test_what_is_bound() -> None:
     result = kernels.analysis(PARAMS, strided, WINDOW, edge=2)
     assert result is not None
     ((args, sizes),) = recorder.calls
-    launch = describe.analysis(PARAMS, False, False)[0]
+    launch = describe.list_analyses(PARAMS, False, False)[0]
     signal, strides, window, table, parameters, edge, output = args
     assert signal is strided
     assert strides == [1, 2]
@@ -145,7 +145,7 @@ def test_an_empty_result_is_not_launched() -> None:
 
 def test_the_first_plan_that_the_gpu_accepts_is_taken() -> None:
     params = stft_params(torch.zeros(1, 9000), None, n_fft=2048, return_complex=True)
-    plans = describe.analysis(params, False, False)
+    plans = describe.list_analyses(params, False, False)
     groups = [launch.threadgroup[0] for launch in plans]
     fewest = min(groups)
     assert groups[0] > fewest
@@ -165,7 +165,7 @@ def test_no_plan_is_a_reason_told_without_compiling_again() -> None:
     kernels = MpsKernels(recorder)
     signal = torch.zeros(1, 9000)
     params = stft_params(signal, None, n_fft=2048, return_complex=True)
-    plans = describe.analysis(params, False, False)
+    plans = describe.list_analyses(params, False, False)
     for _ in range(2):
         reason = kernels.refusal(plans, torch.device("cpu"))
         assert reason is not None
@@ -195,7 +195,7 @@ def test_what_metal_does_not_compile_is_a_reason(error: type[Exception]) -> None
         raise error("2 warnings\nprogram_source:3:1: error: no such thing\nmore")
 
     kernels = MpsKernels(refuses)
-    plans = describe.analysis(PARAMS, False, False)
+    plans = describe.list_analyses(PARAMS, False, False)
     for _ in range(2):
         reason = kernels.refusal(plans, torch.device("cpu"))
         expected = "Metal refuses spectro_analysis: program_source:3:1: error: no such thing"
@@ -294,9 +294,9 @@ def test_runs_are_for_the_cores_at_hand(monkeypatch: pytest.MonkeyPatch, emulate
     params = istft_params(spectrum.transpose(1, 2), window, n_fft=1024, hop_length=256)
     kernels.synthesis(params, spectrum, window)
     ((_, sizes),) = recorder.calls
-    launch = describe.synthesis(params, False, False, cores=kernels.cores)[0]
+    launch = describe.list_syntheses(params, False, False, cores=kernels.cores)[0]
     assert sizes["threads"] == launch.grid
-    assert (launch.grid < describe.synthesis(params, False, False)[0].grid) != emulated
+    assert (launch.grid < describe.list_syntheses(params, False, False)[0].grid) != emulated
 
 
 @pytest.mark.parametrize("error", [RuntimeError, AttributeError])

@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import pad
 
 from ...calls.operation import Call
-from ...core.linear import Form, describe_analysis, own_conjugates
+from ...core.linear import Analysis, describe_analysis, own_conjugates
 from ...core.padding import outside_positions
 from ...core.params import IstftParams, StftParams
 from ...native.strides import host_spectrum_strides, in_order
@@ -46,29 +46,31 @@ class TorchBlocks(Backend):
         kept = added[:, params.start : params.start + params.kept]
         return pad(kept * _invert_envelope(params, window), (0, params.zero_tail))
 
-    def adjoint(self, form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-        params = form.params
-        frames = _invert_cotangent(form, spectrum)
-        prepared = _prepare_window(params, window, form.inverse_scale, conjugate=True)
+    def adjoint(self, analysis: Analysis, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+        params = analysis.params
+        frames = _invert_cotangent(analysis, spectrum)
+        prepared = _prepare_window(params, window, analysis.inverse_scale, conjugate=True)
         return _fold_padding(params, _add_frames(params, frames, prepared))
 
     def differentiate_window(
-        self, form: Form, signal: torch.Tensor, spectrum: torch.Tensor
+        self, analysis: Analysis, signal: torch.Tensor, spectrum: torch.Tensor
     ) -> torch.Tensor:
-        params = form.params
+        params = analysis.params
         frames = _cut_frames(params, _resolve(signal))
-        products = frames.conj() * _invert_cotangent(form, spectrum)
+        products = frames.conj() * _invert_cotangent(analysis, spectrum)
         wide = torch.complex128 if products.is_complex() else torch.float64
         return products.sum((0, 1), dtype=wide)
 
     def adjoint_synthesis(
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
     ) -> torch.Tensor:
-        form = describe_analysis(params)
+        analysis = describe_analysis(params)
         kept = _resolve(cotangent)[:, : params.kept]
         kept = kept * _invert_envelope(params, window).conj()
-        prepared = _prepare_window(params, window, form.params.scale, conjugate=True)
-        spectrum = _transform(form.params, _cut_frames(form.params, kept), prepared, form.edge)
+        prepared = _prepare_window(params, window, analysis.params.scale, conjugate=True)
+        spectrum = _transform(
+            analysis.params, _cut_frames(analysis.params, kept), prepared, analysis.edge
+        )
         return spectrum.contiguous()
 
     def check_envelope(self, params: IstftParams, window: Optional) -> None:
@@ -192,10 +194,10 @@ def invert_frames(
     return (inverse_real or torch.fft.irfft)(half, params.n_fft)
 
 
-def _invert_cotangent(form: Form, spectrum: torch.Tensor) -> torch.Tensor:
+def _invert_cotangent(analysis: Analysis, spectrum: torch.Tensor) -> torch.Tensor:
     """The frames of a spectrum's cotangent, shape (rows, frames, n_fft), but for their scale."""
     by_frames = _resolve(spectrum).transpose(1, 2)
-    return invert_frames(form.params, by_frames, form.inverse_edge, form.both_halves)
+    return invert_frames(analysis.params, by_frames, analysis.inverse_edge, analysis.both_halves)
 
 
 def _add_frames(

@@ -75,12 +75,12 @@ class CudaBackend(KernelBackend):
             return "more thread blocks than CUDA counts"
         if self.is_capturing():
             loaded = self.kernels().is_loaded(launch, device)
-            if not loaded or not self.is_judged(call.params, call.window):
+            if not loaded or not self.is_envelope_checked(call.params, call.window):
                 return NOT_PREPARED
         return None
 
-    def is_judged(self, params: StftParams | IstftParams, window: Optional) -> bool:
-        """Whether no kernel has to be asked if the envelope of a call vanishes."""
+    def is_envelope_checked(self, params: StftParams | IstftParams, window: Optional) -> bool:
+        """Whether a call needs no kernel to find out if its envelope vanishes."""
         if isinstance(params, StftParams) or window is None:
             return True
         return self.checks.is_fine(params.geometry, window)
@@ -101,8 +101,8 @@ class CudaBackend(KernelBackend):
         """Memory of the host, where reading takes no call of CUDA's."""
         return torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=True)
 
-    def hear(self, flag: torch.Tensor, device: torch.device) -> int:
-        return self.kernels().hear(flag.data_ptr(), device)
+    def wait_for_verdict(self, flag: torch.Tensor, device: torch.device) -> int:
+        return self.kernels().wait_for_verdict(flag.data_ptr(), device)
 
     def make_allocator(self, like: torch.Tensor) -> Callable[[], torch.Tensor]:
         """On the current device."""
@@ -110,7 +110,20 @@ class CudaBackend(KernelBackend):
         return partial(torch_state.cuda_empty_strided, *layout)
 
     def prepare(self, call: Call, result: torch.Tensor) -> Prepared | None:
-        compute, index = super().prepare(call, result), call.tensor.device.index
+        return self._on_its_device(super().prepare(call, result), result.device.index)
+
+    def prepare_gradient(
+        self,
+        params: StftParams | IstftParams,
+        cotangent: torch.Tensor,
+        window: Optional,
+        gradient: torch.Tensor,
+    ) -> Prepared | None:
+        prepared = super().prepare_gradient(params, cotangent, window, gradient)
+        return self._on_its_device(prepared, gradient.device.index)
+
+    def _on_its_device(self, compute: Prepared | None, index: int) -> Prepared | None:
+        """What computes the same while another device may be the current one."""
         if compute is None or torch_state.has_one_cuda_device():
             return compute
 

@@ -2,8 +2,8 @@
 
 A variant is compiled once for an architecture (:mod:`.backends.cuda.nvrtc`) and loaded once for all
 devices. A launch with its arguments packed, all but the addresses, is a :class:`Prepared`, which a
-caller may keep: running it again is one call of the driver. Nothing but :meth:`CudaKernels.hear`
-waits.
+caller may keep: running it again is one call of the driver. Only
+:meth:`CudaKernels.wait_for_verdict` waits for the device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from ...kernels.arguments import JUDGES, Verdict
+from ...kernels.arguments import CHECKING_KERNELS, Verdict
 from ...kernels.describe import Launch
 from ...kernels.texts.cuda import Variant, find_grid, make_variant, write_text
 from ...native import private_state as torch_state
@@ -153,9 +153,9 @@ class Prepared:
         end = self._variable + variable.size
         self._attributes = struct.pack(ATTRIBUTES, start + end + len(numbers), int(early))
         first = end - 8 * addresses
-        places = [start + first + 8 * index for index in range(addresses + 1)]
+        parts = [start + first + 8 * index for index in range(addresses + 1)]
         # A cast keeps what it points to; the number of an address would not.
-        pointers = (ctypes.c_void_p * (addresses + 1))(*places)
+        pointers = (ctypes.c_void_p * (addresses + 1))(*parts)
         self._config = ctypes.c_void_p(start)
         self._parameters = ctypes.cast(pointers, ctypes.c_void_p)
         self._kernel, self._pack = kernel, variable.pack_into
@@ -174,11 +174,11 @@ class Prepared:
         if error:
             raise CudaProblem(f"CUDA refuses a launch with error {error}")
 
-    def bind(self, stream_of: Callable[[int], int], judges: bool) -> Bound:
+    def bind(self, stream_of: Callable[[int], int], checks_envelope: bool) -> Bound:
         """What launches it on a device's current stream.
 
         Args:
-            judges: the kernel takes the place of a verdict, too.
+            checks_envelope: the kernel takes the address of a verdict, too.
         """
         # Local names: for small calls what is looked up is most of a launch.
         lock, pack, buffer, variable = self._lock, self._pack, self._buffer, self._variable
@@ -190,7 +190,7 @@ class Prepared:
         ) -> None:
             stream, read = stream_of(device), 0 if window is None else window.data_ptr()
             addresses = [first.data_ptr(), read, result.data_ptr()]
-            if judges:
+            if checks_envelope:
                 addresses.append(0 if flag is None else flag.data_ptr())
             with lock:
                 pack(buffer, variable, stream, attributes, *addresses)
@@ -208,7 +208,7 @@ class CudaKernels(TensorKernels):
         driver: loads and launches.
         find_architecture: 10 * major + minor of the compute capability of a device, by its index.
         folder: where machine code is kept; None to keep none.
-        compiled: makes machine code, as :func:`.backends.cuda.nvrtc.compiled`.
+        load_code: returns machine code, as :func:`.backends.cuda.nvrtc.load_code`.
         current_device: tells the index of the current device.
         stream_of: tells the raw handle of a device's current stream, by the device's index.
     """
@@ -218,14 +218,14 @@ class CudaKernels(TensorKernels):
         driver: CudaDriver,
         find_architecture: Callable[[int], int],
         folder: Path | None = None,
-        compiled: Callable[[str, int, Path | None], bytes] = cubins.compiled,
+        load_code: Callable[[str, int, Path | None], bytes] = cubins.load_code,
         current_device: Callable[[], int | None] = torch_state.cuda_device,
         stream_of: Callable[[int], int] = torch_state.cuda_stream,
     ) -> None:
         self._driver = driver
         self._find_architecture = find_architecture
         self._folder = folder
-        self._compiled = compiled
+        self._load_code = load_code
         self._current_device, self._stream_of = current_device, stream_of
         #: All that were ever loaded, as in CUDA itself: they may be running, or be in a graph.
         self._kernels: dict[Any, Any] = {}
@@ -247,10 +247,11 @@ class CudaKernels(TensorKernels):
         # Nothing is tried here: the plans are CUDA's, and each shape takes NVRTC a second.
         launch = launches[0]
         result = make_result(launch, first.device)
-        tensors = [first, window, result, *([vanishing] if launch.kernel in JUDGES else [])]
+        verdict = [vanishing] if launch.kernel in CHECKING_KERNELS else []
+        tensors = [first, window, result, *verdict]
         addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
         device: int = first.device.index
-        prepared = self.prepared(launch, device, first.stride(), edge)
+        prepared = self.prepare_launch(launch, device, first.stride(), edge)
         if device == self._current_device():
             prepared.run(self._stream_of(device), *addresses)
         else:  # the default stream has no handle of its own: it is that of the current device
@@ -259,35 +260,43 @@ class CudaKernels(TensorKernels):
         return result
 
     def bind(
-        self, launches: Sequence[Launch], device: torch.device, strides: tuple[int, ...]
+        self,
+        launches: Sequence[Launch],
+        device: torch.device,
+        strides: tuple[int, ...],
+        edge: float = 1.0,
     ) -> Bound:
         """As in the base class; the device has to be the current one when the launch is made."""
-        judges = launches[0].kernel in JUDGES
-        return self.prepared(launches[0], device.index, strides).bind(self._stream_of, judges)
+        checks_envelope = launches[0].kernel in CHECKING_KERNELS
+        prepared = self.prepare_launch(launches[0], device.index, strides, edge)
+        return prepared.bind(self._stream_of, checks_envelope)
 
-    def hear(self, place: int, device: torch.device) -> int:
-        """What the last launch on a device's current stream tells in an int32 of the host's.
+    def wait_for_verdict(self, address: int, device: torch.device) -> int:
+        """Wait for the verdict of the last launch on a device's current stream, and reset it.
 
-        It is heard while the launch runs if that tells ``FINE``; otherwise when it has ended, as
-        others of its groups may write, too. Then the place is another's, and has 0 again.
+        The launch writes to an int32 of the host's. ``FINE`` is read while the launch still runs.
+        Any other verdict is read when the launch has ended, since more of its groups may write.
+
+        Args:
+            address: of the int32, which is 0 again afterwards.
         """
-        told, index = ctypes.c_int32.from_address(place), device.index
+        verdict_cell, index = ctypes.c_int32.from_address(address), device.index
         is_current = index == self._current_device()
-        if not is_current or self._listen(told, self._stream_of(index)) != 0:
+        if not is_current or self._wait_until_fine(verdict_cell, self._stream_of(index)) != 0:
             torch.cuda.current_stream(device).synchronize()  # raises torch's own error
-        verdict, told.value = told.value, 0
+        verdict, verdict_cell.value = verdict_cell.value, 0
         return verdict
 
-    def _listen(self, told: ctypes.c_int32, stream: int) -> int:
-        """Wait until a launch tells ``FINE``, or has ended; 0, or the driver's error.
+    def _wait_until_fine(self, verdict_cell: ctypes.c_int32, stream: int) -> int:
+        """Wait until a launch has written ``FINE`` or has ended; return 0 or the driver's error.
 
-        No event before the launch tells when to begin: to record one and to wait for it are two
-        calls more for every launch that is heard, and would keep its groups from coming early.
+        It does not wait for an event before the launch first: to record one and to wait for it are
+        two more calls for every launch, and keep its groups from coming early.
         """
         deadline = time.perf_counter() + PATIENCE
         while True:
             for _ in range(_LOOKS):
-                if told.value == _FINE:
+                if verdict_cell.value == _FINE:
                     return 0
             answer = self._driver.query(stream)  # other threads of Python run meanwhile
             if answer != _NOT_READY:
@@ -295,7 +304,7 @@ class CudaKernels(TensorKernels):
             if time.perf_counter() > deadline:
                 return self._driver.synchronize(stream)
 
-    def prepared(
+    def prepare_launch(
         self, launch: Launch, device: int, strides: tuple[int, ...], edge: float = 1.0
     ) -> Prepared:
         """A launch ready to run: compiled, loaded and packed.
@@ -315,7 +324,7 @@ class CudaKernels(TensorKernels):
                 device,
                 strides,
                 edge,
-                addresses=4 if launch.kernel in JUDGES else 3,
+                addresses=4 if launch.kernel in CHECKING_KERNELS else 3,
                 early=self._find_architecture(device) in EARLY_ARCHITECTURES,
             )
             self._prepared.put(key, found)
@@ -334,7 +343,7 @@ class CudaKernels(TensorKernels):
             if problem is not None:  # as it would be again, a second later
                 raise CudaProblem(problem)
             try:
-                code = self._compiled(write_text(variant), key[1], self._folder)
+                code = self._load_code(write_text(variant), key[1], self._folder)
             except CudaProblem as refused:
                 self._refused.put(key, str(refused))
                 raise

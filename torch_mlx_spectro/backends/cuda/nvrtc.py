@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ...errors import KernelRefused, telling_line
+from ...errors import KernelRefused, find_error_line
 from ...store import files as disk
 
 #: What every text is compiled with. Contracting a product and a sum into one fused operation, the
@@ -68,7 +68,7 @@ def default_folder() -> Path | None:
     return None if folder is None else folder / "cuda"
 
 
-def compiled(text: str, architecture: int, folder: Path | None) -> bytes:
+def load_code(text: str, architecture: int, folder: Path | None) -> bytes:
     """The machine code of a text for an architecture (90 for sm_90), from disk if it is there.
 
     Raises:
@@ -99,7 +99,7 @@ def compile_text(text: str, architecture: int) -> bytes:
         options = core.ProgramOptions(arch=f"sm_{architecture}", **OPTIONS)
         code: bytes = core.Program(text, "c++", options).compile("cubin").code
     except Exception as error:  # cuda.core's own, which are of several kinds
-        said = telling_line(error, "error:").strip()
+        said = find_error_line(error, "error:").strip()
         raise CudaProblem(f"NVRTC does not compile: {said}") from error
     return code
 

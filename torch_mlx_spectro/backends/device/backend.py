@@ -3,7 +3,7 @@
 Each is one launch where a fused kernel covers the size: nothing but input, output and a few n_fft
 values is in the device's memory. Other sizes go through torch's transforms, between kernels that
 cut and add frames. Windows are read where they are, in every call. Only the first istft by a window
-waits for the device, to hear whether its envelope vanishes. What differs between devices is a
+waits for the device, to learn whether its envelope vanishes. What differs between devices is a
 subclass: :mod:`.backends.cuda.backend`, :mod:`.backends.mps.backend`.
 """
 
@@ -18,13 +18,14 @@ from typing import Any
 import torch
 
 from ...calls.operation import Call
-from ...core.linear import Form, bins_that_are_read
+from ...core.linear import Analysis, bins_that_are_read
 from ...core.params import IstftParams, StftParams
 from ...kernels import describe
 from ...kernels.describe import Launch, describe_adjoint, describe_inverse_adjoint
 from ...native import private_state as torch_state
 from ...native.strides import (
     UNDOING,
+    as_batch,
     in_order,
     multiplied_dtype,
     natives_view,
@@ -50,7 +51,7 @@ class KernelBackend(Backend):
     transform: str
 
     def __init__(self) -> None:
-        self.checks = EnvelopeChecks(self.make_flag, self.hear)
+        self.checks = EnvelopeChecks(self.make_flag, self.wait_for_verdict)
 
     @abstractmethod
     def kernels(self) -> TensorKernels:
@@ -70,7 +71,7 @@ class KernelBackend(Backend):
         """An int32 of 0 that the kernels can write."""
         return torch.zeros(1, dtype=torch.int32, device=device)
 
-    def hear(self, flag: torch.Tensor, device: torch.device) -> int:
+    def wait_for_verdict(self, flag: torch.Tensor, device: torch.device) -> int:
         """What the last launch, which has a flag, has told by it; waits for the launch."""
         return read_flag(flag, device)
 
@@ -111,17 +112,21 @@ class KernelBackend(Backend):
             read = make_readable(window, conjugate=True)
         is_trained = window is not None and window.requires_grad
         if isinstance(params, StftParams):
-            form, divisor = Form(params, tensor.is_complex(), False), None
+            analysis, divisor = Analysis(params, tensor.is_complex(), False), None
         else:
-            form, divisor = describe_inverse_adjoint(bins_that_are_read(params))
+            analysis, divisor = describe_inverse_adjoint(bins_that_are_read(params))
             divisor = None if is_trained else divisor  # torch divides by the envelope then
-            found.append(kernels.list_spectra(form.params, form.complex_signal, read, divisor))
+            found.append(
+                kernels.list_spectra(analysis.params, analysis.complex_signal, read, divisor)
+            )
         if isinstance(params, StftParams) or is_trained:
-            back, adjoint = describe_adjoint(form)
+            back, adjoint = describe_adjoint(analysis)
             fastest = isinstance(params, IstftParams) and frames_fastest(tensor.transpose(-2, -1))
             found.append(kernels.list_signals(back, read, fastest, adjoint))
         if is_trained:
-            found.append(kernels.list_cuts(_take_whole_frames(form), form.complex_signal, None))
+            found.append(
+                kernels.list_cuts(_take_whole_frames(analysis), analysis.complex_signal, None)
+            )
         return found
 
     def inverse_real(self, half: torch.Tensor, n_fft: int) -> torch.Tensor:
@@ -155,7 +160,7 @@ class KernelBackend(Backend):
         """As in the base class: one allocation and one launch; None where a call takes more."""
         params, _, window = call
         view = natives_view(params)
-        batch = result if view is None else UNDOING[view](result)
+        batch = (result if view is None else UNDOING[view](result)).detach()
         launch = self._bind_launch(call, batch)
         if launch is None:
             return None
@@ -176,7 +181,7 @@ class KernelBackend(Backend):
             launch(tensor, window, result, flag)
             if flag is not None:
                 checks.settle(geometry, window, flag, device)
-            return result if view is None else view(result)
+            return result
 
         return compute
 
@@ -198,6 +203,44 @@ class KernelBackend(Backend):
             return None  # it was copied into another order
         return self.kernels().bind(launches, tensor.device, read.stride())
 
+    def prepare_gradient(
+        self,
+        params: StftParams | IstftParams,
+        cotangent: torch.Tensor,
+        window: Optional,
+        gradient: torch.Tensor,
+    ) -> Prepared | None:
+        """As in the base class: one allocation and one launch; of an istft a copy in order, too."""
+        if not is_readable(cotangent) or not (window is None or is_readable(window)):
+            return None
+        kernels = self.kernels()
+        batch = as_batch(params, cotangent)
+        if isinstance(params, StftParams):
+            back, adjoint = describe_adjoint(Analysis(params, gradient.is_complex(), False))
+            read, edge = batch.transpose(1, 2), adjoint.edge
+            launches = kernels.list_signals(back, window, frames_fastest(read), adjoint)
+            written = gradient
+        else:
+            analysis, divisor = describe_inverse_adjoint(params)
+            read, edge = batch, analysis.edge
+            launches = kernels.list_spectra(
+                analysis.params, analysis.complex_signal, window, divisor
+            )
+            written = gradient.mT.contiguous().mT
+        if launches[0].plan is None:
+            return None
+        launch = kernels.bind(launches, gradient.device, read.stride(), edge)
+        if launch is None:
+            return None
+        allocate, is_copied = self.make_allocator(written), written is not gradient
+
+        def compute(cotangent: torch.Tensor, window: Optional) -> torch.Tensor:
+            result = allocate()
+            launch(cotangent, window, result)
+            return result.contiguous() if is_copied else result
+
+        return compute
+
     def analyse(
         self, params: StftParams, signal: torch.Tensor, window: Optional, edge: float = 1.0
     ) -> torch.Tensor:
@@ -209,8 +252,8 @@ class KernelBackend(Backend):
         strides = spectrum_strides(params, self.frames_outermost(params, signal, multiplied))
         return in_order(spectrum, strides)
 
-    def adjoint(self, form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-        params, adjoint = describe_adjoint(form)
+    def adjoint(self, analysis: Analysis, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+        params, adjoint = describe_adjoint(analysis)
         by_frames, read = (
             resolve_bits(spectrum).transpose(1, 2),
             make_readable(window, conjugate=True),
@@ -218,26 +261,26 @@ class KernelBackend(Backend):
         return self._compute_signal(params, by_frames, read, adjoint=adjoint)
 
     def differentiate_window(
-        self, form: Form, signal: torch.Tensor, spectrum: torch.Tensor
+        self, analysis: Analysis, signal: torch.Tensor, spectrum: torch.Tensor
     ) -> torch.Tensor:
-        params = _take_whole_frames(form)
+        params = _take_whole_frames(analysis)
         frames = self.kernels().cut_frames(params, resolve_bits(signal), None)
         by_frames = resolve_bits(spectrum).transpose(1, 2)
         inverse = invert_frames(
-            params, by_frames, form.inverse_edge, form.both_halves, self.inverse_real
+            params, by_frames, analysis.inverse_edge, analysis.both_halves, self.inverse_real
         ).contiguous()
         return self.sum_products(frames.conj() * inverse)
 
     def adjoint_synthesis(
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
     ) -> torch.Tensor:
-        form, divisor = describe_inverse_adjoint(params)
+        analysis, divisor = describe_inverse_adjoint(params)
         spectrum = self._compute_spectrum(
-            form.params,
+            analysis.params,
             cotangent[:, : params.kept],
             window,
             conjugate=True,
-            edge=form.edge,
+            edge=analysis.edge,
             divisor=divisor,
         )
         return spectrum.transpose_(1, 2).contiguous()
@@ -258,7 +301,7 @@ class KernelBackend(Backend):
             signal: shape (rows, samples).
             conjugate: multiply by the window's conjugate.
             edge: factor of the bins that are their own conjugates, of a onesided spectrum.
-            divisor: as of :func:`.kernels.describe.analysis`.
+            divisor: as of :func:`.kernels.describe.list_analyses`.
         """
         kernels, read = self.kernels(), make_readable(window, conjugate)
         launches = kernels.list_spectra(params, signal.is_complex(), read, divisor)
@@ -288,9 +331,9 @@ class KernelBackend(Backend):
         return kernels.run(launches, by_frames, window, edge=edge, vanishing=vanishing)
 
 
-def _take_whole_frames(form: Form) -> StftParams:
+def _take_whole_frames(analysis: Analysis) -> StftParams:
     """The analysis whose frames are the derivative in a window: as cut, and not scaled."""
-    return replace(form.params, win_length=form.params.n_fft, scale=1.0)
+    return replace(analysis.params, win_length=analysis.params.n_fft, scale=1.0)
 
 
 def frames_fastest(by_frames: torch.Tensor) -> bool:

@@ -25,7 +25,7 @@ from ..envelope import VANISHES, check_envelope
 Geometry = tuple[tuple[int, ...], int]
 #: Of a window: the shortest end left out, by the other sizes of calls.
 Sizes = dict[tuple[int, ...], int]
-#: Windows that are known, and calls of each.
+#: Windows that are kept, and calls of each.
 MAX_WINDOWS = 256
 MAX_CALLS_OF_A_WINDOW = 64
 
@@ -43,17 +43,17 @@ class EnvelopeChecks:
 
     Args:
         make_flag: returns an int32 of 0 that a device's kernels can write.
-        hear: waits for what is told by the last launch on a device's current stream, which has the
-            flag, and leaves the flag to the next.
+        wait_for_verdict: waits for the verdict of the last launch on a device's current stream,
+            which has the flag, and leaves the flag ready for the next launch.
     """
 
     def __init__(
         self,
         make_flag: Callable[[torch.device], torch.Tensor],
-        hear: Callable[[torch.Tensor, torch.device], int] = read_flag,
+        wait_for_verdict: Callable[[torch.Tensor, torch.device], int] = read_flag,
     ) -> None:
-        self._make_flag, self._hear = make_flag, hear
-        #: By identity: the window, its version, and how it is known.
+        self._make_flag, self._wait_for_verdict = make_flag, wait_for_verdict
+        #: By identity: the window, its version, and the sizes that its envelope is fine for.
         self._fine: dict[int, tuple[weakref.ref[torch.Tensor], int, Sizes]] = {}
         self._free: dict[torch.device, list[torch.Tensor]] = {}
         #: All flags, for good: after an interruption a kernel may still write one that is not free.
@@ -61,12 +61,12 @@ class EnvelopeChecks:
         register_cache(self.forget)
 
     def is_fine(self, call: Geometry, window: torch.Tensor) -> bool:
-        """Whether the envelope is known not to vanish."""
-        known = self._fine.get(id(window))
-        if known is None or known[0]() is not window or window.is_inference():
+        """Whether an earlier call has found that the envelope does not vanish."""
+        entry = self._fine.get(id(window))
+        if entry is None or entry[0]() is not window or window.is_inference():
             return False
         sizes, tail = call
-        return known[1] == window._version and known[2].get(sizes, tail + 1) <= tail
+        return entry[1] == window._version and entry[2].get(sizes, tail + 1) <= tail
 
     def take_flag(self, device: torch.device) -> torch.Tensor:
         """A flag that no other call has."""
@@ -86,12 +86,12 @@ class EnvelopeChecks:
         Raises:
             UnresolvedArguments: the envelope vanishes, for which torch raises.
         """
-        known = self._known_sizes(window)  # while the kernel runs: waiting is all else
-        verdict = self._hear(flag, device)
+        sizes = self._find_fine_sizes(window)  # while the kernel runs: waiting is all else
+        verdict = self._wait_for_verdict(flag, device)
         self._free[device].append(flag)
         if verdict == Verdict.VANISHES:
             raise UnresolvedArguments(VANISHES)
-        _note(call, known)
+        _note(call, sizes)
 
     def check(self, params: IstftParams, window: Optional) -> None:
         """Find out by the window's values, where no kernel is asked.
@@ -103,15 +103,15 @@ class EnvelopeChecks:
         if window is None or not self.is_fine(call, window):
             check_envelope(params, window)
             if window is not None:
-                _note(call, self._known_sizes(window))
+                _note(call, self._find_fine_sizes(window))
 
-    def _known_sizes(self, window: torch.Tensor) -> Sizes:
-        """The sizes by which a window, as it is now, is known not to vanish; may be added to."""
+    def _find_fine_sizes(self, window: torch.Tensor) -> Sizes:
+        """The sizes for which a window, as it is now, was found fine; the caller adds to them."""
         if window.is_inference():
             return {}  # it counts no versions
         name, fine = id(window), self._fine
-        known = fine.get(name)
-        if known is None or known[0]() is not window or known[1] != window._version:
+        entry = fine.get(name)
+        if entry is None or entry[0]() is not window or entry[1] != window._version:
             if len(fine) >= MAX_WINDOWS:
                 fine = self._fine = {}
 
@@ -120,16 +120,16 @@ class EnvelopeChecks:
 
             # Dictionaries change in one step of the interpreter; a lock could be held by the very
             # thread whose garbage is being collected.
-            known = fine[name] = (weakref.ref(window, forget), window._version, {})
-        return known[2]
+            entry = fine[name] = (weakref.ref(window, forget), window._version, {})
+        return entry[2]
 
     def forget(self) -> None:
         """Let every window be asked about anew."""
         self._fine = {}
 
 
-def _note(call: Geometry, known: Sizes) -> None:
+def _note(call: Geometry, fine: Sizes) -> None:
     sizes, tail = call
-    if len(known) >= MAX_CALLS_OF_A_WINDOW:
-        known.clear()
-    known[sizes] = min(tail, known.get(sizes, tail))
+    if len(fine) >= MAX_CALLS_OF_A_WINDOW:
+        fine.clear()
+    fine[sizes] = min(tail, fine.get(sizes, tail))

@@ -18,7 +18,7 @@ import torch
 
 from ...calls.operation import Call
 from ...core.envelope import inverse_of_frames
-from ...core.linear import Form
+from ...core.linear import Analysis
 from ...core.params import IstftParams, StftParams
 from ...kernels.describe import Adjoint, describe_adjoint, describe_inverse_adjoint
 from ...mlx import ops, runtime
@@ -93,26 +93,26 @@ class MlxBackend(Backend):
         istft_blocks(runtime.runtime(), params, view, scaled, inverse, view_memory(signal))
         return signal
 
-    def adjoint(self, form: Form, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-        params = form.params
+    def adjoint(self, analysis: Analysis, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+        params = analysis.params
         kernels, prepared = find_kernels(spectrum, params), read_window(params, window)
         if kernels is not None:
-            folded, fold = describe_adjoint(form)
+            folded, fold = describe_adjoint(analysis)
             return _synthesise_whole(kernels, folded, spectrum, prepared, adjoint=fold)
-        scaled = prepared.for_maps(form.inverse_scale, conjugate=True)
+        scaled = prepared.for_maps(analysis.inverse_scale, conjugate=True)
         signal = _make_signal(params.rows, params.samples, params.complex_fft)
         view = host_view(spectrum.mT)
-        adjoint_blocks(runtime.runtime(), form, view, scaled, view_memory(signal))
+        adjoint_blocks(runtime.runtime(), analysis, view, scaled, view_memory(signal))
         return signal
 
     def differentiate_window(
-        self, form: Form, signal: torch.Tensor, spectrum: torch.Tensor
+        self, analysis: Analysis, signal: torch.Tensor, spectrum: torch.Tensor
     ) -> torch.Tensor:
-        params, used = form.params, runtime.runtime()
+        params, used = analysis.params, runtime.runtime()
         kernels = find_kernels(signal, params)
         if kernels is None:
             total = np.zeros(params.n_fft, np.complex128 if params.complex_fft else np.float64)
-            correlate_blocks(used, form, host_view(signal), host_view(spectrum.mT), total)
+            correlate_blocks(used, analysis, host_view(signal), host_view(spectrum.mT), total)
             return torch.from_numpy(total)
         ones = Window(None, None, params.n_fft, params.n_fft).for_kernels(kernels)
         with _whole_arrays(signal) as stream:
@@ -120,7 +120,7 @@ class MlxBackend(Backend):
             borrowed = to_mlx(used.mx, signal, stream)
             plain = replace(params, scale=1.0)
             frames = kernels.cut_frames(plain, borrowed.array, ones, stream)
-            result = ops.correlate(used.mx, form, frames, lent.array, stream)
+            result = ops.correlate(used.mx, analysis, frames, lent.array, stream)
             summed = _export_result(used.mx, result, borrowed)
             del lent  # until here: the result is computed from it
             return summed
@@ -128,29 +128,29 @@ class MlxBackend(Backend):
     def adjoint_synthesis(
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
     ) -> torch.Tensor:
-        form, divisor = describe_inverse_adjoint(params)
-        analysis, kept = form.params, cotangent[:, : params.kept]
-        kernels, prepared = find_kernels(cotangent, analysis), read_window(params, window)
-        strides = (analysis.bins * analysis.frames, analysis.frames, 1)
+        analysis, divisor = describe_inverse_adjoint(params)
+        sizes, kept = analysis.params, cotangent[:, : params.kept]
+        kernels, prepared = find_kernels(cotangent, sizes), read_window(params, window)
+        strides = (sizes.bins * sizes.frames, sizes.frames, 1)
         if kernels is not None:
             return _analyse_whole(
                 kernels,
-                analysis,
+                sizes,
                 kept,
                 prepared,
                 strides,
                 conjugate=True,
-                edge=form.edge,
+                edge=analysis.edge,
                 divisor=divisor,
             )
         rows = get_envelope(params, prepared).rows.conj()
 
         def inverse(first: int, count: int) -> Any:
-            sizes = (params.frames, params.overlap, params.n_fft)
-            return inverse_of_frames(rows, *sizes, first, count)
+            counts = (params.frames, params.overlap, params.n_fft)
+            return inverse_of_frames(rows, *counts, first, count)
 
-        scaled = prepared.for_maps(analysis.scale, conjugate=True)
-        return _analyse_blocks(analysis, kept, scaled, strides, inverse, form.edge)
+        scaled = prepared.for_maps(sizes.scale, conjugate=True)
+        return _analyse_blocks(sizes, kept, scaled, strides, inverse, analysis.edge)
 
     def check_envelope(self, params: IstftParams, window: Optional) -> None:
         check_envelope(params, read_window(params, window))
@@ -202,13 +202,13 @@ def _analyse_whole(
         signal: shape (rows, samples).
         strides: of the result.
         conjugate: use the conjugate of the window.
-        edge, divisor: see :func:`.mlx.ops.analysis_fused`.
+        edge, divisor: see :func:`.mlx.ops.launch_analysis`.
     """
     mx = runtime.runtime().mx
     with _whole_arrays(signal) as stream:
         borrowed = to_mlx(mx, signal, stream)
         prepared = window.for_kernels(kernels, conjugate)
-        result = ops.analysis_fused(
+        result = ops.launch_analysis(
             kernels, mx, params, borrowed.array, prepared, stream, edge=edge, divisor=divisor
         )
         return _export_result(mx, result, borrowed, strides)
@@ -226,12 +226,12 @@ def _synthesise_whole(
 
     Args:
         spectrum: shape (rows, bins, frames).
-        adjoint: see :func:`.mlx.ops.synthesis_fused`; the window's conjugate is used for one.
+        adjoint: see :func:`.mlx.ops.launch_synthesis`; the window's conjugate is used for one.
     """
     mx, by_frames = runtime.runtime().mx, spectrum.mT
     with _whole_arrays(spectrum) as stream:
         borrowed = to_mlx(mx, by_frames, stream)
-        result = ops.synthesis_fused(
+        result = ops.launch_synthesis(
             kernels,
             mx,
             params,

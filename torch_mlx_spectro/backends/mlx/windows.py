@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...core.envelope import Envelope, padded_window, resolve_envelope
+from ...core.envelope import Envelope, pad_window, resolve_envelope
 from ...core.params import IstftParams, StftParams
 from ...errors import UnresolvedArguments
 from ...mlx.host import copy_to_mlx
@@ -41,10 +41,10 @@ class Window:
     win_length: int
     n_fft: int
 
-    def scaled(self, factor: float, conjugate: bool = False) -> Any:
+    def scale_values(self, factor: float, conjugate: bool = False) -> Any:
         """The ``n_fft`` padded values times ``factor``, single precision, in host memory."""
         with np.errstate(all="ignore"):  # torch does not warn of windows that are not finite
-            full = padded_window(self.values, self.win_length, self.n_fft) * factor
+            full = pad_window(self.values, self.win_length, self.n_fft) * factor
             full = full.conj() if conjugate else full
             return full.astype(np.complex64 if np.iscomplexobj(full) else np.float32)
 
@@ -53,12 +53,14 @@ class Window:
         if self.values is None and factor == 1.0 and self.win_length == self.n_fft:
             return None
         key = ("window", self.key, self.win_length, self.n_fft, factor, conjugate)
-        return _prepared.get(key, lambda: copy_to_mlx(runtime().mx, self.scaled(factor, conjugate)))
+        return _prepared.get(
+            key, lambda: copy_to_mlx(runtime().mx, self.scale_values(factor, conjugate))
+        )
 
     def for_kernels(self, kernels: MetalKernels, conjugate: bool = False) -> Any:
         """The padded window as a kernel reads it."""
         whole = ("kernel window", kernels, self.key, self.win_length, self.n_fft, conjugate)
-        return _prepared.get(whole, lambda: kernels.constant(self.scaled(1.0, conjugate)))
+        return _prepared.get(whole, lambda: kernels.constant(self.scale_values(1.0, conjugate)))
 
 
 def read_window(params: StftParams | IstftParams, window: torch.Tensor | None) -> Window:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...errors import KernelRefused, telling_line
-from ...kernels.arguments import JUDGES, Verdict
+from ...errors import KernelRefused, find_error_line
+from ...kernels.arguments import CHECKING_KERNELS, Verdict
 from ...kernels.chooser import Chooser, accept_first
 from ...kernels.describe import MAX_COUNT, Launch
 from ...kernels.launches import Template
@@ -49,7 +49,7 @@ class _Ready:
 
     def bind(self, strides: tuple[int, ...], edge: float = 1.0) -> Bound:
         """What makes this launch on tensors, of which the input has these strides."""
-        known = {
+        constants = {
             "strides": list(strides),
             "table": self.table,
             "parameters": list(self.launch.integers),
@@ -57,18 +57,18 @@ class _Ready:
         }
         _, *names = list_arguments(self.launch.kernel)
         at = names.index("window")
-        before = [known[name] for name in names[:at]]
-        behind = [known[name] for name in names[at + 1 :] if name in known]
+        before = [constants[name] for name in names[:at]]
+        behind = [constants[name] for name in names[at + 1 :] if name in constants]
         kernel, grid, group = self.kernel, self.launch.grid, self.group
-        unread = self.unread if self.launch.kernel in JUDGES else None
+        unread = self.unread if self.launch.kernel in CHECKING_KERNELS else None
 
         def launch(
             first: torch.Tensor, window: Optional, result: torch.Tensor, flag: Optional = None
         ) -> None:
             # What is not there is not read, but something has to be bound.
             read = first if window is None else window
-            told = () if unread is None else (unread if flag is None else flag,)
-            kernel(first, *before, read, *behind, result, *told, threads=grid, group_size=group)
+            flags = () if unread is None else (unread if flag is None else flag,)
+            kernel(first, *before, read, *behind, result, *flags, threads=grid, group_size=group)
 
         return launch
 
@@ -126,10 +126,14 @@ class MpsKernels(TensorKernels):
         return self._launch(ready, first, window, edge, vanishing)
 
     def bind(
-        self, launches: Sequence[Launch], device: torch.device, strides: tuple[int, ...]
+        self,
+        launches: Sequence[Launch],
+        device: torch.device,
+        strides: tuple[int, ...],
+        edge: float = 1.0,
     ) -> Bound | None:
         ready = self._find_ready(launches, device)
-        return ready.bind(strides) if ready is not None and ready.is_chosen else None
+        return ready.bind(strides, edge) if ready is not None and ready.is_chosen else None
 
     def _choose(
         self,
@@ -173,8 +177,8 @@ class MpsKernels(TensorKernels):
     def _find_ready(self, launches: Sequence[Launch], device: torch.device) -> _Ready | None:
         # By identity, since hashing a launch takes longer than all else here; it is kept, so that
         # no other can take its place.
-        known = self._ready.find((id(launches[0]), device))
-        return None if known is None else known[1]
+        found = self._ready.find((id(launches[0]), device))
+        return None if found is None else found[1]
 
     def _keep_ready(self, launches: Sequence[Launch], device: torch.device, ready: _Ready) -> None:
         self._ready.put((id(launches[0]), device), (launches[0], ready))
@@ -210,7 +214,7 @@ class MpsKernels(TensorKernels):
                 library = self._compile_shader(write_text(name, template))
                 kernel = getattr(library, f"spectro_{name}")
             except (SyntaxError, RuntimeError) as problem:
-                kernel = f"Metal refuses spectro_{name}: {telling_line(problem, 'error')}"
+                kernel = f"Metal refuses spectro_{name}: {find_error_line(problem, 'error')}"
             self._kernels.put((name, template), kernel)
         if isinstance(kernel, str):
             raise MpsProblem(kernel)

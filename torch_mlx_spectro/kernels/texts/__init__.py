@@ -1,1 +1,1 @@
-"""What a compiler of each kind is given."""
+"""Write the text of a kernel for each compiler: CUDA's, MLX's, and torch's on MPS."""

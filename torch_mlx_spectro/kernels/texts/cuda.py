@@ -1,8 +1,8 @@
-"""The text of a launch as CUDA C++: the same headers and bodies, between names that CUDA knows.
+"""Write the text of a launch as CUDA C++: the same headers and bodies, with names that CUDA knows.
 
-``cuda.h`` gives Metal's names their meaning; a generated function has the body's inputs as
-parameters and what it is compiled for as constants. Twiddle factors are part of the text: loading
-the code puts them where every device has them.
+``cuda.h`` defines Metal's names for CUDA. A generated function has the body's inputs as parameters,
+and what it is compiled for as constants. Twiddle factors are part of the text: where the code is
+loaded, every device has them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 from ...store.sources import source
-from ..arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
+from ..arguments import CHECKING_KERNELS, HEADERS, INPUTS, OUTPUTS, VANISHING
 from ..launches import Launch, Template
 from ..radices import FftPlan
 from ..tables import make_table
@@ -42,8 +42,8 @@ class Variant:
         kernel, template, plan: of the launches that use it.
         integers: number of a launch's run-time integers.
         group: threads of a block.
-        flat: a grid with more rows than CUDA's second dimension counts.
-        resident: blocks that a multiprocessor should hold at once, if that is known.
+        flat: the grid has more rows than CUDA's second dimension counts.
+        resident: blocks that a multiprocessor should hold at once; None for the compiler's choice.
     """
 
     kernel: str
@@ -56,18 +56,18 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """Of the generated function."""
+        """The name of the generated function."""
         return f"spectro_{self.kernel}"
 
 
 def count_blocks(launch: Launch) -> tuple[int, int, int]:
-    """Blocks of a launch in each dimension, as the body counts them."""
+    """Count the blocks of a launch in each dimension, as the body counts them."""
     width = launch.threadgroup[0]
     return -(-launch.grid[0] // width), launch.grid[1], launch.grid[2]
 
 
 def make_variant(launch: Launch) -> Variant:
-    """What has to be compiled for a launch."""
+    """Make the variant that a launch needs."""
     _, rows, layers = count_blocks(launch)
     return Variant(
         kernel=launch.kernel,
@@ -81,7 +81,7 @@ def make_variant(launch: Launch) -> Variant:
 
 
 def find_grid(launch: Launch) -> tuple[int, int, int]:
-    """Blocks of a launch in each dimension, as CUDA counts them."""
+    """Find the blocks of a launch in each dimension, as CUDA counts them."""
     across, rows, layers = count_blocks(launch)
     if max(rows, layers) > MAX_ROWS:
         return across * rows * layers, 1, 1
@@ -89,25 +89,25 @@ def find_grid(launch: Launch) -> tuple[int, int, int]:
 
 
 def write_body(kernel: str) -> str:
-    """A kernel's body, its group memory declared as CUDA does."""
+    """Write a kernel's body, with its group memory declared for CUDA."""
     return _SHARED.sub("__shared__ __align__(128) ", source(f"{kernel}.metal"))
 
 
 def positions(grid: str, *, cooperate: bool, early: bool = False) -> str:
-    """What ``mx.fast.metal_kernel`` offers a body besides its inputs.
+    """Write the names for a thread's position that ``mx.fast.metal_kernel`` offers a body.
 
     Args:
         grid: expression of the launch's threads in three dimensions.
-        cooperate: groups fill their grid, as those with a plan do; others leave the threads of the
-            last block that are beyond it.
-        early: the launch may come before an earlier one has ended.
+        cooperate: all blocks are full, as those of kernels with a plan are; otherwise threads of
+            the last block that lie beyond the grid return.
+        early: the launch may begin before an earlier one has ended.
     """
     wait = _WAIT if early else ""  # of all threads: one that left at once would not have waited
     return _POSITIONS.format(grid=grid) + wait + ("" if cooperate else _EXACT.format(grid=grid))
 
 
 def write_bounds(group: int, resident: int | None) -> str:
-    """How many threads a block has, and how many blocks a core is to hold, for the compiler."""
+    """Write, for the compiler, a block's threads and how many blocks a core is to hold."""
     bounds = ", ".join(str(bound) for bound in (group, resident) if bound)
     return f"__launch_bounds__({bounds})"
 
@@ -115,11 +115,11 @@ def write_bounds(group: int, resident: int | None) -> str:
 def write_text(variant: Variant) -> str:
     """The whole text of one variant."""
     first = INPUTS[variant.kernel][0]
-    # Without __restrict__: with it the compiler might read an input before the wait, and by a way
-    # that is only for what nobody writes as long as the kernel is there.
+    # Without __restrict__: with it the compiler might read an input before the wait, and through a
+    # cache for memory that nobody writes while the kernel runs.
     inputs = f"const float* {first}, const float* window, "
     outputs = "".join(f"float* {name}, " for name in OUTPUTS[variant.kernel])
-    if variant.kernel in JUDGES:
+    if variant.kernel in CHECKING_KERNELS:
         outputs += f"atomic_uint* {VANISHING}, "
     kind = f"LaunchArguments<{variant.integers}>"
     template = (*variant.template, ("FLAT", variant.flat), ("GROUP", variant.group))

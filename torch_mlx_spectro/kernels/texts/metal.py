@@ -1,7 +1,6 @@
-"""The text of a kernel for MLX, which writes the function around it; headers in line for all.
+"""Write the text of a kernel for MLX, which writes the function around it; put headers in line.
 
-A header may include others by ``#include "name.h"``. Compilers are handed one text, so they are put
-in line, each once.
+Compilers are given one text, so ``#include "name.h"`` is replaced by the header, each once.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import re
 
 from ...store.caches import cached
 from ...store.sources import source
-from ..arguments import JUDGES, VANISHING
+from ..arguments import CHECKING_KERNELS, VANISHING
 from ..launches import Template
 
 _INCLUDE = re.compile(r'^#include "(?P<name>[\w.]+)"\n', re.MULTILINE)
@@ -19,7 +18,7 @@ _PRAGMA = re.compile(r"^#pragma once\n", re.MULTILINE)
 
 @cached(16)
 def header(*names: str) -> str:
-    """Headers and everything that they include, each once, in an order that compiles."""
+    """Write headers and everything that they include, each once, in an order that compiles."""
     done: list[str] = []
     parts: list[str] = []
 
@@ -38,7 +37,7 @@ def header(*names: str) -> str:
 
 
 def write_constants(template: Template) -> str:
-    """What a kernel is compiled for, said before its body."""
+    """Write the constants that a kernel is compiled for; they come before its body."""
     return "".join(
         f"  constexpr {'bool' if isinstance(value, bool) else 'int'} {name} = {int(value)};\n"
         for name, value in template
@@ -46,6 +45,6 @@ def write_constants(template: Template) -> str:
 
 
 def body(kernel: str) -> str:
-    """A kernel's body for MLX, whose arrays are written whole: nobody asks for its verdict."""
-    unasked = f"device atomic_uint* {VANISHING} = 0;\n" if kernel in JUDGES else ""
+    """Write a kernel's body for MLX, without a verdict: the host has checked the envelope."""
+    unasked = f"device atomic_uint* {VANISHING} = 0;\n" if kernel in CHECKING_KERNELS else ""
     return unasked + source(f"{kernel}.metal")

@@ -1,8 +1,8 @@
-"""The text of a launch for ``torch.mps.compile_shader``: the same headers and bodies, one kernel.
+"""Write the text of a launch for ``torch.mps.compile_shader``: the same headers and bodies.
 
-A generated function has the body's inputs as parameters, and as constants what it is compiled for.
-Strides and integers of a launch are copied into its command, so they lie in constant memory, where
-MLX, whose arrays they are, has them in the device's: the text says ``constant`` of them everywhere.
+A generated function has the body's inputs as parameters, and what it is compiled for as constants.
+torch copies the strides and integers of a launch into its command, so they lie in constant memory;
+MLX passes them as arrays in device memory. So this text says ``constant`` of them everywhere.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from types import MappingProxyType
 
 from ...store.caches import cached
 from ...store.sources import source
-from ..arguments import HEADERS, INPUTS, JUDGES, OUTPUTS, VANISHING
+from ..arguments import CHECKING_KERNELS, HEADERS, INPUTS, OUTPUTS, VANISHING
 from ..launches import Template
 from .metal import header, write_constants
 
-#: torch compiles in Metal's safe mode unless PYTORCH_MPS_FAST_MATH asks otherwise of its own
-#: kernels; compilers older than the pragma (macOS 15) warn of it and go on.
+#: torch compiles in Metal's safe mode, unless PYTORCH_MPS_FAST_MATH asks for fast mathematics in
+#: its own kernels. Compilers older than this pragma (before macOS 15) warn of it and go on.
 _BEGIN = """\
 #include <metal_stdlib>
 #pragma METAL fp math_mode(safe)
@@ -25,7 +25,7 @@ using namespace metal;
 """
 
 _INTEGERS = re.compile(r"\bconst device long\*")
-#: What a body may ask about its thread.
+#: The names that a body may use for its thread's position.
 _POSITIONS = (
     "thread_position_in_grid",
     "thread_position_in_threadgroup",
@@ -43,18 +43,18 @@ _TYPES = MappingProxyType(
 
 @cached(16)
 def list_arguments(kernel: str) -> tuple[str, ...]:
-    """Names of a kernel's arguments, in the order in which they are bound.
+    """List the names of a kernel's arguments, in the order in which they are bound.
 
-    ``strides`` are those of its first input; what it writes comes last.
+    ``strides`` are those of its first input. The outputs come last.
     """
     first, *others = INPUTS[kernel]
     strides = ["strides"] if f"{first}_strides" in source(f"{kernel}.metal") else []
-    judged = [VANISHING] if kernel in JUDGES else []
-    return (first, *strides, *others, *OUTPUTS[kernel], *judged)
+    verdict = [VANISHING] if kernel in CHECKING_KERNELS else []
+    return (first, *strides, *others, *OUTPUTS[kernel], *verdict)
 
 
 def write_text(kernel: str, template: Template) -> str:
-    """The whole text of one kernel, compiled for one template."""
+    """Write the whole text of one kernel, compiled for one template."""
     body = source(f"{kernel}.metal")
     types = _TYPES | dict.fromkeys(OUTPUTS[kernel], "device float*")
     first, *others = list_arguments(kernel)
