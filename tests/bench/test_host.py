@@ -25,6 +25,7 @@ from torch_mlx_spectro.cli import main as cli
 from torch_mlx_spectro.dispatch.plans import plans
 from torch_mlx_spectro.native import functions as native
 
+CUDA = tms.available_backends()["cuda"]
 FEW = {"passes": 2, "samples": 1, "warm_up": 2}
 SIGNAL, WINDOW = torch.ones(1, 400), torch.hann_window(64)
 
@@ -112,6 +113,15 @@ def test_a_device_is_timed_by_its_own_backend_and_native_as_they_are(monkeypatch
         assert settings.computes  # a wrong result is no time
         assert chosen == [HOST_TABLE]
         assert compile_shader is torch.mps.compile_shader
+
+
+@pytest.mark.skipif(not CUDA.available, reason=f"no CUDA kernels: {CUDA.reason}")
+def test_a_cuda_device_is_timed():
+    settings = Settings("cuda", running.find_backends("cuda")[0], **FEW)
+    found = host.measure_host(settings)
+    assert found["failures"] == []
+    sides = {(one["backend"], *one["computed_by"]) for one in found["timings"]}
+    assert sides == {(UNIT, UNIT), ("native", "native"), ("cuda", "cuda")}
 
 
 def test_native_takes_part_as_a_side_of_its_own():

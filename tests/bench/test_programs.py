@@ -17,8 +17,8 @@ from torch_mlx_spectro.bench.cases import TABLES, Case, Table, Workload, disagre
 from torch_mlx_spectro.bench.measuring import Clock
 from torch_mlx_spectro.bench.programs import LOSS, STEPS
 
+CUDA = tms.available_backends()["cuda"]
 SMALL = Case(2, 600, 64, 16)
-HERE = torch.device("cpu")
 
 
 class Loss(torch.nn.Module):
@@ -30,7 +30,7 @@ class Loss(torch.nn.Module):
 
     def forward(self, estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         self.shapes.append(tuple(estimate.shape))
-        window = torch.hann_window(64)
+        window = torch.hann_window(64, device=estimate.device)
         ours, theirs = (
             torch.stft(x.flatten(0, 1), 64, 16, window=window, return_complex=True).abs()
             for x in (estimate, target)
@@ -123,3 +123,16 @@ def test_what_is_not_installed_has_its_reason_in_the_report(no_auraloss, monkeyp
         "mps": "no",
         "auraloss": "it is not installed: pip install auraloss",
     }
+
+
+@pytest.mark.skipif(not CUDA.available, reason=f"no CUDA kernels: {CUDA.reason}")
+def test_programs_and_ways_back_are_timed_on_a_cuda_device(auraloss, monkeypatch):
+    monkeypatch.setattr(programs, "N_STEPS", 3)
+    settings = running.Settings(
+        "cuda", ("cuda", "auto"), passes=2, samples=1, warm_up=1, seconds_per_case=5.0
+    )
+    operations = (*TABLES["backward"].operations, LOSS, STEPS)
+    report = running.measure(settings, {"backward": Table("small", operations, (SMALL,))})
+    assert report["failures"] == []
+    by = [timing["computed_by"] for timing in report["timings"] if timing["backend"] == "cuda"]
+    assert by == [["cuda"]] * len(operations)

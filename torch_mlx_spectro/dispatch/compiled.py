@@ -97,14 +97,15 @@ def _gradient(
     args = [tensor, *others]
     plan = decide(op, choice, args, {})
     params = plan.params
-    if params is None:
+    # While a CUDA graph is recorded nothing may be compiled, as it may have to be for the first.
+    if params is None or torch_state.is_captured(cotangent):
         return _natives_gradient(op, cotangent, args, in_window=False)
     from ..autograd import derivatives
 
     backend = registry.load(plan.route.backend)
     run = derivatives.bind_gradient(params, backend, tensor, window)
     gradient = run(cotangent, window)
-    if key is not None and plan.settled and not torch_state.is_captured(cotangent):
+    if key is not None and plan.settled:
         run = derivatives.prepare_gradient(params, backend, cotangent, window, gradient) or run
         plans.keep(key, Plan(plan.route, params=params, settled=True, run=run, epoch=epoch))
     return gradient
@@ -241,18 +242,24 @@ def _define(op: Operation) -> Operators:
         return like
 
     name, arguments = op.name, _ARGUMENTS[op.name]
-    # The host waits to hear whether a new window's envelope vanishes, native's of every window:
-    # Inductor leaves operators with this tag out of its CUDA graphs.
-    tags = (torch.Tag.cudagraph_unsafe,) if op is ISTFT else ()
+    # Inductor leaves operators with this tag out of its CUDA graphs. An istft and its gradients may
+    # have the host wait for an envelope's verdict, ours for a new window's, native's always; what a
+    # gradient in a window needs may have to be compiled.
+    unsafe = (torch.Tag.cudagraph_unsafe,)
+    tags = unsafe if op is ISTFT else ()
     gradient = _define_operator(
-        f"{name}_gradient", f"{_GIVEN}, {arguments}", partial(_gradient, op), fake_gradient
+        f"{name}_gradient",
+        f"{_GIVEN}, {arguments}",
+        partial(_gradient, op),
+        fake_gradient,
+        tags=tags,
     )
     window_gradient = _define_operator(
         f"{name}_window_gradient",
         f"{_GIVEN_OF_WINDOW}, {arguments}",
         partial(_window_gradient, op),
         fake_window_gradient,
-        tags=tags,
+        tags=unsafe,
     )
     call = _define_operator(
         name,

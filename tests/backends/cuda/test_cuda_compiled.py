@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo.utils
+from compiling import fresh_compiler
 from gradients import check_close, wide
 from torch.utils._triton import has_triton
 
@@ -71,11 +72,9 @@ LOSSES = {
 
 
 @pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    torch._dynamo.utils.counters.clear()
-    yield
-    torch.compiler.reset()
+def fresh() -> Iterator[None]:
+    with fresh_compiler():
+        yield
 
 
 def inputs() -> Iterator[torch.Tensor]:
@@ -157,7 +156,7 @@ def test_a_window_whose_envelope_vanishes_is_refused_in_every_step() -> None:
             differentiate(compiled, signal, torch.zeros_like(good))
 
 
-def test_auto_settles_in_a_recorded_program() -> None:
+def test_what_auto_records_is_natives_too() -> None:
     window = torch.hann_window(N_FFT, device="cuda") + 0.1
     plain = filtered_loss(native)
     with tms.backend("auto"):
