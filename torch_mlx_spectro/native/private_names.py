@@ -104,6 +104,7 @@ NAMES: Mapping[str, Name] = MappingProxyType(
             always(None),
             follows="on torch 2.10 patched programs that torch.compile reads are native torch's",
         ),
+        "make_autograd": Name("_library.autograd.make_autograd_impl"),
         "is_exporting": Name("compiler.is_exporting", always(False)),  # public, in newer ones
     }
 )

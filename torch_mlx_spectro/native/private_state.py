@@ -84,6 +84,9 @@ def recomputes() -> bool:
     return hooks is not None and getattr(hooks[0], "__module__", "") != _KEEPS_SAVED
 
 
+#: Makes what records calls of an operator for autograd, of the operator and its formulas.
+make_autograd: Callable[[Any, Any], Callable[..., Any]] | None = _found.make_autograd
+
 #: A number of the backward pass that this thread works for; -1 where torch does not tell its end.
 backward_pass: Callable[[], int] = always(-1) if _found.engine is None else _found.backward_pass
 
