@@ -154,8 +154,7 @@ class Race:
         """Whether all others look hopeless beside a candidate, or nothing but native was timed."""
         known = self.seconds()
         fastest, *others = sorted(known.values())
-        is_native = fastest == known.get("native")
-        return not others or (HOPELESS * fastest <= others[0] and not is_native)
+        return not others or (HOPELESS * fastest <= min(others) and fastest != known.get("native"))
 
     def winner(self, candidates: tuple[str, ...]) -> str:
         """The fastest of native and those candidates whose times are known."""
@@ -242,8 +241,7 @@ class Trials:
         if progress.lacking is not None:
             return progress.lacking, True
         if progress.is_waited_for:
-            is_known = progress.race.best(candidates[0]) is not None
-            return (progress.ahead if is_known else candidates[0]), False
+            return (progress.ahead if progress.race.best(candidates[0]) else candidates[0]), False
         return self._won(kind, progress.race, candidates), False
 
     def pick_both_ways(
