@@ -7,6 +7,7 @@ decision depends on is an event: it clears the table of plans, or the table is n
 
 from __future__ import annotations
 
+import marshal
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from .operation import WINDOW
 #: Types whose values never change, so that a key may be kept. The value of a 0-d tensor may change.
 _VALUES = frozenset({int, bool, str, type(None)})
 is_grad_enabled = torch.is_grad_enabled
+#: The last format in which equal strings are always equal bytes.
+_MARSHAL_FORMAT = 2
 #: complex64 values, and windows in pairs, are read whole.
 ALIGNMENT = 8
 
@@ -65,6 +68,7 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
     Raises:
         NoKey: a tensor has no memory of its own, or the window is no plain tensor.
         RuntimeError: a tensor has no strides.
+        ValueError: another argument is no plain value of Python's.
     """
     # One function without calls of our own: it is most of the host's time of a small call.
     address = tensor.data_ptr()
@@ -103,8 +107,8 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
         address % ALIGNMENT,
         tensor.requires_grad,
         described,
-        others,
-        tuple(map(type, others)),
+        # As bytes, in which True, 1 and 1.0 differ; of what has none no key is made.
+        marshal.dumps(others, _MARSHAL_FORMAT),
         op,
     )
 

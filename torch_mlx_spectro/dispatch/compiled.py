@@ -138,7 +138,7 @@ def _make_key(
     sizes = (*shape, is_complex, *others[: WINDOW - 1], *others[WINDOW:])
     try:
         return make_key(f"{op.name} gradient", choice.backend, cotangent, others[WINDOW - 1], sizes)
-    except (NoKey, RuntimeError):
+    except (NoKey, RuntimeError, ValueError):
         return None
 
 
