@@ -292,7 +292,10 @@ def _define_operator(
     Not by ``torch.library.custom_op``, whose layers of Python (for autograd, for results that share
     their inputs' memory) took 13 us of the host's time, twice as long as a remembered stft itself.
     """
-    _library.define(f"{name}({arguments}) -> Tensor", tags=(torch.Tag.pt2_compliant_tag, *tags))
+    # Tensors of any strides are taken: to have them in the strides that were traced, Inductor would
+    # copy complex values by a kernel of its own, for which its code generator has no such type.
+    tags = (torch.Tag.pt2_compliant_tag, torch.Tag.flexible_layout, *tags)
+    _library.define(f"{name}({arguments}) -> Tensor", tags=tags)
     _library.impl(name, compute, "CompositeExplicitAutograd")
     place = f"{NAMESPACE}::{name}"
     torch.library.register_fake(place, fake, lib=_library)
