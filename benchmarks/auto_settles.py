@@ -1,6 +1,6 @@
 """Whether small calls settle on ``cuda`` under ``auto``, in processes that know nothing yet.
 
-python benchmarks/auto_settles.py [--processes 5] [--calls 40] [--backend cuda]
+python benchmarks/auto_settles.py [--processes 5] [--calls 100] [--backend cuda]
 
 Each process has a file of verdicts of its own, which is empty, and calls both functions in a loop,
 as a program does that waits for nothing. The exit code is 1 unless every one settles on it.
@@ -78,7 +78,7 @@ def main() -> int:
     """Run the processes one after another."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--processes", type=int, default=5)
-    parser.add_argument("--calls", type=int, default=40)
+    parser.add_argument("--calls", type=int, default=100)
     parser.add_argument("--backend", default="cuda", help="that is expected")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()

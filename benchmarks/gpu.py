@@ -162,7 +162,7 @@ def synthesis_params(case: Case) -> IstftParams:
     )
 
 
-def chosen(case: Case, name: str) -> describe.Launch:
+def choose_launch(case: Case, name: str) -> describe.Launch:
     """The launch that a call of the map comes down to."""
     if name == "stft":
         return describe.list_analyses(analysis_params(case), False, False)[0]
@@ -176,7 +176,7 @@ def chosen(case: Case, name: str) -> describe.Launch:
     return describe.list_syntheses(params, False, name == "istft bins", folded)[0]
 
 
-def launched(
+def make_call(
     data: Data, name: str, launch: describe.Launch, inputs: list[torch.Tensor]
 ) -> tuple[Call, list[torch.Tensor]]:
     """The launch alone, on input ``i`` modulo their number; and its results, as torch shapes them.
@@ -210,7 +210,7 @@ def assert_ours(case: Case, data: Data, name: str, given: torch.Tensor) -> None:
     assert route.backend == "cuda", route
 
 
-def measured(case: Case, bandwidth: float) -> Iterator[Row]:
+def measure_case(case: Case, bandwidth: float) -> Iterator[Row]:
     """A row for each map."""
     data = Data(case)
     floor = case.nbytes / bandwidth
@@ -225,7 +225,7 @@ def measured(case: Case, bandwidth: float) -> Iterator[Row]:
             assert_ours(case, data, name, inputs[0])
             row["error"] = error(ours(0), exact)
             row["wall"] = by_wall(ours, count, data.sets)
-        launch, results = launched(data, name, chosen(case, name), inputs)
+        launch, results = make_call(data, name, choose_launch(case, name), inputs)
         launch(0)
         row["error"] = max(row["error"], error(results[0], exact))
         row["us"] = by_graph(launch, count, data.sets)
@@ -270,7 +270,7 @@ def round_trip(case: Case) -> Row:
     for name in ("stft", "istft", "istft backward", "stft backward"):
         inputs = data.signals if name in ("stft", "istft backward") else data.spectra
         inputs = [given.detach() for given in inputs]
-        launch, _ = launched(data, name, chosen(case, name), inputs)
+        launch, _ = make_call(data, name, choose_launch(case, name), inputs)
         taken[name] = by_graph(launch, 40, data.sets)
         taken["us"] += taken[name]
     taken["difference"] = error(gradients[""], gradients["_torch"].double())
@@ -280,7 +280,7 @@ def round_trip(case: Case) -> Row:
     return taken
 
 
-def compiled() -> list[Row]:
+def list_kernels() -> list[Row]:
     """What became of the kernels that ran: registers, spills, groups that a core holds."""
     driver = __import__("cuda.bindings.driver", fromlist=["driver"])
     attribute = driver.CUfunction_attribute
@@ -339,9 +339,9 @@ def main() -> None:
         "copy_bandwidth": bandwidth * 1e6,
     }
     print(f"{report['device']}, torch {report['torch']}, copy {bandwidth / 1e6:.2f} TB/s")
-    rows = [row for case in CASES for row in measured(case, bandwidth)]
+    rows = [row for case in CASES for row in measure_case(case, bandwidth)]
     rows.append(round_trip(ROUND_TRIP))
-    report |= {"rows": rows, "kernels": compiled()}
+    report |= {"rows": rows, "kernels": list_kernels()}
     print(table(rows))
     if options.markdown:
         options.markdown.write_text(table(rows))

@@ -28,7 +28,7 @@ def environment(tree: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def measured(tree: Path) -> dict[tuple[str, str], dict[str, Any]]:
+def run_tree(tree: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """Rows of one run, by case and map."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.json"
@@ -58,7 +58,7 @@ def main() -> None:
     runs: dict[str, list[Any]] = {name: [] for name in trees}
     for turn in range(options.rounds):
         for name, tree in sorted(trees.items(), reverse=turn % 2 == 1):
-            runs[name].append(measured(tree))
+            runs[name].append(run_tree(tree))
     for key, row in runs["new"][0].items():
         for time in TIMES:
             if isinstance(row.get(time), float):

@@ -25,7 +25,7 @@ def between_events(work: Callable[[], Any]) -> float:
     return 1e3 * float(begin.elapsed_time(end))
 
 
-def repeated(call: Call, count: int, sets: int) -> Callable[[], None]:
+def repeat_calls(call: Call, count: int, sets: int) -> Callable[[], None]:
     """``count`` calls whose last results are kept, so that outputs rotate as inputs do."""
 
     def work() -> None:
@@ -38,14 +38,14 @@ def repeated(call: Call, count: int, sets: int) -> Callable[[], None]:
 
 def by_events(call: Call, count: int, sets: int, times: int = 7) -> float:
     """Median microseconds of a call, by events."""
-    work = repeated(call, count, sets)
+    work = repeat_calls(call, count, sets)
     work()
     return statistics.median(between_events(work) for _ in range(times)) / count
 
 
 def by_graph(call: Call, count: int, sets: int, times: int = 9) -> float:
     """Median microseconds of a call, replayed from a graph."""
-    work = repeated(call, count, sets)
+    work = repeat_calls(call, count, sets)
     work()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -57,7 +57,7 @@ def by_graph(call: Call, count: int, sets: int, times: int = 9) -> float:
 
 def by_wall(call: Call, count: int, sets: int, times: int = 5) -> float:
     """Median microseconds of a call, by the host's clock."""
-    work = repeated(call, count, sets)
+    work = repeat_calls(call, count, sets)
     work()
     taken = []
     for _ in range(times):
@@ -83,11 +83,11 @@ def memcpy_time(nbytes: int, sets: int, count: int) -> float:
     targets = [torch.empty_like(source) for source in sources]
     stream = torch.cuda.current_stream().cuda_stream
 
-    def copied(i: int) -> None:
+    def copy(i: int) -> None:
         target, source = targets[i % sets], sources[i % sets]
         driver.cuMemcpyDtoDAsync(target.data_ptr(), source.data_ptr(), source.nbytes, stream)
 
-    return by_events(copied, count, sets)
+    return by_events(copy, count, sets)
 
 
 def error(result: torch.Tensor, exact: torch.Tensor) -> float:

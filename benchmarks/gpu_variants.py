@@ -21,7 +21,7 @@ from gpu import (
     Data,
     Row,
     analysis_params,
-    launched,
+    make_call,
     synthesis_params,
 )
 from gpu_timing import by_graph, error
@@ -61,7 +61,7 @@ def timed_variants(entries: list[Row]) -> Iterator[Row]:
         data = Data(case)
         name: str = entry["map"]
         inputs = data.inputs(name)
-        call, results = launched(data, name, launch, inputs)
+        call, results = make_call(data, name, launch, inputs)
         call(0)
         count = data.sets * max(1, 40 // data.sets)
         yield {

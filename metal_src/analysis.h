@@ -4,7 +4,8 @@
 //         spectrum[row] = np.fft.fft(frames * window)[:, :bins] * (scale if SCALED else 1)
 //         with bins 0 and n_fft / 2 multiplied by `edge`, too.
 // Grid:   x: ceil(frames / FRAMES) groups of FRAMES * P::THREADS threads; y: rows.
-// Output: (rows, frames, bins), dense.
+// Output: (rows, frames, bins), dense; FRAMES_FASTEST: (rows, bins, frames), where neighbouring
+//         threads write neighbouring frames.
 // Limits: P::POINTS is n_fft / 2 (packed: n_fft even, signal and window real) or n_fft (direct);
 //         n_fft <= 8192 packed, 4096 direct. hop, strides and lengths are run-time, 64 bits.
 //
@@ -81,7 +82,7 @@ struct Packed {
     template <bool TWO_SIDED>
     static inline void write(const threadgroup float2* exchange, uint frame,
                              const device float2* split, uint t, float scale, float edge,
-                             device float2* spectrum) {
+                             device float2* spectrum, long step) {
       // All are read before the first is written: the reads do not wait for one another.
       float2 low[EACH], high[EACH];
       const uint up = frame + t * uint(BYTES), down = frame + (uint(POINTS) - t) * uint(BYTES);
@@ -95,32 +96,34 @@ struct Packed {
 #pragma unroll
       for (int c = 0; c < EACH; ++c) {
         if (!owns(t, c)) continue;
-        write_pair<TWO_SIDED>(low[c], high[c], split, t, c, 0.5f * scale, edge, spectrum);
+        write_pair<TWO_SIDED>(low[c], high[c], split, t, c, 0.5f * scale, edge, spectrum, step);
       }
       if (POINTS % 2 == 0 && t == 0) {
         float2 middle;
         get<BOTH_PARTS>(exchange, frame + uint(POINTS / 2 * BYTES), middle);
         middle = product(middle, scale);
-        spectrum[POINTS / 2] = conjugate(middle);
-        if (TWO_SIDED) spectrum[POINTS + POINTS / 2] = middle;
+        spectrum[POINTS / 2 * step] = conjugate(middle);
+        if (TWO_SIDED) spectrum[(POINTS + POINTS / 2) * step] = middle;
       }
     }
 
     // Pointers of a thread plus what the compiler knows.
     template <bool TWO_SIDED>
     static inline void write_pair(float2 low, float2 high, const device float2* split, uint t,
-                                  int c, float half_scale, float edge, device float2* spectrum) {
+                                  int c, float half_scale, float edge, device float2* spectrum,
+                                  long step) {
       const bool is_edge = c == 0 && t == 0;
       float2 u, v;
       combine(low + conjugate(high), low - conjugate(high), (split + t)[THREADS * c], u, v);
       const float factor = is_edge ? half_scale * edge : half_scale;
       u = product(u, factor);
       v = product(conjugate(v), factor);
-      (spectrum + t)[THREADS * c] = u;
-      (spectrum + (uint(POINTS) - t))[-THREADS * c] = v;
+      const long further = THREADS * c * step;
+      (spectrum + t * step)[further] = u;
+      (spectrum + (uint(POINTS) - t) * step)[-further] = v;
       if (TWO_SIDED && !is_edge) {
-        (spectrum + (uint(POINTS) + t))[THREADS * c] = conjugate(v);
-        (spectrum + (uint(2 * POINTS) - t))[-THREADS * c] = conjugate(u);
+        (spectrum + (uint(POINTS) + t) * step)[further] = conjugate(v);
+        (spectrum + (uint(2 * POINTS) - t) * step)[-further] = conjugate(u);
       }
     }
   };
@@ -154,22 +157,26 @@ struct Direct {
 
     template <bool TWO_SIDED>
     static inline void write(const threadgroup float2* exchange, uint frame, const device float2*,
-                             uint t, float scale, float edge, device float2* spectrum) {
+                             uint t, float scale, float edge, device float2* spectrum,
+                             long step) {
       const threadgroup float2* z = &at_bytes<float2>(exchange, frame);
       const uint points = P::POINTS, bins = TWO_SIDED ? points : points / 2 + 1;
       for (uint k = t; k < bins; k += P::THREADS) {
         const bool is_edge = k == 0 || 2 * k == points;
-        spectrum[k] = product(z[k], is_edge ? scale * edge : scale);
+        spectrum[k * step] = product(z[k], is_edge ? scale * edge : scale);
       }
     }
   };
 };
 
-// What becomes of a frame's points: bins of a spectrum, unless the frame is no frame.
-template <class Packing, bool TWO_SIDED> struct IntoSpectrum {
+// Turns a frame's points into bins of a spectrum, unless the frame lies behind the last one.
+// ACROSS: a thread writes bins of another frame than it has transformed.
+template <class Packing, bool TWO_SIDED, bool ACROSS> struct IntoSpectrum {
   const device float2* split;
-  device float2* spectrum;
+  device float2* spectrum;  // of the frame that is written, `step` from one bin to the next
+  long step;
   float scale, edge;
+  uint written, writer;  // that frame, in bytes from the buffers' beginning; the thread among its
   bool active;
 
   template <class P, class LAST>
@@ -177,8 +184,16 @@ template <class Packing, bool TWO_SIDED> struct IntoSpectrum {
                    const thread float2 (&v)[LAST::PER_THREAD][LAST::R]) const {
     typedef typename Packing::template Bins<P> Bins;
     LAST::template store<BOTH_PARTS>(exchange, frame, t, v);
-    frame_barrier<P::THREADS>();
-    if (active) Bins::template write<TWO_SIDED>(exchange, frame, split, t, scale, edge, spectrum);
+    if (ACROSS) {
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+    } else {
+      frame_barrier<P::THREADS>();
+    }
+    if (active) {
+      Bins::template write<TWO_SIDED>(exchange, ACROSS ? written : frame, split,
+                                      ACROSS ? writer : t, scale, edge, spectrum,
+                                      ACROSS ? step : 1L);
+    }
   }
 };
 
@@ -319,7 +334,7 @@ struct DividedFrames<P, Packing, HOP, FRAMES, false> {
 // One group's share. T: float or float2; Weights: a Window. `thread_index` counts in the group;
 // `exchange` has exchange_elements<P>(FRAMES).
 template <class P, class Packing, bool TWO_SIDED, bool SCALED, bool ENVELOPE, int HOP, int FRAMES,
-          class T, class Weights>
+          bool FRAMES_FASTEST, class T, class Weights>
 inline void analysis(const device T* signal, long row_step, long sample_step,
                      const thread Weights& window, const device float2* table,
                      const device long* parameters, float edge, device float2* spectrum,
@@ -329,7 +344,7 @@ inline void analysis(const device T* signal, long row_step, long sample_step,
   const uint bins = uint(parameters[ANALYSIS_BINS]);
   const long asked = long(group) * FRAMES + f;
   const bool active = asked < frames;
-  // Threads without a frame compute the last one again: barriers are for everybody.
+  // Threads without a frame compute the last one again, since all threads must reach the barriers.
   const long m = active ? asked : frames - 1;
 
   const Row<T> samples(signal + long(row) * row_step, sample_step, parameters[ANALYSIS_SAMPLES],
@@ -349,9 +364,14 @@ inline void analysis(const device T* signal, long row_step, long sample_step,
     load_frame<P, Packing>(frame, window, t, v);
   }
   First::transform(table, t, v);
-  const IntoSpectrum<Packing, TWO_SIDED> finish = {
-      table + parameters[ANALYSIS_SPLIT_TABLE], spectrum + (long(row) * frames + m) * bins,
-      SCALED ? scale : 1.0f, edge, active};
+  const uint written = FRAMES_FASTEST ? thread_index % FRAMES : f;
+  const long place = FRAMES_FASTEST ? long(group) * FRAMES + written : m;
+  const IntoSpectrum<Packing, TWO_SIDED, FRAMES_FASTEST> finish = {
+      table + parameters[ANALYSIS_SPLIT_TABLE],
+      spectrum + (FRAMES_FASTEST ? long(row) * bins * frames + place
+                                 : (long(row) * frames + place) * bins),
+      frames, SCALED ? scale : 1.0f, edge, written * uint(P::FRAME_BYTES),
+      thread_index / FRAMES, FRAMES_FASTEST ? place < frames : active};
   Chain<P, 0>::run(exchange, f * uint(P::FRAME_BYTES), table, t, v, finish);
 }
 

@@ -7,7 +7,8 @@ threadgroup float2 exchange[spectro::exchange_elements<FramePlan>(FRAMES)];
 const device long* integers = (const device long*)parameters;
 const spectro::Window<Weight, WINDOW> weights((const device Weight*)window,
                                                     integers + spectro::ANALYSIS_WINDOW_STEP);
-spectro::analysis<FramePlan, Packing, TWO_SIDED, SCALED, ENVELOPE, HOP, FRAMES>(
+spectro::analysis<FramePlan, Packing, TWO_SIDED, SCALED, ENVELOPE, HOP, FRAMES,
+                  FRAMES_FASTEST>(
     (const device Sample*)signal, long(signal_strides[0]), long(signal_strides[1]),
     weights, (const device float2*)table, integers, edge, (device float2*)spectrum, exchange,
     thread_position_in_threadgroup.x, threadgroup_position_in_grid.x,

@@ -45,35 +45,35 @@ inline bool is_asked(const atomic_uint* verdict) { return verdict != 0; }
 
 template <class To> inline To as_type(int bits) { return __int_as_float(bits); }
 
-// 1 / x to one bit: what is built in otherwise is a call, for which registers are put aside.
+// 1 / x to one bit. The built-in division is a call, for which the compiler reserves registers.
 inline float near_inverse(float x) {
   float result;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 }
 
-// A zero that is not known before: what is added to it is not computed earlier either.
+// A zero that the compiler cannot know, so that what is added to it is not computed earlier.
 inline float zero_from_here_on() {
   float zero;
   asm volatile("mov.f32 %0, 0f00000000;" : "=f"(zero));
   return zero;
 }
 
-// An address that is kept: to spare registers it would be computed anew where it is used, from where
-// the group is in the grid, which takes as long as a store (of 1024 points, 5 % on an H200).
+// An address that stays in registers. To save them the compiler would compute it at each use, from
+// the group's position in the grid, which takes as long as a store (1024 points: 5 % on an H200).
 inline float* computed_once(float* address) {
   asm volatile("" : "+l"(address));
   return address;
 }
 
-// Has the second cache fetch what lies at an address; nobody waits for it.
+// Prefetches what lies at an address into the second-level cache, without waiting for it.
 inline void will_read(const void* address) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
 }
 
-// Before memory is touched: waits until what the stream ran before has ended, with all results in
-// memory. A launch that asks for it (PROGRAMMATIC_STREAM_SERIALIZATION) comes to the cores while the
-// last groups of its predecessor leave; of any other launch there is nothing to wait for.
+// Called before memory is touched: waits until the stream's earlier work has ended, with all results
+// in memory. A launch that asks for it (PROGRAMMATIC_STREAM_SERIALIZATION) starts on the cores while
+// the last groups of its predecessor run. Any other launch has nothing to wait for.
 inline void after_earlier_launches() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

@@ -1,5 +1,5 @@
-// The envelope of the frames that a window was multiplied with, its inverse, and what the host hears
-// of it.
+// The envelope of the frames that a window was multiplied with, its inverse, and the verdict for the
+// host.
 //
 // NumPy:  envelope(..., q, r, ...) == sum(padded[k * hop + r] ** 2 for k with 0 <= q - k < frames):
 //         what the squares of the padded window add up to at sample r of hop q
@@ -56,8 +56,8 @@ inline W envelope(Window<W, LAYOUT> window, int q, int r, int hop, int n_fft, in
   return sum;
 }
 
-// What the host hears of an envelope. A launch that tells FINE writes no more; a kernel that does not
-// know of the whole call writes VANISHES, or nothing. A null pointer, or NOBODY_ASKS, asks for nothing.
+// The verdict on an envelope, for the host. After FINE a launch writes no more. A kernel that does
+// not know the whole call writes VANISHES or nothing. A null pointer, or NOBODY_ASKS: none is wanted.
 enum Verdict { NOT_TOLD, VANISHES, FINE, NOBODY_ASKS };
 
 inline void note(device atomic_uint* verdict) {
@@ -72,7 +72,7 @@ inline bool is_asked(const device atomic_uint* verdict) {
 }
 #endif
 
-// Whether any thread of the group says yes; all of them ask. `votes` is theirs alone meanwhile.
+// Whether any thread of the group votes yes. All threads call it, and use `votes` for nothing else.
 inline bool is_any(bool yes, threadgroup atomic_uint* votes, uint thread_index) {
   if (thread_index == 0) atomic_store_explicit(votes, 0u, memory_order_relaxed);
   threadgroup_barrier(mem_flags::mem_threadgroup);

@@ -17,7 +17,8 @@
 // A buffer is lines of 128 bytes, one for each bank. Between two passes elements are exchanged
 // within their lines, so that threads that write R apart fall on different banks; what that adds to
 // an address is either one number per butterfly or known to the compiler, never one per element.
-// With HALF, real and imaginary parts take turns in a buffer of half the size: twice the barriers.
+// With HALF, real and imaginary parts are exchanged one after the other, in a buffer of half the size
+// and with twice the barriers.
 #pragma once
 
 #include "complex.h"
@@ -83,7 +84,7 @@ template <int THREADS> inline void frame_barrier() {
   }
 }
 
-// What lies at a place of the buffers, in bytes from their beginning.
+// The value at an offset of the buffers, in bytes from their beginning.
 template <class T> inline threadgroup T& at_bytes(threadgroup float2* exchange, uint bytes) {
   return *(threadgroup T*)((threadgroup char*)exchange + bytes);
 }

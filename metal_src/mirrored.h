@@ -91,7 +91,7 @@ template <class P> struct Mirrored {
     }
   };
 
-  // Asks for what `read` will read, in vain where there is no cache to be told.
+  // Prefetches what `read` will read; it does nothing where there is no such hint.
   static inline void ask(const device float2* bins, long step, uint t) {
     visit(bins, step, t, Asker());
   }

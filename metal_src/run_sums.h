@@ -157,8 +157,8 @@ struct RunSums {
     }
   };
 
-  // Inverts the envelope of the hops that OVERLAP frames lie over. In the first round, when there is
-  // something to be added: until then nobody waits for the window.
+  // Inverts the envelope of the hops that OVERLAP frames cover. It runs in the first round, when
+  // frames are there to be added, so that nothing waits for the window before.
   inline void invert(uint thread_index) {
     const uint first_unit = unit(thread_index);
     const Value zero = Unit<WIDTH>::all(zero_from_here_on());
@@ -199,7 +199,7 @@ struct RunSums {
       if (!owns(unit(thread_index), c)) continue;
 #pragma unroll
       for (int visited = 0; visited < REACHED; ++visited) {
-        // Old sums are read before new ones take their place.
+        // Old sums are read before new ones replace them.
         const int j = BACKWARD ? REACHED - 1 - visited : visited;
         Value sum = before<BACKWARD>(j, c);
         add_pieces<BOTH_PARTS>(exchange, thread_index, c, j, sum);

@@ -143,7 +143,7 @@ struct DirectComplex {
   static inline float2 sample(const threadgroup float2* z, int i) { return z[i]; }
 };
 
-// What becomes of a frame's samples: windowed, they go into its buffer, in order.
+// Multiplies a frame's samples by the window and stores them in its buffer, in order.
 template <class Packing, class Weights> struct Windowed {
   Weights window;
 

@@ -25,8 +25,8 @@ namespace spectro {
 inline device float* computed_once(device float* address) { return address; }
 #endif
 
-// What becomes of a round's frames: they go into their buffers, in order, as pairs of neighbours, and
-// from there into the sums of a run. S: a RunSums.
+// Stores a round's frames in their buffers, in order, as pairs of neighbours, and adds them from
+// there to the sums of a run. S: a RunSums.
 template <class S> struct IntoSums {
   thread S* sums;
   uint thread_index;
@@ -106,7 +106,7 @@ template <class P, int FRAMES, bool FRAMES_FASTEST> struct RoundThreads {
     SPREAD = ACROSS && Exchange<P, 0>::SWIZZLED && is_power_of_two(FRAMES),
     BLOCK = P::radix(0) < LINE ? P::radix(0) : LINE,
     APART = FRAMES >= BLOCK ? 1 : BLOCK / FRAMES,
-    // Of short frames, and of a (bins, frames) spectrum, asking costs more than it saves.
+    // For short frames, and for a (bins, frames) spectrum, a prefetch costs more than it saves.
     ASKS = !FRAMES_FASTEST && int(P::POINTS) >= 512
   };
 
@@ -150,7 +150,7 @@ template <class P, int FRAMES, bool FRAMES_FASTEST> struct Walk {
     } else {
       pairs.clear();
     }
-    // Asked for while these are transformed.
+    // Prefetched while these are transformed.
     const int ahead = following + int(f0);
     if (Threads::ASKS && ahead >= low && ahead < high && Mirrored<P>::owns(t0)) {
       Mirrored<P>::ask(spectrum + long(ahead) * frame_step, bin_step, t0);
@@ -213,9 +213,9 @@ inline void synthesis_run(const thread Walk<P, FRAMES, FRAMES_FASTEST>& work, th
 }
 
 // Whether the envelope of the whole call vanishes at a kept sample: asked by all threads of a group.
-// Squares are not negative. So where OVERLAP frames or more follow each other, the envelope at one
-// place of the hop rises from hop to hop, stays, and falls: the first and the last hop that is kept
-// tell of all. Of fewer frames every kept sample is looked at.
+// Squares are not negative. So where there are OVERLAP frames or more, the envelope at one offset of
+// the hop rises from hop to hop, stays, and falls: checking the first and the last kept hop suffices.
+// With fewer frames every kept sample is checked.
 template <int N_FFT, int HOP, int GROUP, class Weights>
 inline bool vanishes_anywhere(const thread Weights& window, const device long* parameters,
                               threadgroup atomic_uint* votes, uint thread_index) {

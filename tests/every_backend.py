@@ -21,6 +21,7 @@ from torch_mlx_spectro import emulator
 from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.calls import operation as calls
 from torch_mlx_spectro.native import functions as native
+from torch_mlx_spectro.native.strides import with_view
 
 Call = Callable[..., torch.Tensor]
 WINDOW = torch.hann_window(16) + 0.1
@@ -55,7 +56,7 @@ def by_prepared_launch(op: str, tensor: torch.Tensor, **given: Any) -> torch.Ten
     call = calls.Call(_resolved(op, tensor, arguments), tensor, arguments["window"])
     prepared = registry.load("cuda").prepare(call, natively(op, tensor, **given))
     assert prepared is not None
-    return prepared(tensor, arguments["window"])
+    return with_view(call.params, prepared)(tensor, arguments["window"])
 
 
 ROUTES = ["blocks", "cpu", "kernels", "mps", "cuda"]

@@ -22,15 +22,15 @@ class NotAccelerated(RuntimeError):
 
 
 class KernelRefused(RuntimeError):
-    """Internal: a device does not compile a kernel or run it, and says why: native computes."""
+    """Internal: a device does not compile or run a kernel, for the reason in the text."""
 
 
 class UnresolvedArguments(Exception):
-    """Internal: these arguments are torch's to judge; it raises its own exception for them."""
+    """Internal: only torch can check these arguments; it raises its own exception for them."""
 
 
 class Problem(Exception):
-    """What a command tells its user when it cannot go on; shown without a traceback.
+    """The message for a command's user when it cannot go on, shown without a traceback.
 
     Attributes:
         exit_code: 2 for wrong usage and unreadable input, 1 for a check that failed.

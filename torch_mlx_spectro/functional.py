@@ -1,8 +1,8 @@
-"""``stft`` and ``istft`` with torch's signatures: the one door of every call.
+"""``stft`` and ``istft`` with torch's signatures: the entrance of every call.
 
-What a program calls most often, small transforms that native keeps, is answered here within a few
-microseconds; the rest by :mod:`.dispatch.run`, or, for a program that is being compiled, by
-:mod:`.dispatch.compiled`.
+Small transforms, which programs call most often and native computes, are answered here within a few
+microseconds. :mod:`.dispatch.run` answers all others, and :mod:`.dispatch.compiled` those of
+programs that are being compiled.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .version import __version__
 
 
 def _make_compiled(op: Operation, patched: bool) -> Callable[..., torch.Tensor]:
-    """What a compiler is shown, as it reads the program: an operator, or native's own code.
+    """Make what a compiler sees as it reads the program: an operator, or native's own code.
 
     Args:
         patched: the program calls torch's own name.
@@ -121,11 +121,11 @@ def _is_shown(
 
 
 def make_compiled_tag() -> str:
-    """What tells programs that are compiled here and now from native's; ``""`` if nothing does.
+    """Return what tells programs that are compiled now from native's; ``""`` if nothing does.
 
-    Which device types have operators in the place of native's code, and whose they are. Loads no
-    MLX, as programs without a transform are compiled, too: before one with a transform is kept,
-    :func:`_shows_operator` has.
+    It names the device types that have operators in the place of native's code, and their backends.
+    MLX is not loaded for it, since programs without a transform are compiled, too; before a program
+    with a transform is kept, :func:`_shows_operator` has loaded it.
     """
     choice = patched_choice()
 
@@ -146,9 +146,9 @@ def make_compiled_tag() -> str:
 def _function(
     op: Operation, module: str, choose: Callable[[], Choice]
 ) -> Callable[..., torch.Tensor]:
-    """The Python function of an operation, known to pickle under ``module``.
+    """Make the Python function of an operation, which pickles as a name of ``module``.
 
-    ``choose`` tells what the program asks of it.
+    ``choose`` returns what the program asks of it.
     """
     # Local names, and no function between: for a small call every microsecond counts.
     native_function, name, small = op.native, op.name, op.small
@@ -215,7 +215,7 @@ def _function(
 
 
 def _signature(op: Operation) -> inspect.Signature:
-    """The signature of torch's own; torch.istft is a builtin without one, its method has it."""
+    """Return torch's own signature; torch.istft is a builtin without one, but its method has it."""
     if op is STFT:
         return inspect.signature(op.native)
     method = inspect.signature(torch.Tensor.istft)
@@ -237,7 +237,7 @@ patched_istft = _function(ISTFT, "torch.functional", patched_choice)
 
 
 def explain(function: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Route:
-    """Who would compute ``function(*args, **kwargs)`` here and now, and why; computes nothing.
+    """Explain who would compute ``function(*args, **kwargs)`` here and now, and why.
 
     Args:
         function: ``torch.stft``, ``torch.istft``, ours, or ``"stft"`` or ``"istft"``.
@@ -255,9 +255,9 @@ def explain(function: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Ro
 
 
 def stats() -> Stats:
-    """What was computed where since the start or :func:`reset_stats`, and why.
+    """Return what was computed where since the start or :func:`reset_stats`, and why.
 
-    Calls are counted; derivatives of calls, which are computed where the call was, are not.
+    Calls are counted. Their derivatives are computed where the call was, and not counted.
     """
     return counters.snapshot()
 

@@ -1,8 +1,8 @@
 """What an interrupt (SIGINT, Ctrl-C) does to the command line.
 
-While a command is being loaded there is nothing to lose: an interrupt ends the process at once. As
-an exception it would leave torch imported in part, and what runs at exit, torch's own functions
-among it, ends such a process by a crash or not at all.
+While a command is being loaded there is nothing to lose, so an interrupt ends the process at once.
+As an exception it would leave torch partly imported, and torch's own functions that run at exit
+would crash or hang such a process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Putting our functions in the place of torch's, everywhere they are known, and back again."""
+"""Put our functions in the place of torch's, under all names that programs know, and back again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PAIRS: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
     (native.istft, patched_istft),
 )
 
-#: Here torch's own are replaced although the modules are torch's; its other modules keep theirs.
+#: The only modules of torch in which its own functions are replaced.
 _TORCH_MODULES = frozenset({"torch", "torch.functional"})
 
 _ask = torch.overrides.handle_torch_function
@@ -60,12 +60,12 @@ def _renew_lock() -> None:
 
 
 class Patch:
-    """What :func:`patch` returns: in force from then on, and as a context manager until its end.
+    """The result of :func:`patch`: in force from then on, and as a context manager until its end.
 
-    Scopes may overlap, also in several threads: the one that began last holds for all, and the end
-    of one takes away that one, wherever it stands. A patch that was made within a scope, without
-    one of its own, ends with it. Ending what has ended does nothing; entered again, it is in force
-    again.
+    Scopes may overlap, also in several threads. The scope that began last holds for all threads;
+    the end of a scope removes it, whatever its position. A patch that was made within a scope,
+    without a scope of its own, ends with it. To end what has ended does nothing. A patch that is
+    entered again is in force again.
     """
 
     def __init__(self, choice: Choice) -> None:
@@ -73,7 +73,7 @@ class Patch:
 
     def __enter__(self) -> Patch:
         with _state.lock:
-            # By patch() itself it has begun, but unpatch() may have ended it since.
+            # patch() has begun it, but unpatch() may have ended it since.
             begun = next((scope for scope in self._scopes() if not scope.is_entered), None)
             if begun is None:
                 _begin(self, self._choice, is_entered=True)
@@ -96,7 +96,7 @@ class Patch:
     def left(self) -> tuple[str, ...]:
         """Names in loaded modules, as ``module.name``, that keep torch's own functions.
 
-        ``native = torch.stft`` is such a one; see :func:`patch`.
+        One is ``native = torch.stft``; see :func:`patch`.
         """
         return names_left()
 
@@ -145,10 +145,10 @@ def patch(backend: str = "auto", *, strict: bool = False, verify: int | None = N
 
 
 def unpatch() -> None:
-    """End every patch, and give torch its own functions back, in every module that holds ours.
+    """End every patch, and restore torch's own functions in every module that holds ours.
 
-    Scopes of ``with patch():`` end, too, whoever has begun them. A function which another package
-    has put in the place of ours since is left alone; what it kept of ours computes natively from
+    Scopes of ``with patch():`` end, too, whoever has begun them. A function that another package
+    has put in the place of ours since is left alone; if it still calls ours, native computes from
     now on. Does nothing when not patched.
     """
     with _state.lock:
@@ -184,7 +184,7 @@ def _begin(patch: Patch, choice: Choice, is_entered: bool) -> None:
 
 
 def _end(scope: _Scope) -> None:
-    """Take away a scope, and the patches that were made within it without one of their own."""
+    """Remove a scope, and the patches that were made within it without a scope of their own."""
     first = _state.scopes.index(scope)
     after = _state.scopes[first + 1 :]
     while after and not after[0].is_entered:
@@ -194,10 +194,10 @@ def _end(scope: _Scope) -> None:
 
 
 def _hold(scopes: list[_Scope], if_interrupted: list[_Scope]) -> None:
-    """Have the last of these scopes hold, or torch's own functions if there is none.
+    """Let the last of these scopes hold, or torch's own functions if there is none.
 
     Args:
-        if_interrupted: the scopes that there are after an exception, a KeyboardInterrupt included.
+        if_interrupted: the scopes that remain after an exception, a KeyboardInterrupt included.
     """
     try:
         _apply(scopes)
@@ -242,9 +242,9 @@ def _remove() -> None:
 def _tell_torch(
     ask: tuple[Callable[..., Any], Callable[..., Any]], tag: Callable[[], str] | None
 ) -> None:
-    """Replace what asks modes and subclasses, and tell torch.compile.
+    """Replace the function that asks modes and subclasses, and have torch.compile know ours.
 
-    It looks up torch's names again: it recognises functions by identity.
+    torch.compile then looks up torch's names again, since it recognises functions by identity.
     """
     _rebind(*ask, modules=("torch.functional",))
     rules = sys.modules.get("torch._dynamo.trace_rules")
@@ -260,8 +260,8 @@ def _ask_with_torchs_own(
 ) -> Any:
     """Ask modes and subclasses in torch's stead, and show them torch's own function.
 
-    The code of ``torch.functional.stft`` shows what its module holds under that name, which is
-    ours: a stft that a program saved before the patch would come back to us.
+    The code of ``torch.functional.stft`` shows whatever its module holds under that name, which is
+    our function. So a stft that a program saved before the patch would come back to us.
     """
     shown = next((original for original, ours in _PAIRS if ours is public_api), public_api)
     return _ask(shown, relevant_args, *args, **kwargs)
@@ -273,7 +273,7 @@ def _rebind(
     names: tuple[str, ...] | None = None,
     modules: tuple[str, ...] | None = None,
 ) -> None:
-    """Replace ``old`` by ``new`` under these names of these modules; None: all that are loaded."""
+    """Replace ``old`` by ``new`` under these names of these modules; None: all loaded modules."""
     for module_name, module in _modules():
         if modules is not None and module_name not in modules:
             continue

@@ -63,7 +63,7 @@ class Settings:
     """What the environment asks for.
 
     Attributes:
-        backend: the name as it stands there.
+        backend: the name as the variable has it.
         verify: every that-many-th accelerated call is compared with native; 0: none.
     """
 
@@ -97,7 +97,7 @@ class AutotuneSettings:
 
 
 def check_verify(every: int, source: str) -> int:
-    """Return ``every`` if every that-many-th call can be verified; 0 stands for none.
+    """Return ``every`` if it is a number of calls (one of as many is verified) or 0 for none.
 
     Raises:
         ValueError: naming ``source`` (an argument or a variable).
@@ -115,7 +115,7 @@ def check_verify(every: int, source: str) -> int:
 
 
 def verify_setting() -> int:
-    """What the environment says of verification alone.
+    """Read the variable about verification alone.
 
     Raises:
         ValueError: the variable does not hold a number of calls.
@@ -144,8 +144,8 @@ def settings() -> Settings:
     """Read the environment.
 
     Raises:
-        ValueError: a variable holds a value that is not known, be it of :func:`autotune_settings`,
-            so that it is told by ``patch`` and not in the midst of the program.
+        ValueError: a variable has an unknown value, one of :func:`autotune_settings` included: so
+            ``patch`` reports it, and not a call in the midst of the program.
     """
     autotune_settings()
     result_memory_setting()
@@ -156,7 +156,7 @@ def mlx_settings() -> MlxSettings:
     """Read the variables of the MLX API.
 
     Raises:
-        ValueError: a variable holds a value that is not known.
+        ValueError: a variable has an unknown value.
     """
     return MlxSettings(
         fuse_norm=_flag("MLX_OLA_FUSE_NORM", default=True),
@@ -173,7 +173,7 @@ def autotune_settings() -> AutotuneSettings:
     """Read the variables about measurements.
 
     Raises:
-        ValueError: a variable holds a value that is not known.
+        ValueError: a variable has an unknown value.
     """
     return AutotuneSettings(
         measure=_flag("SPEC_MLX_AUTOTUNE", default=True),

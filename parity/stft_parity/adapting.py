@@ -29,7 +29,7 @@ def takes_arrays(function: Function) -> bool:
     return any(link.__dict__["of_arrays"] for link in _adapters(function))
 
 
-def calling_lines(function: Function) -> set[tuple[str, int]]:
+def find_calling_lines(function: Function) -> set[tuple[str, int]]:
     """Files and lines of the adapters that pass a call on to a function."""
     return {place for link in _adapters(function) for place in lines(link)}
 

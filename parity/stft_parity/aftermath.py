@@ -46,7 +46,7 @@ def _hashable(part: Any) -> Any:
 
 
 @contextmanager
-def watched() -> Iterator[list[str]]:
+def watch_state() -> Iterator[list[str]]:
     """Name what of the program's state is changed within, and set it again."""
     before = {name: read() for name, (read, _) in _STATE.items()}
     changed: list[str] = []
@@ -59,7 +59,7 @@ def watched() -> Iterator[list[str]]:
                 write(before[name])
 
 
-def altered(tensors: Tensors) -> bool:
+def alter_values(tensors: Tensors) -> bool:
     """Multiply the values of tensors in place, as far as torch lets them; whether any was."""
     found = False
     for name, factor in FACTORS.items():

@@ -115,12 +115,12 @@ def _candidate_of(found: Any, path: str) -> Candidate:
             return Candidate(None, found, path)
         if "stft" in name:
             return Candidate(found, None, path)
-        if not _required(found):
+        if not _list_required(found):
             return _candidate_of(found(), path)
     raise ValueError(f"{path!r} is no candidate: it is neither stft nor istft and has neither")
 
 
-def _required(function: Function) -> list[str]:
+def _list_required(function: Function) -> list[str]:
     optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [
         name

@@ -44,12 +44,12 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 @lru_cache(maxsize=4096)
-def _compiled(expression: str) -> CodeType:
+def _compile(expression: str) -> CodeType:
     return compile(expression, "<case>", "eval")
 
 
 def _evaluate(expression: str, names: dict[str, Any]) -> Any:
-    return eval(_compiled(expression), {"torch": torch, "np": np}, names)
+    return eval(_compile(expression), {"torch": torch, "np": np}, names)
 
 
 def _default_device(device: str) -> AbstractContextManager[Any]:
@@ -135,7 +135,7 @@ class Case:
 
     def bind(self, tensors: Tensors, device: str = "cpu") -> Call:
         """Positional and keyword arguments on the given tensors of a device."""
-        by_position, by_name = self._split()
+        by_position, by_name = self._split_given()
         with _default_device(device):
             return (
                 tuple(_evaluate(expression, tensors) for expression in by_position),
@@ -147,7 +147,7 @@ class Case:
         args, kwargs = self.bind(self.tensors())
         return function(*args, **kwargs)
 
-    def _split(self) -> tuple[list[str], dict[str, str]]:
+    def _split_given(self) -> tuple[list[str], dict[str, str]]:
         remaining = dict(self.arguments)
         by_position = [remaining.pop("input")]
         for name in PARAMETERS[self.op][: self.positional]:
@@ -166,7 +166,7 @@ class Case:
             device: where the tensors are.
             aspect: of ``results.ASPECTS``: what the last line prints, where it can.
         """
-        by_position, by_name = self._split()
+        by_position, by_name = self._split_given()
         passed = ", ".join([*by_position, *(f"{name}={value}" for name, value in by_name.items())])
         leaf = next(iter(self.differentiate), "x")
         call = "y = " + self.how.program.format(f=f"torch.{self.op}", passed=passed, leaf=leaf)
@@ -184,8 +184,8 @@ class Case:
                 "import numpy as np; import torch"
                 + ("" if here else f"; torch.set_default_device({device!r})"),
                 f"g = torch.Generator({'' if here else repr(device)}).manual_seed({self.seed})",
-                f"x = {self._made('x', self.x)}",
-                f"w = {self._made('w', self.w)}",
+                f"x = {self._make('x', self.x)}",
+                f"w = {self._make('w', self.w)}",
                 call,
             )
         )
@@ -198,7 +198,7 @@ class Case:
         gradients = f"torch.autograd.grad(y, ({leaves},), {noise})"
         return f"; print([z.stride() for z in {gradients}])"
 
-    def _made(self, name: str, expression: str | None) -> str:
+    def _make(self, name: str, expression: str | None) -> str:
         if name in self.how.inference:
             return f"torch.inference_mode()(lambda: {expression})()"
         if name in self.differentiate:
@@ -214,7 +214,7 @@ class Case:
 _WITHOUT_GRAPH = ("in place after no_grad", "within inference mode", "vmap of gradients")
 
 
-def widened(tensors: Tensors) -> Tensors:
+def widen(tensors: Tensors) -> Tensors:
     """The same tensors in double precision, where they are in single."""
 
     def widen(value: Any) -> Any:
@@ -234,16 +234,16 @@ WINDOW = "torch.hann_window(16)"
 def stft_case(x: str = SIGNAL, w: str | None = WINDOW, fault: str = "", **changes: Any) -> Case:
     """A call with n_fft 16; ``changes`` are expressions of arguments, None for one left out."""
     given = {"input": "x", "n_fft": "16", "hop_length": "4", "return_complex": "True"}
-    return _changed("stft", x, w, given, changes, fault)
+    return _apply_changes("stft", x, w, given, changes, fault)
 
 
 def istft_case(x: str = SPECTRUM, w: str | None = WINDOW, fault: str = "", **changes: Any) -> Case:
     """A call with n_fft 16; ``changes`` are expressions of arguments, None for one left out."""
     given = {"input": "x", "n_fft": "16", "hop_length": "4"}
-    return _changed("istft", x, w, given, changes, fault)
+    return _apply_changes("istft", x, w, given, changes, fault)
 
 
-def _changed(
+def _apply_changes(
     op: str, x: str, w: str | None, given: dict[str, str], changes: dict[str, Any], fault: str
 ) -> Case:
     if w is not None:

@@ -1,8 +1,8 @@
 """The arguments that are varied and the values that each takes, by short names.
 
 A choice maps each argument to one of its values' names. Not every choice is a call that torch
-accepts, and some are no call at all; ``completed`` turns the part of a choice that matters into a
-whole one in which nothing else speaks against it.
+accepts, and some are no call at all; ``complete_choice`` turns the part of a choice that matters
+into a whole one in which nothing else speaks against it.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ _FOR_ISTFT: tuple[Rule, ...] = (
 _RULES = {"stft": (*_FOR_STFT, *_FOR_BOTH), "istft": (*_FOR_ISTFT, *_FOR_BOTH)}
 
 
-def completed(op: str, background: Choice, forced: Mapping[str, str]) -> Choice:
+def complete_choice(op: str, background: Choice, forced: Mapping[str, str]) -> Choice:
     """A choice with the forced values, and the background's where nothing speaks against it.
 
     Where forced values need another value of an argument that is not forced itself, as

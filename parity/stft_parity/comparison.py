@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from stft_parity.adapting import takes_arrays
-from stft_parity.aftermath import LATER, altered
+from stft_parity.aftermath import LATER, alter_values
 from stft_parity.candidates import FellBack, Unsupported
 from stft_parity.cases import Case, Tensors
 from stft_parity.gradients import Wrong, compare_changed, compare_gradients
@@ -25,15 +25,15 @@ from stft_parity.observing import (
     Outcome,
     Snapshot,
     error_text,
+    find_strides,
+    find_written,
     observe,
     overlap,
     readable,
     same_bits,
     snapshot,
-    telling_strides,
-    written_to,
 )
-from stft_parity.results import Difference, ordered
+from stft_parity.results import Difference, sort_differences
 from stft_parity.views import compare_views
 
 #: Names a difference's cause in one sentence: aspect, case, its tensors, what the reference gave,
@@ -88,7 +88,7 @@ class _Findings:
         said = said or what
         if self.case.how.phrase:
             said = f"{self.case.how.phrase}: {said}"
-        shown = _SHOWN.get(aspect, _shown)
+        shown = _SHOWN.get(aspect, _show)
         self.differences.append(Difference(aspect, said, shown(expected), shown(actual)))
 
     def add_wrong(self, found: list[Wrong]) -> None:
@@ -151,7 +151,7 @@ def compare_case(
             if not (of_arrays or case.how.vmapped):
                 findings.add_wrong(compare_views(expected.result, actual.result))
     _compare_state(findings, expected, actual)
-    found.differences = ordered(findings.differences)
+    found.differences = sort_differences(findings.differences)
     return found
 
 
@@ -234,7 +234,7 @@ def _compare_layout(findings: _Findings, expected: Outcome, actual: Outcome) -> 
         if aspect == "strides" and wanted.shape != got.shape:
             continue
         if aspect == "strides" and findings.case.how.vmapped:
-            look = telling_strides
+            look = find_strides
         if look(wanted) != look(got):
             findings.add(aspect, f"{name} differ", wanted, got)
 
@@ -290,7 +290,7 @@ def _compare_ownership(
     if overlap(result, other):
         what = "writing to one result changes another: they share memory"
         findings.add("aliasing", what, result, other)
-    wanted, got = _written(expected), _written(result)
+    wanted, got = _write_in_place(expected), _write_in_place(result)
     if wanted != got:
         findings.add("writability", f"the result cannot be written to: {got}", wanted, got)
     if not any(found.aspect == "arguments" for found in findings.differences):
@@ -303,7 +303,7 @@ def _compare_later(
     """A call without gradients on other values in the same memory, and what it does to results."""
     earlier = [outcome.result for outcome in (first, second) if readable(outcome.result)]
     copies = [result.detach().clone() for result in earlier]
-    if not altered(findings.tensors):
+    if not alter_values(findings.tensors):
         return
     with torch.no_grad():
         expected, actual = observe(reference, (), {}), observe(candidate, (), {})
@@ -339,7 +339,7 @@ def _compare_state(findings: _Findings, expected: Outcome, actual: Outcome) -> N
         findings.add("state", f"the call changes {what}", ", ".join(expected.changed), what)
 
 
-def _written(result: torch.Tensor) -> str:
+def _write_in_place(result: torch.Tensor) -> str:
     """What multiplying a result in place does; it should be what it does to a copy."""
     half = result.detach().clone().mul_(0.5)
     try:
@@ -350,29 +350,29 @@ def _written(result: torch.Tensor) -> str:
 
 
 def _compare_arguments(findings: _Findings, before: Snapshot, what: str) -> None:
-    names = written_to(before, findings.tensors)
+    names = find_written(before, findings.tensors)
     if names:
         told = f"{what} {', '.join(names)}"
         findings.add("arguments", told, "arguments as they were", told)
 
 
-def _warned(outcome: Outcome) -> str:
+def _describe_warnings(outcome: Outcome) -> str:
     return "; ".join(f"{name}: {text}" for name, text in outcome.warned) or "no warning"
 
 
-def _warned_lines(outcome: Outcome) -> str:
+def _find_warned_lines(outcome: Outcome) -> str:
     return "; ".join(outcome.lines)
 
 
-_SHOWN = {"warnings": _warned, "warning line": _warned_lines}
+_SHOWN = {"warnings": _describe_warnings, "warning line": _find_warned_lines}
 
 
-def _shown(value: Any) -> str:
+def _show(value: Any) -> str:
     """A value in one line: of a tensor what can be told in a line."""
     if isinstance(value, Outcome):
         if value.error is not None:
             return f"{type(value.error).__name__}: {error_text(value.error)}"
-        return _shown(value.result)
+        return _show(value.result)
     if isinstance(value, torch.Tensor) and not readable(value):
         with torch._C.DisableTorchFunctionSubclass():
             return f"{type(value).__name__}, {value.layout}, {value.dtype}, {value.device}"

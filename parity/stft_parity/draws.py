@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 from stft_parity.cases import Case
-from stft_parity.choices import VALUES, Choice, completed
+from stft_parity.choices import VALUES, Choice, complete_choice
 from stft_parity.grid import background
-from stft_parity.making import made
+from stft_parity.making import make_call
 from stft_parity.uses import USES
 
 #: How many calls there are unless told otherwise, of both functions together.
@@ -27,13 +27,13 @@ def draws(seed: int, number: int = DRAWS) -> tuple[Case, ...]:
     found: dict[Case, None] = {}
     while len(found) < number:
         use = for_uses.choice(tuple(USES)[1:]) if for_uses.randrange(USED) == 0 else "plain"
-        case = drawn(generator, generator.choice(tuple(VALUES)), use)
+        case = draw_call(generator, generator.choice(tuple(VALUES)), use)
         if case is not None:
             found[case] = None
     return tuple(found)
 
 
-def drawn(generator: random.Random, op: str, use: str = "plain") -> Case | None:
+def draw_call(generator: random.Random, op: str, use: str = "plain") -> Case | None:
     """One drawn call; None where the values do not go together."""
     forced: Choice = {"n_fft": str(generator.randint(1, LARGEST)), "use": use}
     # Small sizes have more borders for their number of samples: half of the draws.
@@ -47,4 +47,4 @@ def drawn(generator: random.Random, op: str, use: str = "plain") -> Case | None:
         around["win_length"] = str(generator.randint(1, n_fft))
     if generator.randrange(FAULTY) == 0:
         forced["fault"] = generator.choice(VALUES[op]["fault"][1:])
-    return made(op, completed(op, around, forced))
+    return make_call(op, complete_choice(op, around, forced))

@@ -9,7 +9,7 @@ import torch
 
 from stft_parity import oracle
 from stft_parity.cases import Case, Tensors
-from stft_parity.observing import Function, error_text, telling_strides
+from stft_parity.observing import Function, error_text, find_strides
 from stft_parity.tolerances import ROUNDING_TRIALS
 from stft_parity.uses import FACTOR
 from stft_parity.values import errors
@@ -47,7 +47,7 @@ def backward(
             has which a program conjugates. Its values are the same.
     """
     leaves = [tensors[name] for name in case.differentiate]
-    with oracle.silenced():
+    with oracle.silence_warnings():
         try:
             weight = case.cotangent(result)
             if lazily:
@@ -90,10 +90,10 @@ def compare_gradients(
     found: list[Wrong] = []
     for name in case.differentiate:
 
-        def moved(name: str = name) -> torch.Tensor:
+        def move(name: str = name) -> torch.Tensor:
             return _of_rounded_inputs(case, tensors, cotangent, exact, reference, name)
 
-        what = _wrong(wanted[name], got[name], exact[name], moved)
+        what = _wrong(wanted[name], got[name], exact[name], move)
         if what:
             found.append(Wrong(OF[name], what, wanted[name], got[name]))
     return found or [*_other_strides(wanted, got), *_wrong_again(case, tensors, actual, got)]
@@ -104,7 +104,7 @@ def _other_strides(expected: Gradients, actual: Gradients) -> list[Wrong]:
     found = []
     for name, wanted in expected.items():
         got = actual[name]
-        if wanted is None or got is None or telling_strides(wanted) == telling_strides(got):
+        if wanted is None or got is None or find_strides(wanted) == find_strides(got):
             continue
         what = (
             f"{OF[name]}: the strides are {got.stride()} where the reference's are "
@@ -126,7 +126,7 @@ def compare_changed(
     for function in (reference, candidate):
         tensors = case.tensors(device)
         args, kwargs = case.bind(tensors, device)
-        with oracle.silenced():
+        with oracle.silence_warnings():
             result = function(*args, **kwargs)
             tensors[case.how.changed].detach().mul_(FACTOR)
         sides.append(backward(case, tensors, result))
@@ -210,8 +210,8 @@ def _of_rounded_inputs(
     assert truth is not None
     largest = 0.0
     for _ in range(ROUNDING_TRIALS):
-        again = {key: oracle.rounded(value, noise) for key, value in tensors.items()}
-        weight = oracle.rounded(cotangent, noise)
+        again = {key: oracle.round_randomly(value, noise) for key, value in tensors.items()}
+        weight = oracle.round_randomly(cotangent, noise)
         found = oracle.true_gradients(case, again, weight, reference)[name]
         assert found is not None
         difference = (found - truth).abs()

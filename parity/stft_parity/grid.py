@@ -14,8 +14,8 @@ from dataclasses import replace
 from itertools import combinations, product
 
 from stft_parity.cases import Case
-from stft_parity.choices import VALUES, Choice, completed, plain, usual
-from stft_parity.making import made
+from stft_parity.choices import VALUES, Choice, complete_choice, plain, usual
+from stft_parity.making import make_call
 from stft_parity.uses import USES
 
 #: What uses are made of in the quick cases: rows, center, gradient.
@@ -134,7 +134,7 @@ def one_at_a_time(op: str) -> Iterator[Choice]:
     """Every value of every argument, all others plain."""
     for argument, values in VALUES[op].items():
         for value in values:
-            yield completed(op, plain(op), {argument: value})
+            yield complete_choice(op, plain(op), {argument: value})
 
 
 def pairs(op: str, generator: random.Random | None) -> Iterator[Choice]:
@@ -148,7 +148,7 @@ def pairs(op: str, generator: random.Random | None) -> Iterator[Choice]:
             continue
         for value, other in product(of_first, of_second):
             around = plain(op) if generator is None else background(op, generator)
-            yield completed(op, around, {first: value, second: other})
+            yield complete_choice(op, around, {first: value, second: other})
 
 
 def pairs_of_uses(op: str, generator: random.Random | None) -> Iterator[Choice]:
@@ -158,14 +158,14 @@ def pairs_of_uses(op: str, generator: random.Random | None) -> Iterator[Choice]:
             continue
         for use, value in product(tuple(USES)[1:], values):
             around = plain(op) if generator is None else background(op, generator)
-            yield completed(op, around, {"use": use, argument: value})
+            yield complete_choice(op, around, {"use": use, argument: value})
 
 
 def products(op: str) -> Iterator[Choice]:
     """Full products of the arguments that go together."""
     for values in PRODUCTS[op]:
         for chosen in product(*values.values()):
-            yield completed(op, plain(op), dict(zip(values, chosen, strict=True)))
+            yield complete_choice(op, plain(op), dict(zip(values, chosen, strict=True)))
 
 
 def grid() -> tuple[Case, ...]:
@@ -173,7 +173,7 @@ def grid() -> tuple[Case, ...]:
     # Not the run's seed: the grid is systematic, and what was found in it is found again.
     generator, for_uses = random.Random("grid"), random.Random("grid of uses")
     return distinct(
-        made(op, choice)
+        make_call(op, choice)
         for op in VALUES
         for choices in (
             one_at_a_time(op),
@@ -192,11 +192,11 @@ def quick() -> tuple[Case, ...]:
     generator, for_uses = random.Random("quick"), random.Random("quick uses")
     cases: list[Case | None] = []
     for op in VALUES:
-        cases += [made(op, choice) for choice in one_at_a_time(op)]
+        cases += [make_call(op, choice) for choice in one_at_a_time(op)]
         for gradient in ("input", "window", "both"):
             for _ in range(12):
                 forced = {"gradient": gradient, "n_fft": generator.choice(("15", "16"))}
-                cases.append(made(op, completed(op, background(op, generator), forced)))
+                cases.append(make_call(op, complete_choice(op, background(op, generator), forced)))
         for use, rows, center, gradient in product(tuple(USES)[1:], *USED_WITH):
             forced = {"use": use, "rows": rows, "center": center, "gradient": gradient}
             forced["n_fft"] = for_uses.choice(("15", "16"))
@@ -204,5 +204,5 @@ def quick() -> tuple[Case, ...]:
                 argument: for_uses.choice(usual(op)[argument])
                 for argument in ("layout", "return_complex")
             }
-            cases.append(made(op, completed(op, plain(op) | around, forced)))
+            cases.append(make_call(op, complete_choice(op, plain(op) | around, forced)))
     return distinct(cases)

@@ -102,7 +102,7 @@ def _entry(given: Mapping[str, Any], place: str) -> Known:
     return Known(where, aspects, reason.strip(), given.get("diagnosis", ""))
 
 
-def applied(result: Result, entries: Iterable[Known]) -> Result:
+def apply_entries(result: Result, entries: Iterable[Known]) -> Result:
     """The result with the verdict ``"known"`` where all that differs is known."""
     if not result.failed:
         return result

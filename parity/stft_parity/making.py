@@ -48,7 +48,7 @@ def hop_label(hop: int, n_fft: int) -> str:
     return next((name for name, value in named.items() if value == hop), "other")
 
 
-def made(op: str, choice: Choice, *, more: Mapping[str, str] | None = None) -> Case | None:
+def make_call(op: str, choice: Choice, *, more: Mapping[str, str] | None = None) -> Case | None:
     """The call that a choice names; None where its values do not go together.
 
     Args:
@@ -65,7 +65,7 @@ def made(op: str, choice: Choice, *, more: Mapping[str, str] | None = None) -> C
     window = signals.window(choice["window"], choice["window layout"], win)
     if window is None and choice["window layout"] != "contiguous":
         return None
-    differentiate = _differentiated(choice)
+    differentiate = _choose_differentiated(choice)
     if differentiate is None:
         return None
     if not _usable(choice, differentiate):
@@ -105,7 +105,7 @@ def _positional(op: str, passed: str, given: Mapping[str, str]) -> int:
     return min([wanted, *absent])
 
 
-def _differentiated(choice: Choice) -> tuple[str, ...] | None:
+def _choose_differentiated(choice: Choice) -> tuple[str, ...] | None:
     """Tensors that require a gradient; None where one of them cannot."""
     names = {"none": (), "input": ("x",), "window": ("w",), "both": ("x", "w")}[choice["gradient"]]
     if "x" in names and choice["dtype"] in ("int16", "bool"):

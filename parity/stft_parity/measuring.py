@@ -48,7 +48,7 @@ def _of_rounded_input(
     noise = torch.Generator().manual_seed(case.seed)
     moved: list[torch.Tensor] = []
     for _ in range(ROUNDING_TRIALS):
-        again = {**tensors, "x": oracle.rounded(tensors["x"], noise)}
+        again = {**tensors, "x": oracle.round_randomly(tensors["x"], noise)}
         difference = (oracle.numbers(case, oracle.truth(case, again, reference)) - exact).abs()
         difference = torch.where(difference.isfinite(), difference, 0.0)
         moved.append(difference.reshape(max(1, rows), -1).amax(-1))

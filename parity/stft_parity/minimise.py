@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from stft_parity.cases import Case
 from stft_parity.choices import VALUES, Choice, plain
-from stft_parity.making import made, size
+from stft_parity.making import make_call, size
 from stft_parity.results import Result
 
 #: Compares a case.
@@ -90,7 +90,7 @@ def minimise(result: Result, judge: Judge) -> Result:
 def _smaller(case: Case) -> Iterator[Case]:
     """Cases with one thing made simpler, those first that simplify most."""
     choice = dict(case.labels)
-    if choice.keys() >= VALUES[case.op].keys() and _made_so(case, choice):
+    if choice.keys() >= VALUES[case.op].keys() and _is_made_so(case, choice):
         yield from _of_choice(case.op, _values(case, choice))
     else:
         # Arguments first: a short signal may need the very padding that does not matter else.
@@ -98,9 +98,9 @@ def _smaller(case: Case) -> Iterator[Case]:
         yield from _of_tensors(case)
 
 
-def _made_so(case: Case, choice: Choice) -> bool:
+def _is_made_so(case: Case, choice: Choice) -> bool:
     """Whether the case is the one that its labels name."""
-    return made(case.op, _values(case, choice)) == case
+    return make_call(case.op, _values(case, choice)) == case
 
 
 def _values(case: Case, choice: Choice) -> Choice:
@@ -117,7 +117,7 @@ def _of_choice(op: str, choice: Choice) -> Iterator[Case]:
         if argument not in choice:
             continue
         for value in _simpler(op, argument, choice):
-            smaller = made(op, {**choice, argument: value})
+            smaller = make_call(op, {**choice, argument: value})
             if smaller is not None:
                 yield smaller
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from stft_parity.adapting import calling_lines, lines
-from stft_parity.aftermath import watched
+from stft_parity.adapting import find_calling_lines, lines
+from stft_parity.aftermath import watch_state
 from stft_parity.cases import Tensors
 
 Function = Callable[..., Any]
@@ -49,19 +49,19 @@ def warn_always() -> Iterator[None]:
 def observe(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
     """Call ``function`` and record what it did."""
     result, error = None, None
-    with watched() as changed, warn_always(), warnings.catch_warnings(record=True) as caught:
+    with watch_state() as changed, warn_always(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            result = _called(function, args, kwargs)
+            result = _call(function, args, kwargs)
         except Exception as raised:
             error = raised
     warned = tuple((given.category.__name__, str(given.message)) for given in caught)
-    callers = calling_lines(function) | lines(_called) if caught else set()
+    callers = find_calling_lines(function) | lines(_call) if caught else set()
     named = tuple(_line(given, callers) for given in caught)
     return Outcome(result, error, warned, tuple(changed), named)
 
 
-def _called(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _call(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Make a call on a line that warnings can name."""
     return function(*args, **kwargs)
 
@@ -118,7 +118,7 @@ def snapshot(tensors: Tensors) -> Snapshot:
     }
 
 
-def written_to(before: Snapshot, tensors: Tensors) -> list[str]:
+def find_written(before: Snapshot, tensors: Tensors) -> list[str]:
     """Names of the tensors which are not as they were, or whose memory around views is not."""
     return [
         name
@@ -140,7 +140,7 @@ def memory(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
 
 
-def telling_strides(tensor: torch.Tensor) -> tuple[int, ...]:
+def find_strides(tensor: torch.Tensor) -> tuple[int, ...]:
     """The strides by which elements are found: none of a dimension of one element, nor of nothing.
 
     torch's own are there what the last step of many has left, and nothing works or fails by them.

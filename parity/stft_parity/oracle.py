@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from stft_parity.cases import Case, Tensors, widened
+from stft_parity.cases import Case, Tensors, widen
 
 Function = Callable[..., Any]
 
 
 def truth(case: Case, tensors: Tensors, reference: Function) -> torch.Tensor:
     """The same call computed by the reference in double precision on the CPU."""
-    args, kwargs = case.bind(_here(widened(tensors)))
-    with silenced():
+    args, kwargs = case.bind(_here(widen(tensors)))
+    with silence_warnings():
         result = reference(*args, **kwargs)
     assert isinstance(result, torch.Tensor)
     return result.detach()
@@ -27,11 +27,11 @@ def true_gradients(
     case: Case, tensors: Tensors, cotangent: torch.Tensor, reference: Function
 ) -> dict[str, torch.Tensor | None]:
     """Gradients of that call by name of the tensor, with a cotangent of any precision."""
-    wide = _here(widened(tensors))
+    wide = _here(widen(tensors))
     leaves = [wide[name].detach().requires_grad_() for name in case.differentiate]
     wide |= dict(zip(case.differentiate, leaves, strict=True))
     args, kwargs = case.bind(wide)
-    with silenced():
+    with silence_warnings():
         result = reference(*args, **kwargs)
         weight = cotangent.detach().to(device="cpu", dtype=result.dtype)
         found = torch.autograd.grad(result, leaves, weight, allow_unused=True)
@@ -40,18 +40,18 @@ def true_gradients(
 
 def _here(tensors: Tensors) -> Tensors:
     return {
-        name: _recorded(value.detach().cpu()) if isinstance(value, torch.Tensor) else value
+        name: _make_recordable(value.detach().cpu()) if isinstance(value, torch.Tensor) else value
         for name, value in tensors.items()
     }
 
 
-def _recorded(tensor: torch.Tensor) -> torch.Tensor:
+def _make_recordable(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor, or a copy of one made in inference mode, of which autograd keeps nothing."""
     return tensor.clone() if tensor.is_inference() else tensor
 
 
 @contextmanager
-def silenced() -> Iterator[None]:
+def silence_warnings() -> Iterator[None]:
     """Let nothing warn: what a call warns of is compared elsewhere."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -66,7 +66,7 @@ def numbers(case: Case, result: torch.Tensor) -> torch.Tensor:
     return result.to(torch.complex128 if result.is_complex() else torch.float64)
 
 
-def rounded(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def round_randomly(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """The values in double precision on the CPU, each moved by up to half a rounding of its dtype.
 
     Integers are as they are.

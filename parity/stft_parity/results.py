@@ -216,6 +216,6 @@ def _plain(table: dict[str, dict[str, Counter[str]]]) -> dict[str, dict[str, dic
     }
 
 
-def ordered(differences: Iterable[Difference]) -> tuple[Difference, ...]:
+def sort_differences(differences: Iterable[Difference]) -> tuple[Difference, ...]:
     """Differences in the order of ``ASPECTS``."""
     return tuple(sorted(differences, key=lambda difference: ASPECTS.index(difference.aspect)))

@@ -224,11 +224,11 @@ class Judge:
             )
         except Unmakeable as error:
             return Result(case, "unsupported", False, reason=str(error))
-        result = self._judged(case, found)
+        result = self._judge_case(case, found)
         self._left -= result.failed
-        return known_differences.applied(result, self._known)
+        return known_differences.apply_entries(result, self._known)
 
-    def _judged(self, case: Case, found: Comparison) -> Result:
+    def _judge_case(self, case: Case, found: Comparison) -> Result:
         accepted = found.expected.error is None
         if isinstance(found.refused, Unsupported):
             return Result(case, "unsupported", accepted, reason=str(found.refused))

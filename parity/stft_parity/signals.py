@@ -105,7 +105,7 @@ SIGNAL_DTYPES = (
 SPECTRUM_DTYPES = ("complex64", "complex128", "float32")
 
 
-def _typed(expression: str, dtype: str) -> str:
+def _with_dtype(expression: str, dtype: str) -> str:
     return f"({expression}).to(torch.{dtype})"
 
 
@@ -122,7 +122,7 @@ def content(name: str, shape: Shape, dtype: str, n_fft: int) -> str:
     if dtype in ("int16", "bool"):
         return f"torch.randint(0, 2, {shape}, generator=g, dtype=torch.{dtype})"
     if dtype in ("float16", "bfloat16"):
-        return _typed(content(name, shape, "float32", n_fft), dtype)
+        return _with_dtype(content(name, shape, "float32", n_fft), dtype)
     noise = f"torch.randn({shape}, dtype=torch.{dtype}, generator=g)"
     if dtype in ("float32", "complex64"):
         noise = noise if complex_values else f"torch.randn({shape}, generator=g)"
@@ -144,8 +144,8 @@ def _of_kind(name: str, shape: Shape, dtype: str, n_fft: int, noise: str) -> str
     }
     if name in waves:
         if dtype.startswith("complex"):
-            return _typed(f"torch.complex({waves[name]}, {waves[name]}.flip(-1))", dtype)
-        return waves[name] if dtype == "float32" else _typed(waves[name], dtype)
+            return _with_dtype(f"torch.complex({waves[name]}, {waves[name]}.flip(-1))", dtype)
+        return waves[name] if dtype == "float32" else _with_dtype(waves[name], dtype)
     return _of_scale(name, shape, dtype, noise, zeros)
 
 
@@ -281,7 +281,7 @@ def _spectral_content(name: str, shape: Shape, dtype: str, n_fft: int) -> str:
     if name in ("of a sine", "of a square") and 0 not in shape and dtype != "float32":
         wave = {"of a sine": "sine between bins", "of a square": "full-scale square"}[name]
         frames = content(wave, (*shape[:-1], 2 * bins), "float32", n_fft)
-        return _typed(f"torch.fft.rfft({frames})[..., :{bins}]", dtype)
+        return _with_dtype(f"torch.fft.rfft({frames})[..., :{bins}]", dtype)
     return content(name if name in SIGNALS else "noise", shape, dtype, n_fft)
 
 

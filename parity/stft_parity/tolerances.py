@@ -42,6 +42,6 @@ def share_of_peak(dtype: torch.dtype) -> float:
     return SHARE_OF_PEAK * precision(dtype) / precision(torch.float32)
 
 
-def flushed(dtype: torch.dtype, terms: int) -> float:
+def bound_flushing(dtype: torch.dtype, terms: int) -> float:
     """What a sum of so many terms may lose when numbers below the normal ones are flushed."""
     return FLUSHED_PER_TERM * max(1, terms) * float(torch.finfo(dtype).tiny)

@@ -23,22 +23,22 @@ def _as_it_is(function: Function, leaf: str) -> Function:
     return function
 
 
-def _multiplied(result: Any) -> Any:
+def _multiply(result: Any) -> Any:
     """The result, multiplied in place by a parameter."""
     return result.mul_(torch.full((), 1.5, device=result.device, requires_grad=True))
 
 
-def _multiplied_after_no_grad(function: Function, leaf: str) -> Function:
+def _multiply_after_no_grad(function: Function, leaf: str) -> Function:
     def used(*args: Any, **kwargs: Any) -> Any:
         with torch.no_grad():
             result = function(*args, **kwargs)
-        return _multiplied(result)
+        return _multiply(result)
 
     return adapter(used, function)
 
 
-def _multiplied_before_backward(function: Function, leaf: str) -> Function:
-    return adapter(lambda *args, **kwargs: _multiplied(function(*args, **kwargs)), function)
+def _multiply_before_backward(function: Function, leaf: str) -> Function:
+    return adapter(lambda *args, **kwargs: _multiply(function(*args, **kwargs)), function)
 
 
 def _within_inference_mode(function: Function, leaf: str) -> Function:
@@ -49,7 +49,7 @@ def _within_inference_mode(function: Function, leaf: str) -> Function:
     return adapter(used, function)
 
 
-def _vmapped(row: Function, batch: torch.Tensor) -> Any:
+def _map_rows(row: Function, batch: torch.Tensor) -> Any:
     """The results of all rows; each warning comes once.
 
     torch has no batching rule for its own functions: it warns of that, computes row by row and
@@ -65,25 +65,25 @@ def _vmapped(row: Function, batch: torch.Tensor) -> Any:
     return result
 
 
-def _stacked(x: torch.Tensor) -> torch.Tensor:
+def _stack(x: torch.Tensor) -> torch.Tensor:
     return torch.stack((x, x.flip(-1)))
 
 
-def _vmapped_over_rows(function: Function, leaf: str) -> Function:
+def _vmap_over_rows(function: Function, leaf: str) -> Function:
     def used(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return _vmapped(lambda row: function(row, *args, **kwargs), x)
+        return _map_rows(lambda row: function(row, *args, **kwargs), x)
 
     return adapter(used, function)
 
 
-def _vmapped_over_a_stack(function: Function, leaf: str) -> Function:
+def _vmap_over_stack(function: Function, leaf: str) -> Function:
     def used(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return _vmapped(lambda row: function(row, *args, **kwargs), _stacked(x))
+        return _map_rows(lambda row: function(row, *args, **kwargs), _stack(x))
 
     return adapter(used, function)
 
 
-def _vmapped_gradient(function: Function, leaf: str) -> Function:
+def _vmap_gradient(function: Function, leaf: str) -> Function:
     """The gradient of the sum of squares, in the input of each row or in the window."""
 
     def loss(result: torch.Tensor) -> torch.Tensor:
@@ -105,7 +105,7 @@ def _vmapped_gradient(function: Function, leaf: str) -> Function:
             window = kwargs["window"] if place is None else args[place]
             return torch.func.grad(lambda w: with_window(w, row))(window.detach())
 
-        return _vmapped(in_window if leaf == "w" else in_input, _stacked(x))
+        return _map_rows(in_window if leaf == "w" else in_input, _stack(x))
 
     return adapter(used, function)
 
@@ -145,13 +145,13 @@ USES: dict[str, Use] = {
     "in place after no_grad": Use(
         "multiplied in place by a parameter after torch.no_grad()",
         f"{_IN_PLACE}(torch.no_grad()({{f}})({{passed}}))",
-        _multiplied_after_no_grad,
+        _multiply_after_no_grad,
         arrays=False,
     ),
     "in place before backward": Use(
         "multiplied in place by a parameter",
         f"{_IN_PLACE}({{f}}({{passed}}))",
-        _multiplied_before_backward,
+        _multiply_before_backward,
         arrays=False,
     ),
     "input changed before backward": Use(changed="x", arrays=False),
@@ -166,14 +166,14 @@ USES: dict[str, Use] = {
     "vmap over rows": Use(
         "under torch.func.vmap",
         "torch.func.vmap(lambda x: {f}({passed}))(x)",
-        _vmapped_over_rows,
+        _vmap_over_rows,
         vmapped=True,
         arrays=False,
     ),
     "vmap over a stack": Use(
         "under torch.func.vmap",
         f"torch.func.vmap(lambda x: {{f}}({{passed}}))({_STACK})",
-        _vmapped_over_a_stack,
+        _vmap_over_stack,
         vmapped=True,
         arrays=False,
     ),
@@ -181,7 +181,7 @@ USES: dict[str, Use] = {
         "the gradient under torch.func.vmap",
         f"torch.func.vmap(lambda x: torch.func.grad(lambda {{leaf}}: {_LOSS}({{f}}({{passed}})))"
         f"({{leaf}}.detach()))({_STACK})",
-        _vmapped_gradient,
+        _vmap_gradient,
         vmapped=True,
         arrays=False,
     ),

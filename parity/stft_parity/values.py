@@ -10,7 +10,7 @@ from stft_parity.tolerances import (
     LEAST_OWN_ROUNDINGS,
     OWN_ERROR,
     ROUNDINGS,
-    flushed,
+    bound_flushing,
     precision,
     share_of_peak,
 )
@@ -95,9 +95,9 @@ def errors(
     kept = ~(lost | ours | ~torch.isfinite(exact))
     peak, own, error = (_largest(values, kept) for values in (exact, wanted - exact, got - exact))
     real = dtype.to_real()
-    allowed = OWN_ERROR * own + share_of_peak(real) * peak + flushed(real, terms)
+    allowed = OWN_ERROR * own + share_of_peak(real) * peak + bound_flushing(real, terms)
     least = LEAST_OWN_ROUNDINGS * precision(real) * peak
-    least = torch.maximum(least, torch.full_like(least, flushed(real, 1)))
+    least = torch.maximum(least, torch.full_like(least, bound_flushing(real, 1)))
     where = wrong.reshape(truth.shape).nonzero()[:3].tolist() if wrong.any() else []
     return Errors(own, error, peak, allowed, where, least)
 

@@ -31,7 +31,7 @@ def compare_views(expected: torch.Tensor, actual: torch.Tensor) -> list[Wrong]:
     if expected.requires_grad != actual.requires_grad:
         return []
     for name, change in _CHANGES.items():
-        wanted, got = _changed(expected, change), _changed(actual, change)
+        wanted, got = _describe_change(expected, change), _describe_change(actual, change)
         if wanted != got:
             what = f"after {name} of the result: {got}; with the reference's: {wanted}"
             return [Wrong("view", what, wanted, got)]
@@ -42,7 +42,7 @@ def _kind(tensor: torch.Tensor) -> str:
     return "a view of another tensor" if tensor._is_view() else "a fresh tensor"
 
 
-def _changed(tensor: torch.Tensor, change: Callable[[torch.Tensor], object]) -> str:
+def _describe_change(tensor: torch.Tensor, change: Callable[[torch.Tensor], object]) -> str:
     """What a change does, in words."""
     try:
         change(tensor)

@@ -18,7 +18,7 @@ from patched import NATIVE
 from reference import drawn, istft_params, native_call, random_tensor, stft_params
 from strategies import istft_cases, stft_cases
 
-from stft_parity.cases import Case, widened
+from stft_parity.cases import Case, widen
 from torch_mlx_spectro.backends.base import Backend
 from torch_mlx_spectro.core.linear import Analysis
 from torch_mlx_spectro.errors import UnresolvedArguments
@@ -88,7 +88,7 @@ def check_as_near(found: torch.Tensor, expected: torch.Tensor, exact: torch.Tens
 
 
 def wide(tensor: torch.Tensor | None) -> Any:
-    return None if tensor is None else widened({"x": tensor})["x"]
+    return None if tensor is None else widen({"x": tensor})["x"]
 
 
 @pytest.mark.parametrize("arguments", STFTS, ids=str)

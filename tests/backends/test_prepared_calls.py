@@ -22,6 +22,7 @@ from torch_mlx_spectro.backends.device.backend import KernelBackend
 from torch_mlx_spectro.calls.operation import Call
 from torch_mlx_spectro.errors import KernelRefused, UnresolvedArguments
 from torch_mlx_spectro.native import functions as native
+from torch_mlx_spectro.native.strides import with_view
 
 pytestmark = ONCE_ONLY
 #: Makes a tensor of one layout, of other values for each seed.
@@ -51,9 +52,10 @@ def compute(backend: Backend, op: str, tensor: torch.Tensor, window: Any, **give
 def prepare(
     backend: Backend, op: str, tensor: torch.Tensor, window: Any, **given: Any
 ) -> Prepared | None:
-    """What is prepared by a call that has just been computed."""
+    """What is prepared by a call that has just been computed, with native's view."""
     params, result = compute(backend, op, tensor, window, **given)
-    return backend.prepare(Call(params, tensor, window), result)
+    prepared = backend.prepare(Call(params, tensor, window), result)
+    return None if prepared is None else with_view(params, prepared)
 
 
 def signal(*shape: int, complex_values: bool = False) -> Make:

@@ -275,7 +275,7 @@ def test_parity_of_a_submission_is_strict_and_counted(monkeypatch):
 
 
 def test_pipeline_without_audio_separator_says_what_to_install(capsys, monkeypatch):
-    monkeypatch.setattr(pipeline, "missing", lambda: ["audio_separator", "julius"])
+    monkeypatch.setattr(pipeline, "list_missing", lambda: ["audio_separator", "julius"])
     code, _, err = run(capsys, "--pipeline", "--device", "cpu")
     assert code == 2
     assert "--pipeline needs audio_separator, julius: in a checkout, pip install -r" in err

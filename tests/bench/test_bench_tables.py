@@ -1,11 +1,30 @@
 from __future__ import annotations
 
+import io
 import struct
 
 import pytest
 from bench_reports import TINY_TABLES, report
+from rich.console import Console
 
-from torch_mlx_spectro.bench.tables import ROW_INCHES, draw
+from torch_mlx_spectro.bench.cases import TABLES
+from torch_mlx_spectro.bench.tables import ROW_INCHES, draw, print_report
+
+
+def test_a_table_of_several_operations_fits_80_columns():
+    made = report(1, tables={"backward": TABLES["backward"]})
+    made["accuracy"] = []
+    for timing in made["timings"][2::3]:
+        timing["computed_by"] = ["native"]
+    file = io.StringIO()
+    print_report(made, Console(file=file, width=80))
+    *lines, _machine = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "mean square of stft + backward, B=4 T=1300000 n_fft=1024 hop=256" in lines
+    assert sum("native / it" in line for line in lines) == 1
+    ours = [line.split() for line in lines if line.startswith(" auto")]
+    assert len(ours) == 9
+    assert {" ".join(words[:3]) for words in ours} == {"auto, by native"}
 
 
 def test_picture_has_a_panel_for_each_table_and_one_of_speed_ups():

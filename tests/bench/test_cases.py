@@ -41,10 +41,10 @@ def test_operation_calls_what_its_name_says(operation, workload):
 
     namespace = types.SimpleNamespace(stft=recorded("stft"), istft=recorded("istft"))
     result = workload.call(operation, namespace)(0)
-    functions = [name for name in ("stft", "istft") if name in operation.split()]
+    functions = [name for name in ("stft", "istft") if name in operation.replace(",", "").split()]
     assert called == (["stft", "istft"] if operation == cases.ROUND_TRIP else functions[-1:])
     backward = "backward" in operation
-    of_spectrum = operation in (cases.STFT, cases.ISTFT_BACKWARD)
+    of_spectrum = operation in (cases.STFT, cases.STFT_FRESH, cases.ISTFT_BACKWARD)
     assert result.is_complex() == of_spectrum
     if operation == cases.ISTFT_BINS:
         assert layouts == [True]
@@ -54,6 +54,28 @@ def test_operation_calls_what_its_name_says(operation, workload):
     if backward:
         leaf = workload.spectra[0] if of_spectrum else workload.signals[0]
         assert result.shape == leaf.shape
+
+
+def test_a_fresh_window_is_made_by_each_call(workload):
+    windows = []
+
+    def noted(name):
+        return lambda x, **more: windows.append(more["window"]) or getattr(native, name)(x, **more)
+
+    namespace = types.SimpleNamespace(stft=noted("stft"), istft=noted("istft"))
+    for operation in (cases.STFT_FRESH, cases.ISTFT_FRESH):
+        call = workload.call(operation, namespace)
+        call(0)
+        call(0)
+    assert len({id(window) for window in windows}) == 4
+    assert all(torch.equal(window, workload.window) for window in windows)
+
+
+def test_the_unit_is_one_spectrum_in_natives_memory_order(workload):
+    unit = workload.allocation()(0)
+    spectrum = workload.spectra[0]
+    assert (unit.shape, unit.stride()) == (spectrum.shape, spectrum.stride())
+    assert (unit.dtype, unit.device) == (spectrum.dtype, spectrum.device)
 
 
 def test_gradient_of_the_round_trip_is_that_of_the_identity(workload):
@@ -70,7 +92,7 @@ def test_sets_rotate_through_more_than_a_gpus_cache(monkeypatch):
     assert len({tensor.data_ptr() for tensor in (*made.signals, *made.spectra)}) == 20
     seen = []
     namespace = types.SimpleNamespace(
-        stft=lambda signal, **more: seen.append(signal.data_ptr()), istft=None
+        stft=lambda signal, **more: seen.append(signal.data_ptr()), istft=native.istft
     )
     call = made.call(cases.STFT, namespace)
     for number in range(11):

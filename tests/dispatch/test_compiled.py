@@ -14,14 +14,20 @@ import pytest
 import torch
 import torch._dynamo.utils
 from cli_process import python
+from compiling import fresh_compiler
 from gradients import check_close, noise, torchs_own_warnings, wide
 from patched import NATIVE
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import compiled as operators
+from torch_mlx_spectro.dispatch import decide as deciding
+from torch_mlx_spectro.dispatch import run
+from torch_mlx_spectro.dispatch.plans import plans
+from torch_mlx_spectro.native import private_state as torch_state
 
 WINDOW = torch.hann_window(16) + 0.1
 MASK = torch.rand(9, generator=torch.Generator().manual_seed(2))
@@ -29,11 +35,9 @@ LENGTHS = (240, 400, 512)
 
 
 @pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    torch._dynamo.utils.counters.clear()
-    yield
-    torch.compiler.reset()
+def fresh() -> Iterator[None]:
+    with fresh_compiler():
+        yield
 
 
 def signal_of(length: int, rows: int = 2) -> torch.Tensor:
@@ -181,6 +185,163 @@ def check_call(name: str, call: Any, signal: Any, window: Any, of: set[int]) -> 
             assert tms.stats().accelerated >= 1
     for triple in zip(actual, expected, exact, strict=True):
         check_close(f"{name} of {sorted(of)}", *triple)
+
+
+def adjoints(cotangents: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The gradient of an stft at each of these cotangents, by the operator that programs call."""
+    operator = torch.ops.torch_mlx_spectro.stft_gradient.default
+    sizes = (16, 4, None, WINDOW, True, "reflect", False, None, True, None, False)
+    return [operator(z, [2, 240], False, *sizes) for z in cotangents]
+
+
+def test_gradients_that_come_again_are_not_decided_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By layout of the cotangent; until something was found to be wrong, or is withdrawn."""
+    decided: list[str] = []
+
+    def decide(op: Any, choice: Any, args: Any, kwargs: Any) -> Any:
+        decided.append(choice.backend)
+        return deciding.decide(op, choice, args, kwargs)
+
+    monkeypatch.setattr(operators, "decide", decide)
+    plans.clear()
+    leaf = signal_of(240).requires_grad_()
+    spectrum = NATIVE["stft"](leaf, 16, 4, window=WINDOW, return_complex=True)
+    one = noise(spectrum.detach(), 5)
+    flipped = one.conj().resolve_conj().conj()  # the same values, by their bit
+    layouts = [one, one.mT.contiguous().mT, flipped, one[:1].expand_as(one)]
+    expected = [torch.autograd.grad(spectrum, leaf, z, retain_graph=True)[0] for z in layouts]
+    with tms.backend("mlx", strict=True):
+        for times in (1, 2):
+            torch.testing.assert_close(adjoints(layouts), expected)
+            assert decided == ["mlx"] * len(layouts), times
+        deciding.ledger.epoch += 1
+        torch.testing.assert_close(adjoints(layouts[:1]), expected[:1])
+        assert len(decided) == len(layouts) + 1
+    with tms.backend("native"):
+        torch.testing.assert_close(adjoints(layouts[:1]), expected[:1])
+    assert decided[-1] == "native"
+
+
+def test_compiled_programs_decide_neither_way_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = gradients(separate, native=True)
+    with tms.patch(backend="mlx", strict=True):
+        compiled = torch.compile(separate, fullgraph=True, backend="aot_eager")
+        leaf = signal_of(240).requires_grad_()
+        compiled(leaf, MASK, WINDOW).sum().backward()
+        monkeypatch.setattr(operators, "decide", None)
+        monkeypatch.setattr(run, "decide", None)
+        tms.reset_stats()
+        leaf.grad = None
+        result = compiled(leaf, MASK, WINDOW)
+        result.backward(noise(result, 3))
+        assert tms.stats().calls == {("stft", "mlx"): 1, ("istft", "mlx"): 1}
+    assert leaf.grad is not None
+    check_close("signal", leaf.grad, exact["signal"].to(leaf.grad.dtype), exact["signal"])
+
+
+@pytest.mark.parametrize("has_private_name", [True, False])
+def test_an_operator_is_computed_traced_and_differentiated(
+    has_private_name: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by what is public alone, which takes longer."""
+    if not has_private_name:
+        monkeypatch.setattr(torch_state, "make_autograd", None)
+    space = f"torch_mlx_spectro_test_{has_private_name}"
+    monkeypatch.setattr(operators, "NAMESPACE", space)
+    with torch.library._scoped_library(space, "FRAGMENT") as library:
+        monkeypatch.setattr(operators, "_library", library)
+        operator = operators._define_operator(
+            "triple",
+            "Tensor input",
+            lambda x: x.detach() * 3,
+            torch.empty_like,
+            backward=lambda ctx, cotangent: cotangent * 3,
+            save=lambda ctx, inputs, output: None,
+        )
+        leaf = torch.ones(3, requires_grad=True)
+        compiled = torch.compile(operator, fullgraph=True, backend="aot_eager")
+        for function in (operator, compiled):
+            result = function(leaf)
+            assert torch.equal(result, torch.full((3,), 3.0))
+            assert torch.equal(torch.autograd.grad(result.sum(), leaf)[0], result)
+            assert not function(leaf.detach()).requires_grad
+            with torch.no_grad():
+                assert not function(leaf).requires_grad
+        torch.library.opcheck(operator, (leaf,))
+
+
+def test_inductor_leaves_what_waits_for_a_device_out_of_cuda_graphs() -> None:
+    waiting = {
+        (name, which)
+        for name, every in operators.OPERATORS.items()
+        for which, operator in every._asdict().items()
+        if torch.Tag.cudagraph_unsafe in operator.tags
+    }
+    istfts = {("istft", which) for which in operators.Operators._fields}
+    assert waiting == istfts | {("stft", "window_gradient")}
+
+
+def test_a_gradient_that_was_not_made_before_is_natives_in_a_cuda_graph(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its kernels may have to be compiled; one that was made is launched."""
+    leaf = signal_of(240).requires_grad_()
+    spectrum = NATIVE["stft"](leaf, 16, 4, window=WINDOW, return_complex=True)
+    one = noise(spectrum.detach(), 5)
+    (expected,) = torch.autograd.grad(spectrum, leaf, one)
+    by_native: list[torch.Tensor] = []
+
+    def compute_natively(*given: Any, **more: Any) -> torch.Tensor:
+        by_native.append(natively(*given, **more))
+        return by_native[-1]
+
+    natively = operators._natives_gradient
+    monkeypatch.setattr(operators, "_natives_gradient", compute_natively)
+    plans.clear()
+    with tms.backend("mlx", strict=True):
+        for captured, count in ((True, 1), (False, 1), (True, 1)):
+            monkeypatch.setattr(torch_state, "is_captured", lambda x, now=captured: now)
+            torch.testing.assert_close(adjoints([one]), [expected])
+            assert len(by_native) == count
+
+
+def test_a_dispatch_mode_sees_the_operators() -> None:
+    """What is computed at once is computed unseen, so it must be where nobody looks."""
+    seen: list[str] = []
+
+    class Watching(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    signal, sizes = signal_of(240), (16, 4, None, WINDOW, True, "reflect", False, None, True, None)
+    with tms.backend("mlx"):
+        operators.OPERATORS["stft"].call(signal, *sizes, False)
+        assert seen == []
+        with Watching():
+            operators.OPERATORS["stft"].call(signal, *sizes, False)
+    assert seen[0] == "torch_mlx_spectro.stft.default"
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_second_derivatives_are_refused(backend: str) -> None:
+    def energy(signal: torch.Tensor) -> torch.Tensor:
+        spectrum = tms.stft(signal, 16, 4, window=WINDOW, return_complex=True)
+        return torch.view_as_real(spectrum).pow(3).sum()
+
+    leaf = signal_of(240).requires_grad_()
+    with tms.backend("mlx", strict=True):
+        compiled = torch.compile(energy, fullgraph=True, backend=backend)
+        refused = "(second derivatives of compiled|does not currently support double backward)"
+
+        def differentiate_twice() -> None:
+            (gradient,) = torch.autograd.grad(compiled(leaf), leaf, create_graph=True)
+            gradient.sum().backward()
+
+        with pytest.raises(RuntimeError, match=refused):
+            differentiate_twice()
 
 
 def test_programs_compiled_for_mlx_run_natively_once_it_is_withdrawn() -> None:

@@ -369,7 +369,7 @@ PLACES = {
         (
             *("backend", "auto", "grad mode", "compiles shaders"),
             *("shape", "strides", "dtype", "device", "conjugate", "negative", "alignment"),
-            *("requires grad", "window"),
+            *("requires grad", "window", "arguments"),
         )
     )
 }
@@ -386,8 +386,8 @@ class Blind:
         key = list(make_key(*given))
         first, _, _ = self.part.partition(" of the window")
         if self.part in ("arguments", "types of arguments"):
-            key[14] = None
-            key[13] = key[13] if self.part == "types of arguments" else None
+            # Of equal values the types differ in the bytes that are kept, and in nothing else.
+            key[PLACES["arguments"]] = given[-1] if self.part == "types of arguments" else None
         elif self.part.endswith(" of the window"):
             window = list(key[PLACES["window"]])
             window[(*PARTS_OF_A_WINDOW, "requires grad").index(first)] = None

@@ -24,7 +24,7 @@ from torch_mlx_spectro.backends.cpu.backend import CPU
 from torch_mlx_spectro.calls import operation as operations
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch import run as dispatching
-from torch_mlx_spectro.dispatch.autotune import MAX_ASKED, TRIALS, Trials
+from torch_mlx_spectro.dispatch.autotune import MAX_ASKED, MAX_TRIALS, TRIALS, Trials
 from torch_mlx_spectro.dispatch.choice import Choice
 from torch_mlx_spectro.dispatch.plans import plans
 from torch_mlx_spectro.store import verdicts
@@ -371,15 +371,15 @@ def test_what_is_measured_is_counted_with_its_reason(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 1, "istft": 1})
     signal, window = torch.ones(1 << 19), torch.ones(16)
     with tms.patch():
-        for _ in range(2 * TRIALS + 4):
+        for _ in range(2 * MAX_TRIALS + 4):
             torch.stft(signal, 16, 16, window=window, return_complex=True)
     stats = tms.stats()
     if not 0 < stats.accelerated <= TRIALS < stats.native:
         pytest.fail(f"other calls than were to be made: {stats}")
     assert not stats.fallbacks
     assert stats.choices == {
-        "auto: being measured": TRIALS,
-        "auto: measured faster": stats.native - TRIALS,
+        "auto: being measured": MAX_TRIALS,
+        "auto: measured faster": stats.native - MAX_TRIALS,
     }
 
 
@@ -395,6 +395,7 @@ class Costs:
         for name, seconds in (("analyse", self.cpu[0]), ("adjoint", self.cpu[1])):
             right = getattr(CPU, name)
             monkeypatch.setattr(CPU, name, partial(self._spend, right, seconds))
+        monkeypatch.setattr(CPU, "prepare", lambda *given: None)
         monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 1, "istft": 1})
         monkeypatch.setitem(verdicts._process, "store", Store(None, versions={}))
         trials = Trials(lambda: self.now)
@@ -440,7 +441,7 @@ class Costs:
 
 @pytest.mark.parametrize(
     ("native", "cpu", "winner"),
-    [((0.02, 0.01), (0.01, 0.09), "native"), ((0.02, 0.09), (0.025, 0.01), "cpu")],
+    [((0.2, 0.1), (0.1, 0.9), "native"), ((0.2, 0.9), (0.25, 0.1), "cpu")],
     ids=["slower back", "faster back"],
 )
 def test_training_is_timed_there_and_back(
@@ -460,7 +461,7 @@ def test_training_is_timed_there_and_back(
 
 
 def test_what_is_differentiated_in_vain_is_timed_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    costs = Costs(native=(0.02, 0.01), cpu=(0.01, 0.09))
+    costs = Costs(native=(0.2, 0.1), cpu=(0.1, 0.9))
     costs.spend(monkeypatch)
     decided = 2 * TRIALS + MAX_ASKED
     assert costs.train(decided + 3, backward=False)[decided:] == ["cpu"] * 3
@@ -468,7 +469,7 @@ def test_what_is_differentiated_in_vain_is_timed_there(monkeypatch: pytest.Monke
 
 def test_checkpointed_calls_are_always_the_same_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is saved when they are computed again has to be what was saved before."""
-    costs = Costs(native=(0.01, 0.01), cpu=(0.02, 0.01))
+    costs = Costs(native=(0.1, 0.1), cpu=(0.2, 0.1))
     costs.spend(monkeypatch)
     operation = replace(operations.STFT, native=costs.of_native, small=0)
     given = {"window": torch.hann_window(16), "return_complex": True}

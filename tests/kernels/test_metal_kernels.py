@@ -132,6 +132,22 @@ def test_synthesis_is_the_adjoint_of_analysis(
     agree(inner(transformed, spectrum), inner(signal.numpy(), signal_back), transformed, spectrum)
 
 
+@pytest.mark.parametrize("n_fft", [8, 15, 16, 60, 512, 2048, 4096])
+@pytest.mark.parametrize("onesided", [True, False])
+def test_a_spectrum_is_written_in_either_order(
+    emulated: Emulated, n_fft: int, onesided: bool
+) -> None:
+    """Bit by bit, also where the frames of a group are not all there."""
+    for frames in (1, 7, 10):
+        signal = random_tensor(0, 2, n_fft + (frames - 1) * 5)
+        sizes = {"n_fft": n_fft, "hop_length": 5, "onesided": onesided, "center": False}
+        params, window = stft_params(signal, None, **sizes), random_array(1, n_fft)
+        found = emulated.call("analysis", params, signal.numpy(), window, frames_fastest=True)
+        expected = emulated.call("analysis", params, signal.numpy(), window)
+        assert found.shape == (2, params.bins, frames)
+        assert np.array_equal(found, expected.transpose(0, 2, 1))
+
+
 @pytest.mark.parametrize(
     ("n", "hop"),
     # Hops that are multiples of what lies between the inputs of a butterfly, and others.

@@ -121,11 +121,47 @@ def divided(folder: Path, transform: Callable[[str], str], hop: int) -> None:
         )
 
 
+def write_across(folder: Path, transform: Callable[[str], str]) -> None:
+    """Spectra whose neighbouring frames are neighbours in memory, which no forward call has."""
+    emulated = Emulated(folder, transform=transform)
+    for n_fft, onesided in ((512, True), (512, False), (15, True)):
+        test_metal_kernels.test_a_spectrum_is_written_in_either_order(emulated, n_fft, onesided)
+
+
 @pytest.mark.parametrize(("header", "index"), barriers("fft.h", "analysis.h"))
 def test_analysis_needs_every_barrier(header: str, index: int, metal_cache: Path) -> None:
-    if not is_noticed(ANALYSES, without(header, index), metal_cache):
-        with pytest.raises(WRONG):
-            divided(metal_cache, without(header, index), 7)
+    if is_noticed(ANALYSES, without(header, index), metal_cache):
+        return
+    try:
+        write_across(metal_cache, without(header, index))
+    except WRONG:
+        return
+    with pytest.raises(WRONG):
+        divided(metal_cache, without(header, index), 7)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("thread_index % FRAMES :", "0u :"),
+        ("long(group) * FRAMES + written :", "long(group) * FRAMES + written + 1 :"),
+        ("long(row) * bins * frames + place", "long(row) * bins * frames + place + 1"),
+        ("written * uint(P::FRAME_BYTES),", "0u,"),
+        ("thread_index / FRAMES,", "(thread_index + 1) / FRAMES,"),
+        ("place < frames : active", "place + 1 < frames : active"),
+        ("ACROSS ? step : 1L", "ACROSS ? step + 1 : 1L"),
+        ("(uint(POINTS) - t) * step)", "(uint(POINTS) - t) * step + 1)"),
+        ("POINTS / 2 * step", "POINTS / 2 * step + 1"),
+        ("spectrum[k * step]", "spectrum[k * step + 1]"),
+    ],
+)
+def test_bins_written_across_frames_are_noticed(old: str, new: str, metal_cache: Path) -> None:
+    def transform(text: str) -> str:
+        assert text.count(old) == 1
+        return text.replace(old, new)
+
+    with pytest.raises(WRONG):
+        write_across(metal_cache, transform)
 
 
 #: Of hops that are multiples of what lies between the inputs of a butterfly, and of others.
@@ -391,18 +427,18 @@ MUTATIONS = {
         CENTRED,
     ),
     "upper bins": (
-        "(spectrum + (uint(POINTS) + t))",
-        "(spectrum + (uint(POINTS) + t + 1))",
+        "(spectrum + (uint(POINTS) + t) * step)",
+        "(spectrum + (uint(POINTS) + t + 1) * step)",
         stft(16, 40, onesided="False"),
     ),
     "upper bins, low": (
-        "(spectrum + (uint(2 * POINTS) - t))",
-        "(spectrum + (uint(2 * POINTS) - t - 1))",
+        "(spectrum + (uint(2 * POINTS) - t) * step)",
+        "(spectrum + (uint(2 * POINTS) - t - 1) * step)",
         stft(16, 40, onesided="False"),
     ),
     "row of a spectrum": (
-        "(long(row) * frames + m) * bins",
-        "(long(row) * frames + m) * bins + 1",
+        "(long(row) * frames + place) * bins",
+        "(long(row) * frames + place) * bins + 1",
         CENTRED,
     ),
     "pass input": (

@@ -62,6 +62,7 @@ REPLACED = (
     "_C._cuda_isCurrentStreamCapturing",
     "_C._dynamo.guards._empty_strided_cuda",
     "_C._get_deterministic_algorithms",
+    "_library.autograd.make_autograd_impl",
     "compiler.is_exporting",
 )
 

@@ -258,7 +258,7 @@ def test_private_names_of_torch_are_there() -> None:
         assert getattr(found, name).__qualname__ != "<lambda>", name
     assert torch_state.backward_pass() == -1
     assert torch_state.is_deterministic.__name__ == "_get_deterministic_algorithms"
-    assert torch_state._saved_tensors_hooks(False) is None
+    assert torch_state.saved_tensors_hooks(False) is None
     for name in ("backward_pass", "saved_tensors_hooks"):
         assert getattr(found, name).__qualname__ != missing, name
     assert found.functionalize is not None

@@ -58,7 +58,7 @@ def test_values_are_altered_in_place(x: str) -> None:
     tensors = stft_case(x=x).tensors()
     before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     versions = {name: tensor._version for name, tensor in tensors.items()}
-    assert aftermath.altered(tensors)
+    assert aftermath.alter_values(tensors)
     for name, tensor in tensors.items():
         assert torch.equal(tensor.detach(), before[name] * aftermath.FACTORS[name])
         # A candidate may keep what it computed of a tensor by its version: that has to tell.
@@ -68,6 +68,6 @@ def test_values_are_altered_in_place(x: str) -> None:
 def test_what_torch_does_not_let_be_written_to_is_left() -> None:
     with torch.inference_mode():
         tensor = torch.ones(4)
-    assert not aftermath.altered({"x": tensor, "w": None})
-    assert not aftermath.altered({"x": torch.ones(0), "w": torch.ones(3, dtype=torch.int64)})
+    assert not aftermath.alter_values({"x": tensor, "w": None})
+    assert not aftermath.alter_values({"x": torch.ones(0), "w": torch.ones(3, dtype=torch.int64)})
     assert torch.equal(tensor, torch.ones(4))

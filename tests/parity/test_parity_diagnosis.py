@@ -14,8 +14,8 @@ from stft_parity.cases import Case, istft_case, stft_case
 from stft_parity.diagnosis import behaviour, diagnose, explaining, placing, rearranged
 from stft_parity.diagnosis.analysis import of_analysis
 from stft_parity.diagnosis.causes import Cause
-from stft_parity.diagnosis.evidence import Evidence, explained
-from stft_parity.diagnosis.model import Analysis, Synthesis, extended
+from stft_parity.diagnosis.evidence import Evidence, explain
+from stft_parity.diagnosis.model import Analysis, Synthesis, extend
 from stft_parity.diagnosis.synthesis import of_synthesis
 from stft_parity.observing import Outcome
 from stft_parity.results import ASPECTS
@@ -65,7 +65,7 @@ def answered(case: Case) -> torch.Tensor:
 
 
 def setting_of(case: Case) -> explaining.Setting:
-    return explaining.setting(case, case.tensors(), native(case))
+    return explaining.read_setting(case, case.tensors(), native(case))
 
 
 def evaluated(case: Case) -> tuple[torch.Tensor, list[Cause]]:
@@ -97,7 +97,7 @@ def test_what_a_cause_gives_is_told_by_it(name: str) -> None:
     for cause in causes[first::STEP]:
         evidence = Evidence(truth, cause.values().to(single).to(truth.dtype), single)
         if not evidence.right:  # with this case the cause changes something
-            assert cause.sentence in explained(evidence, causes)
+            assert cause.sentence in explain(evidence, causes)
             told += 1
     assert told >= LEAST
 
@@ -105,7 +105,7 @@ def test_what_a_cause_gives_is_told_by_it(name: str) -> None:
 def test_noise_is_told_by_no_cause() -> None:
     truth, causes = evaluated(CASES["centred"])
     noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
-    assert not explained(Evidence(truth, truth + 0.01 * noise, torch.complex64), causes)
+    assert not explain(Evidence(truth, truth + 0.01 * noise, torch.complex64), causes)
 
 
 def understood(op: str) -> list[Case]:
@@ -151,7 +151,7 @@ def test_the_steps_are_torchs(op: str) -> None:
 def test_a_signal_is_extended_as_torch_does(mode: str) -> None:
     signal = torch.randn((2, 9), dtype=torch.float64)
     wanted = torch.nn.functional.pad(signal, (4, 6), mode)
-    torch.testing.assert_close(extended(signal, 4, 6, mode), wanted, rtol=0, atol=0)
+    torch.testing.assert_close(extend(signal, 4, 6, mode), wanted, rtol=0, atol=0)
 
 
 def test_a_signal_is_extended_as_numpy_does_with_modes_that_torch_lacks() -> None:
@@ -160,7 +160,7 @@ def test_a_signal_is_extended_as_numpy_does_with_modes_that_torch_lacks() -> Non
     signal = torch.randn(9, dtype=torch.float64)
     for mode, options in (("symmetric", {}), ("reflect", {"reflect_type": "odd"})):
         wanted = np.pad(signal.numpy(), (4, 6), mode, **options)  # type: ignore[call-overload]
-        ours = extended(signal, 4, 6, "odd" if options else mode)
+        ours = extend(signal, 4, 6, "odd" if options else mode)
         np.testing.assert_allclose(ours.numpy(), wanted)
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from stft_parity.cases import PARAMETERS, Case
-from stft_parity.choices import VALUES, completed, plain
+from stft_parity.choices import VALUES, complete_choice, plain
 from stft_parity.draws import draws
 from stft_parity.grid import grid, quick
-from stft_parity.making import made
+from stft_parity.making import make_call
 from stft_parity.models import MODELS, models
 from stft_parity.observing import observe
 
@@ -55,8 +55,8 @@ def test_every_pair_of_values_is_there(op: str, cases: tuple[Case, ...]) -> None
             continue
         for value, other in product(of_first, of_second):
             forced = {first: value, second: other}
-            choice = completed(op, plain(op), forced)
-            no_call = made(op, choice) is None
+            choice = complete_choice(op, plain(op), forced)
+            no_call = make_call(op, choice) is None
             # An empty batch is empty, whatever its content would be.
             alike = forced.get("rows") == "0" and "signal" in forced
             if not no_call and not alike and tuple(sorted(forced.items())) not in seen:
@@ -71,7 +71,7 @@ def test_few_pairs_are_no_call(op: str) -> None:
         (first, second)
         for (first, of_first), (second, of_second) in combinations(VALUES[op].items(), 2)
         for value, other in product(of_first, of_second)
-        if made(op, completed(op, plain(op), {first: value, second: other})) is None
+        if make_call(op, complete_choice(op, plain(op), {first: value, second: other})) is None
     )
     expected = {
         ("window", "window layout"),
@@ -154,8 +154,8 @@ def test_models_are_called_as_they_call() -> None:
 
 
 def test_labels_do_not_make_another_case() -> None:
-    plainest = made("stft", plain("stft"))
-    labelled = made("stft", plain("stft"), more={"model": "none"})
+    plainest = make_call("stft", plain("stft"))
+    labelled = make_call("stft", plain("stft"), more={"model": "none"})
     assert plainest == labelled
     assert plainest is not None
     assert labelled is not None

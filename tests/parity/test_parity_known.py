@@ -9,9 +9,9 @@ import torch
 
 from stft_parity import Candidate, Known, Misstated, run
 from stft_parity.cases import Case
-from stft_parity.choices import completed, plain
-from stft_parity.known import applied, problems, read
-from stft_parity.making import made
+from stft_parity.choices import complete_choice, plain
+from stft_parity.known import apply_entries, problems, read
+from stft_parity.making import make_call
 from stft_parity.results import Difference, Result
 from torch_mlx_spectro.doctor.candidates import KNOWN_DIFFERENCES
 
@@ -19,7 +19,7 @@ ENTRY = Known((("op", ("stft",)), ("n_fft", ("16", "15"))), ("strides",), "conti
 
 
 def case(op: str = "stft", **values: str) -> Case:
-    found = made(op, completed(op, plain(op), values))
+    found = make_call(op, complete_choice(op, plain(op), values))
     assert found is not None
     return found
 
@@ -30,7 +30,7 @@ def result(of: Case, *aspects: str, verdict: str = "differs", diagnosis: str = "
 
 
 def test_what_is_known_is_no_failure() -> None:
-    known = applied(result(case(), "strides"), [ENTRY])
+    known = apply_entries(result(case(), "strides"), [ENTRY])
     assert (known.verdict, known.reason) == ("known", "contiguous is enough")
     assert [difference.aspect for difference in known.differences] == ["strides"]
 
@@ -46,16 +46,16 @@ def test_what_is_known_is_no_failure() -> None:
     ],
 )
 def test_what_is_not_known_stays_a_failure(found: Result) -> None:
-    assert applied(found, [ENTRY]) is found
+    assert apply_entries(found, [ENTRY]) is found
 
 
 def test_several_entries_cover_together() -> None:
     other = Known((), ("values",), "it is only half as loud", "half")
     both = result(case(), "strides", "values")
-    assert applied(both, [ENTRY, other]).verdict == "differs"
+    assert apply_entries(both, [ENTRY, other]).verdict == "differs"
     said = Result(both.case, "differs", True, (*both.differences[:1],
                   Difference("values", "scaled by half", "1", "0.5")))  # fmt: skip
-    known = applied(said, [ENTRY, other])
+    known = apply_entries(said, [ENTRY, other])
     assert (known.verdict, known.reason) == (
         "known",
         "contiguous is enough; it is only half as loud",
@@ -64,7 +64,7 @@ def test_several_entries_cover_together() -> None:
 
 def test_a_pass_stays_one() -> None:
     passed = result(case(), verdict="pass")
-    assert applied(passed, [ENTRY]) is passed
+    assert apply_entries(passed, [ENTRY]) is passed
 
 
 VOCABULARY = {"op": {"stft", "istft"}, "n_fft": {"15", "16", "31"}}

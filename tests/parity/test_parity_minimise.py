@@ -10,14 +10,14 @@ import torch
 
 from stft_parity import Candidate, Judge, Result, minimise
 from stft_parity.cases import Case, istft_case, stft_case
-from stft_parity.choices import completed, plain
+from stft_parity.choices import complete_choice, plain
 from stft_parity.draws import draws
-from stft_parity.making import made
+from stft_parity.making import make_call
 from stft_parity.models import models
 
 
 def case(op: str, **values: str) -> Case:
-    found = made(op, completed(op, plain(op), {key.replace("_of_", " "): value
+    found = make_call(op, complete_choice(op, plain(op), {key.replace("_of_", " "): value
                  for key, value in values.items()}))  # fmt: skip
     assert found is not None
     return found

@@ -93,9 +93,9 @@ def test_the_smallest_case_stands_in_for_the_one_it_was_made_of() -> None:
 
 
 def test_a_value_is_telling_when_many_more_of_its_cases_fail() -> None:
-    assert tables.telling(Counter({"pass": 4, "differs": 1}), 0.1)
-    assert not tables.telling(Counter({"pass": 5, "differs": 1}), 0.1)
-    assert not tables.telling(Counter({"pass": 1}), 0.0)
+    assert tables.is_distinctive(Counter({"pass": 4, "differs": 1}), 0.1)
+    assert not tables.is_distinctive(Counter({"pass": 5, "differs": 1}), 0.1)
+    assert not tables.is_distinctive(Counter({"pass": 1}), 0.0)
 
 
 def test_reasons_are_counted() -> None:
@@ -104,14 +104,14 @@ def test_reasons_are_counted() -> None:
 
 
 def test_what_is_unsupported_was_not_compared() -> None:
-    assert not tables.compared(report())
-    assert not tables.compared(report(result("unsupported")))
-    assert tables.compared(report(result("unsupported"), result("raised")))
+    assert not tables.is_compared(report())
+    assert not tables.is_compared(report(result("unsupported")))
+    assert tables.is_compared(report(result("unsupported"), result("raised")))
 
 
 def test_failing_counts_the_failing_verdicts_alone() -> None:
     verdicts = ("pass", "known", "unsupported", "differs", "raised", "fell back")
-    assert tables.failing(Counter(dict.fromkeys(verdicts, 1))) == 3
+    assert tables.count_failing(Counter(dict.fromkeys(verdicts, 1))) == 3
 
 
 def test_what_neither_xml_nor_a_terminal_should_get_is_marked() -> None:

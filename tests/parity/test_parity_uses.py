@@ -12,12 +12,12 @@ import pytest
 import torch
 
 import stft_parity as parity
-from stft_parity.adapting import adapter, calling_lines, takes_arrays
-from stft_parity.cases import Case, istft_case, stft_case, widened
+from stft_parity.adapting import adapter, find_calling_lines, takes_arrays
+from stft_parity.cases import Case, istft_case, stft_case, widen
 from stft_parity.choices import VALUES
 from stft_parity.draws import draws
 from stft_parity.grid import grid, quick
-from stft_parity.observing import observe, telling_strides
+from stft_parity.observing import find_strides, observe
 from stft_parity.uses import BEFORE_BACKWARD, FACTOR, USES
 
 TORCH = parity.native()
@@ -134,7 +134,7 @@ def test_an_adapters_line_is_the_callers() -> None:
     assert native.lines == ("the line that makes the call",)
     assert own.lines == (f"line {adapted.__code__.co_firstlineno + 1} of test_parity_uses.py",)
     assert observe(adapter(adapted, torch.istft), args, kwargs).lines == native.lines
-    assert (__file__, adapted.__code__.co_firstlineno + 1) in calling_lines(adapted)
+    assert (__file__, adapted.__code__.co_firstlineno + 1) in find_calling_lines(adapted)
     case = stft_case(w=None)
     args, kwargs = case.bind(case.tensors())
     (line,) = observe(torch.stft, args, kwargs).lines
@@ -176,12 +176,12 @@ def test_what_torch_takes_in_half_precision_alone_is_compared() -> None:
         istft=lambda *args, **kwargs: 2 * torch.istft(*args, **kwargs), cases=[case]
     )
     assert "values" in doubled.aspects()
-    args, kwargs = case.bind(widened(case.tensors()))
+    args, kwargs = case.bind(widen(case.tensors()))
     with pytest.raises(RuntimeError, match="overlap add"):
         torch.istft(*args, **kwargs)
 
 
 def test_strides_of_nothing_are_not_compared() -> None:
     """By them nothing works or fails; of the next size they are."""
-    assert telling_strides(torch.zeros(4)[::2][:0]) == telling_strides(torch.zeros(0)) == ()
-    assert telling_strides(torch.zeros(4)[::2]) == (2,)
+    assert find_strides(torch.zeros(4)[::2][:0]) == find_strides(torch.zeros(0)) == ()
+    assert find_strides(torch.zeros(4)[::2]) == (2,)

@@ -11,11 +11,9 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 
-from ..backends import registry
 from ..backends.base import Backend, Optional
 from ..backends.envelope import inverse_envelope
 from ..core.linear import Analysis, bins_that_are_read, describe_analysis
@@ -63,7 +61,7 @@ def _stft(task: Task[Analysis], signal: torch.Tensor, window: Optional) -> torch
     params = task.subject.params
     # Of examples of vmap native stacks the results; what it frames of each nobody sees.
     stacks, given = torch_state.is_vmapped(signal, window), signal
-    copies = _copies(params, signal)
+    copies = copies_signal(params, signal)
     is_trained = window is not None and not torch_state.is_constant(window)
     if not stacks:
         signal = _with_natives_gradient(params, signal)
@@ -87,14 +85,19 @@ def _with_natives_gradient(params: StftParams, signal: torch.Tensor) -> torch.Te
     Where nothing is padded native frames the signal where it lies: so lies the gradient, and of
     samples that share memory each has the mean of their gradients.
     """
-    padding = params.padding or (params.padded and params.pad_mode != "constant")
-    if padding or not signal.requires_grad or signal.is_contiguous():
+    if not frames_itself(params, signal):
         return signal
     framed = signal.clone() if params.padded else signal
     return framed.as_strided(framed.shape, framed.stride())
 
 
-def _copies(params: StftParams, signal: torch.Tensor) -> bool:
+def frames_itself(params: StftParams, signal: torch.Tensor) -> bool:
+    """Whether native frames a differentiated signal that is not contiguous where it lies."""
+    padding = params.padding or (params.padded and params.pad_mode != "constant")
+    return not padding and signal.requires_grad and not signal.is_contiguous()
+
+
+def copies_signal(params: StftParams, signal: torch.Tensor) -> bool:
     """Whether native lets a program change the signal before a gradient is computed.
 
     Native keeps its padded copy. But it refers to a differentiated signal that it reflects or
@@ -113,16 +116,18 @@ def _refuse_changes(result: torch.Tensor, given: torch.Tensor) -> None:
         return
     reference, before = weakref.ref(given), given._version
 
-    def check(_: Any) -> None:
-        tensor = reference()
-        if tensor is not None and tensor._version != before:
-            raise RuntimeError(
-                "one of the variables needed for gradient computation has been modified by an "
-                f"inplace operation: [{tensor.type()} {list(tensor.shape)}] is at version "
-                f"{tensor._version}; expected version {before} instead."
-            )
+    result.grad_fn.register_prehook(lambda _: raise_if_changed(reference, before))
 
-    result.grad_fn.register_prehook(check)
+
+def raise_if_changed(given: weakref.ref[torch.Tensor], version: int) -> None:
+    """Raise, as native's backward does, if a tensor is not of this version any more."""
+    tensor = given()
+    if tensor is not None and tensor._version != version:
+        raise RuntimeError(
+            "one of the variables needed for gradient computation has been modified by an "
+            f"inplace operation: [{tensor.type()} {list(tensor.shape)}] is at version "
+            f"{tensor._version}; expected version {version} instead."
+        )
 
 
 def _istft(task: Task[IstftParams], spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
@@ -159,41 +164,87 @@ def _istft_with_trained_window(
     return torch.cat([signal, tail], dim=1) if params.zero_tail else signal
 
 
-def gradient(
+def bind_gradient(
+    params: StftParams | IstftParams, backend: Backend, tensor: torch.Tensor, window: Optional
+) -> Bound:
+    """Bind what gradients in the input share, of calls like one.
+
+    Args:
+        backend: computes the gradients.
+        tensor, window: of the one call; only whether they are complex is read.
+
+    Returns:
+        The gradient as a function of a cotangent, which has the result's shape, and the window;
+        contiguous.
+    """
+    if isinstance(params, StftParams):
+        return partial(_stft_gradient, Task(backend, _make_analysis(params, tensor, window)))
+    return partial(_istft_gradient, Task(backend, bins_that_are_read(params)), params)
+
+
+def prepare_gradient(
     params: StftParams | IstftParams,
+    backend: Backend,
+    cotangent: torch.Tensor,
+    window: Optional,
+    gradient: torch.Tensor,
+) -> Bound | None:
+    """What computes gradients like one by a prepared launch, where the backend has one.
+
+    Args:
+        cotangent, window: of the one.
+        gradient: in the input, of :func:`bind_gradient`.
+    """
+    if isinstance(params, StftParams):
+        is_whole = params.return_complex
+    else:
+        is_whole = bins_that_are_read(params).bins == params.bins
+    if not is_whole or (window is not None and window.is_complex()):
+        return None
+    return backend.prepare_gradient(params, cotangent, window, gradient)
+
+
+def _stft_gradient(task: Task[Analysis], cotangent: torch.Tensor, window: Optional) -> torch.Tensor:
+    params = task.subject.params
+    batched = _batch_spectrum(params, cotangent)
+    found = linear_maps.compute_adjoint(task, batched, window).contiguous()
+    return found if params.batched else found.squeeze_(0)
+
+
+def _batch_spectrum(params: StftParams, cotangent: torch.Tensor) -> torch.Tensor:
+    batched = with_rows(params, cotangent)
+    return batched if params.return_complex else torch.view_as_complex(batched.contiguous())
+
+
+def _istft_gradient(
+    task: Task[IstftParams], params: IstftParams, cotangent: torch.Tensor, window: Optional
+) -> torch.Tensor:
+    found = linear_maps.compute_inverse_adjoint(task, with_rows(params, cotangent), window)
+    if task.subject.bins < params.bins:
+        unread = found.new_zeros(params.rows, params.bins - task.subject.bins, params.frames)
+        found = torch.cat([found, unread], dim=1)
+    found = found.contiguous()
+    return found if params.batched else found.squeeze_(0)
+
+
+def window_gradient(
+    params: StftParams | IstftParams,
+    backend: Backend,
     cotangent: torch.Tensor,
     tensor: torch.Tensor,
-    window: Optional,
-    in_window: bool,
-    backend: str,
+    window: torch.Tensor,
 ) -> torch.Tensor:
-    """The gradient of a call, given the cotangent of its result; contiguous.
+    """The gradient of a call in its window; contiguous.
 
     Args:
         cotangent: of the result's shape.
-        tensor: the call's input; only its kind matters unless ``in_window``.
-        in_window: the gradient in the window, else in the input.
-        backend: the name of the one that computes it.
+        tensor: the call's input.
     """
-    computing = registry.load(backend)
-    batched = with_rows(params, cotangent)
     if isinstance(params, StftParams):
-        if not params.return_complex:
-            batched = torch.view_as_complex(batched.contiguous())
-        task = Task(computing, _make_analysis(params, tensor, window))
-        if in_window:
-            return linear_maps.compute_correlation(task, with_rows(params, tensor), batched)
-        found = linear_maps.compute_adjoint(task, batched, window)
-    elif in_window:
-        # The envelope depends on the window, too: torch's own derivatives know how.
-        call = partial(bind(params, computing, tensor, window), tensor)
-        whole: torch.Tensor = torch.func.vjp(call, window)[1](cotangent)[0]
-        return whole.contiguous()
-    else:
-        read = bins_that_are_read(params)
-        found = linear_maps.compute_inverse_adjoint(Task(computing, read), batched, window)
-        if read.bins < params.bins:
-            unread = found.new_zeros(params.rows, params.bins - read.bins, params.frames)
-            found = torch.cat([found, unread], dim=1)
-    found = found.contiguous()
-    return found if params.batched else found.squeeze_(0)
+        task = Task(backend, _make_analysis(params, tensor, window))
+        batched = _batch_spectrum(params, cotangent)
+        return linear_maps.compute_correlation(task, with_rows(params, tensor), batched)
+    # The envelope depends on the window, too: torch's own derivatives know how.
+    call = partial(bind(params, backend, tensor, window), tensor)
+    whole: torch.Tensor = torch.func.vjp(call, window)[1](cotangent)[0]
+    return whole.contiguous()

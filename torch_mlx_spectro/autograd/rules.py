@@ -34,8 +34,8 @@ class Map:
     def __init__(self, name: str, rule: Rule, compute: Compute) -> None:
         self.name, self.rule = name, rule
         self._function = compute
-        self._recorded = _build_function(name, forward=self._record, backward=self._pull_back)
-        self._transformed = _build_function(
+        self._recorded = build_function(name, forward=self._record, backward=self._pull_back)
+        self._transformed = build_function(
             name,
             # A plain function: to read a method's signature takes torch a third longer.
             forward=lambda task, first, second: self._compute(task, first, second),
@@ -91,8 +91,8 @@ class Map:
         rule, task = self.rule, ctx.task
         return (
             None,
-            _compute_gradient(rule.first, task, cotangent, second) if needs_first else None,
-            _compute_gradient(rule.second, task, cotangent, first) if needs_second else None,
+            compute_gradient(rule.first, task, cotangent, second) if needs_first else None,
+            compute_gradient(rule.second, task, cotangent, first) if needs_second else None,
         )
 
     def _push_forward(self, ctx: Any, _: None, along_first: Any, along_second: Any) -> Any:
@@ -133,7 +133,7 @@ class Map:
         return torch.stack(results)
 
 
-def _build_function(name: str, **methods: Callable[..., Any]) -> Any:
+def build_function(name: str, **methods: Callable[..., Any]) -> Any:
     """A subclass of Function; torch shows its name in ``grad_fn`` and in messages."""
     members = {key: staticmethod(method) for key, method in methods.items()}
     return type(name.title().replace("_", ""), (Function,), members)
@@ -146,9 +146,14 @@ def _fill_zeros(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def _compute_gradient(
+def compute_gradient(
     gradient: Gradient | None, task: Task[Any], cotangent: torch.Tensor, other: Any
 ) -> Any:
+    """A gradient by its rule.
+
+    Args:
+        other: the tensor that the map is linear in besides.
+    """
     if gradient is None:
         return None
     pair = (other, cotangent) if gradient.swapped else (cotangent, other)

@@ -132,11 +132,12 @@ class Backend(ABC):
     def prepare(self, call: Call, result: torch.Tensor) -> Prepared | None:
         """What computes calls like one that was just computed, with everything bound.
 
-        It is a function of input and window; None where there is nothing to prepare. Whoever calls
-        it sees to it that shapes, strides, dtypes, device, the bits of conjugation and negation,
-        ``data_ptr() & 7``, whether there is a window, and all other arguments are those of the
-        call; that nothing is differentiated; and that nothing in torch's state asks to see what is
-        computed. The tensors and their values differ.
+        It is a function of input and window, and returns what native's result is a view of
+        (:func:`.native.strides.natives_view`). None where there is nothing to prepare. Whoever
+        calls it sees to it that shapes, strides, dtypes, device, the bits of conjugation and
+        negation, ``data_ptr() & 7``, whether there is a window, and all other arguments are those
+        of the call; that nothing is differentiated; and that nothing in torch's state asks to see
+        what is computed. The tensors and their values differ.
 
         The function raises UnresolvedArguments where the envelope of a window vanishes, and
         KernelRefused where the device does not take the launch, or where the host would have to
@@ -144,6 +145,26 @@ class Backend(ABC):
 
         Args:
             result: of the call, for its layout.
+        """
+        return None
+
+    def prepare_gradient(
+        self,
+        params: StftParams | IstftParams,
+        cotangent: torch.Tensor,
+        window: Optional,
+        gradient: torch.Tensor,
+    ) -> Prepared | None:
+        """What computes gradients in the input, like one that was just computed.
+
+        It is a function of a cotangent and a window. What :meth:`prepare` says holds here, too, of
+        cotangents in the input's place.
+
+        Args:
+            params: of the call; an istft by a real window, or an stft.
+            cotangent: of what native's result is a view of.
+            window: real, or None.
+            gradient: in the input, for its layout.
         """
         return None
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
+from ..backends.registry import NATIVE
 from ..native import functions as native
 from .measuring import Call
+from .programs import AURALOSS, LOSS, PROGRAMS, STEPS
 from .schema import Accuracy
 
 Compute = Callable[[torch.Tensor], torch.Tensor]
@@ -19,8 +21,15 @@ Compute = Callable[[torch.Tensor], torch.Tensor]
 #: What is timed, by the names that reports use.
 STFT, ISTFT, ISTFT_BINS = "stft", "istft", "istft of (bins, frames)"
 STFT_BACKWARD, ISTFT_BACKWARD = "stft + backward", "istft + backward"
+MEAN_SQUARE = "mean square of stft + backward"
 ROUND_TRIP = "round trip + backward"
-OPERATIONS = (STFT, ISTFT, ISTFT_BINS, STFT_BACKWARD, ISTFT_BACKWARD, ROUND_TRIP)
+STFT_FRESH, ISTFT_FRESH = "stft, fresh window", "istft, fresh window"
+OPERATIONS = (
+    *(STFT, ISTFT, ISTFT_BINS, STFT_FRESH, ISTFT_FRESH),
+    *(STFT_BACKWARD, ISTFT_BACKWARD, MEAN_SQUARE, ROUND_TRIP),
+)
+#: What the host's time is told in units of: one allocation, of a spectrum.
+UNIT = "torch.empty_strided"
 
 
 @dataclass(frozen=True)
@@ -47,11 +56,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Table:
-    """Cases, and the operations that are timed on each; the table of errors has no operations."""
+    """Cases, and the operations that are timed on each; the table of errors has no operations.
+
+    ``reference`` is what every backend is timed beside.
+    """
 
     title: str
     operations: tuple[str, ...]
     cases: tuple[Case, ...]
+    reference: str = NATIVE
 
 
 def quarter(rows: int, samples: int, n_fft: int) -> Case:
@@ -92,8 +105,10 @@ PUBLISHED: Mapping[str, Table] = MappingProxyType(
     }
 )
 
+#: The table of the host's time, see :mod:`.host`.
+HOST_TABLE = "host"
 #: All tables. The sizes of this project's own: other hops, both layouts of a spectrum, and each
-#: backward pass.
+#: backward pass; what a training program waits for; and the host's time.
 TABLES: Mapping[str, Table] = MappingProxyType(
     {
         **PUBLISHED,
@@ -108,6 +123,24 @@ TABLES: Mapping[str, Table] = MappingProxyType(
                 Case(8, 480_000, 1024, 256),
                 Case(4, 1_300_000, 1024, 256),
             ),
+        ),
+        "backward": Table(
+            "There and back",
+            (STFT_BACKWARD, ISTFT_BACKWARD, MEAN_SQUARE),
+            (
+                Case(1, 16_000, 512, 128),
+                Case(4, 160_000, 1024, 256),
+                Case(4, 1_300_000, 1024, 256),
+            ),
+        ),
+        # The largest of its three resolutions.
+        AURALOSS: Table("The loss of auraloss", (LOSS,), (Case(8, 65_536, 2048, 240),)),
+        "training": Table("Training of a small separator", (STEPS,), (Case(2, 8_000, 512, 128),)),
+        HOST_TABLE: Table(
+            "Host time of calls that come again",
+            (STFT, ISTFT, STFT_FRESH, ISTFT_FRESH, STFT_BACKWARD, ISTFT_BACKWARD, ROUND_TRIP),
+            (Case(1, 4_000, 512, 128),),
+            reference=UNIT,
         ),
     }
 )
@@ -139,11 +172,7 @@ class Workload:
         wanted = 1 if device == "cpu" else -(-ROTATED_BYTES // case.nbytes)
         self.sets = 1 if device == "cpu" else max(2, min(MAX_SETS, wanted))
         self.window = torch.hann_window(case.n_fft).to(device)
-        self._sizes: dict[str, Any] = {
-            "n_fft": case.n_fft,
-            "hop_length": case.hop_length,
-            "window": self.window,
-        }
+        self._sizes: dict[str, Any] = {"n_fft": case.n_fft, "hop_length": case.hop_length}
         # Drawn on the CPU: the same numbers whatever the device.
         generator = torch.Generator().manual_seed(1)
         shape = (case.rows, case.samples)
@@ -152,24 +181,36 @@ class Workload:
         ]
         # Of signals, so that DC and Nyquist are real: native's istft on CUDA uses their imaginary
         # parts, which the definition has not.
-        self.spectra = [self._stft(native, signal) for signal in self.signals]
+        self.spectra = [*map(self._bind_stft(native, window=self.window), self.signals)]
 
     def call(self, operation: str, namespace: ModuleType) -> Call:
         """One of the operations on the set that a call's number chooses.
 
         Args:
-            operation: one of those in :mod:`.cases`.
-            namespace: has both functions: this package, or native torch.
+            operation: one of those in :mod:`.cases` or :mod:`.programs`.
+            namespace: has both functions: this package, or native torch. A program's calls are of
+                torch's own names, whatever these are.
         """
-        stft, istft = partial(self._stft, namespace), partial(self._istft, namespace)
+        if operation in PROGRAMS:
+            return PROGRAMS[operation](facts(self.case), self.window.device)
+        known, fresh = {"window": self.window}, self._make_window
+        stft, istft = self._bind_stft(namespace, **known), self._bind_istft(namespace, **known)
+        bare_stft, bare_istft = self._bind_stft(namespace), self._bind_istft(namespace)
         signals, spectra = self.signals, self.spectra
         # What is called, on what, and with which cotangents; None: there is no backward pass.
         uses: dict[str, tuple[Compute, list[torch.Tensor], list[torch.Tensor] | None]] = {
             STFT: (stft, signals, None),
             ISTFT: (istft, spectra, None),
             ISTFT_BINS: (istft, spectra, None),
+            STFT_FRESH: (lambda signal: bare_stft(signal, window=fresh()), signals, None),
+            ISTFT_FRESH: (lambda spectrum: bare_istft(spectrum, window=fresh()), spectra, None),
             STFT_BACKWARD: (stft, signals, spectra),
             ISTFT_BACKWARD: (istft, spectra, signals),
+            MEAN_SQUARE: (
+                lambda signal: torch.view_as_real(stft(signal)).square().mean(),
+                signals,
+                [torch.ones((), device=signals[0].device)] * self.sets,
+            ),
             ROUND_TRIP: (lambda signal: istft(stft(signal)), signals, signals),
         }
         compute, inputs, cotangents = uses[operation]
@@ -186,26 +227,36 @@ class Workload:
 
         return differentiate
 
-    def _stft(self, namespace: ModuleType, signal: torch.Tensor) -> Any:
-        return namespace.stft(signal, **self._sizes, return_complex=True)
+    def allocation(self) -> Call:
+        """What allocates a spectrum, in the memory order that native gives it."""
+        like, allocate = self.spectra[0], torch.empty_strided
+        shape, strides, dtype, device = tuple(like.shape), like.stride(), like.dtype, like.device
+        return lambda number: allocate(shape, strides, dtype=dtype, device=device)
 
-    def _istft(self, namespace: ModuleType, spectrum: torch.Tensor) -> Any:
-        return namespace.istft(spectrum, **self._sizes, length=self.case.samples)
+    def _make_window(self) -> torch.Tensor:
+        return torch.hann_window(self.case.n_fft, device=self.window.device)
+
+    # Bound in C: what a lambda adds to a small call would be measured with it.
+    def _bind_stft(self, namespace: ModuleType, **more: torch.Tensor) -> Any:
+        return partial(namespace.stft, **self._sizes, **more, return_complex=True)
+
+    def _bind_istft(self, namespace: ModuleType, **more: torch.Tensor) -> Any:
+        return partial(namespace.istft, **self._sizes, **more, length=self.case.samples)
 
     def errors(self, namespace: ModuleType, backend: str) -> Accuracy:
         """The largest errors on the first set; the caller chooses the backend."""
         signal, spectrum = self.signals[0], self.spectra[0]
-        exact = self._sizes | {"window": self.window.cpu().double()}
-        there, wide = self._stft(namespace, signal), signal.cpu().double()
-        wide_spectrum, length = spectrum.cpu().to(torch.complex128), self.case.samples
+        known, wide_window = {"window": self.window}, {"window": self.window.cpu().double()}
+        stft, istft = self._bind_stft(namespace, **known), self._bind_istft(namespace, **known)
+        there, wide = stft(signal), signal.cpu().double()
+        wide_spectrum = spectrum.cpu().to(torch.complex128)
         return {
             "case": facts(self.case),
             "backend": backend,
-            "round_trip": _largest(self._istft(namespace, there), wide),
-            "stft": _largest(there, native.stft(wide, **exact, return_complex=True)),
+            "round_trip": _largest(istft(there), wide),
+            "stft": _largest(there, self._bind_stft(native, **wide_window)(wide)),
             "istft": _largest(
-                self._istft(namespace, spectrum),
-                native.istft(wide_spectrum, **exact, length=length),
+                istft(spectrum), self._bind_istft(native, **wide_window)(wide_spectrum)
             ),
         }
 

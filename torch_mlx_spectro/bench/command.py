@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--table",
         metavar="NAME[,NAME]",
-        help="stft, istft, roundtrip, accuracy (these by default), sizes, costs, or all",
+        help="stft, istft, roundtrip, accuracy (these by default), sizes, backward, auraloss,"
+        " training, host, costs, or all",
     )
     what.add_argument("--threads", type=int, metavar="N", help="of torch (default: its own)")
     what.add_argument("--quick", action="store_true", help="fewer samples: a look, not a number")

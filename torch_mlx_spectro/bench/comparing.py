@@ -187,14 +187,15 @@ def _cells(report: Report) -> dict[Key, list[float]]:
     Of lower quartiles: a pause only ever makes a call longer, and of the four samples of a pass two
     may have had one.
     """
-    passes = {_cell(timing): timing["passes"] for timing in report["timings"]}
+    timings = report["timings"]
+    beside = {_cell(timing)[:3]: timing["passes"] for timing in timings if timing["ratio"] is None}
     return {
-        key: [
+        _cell(timing): [
             math.log(summary(theirs)["low"] / summary(own)["low"])
-            for theirs, own in zip(passes[(*key[:3], NATIVE)], ours, strict=True)
+            for theirs, own in zip(beside[_cell(timing)[:3]], timing["passes"], strict=True)
         ]
-        for key, ours in passes.items()
-        if key[3] != NATIVE and (*key[:3], NATIVE) in passes
+        for timing in timings
+        if timing["ratio"] is not None and _cell(timing)[:3] in beside
     }
 
 

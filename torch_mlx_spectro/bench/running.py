@@ -26,8 +26,9 @@ from ..backends import registry
 from ..dispatch.autotune import MAX_TRIALS
 from ..doctor.findings import list_versions
 from ..native import functions as native
-from .cases import Case, Table, Workload, disagreement, facts
+from .cases import UNIT, Case, Table, Workload, disagreement, facts
 from .measuring import Clock, Side, choose_batch, make_clock, ratios, summary, take_turns
+from .programs import PROGRAMS
 from .schema import SCHEMA, VERSION, Accuracy, Failure, Machine, Report, Timing
 
 NATIVE, AUTO = registry.NATIVE, "auto"
@@ -56,6 +57,7 @@ class Settings:
         seconds_per_case: of all passes of an operation on a case, about, and again of each side's
             warm-up; one call of that and ``LEAST_SAMPLES`` samples of a pass are made however
             long they last.
+        computes: results are to be native's; those of a stub's kernels are not.
     """
 
     device: str
@@ -64,6 +66,7 @@ class Settings:
     samples: int = 4
     warm_up: int = 5
     seconds_per_case: float = 30.0
+    computes: bool = True
 
 
 def quick(settings: Settings) -> Settings:
@@ -110,6 +113,7 @@ class _Cell:
     table: str
     operation: str
     case: Case
+    reference: str = NATIVE
     batch: int = 0
     taken: dict[str, list[list[float]]] = field(default_factory=dict)
     computed_by: dict[str, list[str]] = field(default_factory=dict)
@@ -148,7 +152,7 @@ def measure(
     clock = clock or make_clock(settings.device)
     where = machine(settings.device)  # now: its load is the others'
     cells = [
-        _Cell(name, operation, case)
+        _Cell(name, operation, case, table.reference)
         for name, table in tables.items()
         for case in table.cases
         for operation in table.operations
@@ -186,9 +190,16 @@ def measure(
 
 
 def make_side(backend: str, workload: Workload, operation: str) -> Side:
-    """Make a backend's side of an operation; native's calls do not pass through this package."""
+    """Make a backend's side of an operation; native's calls do not pass through this package.
+
+    Args:
+        backend: or what takes part as a unit (:data:`.cases.UNIT`).
+    """
+    if backend == UNIT:
+        return Side(UNIT, nullcontext, workload.allocation())
     namespace = native if backend == NATIVE else tms
-    return Side(backend, choose_backend(backend), workload.call(operation, namespace))
+    use = tms.patch if operation in PROGRAMS else tms.backend
+    return Side(backend, choose_backend(backend, use), workload.call(operation, namespace))
 
 
 def choose_backend(
@@ -224,15 +235,15 @@ def _pass(
 ) -> None:
     """Take the samples of one pass; in the first one, find out who takes part."""
     if not first and not cell.taken:
-        return  # native failed
+        return  # the reference failed
     try:
         workload = Workload(cell.case, settings.device)
-        reference = make_side(NATIVE, workload, cell.operation)
+        reference = make_side(cell.reference, workload, cell.operation)
         sides = [reference]
         if first:
             for backend in settings.backends:
                 side = make_side(backend, workload, cell.operation)
-                if reason := _warm_up(cell, side, reference, settings, clock):
+                if reason := _warm_up(cell, side, workload, settings, clock):
                     failures.append(cell.failure(backend, reason))
                 else:
                     sides.append(side)
@@ -246,26 +257,29 @@ def _pass(
         kept = workload.sets if settings.device != "cpu" else 1
         taken = take_turns(sides, clock, settings.samples, cell.batch, seconds, kept)
     except RuntimeError as error:  # the device's: of memory, mostly
-        failures.append(cell.failure(NATIVE, f"{type(error).__name__}: {error}"))
+        failures.append(cell.failure(cell.reference, f"{type(error).__name__}: {error}"))
         return
     for name, times in taken.items():
         cell.taken.setdefault(name, []).append(times)
 
 
-def _warm_up(cell: _Cell, side: Side, reference: Side, settings: Settings, clock: Clock) -> str:
+def _warm_up(cell: _Cell, side: Side, workload: Workload, settings: Settings, clock: Clock) -> str:
     """Warm a side up and see who computes; why it cannot be timed, or nothing."""
     count = max(settings.warm_up, AUTO_WARM_UP) if side.name == AUTO else settings.warm_up
     try:
         with side.context():
             got = side.call(0)
-        if wrong := disagreement(reference.call(0), got):
-            return wrong
+        if settings.computes:
+            expected = make_side(NATIVE, workload, cell.operation).call(0)
+            if wrong := disagreement(expected, got):
+                return wrong
         _call(side, count, clock, settings.seconds_per_case)
         tms.reset_stats()
         _call(side, 1, clock)
     except RuntimeError as error:
         return f"{type(error).__name__}: {error}"
-    cell.computed_by[side.name] = sorted({backend for _, backend in tms.stats().calls})
+    counted = {backend for _, backend in tms.stats().calls}
+    cell.computed_by[side.name] = sorted(counted) or [NATIVE]  # which counts nothing
     return ""
 
 
@@ -283,14 +297,14 @@ def _call(side: Side, times: int, clock: Clock, seconds: float = math.inf) -> No
 def _timings(cell: _Cell) -> Iterator[Timing]:
     for name, passes in cell.taken.items():
         relative = None
-        if name != NATIVE:
-            relative = summary([*chain.from_iterable(ratios(cell.taken[NATIVE], passes))])
+        if name != cell.reference:
+            relative = summary([*chain.from_iterable(ratios(cell.taken[cell.reference], passes))])
         yield {
             "table": cell.table,
             "operation": cell.operation,
             "case": facts(cell.case),
             "backend": name,
-            "computed_by": cell.computed_by.get(name, [NATIVE]),
+            "computed_by": cell.computed_by.get(name, [name]),
             "batch": cell.batch,
             "passes": passes,
             "seconds": summary([*chain.from_iterable(passes)]),

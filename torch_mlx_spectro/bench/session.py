@@ -18,7 +18,7 @@ from ..doctor.anonymous import anonymise, find_revealing
 from ..errors import Problem
 from ..terminal import STDOUT, make_console, progress, refuse, write_file
 from ..version import __version__
-from . import cases, comparing, costs, pipeline, running, schema, tables
+from . import cases, comparing, costs, host, pipeline, programs, running, schema, tables
 
 #: Of --table, beside the tables of cases: what a call costs beside its transform.
 COSTS = "costs"
@@ -84,11 +84,27 @@ def _choose_tables(options: argparse.Namespace) -> dict[str, cases.Table]:
 def _measure(
     options: argparse.Namespace, settings: running.Settings, chosen: dict[str, cases.Table]
 ) -> schema.Report:
+    absent = programs.explain_absence(chosen)
+    here = {name: table for name, table in chosen.items() if name not in absent}
     with progress("measuring") as show:
-        report = running.measure(settings, chosen, show)
-    report["unavailable"] = running.find_backends(settings.device)[1]
+        report = _measure_tables(settings, here, show)
+    report["unavailable"] = running.find_backends(settings.device)[1] | absent
     if {COSTS, "all"} & {*(options.table or "").split(",")}:
         report["costs"] = costs.measure_costs()
+    return report
+
+
+def _measure_tables(
+    settings: running.Settings, chosen: Mapping[str, cases.Table], show: running.Progress
+) -> schema.Report:
+    """Measure tables, that of the host's time by its own backends and clock."""
+    others = {name: table for name, table in chosen.items() if name != cases.HOST_TABLE}
+    report = running.measure(settings, others, show)
+    if cases.HOST_TABLE in chosen:
+        of_host = host.measure_host(settings, show)
+        report["timings"] += of_host["timings"]
+        report["failures"] += of_host["failures"]
+        report["settings"]["tables"].append(cases.HOST_TABLE)
     return report
 
 
@@ -151,7 +167,7 @@ def _measure_again(
     if not timed:
         return comparison
     with progress("measuring again") as show:
-        again = running.measure(settings, comparing.cut_tables(timed, chosen), show)
+        again = _measure_tables(settings, comparing.cut_tables(timed, chosen), show)
     return comparing.confirm(comparison, comparing.compare(old, again))
 
 

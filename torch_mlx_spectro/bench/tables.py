@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ..terminal import table
-from .cases import TABLES
+from .cases import HOST_TABLE, TABLES, UNIT
 from .comparing import LEVEL, THRESHOLD, Change, Comparison, read_case
 from .running import NATIVE
 from .schema import Accuracy, Machine, Report, Summary, Timing
@@ -25,7 +25,9 @@ BUSY = 0.5
 def print_report(report: Report, console: Console) -> None:
     """Print every table of the report, what failed, and what it was measured on."""
     for name in dict.fromkeys(timing["table"] for timing in report["timings"]):
-        _print_timings(name, report["timings"], console)
+        if name != HOST_TABLE:
+            _print_timings(name, report["timings"], console)
+    _print_host(report, console)
     if report["accuracy"]:
         _print_accuracy(report["accuracy"], console)
     if report["costs"]:
@@ -50,30 +52,74 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def _print_timings(name: str, timings: list[Timing], console: Console) -> None:
-    chosen = [timing for timing in timings if timing["table"] == name]
-    several = len({timing["operation"] for timing in chosen}) > 1
-    text = ("size", *(("operation",) if several else ()), "backend")
+    """Print a table: below each operation and size, which have a line of their own, the sides."""
+    cells: dict[str, list[tuple[str, ...]]] = {}
+    for timing in timings:
+        if timing["table"] == name:
+            words = f"{timing['operation']}, {read_case(timing['case'])}"
+            cells.setdefault(words, []).append(_timing_row(timing))
     title = TABLES[name].title if name in TABLES else name
-    numbers = ("ms", "quartiles", "n", "native / it", "quartiles", "computed by")
-    rows = [_timing_row(timing, several) for timing in chosen]
-    console.print(table(text, numbers, f"{title}: medians", rows))
+    heads = ("backend", "ms", "quartiles", "n", "native / it", "quartiles")
+    every = [heads, *(row for rows in cells.values() for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*every, strict=True)]
+    console.print(f"{title}: medians", style="italic")
+    for words, rows in ("", []), *cells.items():
+        if words:
+            console.print(words, soft_wrap=True)
+        made = table(heads[:1], heads[1:], rows=rows)
+        made.show_header, made.show_edge = not words, False
+        for column, width in zip(made.columns, widths, strict=True):
+            column.min_width = width
+        console.print(made)
+    console.print()
 
 
-def _timing_row(timing: Timing, several: bool) -> tuple[str, ...]:
-    """The cells of a timing; only native's row, the first one, names size and operation."""
-    ratio, first = timing["ratio"], timing["backend"] == NATIVE
-    seconds = timing["seconds"]
+def _timing_row(timing: Timing) -> tuple[str, ...]:
+    """The cells of a timing; of a backend that left calls to others, who computed them."""
+    ratio, seconds, name = timing["ratio"], timing["seconds"], timing["backend"]
+    others = ", ".join(timing["computed_by"])
     return (
-        str(read_case(timing["case"])) if first else "",
-        *((timing["operation"] if first else "",) if several else ()),
-        timing["backend"],
+        name if others == name else f"{name}, by {others}",
         _number(1e3 * seconds["median"]),
         _quartiles(seconds, 1e3),
         str(seconds["n"]),
         "" if ratio is None else f"{ratio['median']:.2f}x",
         "" if ratio is None else _quartiles(ratio),
-        "" if ratio is None else ", ".join(timing["computed_by"]),
     )
+
+
+def _print_host(report: Report, console: Console) -> None:
+    """Print the host's time in units of an allocation, and whether a device was there."""
+    chosen = [timing for timing in report["timings"] if timing["table"] == HOST_TABLE]
+    if not chosen:
+        return
+    units = [1e6 * timing["seconds"]["median"] for timing in chosen if timing["backend"] == UNIT]
+    title = (
+        f"{TABLES[HOST_TABLE].title}, {read_case(chosen[0]['case'])},\n"
+        f"in units of one {UNIT} ({_number(sum(units) / len(units))} us): medians"
+    )
+    rows, shown = [], ""
+    for timing in chosen:
+        ratio, seconds, operation = timing["ratio"], timing["seconds"], timing["operation"]
+        if ratio is not None:
+            rows.append(
+                (
+                    operation if operation != shown else "",
+                    timing["backend"],
+                    _number(1 / ratio["median"]),
+                    f"{_number(1 / ratio['high'])}-{_number(1 / ratio['low'])}",
+                    _number(1e6 * seconds["median"]),
+                    str(seconds["n"]),
+                )
+            )
+            shown = operation
+    console.print(table(("", "backend"), ("units", "quartiles", "us", "n"), title, rows))
+    if report["machine"]["device"] == "cpu":
+        console.print(
+            "Without a device: kernels of the mps backend that compute nothing, on the host's"
+            " tensors.",
+            soft_wrap=True,
+        )
 
 
 def _print_accuracy(errors: list[Accuracy], console: Console) -> None:
@@ -174,6 +220,7 @@ def _number(value: float) -> str:
 
 
 INCHES, ROW_INCHES = 11.0, 3.2
+_MARKERS = "osv^DPX*p<>hd"
 COLOURS = ("#777777", "#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
 
@@ -190,16 +237,17 @@ def draw(report: Report, kind: str) -> bytes:
     # The object interface: pyplot would pick a backend and keep figures in global state.
     from matplotlib.figure import Figure
 
-    names = list(dict.fromkeys(timing["table"] for timing in report["timings"]))
+    timings = [timing for timing in report["timings"] if timing["table"] != HOST_TABLE]
+    names = list(dict.fromkeys(timing["table"] for timing in timings))
     rows = len(names) + 1
     figure = Figure(figsize=(INCHES, ROW_INCHES * rows), layout="constrained")
     axes = figure.subplots(rows, 1, squeeze=False)[:, 0]
     backends = [NATIVE, *report["settings"]["backends"]]
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(backends)}
     for axis, name in zip(axes, names, strict=False):
-        chosen = [timing for timing in report["timings"] if timing["table"] == name]
+        chosen = [timing for timing in timings if timing["table"] == name]
         _draw_bars(axis, TABLES[name].title if name in TABLES else name, chosen, colours)
-    _draw_ratios(axes[-1], report["timings"], colours)
+    _draw_ratios(axes[-1], timings, colours)
     machine = report["machine"]
     figure.suptitle(f"{machine['device_name']}, torch {machine['versions']['torch']}", fontsize=9)
     file = io.BytesIO()
@@ -249,7 +297,7 @@ def _draw_ratios(axis: Axes, timings: Sequence[Timing], colours: dict[str, str])
             case = read_case(timing["case"])
             point = case.rows * case.frames * case.n_fft, timing["ratio"]
             series.setdefault((timing["backend"], timing["operation"]), []).append(point)
-    markers = dict(zip(dict.fromkeys(operation for _, operation in series), "osv^DP", strict=False))
+    markers = dict(zip(dict.fromkeys(operation for _, operation in series), _MARKERS, strict=False))
     for (backend, operation), points in series.items():
         points.sort(key=lambda point: point[0])
         sizes, ratios = zip(*points, strict=True)

@@ -1,1 +1,1 @@
-"""One call as a value: the function, its arguments, and what it is known by."""
+"""One call as a value: the function, its arguments, its key and its kind."""

@@ -1,12 +1,13 @@
-"""What a call is decided on, exactly: a key that is read off it in a few microseconds, unresolved.
+"""The key of a call: everything that a decision depends on, read off the call in microseconds.
 
-Two calls of equal keys are decided alike, whatever their tensors' values are. Torch's own
-signatures bind the arguments, so that it does not matter how a program spells them. What else a
-decision depends on is an event: it clears the table of plans, or the table is not asked.
+Two calls of equal keys are decided alike, whatever their tensors' values are. torch's own
+signatures bind the arguments, so it does not matter how a program spells them. Whatever else a
+decision depends on is an event: it clears the table of plans, or the table is not used.
 """
 
 from __future__ import annotations
 
+import marshal
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -16,29 +17,31 @@ from ..native import private_state as torch_state
 from ..native.private_state import PLAIN_TYPES
 from .operation import WINDOW
 
-#: Types of values that never change, so that a key may be kept: a 0-d tensor's may.
+#: Types whose values never change, so that a key may be kept. The value of a 0-d tensor may change.
 _VALUES = frozenset({int, bool, str, type(None)})
 is_grad_enabled = torch.is_grad_enabled
+#: The last format in which equal strings are always equal bytes.
+_MARSHAL_FORMAT = 2
 #: complex64 values, and windows in pairs, are read whole.
-_ALIGNMENT = 8
+ALIGNMENT = 8
 
 #: What a key begins with: the backend that is asked for, and the state that ``auto`` depends on.
 Key = tuple[Hashable, ...]
 
 
 class NoKey(Exception):
-    """A call has parts that no key can hold: each one like it has to be decided."""
+    """A call has parts that no key can hold, so every such call has to be decided."""
 
 
 def find_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The input that is passed, whatever it is."""
+    """Return the input that is passed, whatever it is."""
     return args[0] if args else kwargs.get("input")
 
 
 def with_tensors(
     args: tuple[Any, ...], kwargs: dict[str, Any], tensors: Mapping[str, Any]
 ) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments of a call with other tensors in it, by their names."""
+    """Return the arguments of a call with other tensors in it, by their names."""
     changed, named = list(args), dict(kwargs)
     for name, index in (("input", 0), ("window", WINDOW)):
         if name in tensors:
@@ -50,7 +53,7 @@ def with_tensors(
 
 
 def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any, ...]) -> Key:
-    """The key of a call.
+    """Make the key of a call.
 
     It holds strides, so that nothing is read out of bounds; the conjugate and negative bits, since
     kernels read memory as it lies; the last bits of addresses, since complex values are loaded
@@ -65,6 +68,7 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
     Raises:
         NoKey: a tensor has no memory of its own, or the window is no plain tensor.
         RuntimeError: a tensor has no strides.
+        ValueError: another argument is no plain value of Python's.
     """
     # One function without calls of our own: it is most of the host's time of a small call.
     address = tensor.data_ptr()
@@ -75,18 +79,20 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
         window_address = window.data_ptr()
         if not window_address:
             raise NoKey
+        dtype = window.dtype
         described = (
             window.shape,
             window.stride(),
-            window.dtype,
+            dtype,
             window.device,
-            window.is_conj(),
+            dtype.is_complex and window.is_conj(),
             window.is_neg(),
-            window_address % _ALIGNMENT,
+            window_address % ALIGNMENT,
             window.requires_grad,
         )
     if not address:
         raise NoKey  # zeros without memory, meta tensors, empty ones
+    dtype = tensor.dtype
     return (
         backend,
         None if backend != "auto" else _describe_state(),
@@ -94,29 +100,29 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
         torch.mps.compile_shader,  # what is emulated compiles by its own rules
         tensor.shape,
         tensor.stride(),
-        tensor.dtype,
+        dtype,
         tensor.device,
-        tensor.is_conj(),
+        dtype.is_complex and tensor.is_conj(),
         tensor.is_neg(),
-        address % _ALIGNMENT,
+        address % ALIGNMENT,
         tensor.requires_grad,
         described,
-        others,
-        tuple(map(type, others)),
+        # As bytes, in which True, 1 and 1.0 differ; of what has none no key is made.
+        marshal.dumps(others, _MARSHAL_FORMAT),
         op,
     )
 
 
 def _describe_state() -> Key:
-    """What ``auto`` depends on in torch, besides what :func:`.is_intercepted` tells."""
+    """Describe what ``auto`` depends on in torch, besides what :func:`.is_intercepted` answers."""
     return (torch_state.is_deterministic(), torch.get_num_threads(), torch_state.recomputes())
 
 
 def can_be_kept(others: tuple[Any, ...]) -> bool:
-    """Whether a key of these arguments stays what it is: a program can change what others hold."""
+    """Whether a key of these arguments never changes: a program can change what others contain."""
     return {*map(type, others)} <= _VALUES
 
 
 def name_backend(key: Key, backend: str) -> Key:
-    """The key of the same call, asked of a backend by its name."""
+    """Return the key of the same call, asked of a backend by its name."""
     return (backend, None, *key[2:])

@@ -1,4 +1,4 @@
-"""What is said of calls: who computes one, and what timings of calls like it are kept by."""
+"""The route of a call (who computes it, and why), and the kind of calls that a timing holds for."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Route:
 
 
 class CallKind(NamedTuple):
-    """What a timing holds for: calls of about one size, alike in what their time depends on."""
+    """What a timing holds for: calls of about one size that agree in what their time depends on."""
 
     device: str
     chip: str
@@ -56,24 +56,24 @@ class CallKind(NamedTuple):
 
     @property
     def both_ways(self) -> CallKind:
-        """What a timing holds for that includes the way from the cotangent to the gradient."""
+        """The kind for times that include the way from the cotangent to the gradient."""
         return self._replace(kind=f"{self.kind} and gradient")
 
 
 def framed_samples(params: StftParams | IstftParams) -> int:
-    """Samples in all frames of a call."""
+    """Count the samples in all frames of a call."""
     return params.rows * params.frames * params.n_fft
 
 
 def size_class(params: StftParams | IstftParams) -> int:
-    """The size of a call, to a quarter octave."""
+    """Return the size of a call, to a quarter octave."""
     framed = framed_samples(params)
     octave = framed.bit_length()
     return round(4 * (octave + framed / (1 << octave)))
 
 
 def make_kind(params: StftParams | IstftParams, tensor: torch.Tensor) -> CallKind:
-    """The kind of a call; ``tensor`` is its input."""
+    """Make the kind of a call; ``tensor`` is its input."""
     return CallKind(
         device=tensor.device.type,
         chip=torch_state.name_chip(tensor.device),

@@ -1,8 +1,8 @@
-"""Calls that are to be compared with native's: which, and what follows.
+"""Which calls are compared with native's, and what follows from the outcome.
 
-A call is compared if the program verifies every Nth one, and under ``auto`` if nobody has seen yet
-that calls like it are right on this machine (:mod:`.verify.ledger`). Its gradients are compared
-with it, and under ``auto`` until they were compared themselves.
+A call is compared if the program verifies every Nth one; and under ``auto`` until calls like it
+were found right on this machine (:mod:`.verify.ledger`). Its gradients are compared with it, and
+under ``auto`` until they were compared themselves.
 """
 
 from __future__ import annotations
@@ -34,21 +34,22 @@ from .statistics import levels_to_caller
 #: left. Of larger calls parts are compared (:mod:`.verify.excerpt`).
 MAX_COMPARED = 1 << 26
 
-#: Is told of each comparison whether it agrees.
+#: Called after each comparison with whether the results agree.
 Count = Callable[[bool], None]
 Note = Callable[[Outcome], str | None]
 
 
 @dataclass
 class CallChecks:
-    """What of one call is compared, made before it is computed.
+    """The comparisons of one call, prepared before it is computed.
 
     Attributes:
         op, case: of the call.
-        note: is told what came of a comparison, and returns why native is to compute such calls.
+        note: called with the outcome of a comparison; returns why native is to compute such calls,
+            or None.
         check: of its result; None if that need not be compared.
         gradients: of its gradients; None if there are none, or they need not be compared.
-        are_trusted: whether its gradients are believed, compared or not.
+        are_trusted: whether its gradients are trusted, compared or not.
     """
 
     op: Operation
@@ -59,7 +60,7 @@ class CallChecks:
     are_trusted: bool
 
     def compare(self, plan: Plan, result: torch.Tensor) -> tuple[Plan, torch.Tensor]:
-        """The plan and the result of the call: native's where ours is wrong.
+        """Return the plan and the result of the call, or native's where ours is wrong.
 
         Raises:
             NotAccelerated: ours is wrong, and the choice is strict.
@@ -80,7 +81,7 @@ class CallChecks:
 def find_checks(
     op: Operation, choice: Choice, plan: Plan, args: Any, kwargs: Any, count: Count
 ) -> CallChecks | None:
-    """What of a call is to be compared; None if nothing is, as where native computes it."""
+    """Find the comparisons that a call needs; None for none, as where native computes it."""
     params, bound, ledger = plan.params, plan.bound, deciding.ledger
     if params is None or bound is None or not comparison.can_be_verified(bound["input"]):
         return None
@@ -103,13 +104,13 @@ def find_checks(
         check = Check(op.native, case, bound, args, kwargs, in_parts=is_large and not is_nth)
     if has_gradients:
         gradients = GradientCheck(op.native, params, bound, partial(_note_gradient, note, cases))
-    # Gradients may never be asked for: then nobody waits for them for ever.
+    # Gradients may never be asked for, so after some calls their comparison is not waited for.
     noted = [ledger.note_comparison(one, conclusive=False) for one in unknown]
     return CallChecks(op, case, note, check, gradients, are_trusted=all(noted))
 
 
 def _note_gradient(note: Note, cases: Mapping[str, Case], name: str, outcome: Outcome) -> bool:
-    """Note what came of comparing a gradient; returns whether ours is wrong."""
+    """Note the outcome of a gradient's comparison; return whether ours is wrong."""
     is_wrong = note(outcome) is not None
     if outcome.conclusive and not is_wrong:
         deciding.ledger.note_comparison(cases[name], conclusive=True)
@@ -122,7 +123,7 @@ def _note_outcome(
     """Count a comparison; where ours is wrong, let native compute calls like it from now on.
 
     Args:
-        lines: for the program, which is told of the first one.
+        lines: for the program, which is warned of the first one.
 
     Returns:
         Why native computes them; None where ours is right.

@@ -28,7 +28,7 @@ from ..settings import (
 
 @dataclass(frozen=True)
 class Choice:
-    """What the program asked for: a backend, and whether falling back is an error.
+    """What the program asked for: a backend, and whether a fallback is an error.
 
     ``verify``: every that-many-th accelerated call of a route is compared with native; 0: none.
     """
@@ -43,7 +43,7 @@ NATIVE = Choice(registry.NATIVE)
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a backend can be used here; ``reason`` tells why not, and is empty otherwise."""
+    """Whether a backend can be used here; ``reason`` says why not, and is empty otherwise."""
 
     available: bool
     reason: str = ""
@@ -53,7 +53,7 @@ _ambient: ContextVar[Choice | None] = ContextVar("torch_mlx_spectro_backend", de
 
 
 class _Default:
-    """What holds where no ``backend()`` context is active: set by ``patch``."""
+    """The choice where no ``backend()`` context is active, set by ``patch``."""
 
     def __init__(self) -> None:
         self.patched: Choice | None = None
@@ -65,12 +65,12 @@ _default = _Default()
 
 
 def current_choice() -> Choice:
-    """What holds here: the innermost ``backend()``, else ``patch()``'s, else the environment's."""
+    """Return the choice here: of the innermost ``backend()``, ``patch()`` or the environment."""
     return _ambient.get() or _default.patched or _environment_choice()
 
 
 def patched_choice() -> Choice:
-    """What holds for torch's own names: nothing but native unless ``patch`` is in force."""
+    """Return the choice for torch's own names: native, unless ``patch`` is in force."""
     patched = _default.patched
     return NATIVE if patched is None else _ambient.get() or patched
 
@@ -83,10 +83,10 @@ def _environment_choice() -> Choice:
 
 
 def environment_settings() -> Settings:
-    """What the environment asks for.
+    """Read what the environment asks for.
 
     Raises:
-        ValueError: a variable holds a value that is not known.
+        ValueError: a variable has an unknown value.
     """
     found = settings()
     registry.check_name(found.backend, BACKEND_VARIABLE)
@@ -94,7 +94,7 @@ def environment_settings() -> Settings:
 
 
 def set_patched_choice(choice: Choice | None) -> Choice | None:
-    """Set what ``patch`` asks for; returns what held before."""
+    """Set what ``patch`` asks for, and return what held before."""
     before, _default.patched = _default.patched, choice
     return before
 
@@ -136,7 +136,7 @@ def available_backends() -> dict[str, Availability]:
 
 
 def list_devices(name: str) -> tuple[str, ...]:
-    """Device types whose tensors a backend accelerates here: emulated Metal computes the host's."""
+    """List the device types that a backend accelerates; emulated Metal computes the host's."""
     if name == registry.NATIVE:
         return ()
     spec = registry.find(name)
@@ -147,7 +147,7 @@ def list_devices(name: str) -> tuple[str, ...]:
 
 
 def find_candidates(choice: Choice, device_type: str) -> tuple[str, ...]:
-    """The backends that compete with native for a tensor: the one asked for, or its device's."""
+    """Find the backends that compete with native: the one asked for, or those of the device."""
     if choice.backend != "auto":
         return (choice.backend,)
     return registry.list_candidates(device_type)
@@ -161,9 +161,9 @@ def measures() -> bool:
 
 
 def unsupported_reasons(tensors: tuple[tuple[str, Any], ...], accelerator: str) -> tuple[str, ...]:
-    """Every reason why a backend cannot compute with these arguments; None stands for no tensor.
+    """List every reason why a backend cannot compute with these arguments; None is no tensor.
 
-    Does not load the backend: whether it is here is :func:`missing_reason`'s question.
+    The backend is not loaded: whether it is here, :func:`missing_reason` answers.
     """
     reasons, devices = torch_state.ambient_reasons(), list_devices(accelerator)
     dtypes: tuple[Any, ...] = torch_state.DTYPES
@@ -176,7 +176,7 @@ def unsupported_reasons(tensors: tuple[tuple[str, Any], ...], accelerator: str) 
 
 
 def missing_reason(device_type: str, name: str) -> str | None:
-    """Why a backend is not here for tensors of this device type; loads it on first use."""
+    """Explain why a backend is not here for tensors of this device type; loads it on first use."""
     return registry.load(name).explain_absence(device_type)
 
 

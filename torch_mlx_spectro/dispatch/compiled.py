@@ -4,6 +4,10 @@ A compiler cannot look into MLX, so it is shown operators: their shapes are nati
 native with fake tensors), their gradients are operators again. When the program runs, they decide
 and count like any other call: a program that was compiled while MLX was asked for runs natively
 once that is withdrawn. Second derivatives of compiled programs are not offered by torch either.
+
+A gradient has a plan, too, under the key of a call on its cotangent. In a CUDA graph of Inductor's
+(``mode="reduce-overhead"``) an operator runs, and is counted, while the graph is recorded and once
+before; what is replayed is what was recorded, whatever is asked for by then.
 """
 
 from __future__ import annotations
@@ -11,16 +15,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from types import FrameType
-from typing import Any
+from types import FrameType, SimpleNamespace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..calls.key import with_tensors
+from ..backends import registry
+from ..calls.key import Key, NoKey, make_key, with_tensors
 from ..calls.operation import ISTFT, STFT, WINDOW, Operation
+from ..native import private_state as torch_state
+from ..native.private_state import PLAIN_TYPES
 from .choice import Choice, current_choice, patched_choice
-from .decide import decide
+from .decide import decide, ledger
+from .plans import Plan, plans
 from .run import dispatch
 
 NAMESPACE = "torch_mlx_spectro"
@@ -37,9 +45,17 @@ _ARGUMENTS = {
         "bool normalized, bool? onesided, SymInt? length, bool return_complex, bool patched"
     ),
 }
-#: A gradient's arguments before those: the cotangent; the input where the gradient depends on it,
-#: and else what it was like; and which of the two gradients it is.
-_GIVEN = "Tensor cotangent, Tensor? input, SymInt[] shape, bool is_complex, bool of_window"
+#: What comes before those of the gradient in the input, which is linear in the cotangent, and of
+#: the gradient in the window.
+_GIVEN = "Tensor cotangent, SymInt[] shape, bool is_complex"
+_GIVEN_OF_WINDOW = "Tensor cotangent, Tensor input"
+
+#: Frames of these are no program's.
+_PACKAGES = ("torch", NAMESPACE)
+_MACHINERY = tuple(f"{package}." for package in _PACKAGES)
+
+_Library: Any = torch.library.Library
+_library = _Library(NAMESPACE, "FRAGMENT")
 
 
 def _choice(patched: bool) -> Choice:
@@ -55,49 +71,88 @@ def _program_frame() -> FrameType:
 
 
 def _is_machinery(frame: FrameType) -> bool:
-    file, module = frame.f_code.co_filename, frame.f_globals.get("__name__")
-    if module is None or "<" in file or "torchinductor" in file:
-        return True  # generated
-    return str(module).partition(".")[0] in ("torch", NAMESPACE)
+    module = frame.f_globals.get("__name__")
+    if module is None or module.startswith(_MACHINERY) or module in _PACKAGES:
+        return True
+    file = frame.f_code.co_filename
+    return "<" in file or "torchinductor" in file  # generated
 
 
 def _gradient(
-    op: Operation,
-    cotangent: Tensor,
-    tensor: Tensor | None,
-    shape: Sequence[int],
-    is_complex: bool,
-    of_window: bool,
-    *rest: Any,
+    op: Operation, cotangent: Tensor, shape: Sequence[int], is_complex: bool, *rest: Any
 ) -> Tensor:
-    """The gradient of a call in its input, or in its window; computed where the call would be."""
+    """The gradient of a call in its input, computed where the call would be.
+
+    Args:
+        shape: of the input.
+    """
     *others, patched = rest
-    if tensor is None:
-        # A gradient in the input, which is linear in the cotangent: shapes will do.
-        dtype = torch.complex64 if is_complex else torch.float32
-        tensor = torch.zeros((), dtype=dtype, device=cotangent.device).expand(shape)
+    choice, window = _choice(patched), others[WINDOW - 1]
+    key = _make_key(op, choice, cotangent, shape, is_complex, others)
+    kept = plans.get(key) if key is not None else None
+    if kept is not None and kept.epoch == ledger.epoch and kept.run is not None:
+        return kept.run(cotangent, window)
+    dtype, epoch = torch.complex64 if is_complex else torch.float32, ledger.epoch
+    tensor = torch.zeros((), dtype=dtype, device=cotangent.device).expand(shape)
+    args = [tensor, *others]
+    plan = decide(op, choice, args, {})
+    params = plan.params
+    # While a CUDA graph is recorded nothing may be compiled, as it may have to be for the first.
+    if params is None or torch_state.is_captured(cotangent):
+        return _natives_gradient(op, cotangent, args, in_window=False)
+    from ..autograd import derivatives
+
+    backend = registry.load(plan.route.backend)
+    run = derivatives.bind_gradient(params, backend, tensor, window)
+    gradient = run(cotangent, window)
+    if key is not None and plan.settled:
+        run = derivatives.prepare_gradient(params, backend, cotangent, window, gradient) or run
+        plans.keep(key, Plan(plan.route, params=params, settled=True, run=run, epoch=epoch))
+    return gradient
+
+
+def _window_gradient(op: Operation, cotangent: Tensor, tensor: Tensor, *rest: Any) -> Tensor:
+    """The gradient of a call in its window, computed where the call would be."""
+    *others, patched = rest
     args = [tensor, *others]
     plan = decide(op, _choice(patched), args, {})
     if plan.params is None:
-        return _natives_gradient(op, cotangent, args, of_window)
+        return _natives_gradient(op, cotangent, args, in_window=True)
     from ..autograd import derivatives
 
-    return derivatives.gradient(
-        plan.params, cotangent, tensor, args[WINDOW], of_window, plan.route.backend
-    )
+    backend = registry.load(plan.route.backend)
+    return derivatives.window_gradient(plan.params, backend, cotangent, tensor, args[WINDOW])
+
+
+def _make_key(
+    op: Operation,
+    choice: Choice,
+    cotangent: Tensor,
+    shape: Sequence[int],
+    is_complex: bool,
+    others: Sequence[Any],
+) -> Key | None:
+    """The key of a gradient in the input: of a call on its cotangent; None where there is none."""
+    if torch_state.is_intercepted() or type(cotangent) not in PLAIN_TYPES:
+        return None
+    sizes = (*shape, is_complex, *others[: WINDOW - 1], *others[WINDOW:])
+    try:
+        return make_key(f"{op.name} gradient", choice.backend, cotangent, others[WINDOW - 1], sizes)
+    except (NoKey, RuntimeError, ValueError):
+        return None
 
 
 def _natives_gradient(
-    op: Operation, cotangent: Tensor, args: Sequence[Any], of_window: bool
+    op: Operation, cotangent: Tensor, args: Sequence[Any], in_window: bool
 ) -> Tensor:
     tensor, window = args[0], args[WINDOW]
 
     def call(leaf: Tensor) -> Tensor:
-        pair = (tensor, leaf) if of_window else (leaf, window)
+        pair = (tensor, leaf) if in_window else (leaf, window)
         given, _ = with_tensors(tuple(args), {}, dict(zip(("input", "window"), pair, strict=True)))
         return op.native(*given)
 
-    _, pullback, *_ = torch.func.vjp(call, window if of_window else tensor)
+    _, pullback, *_ = torch.func.vjp(call, window if in_window else tensor)
     gradient: Tensor = pullback(cotangent)[0]
     return gradient.contiguous()
 
@@ -153,17 +208,20 @@ _SYMBOLIC: dict[str, Callable[..., Tensor | None]] = {
 }
 
 
-def _define(op: Operation) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-    """Define the operator of a function and that of its gradients."""
+class Operators(NamedTuple):
+    """The operator of a function, and those of its gradients in the input and in the window."""
+
+    call: Any
+    gradient: Any
+    window_gradient: Any
+
+
+def _define(op: Operation) -> Operators:
+    """Define the operators of a function."""
 
     def compute(*given: Any) -> Tensor:
         *args, patched = given
-        with torch.no_grad():  # autograd has formulas of its own, below
-            return dispatch(op, _choice(patched), args, {}, _program_frame())
-
-    def compute_gradient(*given: Any) -> Tensor:
-        with torch.no_grad():
-            return _gradient(op, *given)
+        return dispatch(op, _choice(patched), args, {}, _program_frame())
 
     def fake(*given: Any) -> Tensor:
         *args, _ = given
@@ -174,28 +232,98 @@ def _define(op: Operation) -> tuple[Callable[..., Tensor], Callable[..., Tensor]
                 return result
         return op.native(*args)
 
-    def fake_gradient(*given: Any) -> Tensor:
-        cotangent, _, shape, is_complex, of_window, *others = given
-        if of_window:
-            window: Tensor = others[WINDOW - 1]
-            like: Tensor = torch.empty_like(window, memory_format=torch.contiguous_format)
-            return like
+    def fake_gradient(cotangent: Tensor, shape: Sequence[int], is_complex: bool, *_: Any) -> Tensor:
         dtype = torch.complex64 if is_complex else torch.float32
         return torch.empty(shape, dtype=dtype, device=cotangent.device)
 
-    name, arguments = f"{NAMESPACE}::{op.name}", _ARGUMENTS[op.name]
-    make: Any = torch.library.custom_op
-    operator = make(name, compute, mutates_args=(), schema=f"(Tensor input, {arguments}) -> Tensor")
-    operator.register_fake(fake)
-    gradient = make(
+    def fake_window_gradient(cotangent: Tensor, tensor: Tensor, *others: Any) -> Tensor:
+        window: Tensor = others[WINDOW - 1]
+        like: Tensor = torch.empty_like(window, memory_format=torch.contiguous_format)
+        return like
+
+    name, arguments = op.name, _ARGUMENTS[op.name]
+    # Inductor leaves operators with this tag out of its CUDA graphs. An istft and its gradients may
+    # have the host wait for an envelope's verdict, ours for a new window's, native's always; what a
+    # gradient in a window needs may have to be compiled.
+    unsafe = (torch.Tag.cudagraph_unsafe,)
+    tags = unsafe if op is ISTFT else ()
+    gradient = _define_operator(
         f"{name}_gradient",
-        compute_gradient,
-        mutates_args=(),
-        schema=f"({_GIVEN}, {arguments}) -> Tensor",
+        f"{_GIVEN}, {arguments}",
+        partial(_gradient, op),
+        fake_gradient,
+        tags=tags,
     )
-    gradient.register_fake(fake_gradient)
-    operator.register_autograd(_make_backward(gradient), setup_context=partial(_save, op))
-    return operator, gradient
+    window_gradient = _define_operator(
+        f"{name}_window_gradient",
+        f"{_GIVEN_OF_WINDOW}, {arguments}",
+        partial(_window_gradient, op),
+        fake_window_gradient,
+        tags=unsafe,
+    )
+    call = _define_operator(
+        name,
+        f"Tensor input, {arguments}",
+        compute,
+        fake,
+        backward=partial(_differentiate, gradient, window_gradient),
+        save=partial(_save, op),
+        tags=tags,
+    )
+    return Operators(call, gradient, window_gradient)
+
+
+def _refuse(ctx: Any, cotangent: Tensor) -> Any:
+    raise RuntimeError("second derivatives of compiled stft and istft are not offered")
+
+
+def _define_operator(
+    name: str,
+    arguments: str,
+    compute: Callable[..., Tensor],
+    fake: Callable[..., Tensor],
+    *,
+    backward: Callable[..., Any] = _refuse,
+    save: Callable[..., None] | None = None,
+    tags: tuple[torch.Tag, ...] = (),
+) -> Any:
+    """Define one operator.
+
+    Not by ``torch.library.custom_op``, whose layers of Python (for autograd, for results that share
+    their inputs' memory) took 13 us of the host's time, twice as long as a remembered stft itself.
+    """
+    # Tensors of any strides are taken: to have them in the strides that were traced, Inductor would
+    # copy complex values by a kernel of its own, for which its code generator has no such type.
+    tags = (torch.Tag.pt2_compliant_tag, torch.Tag.flexible_layout, *tags)
+    _library.define(f"{name}({arguments}) -> Tensor", tags=tags)
+    _library.impl(name, compute, "CompositeExplicitAutograd")
+    place = f"{NAMESPACE}::{name}"
+    torch.library.register_fake(place, fake, lib=_library)
+    operator = getattr(getattr(torch.ops, NAMESPACE), name).default
+    if torch_state.make_autograd is None:
+        torch.library.register_autograd(place, backward, setup_context=save, lib=_library)
+        return operator
+    known = SimpleNamespace(_backward_fn=backward, _setup_context_fn=save)
+    differentiate = torch_state.make_autograd(operator, known)
+
+    def compute_or_record(keys: Any, *given: Any) -> Tensor:
+        """Compute at once what autograd and tracers need not know of, as compiled programs do."""
+        if (
+            type(given[0]) in PLAIN_TYPES
+            and not given[0].is_meta
+            and not torch_state.is_intercepted()
+            and not (torch.is_grad_enabled() and any(map(_requires_grad, given)))
+        ):
+            return compute(*given)
+        recorded: Tensor = differentiate(keys, *given)
+        return recorded
+
+    _library.impl(name, compute_or_record, "Autograd", with_keyset=True)
+    return operator
+
+
+def _requires_grad(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
 
 
 def _save(op: Operation, ctx: Any, inputs: Any, output: Any) -> None:
@@ -218,21 +346,19 @@ def _save(op: Operation, ctx: Any, inputs: Any, output: Any) -> None:
     ctx.args = [None if isinstance(value, Tensor) else value for value in inputs]
 
 
-def _make_backward(gradient: Callable[..., Tensor]) -> Callable[..., Any]:
+def _differentiate(
+    gradient: Any, window_gradient: Any, ctx: Any, cotangent: Tensor
+) -> tuple[Any, ...]:
     """Torch's gradients of an operator: one of all its arguments, None for most."""
-
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Any, ...]:
-        tensor, window = ctx.saved_tensors
-        (_, *others), _ = with_tensors(tuple(ctx.args), {}, {"window": window})
-        found: list[Tensor | None] = [None] * len(ctx.args)
-        for index, of_window in ((0, False), (WINDOW, True)):
-            if ctx.needs_input_grad[index]:
-                given = tensor if of_window else None
-                found[index] = gradient(cotangent, given, *ctx.like, of_window, *others)
-        return tuple(found)
-
-    return backward
+    tensor, window = ctx.saved_tensors
+    (_, *others), _ = with_tensors(tuple(ctx.args), {}, {"window": window})
+    found: list[Tensor | None] = [None] * len(ctx.args)
+    if ctx.needs_input_grad[0]:
+        found[0] = gradient(cotangent, *ctx.like, *others)
+    if ctx.needs_input_grad[WINDOW]:
+        found[WINDOW] = window_gradient(cotangent, tensor, *others)
+    return tuple(found)
 
 
-#: By the name of the function: its operator, and that of its gradients.
+#: By the name of the function.
 OPERATORS = {op.name: _define(op) for op in (STFT, ISTFT)}

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..calls.timer import Timer, Timing
+from ..calls.timer import Spent, Timer, Timing
 
 
 class WayBack:
@@ -46,7 +46,7 @@ class WayBack:
             self._back.end()
             self._note(self)
 
-    def seconds(self) -> float | None:
-        """How long both took; None while the device has not finished."""
-        ways = self._forward.seconds(), self._back.seconds()
-        return None if ways[0] is None or ways[1] is None else ways[0] + ways[1]
+    def read(self) -> Spent | None:
+        """How long both took, of host and device; None while the device has not finished."""
+        there, back = self._forward.read(), self._back.read()
+        return there and back and Spent(there.host + back.host, there.device + back.device)

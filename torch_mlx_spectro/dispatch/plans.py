@@ -1,10 +1,12 @@
-"""Decided calls, ready to run: one table for all backends, native and differentiated calls, too.
+"""Decided calls, ready to run: one table for all backends, for native and differentiated calls.
 
-Deciding a small call takes the host longer than all else, so what was decided for good is kept by
-what it was decided on (:mod:`.calls.key`). The table is read without a lock; a dictionary changes
-in one step of the interpreter. What no key holds makes a plan stale: a comparison that found
-something wrong begins a new epoch of the ledger, a fork and :func:`clear_caches` empty the table,
-and where torch's state wants to see a call the table is not asked.
+Deciding a small call takes the host longer than everything else. So final decisions are kept under
+the call's key (:mod:`.calls.key`). The table is read without a lock, since a dictionary changes in
+one step of the interpreter.
+
+Some events that no key holds make plans stale. A comparison that found something wrong begins a new
+epoch of the ledger. A fork and :func:`clear_caches` empty the table. And where torch's state wants
+to see a call, the table is not used.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ class Plan:
 
     @property
     def answer(self) -> Answer:
-        """What calls by this plan are counted by: with reasons where native computes them."""
+        """What calls by this plan are counted by, with reasons where native computes them."""
         reasons = self.route.reasons if self.params is None else ()
         by_choice = bool(reasons) and not (self.fallback or self.rejected)
         return Answer(self.route.op, self.route.backend, reasons, by_choice)

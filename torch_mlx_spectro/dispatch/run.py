@@ -23,6 +23,7 @@ from ..errors import KernelRefused, NotAccelerated, UnresolvedArguments
 from ..native import functions as native
 from ..native import private_state as torch_state
 from ..native.private_state import PLAIN_TYPES
+from ..native.strides import with_view
 from . import checking
 from .checking import CallChecks
 from .choice import Choice
@@ -209,14 +210,24 @@ def _keep(plan: Plan, found: Found, result: torch.Tensor) -> None:
             plans.keep(key, replace(plan, sites=counters.sites(plan.answer)))
         return
     run = plan.run or _make_run(plan, tensor, window)
-    if plan.run is None and not torch_state.is_differentiated(tensor, window):
-        backend = registry.load(plan.route.backend)
-        run = backend.prepare(Call(plan.params, tensor, window), result) or run
+    if plan.run is None:
+        run = _prepare(plan.route.backend, Call(plan.params, tensor, window), result) or run
     warns, sites = any(_find_warnings(plan, window)), counters.sites(plan.answer)
     kept = replace(plan, bound=None, trial=None, run=run, warns=warns, sites=sites)
     if plan.settled:
         plans.keep(key, kept)
     plans.keep(name_backend(key, plan.route.backend), kept)
+
+
+def _prepare(name: str, call: Call, result: torch.Tensor) -> Run | None:
+    """What computes calls like one that was computed by a backend, if that can be prepared."""
+    backend = registry.load(name)
+    run: Run | None = backend.prepare(call, result)
+    if run is not None and torch_state.is_differentiated(call.tensor, call.window):
+        from ..autograd import prepared
+
+        run = prepared.bind_prepared(call, backend, run)
+    return None if run is None else with_view(call.params, run)
 
 
 def _time(plan: Plan, run: Callable[[], torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:

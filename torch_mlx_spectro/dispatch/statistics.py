@@ -1,4 +1,4 @@
-"""Counts of what was computed where, and why not elsewhere."""
+"""Counts of what was computed where, and of the reasons why not elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..store.fork import after_fork
 MAX_COUNTS = 2000
 OTHER_SITES = "(other call sites)"
 OTHER_REASONS = "(other reasons)"
-#: In the place of a backend: of calls that nobody answered, as they were to be accelerated.
+#: In the place of a backend, for calls that strict mode refused.
 REFUSED = "refused"
 
 Site = tuple[int, int]
@@ -36,9 +36,9 @@ TRANSPARENT = frozenset(
 
 
 def find_site(frame: FrameType) -> Site:
-    """A call site, where ``frame`` stands: neither its code's hash nor its line number.
+    """Find the key of the call site where ``frame`` stands, without its code's hash or line number.
 
-    Both of these would read through all of the code.
+    Both of these would read all of the code.
     """
     return id(frame.f_code), frame.f_lasti
 
@@ -144,9 +144,9 @@ class Counters:
         after_fork(self.after_fork_in_child)
 
     def sites(self, answer: Answer) -> Sites:
-        """The call sites that were counted before, by :func:`find_site`, to be bumped.
+        """Return the counters of call sites that were counted before, by :func:`find_site`.
 
-        The same dictionary for good: whoever calls often may keep it.
+        It is the same dictionary for good, so whoever calls often may keep it.
         """
         with self._lock:
             return self._sites_by_answer.setdefault(answer, {})
@@ -228,7 +228,7 @@ class Counters:
             self._verified = self._mismatches = 0
 
     def after_fork_in_child(self) -> None:
-        """A forked child has a lock that nobody holds, and counts its own calls alone."""
+        """Begin at zero in a forked child, with a new lock."""
         self._lock = threading.Lock()
         self.reset()
 
@@ -239,7 +239,7 @@ def _is_transparent(frame: FrameType) -> bool:
 
 
 def levels_to_caller() -> int:
-    """Levels from our caller to the first frame outside this package and torch's methods."""
+    """Count levels from our caller to the first frame outside this package and torch's methods."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and _is_transparent(frame):
         frame, level = frame.f_back, level + 1

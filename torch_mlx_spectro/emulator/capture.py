@@ -1,7 +1,7 @@
-"""The text that MLX would hand to Metal's compiler, from MLX itself.
+"""Get from MLX itself the text that it would give to Metal's compiler.
 
-``mx.export_function`` with a callback traces a function without running it, on any machine, and
-tells what every primitive was made with; a custom kernel's first two facts are its name and text.
+``mx.export_function`` with a callback traces a function on any machine, without running it, and
+reports the arguments of every primitive. The first two of a custom kernel are its name and text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Captured:
 
 
 def array_class(array: Any) -> tuple[str, bool, bool]:
-    """All that MLX's generator asks of an input: its dtype, rank 0 or not, few elements or not."""
+    """Return what MLX's generator asks of an input: dtype, rank 0 or not, few elements or not."""
     return str(array.dtype), array.ndim == 0, array.size < 8
 
 
@@ -60,7 +60,7 @@ class Capture:
             tuple((name, type(value).__name__, str(value)) for name, value in template),
             tuple(array_class(array) for array in inputs),
             tuple(str(dtype) for dtype in call["output_dtypes"]),
-            # Not in the text, but MLX refuses other numbers of them.
+            # These are not in the text, but MLX refuses wrong numbers of them.
             len(call["output_shapes"]),
         )
         with self._lock:

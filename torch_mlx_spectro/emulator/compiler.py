@@ -1,4 +1,4 @@
-"""From a text to a loaded library, by way of a cache on disk that processes share."""
+"""Compile a text to a loaded library, with a cache on disk that processes share."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __attribute__((visibility("default"))) const void* mtl_image_end() {
 
 
 def default_cache_dir() -> Path | None:
-    """Where compiled kernels are kept unless the machine is told otherwise; None without a home."""
+    """Return the default folder of compiled kernels; None where the user has no home."""
     folder = disk.cache_folder()
     return None if folder is None else folder / "emulator"
 
@@ -68,11 +68,11 @@ class Request:
 
 
 class Compiler:
-    """Compiles each text once; the results are shared by all processes with the same cache.
+    """Compiles each text once, for all processes with the same cache.
 
     Args:
-        cache_dir: a folder; made if missing. Where others may write it, or it cannot be made, or
-            is None, a folder of this process takes its place.
+        cache_dir: a folder; made if missing. If it is None, cannot be made, or others may write it,
+            a folder of this process is used.
     """
 
     def __init__(self, cache_dir: Path | None) -> None:
@@ -83,7 +83,7 @@ class Compiler:
         self.compilations = 0
 
     def runtime(self) -> Runtime:
-        """The runtime, compiled if this cache has none."""
+        """Return the runtime, compiled if this cache has none."""
         name = self._runtime_name()
         with self._open_folder() as kept:
             if not kept.has(name):
@@ -93,7 +93,7 @@ class Compiler:
             return load_runtime(kept.path / name)
 
     def load(self, request: Request) -> KernelLibrary:
-        """The library of a kernel. The runtime must have been loaded before.
+        """Return the library of a kernel. The runtime must have been loaded before.
 
         Raises:
             Rejected: Metal's compiler would refuse the text.
@@ -227,7 +227,7 @@ def _read_facts(kept: disk.CodeFolder, key: str) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _workplace(kept: disk.CodeFolder) -> Iterator[Path]:
-    """A folder beside the cache's files, so that a finished file is moved in one step."""
+    """Make a folder beside the cache's files, so that a finished file is moved in one step."""
     with tempfile.TemporaryDirectory(prefix="work-", dir=kept.path) as work:
         yield Path(work)
 

@@ -1,4 +1,4 @@
-"""One launch: memory for its arguments, a run in each order, and what is said when it fails."""
+"""Run one launch: memory for its arguments, a run in each order, and messages when it fails."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Names:
 
 
 class Sized(Protocol):
-    """What is known of a launch besides its arguments."""
+    """What a launch has besides its arguments."""
 
     @property
     def names(self) -> Names: ...
@@ -121,7 +121,7 @@ class Call:
 
 
 def input_arguments(mx: Any, call: Call) -> list[Argument]:
-    """Inputs in the order in which MLX binds them, with shapes, strides and ranks asked for."""
+    """List inputs as MLX binds them, with the shapes, strides and ranks that it passes."""
     arguments = []
     for name, array, infos in zip(
         call.names.inputs, call.arrays, call.captured.shape_infos, strict=True
@@ -190,7 +190,7 @@ def in_every_order(
     """Run a launch in every order, each with outputs of its own; all must give the same bits.
 
     Args:
-        prepare: makes a run's arguments, and its outputs, which are among them.
+        prepare: makes a run's arguments, which include its outputs.
 
     Raises:
         EmulatorError: what went wrong; see ``errors.py``.
@@ -210,7 +210,7 @@ def in_every_order(
 
 
 def _bound(arguments: list[Argument]) -> tuple[Any, Any]:
-    """Arguments as C arrays: what is known of each buffer, and the pointers to pass."""
+    """Return arguments as C arrays: a description of each buffer, and the pointers to pass."""
     buffers = (Buffer * len(arguments))()
     pointers = (ctypes.c_void_p * len(arguments))()
     for index, argument in enumerate(arguments):

@@ -108,9 +108,10 @@ class Runtime:
 
 
 def load_runtime(path: Path) -> Runtime:
-    """The runtime at ``path``, or one of the same name that is loaded already.
+    """Load the runtime at ``path``, or return one of the same name that is loaded already.
 
-    The loader finds libraries by name: kernels of a second cache folder would use the first's.
+    The loader finds libraries by name: kernels of a second cache folder use the first folder's
+    runtime.
     """
     with _LOADING:
         runtime = _RUNTIMES.get(path.name)

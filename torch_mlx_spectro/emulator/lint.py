@@ -1,7 +1,7 @@
-"""What Metal refuses and clang's C++ for OpenCL mode does not.
+"""Find what Metal refuses and clang's C++ for OpenCL mode accepts.
 
-Looks at tokens, so it knows declarations by their shape: scopes (namespace, class, function) by
-what stands before a brace, declarations by what they begin with and whether they have parentheses.
+This works on tokens, so it recognises scopes (namespace, class, function) by what stands before a
+brace, and declarations by how they begin and whether they have parentheses.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _NOT_PARAMETERS = {"__attribute__", "alignas", "decltype", "noexcept", "static_a
 
 
 def without_standard_includes(text: str) -> str:
-    """The text with blank lines for Metal's own headers, which the prelude stands for."""
+    """Replace includes of Metal's own headers, which the prelude stands for, by blank lines."""
     return _STANDARD_INCLUDE.sub("", text)
 
 
 def check(tokens: list[Token], name: str) -> None:
-    """Look at everything that kernel ``name`` is compiled with.
+    """Check everything that kernel ``name`` is compiled with.
 
     Raises:
         Rejected: Metal's compiler would refuse it.

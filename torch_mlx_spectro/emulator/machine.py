@@ -123,7 +123,7 @@ class Machine:
 
     @property
     def compilations(self) -> int:
-        """How many texts this machine has compiled, rather than found in its cache."""
+        """The number of texts that this machine has compiled, and not found in its cache."""
         return self._compiler.compilations
 
     def metal_kernel(
@@ -171,9 +171,9 @@ class Machine:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[Machine]:
-        """``mx.fast.metal_kernel`` and ``torch.mps.compile_shader`` are this machine's meanwhile.
+        """Put this machine in for ``mx.fast.metal_kernel`` and ``torch.mps.compile_shader``.
 
-        torch's only where torch has been imported before.
+        torch's function is replaced only if torch has been imported before.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(_replace(self._mx.fast, "metal_kernel", self.metal_kernel))
@@ -188,7 +188,7 @@ class Machine:
         return min(limit(name) if callable(limit) else limit, MAX_THREADS)
 
     def evaluate(self, inputs: Sequence[Any]) -> list[Any]:
-        """Inputs as evaluated arrays; MLX takes Python's numbers too."""
+        """Return inputs as evaluated arrays; MLX takes Python's numbers, too."""
         arrays = [
             value if isinstance(value, self._mx.array) else self._mx.array(value)
             for value in inputs
@@ -213,7 +213,7 @@ class Machine:
         return outputs
 
     def shader(self, text: str, name: str) -> KernelLibrary:
-        """A kernel of a shader's text, compiled.
+        """Compile and return a kernel of a shader's text.
 
         Raises:
             Rejected: Metal's compiler would refuse the text.

@@ -1,4 +1,4 @@
-"""Arguments as memory: where it is, how far it reaches, and what MLX tells of its arrays."""
+"""Arguments as memory: where it is, how far it reaches, and what MLX says of its arrays."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Memory:
 
 
 def _view(mx: Any, array: Any) -> Any:
-    """The array as something that has a buffer: numpy knows no bfloat16."""
+    """Return the array as something that has a buffer, since numpy has no bfloat16."""
     return array.view(mx.uint16) if array.dtype == mx.bfloat16 else array
 
 
@@ -44,7 +44,7 @@ def strides_of(mx: Any, array: Any) -> tuple[int, ...]:
 
 
 def row_contiguous(mx: Any, array: Any) -> bool:
-    """MLX's flag: elements one after the other, whatever the strides of axes of one element."""
+    """MLX's flag: elements follow each other, whatever the strides of axes of one element."""
     expected = 1
     for extent, stride in zip(reversed(array.shape), reversed(strides_of(mx, array)), strict=True):
         if extent != 1 and stride != expected:
@@ -65,7 +65,7 @@ def input_memory(mx: Any, array: Any) -> Memory:
 
 
 def span(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, int]:
-    """Where the elements lie: first byte, counted from element 0, and bytes from there on.
+    """Find where the elements lie: the first byte, counted from element 0, and bytes from there on.
 
     Args:
         strides: in bytes.
@@ -108,7 +108,7 @@ class Output:
         self.initialised = initial is not None
 
     def stray(self) -> int | None:
-        """Offset in bytes of a write just outside of the output, or None."""
+        """Return the offset in bytes of a write just outside of the output, or None."""
         raw = self._whole.view(np.uint8)
         clean = np.full(len(self._whole), POISON, np.uint32).view(np.uint8)
         size = self.memory.bytes

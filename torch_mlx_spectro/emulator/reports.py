@@ -1,4 +1,4 @@
-"""The runtime's reports in words."""
+"""Turn the runtime's reports into messages."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _other(data: LaunchData) -> str:
 
 
 def check_written(kernel: str, arguments: list[Argument], buffers: Any) -> None:
-    """See that threads have written all of every output.
+    """Check that threads have written all of every output.
 
     Raises:
         Unwritten: they have not.

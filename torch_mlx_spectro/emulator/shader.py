@@ -1,4 +1,4 @@
-"""The text of ``torch.mps.compile_shader``: which kernels it has, and what each is passed."""
+"""Read the text of ``torch.mps.compile_shader``: which kernels it has, and what each is passed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def signature(tokens: list[Token], name: str) -> tuple[Signature, list[Buffer]]:
         tokens: of the preprocessed text.
 
     Raises:
-        Rejected: there is none, or it says what is not known here.
+        Rejected: there is none, or it has something that the emulator does not understand.
     """
     opening = _find_opening(tokens, name)
     parameters: list[Parameter | Attribute] = []
@@ -80,7 +80,7 @@ def _find_opening(tokens: list[Token], name: str) -> int:
 
 
 def without_others(tokens: list[Token], name: str) -> list[Token]:
-    """The text without the bodies of other kernels, its lines where they were."""
+    """Return the text without the bodies of other kernels; all lines stay where they were."""
     kept: list[Token] = []
     index = 0
     while index < len(tokens):

@@ -1,11 +1,11 @@
 """``torch.mps.compile_shader``: its library, its kernels' calls, and what torch refuses of them.
 
-Host tensors stand for MPS tensors. Arguments are checked and bound as torch's Module.cpp does it:
+Host tensors stand for MPS tensors. Arguments are checked and bound as in torch's Module.cpp:
 tensors at their first element, whole numbers with 64 bits, others as float, lists as many of them.
 
-What a kernel may write (``device`` memory that is not const) is an output: poisoned before each
-run, to be written whole. Atomics, and on a machine with ``updates`` all, hold the tensor's values
-before.
+Whatever a kernel may write (``device`` memory that is not const) is an output: it is poisoned
+before each run, and has to be written whole. Atomics hold the tensor's values before the run, and
+on a machine with ``updates`` all outputs do.
 """
 
 from __future__ import annotations
@@ -275,7 +275,7 @@ class ShaderCall:
         return sorted(self.buffers, key=lambda buffer: buffer.index)
 
     def check(self) -> None:
-        """Refuse what a Mac would take, and do something else with than was meant.
+        """Refuse a launch that a Mac would accept, but with another effect than was meant.
 
         Raises:
             EmulatorError: buffers that are not bound, or are of another type; outputs that are

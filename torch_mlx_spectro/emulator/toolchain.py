@@ -48,7 +48,7 @@ class Toolchain:
 
     @property
     def common(self) -> tuple[str, ...]:
-        """Flags of every compilation. A product and a sum stay two roundings, as MLX asks."""
+        """The flags of every compilation. A product and a sum stay two roundings, as in MLX."""
         return (
             *("-target", self.target, *self.features, "-fPIC", "-fvisibility=hidden"),
             *("-ffp-contract=off", "-fno-math-errno", "-fno-color-diagnostics"),
@@ -57,7 +57,7 @@ class Toolchain:
 
     @property
     def metal(self) -> tuple[str, ...]:
-        """Flags for a kernel: Metal's literals are float, its address spaces OpenCL's."""
+        """The flags for a kernel: Metal's literals are float, its address spaces OpenCL's."""
         return (
             *("-x", "clcpp", "-cl-std=clc++2021", "-cl-no-stdinc", "-nostdinc"),
             *("-cl-single-precision-constant", "-Xclang", f"-cl-ext={_EXTENSIONS}"),
@@ -69,7 +69,7 @@ class Toolchain:
 
     @property
     def identity(self) -> str:
-        """Changes with whatever changes the result of a compilation."""
+        """Return a text that changes with whatever changes the result of a compilation."""
         parts = [self.version, self.target, *self.features, *self.metal[:-1], sources_digest()]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

@@ -1,9 +1,9 @@
-"""From Metal text, MLX's or another, to text for clang, line by line the same.
+"""Translate Metal text, MLX's or another, to text for clang, line by line.
 
-The text is preprocessed before it comes here, so tokens are what Metal's compiler would see.
-Three things are rewritten: arrays declared ``threadgroup`` in the kernel become references to
-memory that the runtime places; ``float2(a, b)`` becomes ``mtl_make<float2>(a, b)``; and the
-explicit instantiation at the end becomes a function through which the runtime calls the kernel.
+The text is preprocessed before, so tokens are what Metal's compiler would see. Three things are
+rewritten: arrays declared ``threadgroup`` in the kernel become references to memory that the
+runtime places; ``float2(a, b)`` becomes ``mtl_make<float2>(a, b)``; and the explicit instantiation
+at the end becomes a function through which the runtime calls the kernel.
 """
 
 from __future__ import annotations
@@ -112,12 +112,12 @@ def signature(text: str, name: str) -> Signature:
 
 
 def without_instantiation(text: str) -> str:
-    """The text with a blank line for what clang has no grammar for."""
+    """Return the text with a blank line for the instantiation, which clang cannot parse."""
     return _INSTANTIATION.sub("", text)
 
 
 def entry(of: Signature) -> str:
-    """The function that the runtime calls: spreads its two arguments over the kernel's."""
+    """Write the function that the runtime calls; it spreads its two arguments over the kernel's."""
     arguments = []
     indices = iter(of.buffer_indices)
     for parameter in of.parameters:
@@ -140,7 +140,7 @@ def entry(of: Signature) -> str:
 
 
 def is_attribute(name: str) -> bool:
-    """Whether Metal's attribute of this name is known."""
+    """Whether Metal has an attribute of this name."""
     return name in _UINT3 or name in _UINT or name == "grid_origin"
 
 
@@ -175,7 +175,7 @@ def body_of(tokens: list[Token], name: str) -> tuple[int, int]:
 
 
 def rewrite(tokens: list[Token], name: str) -> str:
-    """Text for clang, each line where it was."""
+    """Rewrite text for clang; each line stays where it was."""
     opening, end = body_of(tokens, name)
     pieces = [token.lead + token.text for token in tokens]
     arrays = 0

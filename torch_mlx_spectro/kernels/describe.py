@@ -32,6 +32,7 @@ from .radices import (
     resize_group,
     shapes,
     tile_samples,
+    with_frames,
 )
 from .tables import make_table
 from .walks import END_SAMPLES, WalkPlan, resize_walk, walk_plan
@@ -62,6 +63,7 @@ def list_analyses(
     divisor: float | None = None,
     group: int | None = None,
     step: int | None = None,
+    frames_fastest: bool = False,
 ) -> tuple[Launch, ...]:
     """List launches of the fused analysis kernel, best first; none where it covers no such call.
 
@@ -71,6 +73,7 @@ def list_analyses(
         group: threads of a group; None for what the plans say.
         step: from one value of the window to the next, in elements. None: there are n_fft values,
             contiguous and aligned to pairs. ``NO_WINDOW``: there is no window.
+        frames_fastest: neighbouring frames of the spectrum are to be neighbours in memory.
 
     Raises:
         ValueError: no group has so many threads.
@@ -79,10 +82,14 @@ def list_analyses(
     if fused is None:
         return ()
     found = analysis_plans(fused[0], params.frames * params.rows)
+    if frames_fastest:
+        found = tuple(dict.fromkeys(with_frames(plan, FASTEST_FRAMES) for plan in found))
     if group is not None:
         found = (resize_group(found[0], group),)
     return tuple(
-        _make_analysis(params, plan, fused[1], complex_signal, complex_window, divisor, step)
+        _make_analysis(
+            params, plan, fused[1], complex_signal, complex_window, divisor, step, frames_fastest
+        )
         for plan in found
     )
 
@@ -98,7 +105,8 @@ def list_shapes(launch: Launch) -> tuple[Launch, ...]:
     """
     if launch.kernel != "analysis" or launch.plan is None:
         return ()
-    rows, frames, _ = launch.shape
+    rows, *sizes = launch.shape
+    frames = sizes[dict(launch.template)["FRAMES_FASTEST"]]
     flags = launch.template[len(launch.plan.template()) :]
     return tuple(
         replace(launch, **_group_analysis(plan, rows, frames, flags))
@@ -127,8 +135,9 @@ def _make_analysis(
     complex_window: bool,
     divisor: float | None,
     step: int | None,
+    frames_fastest: bool,
 ) -> Launch:
-    enveloped = divisor is not None
+    enveloped, sizes = divisor is not None, (params.frames, params.bins)
     flags = (
         ("PACKED", packed),
         ("COMPLEX_SIGNAL", complex_signal),
@@ -139,6 +148,7 @@ def _make_analysis(
         ("SCALED", params.scale != 1.0 and not enveloped),
         ("ENVELOPE", enveloped),
         ("HOP", params.hop_length if enveloped else 1),
+        ("FRAMES_FASTEST", frames_fastest),
     )
     return Launch(
         kernel="analysis",
@@ -149,7 +159,7 @@ def _make_analysis(
             bins=params.bins,
             split_table=make_table(plan)[1],
         ),
-        shape=(params.rows, params.frames, params.bins),
+        shape=(params.rows, *(sizes[::-1] if frames_fastest else sizes)),
         complex_output=True,
         **_group_analysis(plan, params.rows, params.frames, flags),
     )

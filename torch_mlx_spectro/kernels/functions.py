@@ -36,6 +36,7 @@ class Kernels(ABC):
         *,
         edge: float = 1.0,
         divisor: float | None = None,
+        frames_fastest: bool = False,
     ) -> Any | None:
         """Compute a spectrum, shape (rows, frames, bins); None where no fused kernel covers it.
 
@@ -46,20 +47,33 @@ class Kernels(ABC):
             stream: of a launcher that has no current stream.
             edge: factor of bins 0 and n_fft / 2.
             divisor: as in :func:`.kernels.describe.list_analyses`.
+            frames_fastest: the spectrum has shape (rows, bins, frames) instead.
         """
-        launches = self.list_spectra(params, self._is_complex(signal), window, divisor)
+        kinds = (self._is_complex(signal), window, divisor, frames_fastest)
+        launches = self.list_spectra(params, *kinds)
         if launches[0].plan is None:
             return None
         return self.run(launches, signal, window, stream, edge=edge)
 
     def list_spectra(
-        self, params: StftParams, complex_signal: bool, window: Any, divisor: float | None = None
+        self,
+        params: StftParams,
+        complex_signal: bool,
+        window: Any,
+        divisor: float | None = None,
+        frames_fastest: bool = False,
     ) -> tuple[Launch, ...]:
-        """List launches of :meth:`analysis`, best first, or else the one of :meth:`cut_frames`."""
+        """List launches of :meth:`analysis`, best first, or else the one of :meth:`cut_frames`.
+
+        Args:
+            frames_fastest: the spectrum is to have shape (rows, bins, frames).
+        """
         complex_window, step = self._window_layout(window, params.n_fft)
         kinds = (complex_signal, complex_window, divisor)
         group = self.chooser.find_group("analysis")
-        fused = describe_demanded(describe.list_analyses, params, *kinds, group, step)
+        fused = describe_demanded(
+            describe.list_analyses, params, *kinds, group, step, frames_fastest
+        )
         return fused or self.list_cuts(params, complex_signal, window, divisor)
 
     def synthesis(

@@ -285,6 +285,12 @@ def most_frames(plan: FftPlan) -> int:
     return GROUP_MEMORY_BYTES // replace(plan, frames=1).memory_bytes
 
 
+def with_frames(plan: FftPlan, least: int) -> FftPlan:
+    """Return the plan with groups of at least so many frames, or of as many as fit."""
+    most = min(most_frames(plan), MAX_GROUP_THREADS // plan.threads)
+    return replace(plan, frames=max(plan.frames, min(least, most)))
+
+
 def resize_group(plan: FftPlan, group: int, *, same_threads: bool = False) -> FftPlan:
     """Return the plan with groups of so many threads.
 

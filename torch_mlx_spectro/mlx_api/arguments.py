@@ -98,7 +98,7 @@ def _resolve_sizes(
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a transform's calls have in common."""
+    """The sizes and modes that all calls of a transform share."""
 
     n_fft: int
     hop_length: int
@@ -150,7 +150,7 @@ def _say_why(name: str, *arguments: Any) -> Iterator[None]:
 
 @cached(RESOLVED_CALLS)
 def resolve_stft_call(sizes: Sizes, samples: int, is_complex: bool) -> StftParams:
-    """The stft of one row of ``samples`` samples.
+    """Resolve the stft of one row of ``samples`` samples.
 
     Raises:
         ValueError: the signal is too short for its padding, or complex and onesided.
@@ -180,7 +180,7 @@ def resolve_stft_call(sizes: Sizes, samples: int, is_complex: bool) -> StftParam
 def resolve_istft_call(
     sizes: Sizes, frames: int, length: int | None, return_complex: bool
 ) -> IstftParams:
-    """The istft of one row of ``frames`` frames; real signals read bins 0 ... n_fft // 2 alone.
+    """Resolve the istft of one row of ``frames`` frames; real signals read half of the bins.
 
     Raises:
         ValueError: there are no frames, or nothing remains of the signal.

@@ -1,6 +1,6 @@
-"""Counts of what the caches of the MLX API did, for tuning: names and keys of mlx-spectro's.
+"""Counts of what the caches of the MLX API did, for tuning, under mlx-spectro's names.
 
-Counted only where ``SPEC_MLX_CACHE_STATS`` asks for it.
+Nothing is counted unless ``SPEC_MLX_CACHE_STATS`` asks for it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """The maps as functions that MLX differentiates, vectorises and compiles.
 
-Each is an ``mx.custom_function``. Gradients and tangents are the maps themselves, so all orders of
-derivatives are made of them. ``mx.vmap`` makes examples rows of one call. Host arrays that have
-values are computed at once, in blocks on several streams that write into memory of MLX's own:
-nothing large is copied, neither before nor after. Everything else, and everything on a GPU, is
-computed lazily (:mod:`.mlx_api.ops`).
+Each is an ``mx.custom_function``. Gradients and tangents are maps again, so derivatives of all
+orders are made of them. ``mx.vmap`` makes examples rows of one call.
+
+Host arrays that have values are computed at once, in blocks on several streams that write into
+MLX's own memory, so nothing large is copied before or after. Everything else, and everything on a
+GPU, is computed lazily (:mod:`.mlx_api.ops`).
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def serves(work: int, *arrays: Any) -> bool:
 
     Args:
         work: samples in all frames of all rows.
-        arrays: if the answer is yes, they are evaluated.
+        arrays: they are evaluated if the answer is yes.
     """
     mx = runtime().mx
     return (
@@ -74,10 +75,10 @@ def _scale_window(window: Any, factor: float) -> Any:
 def _compute_now(
     shape: tuple[int, ...], is_complex: bool, fill: Callable[[HostArray], None]
 ) -> Any:
-    """Compute at once, on a thread of its own where this one is at a graph transformation.
+    """Compute at once, on another thread where this one is within a graph transformation.
 
-    Inside a gradient MLX refuses to evaluate ahead, and keeps the graphs of what it evaluates: a
-    compiled function would then allocate anew and forget the values. That state is a thread's.
+    Within a gradient MLX refuses to evaluate, and keeps the graphs of what it evaluates: a compiled
+    function would then allocate anew and forget the values. That state belongs to a thread.
     """
     mx, dtype = runtime().mx, np.complex64 if is_complex else np.float32
     try:
@@ -134,11 +135,11 @@ COMPUTATIONS: Mapping[str, tuple[Callable[..., Any], Callable[..., Any] | None]]
 
 @cached(FUNCTIONS)
 def get_map(name: str, subject: Analysis | IstftParams) -> Function:
-    """A map of one analysis or istft, for any number of rows, with its rules of differentiation.
+    """Return a map of one analysis or istft, for any number of rows, with its rules of derivatives.
 
     Args:
         name: of the map.
-        subject: the analysis; of ``"inverse"`` the parameters of the istft.
+        subject: the analysis; for ``"inverse"`` the parameters of the istft.
     """
     mx = runtime().mx
     gradients = _list_gradients(name, subject)

@@ -73,7 +73,7 @@ def kernels_where(allowed: str) -> Iterator[None]:
 
 
 def _find_kernels(params: StftParams | IstftParams, *arrays: Any) -> MetalKernels | None:
-    """The kernels for this call; the emulated ones are never part of a graph that is traced."""
+    """Find the kernels for this call; emulated ones are never part of a graph that is traced."""
     allowed, found = _allowed.get(), kernels()
     if found is None or allowed == "nowhere" or found.refusal(params) is not None:
         return None
@@ -83,11 +83,11 @@ def _find_kernels(params: StftParams | IstftParams, *arrays: Any) -> MetalKernel
 
 
 def has_placeholder(*arrays: Any) -> bool:
-    """:func:`is_traced` that evaluates nothing, and waits for nothing.
+    """As :func:`is_traced`, but nothing is evaluated or waited for.
 
     MLX goes through the whole graph, argument by argument, before it computes anything. Here it has
     to refuse the last argument, so it computes nothing. If there is a placeholder before that one,
-    it complains of the placeholder.
+    MLX complains of the placeholder.
     """
     try:
         return is_traced(*arrays, _make_refused(runtime().mx))
@@ -99,7 +99,7 @@ def has_placeholder(*arrays: Any) -> bool:
 
 @cached(1)
 def _make_refused(mx: Any) -> Any:
-    """An array that MLX can never evaluate: what stood in for an example of a vectorised map."""
+    """Make an array that MLX can never evaluate: the placeholder of a vmap that has ended."""
     seen: list[Any] = []
 
     def keep(example: Any) -> Any:
@@ -111,7 +111,7 @@ def _make_refused(mx: Any) -> Any:
 
 
 def _scale(mx: Any, array: Any, factor: float) -> Any:
-    """``array * factor``, and the array itself where that is the same."""
+    """Return ``array * factor``, or the array itself where that is the same."""
     return array if factor == 1.0 else mx.multiply(array, factor)
 
 

@@ -1,1 +1,1 @@
-"""What is known of torch's own functions: how they warn, order memory, and are intercepted."""
+"""torch's own functions: how they warn, which memory order they give, and who intercepts them."""

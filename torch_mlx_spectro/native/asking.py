@@ -1,7 +1,7 @@
-"""Modes and subclasses that want to see a call: they are asked with torch's own function object.
+"""Ask modes and subclasses that want to see a call, with torch's own function object.
 
-What they call on comes back to us by a mode of ours, below the one that is asked first: torch asks
-it next, whoever calls torch's function, and however often.
+When they call that function on, a mode of ours computes it. It lies below the mode that is asked
+first, so torch asks it next, whoever calls torch's function, and however often.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import torch
 
 from . import private_state as torch_state
 
-#: Why calls that somebody is asked about are native's.
+#: Why native computes calls that a mode or subclass is asked about.
 NO_MODES = "this torch does not let its stack of function modes be changed"
 
 
 class _CalledOn(torch.overrides.TorchFunctionMode):
-    """Computes by another function what those who were asked before it call on.
+    """Computes, by another function, the calls that modes and subclasses pass on.
 
     Args:
         function: torch's own.
         compute: takes its arguments.
-        passes: torch asks modes before subclasses, and this one is first to let those be asked.
+        passes: let subclasses be asked first, since torch asks modes before them.
     """
 
     def __init__(
@@ -45,21 +45,20 @@ class _CalledOn(torch.overrides.TorchFunctionMode):
         return self._compute(*args, **(kwargs or {}))
 
     def note(self, function: Callable[..., Any]) -> None:
-        """Somebody who was asked calls a function by its name."""
+        """Note that a mode or subclass calls a function by its name."""
         self.was_reached = self.was_reached or function is self._function
 
 
 def ask(
     function: Callable[..., torch.Tensor], compute: Callable[..., Any], args: Any, kwargs: Any
 ) -> tuple[torch.Tensor, str | None]:
-    """Have torch ask the modes and subclasses that want to see a call, and compute what they want.
+    """Have torch ask the modes and subclasses that want to see a call; compute what they pass on.
 
-    They are shown torch's own function. When they call it on, ``compute`` is called with what they
-    pass; it has to ask those who are left. This is a mode below the one that is asked first, so
-    that it is reached next.
+    They are shown torch's own function. When they call it, ``compute`` is called with their
+    arguments. It has to ask those who were not asked yet.
 
     Returns:
-        The result, and why ``compute`` had no part in it, if so.
+        The result; and the reason if ``compute`` did not compute it.
     """
     if None in (torch_state.push_mode, torch_state.pop_mode, torch_state.count_modes):
         return function(*args, **kwargs), NO_MODES
@@ -80,7 +79,7 @@ def ask(
     try:
         result = function(*args, **kwargs)
     finally:
-        # Wherever those who were asked have left it.
+        # Modes and subclasses may have moved it in the stack.
         _push_back(_pop_until(lambda mode: mode is called_on)[1])
     if called_on.was_reached:
         return result, None
@@ -89,7 +88,7 @@ def ask(
 
 
 def _pop_until(is_wanted: Callable[[Any], bool]) -> tuple[Any, list[Any]]:
-    """Pop the first mode from above that is wanted, and those above it, which come last one first.
+    """Pop modes until the first wanted one, counted from above; the last popped one comes first.
 
     Returns:
         The mode, None if there is none, and the others.

@@ -1,12 +1,11 @@
 """Native torch's own functions, kept from before any patch, and their warnings.
 
-torch warns about some calls that we compute. The same warning is produced by asking native the
-same thing of one sample: its text and category are torch's, and so is the memory of which
-once-only warnings this process has already had.
+torch warns about some calls that we compute. The same warning is given by asking native the same
+thing of one sample: then text and category are torch's, and torch remembers which once-only
+warnings this process has had.
 
-istft is a builtin: what it warns of names the Python frame that called it. Called from a frame of
-ours, its warnings would name our lines, so it is called from frames that stand where the program
-does.
+istft is a builtin, whose warnings name the Python frame that called it. Called from a frame of ours
+they would name our lines. So it is called from a frame that stands for the program's line.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ istft: Callable[..., torch.Tensor] = torch.functional.istft
 #: Positions among istft's arguments.
 _WINDOW, _LENGTH = 4, 8
 _PACKAGE = __name__.partition(".")[0]
-#: Folders of it that are programs: what they call stands on lines of their own.
+#: Folders of this package that are programs: warnings about their calls name their own lines.
 _PROGRAMS = ("bench", "cli", "doctor", "emulator")
 
 
-#: Which once-only warnings this process has had through us; repeats are then skipped. Of stft by
-#: what they are about, of istft ``"windowless"`` and ``"padded"``.
+#: Once-only warnings that this process has had through us, and that are not asked for again. Those
+#: of stft by what they are about, those of istft as ``"windowless"`` and ``"padded"``.
 _given: set[tuple[bool, bool] | str] = set()
 
 
@@ -45,7 +44,7 @@ def warn_of_stft(windowless: bool, as_real: bool) -> None:
         center=False,
         return_complex=not as_real,
     )
-    # Not reached when a filter turns the warning into an exception; torch, too, then warns again.
+    # Not reached where a filter makes the warning an exception: torch, too, warns again then.
     _given.add(key)
 
 
@@ -75,7 +74,7 @@ def warn_of_istft(windowless: bool, padded: bool, caller: FrameType) -> None:
 def may_warn_of_istft(args: Any, kwargs: Any) -> bool:
     """Whether native istft may warn of a call: of no window, or of zeros appended for ``length``.
 
-    Answered within a tenth of a microsecond.
+    The answer takes a tenth of a microsecond.
     """
     given = len(args)
     return (args[_WINDOW] if given > _WINDOW else kwargs.get("window")) is None or (
@@ -92,11 +91,11 @@ def is_inner_frame(frame: FrameType) -> bool:
 def call_at_line(
     caller: FrameType, builtin: Callable[..., torch.Tensor], args: Any, kwargs: Any
 ) -> torch.Tensor:
-    """Call a builtin so that its warnings name the line of ``caller``, as if that had called it.
+    """Call a builtin so that its warnings name the line of ``caller``.
 
-    Python looks in the frame that calls for the file, the line, and which warnings were given
-    there, so the builtin is called in a frame that has the caller's. Frames of this package stand
-    for those that called them.
+    Python reads the file, the line and the warnings that were given there from the calling frame.
+    So the builtin is called in a frame that has the caller's values. Where the caller is a frame of
+    this package, the frame that called it counts.
     """
     while caller.f_back is not None and is_inner_frame(caller):
         caller = caller.f_back

@@ -11,7 +11,7 @@ import torch
 
 
 def always(value: Any) -> Any:
-    """A function that returns a value, whatever it is given."""
+    """Return a function that returns a value, whatever it is given."""
     return lambda *given: value
 
 
@@ -109,17 +109,18 @@ NAMES: Mapping[str, Name] = MappingProxyType(
             always(None),
             follows="on torch 2.10 patched programs that torch.compile reads are native torch's",
         ),
+        "make_autograd": Name("_library.autograd.make_autograd_impl"),
         "is_exporting": Name("compiler.is_exporting", always(False)),  # public, in newer ones
     }
 )
 
 
 class Found(SimpleNamespace):
-    """What this torch has of them, or what stands for it: an attribute for each name.
+    """What this torch has of the private names, or what stands for it: an attribute for each.
 
     Attributes:
         absent: private names that this torch lacks, and what follows.
-        unseen: reasons against every call: what nobody can see may want to see the call.
+        unseen: reasons that hold for every call: it cannot be seen who wants to see a call.
     """
 
     def __init__(self) -> None:

@@ -33,7 +33,7 @@ pop_mode: Any = _found.pop_mode
 count_modes: Any = _found.count_modes
 #: Within, neither modes nor subclasses are asked.
 unasked: Any = _found.unasked
-#: Where nobody can tell who wants to see a call, every one is looked at closely, and refused.
+#: Where torch does not show who wants to see a call, each is checked in full, and refused.
 _dispatch_modes: Callable[[], int] = always(1) if _found.unseen else _found.dispatch_modes
 _tracing_state: Callable[[], Any] = _found.tracing_state
 _functorch_level: Callable[[], Any] = _found.functorch_level
@@ -58,30 +58,34 @@ keep_scripted: Any = _found.keep_scripted
 
 
 def mps_cores() -> int | None:
-    """Cores of the GPU; None where torch does not tell."""
+    """Return the number of the GPU's cores; None where torch does not tell."""
     try:
         return int(torch.backends.mps.get_core_count()) or None
     except (AttributeError, RuntimeError):
         return None
 
 
-#: A tensor on the current CUDA device, uninitialised, of a shape, strides and dtype. What
-#: torch.compile's programs call takes half as long as what is public.
+#: Returns an uninitialised tensor on the current CUDA device. This function of torch.compile's
+#: programs takes half as long as the public one.
 cuda_empty_strided: Callable[..., torch.Tensor] = _found.cuda_empty_strided
 
-_saved_tensors_hooks: Callable[[bool], Any] = _found.saved_tensors_hooks
-#: Where torch's own hooks are that keep what is saved, wherever they keep it.
+#: What a program has for the tensors that autograd saves now; None if nothing.
+saved_tensors_hooks: Callable[[bool], Any] = _found.saved_tensors_hooks
+#: Modules of torch's own hooks that keep saved tensors unchanged, wherever they keep them.
 _KEEPS_SAVED = "torch.autograd.graph"
 
 
 def recomputes() -> bool:
-    """Whether what autograd saves now may be computed again, as torch.utils.checkpoint does.
+    """Whether autograd may compute the current call again, as torch.utils.checkpoint does.
 
-    Then the second computation has to save what the first one did.
+    The second computation then has to save the same tensors as the first one.
     """
-    hooks = _saved_tensors_hooks(False)
+    hooks = saved_tensors_hooks(False)
     return hooks is not None and getattr(hooks[0], "__module__", "") != _KEEPS_SAVED
 
+
+#: Makes what records calls of an operator for autograd, of the operator and its formulas.
+make_autograd: Callable[[Any, Any], Callable[..., Any]] | None = _found.make_autograd
 
 #: A number of the backward pass that this thread works for; -1 where torch does not tell its end.
 backward_pass: Callable[[], int] = always(-1) if _found.engine is None else _found.backward_pass
@@ -94,7 +98,7 @@ def after_backward(function: Callable[[], object]) -> None:
 
 @lru_cache(maxsize=1)
 def has_one_cuda_device() -> bool:
-    """Whether no device but one can be the current one."""
+    """Whether there is only one device that can be the current one."""
     return torch.cuda.device_count() == 1
 
 
@@ -117,7 +121,8 @@ _tracing_context: Callable[[], Any] = _found.tracing_context
 def is_traced() -> bool:
     """Whether torch.compile calls this with stand-ins for tensors.
 
-    Up to torch 2.10 (and not in 2.13) :data:`is_compiling` says so to the program's own code alone.
+    Up to torch 2.10 (and not in 2.13) only the program's own code is told so by
+    :data:`is_compiling`.
     """
     return _tracing_context() is not None
 
@@ -127,11 +132,11 @@ is_exporting: Callable[[], bool] = _found.is_exporting
 
 
 def as_plain(value: Any) -> Any:
-    """A tensor of a subclass as a plain one of the same memory, for autograd, too.
+    """Return a tensor of a subclass as a plain tensor of the same memory, which autograd follows.
 
-    Only where nobody is asked, as within ``super().__torch_function__``: there torch's operators
-    take the tensor for a plain one, too. One whose memory is elsewhere (``__torch_dispatch__``)
-    stays what it is.
+    Used only where no mode or subclass is asked, as within ``super().__torch_function__``: there
+    torch's operators take it for a plain tensor, too. A tensor whose memory is elsewhere
+    (``__torch_dispatch__``) stays what it is.
     """
     if type(value) in PLAIN_TYPES or not isinstance(value, torch.Tensor) or overrides(value):
         return value
@@ -141,7 +146,7 @@ def as_plain(value: Any) -> Any:
 
 
 def is_captured(tensor: torch.Tensor) -> bool:
-    """Whether what is done with this tensor now is recorded into a CUDA graph, not computed."""
+    """Whether work on this tensor is now recorded into a CUDA graph and not computed."""
     return tensor.is_cuda and is_capturing()
 
 
@@ -153,7 +158,7 @@ def is_recorded() -> bool:
 def is_intercepted() -> bool:
     """Whether something in torch's state wants to see what a call does, or its derivatives."""
     return (
-        _dispatch_modes() > 0
+        _dispatch_modes() != 0
         or _tracing_state() is not None
         or _functorch_level() is not None
         or getattr(forward_ad, "_current_level", 0) >= 0  # as of is_forward_mode
@@ -161,10 +166,10 @@ def is_intercepted() -> bool:
 
 
 def show_compiler(pairs: tuple[tuple[Any, Any], ...]) -> None:
-    """Have torch.compile take both of each pair for torch's own function, whichever is in place.
+    """Have torch.compile take both functions of each pair for torch's own.
 
-    It knows those by identity, by the names that they had when it first looked. A program may
-    still hold the one that patching has replaced.
+    It recognises functions by identity, as they were when it first looked. A program may still hold
+    the function that patching has replaced.
     """
     rules = sys.modules.get("torch._dynamo.trace_rules")
     look_up = getattr(rules, "get_torch_obj_rule_map", None)
@@ -180,19 +185,20 @@ def show_compiler(pairs: tuple[tuple[Any, Any], ...]) -> None:
 #: Our part of the tag in the keys under which torch.compile keeps programs on disk.
 _OUR_TAG = re.compile(r"(?: \+ )?torch_mlx_spectro \S+ for [a-z,]+$")
 
-#: Why compiled programs keep native where what is kept on disk cannot be told from native's.
+#: Why compiled programs use native where torch's cache on disk cannot tell them from native's.
 UNTAGGED = "this torch has no torch.compiler.config.cache_key_tag to tell compiled programs apart"
 
 
 def tag_compiled(tell: Callable[[], str] | None) -> None:
-    """Add to the keys of torch.compile's cache on disk what ``tell`` returns; None ends it.
+    """Add what ``tell`` returns to the keys of torch.compile's cache on disk; None ends it.
 
-    That cache knows patched functions by torch's name for them, which native's have, too. The tag
-    is a setting of the program's: the module of settings answers with both parts, in every thread,
-    so what the program has set or sets meanwhile is neither written to nor hidden.
+    That cache names patched functions as it names native's. The tag is one of the program's own
+    settings, so the module of settings answers with both parts, in every thread: what the program
+    has set, or sets meanwhile, is neither overwritten nor hidden.
 
     Args:
-        tell: asked when a program is compiled, in the thread that compiles it; ``""`` adds nothing.
+        tell: called when a program is compiled, in the thread that compiles it; ``""`` adds
+            nothing.
     """
     config: Any = getattr(torch.compiler, "config", None)
     # torch's modules of settings look names up by a method; setting one asks for a declaration.
@@ -229,12 +235,12 @@ class _TaggedConfig:
 
 
 def is_forward_mode() -> bool:
-    """A level of forward-mode derivatives is open; torch.func.jvp opens one, too."""
+    """Whether a level of forward-mode derivatives is open; torch.func.jvp opens one, too."""
     return getattr(forward_ad, "_current_level", 0) >= 0
 
 
 def is_transformed() -> bool:
-    """A transform of torch.func or forward mode is running: tensors may be more than they seem."""
+    """Whether a transform of torch.func or forward mode runs: tensors may be wrapped or dual."""
     return _functorch_level() is not None or is_forward_mode()
 
 
@@ -248,7 +254,7 @@ def is_vmapped(*tensors: torch.Tensor | None) -> bool:
 
 @cached(64)
 def name_chip(device: torch.device) -> str:
-    """The name of a GPU; "" for the host, and where torch does not tell."""
+    """Return the name of a GPU; "" for the host, and where torch does not tell."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     tell: Callable[[], str] = getattr(torch.backends.mps, "get_name", always(""))
@@ -262,7 +268,7 @@ def mps_is_emulated() -> bool:
 
 
 def is_differentiated(*tensors: torch.Tensor | None) -> bool:
-    """Whether a call with these has to be known to autograd."""
+    """Whether autograd has to record a call with these tensors."""
     recorded = torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in tensors
     )
@@ -283,10 +289,10 @@ def is_constant(tensor: torch.Tensor) -> bool:
 
 
 def apply_by_example(function: Callable[..., Any], *tensors: Any) -> torch.Tensor | None:
-    """A function applied for each example of ``torch.autograd.grad(is_grads_batched=True)``.
+    """Apply a function for each example of ``torch.autograd.grad(is_grads_batched=True)``.
 
     That, and ``torch.autograd.functional.jacobian(vectorize=True)``, use torch's older vmap, which
-    knows no rules of custom functions.
+    does not ask custom functions for their rules.
 
     Args:
         function: takes the tensors' stacked values, then the dimensions of their examples (0, or
@@ -310,7 +316,7 @@ def apply_by_example(function: Callable[..., Any], *tensors: Any) -> torch.Tenso
 
 
 def ambient_reasons() -> list[str]:
-    """Reasons in torch's state, whatever the arguments are."""
+    """List the reasons against a call that lie in torch's state, whatever its arguments are."""
     if _found.unseen:
         return list(_found.unseen)
     # torch has no rule for custom functions under functionalize.

@@ -1,10 +1,10 @@
 """What native torch's results are besides their values: their strides, and whether they are views.
 
-Callers reshape and ``view`` what ``torch.stft`` returns, so its memory order is part of the
-contract. Native torch frames the padded signal, multiplies by the window and runs an FFT; the
-order of the result follows from those steps:
+Programs reshape and ``view`` what ``torch.stft`` returns, so its memory order is part of the
+contract. Native torch frames the padded signal, multiplies by the window and runs an FFT. The order
+of the result follows from these steps:
 
-* padding gives a contiguous signal, except padding by nothing, which clones it;
+* padding gives a contiguous signal; padding by nothing gives a clone in the signal's own order;
 * the product with the window keeps the order of its strides (TensorIterator's rule, asked here
   of torch itself with meta tensors, which hold no data);
 * the MKL and cuFFT transforms write batch dimensions in the order of their input's strides, bins
@@ -65,7 +65,7 @@ def frames_in_order(
     dtype: torch.dtype,
     window_dtype: torch.dtype | None,
 ) -> bool:
-    """:func:`frames_outermost` for a transform that keeps the order of its input's dimensions."""
+    """As :func:`frames_outermost`, for transforms that keep the order of input dimensions."""
     row_stride = strides[0] if params.batched else params.samples * strides[0]
     signal = torch.empty_strided(
         (params.rows, params.samples), (row_stride, strides[-1]), dtype=dtype, device="meta"
@@ -88,7 +88,7 @@ def frames_in_order(
 
 
 def spectrum_strides(params: StftParams, frames_outer: bool) -> tuple[int, int, int]:
-    """Strides, in elements, of the (rows, bins, frames) spectrum for the given memory order."""
+    """Return the strides, in elements, of a (rows, bins, frames) spectrum of this memory order."""
     if frames_outer:
         return (params.bins, 1, params.rows * params.bins)
     return (params.frames * params.bins, 1, params.bins)
@@ -97,7 +97,7 @@ def spectrum_strides(params: StftParams, frames_outer: bool) -> tuple[int, int, 
 def multiplied_dtype(
     params: StftParams, signal: torch.Tensor, window: torch.Tensor | None
 ) -> torch.dtype | None:
-    """The dtype of the window that native multiplies by; None where it multiplies by none.
+    """Return the dtype of the window that native multiplies by; None where there is no product.
 
     Native pads a short window, given or not, and multiplies by it.
     """
@@ -109,14 +109,14 @@ def multiplied_dtype(
 def host_spectrum_strides(
     params: StftParams, signal: torch.Tensor, window: torch.Tensor | None
 ) -> tuple[int, int, int]:
-    """Strides that native gives to the (rows, bins, frames) spectrum of a tensor of the host."""
+    """Return the strides of native's (rows, bins, frames) spectrum of a host tensor."""
     multiplied = multiplied_dtype(params, signal, window)
     outer = frames_outermost(params, signal.stride(), signal.dtype, multiplied)
     return spectrum_strides(params, outer)
 
 
 def in_order(tensor: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
-    """The tensor itself, or a copy of these strides."""
+    """Return the tensor itself if it has these strides, else a copy that has them."""
     if tensor.stride() == strides:
         return tensor
     copy = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
@@ -124,20 +124,26 @@ def in_order(tensor: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
 
 
 def with_rows(params: StftParams | IstftParams, tensor: torch.Tensor) -> torch.Tensor:
-    """A call's input as a batch."""
+    """Return a call's input as a batch."""
     return tensor if params.batched else tensor.unsqueeze(0)
 
 
+def as_batch(params: StftParams | IstftParams, computed: torch.Tensor) -> torch.Tensor:
+    """What a call computed, or a cotangent of it, as a batch: with rows, if it has none."""
+    dims = 3 if isinstance(params, StftParams) else 2
+    return computed if computed.dim() == dims else computed.unsqueeze(0)
+
+
 def only_row(batch: torch.Tensor) -> torch.Tensor:
-    """The only row of a batch, as a view of it."""
+    """Return the only row of a batch, as a view of it."""
     return batch.squeeze(0)
 
 
 def natives_view(params: StftParams | IstftParams) -> View | None:
-    """How native views what it has computed; None where it returns the computed tensor itself.
+    """Return how native views what it has computed; None where it returns the tensor itself.
 
-    Real pairs are a view of the spectrum, and a 1-D istft is a row of a batch of one, unless zeros
-    are appended, which makes a new tensor. A 1-D stft is no view: native squeezes it in place.
+    Real pairs are a view of the spectrum. A 1-D istft is a row of a batch of one, unless zeros are
+    appended, which makes a new tensor. A 1-D stft is no view: native squeezes it in place.
     """
     if isinstance(params, StftParams):
         return None if params.return_complex else torch.view_as_real
@@ -153,14 +159,33 @@ UNDOING: Mapping[View, View] = MappingProxyType(
 )
 
 
+def with_view(
+    params: StftParams | IstftParams, compute: Callable[..., torch.Tensor]
+) -> Callable[..., torch.Tensor]:
+    """A function that computes what native's result is a view of, with that view."""
+    view = natives_view(params)
+    if view is None:
+        return compute
+    return lambda tensor, window: view(compute(tensor, window))
+
+
+def drop_rows(params: StftParams | IstftParams, batch: torch.Tensor) -> torch.Tensor:
+    """Turn a batch's result into what native's result is, or is a view of.
+
+    Args:
+        batch: see :func:`shape_result`.
+    """
+    if not params.batched and natives_view(params) is not only_row:
+        return batch.squeeze_(0)
+    return batch
+
+
 def shape_result(params: StftParams | IstftParams, batch: torch.Tensor) -> torch.Tensor:
     """Turn a batch's result into the call's, which is a view where native's is one.
 
     Args:
-        batch: shape (rows, bins, frames) or (rows, output length); in nobody else's hands, since it
-            is shaped in place, and no view itself.
+        batch: shape (rows, bins, frames) or (rows, output length). It is shaped in place, so nobody
+            else may hold it, and it may not be a view.
     """
-    view = natives_view(params)
-    if not params.batched and view is not only_row:
-        batch = batch.squeeze_(0)
-    return batch if view is None else view(batch)
+    view, computed = natives_view(params), drop_rows(params, batch)
+    return computed if view is None else view(computed)

@@ -1,9 +1,10 @@
 """TorchScript: code that calls ``torch.stft`` must script while patched as it does without us.
 
-The script compiler recognises torch's functions by identity. Ours are made known to it: stft by
-torch's own scripted form (scripting it as the operator ``aten::stft`` would lose the centring that
-its Python wrapper does), istft as the operator that it is. Both registries are private to torch;
-where a version lacks them, scripting code that calls ``torch.stft`` needs ``unpatch()`` first.
+The script compiler recognises torch's functions by identity, so ours are registered with it. stft
+is registered as torch's own scripted function: as the operator ``aten::stft`` it would lose the
+centring that its Python wrapper does. istft is registered as the operator that it is. Both
+registries are private to torch. Where a version lacks them, scripting code that calls
+``torch.stft`` needs ``unpatch()`` first.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Pairs = tuple[tuple[Callable[..., Any], Callable[..., Any]], ...]
 
 @lru_cache(maxsize=1)
 def install(pairs: Pairs) -> bool:
-    """Make our functions known to the script compiler, once; False where torch has no way to.
+    """Register our functions with the script compiler, once; False where torch offers no way.
 
     Args:
         pairs: (torch's own, ours) for stft and istft.

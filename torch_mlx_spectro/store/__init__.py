@@ -1,1 +1,1 @@
-"""What is kept: caches in a process, files and verdicts between processes."""
+"""Caches in a process, and files and verdicts between processes."""

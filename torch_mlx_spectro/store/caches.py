@@ -1,7 +1,8 @@
-"""What is kept to make later calls faster, and how all of it is forgotten at once.
+"""Caches that make later calls faster, and the function that empties all of them.
 
-A :class:`Cache` and a function under :func:`cached` are emptied by :func:`clear_caches`; any other
-table says so to :func:`register_cache`. What is measured, or was found to be wrong, is no cache.
+:func:`clear_caches` empties every :class:`Cache` and every function under :func:`cached`. Any other
+table registers itself by :func:`register_cache`. Measurements, and what was found to be wrong, are
+no caches.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ _preparations = 0
 
 
 def preparations() -> int:
-    """How often this process has kept something new for later calls: kernels, launches, windows.
+    """Return how often this process has kept something new for later calls, such as a kernel.
 
-    Where it grows during a call, that call did what later ones need not do.
+    If the number grows during a call, that call did work that later ones need not do.
     """
     return _preparations
 
 
 def note_preparation() -> None:
-    """Count one; of two threads at once one may not be counted."""
+    """Count one preparation. If two threads count at once, one may be lost."""
     global _preparations
     _preparations += 1
 
@@ -43,10 +44,10 @@ def note_preparation() -> None:
 def clear_caches() -> None:
     """Forget everything that is kept to make later calls faster; later calls make it again.
 
-    That is plans, windows, tables, kernels and transforms, and MLX's pool of memory where this
-    package uses MLX. Results stay the same, also of calls that run meanwhile, in other threads.
-    Kept are what was measured (the faster backends and groups) or found to be wrong, counts,
-    files, and what the program itself holds: transforms, compiled functions, graphs.
+    These are plans, windows, tables, kernels and transforms, and MLX's pool of memory where this
+    package uses MLX. Results stay the same, also those of calls that run meanwhile in other
+    threads. Not forgotten are measurements (the faster backends and groups), what was found to be
+    wrong, counts, files, and what the program itself holds: transforms, compiled functions, graphs.
     """
     _clearings.call()
 
@@ -54,7 +55,7 @@ def clear_caches() -> None:
 def cached(
     most: int, *, typed: bool = False
 ) -> Callable[[Callable[..., Value]], _lru_cache_wrapper[Value]]:
-    """Keep what a function of a module returns, by its arguments: a decorator.
+    """Decorate a function of a module so that its results are kept by its arguments.
 
     Args:
         most: results that are kept at once.
@@ -70,7 +71,7 @@ def cached(
 
 
 class Recent(Generic[Key, Value]):
-    """Values by key, of which the least recently used is forgotten; its owner has the lock.
+    """Values by key, of which the least recently used is forgotten. Its owner has to lock it.
 
     Args:
         most: values that are kept at once.
@@ -87,14 +88,14 @@ class Recent(Generic[Key, Value]):
         return key in self._values
 
     def find(self, key: Key) -> Value | None:
-        """The value of a key, which is the most recent one now; None if there is none."""
+        """Return the value of a key, which becomes the most recent one; None if there is none."""
         value = self._values.get(key)
         if value is not None:
             self._values.move_to_end(key)
         return value
 
     def put(self, key: Key, value: Value) -> Value:
-        """Keep a value; returns it."""
+        """Keep a value, and return it."""
         note_preparation()
         self._values[key] = value
         self._values.move_to_end(key)
@@ -103,15 +104,15 @@ class Recent(Generic[Key, Value]):
         return value
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all values."""
         self._values.clear()
 
 
 class Cache(Recent[Key, Value]):
     """The values that were used last, by key, for all threads.
 
-    A forked child begins with an empty one. What its parent keeps belongs to libraries whose
-    threads the child has not: it cannot use that, and does not free it either.
+    A forked child begins with an empty cache. What its parent keeps belongs to libraries whose
+    threads the child does not have, so the child can neither use nor free it.
 
     Args:
         most: values that are kept at once.
@@ -129,12 +130,12 @@ class Cache(Recent[Key, Value]):
         register_cache(self.clear)
 
     def find(self, key: Key) -> Value | None:
-        """The value of a key; None if there is none. It is not counted."""
+        """Return the value of a key; None if there is none. Hits and misses are not counted."""
         with self._lock:
             return super().find(key)
 
     def get(self, key: Key, make: Callable[[], Value]) -> Value:
-        """The value of a key, made when missing. Two threads may both make it, and get one."""
+        """Return the value of a key, made when missing. Two threads that make it get one value."""
         with self._lock:
             value = super().find(key)
             if value is None:
@@ -146,17 +147,17 @@ class Cache(Recent[Key, Value]):
         return self.put(key, make(), replace=False) if value is None else value
 
     def put(self, key: Key, value: Value, *, replace: bool = True) -> Value:
-        """Keep a value; returns what is kept.
+        """Keep a value, and return the one that is kept.
 
         Args:
-            replace: what is there already.
+            replace: replace a value that is there already.
         """
         with self._lock:
             there = None if replace else super().find(key)
             return super().put(key, value) if there is None else there
 
     def info(self) -> dict[str, int]:
-        """Hits and misses of :meth:`get` since the cache was emptied, and sizes."""
+        """Return hits and misses of :meth:`get` since the cache was emptied, and sizes."""
         with self._lock:
             return {
                 "hits": self._hits,
@@ -166,7 +167,7 @@ class Cache(Recent[Key, Value]):
             }
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all values."""
         with self._lock:
             forgotten, self._values = self._values, OrderedDict()
             self._hits = self._misses = 0

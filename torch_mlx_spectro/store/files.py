@@ -1,13 +1,13 @@
-"""What this package keeps on disk: files that are whole or absent, regular, and its user's own.
+"""Files on disk that are whole or absent, regular, and the user's own.
 
-Two rules, of which this module is the home:
+This module is the home of two rules:
 
 - A path is read and written only where there is a regular file, or nothing. Whatever else is there
   (a device, a FIFO, a symbolic link, a folder) stays as it is. The folders above may be symbolic
-  links: many a user's ``~/.cache`` is one.
-- Compiled code is run only from a folder, and a file, that nobody but the user may write.
+  links, as many a user's ``~/.cache`` is.
+- Compiled code is run only from a folder and a file that nobody but the user may write.
 
-Folders are made for their user alone, whatever the umask; permissions of what exists are looked at,
+Folders are made for their user alone, whatever the umask. Permissions of what exists are checked
 and never changed.
 """
 
@@ -38,7 +38,7 @@ if sys.platform != "win32":
     import grp
     import pwd
 
-#: No symbolic link is followed, and no FIFO is waited for.
+#: With these flags no symbolic link is followed, and opening a FIFO does not wait.
 _WITH_CARE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 _KINDS = MappingProxyType(
@@ -55,8 +55,7 @@ _KINDS = MappingProxyType(
 #: Two names exchanged in one step: Linux's RENAME_EXCHANGE, and macOS's RENAME_SWAP.
 _EXCHANGE = 2
 _HERE = -100  # AT_FDCWD
-#: What a system or a file system (NFS is one) says that cannot exchange names, or a container that
-#: does not know of it.
+#: Errors of systems, file systems (such as NFS) and containers that cannot exchange names.
 _CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM)
 
 #: Texts of the warnings that were given, each once in a process.
@@ -64,11 +63,11 @@ _WARNED: set[str] = set()
 
 
 class Refused(OSError):
-    """What is at a path is not to be touched, or not to be run; the text says what it is."""
+    """A path must not be touched, or its code not be run; the text says what is there."""
 
 
 def cache_folder() -> Path | None:
-    """The folder by the platform's convention; None where the user has no home."""
+    """Return the cache folder by the platform's convention; None where the user has no home."""
     import platformdirs  # takes a millisecond that a program without accelerated calls need not pay
 
     try:
@@ -79,7 +78,7 @@ def cache_folder() -> Path | None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it that are missing, for the user alone.
+    """Make a folder, and the missing ones above it, for the user alone.
 
     Raises:
         OSError: it cannot be made.
@@ -92,7 +91,7 @@ def make_folder(folder: Path) -> None:
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """Read a regular file; of one that has more than ``most`` bytes, one more than those.
+    """Read a regular file; if it has more than ``most`` bytes, read one more than those.
 
     Raises:
         Refused: something else is there.
@@ -103,7 +102,7 @@ def read_regular(path: Path, most: int) -> bytes:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, where nothing is or a regular file.
+    """Write a file whole or not at all, where there is nothing or a regular file.
 
     Raises:
         Refused: something else is there.
@@ -126,9 +125,10 @@ def write_whole(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def hold_lock(path: Path, patience: float) -> Iterator[None]:
-    """Hold the lock between processes that is beside a file, in a folder that is made if missing.
+    """Hold a file's lock between processes, in a folder that is made if missing.
 
-    The system takes it back from a process that ends. A forked child shares none with its parent.
+    The lock file lies beside the file. The system releases the lock of a process that ends. A
+    forked child does not share its parent's.
 
     Args:
         patience: seconds to wait for another process.
@@ -156,26 +156,26 @@ def hold_lock(path: Path, patience: float) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class CodeFolder:
-    """A folder of compiled code, open, that nobody but its user may write.
+    """An open folder of compiled code that nobody but its user may write.
 
     Attributes:
         folder: its path as it is named.
-        path: of the folder by its descriptor, so that nobody who may write a folder above it can
-            put another in its place.
+        path: its path by its descriptor, so that nobody who may write a folder above it can replace
+            it.
     """
 
     folder: Path
     path: Path
 
     def read(self, name: str, most: int) -> bytes | None:
-        """What is in a file; None where no file of this name may be run, or it has more bytes."""
+        """Read a file; None where no file of this name may be run, or it has more bytes."""
         with contextlib.suppress(OSError), self._open_file(name) as file:
             data = file.read(most + 1)
             return data if len(data) <= most else None
         return None
 
     def has(self, name: str) -> bool:
-        """Whether a file of this name may be run."""
+        """Whether there is a file of this name that may be run."""
         with contextlib.suppress(OSError), self._open_file(name):
             return True
         return False
@@ -194,9 +194,9 @@ class CodeFolder:
 
 @contextlib.contextmanager
 def open_code_folder(folder: Path) -> Iterator[CodeFolder | None]:
-    """A folder of compiled code, made if missing; None, and told once, where others may write it.
+    """Open a folder of compiled code, made if missing; None, with a warning, if others write it.
 
-    It is none without a word where it can be neither read nor made.
+    It is None without a warning where the folder can be neither read nor made.
     """
     with contextlib.ExitStack() as stack:
         found = None
@@ -210,7 +210,7 @@ def open_code_folder(folder: Path) -> Iterator[CodeFolder | None]:
 
 
 def explain_distrust(folder: Path) -> str:
-    """Why code in a folder is not run; empty where it is, or would be if there were a folder."""
+    """Explain why code in a folder is not run; "" if it is, or would be if there were a folder."""
     try:
         with _open_trusted(folder):
             return ""
@@ -226,7 +226,7 @@ def explain_distrust(folder: Path) -> str:
 
 @lru_cache(maxsize=1)
 def private_folder() -> Path:
-    """A new folder of this process, for what may be kept nowhere else; removed at its end."""
+    """Make a folder for what may be kept nowhere else; it is removed when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="torch_mlx_spectro-"))  # for the user alone
     atexit.register(_remove, folder, os.getpid())
     return folder
@@ -238,7 +238,7 @@ def _remove(folder: Path, process: int) -> None:
 
 
 def _check_path(path: Path) -> None:
-    """Refuse what is no regular file. It is not opened: that alone is an act on some devices."""
+    """Refuse a path that is no regular file, without opening it: devices may react to that."""
     if path.parts and path.parts[0].startswith("~"):
         raise Refused(f"there is no home of {path.parts[0]}")
     with contextlib.suppress(FileNotFoundError):
@@ -253,10 +253,10 @@ def _check_regular(status: os.stat_result) -> None:
 
 @contextlib.contextmanager
 def _open_regular(path: Path) -> Iterator[BinaryIO]:
-    """A regular file, to be read."""
+    """Open a regular file for reading."""
     _check_path(path)
     with open(path, "rb", opener=_open_with_care) as file:
-        _check_regular(os.fstat(file.fileno()))  # it may be another by now
+        _check_regular(os.fstat(file.fileno()))  # another file may be there by now
         yield file
 
 
@@ -265,11 +265,11 @@ def _open_with_care(path: str, flags: int) -> int:
 
 
 def _put(new: Path, path: Path) -> None:
-    """Put a file where nothing is, or in the place of a regular file, and of nothing else.
+    """Put a file where there is nothing, or in the place of a regular file, and of nothing else.
 
-    To look first and then to rename would replace what came there in between. A link replaces
-    nothing, and an exchange loses nothing: what comes out is looked at, and goes back if it is no
-    file. Who reads meanwhile finds one file or the other.
+    To look first and rename then would replace what came there in between. A link replaces nothing.
+    An exchange loses nothing: what comes out is checked, and put back if it is no file. Whoever
+    reads meanwhile finds one file or the other.
     """
     with contextlib.suppress(OSError):  # something is there, or this file system has no links
         os.link(new, path)
@@ -288,7 +288,7 @@ def _put(new: Path, path: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange what two names stand for; tells whether this system and file system can.
+    """Exchange what two names stand for; return whether this system and file system can.
 
     Raises:
         OSError: they can, and did not.
@@ -309,7 +309,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _take_lock(handle: int) -> bool:
-    """Take the lock of a file; tells whether no other process has it."""
+    """Take the lock of a file; return whether that succeeded."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -323,7 +323,7 @@ def _take_lock(handle: int) -> bool:
 
 
 def _release_lock(handle: int) -> None:
-    """Give the lock back, also where a child forked meanwhile has the descriptor, too."""
+    """Release the lock, even if a child was forked meanwhile and has the descriptor, too."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -334,13 +334,13 @@ def _release_lock(handle: int) -> None:
 
 @contextlib.contextmanager
 def _open_trusted(folder: Path, problem: str = "") -> Iterator[Path]:
-    """A path to a folder that nobody else may write, as long as it is open.
+    """Yield a path to a folder that nobody else may write, as long as it is open.
 
     Args:
-        problem: what is said where others may; by default who they are.
+        problem: text of the refusal where others may; by default it says who they are.
 
     Raises:
-        Refused: others may.
+        Refused: others may write it.
     """
     if not hasattr(os, "geteuid"):
         # Windows: what is below a user's profile only that user, and administrators, may write.
@@ -377,8 +377,9 @@ def _check_writers(handle: int) -> None:
 def _owns_group(group: int) -> bool:
     """Whether a group is the user's own, with nobody else in it.
 
-    Where users have such groups, of their own names, the umask is often 002. OpenSSH, as Debian
-    builds it, asks for members, too; the name, since a directory service may not list all members.
+    Where users have groups of their own, which have their names, the umask is often 002. OpenSSH as
+    Debian builds it asks for members, too. The name is checked as well, since a directory service
+    may not list all members.
     """
     try:
         user, found = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)

@@ -1,4 +1,4 @@
-"""What a forked child does before its program goes on: it renews locks that nobody releases."""
+"""Renew, in a forked child, the locks that nobody would release, before its program goes on."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ Function = TypeVar("Function", bound=Callable[[], Any])
 
 
 class Callbacks:
-    """Functions that are called together, in the order in which they came.
+    """Functions that are called together, in the order in which they were added.
 
-    A method is held by its object alone: it is forgotten when that one is.
+    A method does not keep its object alive: it is forgotten with its object.
     """
 
     def __init__(self) -> None:
-        #: What is called with an object, and what returns that, or None when it is gone.
+        #: Functions, and for each what returns its object, or None when that is gone.
         #: A dictionary, since threads may change it at once: each change is one step of Python's.
         self._entries: dict[int, tuple[Callable[[Any], Any], Callable[[], Any]]] = {}
 
     def add(self, function: Function) -> Function:
-        """Add a function; returns it, so that this is a decorator, too."""
+        """Add a function and return it, so that this is a decorator, too."""
         if isinstance(function, MethodType):
             # No WeakMethod: where the interpreter ends before it, it complains.
             owner = weakref.ref(function.__self__, self._drop)
@@ -48,7 +48,7 @@ def _call(function: Callable[[], Any]) -> None:
 
 
 _renewals = Callbacks()
-#: Have a function called in every child that is forked from now on, by its only thread.
+#: Registers a function that every child forked from now on calls, in its only thread.
 after_fork = _renewals.add
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renewals.call)

@@ -1,7 +1,7 @@
-"""The files of the kernels' text, in ``metal_src``.
+"""The text of the kernels, from the files of ``metal_src``.
 
-The integers of a launch are named by an enumeration in the header that
-reads them, which is the only place that knows their order.
+An enumeration in a header names the integers of a launch. The header that reads them is the only
+place that knows their order.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def _folder() -> Path:
-    """``_metal_src`` of an installed package, ``metal_src`` beside the package in a checkout."""
+    """Return ``_metal_src`` of an installed package, or ``metal_src`` beside it in a checkout."""
     installed = _PACKAGE / "_metal_src"
     return installed if installed.is_dir() else _PACKAGE.parent / "metal_src"
 
 
 def source(name: str) -> str:
-    """The text of one file of ``metal_src``."""
+    """Return the text of one file of ``metal_src``."""
     return (_folder() / name).read_text(encoding="utf-8")
 
 
 def digest() -> str:
-    """Of every file of ``metal_src``: another one means other kernels."""
+    """Return a digest of all files of ``metal_src``; it changes when a kernel changes."""
     content = hashlib.sha256()
     for path in sorted(_folder().iterdir()):
         content.update(f"{path.name}\n{path.read_text(encoding='utf-8')}\n".encode())
@@ -36,7 +36,7 @@ def digest() -> str:
 
 @cached(16)
 def integers(header_name: str, enumeration: str) -> tuple[str, ...]:
-    """Names of a launch's integers, in order, without their common prefix, in lower case.
+    """List the names of a launch's integers, in order, without their common prefix, in lower case.
 
     Raises:
         ValueError: the header has no such enumeration.

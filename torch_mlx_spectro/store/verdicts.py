@@ -1,18 +1,19 @@
-"""What was found out about this machine, kept from one process to the next in one JSON file.
+"""Verdicts about this machine, kept from one process to the next in one JSON file.
 
-A verdict is a JSON value under a section and a key: which backend is the fastest for a signature
+A verdict is a JSON value under a section and a key: which backend is the fastest for a call kind
 (``"routes"``), which was wrong (``"quarantined"``), how many threads suit a kernel (``"threads"``).
-Verdicts hold for the versions of torch, MLX, this package and its kernels, and for one machine;
-the file has those of several such environments side by side, so that two of them on one disk do
-not forever replace each other's, and an upgrade simply begins anew: it is nothing to warn of.
-What is warned of, once, is a file that cannot be understood, and a path where something else is
-than a file or nothing (:mod:`.store.files`): that stays as it is.
+
+Verdicts hold for the versions of torch, MLX, this package and its kernels, and for one machine. The
+file has the verdicts of several such environments side by side, so two environments on one disk do
+not replace each other's. An upgrade begins anew, without a warning. One warning is given for a file
+that cannot be understood, and for a path where there is something else than a file or nothing
+(:mod:`.store.files`), which stays as it is.
 
     {"format": 1,
      "environments": [{"versions": {"torch": ...}, "sections": {"routes": {...}}}, ...]}
 
-Nothing here may cost a program more than time: a file that cannot be read, written or locked means
-that verdicts live as long as the process.
+A failure here costs a program time and nothing else: if a file cannot be read, written or locked,
+verdicts live as long as the process.
 """
 
 from __future__ import annotations
@@ -38,19 +39,19 @@ from . import files as disk
 from . import sources
 from .fork import after_fork
 
-#: Of the file. Another number is not read, whatever follows it.
+#: Version of the file's format. A file of another version is not read.
 FORMAT = 1
-#: Entries of a section, and environments of a file; beyond, the oldest go.
+#: Most entries of a section, and environments of a file; the oldest are dropped.
 MAX_ENTRIES = 512
 MAX_ENVIRONMENTS = 4
-#: A file of ours has a few hundred bytes an entry.
+#: Most bytes of a file; one of ours has a few hundred bytes an entry.
 MAX_BYTES = 8 << 20
-#: Dictionaries and lists within each other, of a file of ours; and its largest number.
+#: Most levels of dictionaries and lists in a file, and its largest number.
 MAX_DEPTH = 16
 MAX_NUMBER = 1 << 63
 #: Seconds between writes: the verdicts of a program's first second take two writes, not hundreds.
 INTERVAL = 1.0
-#: Seconds to wait for another process's write, in the midst of a program and at its end.
+#: Seconds to wait for another process's write, while the program runs and at its end.
 PATIENCE = 0.1
 PATIENCE_AT_EXIT = 1.0
 
@@ -61,18 +62,18 @@ Sections = dict[str, dict[str, Json]]
 class Store:
     """Verdicts of one environment, in memory and in a file.
 
-    The file is read when the first verdict is asked for, and written, merged with what other
-    processes have written meanwhile, when one is put.
+    The file is read when the first verdict is asked for. When one is put, the file is written,
+    merged with what other processes have written meanwhile.
 
     Args:
-        path: of the file; None keeps verdicts in memory only, as does a path that is not to be
+        path: of the file; None keeps verdicts in memory only. So does a path that must not be
             touched, once that is found.
         versions: what the verdicts hold for; by default :func:`current_versions`.
         clock: returns seconds; a test passes its own.
 
     Attributes:
         path: of the file; None where there is none.
-        warning: what the program was told of the file; "" if nothing.
+        warning: what the program was warned of; "" if nothing.
     """
 
     def __init__(
@@ -93,14 +94,14 @@ class Store:
         after_fork(self._begin)
 
     def _begin(self) -> None:
-        """Begin in a process, forked ones included: its parent writes what is unwritten there."""
+        """Begin in a process, also a forked one, whose parent writes what is unwritten there."""
         self._lock = threading.Lock()  # of what is in memory
         self._writing = threading.Lock()  # of the file, within this process
         #: What is not in the file yet, nor being written.
         self._unwritten: Sections = {}
 
     def get(self, section: str, key: str) -> Json | None:
-        """The verdict of a key; None if there is none."""
+        """Return the verdict of a key; None if there is none."""
         with self._hold():
             return copy.deepcopy(self._load_sections().get(section, {}).get(key))
 
@@ -121,7 +122,7 @@ class Store:
             self.flush(PATIENCE)
 
     def sections(self) -> Sections:
-        """A copy of every verdict, the oldest of a section first."""
+        """Return a copy of every verdict, the oldest of a section first."""
         with self._hold():
             return copy.deepcopy(self._load_sections())
 
@@ -130,7 +131,7 @@ class Store:
         return current_versions() if self._given_versions is None else self._given_versions
 
     def flush(self, patience: float = PATIENCE_AT_EXIT) -> bool:
-        """Write what is not in the file yet; tells whether all of it is there now.
+        """Write what is not in the file yet, and return whether all of it is there now.
 
         Args:
             patience: seconds to wait for another process that is writing.
@@ -153,7 +154,7 @@ class Store:
 
     @contextlib.contextmanager
     def _hold(self) -> Iterator[None]:
-        """Hold the lock of what is in memory; what is found wrong is told when it is not held."""
+        """Hold the lock of what is in memory; give warnings when it is released."""
         with self._lock:
             yield
             message, self._unreported = self._unreported, ""
@@ -172,7 +173,7 @@ class Store:
         return next(found, {})
 
     def _read(self) -> list[dict[str, Any]]:
-        """Every environment in the file; none, and a warning, where it cannot be understood."""
+        """Read every environment in the file; none, with a warning, if it cannot be understood."""
         path = self.path
         if path is None:
             return []
@@ -187,7 +188,7 @@ class Store:
         return []
 
     def _write(self, unwritten: Sections, patience: float) -> bool:
-        """Merge verdicts into the file; tells whether it has them now."""
+        """Merge verdicts into the file, and return whether it has them now."""
         path = self.path
         if path is None:
             return True
@@ -214,7 +215,7 @@ class Store:
         self.path = None
 
     def _warn(self, problem: str) -> None:
-        """Note what is wrong with the file, once; it is told when no lock is held."""
+        """Note what is wrong with the file, once; the warning is given when no lock is held."""
         if not self.warning:
             self.warning = (
                 f"torch_mlx_spectro ignores {self.path}, in which it keeps what it has measured: "
@@ -224,7 +225,7 @@ class Store:
 
 
 def _environments(data: bytes) -> list[dict[str, Any]]:
-    """The content of a file.
+    """Parse the content of a file.
 
     Raises:
         ValueError: it is not one of ours, or of another format; the text says what is wrong.
@@ -277,7 +278,7 @@ def _merge_entries(sections: Sections, more: Sections) -> None:
 
 
 def current_versions() -> dict[str, str]:
-    """What verdicts depend on beside their keys: software, kernels, machine."""
+    """Return what verdicts depend on besides their keys: software, kernels, machine."""
     system = platform.mac_ver()[0] or platform.release()
     return {
         "torch_mlx_spectro": __version__,
@@ -290,7 +291,7 @@ def current_versions() -> dict[str, str]:
 
 
 def _version(package: str) -> str:
-    """By its metadata: torch need not be loaded, nor MLX."""
+    """Read a package's version from its metadata, so that neither torch nor MLX is loaded."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -298,7 +299,7 @@ def _version(package: str) -> str:
 
 
 def _processor() -> str:
-    """The processor's name, as far as it can be had without starting a program."""
+    """Return the processor's name, as far as it can be found without starting a program."""
     if sys.platform == "darwin":
         import ctypes
 
@@ -316,16 +317,15 @@ def _processor() -> str:
     return ""
 
 
-#: The store of this process, once it was asked for. That a default is set cannot be divided by
-#: another thread.
+#: The store of this process, once it was asked for. ``setdefault`` is one step for all threads.
 _process: dict[str, Store] = {}
 
 
 def store() -> Store:
-    """The store of this process, where the environment wants it.
+    """Return the store of this process.
 
     Raises:
-        ValueError: a variable holds a value that is not known.
+        ValueError: an environment variable has an unknown value.
     """
     found = _process.get("store")
     if found is None:
@@ -337,11 +337,11 @@ def store() -> Store:
 
 
 def find_path(settings: AutotuneSettings) -> Path | None:
-    """Where verdicts are kept under these settings; None where they are not."""
+    """Return where verdicts are kept under these settings; None where they are not."""
     if not settings.persist:
         return None
     if settings.cache_path is not None:
-        # ~nobody/x stays: it is refused, and told of, when it is used.
+        # A path like ~nobody/x stays: it is refused, with a warning, when it is used.
         return Path(os.path.expanduser(settings.cache_path))
     folder = disk.cache_folder()
     return None if folder is None else folder / "verdicts.json"

@@ -1,1 +1,1 @@
-"""Whether a result is right: the criterion, comparisons with native, and what was found."""
+"""Whether a result is right: the criterion, comparisons with native, and their outcomes."""

@@ -1,7 +1,7 @@
-"""Shadow mode: some accelerated calls are computed natively, too, and the results compared.
+"""Compute some accelerated calls natively, too, and compare the results.
 
-Which calls these are, and what follows, is kept by the ledger (:mod:`.verify.ledger`). A program is
-told of a wrong result once, with lines that reproduce it.
+The ledger (:mod:`.verify.ledger`) says which calls these are, and keeps what follows. A program is
+warned of a wrong result once, with lines that reproduce it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Native = Callable[..., torch.Tensor]
 
 
 class Outcome(NamedTuple):
-    """What came of a comparison.
+    """The outcome of a comparison.
 
     Attributes:
         compared: the two could be compared.
@@ -45,14 +45,14 @@ class Outcome(NamedTuple):
 
 
 class Check:
-    """The comparison of one call: made before the call is computed, asked once it is.
+    """The comparison of one call, prepared before the call is computed and run afterwards.
 
     Args:
         native: torch's own function.
         case: of the call.
         bound: the call's arguments by name.
-        args, kwargs: the same as they came.
-        in_parts: compare some parts of the result alone (:mod:`.verify.excerpt`).
+        args, kwargs: the arguments as the program passed them.
+        in_parts: compare only some parts of the result (:mod:`.verify.excerpt`).
     """
 
     def __init__(
@@ -190,9 +190,9 @@ def _write_random(tensor: torch.Tensor, function: str, more: str = "") -> str:
 
 @contextmanager
 def stop_without_memory() -> Iterator[None]:
-    """End what is within, and go on behind it, where there is no memory for it.
+    """End the context's work, and go on behind it, where there is not enough memory for it.
 
-    The second computation needs memory that the program's own may leave no room for.
+    The second computation needs memory that the program's own may have used up.
     """
     try:
         yield
@@ -207,15 +207,16 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, kinds) or any(text in str(error) for text in texts)
 
 
-#: Nobody forks with it held but in a test of warnings.
+#: No program forks while it is held; only a test of warnings does.
 _silence = threading.Lock()
 
 
 @contextmanager
 def silence_repeats() -> Iterator[None]:
-    """Let native be silent where torch repeats its once-only warnings; elsewhere it is.
+    """Silence native where torch repeats its once-only warnings; elsewhere it gives none.
 
-    ``warnings.catch_warnings`` is not for several threads; that mode is not for production.
+    ``warnings.catch_warnings`` is not safe in several threads, but neither is that mode for
+    production.
     """
     if not torch.is_warn_always_enabled():
         yield
@@ -226,19 +227,19 @@ def silence_repeats() -> Iterator[None]:
 
 
 def read_versions(*tensors: torch.Tensor | None) -> list[int | None]:
-    """What tells whether tensors were written to; None of those that count no versions."""
+    """Read what shows whether tensors were written to; None for tensors that count no versions."""
     return [
         None if tensor is None or tensor.is_inference() else tensor._version for tensor in tensors
     ]
 
 
 def can_be_verified(tensor: torch.Tensor) -> bool:
-    """Whether a call can be compared here: not inside of transforms, nor while CUDA is recorded."""
+    """Whether a call can be compared: not within transforms, nor while CUDA records a graph."""
     return not (torch_state.is_captured(tensor) or torch_state.is_transformed())
 
 
 def warn(case: Case, what: str, lines: str, kept: Path | None, stacklevel: int) -> None:
-    """Tell the program of a wrong result, at the line that ``stacklevel`` counts from our caller.
+    """Warn the program of a wrong result, at the line that ``stacklevel`` counts from our caller.
 
     Args:
         lines: as :func:`write_reproducer` writes them.

@@ -1,14 +1,14 @@
-"""Whether a result of ours is native torch's, but for rounding: the measure of verification.
+"""Decide whether a result of ours is native torch's, but for rounding: verification's criterion.
 
-The program's own call is judged, in production, so a correct result must never fail, and a wrong
-one must: wrong samples, a wrong window, half precision inside. Each row of a batch is judged by
-itself, for a quiet row may be wrong beside a loud one.
+It is used on a program's own calls, in production. So a correct result must never fail, and a wrong
+one must: wrong samples, a wrong window, half precision inside. Each row of a batch is compared by
+itself, since a quiet row may be wrong beside a loud one.
 
-First, both results are compared with each other. That settles nearly every call. What it leaves
-in doubt is computed natively in double precision, on the host or, of CUDA tensors, where they are
-(the way to the host and the computation there took up to a second). Then the errors of both are
-compared: ours may be a multiple of native's, plus a share of the largest value, plus what a few
-roundings of the input do to the result where terms cancel or where the envelope is small.
+First both results are compared with each other, which settles nearly every call. The rest is
+computed natively in double precision, on the host or, for CUDA tensors, on their device (the way to
+the host and the computation there took up to a second). Then the errors of both are compared. Ours
+may be a multiple of native's, plus a share of the largest value, plus what a few roundings of the
+input do to the result where terms cancel or the envelope is small.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ Recompute = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A call to be judged.
+    """A call whose result is compared.
 
     Attributes:
-        recompute: native's answer to the same call with another input and window.
+        recompute: returns native's answer to the same call with another input and window.
         tensor: the input.
         window: the window, or None.
         n_fft: length of the transform.
         batched: results have a dimension of rows.
         pairs: complex results are pairs of reals.
-        recorded: autograd has to know the result.
+        recorded: autograd has to record the result.
         device: the device that compares, and computes in double precision.
     """
 
@@ -65,14 +65,14 @@ class Comparison:
     device: torch.device | str = torch_state.HOST
 
     def rows(self, result: torch.Tensor) -> torch.Tensor:
-        """The values of a result, one row of the batch in each."""
+        """Return the values of a result, one row of the batch in each row."""
         values = result.detach().to(self.device).resolve_conj().resolve_neg()
         values = torch.view_as_complex(values) if self.pairs else values
         return values.reshape(values.shape[0] if self.batched else 1, -1)
 
 
 def find_difference(call: Comparison, expected: torch.Tensor, actual: torch.Tensor) -> str | None:
-    """In what ``actual``, our result, differs from ``expected``, native's; None if in nothing."""
+    """Find in what ``actual``, ours, differs from ``expected``, native's; None if in nothing."""
     kind = find_kind_difference(expected, actual)
     if kind is not None:
         return kind
@@ -89,7 +89,7 @@ def find_difference(call: Comparison, expected: torch.Tensor, actual: torch.Tens
 def find_value_difference(
     call: Comparison, expected: torch.Tensor, actual: torch.Tensor
 ) -> str | None:
-    """As :func:`find_difference`, of values alone, which lie as they may."""
+    """As :func:`find_difference`, for values alone, whatever their memory order."""
     if actual.numel() == 0:
         return None
     try:
@@ -111,20 +111,20 @@ def _compare_values(call: Comparison, expected: torch.Tensor, actual: torch.Tens
 
 
 def is_conclusive(expected: torch.Tensor) -> bool:
-    """Whether a wrong computation would show beside this result: not in silence, nor in NaN."""
+    """Whether a wrong computation would show beside this result; silence and NaN hide it."""
     values = expected.detach().abs()
     informative = torch.isfinite(values) & (values > 0)
     return int(torch.count_nonzero(informative)) * CONCLUSIVE_SHARE >= max(values.numel(), 1)
 
 
 def choose_device(tensor: torch.Tensor) -> torch.device | str:
-    """The device that judges what was computed of a tensor."""
-    # MPS has no double precision, and is not believed before it was compared.
+    """Choose the device that compares results computed from a tensor."""
+    # MPS has no double precision, and must not be trusted before it was compared.
     return tensor.device if tensor.is_cuda else torch_state.HOST
 
 
 def find_kind_difference(expected: torch.Tensor, actual: torch.Tensor) -> str | None:
-    """As :func:`find_difference`, of what both are, however they lie."""
+    """As :func:`find_difference`, for shape, dtype, device and layout."""
     for what in ("shape", "dtype", "device", "layout"):
         wanted, got = getattr(expected, what), getattr(actual, what)
         if wanted != got:
@@ -186,10 +186,10 @@ def _compare_errors(call: Comparison, native: torch.Tensor, ours: torch.Tensor) 
 def _compare_finiteness(
     call: Comparison, native: torch.Tensor, ours: torch.Tensor, truth: torch.Tensor
 ) -> torch.Tensor:
-    """Where ours is finite exactly as native's is, or as the truth is.
+    """Return where ours is finite exactly as native's is, or as the truth is.
 
-    Whether an infinity or a NaN comes out depends on the order of additions; so does whether there
-    is one at all, in rows whose partial sums may overflow: these rows are not judged for it.
+    The order of additions decides whether an infinity or a NaN comes out. In rows whose partial
+    sums may overflow it also decides whether there is one at all, so these rows always pass.
     """
     finite = torch.isfinite(ours)
     rounded = torch.isfinite(truth.to(ours.dtype))
@@ -215,7 +215,7 @@ def _measure_rounding(
     truth: torch.Tensor,
     finite: torch.Tensor,
 ) -> torch.Tensor:
-    """How far each row moves when the values of the input are rounded once more."""
+    """Measure how far each row moves when the values of the input are rounded once more."""
     noise = torch.Generator().manual_seed(0)
     moved = truth.new_zeros(len(truth), dtype=torch.float64)
     for _ in range(ROUNDING_TRIALS):

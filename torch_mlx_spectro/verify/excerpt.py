@@ -1,8 +1,8 @@
-"""Parts of a call that are calls themselves: a large one is compared in some of its places.
+"""Parts of a call that are calls themselves, by which a large call is compared.
 
 A frame of an stft depends on its own samples alone, so frames of native's answer to a piece of the
-signal are frames of the answer to the whole; samples of an istft depend on the frames over them.
-Compared are the beginning, the middle and the end of the first, the middle and the last row.
+signal are frames of the answer to the whole. Samples of an istft depend on the frames that cover
+them. The beginning, middle and end of the first, the middle and the last row are compared.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Excerpt(NamedTuple):
     rows: slice | None = None
 
     def cut_part(self, result: torch.Tensor) -> torch.Tensor:
-        """What of this call's result is compared."""
+        """Cut out of the part's result what is compared."""
         return result.narrow(self.dim, self.begin, self.length)
 
     def cut_whole(self, result: torch.Tensor) -> torch.Tensor | None:
-        """What of the whole call's result it is compared with; None where there is no such part."""
+        """Cut out of the whole result what it is compared with; None if there is no such part."""
         if result.dim() < -self.dim or result.shape[self.dim] < self.at + self.length:
             return None
         rows = result if self.rows is None else result[self.rows]
@@ -50,7 +50,7 @@ class Excerpt(NamedTuple):
 
 
 def cut_excerpts(params: StftParams | IstftParams, bound: Mapping[str, Any]) -> Iterator[Excerpt]:
-    """Parts of a decided call; none of one whose parts would be calls of another kind.
+    """Cut parts out of a decided call; none if they would be calls of another kind.
 
     Args:
         bound: the call's arguments by name.

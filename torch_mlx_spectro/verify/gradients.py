@@ -1,9 +1,8 @@
-"""The first derivatives of a verified call: compared with native's when autograd computes them.
+"""The first derivatives of a verified call, compared with native's when autograd computes them.
 
-The call is made with aliases of its tensors. A hook behind the result sees the cotangent, hooks on
-the aliases see the gradients that are ours, and may put native's in their place. Derivatives of
-higher order are made of the same maps (:mod:`.autograd.derivatives`), and are not compared by
-themselves.
+The call is made with aliases of its tensors. A hook of the result sees the cotangent. Hooks of the
+aliases see our gradients, and may replace them by native's. Derivatives of higher order are made of
+the same maps (:mod:`.autograd.derivatives`), and are not compared by themselves.
 """
 
 from __future__ import annotations
@@ -25,15 +24,16 @@ if TYPE_CHECKING:
 class GradientCheck:
     """The gradients of one call, each compared the first time that it is computed.
 
-    Nothing of the input is kept unless the window's gradient needs its values, which autograd
-    keeps, too: in the input both functions are linear.
+    The input is only kept if the window's gradient needs its values, which autograd keeps, too:
+    both functions are linear in the input.
 
     Args:
         native: torch's own function.
         params: of the call.
         bound: its arguments by name.
-        note: is told whose gradient was compared and what came of it, and says whether native's
-            is to be returned. What it raises comes out of the backward pass.
+        note: called with the name of the argument and the outcome of its comparison; returns
+            whether native's gradient is to be returned. Its exceptions come out of the backward
+            pass.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class GradientCheck:
         self._cotangents: dict[int, torch.Tensor] = {}
 
     def make_aliases(self, bound: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """What the call is to be made with in place of the arguments that are differentiated."""
+        """Make what the call gets in place of the arguments that are differentiated."""
         made: dict[str, Any] = {}
         for name in self._left:
             made[name] = bound[name].view_as(bound[name])
@@ -67,7 +67,7 @@ class GradientCheck:
         return made
 
     def watch(self, result: Any) -> None:
-        """Wait for the cotangent of the call's result, which itself shows nothing of that."""
+        """Have the result's hook note its cotangent; the result itself does not show that."""
         result.grad_fn.register_prehook(self._keep_cotangent)
 
     def _keep_cotangent(self, cotangents: tuple[torch.Tensor | None, ...]) -> None:
@@ -76,12 +76,12 @@ class GradientCheck:
             return
         backward = torch_state.backward_pass()
         if backward < 0:
-            return  # nobody tells one pass from another
+            return  # one pass cannot be told from another
         self._cotangents[backward] = cotangent
         torch_state.after_backward(partial(self._cotangents.pop, backward, None))
 
     def _compare_gradient(self, name: str, gradient: torch.Tensor) -> torch.Tensor | None:
-        """The gradient to be used in place of ours, if any."""
+        """Return the gradient that replaces ours, if any."""
         cotangent = self._cotangents.get(torch_state.backward_pass())
         if cotangent is None or not _is_plain(gradient):
             return None
@@ -158,7 +158,7 @@ class GradientCheck:
 
 
 def list_differentiated(bound: Mapping[str, Any]) -> tuple[str, ...]:
-    """Which of a call's tensors are differentiated."""
+    """List which of a call's tensors are differentiated."""
     tensors = {name: bound[name] for name in ("input", "window")}
     return tuple(
         name for name, tensor in tensors.items() if tensor is not None and tensor.requires_grad
@@ -166,7 +166,7 @@ def list_differentiated(bound: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
-    """Whether a tensor has values, and nobody but autograd looks on."""
+    """Whether a tensor has values, and nothing but autograd observes it."""
     return (
         type(tensor) is torch.Tensor
         and not torch_state.is_batched(tensor)

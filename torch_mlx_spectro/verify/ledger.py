@@ -1,11 +1,13 @@
-"""The ledger of comparisons with native: what was compared and is trusted, and what was wrong.
+"""The ledger of comparisons with native: which routes are trusted, and which were wrong.
 
-On hardware where nobody has tested them, compilers and drivers included, kernels are believed once
-they have been seen to be right. Under ``auto`` the first accelerated call of each case is computed
-natively, too; the outcome is kept in the store, so that later processes need not compare again.
-A program may have every Nth call of a route compared as well. A route that was wrong is native's
-from then on: in this process whoever asks, in later ones under ``auto``. Asked for by name in a
-later process it is computed, so that a report can be reproduced.
+Kernels, compilers and drivers may be wrong on hardware that was never tested. So kernels are
+trusted only after a comparison. Under ``auto`` the first accelerated call of each case is computed
+natively, too, and the outcome is stored, so that later processes need not compare again. A program
+may have every Nth call of a route compared as well.
+
+Native computes a route that was wrong from then on: in this process whoever asks, in later ones
+under ``auto``. A later process that asks for the backend by name gets it, so that a report can be
+reproduced.
 """
 
 from __future__ import annotations
@@ -33,9 +35,9 @@ QUARANTINED = "quarantined"
 MAX_CASES = 4096
 #: Routes whose calls are counted apart; the calls of further ones are counted together.
 MAX_ROUTES = 4096
-#: Wrong routes of a process. With more of them nothing of ours is to be trusted.
+#: Most wrong routes of a process. Beyond that none of ours is trusted.
 MAX_QUARANTINED = 64
-#: Comparisons that prove nothing (of silence, say) after which a process goes on without one.
+#: Inconclusive comparisons (of silence, say) after which a process compares a case no more.
 MAX_INCONCLUSIVE = 8
 
 ALL_QUARANTINED = (
@@ -140,15 +142,15 @@ class Ledger:
         after_fork(self.after_fork_in_child)
 
     def may_refuse(self, *, asked_by_name: bool) -> bool:
-        """Whether any call is refused: asked first, as it needs no case."""
+        """Whether any call is refused. It needs no case, so it is asked first."""
         return bool(self._wrong) or not (asked_by_name or not self._read_wrong_before())
 
     def explain_refusal(self, case: Case, *, asked_by_name: bool) -> str | None:
-        """Why native has to compute calls of a case; None if it need not.
+        """Explain why native has to compute calls of a case; None if it need not.
 
         Args:
-            asked_by_name: the program wants this backend, which ``auto`` did not choose; what was
-                wrong in earlier processes is then computed.
+            asked_by_name: the program wants this backend, and ``auto`` did not choose it; then what
+                was wrong in earlier processes is computed.
         """
         if len(self._wrong) >= MAX_QUARANTINED:
             return ALL_QUARANTINED
@@ -160,7 +162,7 @@ class Ledger:
         """Let native compute calls like a wrong one from now on, of any size.
 
         Returns:
-            Whether it did not yet; then later processes will know of it, too.
+            Whether this is new; later processes read it from the store.
         """
         text = str(case.without_size())
         reason = (
@@ -176,10 +178,10 @@ class Ledger:
         return True
 
     def count_call(self, case: Case, every: int) -> bool:
-        """Count a call of a route; returns whether it is the Nth, 2Nth, ... for ``every`` N.
+        """Count a call of a route; return whether it is the Nth, 2Nth, ... for ``every`` N.
 
-        Calls are counted by route, or else those of a program that takes turns between two would
-        be compared for one of them only.
+        Calls are counted by route. Otherwise, if a program alternates between two routes, only the
+        calls of one of them might be compared.
         """
         key = case.without_size()
         step = self._steps.get((every, key)) or self._make_step(every, key)
@@ -217,16 +219,16 @@ class Ledger:
             self.epoch += 1
 
     def after_fork_in_child(self) -> None:
-        """Make the lock anew, which nobody holds; what the parent found holds in its child, too."""
+        """Make a new lock. What the parent found holds in its child, too."""
         self._lock = threading.Lock()
 
     def _make_step(self, every: int, key: Case) -> Callable[[], int]:
         counted = key if len(self._steps) < MAX_ROUTES else None
-        # A step of itertools.count cannot be divided by another thread, nor can setdefault.
+        # A step of itertools.count is one for all threads, and so is setdefault.
         return self._steps.setdefault((every, counted), itertools.count(1).__next__)
 
     def _read_wrong_before(self) -> dict[str, str]:
-        """What was wrong in earlier processes, and in what."""
+        """Read what was wrong in earlier processes, and in what way."""
         if self._wrong_before is None:
             kept = self._store().sections().get(QUARANTINED, {})
             self._wrong_before = {

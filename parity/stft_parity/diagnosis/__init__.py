@@ -36,22 +36,24 @@ def diagnose(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _diagnosed(aspect, case, tensors, expected, actual, native)
+            return _diagnose(aspect, case, tensors, expected, actual, native)
     except Exception as error:  # whatever a result is made of: the difference itself is still told
         return f"{aspect} differs (and the search for the cause failed: {error!r})"
 
 
-def _diagnosed(
+def _diagnose(
     aspect: str, case: Case, tensors: Tensors, expected: Any, actual: Any, native: Function
 ) -> str:
     if aspect in ("values", "shape"):
         if not readable(actual):
             return ""  # the dtype says what is wrong
-        return explaining.of_result(explaining.setting(case, tensors, native), expected, actual)
+        return explaining.of_result(
+            explaining.read_setting(case, tensors, native), expected, actual
+        )
     if aspect.startswith("gradient of"):
         return _of_gradient(aspect, case, tensors, expected, actual, native)
     if aspect == "dtype":
-        return _of_dtype(explaining.setting(case, tensors, native), expected, actual)
+        return _of_dtype(explaining.read_setting(case, tensors, native), expected, actual)
     if aspect in ("strides", "gradient strides"):
         gradient = aspect != "strides" or case.use == "vmap of gradients"
         return behaviour.of_strides(case, expected, actual, gradient=gradient)
@@ -107,7 +109,7 @@ def _of_gradient(
         wanted, got = getattr(expected, name), getattr(actual, name)
         if wanted != got:
             return f"the gradient's {name} is {got} instead of {wanted}"
-    at = explaining.setting(case, tensors, native)
+    at = explaining.read_setting(case, tensors, native)
     here = {
         name: value.detach().cpu() if isinstance(value, torch.Tensor) else value
         for name, value in tensors.items()

@@ -29,12 +29,12 @@ def of_analysis(right: Analysis) -> Iterator[Cause]:
     yield from _of_extension(right)
     yield from _of_starts(right)
     for sentence, hop in hops(right):
-        for n_frames in {right.n_frames, _counted(right, right.left + right.right, hop)}:
+        for n_frames in {right.n_frames, _count_frames(right, right.left + right.right, hop)}:
             yield Cause(sentence, replace(right, hop=hop, n_frames=n_frames).result)
     yield from _of_signal(right)
 
 
-def _counted(right: Analysis, padding: int, hop: int) -> int:
+def _count_frames(right: Analysis, padding: int, hop: int) -> int:
     """Frames in the signal with so many samples added to it."""
     return 1 + max(0, right.signal.shape[-1] + padding - right.n_fft) // hop
 
@@ -70,7 +70,7 @@ def _of_extension(right: Analysis) -> Iterator[Cause]:
                 left=half,
                 right=half,
                 pad_mode=mode,
-                n_frames=_counted(right, 2 * half, right.hop),
+                n_frames=_count_frames(right, 2 * half, right.hop),
             )
             said = f"the signal is centred, with {mode} padding, although center=False"
             yield Cause(said, centred.result)
@@ -85,7 +85,7 @@ def _of_extension(right: Analysis) -> Iterator[Cause]:
         if right.left == half
         else "align_to_window is ignored"
     )
-    for n_frames in (_counted(right, 0, right.hop), right.n_frames):
+    for n_frames in (_count_frames(right, 0, right.hop), right.n_frames):
         yield Cause(missing, replace(right, left=0, right=0, n_frames=n_frames).result)
     both = right.left + right.right
     yield Cause("all of the padding is at the end", replace(right, left=0, right=both).result)
@@ -111,7 +111,7 @@ def _of_padding(right: Analysis) -> Iterator[Cause]:
             f"the padding is {padding} samples ({' = '.join(names)}) on each side instead of "
             f"{right.left}"
         )
-        for n_frames in {_counted(right, 2 * padding, right.hop), right.n_frames}:
+        for n_frames in {_count_frames(right, 2 * padding, right.hop), right.n_frames}:
             padded = replace(right, left=padding, right=padding, n_frames=n_frames)
             yield Cause(said, padded.result)
 

@@ -18,7 +18,7 @@ from stft_parity.observing import Outcome, error_text, readable
 QUOTED = (120, 160)
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """A text in quotes, in one line, cut where it is long."""
     line = " ".join(text.split())
     front, back = QUOTED
@@ -35,25 +35,25 @@ def of_exceptions(expected: Outcome, actual: Outcome) -> str:
     if wanted is not None and got is None:
         return (
             f"the exception is swallowed: the candidate accepts what the reference rejects with "
-            f"{_kind(wanted)} {quoted(error_text(wanted))}"
+            f"{_kind(wanted)} {quote(error_text(wanted))}"
         )
     if got is not None and wanted is None:
         frames = traceback.extract_tb(got.__traceback__)
         where = f", raised in {frames[-1].name}" if frames else ""
         return (
             f"the candidate rejects what the reference accepts: {_kind(got)} "
-            f"{quoted(error_text(got))}{where}"
+            f"{quote(error_text(got))}{where}"
         )
     if wanted is None or got is None:
         return ""
     if type(wanted) is not type(got):
         same = error_text(wanted) == error_text(got)
-        text = "the same text" if same else f"the text {quoted(error_text(got))}"
+        text = "the same text" if same else f"the text {quote(error_text(got))}"
         kinds = f"{_kind(got)} instead of {_kind(wanted)}"
         return f"the exception is of another type: {kinds}, with {text}"
     return (
-        f"the exception has another text: {quoted(error_text(got))} instead of "
-        f"{quoted(error_text(wanted))}"
+        f"the exception has another text: {quote(error_text(got))} instead of "
+        f"{quote(error_text(wanted))}"
     )
 
 
@@ -66,21 +66,20 @@ def of_warnings(expected: Outcome, actual: Outcome) -> str:
     for category, text in missing:
         for other, same in extra:
             if text == same:
-                return f"the warning {quoted(text)} is a {other} instead of a {category}"
+                return f"the warning {quote(text)} is a {other} instead of a {category}"
     if missing and extra:
         return (
-            f"the warning has another text: {quoted(extra[0][1])} instead of "
-            f"{quoted(missing[0][1])}"
+            f"the warning has another text: {quote(extra[0][1])} instead of {quote(missing[0][1])}"
         )
     if missing:
         again = " the second time" if missing[0] in got else ""
-        return f"a warning is missing{again}: {_listed(missing)}"
+        return f"a warning is missing{again}: {_list_warnings(missing)}"
     repeated = " (it comes twice)" if extra[0] in wanted else ""
-    return f"there is a warning too many{repeated}: {_listed(extra)}"
+    return f"there is a warning too many{repeated}: {_list_warnings(extra)}"
 
 
-def _listed(warned: list[tuple[str, str]]) -> str:
-    return "; ".join(f"{category} {quoted(text)}" for category, text in warned)
+def _list_warnings(warned: list[tuple[str, str]]) -> str:
+    return "; ".join(f"{category} {quote(text)}" for category, text in warned)
 
 
 def of_lines(expected: Outcome, actual: Outcome) -> str:
@@ -90,15 +89,15 @@ def of_lines(expected: Outcome, actual: Outcome) -> str:
     ):
         if wanted != got:
             said = f"the warning names {got} where the reference's names {wanted}"
-            return f"{said}: {category} {quoted(text)}"
+            return f"{said}: {category} {quote(text)}"
     return ""
 
 
 def of_backward(expected: Any, actual: Any) -> str:
     """Backward raises, or accepts what the reference's does not."""
     if isinstance(actual, Exception):
-        return f"backward raises {_kind(actual)} {quoted(error_text(actual))}"
-    text = quoted(error_text(expected))
+        return f"backward raises {_kind(actual)} {quote(error_text(actual))}"
+    text = quote(error_text(expected))
     return f"backward accepts what the reference's rejects with {_kind(expected)} {text}"
 
 
@@ -226,7 +225,7 @@ def of_repetition(first: Any, second: Any, op: str) -> str:
         if second.error is None:
             return f"the second call returns a {type(second.result).__name__}"
         error = second.error
-        return f"the second call raises {_kind(error)} {quoted(error_text(error))}"
+        return f"the second call raises {_kind(error)} {quote(error_text(error))}"
     if first.shape != second.shape or first.dtype != second.dtype:
         return (
             f"nondeterministic: the second call gives {tuple(second.shape)} {_name(second.dtype)} "

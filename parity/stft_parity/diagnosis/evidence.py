@@ -41,14 +41,14 @@ class Evidence:
     actual: torch.Tensor
     dtype: torch.dtype
 
-    def left_by(self, values: torch.Tensor) -> float:
+    def measure_rest(self, values: torch.Tensor) -> float:
         """How far ``values`` are from the candidate's; infinite where that has no meaning."""
         if values.shape != self.actual.shape:
             return math.inf
         left = largest(values - self.actual)
-        return left if math.isfinite(left) else self._left_where_finite(values)
+        return left if math.isfinite(left) else self._measure_finite_rest(values)
 
-    def _left_where_finite(self, values: torch.Tensor) -> float:
+    def _measure_finite_rest(self, values: torch.Tensor) -> float:
         """The same where something is not finite."""
         finite, defined = torch.isfinite(values), torch.tensor(True)
         if self.truth.shape == values.shape:
@@ -63,7 +63,7 @@ class Evidence:
     @cached_property
     def deviation(self) -> float:
         """How far the candidate's values are from the right ones."""
-        return self.left_by(self.truth)
+        return self.measure_rest(self.truth)
 
     def floor(self, values: torch.Tensor) -> float:
         """What rounding may leave of ``values``."""
@@ -84,7 +84,7 @@ def largest(values: torch.Tensor) -> float:
     return float(values.abs().max()) if values.numel() else 0.0
 
 
-def explained(evidence: Evidence, suspects: Iterable[Cause]) -> str:
+def explain(evidence: Evidence, suspects: Iterable[Cause]) -> str:
     """The causes that explain the evidence, in one sentence; empty when none does."""
     found: list[tuple[float, str]] = []
     computed = 0
@@ -93,7 +93,7 @@ def explained(evidence: Evidence, suspects: Iterable[Cause]) -> str:
             values = cause.values().detach()
         except RuntimeError:  # torch rejects what is so changed: a signal too short, say
             continue
-        left = evidence.left_by(values)
+        left = evidence.measure_rest(values)
         if math.isfinite(left) and evidence.explains(values, left):
             found.append((left, cause.sentence))
         computed += values.numel()

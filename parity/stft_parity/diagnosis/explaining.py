@@ -15,7 +15,7 @@ from stft_parity.cases import Case, Tensors
 from stft_parity.diagnosis import placing, rearranged, rounding
 from stft_parity.diagnosis.analysis import of_analysis
 from stft_parity.diagnosis.causes import Cause
-from stft_parity.diagnosis.evidence import Evidence, explained, largest
+from stft_parity.diagnosis.evidence import Evidence, explain, largest
 from stft_parity.diagnosis.model import Analysis, NoModel, Synthesis, model, wide
 from stft_parity.diagnosis.synthesis import of_synthesis
 from stft_parity.observing import Function
@@ -44,7 +44,7 @@ class Setting:
         return tensor.shape[0] if tensor.dim() == (2 if self.case.op == "stft" else 3) else 0
 
 
-def setting(case: Case, tensors: Tensors, native: Function) -> Setting:
+def read_setting(case: Case, tensors: Tensors, native: Function) -> Setting:
     """Read a call; its steps are known when they give what the reference gives."""
     here = {
         name: wide(value.detach().cpu()) if isinstance(value, torch.Tensor) else value
@@ -70,7 +70,7 @@ def of_result(at: Setting, expected: torch.Tensor, actual: torch.Tensor) -> str:
         evidence = Evidence(truth, got, actual.dtype)
         if said and got.shape == truth.shape and evidence.right:
             return said
-        sentence = explained(evidence, _suspects(at, evidence)) or _unfinite(at, evidence)
+        sentence = explain(evidence, _suspects(at, evidence)) or _unfinite(at, evidence)
         if sentence:
             return f"{said}; moreover, {sentence}" if said else sentence
     got = next(got for _, got in arrangements(at.case, truth, expected, actual))
@@ -146,7 +146,7 @@ def of_factor(evidence: Evidence, at: Setting) -> Iterator[Cause]:
     known, steps, note = {}, at.steps, ""
     if steps is not None:
         win = steps.window.shape[0]
-        known = rearranged.known_factors(steps.n_fft, steps.hop, win, steps.window)
+        known = rearranged.list_factors(steps.n_fft, steps.hop, win, steps.window)
         note = _normalization(steps, at.case.op, found)
     scaled = found if evidence.truth.is_complex() else found.real
     yield Cause(
@@ -175,7 +175,7 @@ def _normalization(steps: Analysis | Synthesis, op: str, found: complex) -> str:
 def of_precision(at: Setting, truth: torch.Tensor, got: torch.Tensor, dtype: torch.dtype) -> str:
     """The number format that the candidate seems to compute in; empty when it seems to be none."""
     formats = rounding.formats_below(dtype)
-    return rounding.computed_inside(truth, got, at.tensors, formats, at.compute)
+    return rounding.find_inner_format(truth, got, at.tensors, formats, at.compute)
 
 
 def _unfinite(at: Setting, evidence: Evidence) -> str:
@@ -193,7 +193,7 @@ def _unfinite(at: Setting, evidence: Evidence) -> str:
             partial(_without_unfinite, evidence.truth),
         ),
     )
-    return explained(evidence, suspects) or placing.unfinite(
+    return explain(evidence, suspects) or placing.unfinite(
         evidence.truth, evidence.actual, at.case.op, rows=bool(at.rows)
     )
 

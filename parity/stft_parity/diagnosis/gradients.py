@@ -12,7 +12,7 @@ from stft_parity import oracle
 from stft_parity.diagnosis import placing, rearranged, rounding
 from stft_parity.diagnosis.analysis import of_analysis
 from stft_parity.diagnosis.causes import Cause
-from stft_parity.diagnosis.evidence import Evidence, explained
+from stft_parity.diagnosis.evidence import Evidence, explain
 from stft_parity.diagnosis.explaining import Setting, of_factor
 from stft_parity.diagnosis.model import Analysis, Synthesis, model, wide
 from stft_parity.diagnosis.synthesis import of_synthesis
@@ -32,10 +32,10 @@ def of_gradient(
         _of_gradient_values(at, leaf, truth),
         rounding.of_result(truth, rounding.formats_below(actual.dtype)),
     )
-    said = explained(evidence, plain)
+    said = explain(evidence, plain)
     if said:
         return f"gradient: {said}"
-    said = explained(evidence, _of_changed_transform(at, leaf, cotangent))
+    said = explain(evidence, _of_changed_transform(at, leaf, cotangent))
     if said:
         return f"the gradient is that of another transform: {said}"
     kind = "stft" if truth.dim() > 1 and at.case.op == "istft" else "istft"

@@ -32,7 +32,7 @@ def wide(tensor: torch.Tensor) -> torch.Tensor:
     return resolved.to(torch.complex128 if resolved.is_complex() else torch.float64)
 
 
-def extended(signal: torch.Tensor, left: int, right: int, mode: str) -> torch.Tensor:
+def extend(signal: torch.Tensor, left: int, right: int, mode: str) -> torch.Tensor:
     """``signal`` with samples before and after it, by one of ``PAD_MODES``."""
     n_samples = signal.shape[-1]
     if mode == "constant":
@@ -45,7 +45,7 @@ def extended(signal: torch.Tensor, left: int, right: int, mode: str) -> torch.Te
         return signal[..., inside]
     if mode == "circular":
         return signal[..., index % n_samples]
-    mirrored = _mirrored(index, n_samples, edge_twice=mode == "symmetric")
+    mirrored = _mirror(index, n_samples, edge_twice=mode == "symmetric")
     if mode != "odd":
         return signal[..., mirrored]
     # Twice the value at the edge, less the mirror image: continuous in its slope.
@@ -55,7 +55,7 @@ def extended(signal: torch.Tensor, left: int, right: int, mode: str) -> torch.Te
     )
 
 
-def _mirrored(index: torch.Tensor, n_samples: int, *, edge_twice: bool) -> torch.Tensor:
+def _mirror(index: torch.Tensor, n_samples: int, *, edge_twice: bool) -> torch.Tensor:
     """The sample that a mirror at either end shows at ``index``."""
     period = 2 * n_samples if edge_twice else max(1, 2 * (n_samples - 1))
     folded = index % period
@@ -101,7 +101,7 @@ class Analysis:
 
     def frames(self) -> torch.Tensor:
         """Shape ``(..., frames, n_fft)``, without the window."""
-        signal = extended(self.signal, self.left, self.right, self.pad_mode)
+        signal = extend(self.signal, self.left, self.right, self.pad_mode)
         needed = self.first + (self.n_frames - 1) * self.hop + self.n_fft
         # A negative start cuts or extends at the front likewise.
         signal = pad(signal, (-self.first, needed - signal.shape[-1]))
@@ -109,7 +109,7 @@ class Analysis:
 
     def framed_window(self) -> torch.Tensor:
         """The window in a frame of ``n_fft`` samples."""
-        return _placed(self.window, self.n_fft, self.placed)
+        return _place_window(self.window, self.n_fft, self.placed)
 
     def spectrum(self, frames: torch.Tensor) -> torch.Tensor:
         """Shape ``(..., bins, frames)``, of frames without the window."""
@@ -166,7 +166,7 @@ class Synthesis:
         return self.n_fft + self.hop * (self.n_frames - 1)
 
     def framed_window(self) -> torch.Tensor:
-        return _placed(self.window, self.n_fft, self.placed)
+        return _place_window(self.window, self.n_fft, self.placed)
 
     def frames(self) -> torch.Tensor:
         """Shape ``(..., frames, n_fft)``, without the window."""
@@ -190,7 +190,7 @@ class Synthesis:
         of_zero, of_nyquist = self.edge_imaginary != "nyquist", self.edge_imaginary != "zero"
         return of_zero * zero + of_nyquist * nyquist * alternating
 
-    def added(self, frames: torch.Tensor) -> torch.Tensor:
+    def add_frames(self, frames: torch.Tensor) -> torch.Tensor:
         """Overlap-add: shape ``(..., covered)``."""
         at = torch.arange(self.n_frames)[:, None] * self.hop + torch.arange(self.n_fft)
         total = frames.new_zeros((*frames.shape[:-2], self.covered))
@@ -199,14 +199,14 @@ class Synthesis:
     def envelope(self) -> torch.Tensor:
         """Overlap-added power of the window, over all that the frames reach."""
         window = self.framed_window()
-        return self.added((window**self.power).expand(self.n_frames, self.n_fft))
+        return self.add_frames((window**self.power).expand(self.n_frames, self.n_fft))
 
     def result(self) -> torch.Tensor:
         """Shape ``(..., samples)``."""
-        signal = self.added(self.frames() * self.framed_window())
-        return self.divided(signal, self.envelope()) if self.power else self.cut(signal)
+        signal = self.add_frames(self.frames() * self.framed_window())
+        return self.divide(signal, self.envelope()) if self.power else self.cut(signal)
 
-    def divided(self, signal: torch.Tensor, envelope: torch.Tensor) -> torch.Tensor:
+    def divide(self, signal: torch.Tensor, envelope: torch.Tensor) -> torch.Tensor:
         """What of ``signal`` is returned, divided by the envelope."""
         # What is cut off may be zero by zero, which has no gradient: it is not divided before.
         return self.cut(signal) / self.cut(envelope, beyond=1.0)
@@ -217,7 +217,7 @@ class Synthesis:
         return pad(signal, (-self.start, after), value=beyond)
 
 
-def _placed(window: torch.Tensor, n_fft: int, at: int) -> torch.Tensor:
+def _place_window(window: torch.Tensor, n_fft: int, at: int) -> torch.Tensor:
     """``window`` in a frame; what would stick out is cut off."""
     return pad(window, (at, n_fft - at - window.shape[-1]))
 

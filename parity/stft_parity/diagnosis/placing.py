@@ -32,8 +32,8 @@ def where(truth: torch.Tensor, actual: torch.Tensor, op: str, *, rows: bool) -> 
     place = tuple(int(i) for i in torch.unravel_index(error.argmax(), error.shape))
     share = 100 * off.double().mean()
     return (
-        f"no cause that was tried explains it: the largest error is {size} at {_named(place, op)}; "
-        f"{share:.3g}% of the values are off by a tenth of that or more: "
+        f"no cause that was tried explains it: the largest error is {size} at "
+        f"{_name_place(place, op)}; {share:.3g}% of the values are off by a tenth of that or more: "
         f"{region(off, op, rows=rows)}"
     )
 
@@ -58,7 +58,7 @@ def _axes(dims: int, op: str) -> list[str]:
     return [*["row"] * (dims - len(names)), *names][-dims:] if dims else []
 
 
-def _named(place: tuple[int, ...], op: str) -> str:
+def _name_place(place: tuple[int, ...], op: str) -> str:
     names = _axes(len(place), op)
     return ", ".join(f"{name} {index}" for name, index in zip(names, place, strict=True))
 

@@ -117,21 +117,23 @@ def _of_phases(truth: torch.Tensor, n_fft: int, hop: int) -> Iterator[Cause]:
     not_of_frame = "not of the frame"
     yield Cause(
         "phases are counted from the middle of the frame, not from its start",
-        partial(_turned, truth, n_fft, half * one),
+        partial(_shift_frames, truth, n_fft, half * one),
     )
     for sign in (-1, 1):
         yield Cause(
             f"phases are counted from the start of the padded signal, {not_of_frame}",
-            partial(_turned, truth, n_fft, sign * begin),
+            partial(_shift_frames, truth, n_fft, sign * begin),
         )
         yield Cause(
             f"phases are counted from the start of the signal, {not_of_frame}",
-            partial(_turned, truth, n_fft, sign * (begin - half)),
+            partial(_shift_frames, truth, n_fft, sign * (begin - half)),
         )
-        yield Cause("phases are off by one sample", partial(_turned, truth, n_fft, sign * one))
+        yield Cause(
+            "phases are off by one sample", partial(_shift_frames, truth, n_fft, sign * one)
+        )
 
 
-def _turned(truth: torch.Tensor, n_fft: int, samples: torch.Tensor) -> torch.Tensor:
+def _shift_frames(truth: torch.Tensor, n_fft: int, samples: torch.Tensor) -> torch.Tensor:
     """The spectrum of the same frames, so many samples earlier in them."""
     bins = torch.arange(truth.shape[-2], dtype=torch.float64)[:, None]
     # The product is reduced modulo n before it becomes an angle: exact for any size.
@@ -219,7 +221,7 @@ def factor_name(found: complex, names: dict[str, float]) -> str:
     return f"{value:.6g}"
 
 
-def known_factors(n_fft: int, hop: int, win: int, window: torch.Tensor) -> dict[str, float]:
+def list_factors(n_fft: int, hop: int, win: int, window: torch.Tensor) -> dict[str, float]:
     """Factors that mean something, and their inverses."""
     total, power = abs(complex(window.sum())), float((window.abs() ** 2).sum())
     known = {

@@ -72,17 +72,17 @@ def of_tensors(
             if all(isinstance(tensors.get(name), torch.Tensor) for name in names):
                 yield Cause(
                     f"{what} rounded to {kind.name} first",
-                    partial(_computed, compute, tensors, names, kind),
+                    partial(_compute_rounded, compute, tensors, names, kind),
                 )
 
 
-def _computed(
+def _compute_rounded(
     compute: Callable[[Tensors], torch.Tensor], tensors: Tensors, names: str, kind: Format
 ) -> torch.Tensor:
-    return compute(_rounded(tensors, names, kind))
+    return compute(_round_tensors(tensors, names, kind))
 
 
-def _rounded(tensors: Tensors, names: str, kind: Format) -> Tensors:
+def _round_tensors(tensors: Tensors, names: str, kind: Format) -> Tensors:
     return {
         name: kind.rounded(value) if name in names and isinstance(value, torch.Tensor) else value
         for name, value in tensors.items()
@@ -98,7 +98,7 @@ def of_result(truth: torch.Tensor, formats: tuple[Format, ...]) -> Iterator[Caus
         )
 
 
-def computed_inside(
+def find_inner_format(
     truth: torch.Tensor,
     actual: torch.Tensor,
     tensors: Tensors,
@@ -116,7 +116,7 @@ def computed_inside(
         return ""
     found = []
     for kind in formats:
-        moved = compute(_rounded(tensors, "xw", kind)) - truth
+        moved = compute(_round_tensors(tensors, "xw", kind)) - truth
         moved = moved[torch.isfinite(moved)].abs()
         of_rounding = moved.square().mean().sqrt() if moved.numel() else torch.zeros(())
         if of_rounding > 0 and INSIDE[0] <= size / of_rounding <= INSIDE[1]:

@@ -45,10 +45,10 @@ def _of_division(right: Synthesis) -> Iterator[Cause]:
     for power, over in ((2, "divided by Σw²"), (1, "divided by Σw"), (0, "not divided")):
         yield Cause(
             f"the synthesis window is missing: frames are overlap-added as they are and {over}",
-            partial(_divided, right, 0, power),
+            partial(_divide, right, 0, power),
         )
-    yield Cause("the window is applied twice, but divided by Σw²", partial(_divided, right, 2, 2))
-    yield Cause("the window is applied twice, and divided by Σw⁴", partial(_divided, right, 2, 4))
+    yield Cause("the window is applied twice, but divided by Σw²", partial(_divide, right, 2, 2))
+    yield Cause("the window is applied twice, and divided by Σw⁴", partial(_divide, right, 2, 4))
     for name, level in (
         ("its largest value", lambda: right.envelope().abs().max()),
         ("its mean", lambda: right.envelope().mean()),
@@ -60,31 +60,31 @@ def _of_division(right: Synthesis) -> Iterator[Cause]:
             partial(_by_level, right, level),
         )
     for small in SMALL:
-        yield Cause(f"the envelope is not let below {small:g}", partial(_clamped, right, small))
-        yield Cause(f"{small:g} is added to the envelope", partial(_raised, right, small))
+        yield Cause(f"the envelope is not let below {small:g}", partial(_clamp, right, small))
+        yield Cause(f"{small:g} is added to the envelope", partial(_raise_envelope, right, small))
 
 
-def _divided(right: Synthesis, applied: int, power: int) -> torch.Tensor:
+def _divide(right: Synthesis, applied: int, power: int) -> torch.Tensor:
     """Frames times a power of the window, divided by the envelope of a power of it."""
-    signal = right.added(right.frames() * right.framed_window() ** applied)
+    signal = right.add_frames(right.frames() * right.framed_window() ** applied)
     if not power:
         return right.cut(signal)
-    return right.divided(signal, replace(right, power=power).envelope())
+    return right.divide(signal, replace(right, power=power).envelope())
 
 
 def _by_level(right: Synthesis, level: Callable[[], torch.Tensor]) -> torch.Tensor:
     return replace(right, power=0).result() / level()
 
 
-def _clamped(right: Synthesis, least: float) -> torch.Tensor:
+def _clamp(right: Synthesis, least: float) -> torch.Tensor:
     envelope = right.envelope()
-    signal = right.added(right.frames() * right.framed_window())
-    return right.divided(signal, torch.where(envelope.abs() < least, least, envelope))
+    signal = right.add_frames(right.frames() * right.framed_window())
+    return right.divide(signal, torch.where(envelope.abs() < least, least, envelope))
 
 
-def _raised(right: Synthesis, by: float) -> torch.Tensor:
-    signal = right.added(right.frames() * right.framed_window())
-    return right.divided(signal, right.envelope() + by)
+def _raise_envelope(right: Synthesis, by: float) -> torch.Tensor:
+    signal = right.add_frames(right.frames() * right.framed_window())
+    return right.divide(signal, right.envelope() + by)
 
 
 def _of_edge_bins(right: Synthesis) -> Iterator[Cause]:

@@ -127,13 +127,13 @@ def _failure(test: ElementTree.Element, failed: list[Result], of: int, device: s
     first = tables.first_diagnosis(failed[0])
     message = f"{len(failed)} of {of} cases: {first}" if of > 1 else first
     failure = _element(test, "failure", message=message, type=failed[0].verdict)
-    text = "\n\n".join(_told(result, device) for result in failed[:TOLD])
+    text = "\n\n".join(_describe_failure(result, device) for result in failed[:TOLD])
     if len(failed) > TOLD:
         text += f"\n\nand {len(failed) - TOLD} more"
     failure.text = tables.printable(text)
 
 
-def _told(result: Result, device: str) -> str:
+def _describe_failure(result: Result, device: str) -> str:
     lines = [
         f"{found.aspect}: {found.diagnosis}\n  reference: {found.expected}\n"
         f"  candidate: {found.actual}"

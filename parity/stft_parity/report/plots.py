@@ -153,7 +153,7 @@ class Columns:
 def columns(report: Report) -> Columns:
     """The labels of a report's cases in columns."""
     values = {argument: list(counts) for argument, counts in tables.by_argument(report).items()}
-    shown = tables.shown_label(report)
+    shown = tables.make_label(report)
     number = {
         argument: {value: n for n, value in enumerate(found)} for argument, found in values.items()
     }
@@ -178,7 +178,9 @@ def argument_pairs(cells: Columns) -> Picture | None:
     for first, second in combinations(names, 2):
         every, bad = cells.counts(first, second)
         if every.any():
-            found[second, first] = told_by(every, bad) if failing else float((every > 0).sum())
+            found[second, first] = (
+                measure_share(every, bad) if failing else float((every > 0).sum())
+            )
     top = 1.0 if failing else max(found.values(), default=1.0)
     kind = "differs" if failing else "pass"
 
@@ -202,7 +204,7 @@ def argument_pairs(cells: Columns) -> Picture | None:
     )
 
 
-def told_by(every: Counts, bad: Counts, total: int | None = None) -> float:
+def measure_share(every: Counts, bad: Counts, total: int | None = None) -> float:
     """The share of failing cases among the others in the cell of an average failing case.
 
     A case does not count for itself: else arguments of many values would tell everything.
@@ -243,14 +245,14 @@ def value_pairs(cells: Columns, first: str, second: str, *, title: str) -> Pictu
     return _heat_map(title, description, *names, shown, wide=True)
 
 
-def telling_pair(cells: Columns) -> tuple[str, str] | None:
+def find_distinctive_pair(cells: Columns) -> tuple[str, str] | None:
     """The two arguments whose values tell best which cases fail; None when none does."""
     scores: dict[tuple[str, str], float] = {}
     for pair in combinations([name for name in cells.names if name != "op"], 2):
         every, bad = cells.counts(*pair)
         # Of an argument with one value there is nothing to see.
         if min((every > 0).any(axis=axis).sum() for axis in (0, 1)) > 1:
-            scores[pair] = told_by(every, bad, int(cells.failed.sum()))
+            scores[pair] = measure_share(every, bad, int(cells.failed.sum()))
     best = max(scores, key=lambda pair: scores[pair], default=None)
     return best if best is not None and scores[best] > 0 else None
 
@@ -272,7 +274,7 @@ def pictures(report: Report) -> list[Picture]:
         found.append(argument_pairs(cells))
         for op in dict.fromkeys(result.case.op for result in report.results):
             mine = _only(cells, op)
-            pair = telling_pair(mine)
+            pair = find_distinctive_pair(mine)
             if pair is not None:
                 found.append(value_pairs(mine, *pair, title=f"torch.{op}: {' and '.join(pair)}"))
     return [drawn for drawn in found if drawn is not None]

@@ -70,7 +70,7 @@ def _print_verdict(report: Report, console: Console) -> None:
         f"{number:,} {verdict}" for verdict, number in report.counts().items() if number
     )
     said = "as the reference" if report.ok else "NOT as the reference"
-    if not tables.compared(report):
+    if not tables.is_compared(report):
         said = "nothing was compared"
     _line(
         console,
@@ -98,7 +98,7 @@ def _print_arguments(report: Report, console: Console) -> None:
         rows = {
             value: counts
             for value, counts in values.items()
-            if argument == "op" or not counts["pass"] or tables.telling(counts, share)
+            if argument == "op" or not counts["pass"] or tables.is_distinctive(counts, share)
         }
         if not rows:
             passing.append(argument)

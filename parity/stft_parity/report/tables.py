@@ -44,7 +44,7 @@ def octave(number: int) -> str:
     return str(low) if low <= 1 else f"{low}-{2 * low - 1}"
 
 
-def shown_label(report: Report) -> Label:
+def make_label(report: Report) -> Label:
     """The name under which tables have an argument's value: itself, or the octave of a number."""
     values: dict[str, set[str]] = {}
     for result in report.results:
@@ -60,7 +60,7 @@ def shown_label(report: Report) -> Label:
 
 def by_argument(report: Report) -> dict[str, dict[str, Counter[str]]]:
     """``Report.by_argument`` with few values each, numbers in their order and after names."""
-    shown = shown_label(report)
+    shown = make_label(report)
     table: dict[str, dict[str, Counter[str]]] = {}
     for argument, values in report.by_argument().items():
         merged: dict[str, Counter[str]] = {}
@@ -81,19 +81,19 @@ def in_order(values: Iterable[str]) -> list[str]:
     return named + sorted(numbers, key=lambda value: int(value.partition("-")[0]))
 
 
-def compared(report: Report) -> bool:
+def is_compared(report: Report) -> bool:
     """Whether there is a case of which something can be said."""
     return any(result.verdict != "unsupported" for result in report.results)
 
 
-def failing(counts: Counter[str]) -> int:
+def count_failing(counts: Counter[str]) -> int:
     """How many of the counted cases have a verdict with which no run is well."""
     return sum(counts[verdict] for verdict in FAILURES)
 
 
-def telling(counts: Counter[str], share: float) -> bool:
+def is_distinctive(counts: Counter[str], share: float) -> bool:
     """Whether of the counted cases many more fail than the share of all that do."""
-    return failing(counts) >= CONCENTRATION * share * sum(counts.values()) > 0
+    return count_failing(counts) >= CONCENTRATION * share * sum(counts.values()) > 0
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def groups(report: Report) -> tuple[Group, ...]:
             _aspects(results),
             first_diagnosis(results[0]),
             tuple(results),
-            _telling(op, results, totals),
+            _find_distinctive(op, results, totals),
         )
         for (op, verdict, _, _), results in found.items()
     ]
@@ -164,7 +164,7 @@ def first_diagnosis(result: Result) -> str:
     return result.differences[0].diagnosis if result.differences else result.reason
 
 
-def _telling(
+def _find_distinctive(
     op: str, results: Sequence[Result], totals: Counter[tuple[str, str, str]]
 ) -> tuple[tuple[str, str, float], ...]:
     shared = set(results[0].case.labels).intersection(*(r.case.labels for r in results))

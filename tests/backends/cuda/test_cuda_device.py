@@ -19,6 +19,7 @@ import torch_mlx_spectro as tms
 from torch_mlx_spectro.backends.cuda.backend import CUDA as BACKEND
 from torch_mlx_spectro.calls import operation
 from torch_mlx_spectro.dispatch import decide as deciding
+from torch_mlx_spectro.dispatch.autotune import MAX_TRIALS
 from torch_mlx_spectro.dispatch.plans import plans
 from torch_mlx_spectro.errors import UnresolvedArguments
 from torch_mlx_spectro.native import functions as native
@@ -501,11 +502,24 @@ def test_every_device_computes_its_own() -> None:
             check("istft", z, 256, 64, window=window)
 
 
+def test_a_timer_tells_the_hosts_time_and_the_devices() -> None:
+    signal, timer = noise(4, 160_000), BACKEND.make_timer()
+    timer.begin()
+    for _ in range(5):
+        torch.fft.rfft(signal)
+    timer.end()
+    torch.cuda.synchronize()  # the test's own
+    spent = timer.read()
+    assert spent is not None
+    assert min(spent) > 0
+    assert timer.read() == spent
+
+
 def test_auto_measures_and_decides_without_waiting() -> None:
     window = torch.hann_window(512, device="cuda")
     signal = noise(1, 16_000)
     with tms.backend("auto"), torch.no_grad():
-        for _ in range(30):
+        for _ in range(2 * MAX_TRIALS + 2):
             result = tms.stft(signal, 512, 128, window=window, return_complex=True)
             torch.cuda.synchronize()  # the program's own
         route = tms.explain("stft", signal, 512, 128, window=window, return_complex=True)

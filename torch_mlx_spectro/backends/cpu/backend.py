@@ -16,7 +16,7 @@ from ...core.linear import Analysis, describe_analysis
 from ...core.padding import fold_side, padded_sides
 from ...core.params import IstftParams, StftParams
 from ...errors import UnresolvedArguments
-from ...native.strides import host_spectrum_strides, in_order, shape_result, with_rows
+from ...native.strides import drop_rows, host_spectrum_strides, in_order, with_rows
 from ..base import Backend, Optional, Prepared
 from ..envelope import VANISHES
 from .blocks import (
@@ -118,7 +118,7 @@ class CpuBackend(TorchBlocks):
 
         def transform(signal: torch.Tensor, window: Optional) -> torch.Tensor:
             batch, prepared = with_rows(params, signal), known.find(window)
-            return shape_result(params, _analyse(params, strides, dtype, batch, prepared))
+            return drop_rows(params, _analyse(params, strides, dtype, batch, prepared))
 
         return transform
 
@@ -130,7 +130,7 @@ def _bind_istft(params: IstftParams, dtype: torch.dtype) -> Prepared:
 
         def invert(spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
             batch = with_rows(params, spectrum)
-            return shape_result(params, _synthesise(params, dtype, batch, known.find(window)))
+            return drop_rows(params, _synthesise(params, dtype, batch, known.find(window)))
 
         return invert
     add_all = AddAll(params)
@@ -145,7 +145,7 @@ def _bind_istft(params: IstftParams, dtype: torch.dtype) -> Prepared:
 
     def invert_at_once(spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
         by_frames = _by_frames(with_rows(params, spectrum).detach())
-        return shape_result(params, add_all.compute(by_frames, *known_by_hops.find(window)))
+        return drop_rows(params, add_all.compute(by_frames, *known_by_hops.find(window)))
 
     return invert_at_once
 

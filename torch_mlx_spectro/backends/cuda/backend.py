@@ -1,7 +1,8 @@
-"""The ``cuda`` backend: a resolved call on CUDA tensors, by the project's own kernels.
+"""The ``cuda`` backend: computes a resolved call on CUDA tensors by the project's own kernels.
 
-How is in :mod:`.backends.device.backend`; sizes without a fused kernel go through cuFFT.
-Everything runs on torch's current stream, and nothing waits for it.
+:mod:`.backends.device.backend` has what it shares with other devices. Sizes without a fused kernel
+go through cuFFT. Everything runs on torch's current stream. The host only waits for the verdict on
+the envelope of a window that is new.
 """
 
 from __future__ import annotations
@@ -98,19 +99,32 @@ class CudaBackend(KernelBackend):
             raise KernelRefused(NOT_PREPARED)
 
     def make_flag(self, device: torch.device) -> torch.Tensor:
-        """Memory of the host, where reading takes no call of CUDA's."""
+        """Allocate the flag in the host's memory, where reading it needs no call of CUDA's."""
         return torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=True)
 
     def wait_for_verdict(self, flag: torch.Tensor, device: torch.device) -> int:
         return self.kernels().wait_for_verdict(flag.data_ptr(), device)
 
     def make_allocator(self, like: torch.Tensor) -> Callable[[], torch.Tensor]:
-        """On the current device."""
+        """As in the base class, on the current device."""
         layout = (tuple(like.shape), like.stride(), like.dtype)
         return partial(torch_state.cuda_empty_strided, *layout)
 
     def prepare(self, call: Call, result: torch.Tensor) -> Prepared | None:
-        compute, index = super().prepare(call, result), call.tensor.device.index
+        return self._on_its_device(super().prepare(call, result), result.device.index)
+
+    def prepare_gradient(
+        self,
+        params: StftParams | IstftParams,
+        cotangent: torch.Tensor,
+        window: Optional,
+        gradient: torch.Tensor,
+    ) -> Prepared | None:
+        prepared = super().prepare_gradient(params, cotangent, window, gradient)
+        return self._on_its_device(prepared, gradient.device.index)
+
+    def _on_its_device(self, compute: Prepared | None, index: int) -> Prepared | None:
+        """What computes the same while another device may be the current one."""
         if compute is None or torch_state.has_one_cuda_device():
             return compute
 
@@ -129,8 +143,8 @@ class CudaBackend(KernelBackend):
         return frames_in_order(params, signal.stride(), signal.dtype, multiplied)
 
     def make_timer(self, clock: Callable[[], float] = time.perf_counter) -> Timer:
-        return CudaTimer()
+        return CudaTimer(clock)
 
 
-#: Of all CUDA devices: a launch goes to the device of its tensors, as torch's operations do.
+#: The backend of all CUDA devices: a launch goes to its tensors' device, as torch's operations do.
 CUDA = CudaBackend()

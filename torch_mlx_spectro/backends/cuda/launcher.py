@@ -36,56 +36,56 @@ STRIDES = 3
 LIBRARY = "libcuda.so.1"
 #: cuLaunchKernelEx's answer to a thread that has not used CUDA yet; cuStreamQuery's while it runs.
 _INVALID_CONTEXT, _NOT_READY = 201, 600
-#: A verdict in memory, as the number that it is: looking takes no microsecond.
+#: The verdict as a plain number, since comparing with an enumeration's member takes longer.
 _FINE = int(Verdict.FINE)
-#: Looks in a row, some 50 ns each: an idle device tells within 10 µs.
+#: Reads in a row, some 50 ns each: an idle device writes its verdict within 10 µs.
 _LOOKS = 64
-#: How long verdicts are looked for, in seconds. Where more stands before a launch (a network), the
-#: driver waits for that and for the launch.
+#: Seconds for which verdicts are polled. Where longer work stands before a launch (a network), the
+#: driver waits for both.
 PATIENCE = 1e-3
-#: CUlaunchConfig: blocks, threads, bytes of shared memory, then what a launch may differ in: its
-#: stream; and its attributes, of which it has the address and the number.
+#: CUlaunchConfig: blocks, threads and bytes of shared memory; then what may differ between
+#: launches: the stream, and the address and number of the attributes.
 CONFIG = "=7I4x"
 VARIABLE = "=Q16s"
 ATTRIBUTES = "=QI4x"
 #: CUlaunchAttribute: which, and its value.
 ATTRIBUTE = "=I4xi60x"
-#: CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: groups come to the cores while the last
-#: ones of the stream's earlier launch leave, and wait there (after_earlier_launches of cuda.h).
+#: CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: groups are placed on cores while the last
+#: ones of the stream's earlier launch run, and wait there (after_earlier_launches of cuda.h).
 _EARLY = 6
-#: Devices where that was tried, by 10 * major + minor of their compute capability.
+#: Devices that the attribute was tested on, by 10 * major + minor of their compute capability.
 EARLY_ARCHITECTURES = (90,)
 
 
 class CudaDriver:
     """CUDA's own driver, by cuda.bindings, with cuda.core's objects.
 
-    What is called for each launch is called by ctypes, whose way to the driver is the shortest.
+    The functions of every launch are called by ctypes, which takes the least time.
     """
 
     def __init__(self) -> None:
         self._core = importlib.import_module("cuda.core")
         self._driver = importlib.import_module("cuda.bindings.driver")
         self._loaded: list[Any] = []  # kernels live as long as what they were loaded from
-        #: Of the addresses of a configuration, a kernel, the addresses of its parameters, and None;
-        #: the answer is 0 or an error.
+        #: Takes the address of a configuration, a kernel, the addresses of its parameters, and
+        #: None; returns 0 or an error.
         self.launch: Callable[[Any, Any, Any, None], int] = _entry("cuLaunchKernelEx", 4)
-        #: Of a stream's raw handle; the answer is 0 or an error.
+        #: Takes a stream's raw handle, and waits for the stream; returns 0 or an error.
         self.synchronize: Callable[[int], int] = _entry("cuStreamSynchronize", 1)
-        #: The same, at once; and another answer while there is something to wait for.
+        #: The same without waiting; returns another number while the stream still runs.
         self.query: Callable[[int], int] = _entry("cuStreamQuery", 1)
 
     def load(self, code: bytes, name: str) -> Any:
-        """A kernel, for all devices of the code's architecture."""
+        """Load a kernel, for all devices of the code's architecture."""
         kernel = self._core.ObjectCode.from_cubin(code).get_kernel(name)
         self._loaded.append(kernel)
         return ctypes.c_void_p(int(kernel.handle))
 
     def mend(self, error: int, device: int) -> None:
-        """Put right what kept a launch from the device, so that it may be tried again.
+        """Repair what kept a launch from the device, so that it may be tried again.
 
         Raises:
-            CudaProblem: it is not to be put right.
+            CudaProblem: it cannot be repaired.
         """
         driver = self._driver
         if error != _INVALID_CONTEXT:
@@ -102,7 +102,7 @@ class CudaDriver:
 
 
 def _entry(name: str, pointers: int) -> Any:
-    """A function of the driver that takes so many addresses."""
+    """Return a function of the driver that takes so many addresses."""
     try:
         function = ctypes.CDLL(LIBRARY)[name]
     except (OSError, AttributeError) as error:
@@ -117,8 +117,8 @@ class Prepared:
     Args:
         kernel: as loaded by the driver.
         strides: of the first input, in elements.
-        addresses: tensors that it takes.
-        early: its groups may come before the stream's earlier launch has ended.
+        addresses: number of tensors that it takes.
+        early: its groups may start before the stream's earlier launch has ended.
     """
 
     __slots__ = (
@@ -138,7 +138,7 @@ class Prepared:
         early: bool = False,
     ) -> None:
         padded = (*strides, *(0,) * (STRIDES - len(strides)))
-        # As the compiler lays LaunchArguments out: its members fall on their own sizes.
+        # The layout that the compiler gives LaunchArguments: each member is aligned to its size.
         numbers = struct.pack(
             f"={STRIDES}q{len(launch.integers)}q3If", *padded, *launch.integers, *launch.grid, edge
         )
@@ -146,7 +146,7 @@ class Prepared:
         variable = struct.Struct(VARIABLE + f"{addresses}Q")
         attributes = struct.pack(ATTRIBUTE, _EARLY, True) if early else b""
         numbers += bytes(-len(numbers) % 8)
-        # Configuration, addresses, numbers and attributes, one behind the other, at whole words.
+        # Configuration, addresses, numbers and attributes follow each other, aligned to words.
         whole = sizes + bytes(variable.size) + numbers + attributes
         self._buffer = (ctypes.c_uint64 * (len(whole) // 8)).from_buffer_copy(whole)
         start, self._variable = ctypes.addressof(self._buffer), len(sizes)
@@ -154,7 +154,7 @@ class Prepared:
         self._attributes = struct.pack(ATTRIBUTES, start + end + len(numbers), int(early))
         first = end - 8 * addresses
         parts = [start + first + 8 * index for index in range(addresses + 1)]
-        # A cast keeps what it points to; the number of an address would not.
+        # A cast keeps alive what it points to, which an address as a number would not.
         pointers = (ctypes.c_void_p * (addresses + 1))(*parts)
         self._config = ctypes.c_void_p(start)
         self._parameters = ctypes.cast(pointers, ctypes.c_void_p)
@@ -175,12 +175,12 @@ class Prepared:
             raise CudaProblem(f"CUDA refuses a launch with error {error}")
 
     def bind(self, stream_of: Callable[[int], int], checks_envelope: bool) -> Bound:
-        """What launches it on a device's current stream.
+        """Return a function that launches it on a device's current stream.
 
         Args:
             checks_envelope: the kernel takes the address of a verdict, too.
         """
-        # Local names: for small calls what is looked up is most of a launch.
+        # Local names, since for small calls looking up attributes is most of a launch's time.
         lock, pack, buffer, variable = self._lock, self._pack, self._buffer, self._variable
         attributes, launch, device = self._attributes, self._driver.launch, self._device
         config, kernel, parameters, run = self._config, self._kernel, self._parameters, self.run
@@ -206,11 +206,12 @@ class CudaKernels(TensorKernels):
 
     Args:
         driver: loads and launches.
-        find_architecture: 10 * major + minor of the compute capability of a device, by its index.
+        find_architecture: returns 10 * major + minor of a device's compute capability, by its
+            index.
         folder: where machine code is kept; None to keep none.
         load_code: returns machine code, as :func:`.backends.cuda.nvrtc.load_code`.
-        current_device: tells the index of the current device.
-        stream_of: tells the raw handle of a device's current stream, by the device's index.
+        current_device: returns the index of the current device.
+        stream_of: returns the raw handle of a device's current stream, by the device's index.
     """
 
     def __init__(
@@ -227,9 +228,9 @@ class CudaKernels(TensorKernels):
         self._folder = folder
         self._load_code = load_code
         self._current_device, self._stream_of = current_device, stream_of
-        #: All that were ever loaded, as in CUDA itself: they may be running, or be in a graph.
+        #: All kernels that were ever loaded. They stay, since they may be running or in a graph.
         self._kernels: dict[Any, Any] = {}
-        #: Why those that do not compile do not.
+        #: The compiler's messages about kernels that do not compile.
         self._refused: Cache[Any, str] = Cache(CACHE_ENTRIES)
         self._prepared: Cache[Any, Prepared] = Cache(CACHE_ENTRIES)
         self._lock = threading.Lock()
@@ -244,7 +245,7 @@ class CudaKernels(TensorKernels):
         edge: float = 1.0,
         vanishing: Optional = None,
     ) -> torch.Tensor:
-        # Nothing is tried here: the plans are CUDA's, and each shape takes NVRTC a second.
+        # No trials: the plans were measured on CUDA, and NVRTC takes a second for each shape.
         launch = launches[0]
         result = make_result(launch, first.device)
         verdict = [vanishing] if launch.kernel in CHECKING_KERNELS else []
@@ -260,11 +261,15 @@ class CudaKernels(TensorKernels):
         return result
 
     def bind(
-        self, launches: Sequence[Launch], device: torch.device, strides: tuple[int, ...]
+        self,
+        launches: Sequence[Launch],
+        device: torch.device,
+        strides: tuple[int, ...],
+        edge: float = 1.0,
     ) -> Bound:
         """As in the base class; the device has to be the current one when the launch is made."""
         checks_envelope = launches[0].kernel in CHECKING_KERNELS
-        prepared = self.prepare_launch(launches[0], device.index, strides)
+        prepared = self.prepare_launch(launches[0], device.index, strides, edge)
         return prepared.bind(self._stream_of, checks_envelope)
 
     def wait_for_verdict(self, address: int, device: torch.device) -> int:
@@ -303,7 +308,7 @@ class CudaKernels(TensorKernels):
     def prepare_launch(
         self, launch: Launch, device: int, strides: tuple[int, ...], edge: float = 1.0
     ) -> Prepared:
-        """A launch ready to run: compiled, loaded and packed.
+        """Make a launch ready to run: compiled, loaded and packed.
 
         Args:
             device: index of the tensors' device.
@@ -327,7 +332,7 @@ class CudaKernels(TensorKernels):
         return found
 
     def is_loaded(self, launch: Launch, device: int) -> bool:
-        """Whether a launch needs neither the compiler nor the loader any more."""
+        """Whether the kernel of a launch is compiled and loaded."""
         key = (make_variant(launch), self._find_architecture(device))
         return key in self._kernels
 
@@ -336,7 +341,7 @@ class CudaKernels(TensorKernels):
         kernel = self._kernels.get(key)
         if kernel is None:
             problem = self._refused.find(key)
-            if problem is not None:  # as it would be again, a second later
+            if problem is not None:  # compiling would fail again, after a second
                 raise CudaProblem(problem)
             try:
                 code = self._load_code(write_text(variant), key[1], self._folder)
@@ -351,14 +356,14 @@ class CudaKernels(TensorKernels):
 
 
 def find_architecture(device: int) -> int:
-    """10 * major + minor of a device's compute capability."""
+    """Return 10 * major + minor of a device's compute capability."""
     major, minor = torch.cuda.get_device_capability(device)
     return 10 * major + minor
 
 
 @lru_cache(maxsize=1)
 def cuda_kernels() -> CudaKernels:
-    """The kernels of this process.
+    """Return the kernels of this process.
 
     Raises:
         CudaProblem: they cannot be compiled here.

@@ -1,9 +1,9 @@
 """Machine code of CUDA text: compiled by NVRTC through cuda.core, and kept on disk.
 
-A file is named by what it was made from, written whole or not at all, and carries a digest of its
-name and contents: one that is damaged or has another's name, or a folder that cannot be written,
-costs a compilation and nothing else. What others may write is not run (:mod:`..disk`). Nothing of
-CUDA is imported before the first text is compiled or looked up.
+A file is named by what it was made from, written whole or not at all, and begins with a digest of
+its name and contents. A file that is damaged or renamed, or a folder that cannot be written, costs
+a compilation and nothing else. Code that others may write is not run (:mod:`.store.files`). Nothing
+of CUDA is imported before the first text is compiled or looked up.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 from ...errors import KernelRefused, find_error_line
 from ...store import files as disk
 
-#: What every text is compiled with. Contracting a product and a sum into one fused operation, the
-#: default, only rounds less.
+#: Options that every text is compiled with. A product and a sum may become one fused operation (the
+#: default), which only rounds less.
 OPTIONS: Mapping[str, Any] = MappingProxyType(
     {"std": "c++17", "device_as_default_execution_space": True}
 )
@@ -35,7 +35,7 @@ class CudaProblem(KernelRefused):
 
 
 def nvrtc_version() -> tuple[int, int]:
-    """Of the NVRTC that compiles.
+    """Return the version of the NVRTC that compiles.
 
     Raises:
         CudaProblem: there is none.
@@ -55,7 +55,7 @@ def nvrtc_version() -> tuple[int, int]:
 
 
 def architectures() -> tuple[int, ...]:
-    """What this NVRTC compiles for, as 10 * major + minor of a compute capability."""
+    """List what this NVRTC compiles for, as 10 * major + minor of a compute capability."""
     nvrtc_version()
     nvrtc = importlib.import_module("cuda.bindings.nvrtc")
     _, found = nvrtc.nvrtcGetSupportedArchs()
@@ -63,13 +63,13 @@ def architectures() -> tuple[int, ...]:
 
 
 def default_folder() -> Path | None:
-    """Where compiled code is kept; None where no folder is known."""
+    """Return where compiled code is kept; None where the user has no home."""
     folder = disk.cache_folder()
     return None if folder is None else folder / "cuda"
 
 
 def load_code(text: str, architecture: int, folder: Path | None) -> bytes:
-    """The machine code of a text for an architecture (90 for sm_90), from disk if it is there.
+    """Return the machine code of a text for an architecture (90 for sm_90), from disk if there.
 
     Raises:
         CudaProblem: there is no NVRTC here.

@@ -1,33 +1,39 @@
-"""The clock of a CUDA device."""
+"""The clocks of a CUDA device and its host."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from ...calls.timer import Watch
+from ...calls.timer import HostTimer, Spent
 
 
-class CudaTimer(Watch):
-    """Two events on the current stream, around a call: what its launches wait for counts."""
+class CudaTimer(HostTimer):
+    """Two events on the current stream, and between them the host's clock; nothing waits.
 
-    def __init__(self) -> None:
-        super().__init__()
+    Args:
+        clock: the host's, in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock, lambda: None)
         event: Any = torch.cuda.Event
         self._events = [event(enable_timing=True) for _ in range(2)]
 
     def begin(self) -> None:
+        # The end's, too: to record an event first makes it, which a device that waits would see.
+        for event in reversed(self._events):
+            event.record()
         super().begin()
-        self._events[0].record()
 
     def end(self) -> None:
-        self._events[1].record()
         super().end()
+        self._events[1].record()
 
-    def seconds(self) -> float | None:
-        """How long it took; None while the device has not finished."""
+    def read(self) -> Spent | None:
         if not self._events[1].query():
             return None
         milliseconds: float = self._events[0].elapsed_time(self._events[1])
-        return milliseconds / 1000
+        return Spent(self.seconds(), milliseconds / 1000)

@@ -25,6 +25,7 @@ from ...kernels.describe import Launch, describe_adjoint, describe_inverse_adjoi
 from ...native import private_state as torch_state
 from ...native.strides import (
     UNDOING,
+    as_batch,
     in_order,
     multiplied_dtype,
     natives_view,
@@ -116,7 +117,9 @@ class KernelBackend(Backend):
             analysis, divisor = describe_inverse_adjoint(bins_that_are_read(params))
             divisor = None if is_trained else divisor  # torch divides by the envelope then
             found.append(
-                kernels.list_spectra(analysis.params, analysis.complex_signal, read, divisor)
+                kernels.list_spectra(
+                    analysis.params, analysis.complex_signal, read, divisor, frames_fastest=True
+                )
             )
         if isinstance(params, StftParams) or is_trained:
             back, adjoint = describe_adjoint(analysis)
@@ -159,7 +162,7 @@ class KernelBackend(Backend):
         """As in the base class: one allocation and one launch; None where a call takes more."""
         params, _, window = call
         view = natives_view(params)
-        batch = result if view is None else UNDOING[view](result)
+        batch = (result if view is None else UNDOING[view](result)).detach()
         launch = self._bind_launch(call, batch)
         if launch is None:
             return None
@@ -180,7 +183,7 @@ class KernelBackend(Backend):
             launch(tensor, window, result, flag)
             if flag is not None:
                 checks.settle(geometry, window, flag, device)
-            return result if view is None else view(result)
+            return result
 
         return compute
 
@@ -201,6 +204,43 @@ class KernelBackend(Backend):
         elif batch.stride() != spectrum_strides(params, False)[3 - batch.dim() :]:
             return None  # it was copied into another order
         return self.kernels().bind(launches, tensor.device, read.stride())
+
+    def prepare_gradient(
+        self,
+        params: StftParams | IstftParams,
+        cotangent: torch.Tensor,
+        window: Optional,
+        gradient: torch.Tensor,
+    ) -> Prepared | None:
+        """As in the base class: one allocation and one launch; None where it takes more."""
+        if not is_readable(cotangent) or not (window is None or is_readable(window)):
+            return None
+        kernels = self.kernels()
+        batch = as_batch(params, cotangent)
+        if isinstance(params, StftParams):
+            back, adjoint = describe_adjoint(Analysis(params, gradient.is_complex(), False))
+            read, edge = batch.transpose(1, 2), adjoint.edge
+            launches = kernels.list_signals(back, window, frames_fastest(read), adjoint)
+        else:
+            analysis, divisor = describe_inverse_adjoint(params)
+            read, edge = batch, analysis.edge
+            is_complex = analysis.complex_signal
+            launches = kernels.list_spectra(
+                analysis.params, is_complex, window, divisor, frames_fastest=True
+            )
+        if launches[0].plan is None:
+            return None
+        launch = kernels.bind(launches, gradient.device, read.stride(), edge)
+        if launch is None:
+            return None
+        allocate = self.make_allocator(gradient)
+
+        def compute(cotangent: torch.Tensor, window: Optional) -> torch.Tensor:
+            result = allocate()
+            launch(cotangent, window, result)
+            return result
+
+        return compute
 
     def analyse(
         self, params: StftParams, signal: torch.Tensor, window: Optional, edge: float = 1.0
@@ -236,15 +276,15 @@ class KernelBackend(Backend):
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
     ) -> torch.Tensor:
         analysis, divisor = describe_inverse_adjoint(params)
-        spectrum = self._compute_spectrum(
+        return self._compute_spectrum(
             analysis.params,
             cotangent[:, : params.kept],
             window,
             conjugate=True,
             edge=analysis.edge,
             divisor=divisor,
+            frames_fastest=True,
         )
-        return spectrum.transpose_(1, 2).contiguous()
 
     def _compute_spectrum(
         self,
@@ -255,21 +295,26 @@ class KernelBackend(Backend):
         conjugate: bool = False,
         edge: float = 1.0,
         divisor: float | None = None,
+        frames_fastest: bool = False,
     ) -> torch.Tensor:
-        """A spectrum of shape (rows, frames, bins).
+        """A spectrum of shape (rows, frames, bins), contiguous.
 
         Args:
             signal: shape (rows, samples).
             conjugate: multiply by the window's conjugate.
             edge: factor of the bins that are their own conjugates, of a onesided spectrum.
             divisor: as of :func:`.kernels.describe.list_analyses`.
+            frames_fastest: it is of shape (rows, bins, frames) instead.
         """
         kernels, read = self.kernels(), make_readable(window, conjugate)
-        launches = kernels.list_spectra(params, signal.is_complex(), read, divisor)
+        is_complex = signal.is_complex()
+        launches = kernels.list_spectra(params, is_complex, read, divisor, frames_fastest)
         result = kernels.run(launches, resolve_bits(signal), read, edge=edge)
         if launches[0].plan is None:
             result = torch.fft.rfft(result) if params.onesided else torch.fft.fft(result)
             weigh_edges(params, result, edge)
+            if frames_fastest:
+                result = result.transpose(1, 2).contiguous()
         return result
 
     def _compute_signal(

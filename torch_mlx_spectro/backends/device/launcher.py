@@ -24,7 +24,11 @@ class TensorKernels(Kernels):
     """Windows have any stride, their bits resolved, and are read where they are; or are None."""
 
     def bind(
-        self, launches: Sequence[Launch], device: torch.device, strides: tuple[int, ...]
+        self,
+        launches: Sequence[Launch],
+        device: torch.device,
+        strides: tuple[int, ...],
+        edge: float = 1.0,
     ) -> Bound | None:
         """What makes a launch again that has been made.
 
@@ -34,6 +38,7 @@ class TensorKernels(Kernels):
             launches: of which one has been made, best first.
             device: of all tensors.
             strides: of the input, as the kernel reads it.
+            edge: factor of the bins that are their own conjugates.
         """
         return None
 

@@ -1,9 +1,9 @@
-"""The ``mlx`` backend: a resolved call on torch tensors, computed by MLX.
+"""The ``mlx`` backend: computes a resolved call on torch tensors by MLX.
 
-Where MLX has a GPU, tensors of the host and of MPS are computed there whole, by the project's own
-Metal kernels: both lie in memory that it addresses. Elsewhere host tensors run on MLX CPU streams
-in blocks that fit the processor's cache (:mod:`.mlx.blocks`), or by the kernels while those are
-emulated. :mod:`.backends.mlx.bridge` says how tensors cross to MLX.
+Where MLX has a GPU, it computes whole tensors of the host and of MPS there, by the project's own
+Metal kernels: the GPU addresses both memories. Elsewhere host tensors are computed on MLX's CPU
+streams, in blocks that fit the processor's cache (:mod:`.mlx.blocks`), or by the kernels while
+those are emulated. :mod:`.backends.mlx.bridge` is how tensors cross to MLX.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Optional = torch.Tensor | None
 
 
 def find_kernels(tensor: torch.Tensor, params: StftParams | IstftParams) -> MetalKernels | None:
-    """The kernels that compute a call on this tensor; None where it is computed in blocks."""
+    """Return the kernels that compute a call on this tensor; None if it is computed in blocks."""
     mx = runtime.runtime().mx
     if not runtime.has_gpu():
         return metal_kernels(mx, tensor.device.type)
@@ -164,13 +164,13 @@ def _analyse_blocks(
     factors: Factors | None,
     edge: float,
 ) -> torch.Tensor:
-    """A spectrum of shape (rows, bins, frames), computed in blocks.
+    """Compute a spectrum of shape (rows, bins, frames) in blocks.
 
     Args:
         signal: shape (rows, samples).
         window: MLX array of n_fft values, every scale folded in, or None.
         strides: of the result.
-        factors, edge: see :func:`.mlx.blocks.stft_blocks`.
+        factors, edge: as in :func:`.mlx.blocks.stft_blocks`.
     """
     out = empty_result((params.rows, params.bins, params.frames), strides, torch.complex64)
     by_frames = view_memory(out).transpose(0, 2, 1)
@@ -196,13 +196,13 @@ def _analyse_whole(
     edge: float = 1.0,
     divisor: float | None = None,
 ) -> torch.Tensor:
-    """A spectrum of shape (rows, bins, frames), computed by kernels.
+    """Compute a spectrum of shape (rows, bins, frames) by kernels.
 
     Args:
         signal: shape (rows, samples).
         strides: of the result.
         conjugate: use the conjugate of the window.
-        edge, divisor: see :func:`.mlx.ops.launch_analysis`.
+        edge, divisor: as in :func:`.mlx.ops.launch_analysis`.
     """
     mx = runtime.runtime().mx
     with _whole_arrays(signal) as stream:
@@ -222,11 +222,11 @@ def _synthesise_whole(
     *,
     adjoint: Adjoint | None = None,
 ) -> torch.Tensor:
-    """A signal of shape (rows, output length), computed by kernels.
+    """Compute a signal of shape (rows, output length) by kernels.
 
     Args:
         spectrum: shape (rows, bins, frames).
-        adjoint: see :func:`.mlx.ops.launch_synthesis`; the window's conjugate is used for one.
+        adjoint: as in :func:`.mlx.ops.launch_synthesis`; it takes the window's conjugate.
     """
     mx, by_frames = runtime.runtime().mx, spectrum.mT
     with _whole_arrays(spectrum) as stream:
@@ -246,7 +246,7 @@ def _synthesise_whole(
 
 @contextmanager
 def _whole_arrays(tensor: torch.Tensor) -> Iterator[Any]:
-    """The stream on which whole arrays of this tensor's device are computed."""
+    """Yield the stream on which whole arrays of this tensor's device are computed."""
     used = runtime.runtime()
     if tensor.device.type != "cpu" or runtime.has_gpu():
         yield used.mx.gpu
@@ -258,14 +258,14 @@ def _whole_arrays(tensor: torch.Tensor) -> Iterator[Any]:
 def _export_result(
     mx: Any, result: Any, borrowed: Borrowed, strides: tuple[int, ...] | None = None
 ) -> torch.Tensor:
-    """Evaluate and export ``result`` while the tensor it was computed from is still held.
+    """Evaluate and export ``result`` while the tensor that it was computed from is still held.
 
-    Host tensors are copied into memory of torch's own, in the order that is asked for: results may
-    be resized, which MLX's memory cannot be.
+    Results of host tensors are copied into memory of torch's own, in the given order: programs may
+    resize results, which MLX's memory does not allow.
 
     Args:
         result: shape (rows, output length), or (rows, frames, bins) of a spectrum.
-        strides: of a spectrum (rows, bins, frames), which is returned so.
+        strides: of the spectrum (rows, bins, frames) that is returned.
     """
     tensor = to_torch(mx, result, borrowed.owner.device.type)
     del borrowed

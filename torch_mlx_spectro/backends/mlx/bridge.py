@@ -58,7 +58,7 @@ class _Memory:
             "version": 3,
             "typestr": _TYPESTR[owner.dtype],
             "shape": tuple(owner.shape),
-            # Nobody goes along a dimension of one; torch's stride there may be any.
+            # The stride of a dimension of one is never used, and torch's may be any number.
             "strides": tuple(
                 size * stride if length > 1 else size
                 for length, stride in zip(owner.shape, owner.stride(), strict=True)
@@ -68,10 +68,10 @@ class _Memory:
 
 
 def view_memory(tensor: torch.Tensor) -> HostArray:
-    """A writable numpy view of a CPU tensor's memory, its conjugate and negative bits ignored.
+    """Return a writable numpy view of a CPU tensor's memory; its bits (conj, neg) are ignored.
 
-    ``tensor.numpy()`` would do, but forbids ``resize_`` for good, to the tensor and to every other
-    that shares its memory; a caller's tensors and results must stay as native leaves them.
+    ``tensor.numpy()`` would forbid ``resize_`` for good, for the tensor and all others that share
+    its memory. A caller's tensors and results must stay as native leaves them.
     """
     if tensor.numel() == 0:  # may have no memory at all
         return np.empty(tuple(tensor.shape), _TYPESTR[tensor.dtype])
@@ -93,7 +93,7 @@ def host_view(tensor: torch.Tensor) -> HostView:
 
 
 def window_values(window: torch.Tensor | None) -> HostArray | None:
-    """The window's values on the host, resolved and contiguous; waits for its device."""
+    """Return the window's values on the host, resolved and contiguous; waits for its device."""
     if window is None:
         return None
     plain = window.detach().resolve_conj().resolve_neg()
@@ -103,7 +103,7 @@ def window_values(window: torch.Tensor | None) -> HostArray | None:
 def empty_result(
     shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype
 ) -> torch.Tensor:
-    """An uninitialised CPU tensor, of huge pages where it is large and the system offers them."""
+    """Return an uninitialised CPU tensor, of huge pages if it is large and the system has them."""
     result = torch.empty_strided(shape, strides, dtype=dtype, device="cpu")
     advise_huge_pages(result.data_ptr(), result.numel() * result.element_size())
     return result
@@ -111,7 +111,7 @@ def empty_result(
 
 @dataclass(frozen=True)
 class Borrowed:
-    """An MLX array that may share ``owner``'s memory: hold this until the results are evaluated."""
+    """An MLX array that may share ``owner``'s memory; hold it until the results are evaluated."""
 
     array: Any
     owner: torch.Tensor
@@ -147,7 +147,7 @@ def to_mlx(mx: Any, tensor: torch.Tensor, stream: Any = None) -> Borrowed:
 
 
 def dense_order(tensor: torch.Tensor) -> list[int] | None:
-    """The order of dimensions in which a tensor is contiguous; None where there is none."""
+    """Return the order of dimensions in which a tensor is contiguous; None where there is none."""
     order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
     return order if tensor.permute(order).is_contiguous() else None
 
@@ -168,7 +168,7 @@ def to_torch(mx: Any, array: Any, device_type: str) -> torch.Tensor:
     if is_host:
         return lent
     own = lent.clone()
-    # Until then the array is held, by ``lent``. Its way here has emptied the queue already
-    # (to_mlx), so that this waits for the copy alone.
+    # ``lent`` holds the array until then. The import (to_mlx) has emptied the queue before, so this
+    # waits for the copy alone.
     torch.mps.synchronize()
     return own

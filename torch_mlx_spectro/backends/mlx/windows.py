@@ -1,7 +1,7 @@
-"""The MLX arrays and envelopes that a call needs of its window, computed once, in double precision.
+"""MLX arrays and envelopes that a call needs of its window, computed in double precision and kept.
 
-The key of the cache is the content of the window, which every call reads. Programs make the same
-window anew for each call, and tensors show no trace of writes by NumPy, DLPack or another process.
+The key of the cache is the window's content, which every call reads. Programs make the same window
+anew for each call, and tensors do not show writes by NumPy, DLPack or another process.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class Window:
     n_fft: int
 
     def scale_values(self, factor: float, conjugate: bool = False) -> Any:
-        """The ``n_fft`` padded values times ``factor``, single precision, in host memory."""
+        """Return the ``n_fft`` padded values times ``factor``, in single precision, on the host."""
         with np.errstate(all="ignore"):  # torch does not warn of windows that are not finite
             full = pad_window(self.values, self.win_length, self.n_fft) * factor
             full = full.conj() if conjugate else full
             return full.astype(np.complex64 if np.iscomplexobj(full) else np.float32)
 
     def for_maps(self, factor: float, conjugate: bool = False) -> Any:
-        """The scaled window in MLX, shape (n_fft,); None where that is all ones."""
+        """Return the scaled window in MLX, shape (n_fft,); None where it is all ones."""
         if self.values is None and factor == 1.0 and self.win_length == self.n_fft:
             return None
         key = ("window", self.key, self.win_length, self.n_fft, factor, conjugate)
@@ -58,7 +58,7 @@ class Window:
         )
 
     def for_kernels(self, kernels: MetalKernels, conjugate: bool = False) -> Any:
-        """The padded window as a kernel reads it."""
+        """Return the padded window as a kernel reads it."""
         whole = ("kernel window", kernels, self.key, self.win_length, self.n_fft, conjugate)
         return _prepared.get(whole, lambda: kernels.constant(self.scale_values(1.0, conjugate)))
 
@@ -71,7 +71,7 @@ def read_window(params: StftParams | IstftParams, window: torch.Tensor | None) -
 
 
 def get_envelope(params: IstftParams, window: Window) -> Envelope:
-    """The envelope of a call; where it vanishes, torch raises."""
+    """Return the envelope of a call. It may vanish, in which case torch raises."""
     envelope: Envelope = _prepared.get(
         ("envelope", window.key, params), lambda: resolve_envelope(window.values, params)
     )
@@ -79,6 +79,6 @@ def get_envelope(params: IstftParams, window: Window) -> Envelope:
 
 
 def check_envelope(params: IstftParams, window: Window) -> None:
-    """Raise UnresolvedArguments where the envelope vanishes: torch then raises its own error."""
+    """Raise UnresolvedArguments where the envelope vanishes; torch then raises its own error."""
     if get_envelope(params, window).vanishes:
         raise UnresolvedArguments(VANISHES)

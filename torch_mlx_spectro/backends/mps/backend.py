@@ -1,10 +1,10 @@
-"""The ``mps`` backend: a resolved call on MPS tensors, by the project's own kernels.
+"""The ``mps`` backend: computes a resolved call on MPS tensors by the project's own kernels.
 
-How is in :mod:`.backends.device.backend`: kernels are encoded into torch's own stream of MPS
-commands, so no tensor leaves torch, and nothing waits for the device. Sizes without a fused kernel
-go through torch's transforms on MPS.
+:mod:`.backends.device.backend` has what it shares with other devices. Kernels are encoded into
+torch's own stream of MPS commands, so no tensor leaves torch. The host only waits for the verdict
+on the envelope of a window that is new. Sizes without a fused kernel go through torch's transforms.
 
-While Metal is emulated, host tensors stand for MPS tensors; their results have the strides that
+While Metal is emulated, host tensors stand for MPS tensors, and their results have the strides that
 native gives on the host.
 """
 
@@ -26,12 +26,12 @@ from ...settings import asks_for_fast_math
 from ..device.backend import KernelBackend
 from .launcher import MpsKernels, mps_kernels
 
-#: The macOS whose Metal lets a kernel ask for safe mathematics (``math_mode``).
+#: The first macOS whose Metal lets a kernel ask for safe mathematics (``math_mode``).
 SAFE_MATH = 15
 
 
 def unavailable_reason() -> str | None:
-    """Why MPS tensors cannot be computed here without MLX; None where they can."""
+    """Return why MPS tensors cannot be computed here without MLX; None where they can."""
     if torch_state.mps_is_emulated():
         return None
     if not torch.backends.mps.is_built():
@@ -74,10 +74,10 @@ class MpsBackend(KernelBackend):
         return strides.frames_outermost(params, signal.stride(), signal.dtype, multiplied)
 
     def inverse_real(self, half: torch.Tensor, n_fft: int) -> torch.Tensor:
-        """By the transform of complex values: the other was wrong on MPS (pytorch#126649).
+        """Transform as complex values: the real transform was wrong on MPS (pytorch#126649).
 
-        A real inverse transform is the real part of the sum over bins 0 ... n_fft // 2, all but DC
-        and Nyquist twice.
+        A real inverse transform is the real part of the sum over bins 0 ... n_fft // 2, where all
+        but DC and Nyquist count twice.
         """
         bins = half.shape[-1]
         full = half.new_zeros((*half.shape[:-1], n_fft))
@@ -88,7 +88,7 @@ class MpsBackend(KernelBackend):
         return frames
 
     def sum_products(self, products: torch.Tensor) -> torch.Tensor:
-        """As a tree, as :func:`.mlx.ops.correlated`: MPS has no doubles to sum in."""
+        """Sum as a tree, as :func:`.mlx.ops.correlate` does, since MPS has no double precision."""
         total = products.flatten(0, -2)
         while len(total) >= SUM_BRANCHES:
             whole = len(total) // SUM_BRANCHES * SUM_BRANCHES
@@ -101,5 +101,5 @@ class MpsBackend(KernelBackend):
         return HostTimer(clock, (lambda: None) if emulated else torch.mps.synchronize)
 
 
-#: Of MPS devices, and of the host's tensors while Metal is emulated.
+#: The backend of MPS tensors, and of host tensors while Metal is emulated.
 MPS = MpsBackend()

@@ -1,7 +1,7 @@
 """The launcher for MPS: kernels on torch tensors, encoded into torch's own stream.
 
-A variant is compiled once, by ``torch.mps.compile_shader``. Which launch is taken of several,
-:mod:`.kernels.chooser` chooses; nothing waits for the device but a trial of shapes.
+``torch.mps.compile_shader`` compiles a variant once. :mod:`.kernels.chooser` chooses among several
+launches. Only a trial of shapes waits for the device.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CACHE_ENTRIES = 1024
 
 
 class MpsProblem(KernelRefused):
-    """Metal does not compile a kernel, or runs it by no plan."""
+    """Metal does not compile a kernel, or runs none of its plans."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class _Ready:
     kernel: Callable[..., None]
     group: tuple[int, ...]
     table: torch.Tensor | None
-    #: Where a verdict goes that nobody asks for.
+    #: Bound in the place of a flag where no verdict is wanted.
     unread: torch.Tensor
-    #: Chosen among all that may be taken.
+    #: The chooser has chosen it, so it may be kept.
     is_chosen: bool = False
 
     def bind(self, strides: tuple[int, ...], edge: float = 1.0) -> Bound:
-        """What makes this launch on tensors, of which the input has these strides."""
+        """Return a function that makes this launch on tensors; the input has these strides."""
         constants = {
             "strides": list(strides),
             "table": self.table,
@@ -65,7 +65,7 @@ class _Ready:
         def launch(
             first: torch.Tensor, window: Optional, result: torch.Tensor, flag: Optional = None
         ) -> None:
-            # What is not there is not read, but something has to be bound.
+            # A missing window is not read, but Metal wants a buffer in its place.
             read = first if window is None else window
             flags = () if unread is None else (unread if flag is None else flag,)
             kernel(first, *before, read, *behind, result, *flags, threads=grid, group_size=group)
@@ -79,7 +79,7 @@ class MpsKernels(TensorKernels):
     Args:
         compile_shader: ``torch.mps.compile_shader``, or what stands in for it.
         chooser: chooses among launches; one that tries no shapes if not given.
-        cores: of the GPU; None for those of the one that plans were sized for.
+        cores: cores of the GPU; None for those of the GPU that plans were sized for.
     """
 
     def __init__(
@@ -94,14 +94,15 @@ class MpsKernels(TensorKernels):
             self.chooser = chooser
         #: Kernels, or why Metal refuses them.
         self._kernels: Recent[tuple[str, Template], Any] = Recent(CACHE_ENTRIES)
-        #: By the best of the launches: that one, and which is ready.
+        #: By the identity of the best of several launches and the device: that launch, which is so
+        #: kept alive, and the one that is ready.
         self._ready: Cache[Any, tuple[Launch, _Ready]] = Cache(CACHE_ENTRIES)
-        #: Tables by their plans, and where a verdict goes that nobody asks for.
+        #: Tables by their plans, and the flag of :attr:`_Ready.unread`.
         self._constants: Recent[Any, torch.Tensor] = Recent(CACHE_ENTRIES)
         self._lock = threading.Lock()
 
     def refusal(self, launches: Sequence[Launch], device: torch.device) -> str | None:
-        """Why none of these launches can be made here; None where one can. Compiles."""
+        """Explain why none of these launches can be made here, or return None. Compiles them."""
         if self._find_ready(launches, device) is None:
             try:
                 _, ready = accept_first(launches, partial(self._accept, device=device))
@@ -126,10 +127,14 @@ class MpsKernels(TensorKernels):
         return self._launch(ready, first, window, edge, vanishing)
 
     def bind(
-        self, launches: Sequence[Launch], device: torch.device, strides: tuple[int, ...]
+        self,
+        launches: Sequence[Launch],
+        device: torch.device,
+        strides: tuple[int, ...],
+        edge: float = 1.0,
     ) -> Bound | None:
         ready = self._find_ready(launches, device)
-        return ready.bind(strides) if ready is not None and ready.is_chosen else None
+        return ready.bind(strides, edge) if ready is not None and ready.is_chosen else None
 
     def _choose(
         self,
@@ -138,7 +143,7 @@ class MpsKernels(TensorKernels):
         window: Optional,
         edge: float,
     ) -> _Ready:
-        """Make ready the launch that is taken for calls like this from now on.
+        """Choose a launch for calls like this one, and make it ready.
 
         Raises:
             MpsProblem: there is none.
@@ -171,8 +176,8 @@ class MpsKernels(TensorKernels):
         return result
 
     def _find_ready(self, launches: Sequence[Launch], device: torch.device) -> _Ready | None:
-        # By identity, since hashing a launch takes longer than all else here; it is kept, so that
-        # no other can take its place.
+        # By identity, since hashing a launch takes longer than all else here. The launch is kept,
+        # so no other object can have its identity.
         found = self._ready.find((id(launches[0]), device))
         return None if found is None else found[1]
 
@@ -180,7 +185,7 @@ class MpsKernels(TensorKernels):
         self._ready.put((id(launches[0]), device), (launches[0], ready))
 
     def _accept(self, launch: Launch, device: torch.device) -> _Ready:
-        """Make a launch ready, compiled; threads that do not cooperate have groups of any size.
+        """Compile a launch and make it ready; groups whose threads do not cooperate may shrink.
 
         Raises:
             MpsProblem: Metal does not compile it, or the GPU does not run its group.
@@ -217,7 +222,7 @@ class MpsKernels(TensorKernels):
         return kernel
 
     def _keep_constant(self, name: Any, device: torch.device, values: Any) -> torch.Tensor:
-        """Values of the host on a device, where later calls have them, too."""
+        """Copy values of the host to a device, once."""
         constant = self._constants.find((name, device))
         if constant is None:
             with torch_state.untransformed():
@@ -240,5 +245,5 @@ def _make_kernels(compile_shader: Callable[[str], Any]) -> MpsKernels:
 
 
 def mps_kernels() -> MpsKernels:
-    """The kernels of this process; emulated ones while Metal is emulated."""
+    """Return the kernels of this process; emulated ones while Metal is emulated."""
     return _make_kernels(torch.mps.compile_shader)

@@ -1,0 +1,162 @@
+"""Differentiated calls that come again: forward and backward are prepared launches.
+
+The function here is for ordinary autograd alone, which is the usual case. Its backward pass looks
+up a launch by how the cotangent lies in memory. Whatever is more than that (second derivatives,
+transforms of torch.func, modes, cotangents of ``is_grads_batched``) takes the rules of
+:mod:`.autograd.rules`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any
+
+import torch
+from torch.autograd import Function
+
+from ..backends.base import Backend, Optional, Prepared
+from ..calls.key import ALIGNMENT
+from ..calls.operation import Call
+from ..core.linear import RULES, Analysis, bins_that_are_read
+from ..core.params import StftParams
+from ..native import private_state as torch_state
+from ..native.strides import as_batch
+from ..store.caches import note_preparation
+from .derivatives import copies_signal, frames_itself, raise_if_changed
+from .linear_maps import Task
+from .rules import build_function, compute_gradient
+
+#: Ways for cotangents of one call to lie in memory that are prepared. Most programs have one.
+MAX_LAYOUTS = 8
+is_grad_enabled = torch.is_grad_enabled
+is_forward_mode, saved_tensors_hooks = torch_state.is_forward_mode, torch_state.saved_tensors_hooks
+
+
+class PreparedCall:
+    """What differentiated calls of one plan share; none of their tensors.
+
+    Args:
+        call: one of them.
+        task: of the call's map.
+        compute: the forward pass, without native's view.
+        refers: native's backward pass refers to the input.
+
+    Attributes:
+        gradients: what computes the gradient in the input, given a cotangent and the window; by how
+            the cotangent lies in memory.
+    """
+
+    __slots__ = ("_params", "_rule", "_task", "compute", "copies_window", "gradients", "refers")
+
+    def __init__(self, call: Call, task: Task[Any], compute: Prepared, refers: bool) -> None:
+        self.compute, self.refers, self.copies_window = compute, refers, task.copies_window
+        self._params, self._task = call.params, task.for_derivatives()
+        self._rule = RULES["analysis" if isinstance(call.params, StftParams) else "inverse"].first
+        self.gradients: dict[Hashable, Prepared] = {}
+
+    def compute_gradient(
+        self, layout: Hashable, cotangent: torch.Tensor, window: Optional
+    ) -> torch.Tensor:
+        """The gradient in the input by the map's rule, which torch can differentiate.
+
+        Args:
+            layout: how the cotangent lies in memory, to be prepared for the next like it; None for
+                one that is not.
+        """
+        gradient = self._pull_back(cotangent, window)
+        if layout is not None and len(self.gradients) < MAX_LAYOUTS:
+            backend, params = self._task.backend, self._params
+            prepared = backend.prepare_gradient(params, cotangent, window, gradient)
+            self.gradients[layout] = prepared or self._pull_back
+            note_preparation()
+        return gradient
+
+    def _pull_back(self, cotangent: torch.Tensor, window: Optional) -> torch.Tensor:
+        batch = as_batch(self._params, cotangent)
+        gradient: torch.Tensor = compute_gradient(self._rule, self._task, batch, window)
+        return gradient if self._params.batched else gradient.squeeze(0)
+
+
+def _forward(ctx: Any, call: PreparedCall, tensor: torch.Tensor, window: Optional) -> torch.Tensor:
+    result = call.compute(tensor, window)
+    ctx.set_materialize_grads(False)
+    if call.copies_window and window is not None:
+        window = window.clone()
+    ctx.save_for_backward(window)
+    given = weakref.ref(tensor) if call.refers else None
+    # Hooks may give back a window that lies in memory in another way.
+    ctx.state = call, saved_tensors_hooks(False) is None, given, tensor._version
+    return result
+
+
+def _backward(ctx: Any, cotangent: Optional) -> tuple[None, Optional, None]:
+    # Autograd calls this in a thread of the device's, whose core has nothing of Python's at hand:
+    # on an H200's host each operation here takes two to three times what it takes forward.
+    if cotangent is None:
+        return None, None, None
+    (window,), (call, is_window_itself, given, version) = ctx.saved_tensors, ctx.state
+    if given is not None:
+        raise_if_changed(given, version)
+    layout: Hashable = None
+    if (
+        is_window_itself
+        and type(cotangent) is torch.Tensor
+        and not is_grad_enabled()
+        and not is_forward_mode()
+    ):
+        try:
+            address = cotangent.data_ptr()
+        except RuntimeError:  # what transforms and vmap wrap has no memory of its own
+            address = 0
+        if address:
+            layout = (
+                cotangent.stride(),
+                address % ALIGNMENT,
+                cotangent.is_conj(),
+                cotangent.is_neg(),
+            )
+            prepared = call.gradients.get(layout)
+            if prepared is not None:
+                return None, prepared(cotangent, window), None
+    return None, call.compute_gradient(layout, cotangent, window), None
+
+
+#: By map: of functions whose ``ctx`` is an argument of ``forward`` torch inspects no signature.
+#: What they inherit only looks for transforms of torch.func, which are no plan's.
+_APPLY = {
+    name: super(Function, build_function(name, forward=_forward, backward=_backward)).apply
+    for name in ("analysis", "inverse")
+}
+
+
+def bind_prepared(
+    call: Call, backend: Backend, compute: Prepared
+) -> Callable[[torch.Tensor, Optional], torch.Tensor] | None:
+    """Bind a differentiated call to prepared launches; None where it is no one of the usual.
+
+    Usual is a gradient in the input alone, by a real window, of a signal that native does not frame
+    where it lies, or of a spectrum without bins that are not read.
+
+    Args:
+        compute: the forward pass, from :meth:`.Backend.prepare`.
+    """
+    params, tensor, window = call
+    if not tensor.requires_grad or (
+        window is not None and (window.requires_grad or window.is_complex())
+    ):
+        return None
+    shortens = params.win_length < params.n_fft  # native pads the window, and keeps what it padded
+    if isinstance(params, StftParams):
+        if frames_itself(params, tensor):
+            return None
+        subject: Any = Analysis(params, tensor.is_complex(), False)
+        refers = params.padded and not copies_signal(params, tensor)
+    else:
+        subject, refers = bins_that_are_read(params), False
+        if subject.bins != tensor.shape[-2]:
+            return None
+    name = "analysis" if isinstance(params, StftParams) else "inverse"
+    task = Task(backend, subject, copies_window=shortens)
+    return partial(_APPLY[name], PreparedCall(call, task, compute, refers))
