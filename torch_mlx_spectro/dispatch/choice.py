@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from ..backends import registry
 from ..native import private_state as torch_state
 from ..settings import (
@@ -168,7 +170,7 @@ def unsupported_reasons(tensors: tuple[tuple[str, Any], ...], accelerator: str) 
     reasons, devices = torch_state.ambient_reasons(), list_devices(accelerator)
     dtypes: tuple[Any, ...] = torch_state.DTYPES
     if registry.find(accelerator).takes_doubles:
-        dtypes += torch_state.DOUBLES
+        dtypes += (torch.float64, torch.complex128)
     for name, tensor in tensors:
         if tensor is not None:
             reasons += torch_state.tensor_reasons(name, tensor, devices, dtypes)

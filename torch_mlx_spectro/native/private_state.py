@@ -107,7 +107,6 @@ count_references: Callable[[int], int] = _found.count_references
 
 PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
 DTYPES = (torch.float32, torch.complex64)
-DOUBLES = (torch.float64, torch.complex128)
 HOST = "cpu"
 
 

@@ -270,8 +270,7 @@ def test_where_torch_does_not_tell_who_holds_a_storage_nothing_is_kept(
     memory: ResultMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memories, "count_references", lambda address: 0)
-    monkeypatch.setattr(memories, "_measure_nobody", memories._measure_nobody.__wrapped__)
-    assert memories._measure_nobody() is None
+    assert memories.measure_alone() is None
     make(memory)
     assert memory.held() == 0
 

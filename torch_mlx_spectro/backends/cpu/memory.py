@@ -29,7 +29,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -67,10 +66,6 @@ class _Lent:
         self.holder, self.size, self.address = holder, size, holder.data_ptr()
         self.idle_since: float | None = None
 
-    def is_free(self) -> bool:
-        """Whether nobody else holds the storage."""
-        return _count_holders(self.holder) == _measure_nobody()
-
     def is_as_it_was(self) -> bool:
         """Whether its memory is still what it was, and nobody but this process sees it."""
         storage = self.holder.untyped_storage()
@@ -95,12 +90,10 @@ def _count_holders(tensor: torch.Tensor) -> tuple[int, int, int]:
     )
 
 
-@lru_cache(maxsize=1)
-def _measure_nobody() -> tuple[int, int, int] | None:
+def measure_alone() -> tuple[int, int, int] | None:
     """What :func:`_count_holders` says of a tensor that nobody else holds.
 
-    None where it does not see others. Asked when a result is made, not when this is imported:
-    torch.compile may do that while tensors have no memory.
+    None where it does not see others.
     """
     tensor = torch.empty(4, dtype=torch.uint8, device="cpu")
     alone = _count_holders(tensor)
@@ -128,6 +121,9 @@ class ResultMemory:
         self._limit, self._clock = limit, clock
         self._lock = threading.Lock()
         self._lent: list[_Lent] = []
+        #: Of :func:`measure_alone`, once a large result was made: torch.compile may import this
+        #: while tensors have no memory.
+        self._alone: tuple[int, int, int] | None = None
         after_fork(self.after_fork_in_child)
         register_cache(self.clear)
 
@@ -152,7 +148,10 @@ class ResultMemory:
     ) -> torch.Tensor:
         """A new tensor of the host, uninitialised, that is dense."""
         size = math.prod(shape) * dtype.itemsize
-        if size < MIN_BYTES or size > self.limit or _measure_nobody() is None:
+        if size < MIN_BYTES or size > self.limit:
+            return self._allocate(shape, strides, dtype)
+        self._alone = self._alone or measure_alone()
+        if self._alone is None:
             return self._allocate(shape, strides, dtype)
         # Who finds another thread in the list gets new memory, rather than wait: a handler of a
         # signal may stand above that very thread.
@@ -182,7 +181,7 @@ class ResultMemory:
         kept: list[_Lent] = []
         forgotten: list[_Lent] = []
         for one in self._lent:
-            if not one.is_free():
+            if _count_holders(one.holder) != self._alone:
                 one.idle_since = None
                 kept.append(one)
                 continue

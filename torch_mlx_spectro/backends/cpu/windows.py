@@ -7,7 +7,7 @@ call, and tensors show no trace of writes by NumPy, DLPack or another process.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch.nn.functional import pad
@@ -19,7 +19,6 @@ from .blocks import Inverse
 from .frames import resolve
 
 Optional = torch.Tensor | None
-Made = TypeVar("Made")
 
 CACHE_ENTRIES = 128
 #: Values of a window beyond which nothing is kept for it: 128 entries are 128 MiB then at most.
@@ -81,18 +80,18 @@ def get_inverse(
     return known
 
 
-class LastWindow(Generic[Made]):
+class LastWindow:
     """What was last made of a window by calls that are alike, which mostly have the same one.
 
     Args:
         make: makes it anew.
     """
 
-    def __init__(self, make: Callable[[Optional], Made]) -> None:
+    def __init__(self, make: Callable[[Optional], Any]) -> None:
         self._make = make
-        self._last: tuple[bytes, Made] | None = None
+        self._last: tuple[bytes, Any] | None = None
 
-    def find(self, window: Optional) -> Made:
+    def find(self, window: Optional) -> Any:
         """What is made of this window."""
         if window is not None and window.numel() > MAX_KEPT:
             return self._make(window)
