@@ -342,7 +342,7 @@ def show(told: dict[str, Any]) -> None:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="run.py", description=(__doc__ or "").splitlines()[0])
     made.add_argument("path", type=Path, metavar="PATH", help="PyTorch's test_spectral_ops.py")
-    made.add_argument("--backend", default="mlx", choices=("mlx", "auto", "native"))
+    made.add_argument("--backend", default="mlx", choices=("mlx", "cpu", "auto", "native"))
     made.add_argument("--single", action="store_true", help="the tests in single precision")
     made.add_argument("--emulate-metal", action="store_true", help="Metal kernels on the CPU")
     made.add_argument("-k", default="", metavar="TEXT", help="only tests with TEXT in their names")

@@ -99,13 +99,19 @@ def _find_backend(options: argparse.Namespace) -> str | None:
     """The backend of this package that is the candidate; None where another one is named."""
     if options.candidate or options.stft or options.istft:
         return None
-    return str(options.backend or registry.list_candidates(options.device)[-1])
+    return str(options.backend or _find_default(options.device))
+
+
+def _find_default(device_type: str) -> str:
+    """The backend that is compared where none is named: the last one for a device."""
+    able = [one for one in registry.specs() if device_type in one.device_types]
+    return min(able, key=lambda one: one.priority).name
 
 
 def _check(options: argparse.Namespace) -> None:
     """Say now what would go wrong at the end of a long run."""
     own, emulates, several = _find_backend(options), options.emulate_metal, options.processes > 1
-    single, by_default = options.stft or options.istft, registry.list_candidates(options.device)[-1]
+    single, by_default = options.stft or options.istft, _find_default(options.device)
     metal = [spec.name for spec in registry.specs() if spec.has_metal_kernels]
     missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
     refuse(
