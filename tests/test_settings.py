@@ -173,6 +173,7 @@ def test_only_this_module_reads_variables_and_each_is_described() -> None:
     assert set(RECOGNISED) == {
         VARIABLE,
         VERIFY,
+        "TORCH_MLX_SPECTRO_RESULT_MEMORY",
         "MLX_OLA_FUSE_NORM",
         "SPEC_MLX_CACHE_STATS",
         "SPEC_MLX_AUTOTUNE",

@@ -32,6 +32,7 @@ __all__ = [
     "reset_cache_debug_stats",
     "reset_stats",
     "resolve_fft_params",
+    "set_result_memory",
     "spec_mlx_device_key",
     "stats",
     "stft",
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .backends.cpu.memory import set_result_memory
     from .calls.kind import Route
     from .dispatch.choice import Availability, available_backends, backend
     from .dispatch.statistics import Stats
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from .store.caches import clear_caches
 else:
     _HOMES = {
+        "backends.cpu.memory": ("set_result_memory",),
         "calls.kind": ("Route",),
         "errors": ("NotAccelerated",),
         "mlx_api.features": ("GriffinLim", "MFCC", "MelSpectrogram", "Spectrogram"),

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from .backends import registry
-from .calls.kind import Route
+from .calls.kind import LEAST_FRAMED, Route
 from .calls.operation import ISTFT, STFT, WINDOW, Operation
 from .dispatch import choice as routing
 from .dispatch.choice import Choice, current_choice, patched_choice
@@ -57,6 +57,10 @@ def _make_compiled(op: Operation, patched: bool) -> Callable[..., torch.Tensor]:
             and _is_of_our_kind(tensor)
             and (window is None or _is_of_our_kind(window))
             and _shows_operator(name, tensor.device.type, patched)
+            and not (
+                _leaves_small(tensor.device.type, patched)
+                and _count_framed(name, bound) < LEAST_FRAMED[name]
+            )
         ):
             operator = getattr(torch.ops.torch_mlx_spectro, name)
             result: torch.Tensor = operator(*bound.values(), patched)
@@ -72,11 +76,7 @@ def _is_of_our_kind(tensor: Any) -> bool:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _shows_operator(name: str, device_type: str, patched: bool) -> bool:
-    """Whether programs that are being compiled call the operators on this device.
-
-    ``auto`` measures calls; fused into a compiled program they cannot be measured, so on the CPU,
-    where MLX is not always the faster one, it leaves them to native.
-    """
+    """Whether programs that are being compiled call the operators on this device."""
     torch_state.show_compiler(((STFT.native, patched_stft), (ISTFT.native, patched_istft)))
     choice = patched_choice() if patched else current_choice()
     if not _is_shown(choice, device_type, routing.missing_reason):
@@ -90,11 +90,28 @@ def _shows_operator(name: str, device_type: str, patched: bool) -> bool:
     return bool(operators.OPERATORS)
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _leaves_small(device_type: str, patched: bool) -> bool:
+    return _does_leave_small(patched_choice() if patched else current_choice(), device_type)
+
+
+def _does_leave_small(choice: Choice, device_type: str) -> bool:
+    """Whether small calls on this device are native's, as ``auto`` has it on the CPU."""
+    return choice.backend == "auto" and device_type == torch_state.HOST and not choice.strict
+
+
+def _count_framed(name: str, bound: dict[str, Any]) -> Any:
+    """About as many samples as there are in all frames of a call; sizes may be symbols."""
+    tensor, n_fft, hop = bound["input"], bound["n_fft"], bound["hop_length"]
+    if name == "istft":
+        return tensor.numel() * 2
+    hop = n_fft // 4 if hop is None else hop
+    return tensor.numel() * n_fft // hop if hop > 0 else 0
+
+
 def _is_shown(
     choice: Choice, device_type: str, missing_reason: Callable[[str, str], str | None]
 ) -> bool:
-    if choice.backend == "auto" and device_type == "cpu":
-        return False
     candidates = routing.find_candidates(choice, device_type)
     able = [name for name in candidates if device_type in routing.list_devices(name)]
     if not able or torch_state.is_transformed():
@@ -118,7 +135,11 @@ def make_compiled_tag() -> str:
         return routing.missing_reason(device_type, name)
 
     here = registry.list_present_devices()
-    shown = [name for name in here if _is_shown(choice, name, missing_reason)]
+    shown = [
+        f"{name}large" if _does_leave_small(choice, name) else name
+        for name in here
+        if _is_shown(choice, name, missing_reason)
+    ]
     return f"torch_mlx_spectro {__version__} for {','.join(shown)}" if shown else ""
 
 

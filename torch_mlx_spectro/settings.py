@@ -10,11 +10,16 @@ from types import MappingProxyType
 from typing import Any
 
 BACKEND_VARIABLE = "TORCH_MLX_SPECTRO_BACKEND"
+RESULT_MEMORY_VARIABLE = "TORCH_MLX_SPECTRO_RESULT_MEMORY"
 
 #: Every variable that is read, and what it means; ``doctor`` prints this table.
 RECOGNISED: Mapping[str, str] = MappingProxyType(
     {
         BACKEND_VARIABLE: "name of the backend that is used where none is named (default auto)",
+        RESULT_MEMORY_VARIABLE: (
+            "MiB of memory of large results on the CPU that are kept for later ones; 0: none"
+            " (default 256, or a 32nd of the machine's memory if that is less)"
+        ),
         "MLX_OLA_FUSE_NORM": (
             "0: SpectralTransform.istft divides by the envelope in an operation of its own"
             " (default 1)"
@@ -121,6 +126,20 @@ def verify_setting() -> int:
     return check_verify(number, "TORCH_MLX_SPECTRO_VERIFY")
 
 
+def result_memory_setting() -> int | None:
+    """Bytes of results that are kept for later ones; None where the environment does not say.
+
+    Raises:
+        ValueError: the variable does not hold a number.
+    """
+    text = os.environ.get(RESULT_MEMORY_VARIABLE, "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"{RESULT_MEMORY_VARIABLE} must be a number of MiB; got {text!r}")
+    return int(text) << 20
+
+
 def settings() -> Settings:
     """Read the environment.
 
@@ -129,6 +148,7 @@ def settings() -> Settings:
             ``patch`` reports it, and not a call in the midst of the program.
     """
     autotune_settings()
+    result_memory_setting()
     return Settings(os.environ.get(BACKEND_VARIABLE) or "auto", verify_setting())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import hypothesis
 import pytest
 import torch
 from computing import ROUTES, Computing, computing_by
+from drawn_calls import check_drawn
 from gradients import check_close, compare_derivatives
 from map_identities import ISTFTS, KINDS, check_identities, check_istft
 from needs import ONCE_ONLY
@@ -19,16 +19,11 @@ from reference import drawn, istft_params, native_call, random_tensor, stft_para
 from strategies import istft_cases, stft_cases
 
 from stft_parity.cases import Case, widen
-from stft_parity.measuring import measure
 from torch_mlx_spectro.backends.base import Backend
-from torch_mlx_spectro.calls.operation import ISTFT, STFT, Call
 from torch_mlx_spectro.core.linear import Analysis
-from torch_mlx_spectro.dispatch.decide import _resolve
 from torch_mlx_spectro.errors import UnresolvedArguments
-from torch_mlx_spectro.native.private_state import tensor_reasons
 
 pytestmark = ONCE_ONLY
-OPERATIONS = {"stft": STFT, "istft": ISTFT}
 #: Relative error, in the norm, below which native's own says nothing.
 FEW_ROUNDINGS = 2.5e-7
 
@@ -46,44 +41,6 @@ def backend(computing: Computing) -> Backend:
     return computing.backend
 
 
-def is_single(*tensors: Any) -> bool:
-    """Whether any backend is given these: dispatch leaves other dtypes to native."""
-    devices = ("cpu",)
-    return all(t is None or not tensor_reasons("input", t, devices) for t in tensors)
-
-
-def check_drawn(backend: Backend, case: Case) -> bool:
-    """Compare a call with native's; tell whether it is one that backends are given."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tensors = case.tensors()
-        args, kwargs = case.bind(tensors)
-        try:
-            expected = NATIVE[case.op](*args, **kwargs)
-        except Exception:
-            return False
-        bound = OPERATIONS[case.op].bind(*args, **kwargs)
-        tensor, window = bound["input"], bound["window"]
-        if not is_single(tensor, window):
-            return False
-        try:
-            params = _resolve(OPERATIONS[case.op], bound)
-        except UnresolvedArguments:
-            return False
-        assert backend.explain_refusal(Call(params, tensor, window)) is None
-        actual = getattr(backend, case.op)(params, tensor, window)
-        told = case.reproducer()
-        assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype), told
-        assert actual.stride() == expected.stride(), told
-        assert not any((actual.is_conj(), actual.is_neg(), actual.requires_grad)), told
-        assert actual._is_view() == expected._is_view(), told
-        for given in tensors.values():
-            assert actual.untyped_storage().data_ptr() != given.untyped_storage().data_ptr(), told
-        measured = measure(case, tensors, expected, actual, NATIVE[case.op])
-        assert measured.admitted, f"{measured.complaint()}\n{told}"
-    return True
-
-
 @pytest.mark.parametrize("op", ["stft", "istft"])
 def test_drawn_calls_are_natives(computing: Computing, op: str) -> None:
     """Over everything the parity tests draw: infinities, denormals, cancellation, views."""
@@ -93,7 +50,7 @@ def test_drawn_calls_are_natives(computing: Computing, op: str) -> None:
     @hypothesis.given({"stft": stft_cases, "istft": istft_cases}[op]())
     def check(case: Case) -> None:
         nonlocal compared
-        compared += check_drawn(computing.backend, case)
+        compared += check_drawn(computing.name, computing.backend, case)
 
     check()
     assert compared > 20

@@ -16,8 +16,7 @@ from reference import random_tensor
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.backends import registry
-from torch_mlx_spectro.backends.cpu.backend import TorchBlocks
-from torch_mlx_spectro.backends.mlx.backend import MLX
+from torch_mlx_spectro.backends.cpu.backend import CPU, TorchBlocks
 from torch_mlx_spectro.backends.registry import Spec, register_backend
 from torch_mlx_spectro.bench import running
 from torch_mlx_spectro.calls.operation import STFT, Call
@@ -116,14 +115,15 @@ def test_it_is_explained_and_available(toy: Toy) -> None:
 
 
 class Costs:
-    """What native, MLX and the toy take, by a clock of their own."""
+    """What native, ``cpu`` and the toy take, by a clock of their own."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
         self.op = replace(STFT, native=partial(self.take, 0.02, native.stft), small=0)
-        monkeypatch.setattr(MLX, "analyse", partial(self.take, 0.05, MLX.analyse))
+        monkeypatch.setattr(CPU, "analyse", partial(self.take, 0.05, CPU.analyse))
+        monkeypatch.setattr(CPU, "prepare", lambda *given: None)
         monkeypatch.setattr(TOY, "analyse", partial(self.take, 0.001, TOY.analyse))
-        monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
+        monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 1, "istft": 1})
         trials = Trials(lambda: self.now)
         for module in (deciding, dispatching):
             monkeypatch.setattr(module, "trials", trials)
@@ -150,7 +150,7 @@ def test_auto_compares_it_once_and_times_it(costs: Costs) -> None:
     results = [costs.call() for _ in range(6 * TRIALS)]
     assert all(torch.allclose(result, results[0], atol=1e-4) for result in results)
     calls = tms.stats().calls
-    assert set(calls) == {("stft", "native"), ("stft", "mlx"), ("stft", "toy")}
+    assert set(calls) == {("stft", "native"), ("stft", "cpu"), ("stft", "toy")}
     assert calls["stft", "toy"] > TRIALS  # those that are timed, and all that follow
     assert tms.stats().verified == 2  # the first of each candidate
     tms.reset_stats()

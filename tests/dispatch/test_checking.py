@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro.backends.mlx.backend import MLX
+from torch_mlx_spectro.backends.cpu.backend import CPU
 from torch_mlx_spectro.dispatch import checking
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch import run as dispatching
@@ -25,11 +25,11 @@ WINDOW = torch.hann_window(1024)
 
 @pytest.fixture(autouse=True)
 def settled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
-    """Whether each call was decided for good; MLX is the faster one, and its verdicts are empty."""
+    """Whether each call was decided for good; auto has chosen, and its verdicts are empty."""
     monkeypatch.delenv("TORCH_MLX_SPECTRO_VERIFY", raising=False)
     for pick in ("pick", "pick_both_ways"):
         monkeypatch.setattr(Trials, pick, lambda self, *given: (given[-1][0], False))
-    monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
+    monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 1, "istft": 1})
     store = Store(None, versions={})
     monkeypatch.setitem(verdicts._process, "store", store)
     found: list[bool] = []
@@ -108,8 +108,8 @@ def test_a_gradient_of_nothing_tells_nothing() -> None:
 
 
 def test_a_wrong_gradient_is_kept_for_later_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = MLX.adjoint
-    monkeypatch.setattr(MLX, "adjoint", lambda *given: right(*given) * 1.001)
+    right = CPU.adjoint
+    monkeypatch.setattr(CPU, "adjoint", lambda *given: right(*given) * 1.001)
     with pytest.warns(RuntimeWarning, match="its gradient in input"):
         trained(leaf())
     assert counts() == (1, 2, 1)

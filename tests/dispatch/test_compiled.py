@@ -418,6 +418,22 @@ def test_what_auto_or_native_compiles_on_the_cpu_is_natives_own_program() -> Non
         assert not any(operators.NAMESPACE in name for name in seen)
 
 
+def test_what_is_large_calls_operators_under_auto() -> None:
+    signal, seen = signal_of(300_000), list[str]()
+
+    def note(graph: torch.fx.GraphModule, _: Any) -> Any:
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    tms.reset_stats()
+    with tms.backend("auto"):
+        compiled = torch.compile(separate_by_ours, fullgraph=True, backend=note)
+        found = compiled(signal, MASK, WINDOW)
+    assert sum(operators.NAMESPACE in name for name in seen) == 2
+    torch.testing.assert_close(found, separate(signal, MASK, WINDOW), atol=1e-5, rtol=1e-5)
+    assert {op for op, _ in tms.stats().calls} == {"stft", "istft"}
+
+
 def test_double_precision_is_natives() -> None:
     given = [wide(tensor) for tensor in (signal_of(240), MASK, WINDOW)]
     with tms.backend("mlx"):

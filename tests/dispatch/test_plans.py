@@ -161,7 +161,7 @@ def test_what_auto_leaves_to_native_is_decided_once(
     decided: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deciding.trials, "pick", lambda *given: ("native", False))
-    monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
+    monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 1, "istft": 1})
     signal = torch.randn(1 << 19)
     with tms.backend("auto"):
         for _ in range(3):
@@ -558,7 +558,7 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """``auto`` has settled on MLX."""
     for pick in ("pick", "pick_both_ways"):
         monkeypatch.setattr(deciding.trials, pick, lambda *given: ("mlx", False))
-    monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
+    monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 1, "istft": 1})
     monkeypatch.setattr(deciding.ledger, "needs_comparison", lambda case: False)
     with tms.backend("auto"):
         yield
@@ -582,7 +582,7 @@ def check_auto(state: str, signal: torch.Tensor, decided: list[str]) -> None:
             torch.set_num_threads(threads)
     assert decided == ["stft"] * 2
     if state != "threads":
-        assert tms.stats().calls == {("stft", "mlx"): 1, ("stft", "native"): 1}
+        assert tms.stats().calls == {("stft", "mlx"): 1, ("stft", "cpu"): 1}
 
 
 STATES_OF_AUTO = ["deterministic", "threads", "checkpoint"]

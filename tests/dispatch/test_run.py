@@ -20,9 +20,8 @@ from torch.utils.checkpoint import checkpoint
 import torch_mlx_spectro as tms
 from stft_parity.cases import Case, istft_case, stft_case
 from stft_parity.comparison import check_layout, compare
-from torch_mlx_spectro.backends.mlx.backend import MLX
+from torch_mlx_spectro.backends.cpu.backend import CPU
 from torch_mlx_spectro.calls import operation as operations
-from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch import run as dispatching
 from torch_mlx_spectro.dispatch.autotune import MAX_ASKED, MAX_TRIALS, TRIALS, Trials
@@ -357,7 +356,7 @@ def test_what_native_was_chosen_for_is_counted_with_its_reason(spelling: str) ->
 def test_what_is_measured_is_counted_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """Native's turns while it is measured, and all that follow, as it is the faster one."""
     now = itertools.count()
-    right = MLX.analyse
+    right = CPU.analyse
 
     def analysis(*args: Any) -> Any:
         for _ in range(1000):
@@ -367,8 +366,9 @@ def test_what_is_measured_is_counted_with_its_reason(monkeypatch: pytest.MonkeyP
     trials = Trials(lambda: next(now) / 10_000)
     for module in (deciding, dispatching):
         monkeypatch.setattr(module, "trials", trials)
-    monkeypatch.setattr(MLX, "analyse", analysis)
-    monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
+    monkeypatch.setattr(CPU, "analyse", analysis)
+    monkeypatch.setattr(CPU, "prepare", lambda *given: None)
+    monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 1, "istft": 1})
     signal, window = torch.ones(1 << 19), torch.ones(16)
     with tms.patch():
         for _ in range(2 * MAX_TRIALS + 4):
@@ -384,18 +384,19 @@ def test_what_is_measured_is_counted_with_its_reason(monkeypatch: pytest.MonkeyP
 
 
 class Costs:
-    """What native and MLX take there and back, by a clock of their own."""
+    """What native and ``cpu`` take there and back, by a clock of their own."""
 
-    def __init__(self, native: tuple[float, float], mlx: tuple[float, float]) -> None:
+    def __init__(self, native: tuple[float, float], cpu: tuple[float, float]) -> None:
         self.now = 0.0
-        self.native, self.mlx = native, mlx
+        self.native, self.cpu = native, cpu
 
     def spend(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Have calls take this, and ``auto`` time them."""
-        for name, seconds in (("analyse", self.mlx[0]), ("adjoint", self.mlx[1])):
-            right = getattr(MLX, name)
-            monkeypatch.setattr(MLX, name, partial(self._spend, right, seconds))
-        monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
+        for name, seconds in (("analyse", self.cpu[0]), ("adjoint", self.cpu[1])):
+            right = getattr(CPU, name)
+            monkeypatch.setattr(CPU, name, partial(self._spend, right, seconds))
+        monkeypatch.setattr(CPU, "prepare", lambda *given: None)
+        monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 1, "istft": 1})
         monkeypatch.setitem(verdicts._process, "store", Store(None, versions={}))
         trials = Trials(lambda: self.now)
         for module in (deciding, dispatching):
@@ -439,36 +440,36 @@ class Costs:
 
 
 @pytest.mark.parametrize(
-    ("native", "mlx", "winner"),
-    [((0.2, 0.1), (0.1, 0.9), "native"), ((0.2, 0.9), (0.25, 0.1), "mlx")],
+    ("native", "cpu", "winner"),
+    [((0.2, 0.1), (0.1, 0.9), "native"), ((0.2, 0.9), (0.25, 0.1), "cpu")],
     ids=["slower back", "faster back"],
 )
 def test_training_is_timed_there_and_back(
     native: tuple[float, float],
-    mlx: tuple[float, float],
+    cpu: tuple[float, float],
     winner: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    costs = Costs(native, mlx)
+    costs = Costs(native, cpu)
     costs.spend(monkeypatch)
     steps = costs.train(2 * TRIALS + 4)
-    assert steps == ["native"] * TRIALS + ["mlx"] * TRIALS + [winner] * 4
+    assert steps == ["native"] * TRIALS + ["cpu"] * TRIALS + [winner] * 4
     races = deciding.trials._races
     race = races.find(next(key for key in races._values if "grad" in str(key)))
     assert race is not None
-    assert race.seconds() == pytest.approx({"native": sum(native), "mlx": sum(mlx)})
+    assert race.seconds() == pytest.approx({"native": sum(native), "cpu": sum(cpu)})
 
 
 def test_what_is_differentiated_in_vain_is_timed_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    costs = Costs(native=(0.2, 0.1), mlx=(0.1, 0.9))
+    costs = Costs(native=(0.2, 0.1), cpu=(0.1, 0.9))
     costs.spend(monkeypatch)
     decided = 2 * TRIALS + MAX_ASKED
-    assert costs.train(decided + 3, backward=False)[decided:] == ["mlx"] * 3
+    assert costs.train(decided + 3, backward=False)[decided:] == ["cpu"] * 3
 
 
 def test_checkpointed_calls_are_always_the_same_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is saved when they are computed again has to be what was saved before."""
-    costs = Costs(native=(0.2, 0.1), mlx=(0.1, 0.1))
+    costs = Costs(native=(0.1, 0.1), cpu=(0.2, 0.1))
     costs.spend(monkeypatch)
     operation = replace(operations.STFT, native=costs.of_native, small=0)
     given = {"window": torch.hann_window(16), "return_complex": True}
@@ -479,24 +480,22 @@ def test_checkpointed_calls_are_always_the_same_ones(monkeypatch: pytest.MonkeyP
 
     def computed_by() -> str:
         ((_, backend),) = tms.stats().calls
-        assert backend != "native" or list(tms.stats().choices) == [deciding.CHECKPOINTED]
         tms.reset_stats()
         return backend
 
     signal = torch.randn(2, 400, requires_grad=True)
     before = checkpoint(analysed, signal, use_reentrant=False)
-    assert computed_by() == "native"
-    assert costs.train(2 * TRIALS + 1)[-1] == "mlx"
+    assert computed_by() == "cpu"
+    assert costs.train(2 * TRIALS + 1)[-1] == "native"
     tms.reset_stats()
     before.sum().backward()
-    assert computed_by() == "native"
+    assert computed_by() == "cpu"
     for _ in range(2):
         checkpoint(analysed, signal, use_reentrant=False).sum().backward()
-        assert computed_by() == "native"
+        assert computed_by() == "cpu"
     with torch.autograd.graph.save_on_cpu():  # nothing is computed again
         analysed(signal)
-    assert computed_by() == "mlx"
-    monkeypatch.setattr(routing, "STATIC_FRAMED_SAMPLES", 1)
+    assert computed_by() == "native"
     plans.clear()
     checkpoint(analysed, signal, use_reentrant=False).sum().backward()
-    assert computed_by() == "mlx"
+    assert computed_by() == "cpu"

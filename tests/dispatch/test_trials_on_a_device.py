@@ -42,7 +42,7 @@ class Program:
         monkeypatch.setattr(registry, "_specs", {"cuda": spec})
         monkeypatch.setattr(registry, "_loaded", {"cuda": backend})
         monkeypatch.setattr(torch.cuda, "Event", self.simulation.make_event)
-        monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
+        monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 1, "istft": 1})
         monkeypatch.setitem(verdicts._process, "store", Store(None, versions={}))
         trials = Trials(self.simulation.clock)
         for module in (deciding, dispatching):

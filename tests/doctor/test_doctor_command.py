@@ -129,10 +129,10 @@ def test_bad_setting_is_told_and_ends_with_1(name, value, monkeypatch, capsys):
     assert repr(value) in capsys.readouterr().out
 
 
-def test_missing_mlx_is_told_and_ends_with_1(tmp_path):
+def test_missing_mlx_is_told_while_others_compute(tmp_path):
     ended = python("-c", WITHOUT_MLX, cwd=tmp_path)
     assert ended.stderr == ""
-    assert ended.returncode == 1
+    assert ended.returncode == 0
     found = json.loads(ended.stdout)
     assert not found["backends"]["mlx"]["available"]
     assert found["backends"]["mlx"]["reason"]

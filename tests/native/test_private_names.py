@@ -46,6 +46,7 @@ TOLD = {
     "autograd.Variable._execution_engine": "gradients are not verified",
     "_C._current_graph_task_id": "gradients are not verified",
     "_guards.TracingContext.try_get": "on torch 2.10",
+    "_C._storage_Use_Count": "is not kept",
     "jit._builtins._register_builtin": "needs unpatch",
     "jit._state._set_jit_function_cache": "needs unpatch",
 }

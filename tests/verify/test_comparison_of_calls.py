@@ -19,6 +19,7 @@ from patched import NATIVE, verify_drawn
 import torch_mlx_spectro as tms
 from stft_parity import tolerances
 from stft_parity.cases import Case, istft_case, stft_case
+from torch_mlx_spectro.backends.cpu.backend import CPU
 from torch_mlx_spectro.backends.mlx.backend import MLX
 from torch_mlx_spectro.calls import operation as operations
 from torch_mlx_spectro.calls.kind import Route
@@ -122,12 +123,13 @@ def test_native_calls_are_not_verified() -> None:
     assert counts() == (0, 3, 0, 0)
 
 
-def test_auto_verifies_what_it_gives_to_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_verifies_what_it_gives_to_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trials, "pick", lambda self, signature, candidates: (candidates[0], True))
-    spoil(monkeypatch, "stft", off_by_a_thousandth)
-    monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
+    right = CPU.analyse
+    monkeypatch.setattr(CPU, "analyse", lambda *given: off_by_a_thousandth(right(*given)))
+    monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 1, "istft": 1})
     x, w = torch.randn(1, 1 << 18), torch.ones(1024)
-    with tms.patch("auto", verify=1), pytest.warns(RuntimeWarning, match="computed by mlx"):
+    with tms.patch("auto", verify=1), pytest.warns(RuntimeWarning, match="computed by cpu"):
         z = torch.stft(x, 1024, 256, window=w, return_complex=True)
     assert torch.equal(z, NATIVE["stft"](x, 1024, 256, window=w, return_complex=True))
     with tms.patch("auto"):

@@ -71,7 +71,7 @@ class World:
         monkeypatch.setattr(dispatching, "trials", state["trials"])
         plans.clear()
         monkeypatch.setitem(verdicts._process, "store", self.store)
-        monkeypatch.setattr(deciding, "AUTO_FRAMED_SAMPLES", 1)
+        monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 1, "istft": 1})
         names = tuple(name for name in self.costs if name != "native")
         specs, loaded = {}, {}
         for name in names:
@@ -359,11 +359,22 @@ def test_other_sizes_are_compared_anew_but_what_was_wrong_is_wrong_at_every_size
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
-def test_calls_that_cannot_be_timed_are_natives(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World({"native": 0.1, "one": 0.01})
+def test_calls_that_cannot_be_timed_are_the_first_candidates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World({"native": 0.1, "one": 0.2})
     world.begin(monkeypatch)
-    torch.func.vmap(lambda x: world.calls(20, signal=x)[0])(SIGNAL.reshape(3, 1, 400))
-    assert "one" not in world.computed
+    routes = []
+
+    def decide(signal: torch.Tensor) -> torch.Tensor:
+        for _ in range(20):
+            routes.append(deciding.decide(world.op, Choice("auto"), (signal, 16), ARGUMENTS).route)
+        return signal
+
+    torch.func.vmap(decide)(SIGNAL.reshape(3, 1, 400))
+    assert {(route.backend, route.reasons) for route in routes} == {
+        ("one", (deciding.NOT_MEASURED,))
+    }
     assert world.store.sections() == {}
 
 
@@ -375,7 +386,6 @@ def test_nothing_is_timed_where_results_may_not_depend_on_the_run(
     world.calls(20)  # settled: native is the faster one
     assert world.computed[-1] == "native"
     world.computed.clear()
-    monkeypatch.setattr(routing, "STATIC_FRAMED_SAMPLES", 1)
     torch.use_deterministic_algorithms(True)
     try:
         world.calls(5)
@@ -391,9 +401,9 @@ def test_nothing_is_timed_where_results_may_not_depend_on_the_run(
 def test_nothing_is_timed_where_the_environment_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routing, "_default", routing._Default())
     monkeypatch.setenv("SPEC_MLX_AUTOTUNE", "0")
-    monkeypatch.setattr(routing, "STATIC_FRAMED_SAMPLES", 10_000)
     world = World({"native": 0.1, "one": 9.0})
     world.begin(monkeypatch)
+    monkeypatch.setattr(deciding, "LEAST_FRAMED", {"stft": 10_000, "istft": 10_000})
     world.calls(5)
     assert world.computed == ["native"] * 5  # 3 x 101 frames of 16 samples
     world.computed.clear()
@@ -404,10 +414,6 @@ def test_nothing_is_timed_where_the_environment_says_so(monkeypatch: pytest.Monk
     route = deciding.decide(world.op, Choice("auto"), (longer, 16), ARGUMENTS).route
     assert route.reasons == ("auto: nothing may be measured (SPEC_MLX_AUTOTUNE)",)
     assert set(world.store.sections()) == {VERIFIED}
-    for device, candidates in (("cpu", ("mlx",)), ("mps", ("mps", "mlx")), ("cuda", ("cuda",))):
-        chosen = "native" if device == "cpu" else candidates[0]
-        assert routing.static_choice(candidates, device, 1) == chosen
-        assert routing.static_choice(candidates, device, 1 << 40) == candidates[0]
 
 
 def test_only_what_is_trusted_is_recalled_without_being_decided(
@@ -443,7 +449,7 @@ def test_a_broken_metal_kernel_is_found_at_its_first_use(
     """The whole way: the kernel's text is mutated, auto takes its turn, the program is right."""
     world = World({"native": 0.0})
     world.begin(monkeypatch)  # for a store and a state of its own
-    monkeypatch.setattr(registry, "_specs", {"mlx": SPECS["mlx"]})
+    monkeypatch.setattr(registry, "_specs", {"mlx": replace(SPECS["mlx"], in_auto_on_host=True)})
     monkeypatch.setattr(registry, "_loaded", {})
     seen: list[str] = []
 
@@ -475,7 +481,10 @@ def test_on_mps_both_ways_to_metal_are_compared_and_timed(
 ) -> None:
     World({"native": 0.0}).begin(monkeypatch)  # whose clock stands still: all tie
     # Candidates of the host's tensors, as of MPS tensors.
-    specs = {"mps": replace(SPECS["mps"], device_types=("cpu",)), "mlx": SPECS["mlx"]}
+    specs = {
+        "mps": replace(SPECS["mps"], device_types=("cpu",)),
+        "mlx": replace(SPECS["mlx"], in_auto_on_host=True),
+    }
     monkeypatch.setattr(registry, "_specs", specs)
     monkeypatch.setattr(registry, "_loaded", {})
     x, w = torch.randn(2, 600), torch.hann_window(64)
@@ -515,7 +524,7 @@ def test_a_second_process_begins_where_the_first_ended(tmp_path: Path) -> None:
     first = process(2 * MAX_TRIALS + 1)  # as many as may be timed, if times are in doubt
     winner = first.partition(" ")[0]
     assert first.endswith(" 1")
-    assert winner in ("native", "mlx")
+    assert winner in ("native", "cpu")
     assert process(1) == f"{winner} {{'stft/{winner}': 1}} 0"
 
 

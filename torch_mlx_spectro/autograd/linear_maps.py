@@ -100,14 +100,15 @@ def compute_correlation(
 
     Args:
         signal: shape (rows, samples).
-        spectrum: shape (rows, bins, frames), complex64.
+        spectrum: shape (rows, bins, frames), in the window's precision.
     """
     analysis, params = task.subject, task.subject.params
     summed = task.backend.differentiate_window(analysis, signal, spectrum)
     window = summed[params.window_left :][: params.win_length] * analysis.inverse_scale
     if window.is_complex() and not analysis.complex_window:
         window = window.real
-    return window.to(torch.complex64 if window.is_complex() else torch.float32).contiguous()
+    single = torch.complex64 if window.is_complex() else torch.float32
+    return window.to(window.dtype if spectrum.dtype == torch.complex128 else single).contiguous()
 
 
 def compute_inverse(

@@ -7,6 +7,7 @@ something itself (:func:`load`).
 from __future__ import annotations
 
 import pkgutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ class Spec:
         location: its module and the name of the object there, as ``"package.module:OBJECT"``.
         priority: among those of a device; where two are as fast, the higher one is taken.
         in_auto: whether ``auto`` considers it.
+        in_auto_on_host: whether it does for tensors of the host.
+        takes_doubles: it computes in double precision, too.
         has_metal_kernels: it computes the host's tensors while Metal is emulated.
         loads_library: a large library is imported to find out whether it is here: ``auto`` asks it
             last.
@@ -39,19 +42,24 @@ class Spec:
     location: str
     priority: int = 0
     in_auto: bool = True
+    in_auto_on_host: bool = True
+    takes_doubles: bool = False
     has_metal_kernels: bool = False
     loads_library: bool = False
 
 
+_HOST = "cpu"
 _HERE = __name__.rpartition(".")[0]
 _specs: dict[str, Spec] = {
     spec.name: spec
     for spec in (
-        Spec("cpu", ("cpu",), f"{_HERE}.cpu.backend:CPU", in_auto=False),
+        Spec("cpu", ("cpu",), f"{_HERE}.cpu.backend:CPU", priority=1, takes_doubles=True),
         Spec(
             "mlx",
             ("cpu", "mps"),
             f"{_HERE}.mlx.backend:MLX",
+            # MLX's transforms of the host take two to three times as long as MKL's.
+            in_auto_on_host=sys.platform == "darwin",
             has_metal_kernels=True,
             loads_library=True,
         ),
@@ -123,9 +131,15 @@ def list_candidates(device_type: str) -> tuple[str, ...]:
 
     Of a device that nobody computes for these are the host's, which say so.
     """
-    able = [one for one in _specs.values() if one.in_auto and device_type in one.device_types]
-    if not able:
-        able = [one for one in _specs.values() if one.in_auto and "cpu" in one.device_types]
+    if all(device_type not in one.device_types for one in _specs.values() if one.in_auto):
+        device_type = _HOST
+    able = [
+        one
+        for one in _specs.values()
+        if one.in_auto
+        and device_type in one.device_types
+        and (one.in_auto_on_host or device_type != _HOST)
+    ]
     return tuple(one.name for one in sorted(able, key=lambda one: -one.priority))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from ..native import functions as native
-from .kind import AUTO_FRAMED_SAMPLES
+from .kind import LEAST_FRAMED
 
 if TYPE_CHECKING:
     from ..core.params import IstftParams, StftParams
@@ -93,8 +93,8 @@ def _operation(native_function: Any, read: Callable[..., Read], small: int) -> O
 
 # A spectrum holds about half as many (complex) values as its frames have samples, at the usual
 # hop of a quarter four times as many as the signal.
-STFT = _operation(native.stft, _read_stft, AUTO_FRAMED_SAMPLES // 16)
-ISTFT = _operation(native.istft, _read_istft, AUTO_FRAMED_SAMPLES // 4)
+STFT = _operation(native.stft, _read_stft, LEAST_FRAMED["stft"] // 16)
+ISTFT = _operation(native.istft, _read_istft, LEAST_FRAMED["istft"] // 4)
 
 
 class Call(NamedTuple):

@@ -27,8 +27,9 @@ class Envelope:
     """Inverse envelope by hops.
 
     Attributes:
-        rows: shape (min(frames + K - 1, 2 K - 1), hop), float32 or complex64; ``scale`` of the
-            call is folded in. Zero where the envelope is zero (only outside the kept range).
+        rows: shape (min(frames + K - 1, 2 K - 1), hop), float32 or complex64, double
+            precision of wide calls; ``scale`` of the call is folded in. Zero where the envelope is
+            zero (only outside the kept range).
         vanishes: torch.istft raises for this call: the envelope is below the NOLA threshold
             somewhere in the kept range.
     """
@@ -87,13 +88,17 @@ def overlap_added_square(window: npt.NDArray[Any], hop: int, frames: int) -> Row
     return rows
 
 
-def resolve_envelope(window: npt.NDArray[Any] | None, params: IstftParams) -> Envelope:
+def resolve_envelope(
+    window: npt.NDArray[Any] | None, params: IstftParams, is_wide: bool = False
+) -> Envelope:
     """Compute the inverse envelope of a call, and whether torch refuses it.
 
     Args:
         window: shape (win_length,), or None for a rectangular one.
         params: the resolved call.
+        is_wide: the call is one in double precision.
     """
+    real: Any = np.float64 if is_wide else np.float32
     # torch does not warn of windows that single precision cannot hold; infinities are its result.
     with np.errstate(all="ignore"):
         full = pad_window(window, params.win_length, params.n_fft)
@@ -107,10 +112,11 @@ def resolve_envelope(window: npt.NDArray[Any] | None, params: IstftParams) -> En
             ends = np.arange(2 * overlap, dtype=np.int64)
             hops = np.concatenate([first + ends, last - ends])
         kept = rows[row_of_hop(hops, frames, overlap)]
-        magnitude = np.abs(kept).astype(np.float32)
+        magnitude = np.abs(kept).astype(real)
         sample = hops[:, None] * hop + np.arange(hop)
         inside = (sample >= params.start) & (sample < params.start + params.kept)
-        vanishes = bool(np.any(magnitude[inside] < np.float32(NOLA_THRESHOLD)))
+        vanishes = bool(np.any(magnitude[inside] < real(NOLA_THRESHOLD)))
         inverse = np.where(rows == 0, 0, params.scale / rows)
-        narrow = np.complex64 if np.iscomplexobj(rows) else np.float32
-        return Envelope(rows=inverse.astype(narrow), vanishes=vanishes)
+        if not is_wide:
+            inverse = inverse.astype(np.complex64 if np.iscomplexobj(rows) else np.float32)
+        return Envelope(rows=inverse, vanishes=vanishes)

@@ -2,9 +2,8 @@
 
 A backend is asked for by name; ``auto``, the default, asks whichever is the fastest of native and
 the candidates for the tensor's device. That depends on machine and size, so it is measured
-(:mod:`.dispatch.autotune`). Small calls on the CPU are native's from the start, unmeasured: there
-the crossing alone costs more than native's whole computation. Where the environment wants nothing
-measured, a fixed table decides.
+(:mod:`.dispatch.autotune`). Small calls on the CPU are native's from the start, unmeasured. Where
+the environment wants nothing measured, the first of the candidates computes all others.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from ..backends import registry
 from ..native import private_state as torch_state
@@ -25,11 +26,6 @@ from ..settings import (
     settings,
     verify_setting,
 )
-
-#: Samples in all frames from which ``auto`` gives calls on the CPU to MLX where nothing may be
-#: measured: on two cores of a Xeon both functions took less time by MLX at 15 million (stft 1.4x,
-#: istft 1.4x) and stft took more at 5 million (0.4x to 0.5x).
-STATIC_FRAMED_SAMPLES = 3 << 22
 
 
 @dataclass(frozen=True)
@@ -166,27 +162,18 @@ def measures() -> bool:
     return _default.measures
 
 
-def static_choice(candidates: tuple[str, ...], device_type: str, framed: int) -> str:
-    """What ``auto`` takes where nothing may be measured: always the same.
-
-    Args:
-        candidates: that can compute the call, as far as is known.
-        framed: samples in all frames.
-    """
-    if device_type == torch_state.HOST and framed < STATIC_FRAMED_SAMPLES:
-        return "native"
-    return candidates[0]
-
-
 def unsupported_reasons(tensors: tuple[tuple[str, Any], ...], accelerator: str) -> tuple[str, ...]:
     """List every reason why a backend cannot compute with these arguments; None is no tensor.
 
     The backend is not loaded: whether it is here, :func:`missing_reason` answers.
     """
     reasons, devices = torch_state.ambient_reasons(), list_devices(accelerator)
+    dtypes: tuple[Any, ...] = torch_state.DTYPES
+    if registry.find(accelerator).takes_doubles:
+        dtypes += (torch.float64, torch.complex128)
     for name, tensor in tensors:
         if tensor is not None:
-            reasons += torch_state.tensor_reasons(name, tensor, devices)
+            reasons += torch_state.tensor_reasons(name, tensor, devices, dtypes)
     return tuple(dict.fromkeys(reasons))
 
 

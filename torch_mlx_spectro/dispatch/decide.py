@@ -13,7 +13,7 @@ import torch
 
 from ..backends import registry
 from ..calls.kind import (
-    AUTO_FRAMED_SAMPLES,
+    LEAST_FRAMED,
     CallKind,
     Route,
     framed_samples,
@@ -38,7 +38,7 @@ ledger = Ledger(verdicts.store)
 NATIVE_ASKED = "the native backend was asked for"
 NOT_RESOLVED = "these arguments are accepted by this torch but not known to this package"
 NOT_MEASURED = "auto: transformed calls are not measured"
-TOO_SMALL = "auto: too small for MLX on the CPU"
+TOO_SMALL = "auto: too small to be faster on the CPU"
 CAPTURED = "auto: a CUDA graph is being captured"
 CHECKPOINTED = "auto: calls that may be computed again, as checkpointed ones, are not measured"
 MEASURED_NOW = "auto: being measured"
@@ -90,7 +90,7 @@ def _choose_route(
     tensor, window = bound["input"], bound["window"]
     left, refused = _candidates(choice, tensor, window)
     while left and params is not None:
-        pick = _pick_backend(choice, tensor, window, params, left)
+        pick = _pick_backend(op, choice, tensor, window, params, left)
         reasons = (pick.why, *refused) if pick.why else ()
         if pick.backend == "native":
             route = Route(op.name, "native", "torch", reasons)
@@ -172,6 +172,7 @@ class Pick(NamedTuple):
 
 
 def _pick_backend(
+    op: Operation,
     choice: Choice,
     tensor: torch.Tensor,
     window: torch.Tensor | None,
@@ -181,11 +182,10 @@ def _pick_backend(
     """Who computes a call that native and these candidates can compute."""
     if choice.backend != "auto":
         return Pick(choice.backend, settled=True)
-    framed = framed_samples(params)
-    if tensor.is_cpu and framed < AUTO_FRAMED_SAMPLES:
+    if tensor.is_cpu and framed_samples(params) < LEAST_FRAMED[op.name]:
         return Pick("native", TOO_SMALL, settled=True)
     if torch_state.is_transformed():
-        return Pick("native", NOT_MEASURED)
+        return Pick(candidates[0] if tensor.is_cpu else "native", NOT_MEASURED)
     if torch_state.is_captured(tensor):
         # What is recorded is not computed now; native's istft cannot be recorded at all.
         return Pick(candidates[0], CAPTURED)
@@ -193,8 +193,7 @@ def _pick_backend(
     if why is not None:
         # Always the same: who is faster depends on the run, and what is computed again, as
         # torch.utils.checkpoint does, has to save what the first computation did.
-        name = routing.static_choice(candidates, tensor.device.type, framed)
-        return Pick(name, why, settled=True)
+        return Pick(candidates[0], why, settled=True)
     kind = make_kind(params, tensor)
     if kind.is_differentiated:
         name, timed = trials.pick_both_ways(kind, kind.both_ways, candidates)

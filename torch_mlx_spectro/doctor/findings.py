@@ -217,15 +217,14 @@ def _examine_settings(found: Mapping[str, Any]) -> Examined:
 
 def _examine_backends(found: Mapping[str, Any]) -> Examined:
     backends, devices = found["backends"], found["devices"]
-    others = any(one.in_auto and backends[one.name]["available"] for one in registry.specs())
     on_a_mac, for_intel = found["system"] == "Darwin", found["machine"] == "x86_64"
     return [
         (
             not backends["mlx"]["available"],
             Finding(
-                "warning" if others else "error",
+                "warning",
                 f"Make MLX usable ({backends['mlx']['reason']}): install {MLX!r} with pip. Until"
-                f" then {'CPU tensors go' if others else 'every call goes'} to native torch.",
+                " then there are no transforms of MLX's own arrays, and no backend 'mlx'.",
                 (f"python -m pip install --upgrade '{MLX}'",),
             ),
         ),

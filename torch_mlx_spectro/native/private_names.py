@@ -96,6 +96,11 @@ NAMES: Mapping[str, Name] = MappingProxyType(
         ),
         "engine": Name("autograd.Variable._execution_engine", follows=_UNVERIFIED),
         "backward_pass": Name("_C._current_graph_task_id", always(-1), follows=_UNVERIFIED),
+        "count_references": Name(
+            "_C._storage_Use_Count",
+            always(0),
+            follows="memory of large results is not kept on CPUs",
+        ),
         "is_deterministic": Name(
             "_C._get_deterministic_algorithms", torch.are_deterministic_algorithms_enabled
         ),

@@ -102,6 +102,9 @@ def has_one_cuda_device() -> bool:
     return torch.cuda.device_count() == 1
 
 
+#: References to a storage, by its address, those of other threads and of C++ included.
+count_references: Callable[[int], int] = _found.count_references
+
 PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
 DTYPES = (torch.float32, torch.complex64)
 HOST = "cpu"
@@ -325,19 +328,25 @@ def ambient_reasons() -> list[str]:
     return [reason for reason, is_so in reasons.items() if is_so]
 
 
-def tensor_reasons(name: str, tensor: Any, devices: tuple[str, ...]) -> list[str]:
+def tensor_reasons(
+    name: str,
+    tensor: Any,
+    devices: tuple[str, ...],
+    dtypes: tuple[torch.dtype, ...] = DTYPES,
+) -> list[str]:
     """Reasons that lie in one argument.
 
     Args:
         name: of the argument.
         tensor: what was passed for it.
         devices: device types that the backend computes on.
+        dtypes: that it takes.
     """
     if type(tensor) not in PLAIN_TYPES:
         return [f"{name} is a {type(tensor).__name__}, not a plain tensor"]
     dtype, layout, device = tensor.dtype, tensor.layout, tensor.device.type
     reasons = {
-        f"dtype {dtype} of {name} is not accelerated": dtype not in DTYPES,
+        f"dtype {dtype} of {name} is not accelerated": dtype not in dtypes,
         f"layout {layout} of {name} is not accelerated": layout is not torch.strided,
         f"device {device} of {name} is not accelerated": device not in devices,
         f"{name} is a tensor of zeros without memory": is_zerotensor(tensor),

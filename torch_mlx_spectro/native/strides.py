@@ -169,6 +169,17 @@ def with_view(
     return lambda tensor, window: view(compute(tensor, window))
 
 
+def drop_rows(params: StftParams | IstftParams, batch: torch.Tensor) -> torch.Tensor:
+    """Turn a batch's result into what native's result is, or is a view of.
+
+    Args:
+        batch: see :func:`shape_result`.
+    """
+    if not params.batched and natives_view(params) is not only_row:
+        return batch.squeeze_(0)
+    return batch
+
+
 def shape_result(params: StftParams | IstftParams, batch: torch.Tensor) -> torch.Tensor:
     """Turn a batch's result into the call's, which is a view where native's is one.
 
@@ -176,7 +187,5 @@ def shape_result(params: StftParams | IstftParams, batch: torch.Tensor) -> torch
         batch: shape (rows, bins, frames) or (rows, output length). It is shaped in place, so nobody
             else may hold it, and it may not be a view.
     """
-    view = natives_view(params)
-    if not params.batched and view is not only_row:
-        batch = batch.squeeze_(0)
-    return batch if view is None else view(batch)
+    view, computed = natives_view(params), drop_rows(params, batch)
+    return computed if view is None else view(computed)

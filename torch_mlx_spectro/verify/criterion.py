@@ -142,8 +142,14 @@ def _needs_exact(native: torch.Tensor, ours: torch.Tensor) -> bool:
         return True
     peak = _find_peaks(native, finite)
     # A peak that overflows admits anything.
-    is_certain = (_find_peaks(ours - native, finite) <= CERTAIN_SHARE * peak) & torch.isfinite(peak)
+    share = CERTAIN_SHARE * _find_precision(native)
+    is_certain = (_find_peaks(ours - native, finite) <= share * peak) & torch.isfinite(peak)
     return not bool(is_certain.all())
+
+
+def _find_precision(values: torch.Tensor) -> float:
+    """The rounding of these values, as a multiple of single precision's."""
+    return torch.finfo(values.dtype).eps / torch.finfo(torch.float32).eps
 
 
 def _find_peaks(values: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
@@ -161,8 +167,9 @@ def _compare_errors(call: Comparison, native: torch.Tensor, ours: torch.Tensor) 
     peak, own = _find_peaks(truth, finite), _find_peaks(native - truth, finite)
     error = _find_peaks(ours - truth, finite)
     # Subnormal numbers are zeros to a GPU.
-    flushed = torch.finfo(torch.float32).tiny * call.n_fft
-    allowed = MARGIN * (OWN_ERROR * own + SHARE_OF_PEAK * peak) + flushed
+    flushed = torch.finfo(ours.dtype).tiny * call.n_fft
+    share = SHARE_OF_PEAK * _find_precision(ours)
+    allowed = MARGIN * (OWN_ERROR * own + share * peak) + flushed
     if not bool((error <= allowed).all()):
         moved = _measure_rounding(call, tensor, window, truth, finite)
         allowed = allowed + MARGIN * ROUNDINGS * moved
@@ -187,7 +194,7 @@ def _compare_finiteness(
     finite = torch.isfinite(ours)
     rounded = torch.isfinite(truth.to(ours.dtype))
     peak = _find_peaks(truth, torch.isfinite(truth))
-    overflows = peak * call.n_fft > torch.finfo(torch.float32).max
+    overflows = peak * call.n_fft > torch.finfo(ours.dtype).max
     return (finite == torch.isfinite(native)) | (finite == rounded) | overflows[:, None]
 
 
@@ -213,7 +220,8 @@ def _measure_rounding(
     moved = truth.new_zeros(len(truth), dtype=torch.float64)
     for _ in range(ROUNDING_TRIALS):
         share = torch.rand(tensor.shape, generator=noise, dtype=torch.float64) - 0.5
-        rounded = tensor * (1 + torch.finfo(torch.float32).eps * share.to(tensor.device))
+        eps = torch.finfo(call.tensor.dtype).eps
+        rounded = tensor * (1 + eps * share.to(tensor.device))
         there = call.rows(call.recompute(rounded, window))
         moved = torch.maximum(moved, _find_peaks(there - truth, finite & torch.isfinite(there)))
     return moved

@@ -1,28 +1,40 @@
-"""The ``cpu`` backend: every map in torch's own operations, on whole calls.
+"""The ``cpu`` backend: every map in torch's own operations, in blocks that fit the cache.
 
 It says what each map is in a few lines, and is what the author of a new backend starts from: a
-subclass replaces one map after the other. All frames of a call are in memory at once.
+subclass replaces one map after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
-from torch.nn.functional import pad
 
 from ...calls.operation import Call
-from ...core.linear import Analysis, describe_analysis, own_conjugates
-from ...core.padding import outside_positions
+from ...core.linear import Analysis, describe_analysis
+from ...core.padding import fold_side, padded_sides
 from ...core.params import IstftParams, StftParams
-from ...native.strides import host_spectrum_strides, in_order
-from ..base import Backend, Optional
-from ..envelope import check_envelope, inverse_envelope
+from ...errors import UnresolvedArguments
+from ...native.strides import drop_rows, host_spectrum_strides, in_order, with_rows
+from ..base import Backend, Optional, Prepared
+from ..envelope import VANISHES
+from .blocks import (
+    AddAll,
+    Inverse,
+    Target,
+    add_blocks,
+    analyse_at_once,
+    analyse_blocks,
+    correlate_blocks,
+    fits_one_block,
+)
+from .memory import memory
+from .windows import LastWindow, get_inverse, prepare_window
 
 
 class TorchBlocks(Backend):
-    """Tensors of the host, by torch's operations; it has no threads and keeps nothing."""
+    """Tensors of the host, by torch's operations; it has no threads of its own."""
 
     def explain_absence(self, device_type: str | None = None) -> str | None:
         return None
@@ -33,193 +45,182 @@ class TorchBlocks(Backend):
     def analyse(
         self, params: StftParams, signal: torch.Tensor, window: Optional, edge: float = 1.0
     ) -> torch.Tensor:
-        prepared = _prepare_window(params, window, params.scale)
-        spectrum = _transform(params, _cut_frames(params, _resolve(signal)), prepared, edge)
-        return in_order(spectrum, host_spectrum_strides(params, signal, window))
+        dtype = _to_complex(signal, window)
+        prepared = prepare_window(params, window, dtype, params.scale)
+        strides = host_spectrum_strides(params, signal, window)
+        return _analyse(params, strides, dtype, signal, prepared, edge)
 
     def synthesise(
         self, params: IstftParams, spectrum: torch.Tensor, window: Optional
     ) -> torch.Tensor:
-        check_envelope(params, window)
-        frames = invert_frames(params, _resolve(spectrum).transpose(1, 2))
-        added = _add_frames(params, frames, _prepare_window(params, window))
-        kept = added[:, params.start : params.start + params.kept]
-        return pad(kept * _invert_envelope(params, window), (0, params.zero_tail))
+        dtype = _to_complex(spectrum, window)
+        return _synthesise(params, dtype, spectrum, _read_window(params, dtype, window))
 
     def adjoint(self, analysis: Analysis, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-        params = analysis.params
-        frames = _invert_cotangent(analysis, spectrum)
-        prepared = _prepare_window(params, window, analysis.inverse_scale, conjugate=True)
-        return _fold_padding(params, _add_frames(params, frames, prepared))
+        params, dtype = analysis.params, _to_complex(spectrum, window)
+        out = _make_signal(params.rows, params.samples, dtype, params.complex_fft)
+        # The padding is folded back onto the samples that it repeats.
+        sides = [
+            (side, out.new_empty((params.rows, params.padding))) for side in padded_sides(params)
+        ]
+        add_blocks(
+            params,
+            _by_frames(spectrum.detach()),
+            prepare_window(params, window, dtype, analysis.inverse_scale, conjugate=True),
+            [
+                Target(params.padding, out.data),
+                *(Target(side + params.padding, fallen) for side, fallen in sides),
+            ],
+            edge=analysis.inverse_edge,
+            both_halves=analysis.both_halves,
+        )
+        for side, fallen in sides:
+            first, values = fold_side(params, side, fallen.numpy())
+            with np.errstate(all="ignore"):  # torch does not warn when a sum becomes infinite
+                out.data.numpy()[:, first : first + values.shape[1]] += values
+        return out
 
     def differentiate_window(
         self, analysis: Analysis, signal: torch.Tensor, spectrum: torch.Tensor
     ) -> torch.Tensor:
-        params = analysis.params
-        frames = _cut_frames(params, _resolve(signal))
-        products = frames.conj() * _invert_cotangent(analysis, spectrum)
-        wide = torch.complex128 if products.is_complex() else torch.float64
-        return products.sum((0, 1), dtype=wide)
+        return correlate_blocks(analysis, signal.detach(), _by_frames(spectrum.detach()))
 
     def adjoint_synthesis(
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
     ) -> torch.Tensor:
-        analysis = describe_analysis(params)
-        kept = _resolve(cotangent)[:, : params.kept]
-        kept = kept * _invert_envelope(params, window).conj()
-        prepared = _prepare_window(params, window, analysis.params.scale, conjugate=True)
-        spectrum = _transform(
-            analysis.params, _cut_frames(analysis.params, kept), prepared, analysis.edge
+        analysis, dtype = describe_analysis(params), _to_complex(cotangent, window)
+        shape = (params.rows, params.bins, params.frames)
+        out = memory.make(shape, (params.bins * params.frames, params.frames, 1), dtype)
+        analyse_blocks(
+            analysis.params,
+            cotangent.detach()[:, : params.kept],
+            prepare_window(params, window, dtype, analysis.params.scale, conjugate=True),
+            _by_frames(out.data),
+            get_inverse(params, window, dtype, conjugate=True),
+            analysis.edge,
         )
-        return spectrum.contiguous()
+        return out
 
     def check_envelope(self, params: IstftParams, window: Optional) -> None:
-        check_envelope(params, window)
+        _read_window(params, _to_complex(window, None), window)
 
 
-CPU = TorchBlocks()
+class CpuBackend(TorchBlocks):
+    """The same, which remembers what calls that come again have in common."""
+
+    def prepare(self, call: Call, result: torch.Tensor) -> Prepared | None:
+        params, tensor, window = call
+        dtype = _to_complex(tensor, window)
+        if isinstance(params, IstftParams):
+            return _bind_istft(params, dtype)
+        strides = host_spectrum_strides(params, with_rows(params, tensor), window)
+        known = LastWindow(lambda window: prepare_window(params, window, dtype, params.scale))
+
+        def transform(signal: torch.Tensor, window: Optional) -> torch.Tensor:
+            batch, prepared = with_rows(params, signal), known.find(window)
+            return drop_rows(params, _analyse(params, strides, dtype, batch, prepared))
+
+        return transform
 
 
-def _resolve(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor apart from autograd, with the values in memory that it shows."""
-    return tensor.detach().resolve_conj().resolve_neg()
+def _bind_istft(params: IstftParams, dtype: torch.dtype) -> Prepared:
+    """What computes an istft of a spectrum of this dtype."""
+    if not AddAll.can_compute(params, dtype):
+        known = LastWindow(partial(_read_window, params, dtype))
+
+        def invert(spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+            batch = with_rows(params, spectrum)
+            return drop_rows(params, _synthesise(params, dtype, batch, known.find(window)))
+
+        return invert
+    add_all = AddAll(params)
+
+    def read(window: Optional) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        prepared, inverse = _read_window(params, dtype, window)
+        assert inverse.whole is not None
+        by_hops = () if prepared is None else torch.split(prepared, params.hop_length)
+        return by_hops, inverse.whole
+
+    known_by_hops = LastWindow(read)
+
+    def invert_at_once(spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+        by_frames = _by_frames(with_rows(params, spectrum).detach())
+        return drop_rows(params, add_all.compute(by_frames, *known_by_hops.find(window)))
+
+    return invert_at_once
 
 
-def _prepare_window(
-    params: StftParams | IstftParams,
+CPU = CpuBackend()
+
+
+def _analyse(
+    params: StftParams,
+    strides: tuple[int, ...],
+    dtype: torch.dtype,
+    signal: torch.Tensor,
     window: Optional,
-    factor: float = 1.0,
-    conjugate: bool = False,
-) -> Optional:
-    """The window times ``factor``, padded to n_fft as torch pads it; None where that is all ones.
-
-    The product is rounded once: errors of a window are the same in all frames.
-    """
-    if window is None:
-        if params.win_length == params.n_fft and factor == 1.0:
-            return None
-        window = torch.ones(params.win_length, dtype=torch.float32, device="cpu")
-    values = _resolve(window)
-    wide = values.to(torch.complex128 if values.is_complex() else torch.float64) * factor
-    right = params.n_fft - params.win_length - params.window_left
-    full = pad(wide, (params.window_left, right)).to(values.dtype)
-    return full.conj().resolve_conj() if conjugate else full
-
-
-def _cut_frames(params: StftParams, signal: torch.Tensor) -> torch.Tensor:
-    """Every frame of the padded signal, shape (rows, frames, n_fft); samples may be shared."""
-    covered = (params.frames - 1) * params.hop_length + params.n_fft
-    end = covered - params.padding
-    if params.pad_mode == "constant":
-        padded = pad(signal, (params.padding, end - params.samples))
-    elif params.padding:
-        padded = signal.index_select(1, _signal_positions(params, -params.padding, end))
-    else:
-        padded = signal[:, :end]
-    return padded.unfold(1, params.n_fft, params.hop_length)
-
-
-def _signal_positions(params: StftParams, begin: int, end: int) -> torch.Tensor:
-    """The positions inside the signal that these, which may lie in the padding, are made of."""
-    positions = np.arange(begin, end, dtype=np.int64)
-    return torch.from_numpy(outside_positions(positions, params.samples, params.pad_mode))
-
-
-def _fold_padding(params: StftParams, added: torch.Tensor) -> torch.Tensor:
-    """The adjoint of padding: what fell on padded samples goes to those that they are made of.
-
-    Args:
-        added: what frames cover of the padded signal, shape (rows, covered samples).
-    """
-    begin, end = -params.padding, added.shape[1] - params.padding
-    signal = pad(added, (begin, params.samples - end))
-    if params.pad_mode == "constant":
-        return signal
-    for first, last in ((begin, min(end, 0)), (params.samples, end)):
-        if last > first:
-            fallen = added[:, first - begin : last - begin]
-            inside = _signal_positions(params, first, last).expand(params.rows, -1)
-            signal.scatter_add_(1, inside, fallen)
-    return signal
-
-
-def _transform(
-    params: StftParams, frames: torch.Tensor, window: Optional, edge: float
-) -> torch.Tensor:
-    """The spectrum of frames, shape (rows, bins, frames), new and no view.
-
-    Args:
-        edge: as of :meth:`.Backend.analyse`.
-    """
-    windowed = frames if window is None else frames * window
-    spectrum: torch.Tensor = (torch.fft.rfft if params.onesided else torch.fft.fft)(windowed)
-    weigh_edges(params, spectrum, edge)
-    # In place, as native does: a view that a custom function returns may not be changed.
-    return spectrum.transpose_(1, 2)
-
-
-def weigh_edges(params: StftParams, by_frames: torch.Tensor, edge: float) -> None:
-    """Multiply, in place, the bins of a onesided spectrum that are their own conjugates.
-
-    Args:
-        by_frames: shape (..., bins).
-    """
-    if params.onesided and edge != 1.0:
-        for own in own_conjugates(params.n_fft):
-            by_frames[..., own] *= edge
-
-
-def invert_frames(
-    params: StftParams | IstftParams,
-    by_frames: torch.Tensor,
     edge: float = 1.0,
-    both_halves: bool = False,
-    inverse_real: Callable[[torch.Tensor, int], torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """The inverse transform of every frame, shape (rows, frames, n_fft).
+    """The spectrum of a signal.
 
     Args:
-        by_frames: shape (rows, frames, bins), its bits resolved.
-        edge: factor of DC and Nyquist of real frames.
-        both_halves: real frames of all bins: the real part of the sum.
-        inverse_real: in the place of ``torch.fft.irfft``.
+        strides, dtype: of the spectrum.
+        window: as prepared.
     """
-    if params.complex_fft or both_halves:
-        frames: torch.Tensor = torch.fft.ifft(by_frames)
-        return frames if params.complex_fft else frames.real
-    half = by_frames[..., : params.n_fft // 2 + 1].clone(memory_format=torch.contiguous_format)
-    for own in own_conjugates(params.n_fft):
-        # Their imaginary parts belong to no real frame; not every transform ignores them.
-        half[..., own] = half[..., own].real * edge
-    return (inverse_real or torch.fft.irfft)(half, params.n_fft)
+    signal = signal.detach()
+    if fits_one_block(params, dtype):
+        # In place, as native does: a view that a custom function returns may not be changed.
+        spectrum = analyse_at_once(params, signal, window, edge).transpose_(1, 2)
+        return in_order(spectrum, strides)
+    out = memory.make((params.rows, params.bins, params.frames), strides, dtype)
+    analyse_blocks(params, signal, window, _by_frames(out.data), edge=edge)
+    return out
 
 
-def _invert_cotangent(analysis: Analysis, spectrum: torch.Tensor) -> torch.Tensor:
-    """The frames of a spectrum's cotangent, shape (rows, frames, n_fft), but for their scale."""
-    by_frames = _resolve(spectrum).transpose(1, 2)
-    return invert_frames(analysis.params, by_frames, analysis.inverse_edge, analysis.both_halves)
+def _read_window(
+    params: IstftParams, dtype: torch.dtype, window: Optional
+) -> tuple[Optional, Inverse]:
+    """What an istft needs of its window.
+
+    Raises:
+        UnresolvedArguments: its envelope vanishes.
+    """
+    inverse = get_inverse(params, window, dtype)
+    if inverse.vanishes:
+        raise UnresolvedArguments(VANISHES)
+    return prepare_window(params, window, dtype), inverse
 
 
-def _add_frames(
-    params: StftParams | IstftParams, frames: torch.Tensor, window: Optional
+def _synthesise(
+    params: IstftParams,
+    dtype: torch.dtype,
+    spectrum: torch.Tensor,
+    window: tuple[Optional, Inverse],
 ) -> torch.Tensor:
-    """Overlap-add of windowed frames, shape (rows, covered samples).
+    """The signal of a spectrum of this dtype, by what is known of its window."""
+    prepared, inverse = window
+    out = _make_signal(params.rows, params.output_length, dtype, params.return_complex)
+    target = Target(params.start, out.data)
+    add_blocks(params, _by_frames(spectrum.detach()), prepared, [target], inverse=inverse)
+    return out
 
-    Hop by hop of the frames: the same hop of all frames meets no sample twice.
+
+def _to_complex(tensor: Optional, window: Optional) -> torch.dtype:
+    """The dtype of spectra of a call with these."""
+    given = [one.dtype for one in (tensor, window) if one is not None]
+    is_wide = torch.float64 in given or torch.complex128 in given
+    return torch.complex128 if is_wide else torch.complex64
+
+
+def _by_frames(spectrum: torch.Tensor) -> torch.Tensor:
+    """A spectrum, shape (rows, bins, frames), as (rows, frames, bins)."""
+    return spectrum.transpose(1, 2)
+
+
+def _make_signal(rows: int, samples: int, dtype: torch.dtype, is_complex: bool) -> torch.Tensor:
+    """An uninitialised signal.
+
+    Args:
+        dtype: of its spectrum.
     """
-    if window is not None:
-        frames = frames * window
-    n_fft, hop = params.n_fft, params.hop_length
-    added = frames.new_zeros(params.rows, (params.frames - 1) * hop + n_fft)
-    for begin in range(0, n_fft, hop):
-        piece = frames[..., begin : begin + hop]
-        places = added[:, begin:].unfold(1, piece.shape[2], hop)
-        places[:, : params.frames] += piece
-    return added
-
-
-def _invert_envelope(params: IstftParams, window: Optional) -> torch.Tensor:
-    """The inverse envelope of the samples that are kept, the call's scale included."""
-    if window is None:
-        window = torch.ones(params.win_length, dtype=torch.float32, device="cpu")
-    return inverse_envelope(params, _resolve(window))
+    return memory.make((rows, samples), (samples, 1), dtype if is_complex else dtype.to_real())

@@ -33,7 +33,7 @@ from ...native.strides import (
     with_rows,
 )
 from ..base import Backend, Optional, Prepared
-from ..cpu.backend import invert_frames, weigh_edges
+from ..cpu.frames import invert_frames, weigh_edges
 from .envelope_checks import EnvelopeChecks, read_flag
 from .launcher import Bound, TensorKernels
 

@@ -1,0 +1,114 @@
+"""What calls need of their windows: padded and scaled, and the inverse of their envelopes.
+
+Known by the window's values, which every call reads: programs make the same window anew for each
+call, and tensors show no trace of writes by NumPy, DLPack or another process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+
+from ...core.envelope import resolve_envelope
+from ...core.params import IstftParams, StftParams
+from ...store.caches import Cache
+from .blocks import Inverse
+from .frames import resolve
+
+Optional = torch.Tensor | None
+
+CACHE_ENTRIES = 128
+#: Values of a window beyond which nothing is kept for it: 128 entries are 128 MiB then at most.
+MAX_KEPT = 1 << 16
+
+_prepared: Cache[Hashable, Any] = Cache(CACHE_ENTRIES)
+
+
+def prepare_window(
+    params: StftParams | IstftParams,
+    window: Optional,
+    dtype: torch.dtype,
+    factor: float = 1.0,
+    conjugate: bool = False,
+) -> Optional:
+    """The window times ``factor``, padded to n_fft as torch pads it; None where that is all ones.
+
+    The product is rounded once: errors of a window are the same in all frames.
+
+    Args:
+        dtype: of the spectrum.
+    """
+    if window is None and params.win_length == params.n_fft and factor == 1.0:
+        return None
+
+    def make() -> torch.Tensor:
+        is_complex = window is not None and window.is_complex()
+        values = torch.ones(params.win_length, device="cpu") if window is None else resolve(window)
+        wide = values.to(torch.complex128 if is_complex else torch.float64) * factor
+        right = params.n_fft - params.win_length - params.window_left
+        full = pad(wide, (params.window_left, right)).to(dtype if is_complex else dtype.to_real())
+        return full.conj().resolve_conj() if conjugate else full
+
+    prepared: torch.Tensor = _keep(
+        window, ("window", dtype, params.win_length, params.n_fft, factor, conjugate), make
+    )
+    return prepared
+
+
+def get_inverse(
+    params: IstftParams, window: Optional, dtype: torch.dtype, conjugate: bool = False
+) -> Inverse:
+    """The inverse envelope of a call, its scale included.
+
+    Args:
+        dtype: of the spectrum.
+    """
+
+    def make() -> Inverse:
+        values = None if window is None else resolve(window).numpy()
+        found = resolve_envelope(values, params, is_wide=dtype == torch.complex128)
+        rows = torch.from_numpy(found.rows)
+        rows = rows.conj().resolve_conj() if conjugate else rows
+        return Inverse(rows, found.vanishes, params)
+
+    sizes = (params.n_fft, params.hop_length, params.win_length, params.scale)
+    place = (params.frames, params.start, params.kept)
+    known: Inverse = _keep(window, ("envelope", dtype, sizes, place, conjugate), make)
+    return known
+
+
+class LastWindow:
+    """What was last made of a window by calls that are alike, which mostly have the same one.
+
+    Args:
+        make: makes it anew.
+    """
+
+    def __init__(self, make: Callable[[Optional], Any]) -> None:
+        self._make = make
+        self._last: tuple[bytes, Any] | None = None
+
+    def find(self, window: Optional) -> Any:
+        """What is made of this window."""
+        if window is not None and window.numel() > MAX_KEPT:
+            return self._make(window)
+        values = b"" if window is None else resolve(window).numpy().tobytes()
+        last = self._last
+        if last is not None and last[0] == values:
+            return last[1]
+        made = self._make(window)
+        self._last = (values, made)
+        return made
+
+
+def _keep(window: Optional, key: Hashable, make: Callable[[], Any]) -> Any:
+    """What is made of a window, kept by its values."""
+    if window is None:
+        return _prepared.get((None, key), make)
+    if window.numel() > MAX_KEPT:
+        return make()
+    values = resolve(window).numpy()
+    return _prepared.get((values.dtype.char, values.tobytes(), key), make)
