@@ -6,6 +6,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,31 @@ def test_gradients_that_come_again_are_not_decided_again(monkeypatch: pytest.Mon
     with tms.backend("native"):
         torch.testing.assert_close(adjoints(layouts[:1]), expected[:1])
     assert decided[-1] == "native"
+
+
+def test_gradients_in_autograds_own_thread_are_decided_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No ``backend()`` of the program's holds in a device's thread, and nothing is timed there."""
+    decided: list[str] = []
+
+    def decide(op: Any, choice: Any, args: Any, kwargs: Any) -> Any:
+        decided.append(choice.backend)
+        return deciding.decide(op, choice, args, kwargs)
+
+    monkeypatch.setattr(operators, "decide", decide)
+    plans.clear()
+    leaf = signal_of(240).requires_grad_()
+    spectrum = NATIVE["stft"](leaf, 16, 4, window=WINDOW, return_complex=True)
+    one = noise(spectrum.detach(), 5)
+    (expected,) = torch.autograd.grad(spectrum, leaf, one)
+    with tms.backend("mlx", strict=True):
+        for _ in range(2):
+            with ThreadPoolExecutor(1) as thread:
+                torch.testing.assert_close(thread.submit(adjoints, [one]).result(), [expected])
+    first, *more = decided
+    assert first != "auto"
+    assert not more
 
 
 def test_compiled_programs_decide_neither_way_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from ..calls.key import Key, NoKey, make_key, with_tensors
 from ..calls.operation import ISTFT, STFT, WINDOW, Operation
 from ..native import private_state as torch_state
 from ..native.private_state import PLAIN_TYPES
+from . import choice as routing
 from .choice import Choice, current_choice, patched_choice
 from .decide import decide, ledger
 from .plans import Plan, plans
@@ -62,6 +63,21 @@ def _choice(patched: bool) -> Choice:
     return patched_choice() if patched else current_choice()
 
 
+def _choose_for_gradient(patched: bool, device_type: str) -> Choice:
+    """What is asked for a gradient: the backend that the program names, else the device's first.
+
+    Autograd computes gradients on a device in a thread of its own, in which no ``backend()`` of the
+    program's holds. And ``auto`` times no gradient without its call.
+    """
+    choice = _choice(patched)
+    if choice.backend != "auto":
+        return choice
+    for name in registry.list_candidates(device_type):
+        if routing.missing_reason(device_type, name) is None:
+            return Choice(name)
+    return choice
+
+
 def _program_frame() -> FrameType:
     """The frame that a compiled program's calls are counted for: the first outside of torch."""
     frame = sys._getframe(1)
@@ -87,7 +103,8 @@ def _gradient(
         shape: of the input.
     """
     *others, patched = rest
-    choice, window = _choice(patched), others[WINDOW - 1]
+    choice = _choose_for_gradient(patched, cotangent.device.type)
+    window = others[WINDOW - 1]
     key = _make_key(op, choice, cotangent, shape, is_complex, others)
     kept = plans.get(key) if key is not None else None
     if kept is not None and kept.epoch == ledger.epoch and kept.run is not None:
@@ -115,7 +132,7 @@ def _window_gradient(op: Operation, cotangent: Tensor, tensor: Tensor, *rest: An
     """The gradient of a call in its window, computed where the call would be."""
     *others, patched = rest
     args = [tensor, *others]
-    plan = decide(op, _choice(patched), args, {})
+    plan = decide(op, _choose_for_gradient(patched, cotangent.device.type), args, {})
     if plan.params is None:
         return _natives_gradient(op, cotangent, args, in_window=True)
     from ..autograd import derivatives
