@@ -28,6 +28,7 @@ from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch import run as dispatching
 from torch_mlx_spectro.dispatch.autotune import Trials
+from torch_mlx_spectro.dispatch.plans import plans
 from torch_mlx_spectro.verify import comparison, criterion
 from torch_mlx_spectro.verify.ledger import make_case
 
@@ -135,6 +136,36 @@ def test_auto_verifies_what_it_gives_to_a_backend(monkeypatch: pytest.MonkeyPatc
     with tms.patch("auto"):
         torch.stft(x, 1024, 256, window=w, return_complex=True)
     assert counts() == (0, 2, 1, 1)
+
+
+@pytest.mark.parametrize("op", ["stft", "istft"])
+def test_double_precision_is_compared_as_such(monkeypatch: pytest.MonkeyPatch, op: str) -> None:
+    """Single precision inside of it is wrong."""
+    window = torch.hann_window(64, dtype=torch.float64) + 0.1
+    signal = torch.randn(2, 2000, dtype=torch.float64)
+    spectrum = NATIVE["stft"](signal, 64, window=window, return_complex=True)
+    tensor, given = (spectrum, {}) if op == "istft" else (signal, {"return_complex": True})
+
+    def call() -> torch.Tensor:
+        result: torch.Tensor = getattr(torch, op)(tensor, 64, window=window, **given)
+        return result
+
+    with tms.patch("cpu", strict=True, verify=1):
+        call()
+    assert counts() == (1, 0, 1, 0)
+    name = "analyse" if op == "stft" else "synthesise"
+    right = getattr(CPU, name)
+    single = torch.complex64 if op == "stft" else torch.float32
+
+    def compute(*args: Any) -> torch.Tensor:
+        result: torch.Tensor = right(*args)
+        return result.copy_(result.to(single))
+
+    plans.clear()
+    monkeypatch.setattr(CPU, name, compute)
+    with tms.patch("cpu", verify=1), pytest.warns(RuntimeWarning, match="computed by cpu"):
+        call()
+    assert counts() == (1, 1, 2, 1)
 
 
 FAULTS: dict[str, tuple[str, Wrong]] = {
