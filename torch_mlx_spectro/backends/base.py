@@ -30,9 +30,11 @@ class Backend(ABC):
     """Computes resolved calls on tensors of some devices.
 
     All maps take batches: signals of shape (rows, samples), spectra of shape (rows, bins, frames),
-    float32 or complex64 and of any strides, and a window of shape (win_length,) or None. Results
-    are complete when torch's next operation reads them. The values of a window are read in every
-    call, since nothing tells whether a program has changed them.
+    float32 or complex64 and of any strides, and a window of shape (win_length,) or None. A backend
+    that takes doubles is given float64 and complex128, too, and windows of another precision than
+    the tensor's: the result has the wider one. Results are complete when torch's next operation
+    reads them. The values of a window are read in every call, since nothing tells whether a program
+    has changed them.
     """
 
     @abstractmethod
