@@ -216,6 +216,26 @@ def test_hooks_may_give_the_window_back_elsewhere(computing: Computing, op: str)
         close(found, expected)
 
 
+@pytest.mark.parametrize("op", ["stft", "istft"])
+def test_a_window_is_read_as_it_was_where_its_data_is_replaced(
+    computing: Computing, op: str
+) -> None:
+    """As of a parameter whose module is moved to another dtype; no later call reads as it lies."""
+    _, shape, is_complex, window, given = USUAL[op]
+    given = complete(op, given)
+    tensor = random_tensor(1, *shape, complex_values=is_complex).requires_grad_()
+    natives = natively(op, tensor, window, given)
+    (expected,) = torch.autograd.grad(natives.abs().square().sum(), tensor)
+    others = (window.repeat_interleave(2)[::2], window.double(), window[:5].clone())
+    for data in (None, *others, None, *others):
+        values = torch.nn.Parameter(window.clone(), requires_grad=False)
+        result = computing.call(op, tensor, values, **given)
+        if data is not None:
+            values.data = data
+        (found,) = torch.autograd.grad(result.abs().square().sum(), tensor)
+        close(found, expected)
+
+
 def test_what_native_refuses_is_refused_when_it_comes_again(computing: Computing) -> None:
     given = complete("stft", {})
     for _ in range(3):

@@ -82,8 +82,9 @@ class PreparedCall:
 def _forward(ctx: Any, call: PreparedCall, tensor: torch.Tensor, window: Optional) -> torch.Tensor:
     result = call.compute(tensor, window)
     ctx.set_materialize_grads(False)
-    if call.copies_window and window is not None:
-        window = window.clone()
+    if window is not None:
+        # An alias: a program may have ``window.data`` be of other sizes before the backward pass.
+        window = window.clone() if call.copies_window else window.detach()
     ctx.save_for_backward(window)
     given = weakref.ref(tensor) if call.refers else None
     # Hooks may give back a window that lies in memory in another way.
