@@ -164,6 +164,39 @@ def test_second_derivatives_and_batched_gradients(computing: Computing, name: st
 
 
 @pytest.mark.parametrize("op", ["stft", "istft"])
+def test_a_transform_may_run_around_a_gradient_of_what_was_computed_before(
+    computing: Computing, op: str
+) -> None:
+    """Whether it transforms the cotangent or nothing of the gradient."""
+    _, shape, is_complex, window, given = USUAL[op]
+    given = complete(op, given)
+    tensor = random_tensor(1, *shape, complex_values=is_complex).requires_grad_()
+
+    def differentiate(result: torch.Tensor) -> list[torch.Tensor]:
+        cotangent = random_tensor(2, *result.shape, complex_values=result.is_complex())
+
+        def pull_back(cotangent: torch.Tensor) -> torch.Tensor:
+            (found,) = torch.autograd.grad(result, tensor, cotangent, retain_graph=True)
+            return found.abs().square().sum()
+
+        def scale(factor: torch.Tensor) -> torch.Tensor:
+            return pull_back(cotangent) * factor
+
+        return [
+            torch.func.grad(pull_back)(cotangent),
+            torch.func.grad(scale)(torch.ones(())),
+            torch.func.vmap(torch.func.grad(scale))(torch.ones(2)),
+            torch.autograd.grad(result, tensor, cotangent)[0],
+        ]
+
+    expected = differentiate(natively(op, tensor, window, given))
+    for _ in range(3):
+        found = differentiate(computing.call(op, tensor, window, **given))
+        for one, other in zip(found, expected, strict=True):
+            close(one, other)
+
+
+@pytest.mark.parametrize("op", ["stft", "istft"])
 def test_hooks_may_give_the_window_back_elsewhere(computing: Computing, op: str) -> None:
     """Whoever saves tensors for autograd may lay them out anew."""
     _, shape, is_complex, window, given = USUAL[op]
@@ -179,6 +212,26 @@ def test_hooks_may_give_the_window_back_elsewhere(computing: Computing, op: str)
         hooks = torch.autograd.graph.saved_tensors_hooks(spread, lambda saved: saved)
         with hooks if hooked else nullcontext():
             result = computing.call(op, tensor, window, **given)
+        (found,) = torch.autograd.grad(result.abs().square().sum(), tensor)
+        close(found, expected)
+
+
+@pytest.mark.parametrize("op", ["stft", "istft"])
+def test_a_window_is_read_as_it_was_where_its_data_is_replaced(
+    computing: Computing, op: str
+) -> None:
+    """As of a parameter whose module is moved to another dtype; no later call reads as it lies."""
+    _, shape, is_complex, window, given = USUAL[op]
+    given = complete(op, given)
+    tensor = random_tensor(1, *shape, complex_values=is_complex).requires_grad_()
+    natives = natively(op, tensor, window, given)
+    (expected,) = torch.autograd.grad(natives.abs().square().sum(), tensor)
+    others = (window.repeat_interleave(2)[::2], window.double(), window[:5].clone())
+    for data in (None, *others, None, *others):
+        values = torch.nn.Parameter(window.clone(), requires_grad=False)
+        result = computing.call(op, tensor, values, **given)
+        if data is not None:
+            values.data = data
         (found,) = torch.autograd.grad(result.abs().square().sum(), tensor)
         close(found, expected)
 

@@ -2,7 +2,7 @@
 
 The function here is for ordinary autograd alone, which is the usual case. Its backward pass looks
 up a launch by how the cotangent lies in memory. Whatever is more than that (second derivatives,
-transforms of torch.func, modes, cotangents of ``is_grads_batched``) takes the rules of
+transforms of torch.func, forward mode, cotangents of ``is_grads_batched``) takes the rules of
 :mod:`.autograd.rules`.
 """
 
@@ -31,7 +31,7 @@ from .rules import build_function, compute_gradient
 #: Ways for cotangents of one call to lie in memory that are prepared. Most programs have one.
 MAX_LAYOUTS = 8
 is_grad_enabled = torch.is_grad_enabled
-is_forward_mode, saved_tensors_hooks = torch_state.is_forward_mode, torch_state.saved_tensors_hooks
+is_transformed, saved_tensors_hooks = torch_state.is_transformed, torch_state.saved_tensors_hooks
 
 
 class PreparedCall:
@@ -82,8 +82,9 @@ class PreparedCall:
 def _forward(ctx: Any, call: PreparedCall, tensor: torch.Tensor, window: Optional) -> torch.Tensor:
     result = call.compute(tensor, window)
     ctx.set_materialize_grads(False)
-    if call.copies_window and window is not None:
-        window = window.clone()
+    if window is not None:
+        # An alias: a program may have ``window.data`` be of other sizes before the backward pass.
+        window = window.clone() if call.copies_window else window.detach()
     ctx.save_for_backward(window)
     given = weakref.ref(tensor) if call.refers else None
     # Hooks may give back a window that lies in memory in another way.
@@ -104,7 +105,7 @@ def _backward(ctx: Any, cotangent: Optional) -> tuple[None, Optional, None]:
         is_window_itself
         and type(cotangent) is torch.Tensor
         and not is_grad_enabled()
-        and not is_forward_mode()
+        and not is_transformed()  # would wrap what is allocated for the launch
     ):
         try:
             address = cotangent.data_ptr()

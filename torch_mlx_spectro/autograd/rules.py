@@ -64,8 +64,9 @@ class Map:
     def _record(self, ctx: Any, task: Task[Any], first: Any, second: Any) -> torch.Tensor:
         result = self._compute(task, first, second)
         # The call itself was made with the window that the backend may know.
-        if task.copies_window and second is not None and not second.requires_grad:
-            second = second.clone()
+        if second is not None and not second.requires_grad:
+            # An alias: a program may have ``window.data`` be of other sizes before backward.
+            second = second.clone() if task.copies_window else second.detach()
         self._save(ctx, task, first, second)
         return result
 
