@@ -28,7 +28,7 @@ from . import checking
 from .checking import CallChecks
 from .choice import Choice
 from .decide import NOT_RESOLVED, decide, ledger, native_plan, trials
-from .gradient_timer import WayBack
+from .gradient_timer import GradientTimer
 from .plans import Plan, Run, plans
 from .statistics import REFUSED, Answer, Counters
 
@@ -242,7 +242,7 @@ def _time(plan: Plan, run: Callable[[], torch.Tensor], tensor: torch.Tensor) -> 
     result: torch.Tensor = trials.time(trial, backend, run, timer)
     if trial.is_differentiated and result.requires_grad:
         note = partial(trials.note, trial.both_ways, backend)
-        WayBack(timer, _make_timer(trial.device), note).watch(result, tensor)
+        GradientTimer(timer, _make_timer(trial.device), note).watch(result, tensor)
     return result
 
 

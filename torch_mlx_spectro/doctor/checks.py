@@ -86,7 +86,7 @@ def check(backend: str, device: str) -> Check:
         disturbed = find_disturbed(backend, device)
         problem = f"memory was used again of results {', '.join(disturbed)}" if disturbed else ""
     timer.end()
-    return Check(backend, device, not problem, problem, errors, timer.seconds(), calls)
+    return Check(backend, device, not problem, problem, errors, timer.read_host(), calls)
 
 
 def label(backend: str, device: str) -> str:
