@@ -326,7 +326,12 @@ class KernelBackend(Backend):
         adjoint: describe.Adjoint | None = None,
         vanishing: Optional = None,
     ) -> torch.Tensor:
-        """A signal of shape (rows, output length); arguments as of ``TensorKernels.synthesis``."""
+        """Compute a signal of shape (rows, output length).
+
+        Args:
+            by_frames: the spectrum, shape (rows, frames, bins).
+            window, adjoint, vanishing: as in :meth:`.Kernels.compute_synthesis`.
+        """
         kernels = self.kernels()
         launches = kernels.list_signals(params, window, frames_fastest(by_frames), adjoint)
         edge = 1.0 if adjoint is None else adjoint.edge
