@@ -184,8 +184,10 @@ def bind_gradient(
         gradient, contiguous.
     """
     if isinstance(params, StftParams):
-        return partial(_stft_gradient, Task(backend, _make_analysis(params, tensor, window)))
-    return partial(_istft_gradient, Task(backend, bins_that_are_read(params)), params)
+        return partial(
+            _compute_stft_gradient, Task(backend, _make_analysis(params, tensor, window))
+        )
+    return partial(_compute_istft_gradient, Task(backend, bins_that_are_read(params)), params)
 
 
 def prepare_gradient(
@@ -210,7 +212,9 @@ def prepare_gradient(
     return backend.prepare_gradient(params, cotangent, window, gradient)
 
 
-def _stft_gradient(task: Task[Analysis], cotangent: torch.Tensor, window: Optional) -> torch.Tensor:
+def _compute_stft_gradient(
+    task: Task[Analysis], cotangent: torch.Tensor, window: Optional
+) -> torch.Tensor:
     params = task.subject.params
     batched = _batch_spectrum(params, cotangent)
     found = linear_maps.compute_adjoint(task, batched, window).contiguous()
@@ -222,7 +226,7 @@ def _batch_spectrum(params: StftParams, cotangent: torch.Tensor) -> torch.Tensor
     return batched if params.return_complex else torch.view_as_complex(batched.contiguous())
 
 
-def _istft_gradient(
+def _compute_istft_gradient(
     task: Task[IstftParams], params: IstftParams, cotangent: torch.Tensor, window: Optional
 ) -> torch.Tensor:
     found = linear_maps.compute_inverse_adjoint(task, with_rows(params, cotangent), window)
@@ -233,7 +237,7 @@ def _istft_gradient(
     return found if params.batched else found.squeeze_(0)
 
 
-def window_gradient(
+def compute_window_gradient(
     params: StftParams | IstftParams,
     backend: Backend,
     cotangent: torch.Tensor,
