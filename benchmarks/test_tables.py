@@ -61,9 +61,9 @@ def test_errors_are_no_larger_than_twice_natives(case: Case, backend: str) -> No
     import torch_mlx_spectro as tms
     from torch_mlx_spectro.native import functions as native
 
-    theirs = workload(case).errors(native, NATIVE)
+    theirs = workload(case).measure_errors(native, NATIVE)
     with make_side(backend, workload(case), "stft").context():
-        ours = workload(case).errors(tms, backend)
+        ours = workload(case).measure_errors(tms, backend)
     assert ours["round_trip"] <= 2 * theirs["round_trip"]
     assert ours["stft"] <= 2 * theirs["stft"]
     assert ours["istft"] <= 2 * theirs["istft"]

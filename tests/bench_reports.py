@@ -6,8 +6,8 @@ from itertools import chain
 
 import numpy as np
 
-from torch_mlx_spectro.bench.cases import PUBLISHED, STFT, Case, Table, facts
-from torch_mlx_spectro.bench.measuring import ratios, summary
+from torch_mlx_spectro.bench.cases import PUBLISHED, STFT, Case, Table, describe_case
+from torch_mlx_spectro.bench.measuring import compute_ratios, summarise
 from torch_mlx_spectro.bench.schema import SCHEMA, VERSION, Report
 
 #: One small case, to be measured in a moment.
@@ -59,18 +59,18 @@ def report(
                 times.append((here * noise * outliers).tolist())
             taken[backend] = times
         for backend, times in taken.items():
-            of_native = list(chain(*ratios(taken["native"], times)))
+            of_native = list(chain(*compute_ratios(taken["native"], times)))
             timings.append(
                 {
                     "table": name,
                     "operation": operation,
-                    "case": facts(case),
+                    "case": describe_case(case),
                     "backend": backend,
                     "computed_by": [backend],
                     "batch": 1,
                     "passes": times,
-                    "seconds": summary(list(chain(*times))),
-                    "ratio": None if backend == "native" else summary(of_native),
+                    "seconds": summarise(list(chain(*times))),
+                    "ratio": None if backend == "native" else summarise(of_native),
                 }
             )
     return {
@@ -98,7 +98,13 @@ def report(
         },
         "timings": timings,
         "accuracy": [
-            {"case": facts(case), "backend": name, "round_trip": 1e-6, "stft": 1e-5, "istft": 8e-7}
+            {
+                "case": describe_case(case),
+                "backend": name,
+                "round_trip": 1e-6,
+                "stft": 1e-5,
+                "istft": 8e-7,
+            }
             for case in PUBLISHED["accuracy"].cases
             for name in ("native", "mlx", "auto")
         ],

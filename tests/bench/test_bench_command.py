@@ -192,7 +192,7 @@ def test_regression_of_a_run_made_now_has_to_show_twice(second, code, files, cap
     code_of_strangers, _, err = run(capsys, "--device", "cpu", "--compare", files["old"])
     assert (code_of_strangers, asked) == (2, [])
     assert "different machines" in err
-    monkeypatch.setattr(comparing, "differences", lambda old, new: [])
+    monkeypatch.setattr(comparing, "list_differences", lambda old, new: [])
     found, out, _ = run(capsys, "--device", "cpu", "--compare", files["old"])
     assert found == code
     assert asked == [{"stft": 5, "istft": 5, "roundtrip": 5, "accuracy": 3}, {"stft": 1}]
@@ -214,7 +214,7 @@ def submitted(tiny, monkeypatch):
     facts = {"ok": True, "counts": {"pass": 3, "known": 0}, "routes": {}, "problems": []}
     monkeypatch.setattr(
         session,
-        "_parity",
+        "_run_parity",
         lambda name, device: {"backend": name, "failures": [], **facts},
     )
     return facts
@@ -249,12 +249,12 @@ def test_submission_with_a_failure_is_written_and_ends_with_1(submitted, capsys,
 def test_submission_that_would_tell_a_name_is_not_written(monkeypatch):
     monkeypatch.setattr(session, "anonymise", lambda value: value)
     with pytest.raises(Problem, match=r"not written, it would have '/home/jane/x\.py' in it"):
-        session.submission_text(report(1), [], {"where": "/home/jane/x.py"})
+        session.write_submission(report(1), [], {"where": "/home/jane/x.py"})
 
 
 def test_submission_that_would_not_be_valid_is_not_written():
     with pytest.raises(Problem, match=r"not written, it would not be valid: submission\.parity"):
-        session.submission_text(report(1), [{"backend": "mlx"}], {})
+        session.write_submission(report(1), [{"backend": "mlx"}], {})
 
 
 @needs_mlx
@@ -267,7 +267,7 @@ def test_parity_of_a_submission_is_strict_and_counted(monkeypatch):
     monkeypatch.setattr(
         stft_parity, "run", lambda **options: run_all(**(options | {"cases": few, "known": ()}))
     )
-    facts = session._parity("mlx", "cpu")
+    facts = session._run_parity("mlx", "cpu")
     check(facts, ParityFacts, "parity")
     assert facts["ok"]
     assert facts["counts"]["pass"] == 12
@@ -293,5 +293,5 @@ def test_costs_are_a_table_of_their_own(tiny, capsys, monkeypatch):
 
 
 def test_machines_of_one_kind_do_not_differ():
-    where = running.machine("cpu")
-    assert comparing.differences(where, {**where, "load": 9.0}) == []
+    where = running.describe_machine("cpu")
+    assert comparing.list_differences(where, {**where, "load": 9.0}) == []

@@ -10,7 +10,7 @@ from bench_reports import TINY
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.bench import cases
-from torch_mlx_spectro.bench.cases import Workload, disagreement
+from torch_mlx_spectro.bench.cases import Workload, describe_disagreement
 from torch_mlx_spectro.native import functions as native
 
 
@@ -72,7 +72,7 @@ def test_a_fresh_window_is_made_by_each_call(workload):
 
 
 def test_the_unit_is_one_spectrum_in_natives_memory_order(workload):
-    unit = workload.allocation()(0)
+    unit = workload.make_allocation()(0)
     spectrum = workload.spectra[0]
     assert (unit.shape, unit.stride()) == (spectrum.shape, spectrum.stride())
     assert (unit.dtype, unit.device) == (spectrum.dtype, spectrum.device)
@@ -101,7 +101,7 @@ def test_sets_rotate_through_more_than_a_gpus_cache(monkeypatch):
 
 
 def test_errors_are_against_the_signal_and_float64(workload):
-    found = workload.errors(native, "native")
+    found = workload.measure_errors(native, "native")
     assert found["case"] == {"rows": 2, "samples": 1600, "n_fft": 64, "hop_length": 16}
     for kind in ("round_trip", "stft", "istft"):
         assert 0 < found[kind] < 1e-5
@@ -109,7 +109,7 @@ def test_errors_are_against_the_signal_and_float64(workload):
         stft=lambda *a, **k: native.stft(*a, **k) * 1.5,
         istft=lambda *a, **k: native.istft(*a, **k),
     )
-    found = workload.errors(wrong, "wrong")
+    found = workload.measure_errors(wrong, "wrong")
     assert found["stft"] == pytest.approx(float(workload.spectra[0].abs().max()) / 2, rel=1e-5)
     assert found["round_trip"] == pytest.approx(
         float(workload.signals[0].abs().max()) / 2, rel=1e-5
@@ -129,7 +129,7 @@ def test_errors_are_against_the_signal_and_float64(workload):
 )
 def test_disagreement_is_told(change, message):
     expected = torch.linspace(-1, 1, 64).reshape(2, 32)
-    told = disagreement(expected, change(expected))
+    told = describe_disagreement(expected, change(expected))
     assert (told == "") == (message == "")
     assert message in told
 

@@ -18,7 +18,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
 
 
 def test_overhead_is_of_patched_calls_that_native_computes():
-    found = list(costs.overhead(rounds=2))
+    found = list(costs.measure_overhead(rounds=2))
     for cost in found:
         check(cost, Cost, "cost")
     assert len({cost["what"] for cost in found}) == 6
@@ -30,7 +30,7 @@ def test_overhead_is_of_patched_calls_that_native_computes():
 
 def test_difference_takes_both_in_turn():
     log = []
-    plain, more = costs.difference(lambda: log.append("a"), lambda: log.append("b"), 2, 2)
+    plain, more = costs.measure_difference(lambda: log.append("a"), lambda: log.append("b"), 2, 2)
     assert "".join(log) == "bbaaaabb"
     assert plain > 0
     assert isinstance(more, float)
@@ -62,6 +62,6 @@ def test_import_is_timed_in_processes_of_their_own(monkeypatch):
         return subprocess.CompletedProcess(command, 0, stdout=next(seconds))
 
     monkeypatch.setattr(subprocess, "run", run)
-    assert costs.import_time(repeats=3) == pytest.approx(200)
+    assert costs.measure_import_time(repeats=3) == pytest.approx(200)
     assert all(command[:2] == [sys.executable, "-c"] for command in commands)
     compile(commands[0][2], "the program", "exec")

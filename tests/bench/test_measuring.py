@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from torch_mlx_spectro.bench import measuring
-from torch_mlx_spectro.bench.measuring import Clock, Side, choose_batch, ratios, summary, take_turns
+from torch_mlx_spectro.bench.measuring import (
+    Clock,
+    Side,
+    choose_batch,
+    compute_ratios,
+    summarise,
+    take_turns,
+)
 
 
 class Machine:
@@ -69,8 +76,8 @@ def test_drift_hits_both_sides_alike():
 
     taken = take_turns([side("a", 2.0), side("b", 1.0)], machine.clock(), 20, 1, 1e9)
     assert taken["a"][-1] > 1.5 * taken["a"][0]
-    (relative,) = ratios([taken["a"]], [taken["b"]])
-    assert summary(relative)["median"] == pytest.approx(2.0, rel=0.03)
+    (relative,) = compute_ratios([taken["a"]], [taken["b"]])
+    assert summarise(relative)["median"] == pytest.approx(2.0, rel=0.03)
 
 
 def test_time_that_is_over_ends_a_pass_but_not_before_the_least_samples():
@@ -113,18 +120,18 @@ def test_calls_are_numbered_so_that_inputs_rotate_and_results_are_kept():
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 9])
 def test_quartiles_are_numpys(n):
     values = np.random.default_rng(n).random(n).tolist()
-    found = summary(values)
+    found = summarise(values)
     wanted = np.percentile(values, (25, 50, 75))
     np.testing.assert_allclose([found[key] for key in ("low", "median", "high")], wanted)
 
 
 def test_summary_has_quartiles():
-    assert summary([4.0, 1.0, 3.0, 2.0, 5.0]) == {"median": 3.0, "low": 2.0, "high": 4.0, "n": 5}
+    assert summarise([4.0, 1.0, 3.0, 2.0, 5.0]) == {"median": 3.0, "low": 2.0, "high": 4.0, "n": 5}
 
 
 def test_pairs_of_other_lengths_are_no_pairs():
     with pytest.raises(ValueError, match="shorter"):
-        ratios([[1.0, 2.0]], [[1.0]])
+        compute_ratios([[1.0, 2.0]], [[1.0]])
 
 
 @pytest.mark.parametrize("device", ["cpu", "mps", "cuda"])

@@ -116,7 +116,7 @@ def test_what_is_missing_is_named(monkeypatch):
 
 @pytest.mark.parametrize("small", [False, True])
 def test_every_architecture_is_there_in_both_sizes(small):
-    found = pipeline.components(small)
+    found = pipeline.list_components(small)
     assert [each.name for each in found] == [
         "MDX-Net, transforms only",
         "MDX23C",

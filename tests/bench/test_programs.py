@@ -13,7 +13,7 @@ from needs import needs_mlx
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.bench import programs, running, session
-from torch_mlx_spectro.bench.cases import TABLES, Case, Table, Workload, disagreement
+from torch_mlx_spectro.bench.cases import TABLES, Case, Table, Workload, describe_disagreement
 from torch_mlx_spectro.bench.measuring import Clock
 from torch_mlx_spectro.bench.programs import LOSS, STEPS
 
@@ -82,7 +82,7 @@ def test_a_side_computes_torchs_own_names(operation, auraloss, monkeypatch):
         assert tms.is_patched()
         found = side.call(0)
     assert not tms.is_patched()
-    assert disagreement(expected, found) == ""
+    assert describe_disagreement(expected, found) == ""
     steps = {("stft", "mlx"): 3, ("istft", "mlx"): 3}
     assert tms.stats().calls == (steps if operation == STEPS else {("stft", "mlx"): 2})
 

@@ -14,7 +14,7 @@ from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.bench import running
 from torch_mlx_spectro.bench.cases import ROUND_TRIP, STFT, Table, Workload
 from torch_mlx_spectro.bench.measuring import Clock
-from torch_mlx_spectro.bench.running import Settings, find_backends, measure, quick, threads
+from torch_mlx_spectro.bench.running import Settings, find_backends, measure, quick, use_threads
 from torch_mlx_spectro.bench.schema import read_report, to_json
 
 FEW = {"passes": 2, "samples": 2, "warm_up": 1}
@@ -99,10 +99,10 @@ def test_a_backend_that_is_not_here_has_its_reason(monkeypatch):
 
 def test_threads_are_set_for_as_long_as_it_takes():
     before = torch.get_num_threads()
-    with threads(1):
+    with use_threads(1):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
-    with threads(None):
+    with use_threads(None):
         assert torch.get_num_threads() == before
 
 

@@ -29,9 +29,9 @@ from torch_mlx_spectro.dispatch.autotune import (
     RULE,
     TRIALS,
     Trials,
-    seconds_of,
+    read_stored_seconds,
 )
-from torch_mlx_spectro.dispatch.gradient_timer import WayBack
+from torch_mlx_spectro.dispatch.gradient_timer import GradientTimer
 from torch_mlx_spectro.store.caches import Cache
 from torch_mlx_spectro.store.verdicts import Store
 
@@ -175,7 +175,7 @@ def test_a_call_that_prepares_is_no_measurement() -> None:
             assert chosen.count("mlx") == MAX_TRIALS
 
 
-def test_what_a_way_back_prepares_is_no_measurement_either() -> None:
+def test_what_a_backward_pass_prepares_is_no_measurement_either() -> None:
     class Preparing(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
@@ -192,12 +192,14 @@ def test_what_a_way_back_prepares_is_no_measurement_either() -> None:
     for _ in range(2):
         before = torch.ones(3, requires_grad=True).view(3)
         result = preparing(before)
-        WayBack(Fixed(1.0), HostTimer(Clock(), lambda: None), noted.append).watch(result, before)
+        GradientTimer(Fixed(1.0), HostTimer(Clock(), lambda: None), noted.append).watch(
+            result, before
+        )
         result.sum().backward()
     assert [timing.prepared for timing in noted] == [True, False]
     there = Fixed(1.0)
     there.prepared = True
-    assert WayBack(there, HostTimer(Clock(), lambda: None), noted.append).prepared
+    assert GradientTimer(there, HostTimer(Clock(), lambda: None), noted.append).prepared
 
 
 def test_times_that_an_earlier_rule_took_are_taken_again() -> None:
@@ -310,18 +312,18 @@ def test_an_outcome_is_kept_once_and_taken_up_by_the_next_process(tmp_path: Path
 def test_an_outcome_that_makes_no_sense_is_measured_again(outcome: Any) -> None:
     if isinstance(outcome, dict):
         outcome |= {"measured": 1000, "rule": RULE}
-    assert seconds_of(outcome, 1000.0) == {}
+    assert read_stored_seconds(outcome, 1000.0) == {}
 
 
 def test_an_old_outcome_is_measured_again() -> None:
     seconds = {"native": 1, "mlx": 2.0}
     kept: dict[str, Any] = {"seconds": seconds, "measured": 1000, "rule": RULE}
     for age in (0.0, float(MAX_AGE)):
-        assert seconds_of(kept, 1000 + age) == {"native": 1.0, "mlx": 2.0}
+        assert read_stored_seconds(kept, 1000 + age) == {"native": 1.0, "mlx": 2.0}
     for now in (1001.0 + MAX_AGE, 999.0):  # from the future: of a clock that was set
-        assert seconds_of(kept, now) == {}
+        assert read_stored_seconds(kept, now) == {}
     for measured in (None, "1000", float("nan")):
-        assert seconds_of(kept | {"measured": measured}, 1000.0) == {}
+        assert read_stored_seconds(kept | {"measured": measured}, 1000.0) == {}
     days = [1000.0]
     store = Store(None, versions={})
     for day, winner, cost in ((0, "mlx", 0.05), (1, "mlx", 9.0), (9, "native", 0.3)):
@@ -565,7 +567,7 @@ def test_what_was_there_and_back_in_an_earlier_process_is_known() -> None:
     assert set(store.sections()[ROUTES]) == {"call", "both"}
 
 
-def test_a_way_back_that_a_device_has_not_finished_is_waited_for_by_nobody() -> None:
+def test_nobody_waits_for_a_backward_pass_that_a_device_has_not_finished() -> None:
     trials = Trials(Clock())
     backs = []
     for _ in range(2 * TRIALS):
@@ -582,7 +584,7 @@ def test_a_way_back_that_a_device_has_not_finished_is_waited_for_by_nobody() -> 
     assert not trials.is_running("both")
 
 
-def test_the_first_way_back_is_timed_and_what_lies_around_it_is_not() -> None:
+def test_the_first_backward_pass_is_timed_and_what_lies_around_it_is_not() -> None:
     clock = Clock()
 
     class Costly(torch.autograd.Function):
@@ -600,12 +602,12 @@ def test_the_first_way_back_is_timed_and_what_lies_around_it_is_not() -> None:
     tensor = torch.ones(3, requires_grad=True)
     before = costly(tensor).view(3)
     result = costly(before)
-    back = WayBack(Fixed(1.0), HostTimer(clock, lambda: None), noted.append)
+    back = GradientTimer(Fixed(1.0), HostTimer(clock, lambda: None), noted.append)
     back.watch(result, before)
     for _ in range(2):
         costly(result).sum().backward(retain_graph=True)
     assert [timing.read() for timing in noted] == [(3.0, 3.0)]
-    back = WayBack(Fixed(None), HostTimer(clock, lambda: None), noted.append)
+    back = GradientTimer(Fixed(None), HostTimer(clock, lambda: None), noted.append)
     assert back.read() is None
 
 
@@ -615,7 +617,7 @@ def test_a_pass_that_does_not_come_to_the_tensor_is_not_timed() -> None:
     tensor, other = (torch.ones(3, requires_grad=True) for _ in range(2))
     before = tensor.view(3)
     result = before * other
-    WayBack(Fixed(1.0), HostTimer(clock, lambda: None), noted.append).watch(result, before)
+    GradientTimer(Fixed(1.0), HostTimer(clock, lambda: None), noted.append).watch(result, before)
     torch.autograd.grad(result.sum(), other, retain_graph=True)
     clock.now += 100.0
     result.sum().backward()

@@ -173,4 +173,4 @@ def test_auto_prefers_mps_for_mps_tensors() -> None:
     assert auto == ("mps", "mlx")
     for mlx, winner in ((1.0, "mps"), (0.91, "mps"), (0.5, "mlx")):
         known = {"native": 9.0, "mps": 1.0, "mlx": mlx}
-        assert Race(known).winner(auto) == winner
+        assert Race(known).find_winner(auto) == winner

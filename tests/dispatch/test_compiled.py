@@ -321,8 +321,8 @@ def test_a_gradient_that_was_not_made_before_is_natives_in_a_cuda_graph(
         by_native.append(natively(*given, **more))
         return by_native[-1]
 
-    natively = operators._natives_gradient
-    monkeypatch.setattr(operators, "_natives_gradient", compute_natively)
+    natively = operators._differentiate_natively
+    monkeypatch.setattr(operators, "_differentiate_natively", compute_natively)
     plans.clear()
     with tms.backend("mlx", strict=True):
         for captured, count in ((True, 1), (False, 1), (True, 1)):
@@ -535,13 +535,13 @@ def test_symbolic_sizes_and_strides_are_natives(rows: int | None) -> None:
             if call["window"] is not None:
                 call["window"] = torch.ones(n_fft)
             rest = {"normalized": False, "align_to_window": None}
-            found = operators._symbolic_stft(signal, **call, **rest)
+            found = operators._make_symbolic_stft(signal, **call, **rest)
             expected = NATIVE["stft"](signal, **call)
             assert found is not None
             assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
             assert found.stride() == expected.stride()
     odd = signal_of(480, 3)[:, ::2]
-    assert operators._symbolic_stft(odd, 16, 4, None, True, None, True, None) is None
+    assert operators._make_symbolic_stft(odd, 16, 4, None, True, None, True, None) is None
 
 
 def test_operators_know_fake_and_meta_tensors() -> None:

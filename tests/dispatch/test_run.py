@@ -457,7 +457,7 @@ def test_training_is_timed_there_and_back(
     races = deciding.trials._races
     race = races.find(next(key for key in races._values if "grad" in str(key)))
     assert race is not None
-    assert race.seconds() == pytest.approx({"native": sum(native), "cpu": sum(cpu)})
+    assert race.list_seconds() == pytest.approx({"native": sum(native), "cpu": sum(cpu)})
 
 
 def test_what_is_differentiated_in_vain_is_timed_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch import run as dispatching
 from torch_mlx_spectro.dispatch.autotune import ADVANTAGE, MAX_TRIALS, Trials
 from torch_mlx_spectro.dispatch.choice import Choice
-from torch_mlx_spectro.dispatch.gradient_timer import WayBack
+from torch_mlx_spectro.dispatch.gradient_timer import GradientTimer
 from torch_mlx_spectro.dispatch.plans import plans
 from torch_mlx_spectro.store import verdicts
 from torch_mlx_spectro.store.verdicts import Store
@@ -196,14 +196,14 @@ def test_there_and_back_the_hosts_times_are_added_up_and_the_devices() -> None:
             return self.spent
 
     there, back = Known(1.0, 5.0), Known(4.0, 2.0)
-    both = WayBack(there, back, lambda timing: None)
+    both = GradientTimer(there, back, lambda timing: None)
     assert both.read() == (5.0, 7.0)
     trials = Trials(lambda: 0.0)
     for _ in range(2):
         trials.note("kind", "native", both)
     race = trials._races.find("kind")
     assert race is not None
-    assert race.seconds() == {"native": 7.0}
+    assert race.list_seconds() == {"native": 7.0}
     for way in (there, back):
         spent, way.spent = way.spent, None
         assert both.read() is None

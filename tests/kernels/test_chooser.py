@@ -260,10 +260,12 @@ def test_a_verdict_that_means_nothing_is_ignored(damaged: Any) -> None:
 
 
 @settings(max_examples=200)  # a plan takes milliseconds to make
-@given(points=st.integers(1, plans.MAX_POINTS).filter(plans.analysis_radices), many=st.booleans())
+@given(
+    points=st.integers(1, plans.MAX_POINTS).filter(plans.find_analysis_radices), many=st.booleans()
+)
 def test_every_shape_fits_a_group_and_transforms_alike(points: int, many: bool) -> None:
-    best = plans.analysis_plans(points, 10**6 if many else 1)[0]
-    found = plans.shapes(best)
+    best = plans.list_analysis_plans(points, 10**6 if many else 1)[0]
+    found = plans.list_plan_shapes(best)
     assert found[0] == best
     assert len(set(found)) == len(found) <= plans.MAX_SHAPES
     for plan in found:
@@ -286,7 +288,7 @@ class Emulated:
     def analyse(self, samples: int = 300) -> np.ndarray:
         signal = mx.array(np.random.default_rng(samples).standard_normal((1, samples), np.float32))
         window = mx.array(np.linspace(0.1, 1.0, 16, dtype=np.float32))
-        return np.array(self.kernels.analysis(params(samples), signal, window, None))
+        return np.array(self.kernels.compute_analysis(params(samples), signal, window, None))
 
 
 @needs_emulator
@@ -393,7 +395,7 @@ def test_shapes_are_tried_on_torchs_own_stream_too(
 
     def analyse(kernels: MpsKernels, samples: int) -> torch.Tensor:
         signal = torch.linspace(-1, 1, samples).square()[None]
-        found = kernels.analysis(params(samples), signal, torch.hann_window(16))
+        found = kernels.compute_analysis(params(samples), signal, torch.hann_window(16))
         assert found is not None
         return found
 
@@ -429,7 +431,7 @@ def test_nothing_is_timed_in_a_trace_and_a_plan_that_runs_is_found_there() -> No
     window = mx.ones((16,))
 
     def analyse(signal: Any) -> Any:
-        return kernels.analysis(params(), signal, window, None)
+        return kernels.compute_analysis(params(), signal, window, None)
 
     compiled = mx.compile(analyse)
     group = float(np.array(compiled(mx.zeros((1, 300))))[0, 0, 0].real)
@@ -445,7 +447,7 @@ def test_after_a_trace_a_choice_is_found_once(monkeypatch: pytest.MonkeyPatch) -
     window = mx.ones((16,))
 
     def analyse(signal: Any) -> Any:
-        return kernels.analysis(params(), signal, window, None)
+        return kernels.compute_analysis(params(), signal, window, None)
 
     mx.eval(mx.compile(analyse)(mx.zeros((1, 300))), analyse(mx.zeros((1, 300))))
     monkeypatch.setattr(kernels, "_evaluate", never)

@@ -22,7 +22,7 @@ from torch_mlx_spectro.errors import KernelRefused
 from torch_mlx_spectro.kernels import describe
 from torch_mlx_spectro.kernels.describe import Adjoint
 from torch_mlx_spectro.kernels.launches import order_integers
-from torch_mlx_spectro.kernels.radices import fused_points
+from torch_mlx_spectro.kernels.radices import find_fused_points
 from torch_mlx_spectro.mlx import launcher as metal
 from torch_mlx_spectro.mlx.launcher import MetalKernels
 from torch_mlx_spectro.mlx.runtime import runtime
@@ -113,7 +113,7 @@ def test_synthesis_is_the_adjoint_of_analysis(
     spectrum = random_array(2, 2, params.frames, params.bins, complex_values=True)
     back = adjoint_params(params)
     adjoint = Adjoint(params.padding, mode, both_halves=kind == "two-sided")
-    if fused_points(params) is None:
+    if find_fused_points(params) is None:
         frames = emulated.call("cut_frames", params, signal.numpy(), window)
         transformed = np.fft.fft(frames)
         inverse = n * np.fft.ifft(spectrum.astype(np.complex128))
@@ -265,7 +265,7 @@ def test_signals_of_any_strides_are_read_where_they_are(emulated: Emulated) -> N
     params = stft_params(random_tensor(0, 3, 50), None, n_fft=8, hop_length=2)
     window = emulated.kernels.constant(np.ones(8, np.float32))
     for view in (mx.array(values).T, mx.array(np.repeat(values.T, 2, axis=1))[:, ::2]):
-        got = np.array(emulated.kernels.analysis(params, view, window, stream))
+        got = np.array(emulated.kernels.compute_analysis(params, view, window, stream))
         padded = np.pad(values.T, [(0, 0), (4, 4)], mode="reflect")
         frames = np.lib.stride_tricks.sliding_window_view(padded, 8, axis=1)[:, ::2]
         np.testing.assert_allclose(got, np.fft.rfft(frames), atol=1e-5)

@@ -7,7 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from torch_mlx_spectro.kernels import radices as plans
-from torch_mlx_spectro.kernels.radices import FftPlan, buffer_points, find_radices, tile_samples
+from torch_mlx_spectro.kernels.radices import (
+    FftPlan,
+    count_buffer_points,
+    count_tile_samples,
+    find_radices,
+)
 
 
 def smooth(n: int) -> bool:
@@ -39,10 +44,10 @@ def test_every_smooth_size_has_radices_that_the_kernels_know() -> None:
 
 #: Ways to ask for plans: analyses of few and of many frames, syntheses of either layout.
 KINDS: dict[str, Callable[[int], tuple[FftPlan, ...]]] = {
-    "analysis of few": lambda points: plans.analysis_plans(points, 1),
-    "analysis of many": lambda points: plans.analysis_plans(points, 1 << 20),
-    "synthesis": plans.plans,
-    "synthesis of many": lambda points: plans.plans(points, least_frames=plans.FASTEST_FRAMES),
+    "analysis of few": lambda points: plans.list_analysis_plans(points, 1),
+    "analysis of many": lambda points: plans.list_analysis_plans(points, 1 << 20),
+    "synthesis": plans.list_plans,
+    "synthesis of many": lambda points: plans.list_plans(points, least_frames=plans.FASTEST_FRAMES),
 }
 
 
@@ -69,8 +74,8 @@ def test_a_gpu_that_allows_few_threads_still_has_a_plan() -> None:
 
 
 def test_reads_across_frames_are_whole_lines_where_memory_allows() -> None:
-    assert plans.plans(512, least_frames=plans.FASTEST_FRAMES)[0].frames >= 4
-    assert plans.plans(4096, least_frames=plans.FASTEST_FRAMES)[0].frames == 1
+    assert plans.list_plans(512, least_frames=plans.FASTEST_FRAMES)[0].frames >= 4
+    assert plans.list_plans(4096, least_frames=plans.FASTEST_FRAMES)[0].frames == 1
 
 
 @pytest.mark.parametrize("points", [0, 11, 4097, 8192])
@@ -81,8 +86,8 @@ def test_sizes_without_a_plan(points: int) -> None:
 
 
 def test_frames_of_a_full_gpu_fill_a_simd_group_each() -> None:
-    assert plans.analysis_plans(512, 100)[0].threads == 64
-    assert plans.analysis_plans(512, 100_000)[0].threads == plans.SIMD_WIDTH
+    assert plans.list_analysis_plans(512, 100)[0].threads == 64
+    assert plans.list_analysis_plans(512, 100_000)[0].threads == plans.SIMD_WIDTH
 
 
 def test_template_has_every_radix() -> None:
@@ -92,13 +97,13 @@ def test_template_has_every_radix() -> None:
 
 
 def test_buffers_are_whole_lines() -> None:
-    assert [buffer_points(n) for n in (1, 16, 17, 512)] == [16, 16, 32, 512]
+    assert [count_buffer_points(n) for n in (1, 16, 17, 512)] == [16, 16, 32, 512]
 
 
 def test_tiles_are_several_frames_long_where_registers_allow() -> None:
     for points in COVERED:
-        plan = plans.plans(points)[0]
-        samples = tile_samples(plan, 2 * points)
+        plan = plans.list_plans(points)[0]
+        samples = count_tile_samples(plan, 2 * points)
         assert samples & (samples - 1) == 0
         assert samples <= plans.MAX_TILE_SAMPLES
         assert plan.group * samples >= min(4 * 2 * points, plan.group * plans.MAX_TILE_SAMPLES)

@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from torch_mlx_spectro.kernels.radices import analysis_plans
+from torch_mlx_spectro.kernels.radices import list_analysis_plans
 from torch_mlx_spectro.kernels.tables import make_table, twiddle_powers
 
 
 @pytest.mark.parametrize("points", [1, 2, 7, 16, 60, 200, 441, 512, 3072, 4096])
 def test_table_holds_the_factors_of_each_pass_in_order(points: int) -> None:
-    plan = analysis_plans(points, 1)[0]
+    plan = list_analysis_plans(points, 1)[0]
     table, split = make_table(plan)
     position, span = 0, plan.radices[0]
     for radix in plan.radices[1:]:
@@ -32,7 +32,7 @@ def test_table_holds_the_factors_of_each_pass_in_order(points: int) -> None:
 
 
 def test_quarters_are_exact() -> None:
-    table, split = make_table(analysis_plans(512, 1)[0])
+    table, split = make_table(list_analysis_plans(512, 1)[0])
     assert table[split] == -1j
     assert table[split + 256] == -1
     assert table.dtype == np.complex64

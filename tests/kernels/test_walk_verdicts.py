@@ -40,7 +40,7 @@ def told(
     sizes = {"n_fft": 64, "hop_length": hop, "win_length": len(window)}
     params = istft_params(spectrum, window, **sizes, **more)
     flag = torch.zeros(1, dtype=torch.int32)
-    result = kernels.synthesis(params, spectrum.transpose(1, 2), window, vanishing=flag)
+    result = kernels.compute_synthesis(params, spectrum.transpose(1, 2), window, vanishing=flag)
     assert kernels.machine.launches[-1].kernel == "spectro_synthesis_walk"
     kernels.machine.launches.clear()
     verdict = Verdict(flag.item())
@@ -164,14 +164,14 @@ def test_after_its_verdict_a_launch_writes_no_more(metal_cache: Path) -> None:
         spectrum = torch.ones(2, 33, frames, dtype=torch.complex64)
         params = istft_params(spectrum, torch.zeros(64), n_fft=64, hop_length=16)
         flag = torch.zeros(1, dtype=torch.int32)
-        lying.synthesis(params, spectrum.transpose(1, 2), torch.zeros(64), vanishing=flag)
+        lying.compute_synthesis(params, spectrum.transpose(1, 2), torch.zeros(64), vanishing=flag)
         assert flag.item() == Verdict.FINE
 
 
 def test_where_nobody_asks_nothing_is_told(kernels: Emulated) -> None:
     spectrum, window = torch.ones(1, 33, 12, dtype=torch.complex64), torch.zeros(64)
     params = istft_params(spectrum, window, n_fft=64, hop_length=16)
-    kernels.synthesis(params, spectrum.transpose(1, 2), window)
+    kernels.compute_synthesis(params, spectrum.transpose(1, 2), window)
     unread = kernels._constants.find(("unread", torch.device("cpu")))
     assert unread is not None
     assert unread.item() == Verdict.NOBODY_ASKS

@@ -199,12 +199,12 @@ class Lazy:
     def refusal(self, params: Any) -> None:
         return None
 
-    def analysis(self, params: Any, signal: Any, window: Any, stream: Any, **_: Any) -> Any:
+    def compute_analysis(self, params: Any, signal: Any, window: Any, stream: Any, **_: Any) -> Any:
         self.calls += 1
         shape = (params.rows, params.frames, params.bins)
         return mx.broadcast_to(mx.sum(signal) * 0, shape).astype(mx.complex64)
 
-    def synthesis(self, params: Any, spectrum: Any, *_: Any, **__: Any) -> Any:
+    def compute_synthesis(self, params: Any, spectrum: Any, *_: Any, **__: Any) -> Any:
         return mx.broadcast_to(mx.real(mx.sum(spectrum)), (params.rows, params.output_length))
 
 

@@ -1,8 +1,7 @@
 """Both functions as torch's autograd sees them: derivatives of every order and direction.
 
-They are made of the maps of :mod:`.autograd.rules`, which know their own derivatives. What is said
-here is which maps a call is made of, and what of its tensors a program may change in place before
-the backward pass.
+A call is made of the maps of :mod:`.autograd.rules`, which know their own derivatives. This module
+decides which maps, and which of its tensors a program may change in place before the backward pass.
 """
 
 from __future__ import annotations
@@ -24,29 +23,30 @@ from . import linear_maps
 from .linear_maps import Task
 from .rules import MAPS
 
-#: A call whose arguments are bound, but for its tensor and its window.
+#: A call with all arguments bound except its tensor and its window.
 Bound = Callable[[torch.Tensor, Optional], torch.Tensor]
 
 
 def bind(
     params: StftParams | IstftParams, backend: Backend, tensor: torch.Tensor, window: Optional
 ) -> Bound:
-    """Bind what calls like one call share, so that nothing is resolved in each of them.
+    """Bind what all calls like this one share, so that it is resolved only once.
 
-    A signal is kept for the backward pass only if the window is trained. It is kept as a copy where
-    native keeps its padded one, as a reference where native refers to it, too. Of a spectrum a copy
-    is kept if the window is trained, as large as the frames that native keeps.
+    An stft saves its signal for the backward pass only if the window requires a gradient: a copy
+    where native saves its padded copy, a reference where native saves a reference. An istft saves a
+    copy of its spectrum if the window requires a gradient. It is as large as the frames that native
+    saves.
 
     Args:
         backend: computes the calls and their derivatives.
-        tensor, window: of the one call; only whether they are complex is read.
+        tensor, window: those of this call; all that is read is whether they are complex.
 
     Returns:
         :meth:`.Backend.stft` or :meth:`.Backend.istft` as a function of a tensor and a window.
-        Gradients may be asked for in either, and any transform may be active. It raises
-        UnresolvedArguments where an envelope vanishes, for which torch raises.
+        Gradients may be asked for in either, and any transform may be active. The function raises
+        UnresolvedArguments where the envelope vanishes, since torch raises there.
     """
-    shortens = params.win_length < params.n_fft  # native pads the window, and keeps what it padded
+    shortens = params.win_length < params.n_fft  # native pads such a window, and saves the copy
     if isinstance(params, StftParams):
         analysis = _make_analysis(params, tensor, window)
         return partial(_stft, Task(backend, analysis, copies_window=shortens))
@@ -59,7 +59,7 @@ def _make_analysis(params: StftParams, signal: torch.Tensor, window: Optional) -
 
 def _stft(task: Task[Analysis], signal: torch.Tensor, window: Optional) -> torch.Tensor:
     params = task.subject.params
-    # Of examples of vmap native stacks the results; what it frames of each nobody sees.
+    # Under vmap native stacks the results of all examples, so the layout of one does not show.
     stacks, given = torch_state.is_vmapped(signal, window), signal
     copies = copies_signal(params, signal)
     is_trained = window is not None and not torch_state.is_constant(window)
@@ -80,10 +80,10 @@ def _stft(task: Task[Analysis], signal: torch.Tensor, window: Optional) -> torch
 
 
 def _with_natives_gradient(params: StftParams, signal: torch.Tensor) -> torch.Tensor:
-    """The signal, such that its gradient has the strides that native gives to it.
+    """Return the signal such that its gradient gets the strides that native gives to it.
 
-    Where nothing is padded native frames the signal where it lies: so lies the gradient, and of
-    samples that share memory each has the mean of their gradients.
+    Where nothing is padded, native frames the signal in place. Then the gradient has the signal's
+    strides, and samples that share memory each get the mean of their gradients.
     """
     if not frames_itself(params, signal):
         return signal
@@ -92,7 +92,10 @@ def _with_natives_gradient(params: StftParams, signal: torch.Tensor) -> torch.Te
 
 
 def frames_itself(params: StftParams, signal: torch.Tensor) -> bool:
-    """Whether native frames a differentiated signal that is not contiguous where it lies."""
+    """Whether native frames this signal in place, which shows in its gradient's strides.
+
+    It does if nothing is padded, and shows if the signal is differentiated and not contiguous.
+    """
     padding = params.padding or (params.padded and params.pad_mode != "constant")
     return not padding and signal.requires_grad and not signal.is_contiguous()
 
@@ -100,17 +103,18 @@ def frames_itself(params: StftParams, signal: torch.Tensor) -> bool:
 def copies_signal(params: StftParams, signal: torch.Tensor) -> bool:
     """Whether native lets a program change the signal before a gradient is computed.
 
-    Native keeps its padded copy. But it refers to a differentiated signal that it reflects or
-    replicates.
+    Native saves its padded copy. But it saves a reference to the signal itself if the signal is
+    differentiated and its padding reflects or replicates.
     """
     refers = signal.requires_grad and params.pad_mode in ("reflect", "replicate")
     return params.padded and not refers
 
 
 def _refuse_changes(result: torch.Tensor, given: torch.Tensor) -> None:
-    """Have backward raise, as native's does, if a tensor is changed in place before it.
+    """Make backward raise, as native's does, if a tensor was changed in place before.
 
-    For one that native keeps and we do not: its values are not needed. It is not kept alive.
+    This is for a tensor that native saves and we do not, since we do not need its values. The
+    tensor is not kept alive.
     """
     if result.grad_fn is None or torch_state.is_transformed():
         return
@@ -120,7 +124,7 @@ def _refuse_changes(result: torch.Tensor, given: torch.Tensor) -> None:
 
 
 def raise_if_changed(given: weakref.ref[torch.Tensor], version: int) -> None:
-    """Raise, as native's backward does, if a tensor is not of this version any more."""
+    """Raise, as native's backward does, if a tensor no longer has this version."""
     tensor = given()
     if tensor is not None and tensor._version != version:
         raise RuntimeError(
@@ -143,10 +147,12 @@ def _istft(task: Task[IstftParams], spectrum: torch.Tensor, window: Optional) ->
 def _istft_with_trained_window(
     params: IstftParams, backend: Backend, spectrum: torch.Tensor, window: torch.Tensor
 ) -> torch.Tensor:
-    """An istft that depends on its window twice: overlap-add by our maps, envelope by torch's.
+    """Compute an istft that is differentiated in its window.
 
-    An adjoint conjugates the window, an istft does not. Spectrum and short windows may be changed
-    in place before the backward pass, as natively, and a gradient in the spectrum is contiguous.
+    It depends on the window twice: the overlap-add is computed by our maps, the envelope by torch's
+    operations. The adjoint conjugates its window and an istft does not, so the map is given the
+    conjugate. As natively, the spectrum and short windows may be changed in place before the
+    backward pass, and the gradient in the spectrum is contiguous.
     """
     pairs = torch.view_as_real(spectrum.resolve_conj().resolve_neg())
     spectrum = torch.view_as_complex(pairs.clone())
@@ -154,7 +160,7 @@ def _istft_with_trained_window(
     if params.win_length < params.n_fft:
         window = window.clone()
     analysis = replace(describe_analysis(params), complex_window=window.is_complex())
-    # The map checks the envelope: only there every transform of torch has been unwrapped.
+    # The map checks the envelope, since only inside it are torch's transforms unwrapped.
     task = Task(backend, analysis, checked=params)
     signal: torch.Tensor = MAPS["adjoint"].apply(task, spectrum, window.conj())
     signal = signal * inverse_envelope(params, window)
@@ -167,19 +173,21 @@ def _istft_with_trained_window(
 def bind_gradient(
     params: StftParams | IstftParams, backend: Backend, tensor: torch.Tensor, window: Optional
 ) -> Bound:
-    """Bind what gradients in the input share, of calls like one.
+    """Bind what the gradients in the input of all calls like this one share.
 
     Args:
         backend: computes the gradients.
-        tensor, window: of the one call; only whether they are complex is read.
+        tensor, window: those of this call; all that is read is whether they are complex.
 
     Returns:
-        The gradient as a function of a cotangent, which has the result's shape, and the window;
-        contiguous.
+        A function of a cotangent, which has the result's shape, and the window. It returns the
+        gradient, contiguous.
     """
     if isinstance(params, StftParams):
-        return partial(_stft_gradient, Task(backend, _make_analysis(params, tensor, window)))
-    return partial(_istft_gradient, Task(backend, bins_that_are_read(params)), params)
+        return partial(
+            _compute_stft_gradient, Task(backend, _make_analysis(params, tensor, window))
+        )
+    return partial(_compute_istft_gradient, Task(backend, bins_that_are_read(params)), params)
 
 
 def prepare_gradient(
@@ -189,11 +197,11 @@ def prepare_gradient(
     window: Optional,
     gradient: torch.Tensor,
 ) -> Bound | None:
-    """What computes gradients like one by a prepared launch, where the backend has one.
+    """Prepare a launch for gradients like one that was computed; None where the backend has none.
 
     Args:
-        cotangent, window: of the one.
-        gradient: in the input, of :func:`bind_gradient`.
+        cotangent, window: those that the gradient was computed from.
+        gradient: the gradient in the input, by :func:`bind_gradient`.
     """
     if isinstance(params, StftParams):
         is_whole = params.return_complex
@@ -204,7 +212,9 @@ def prepare_gradient(
     return backend.prepare_gradient(params, cotangent, window, gradient)
 
 
-def _stft_gradient(task: Task[Analysis], cotangent: torch.Tensor, window: Optional) -> torch.Tensor:
+def _compute_stft_gradient(
+    task: Task[Analysis], cotangent: torch.Tensor, window: Optional
+) -> torch.Tensor:
     params = task.subject.params
     batched = _batch_spectrum(params, cotangent)
     found = linear_maps.compute_adjoint(task, batched, window).contiguous()
@@ -216,7 +226,7 @@ def _batch_spectrum(params: StftParams, cotangent: torch.Tensor) -> torch.Tensor
     return batched if params.return_complex else torch.view_as_complex(batched.contiguous())
 
 
-def _istft_gradient(
+def _compute_istft_gradient(
     task: Task[IstftParams], params: IstftParams, cotangent: torch.Tensor, window: Optional
 ) -> torch.Tensor:
     found = linear_maps.compute_inverse_adjoint(task, with_rows(params, cotangent), window)
@@ -227,24 +237,24 @@ def _istft_gradient(
     return found if params.batched else found.squeeze_(0)
 
 
-def window_gradient(
+def compute_window_gradient(
     params: StftParams | IstftParams,
     backend: Backend,
     cotangent: torch.Tensor,
     tensor: torch.Tensor,
     window: torch.Tensor,
 ) -> torch.Tensor:
-    """The gradient of a call in its window; contiguous.
+    """Compute the gradient of a call in its window; contiguous.
 
     Args:
-        cotangent: of the result's shape.
+        cotangent: has the result's shape.
         tensor: the call's input.
     """
     if isinstance(params, StftParams):
         task = Task(backend, _make_analysis(params, tensor, window))
         batched = _batch_spectrum(params, cotangent)
         return linear_maps.compute_correlation(task, with_rows(params, tensor), batched)
-    # The envelope depends on the window, too: torch's own derivatives know how.
+    # The envelope depends on the window, too; torch's own derivatives cover that.
     call = partial(bind(params, backend, tensor, window), tensor)
     whole: torch.Tensor = torch.func.vjp(call, window)[1](cotangent)[0]
     return whole.contiguous()

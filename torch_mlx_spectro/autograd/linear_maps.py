@@ -37,9 +37,9 @@ class Task(Generic[Subject]):
 
     Attributes:
         backend: computes the map and all its derivatives.
-        subject: the analysis; of an istft by a constant window, the resolved call of a batch.
-        checked: the istft whose envelope the map has to check before it computes; or None.
-        copies_window: autograd saves a constant window as a copy.
+        subject: the analysis; for an istft by a constant window, its resolved arguments.
+        checked: the istft whose envelope the map checks before it computes; None to check nothing.
+        copies_window: whether autograd saves a constant window as a copy.
     """
 
     backend: Backend
@@ -48,13 +48,13 @@ class Task(Generic[Subject]):
     copies_window: bool = False
 
     def for_derivatives(self) -> Task[Subject]:
-        """The task of the map's derivatives, which neither check nor copy anything again."""
+        """Return the task of the map's derivatives, which check and copy nothing again."""
         if self.checked is None and not self.copies_window:
             return self
         return Task(self.backend, self.subject)
 
     def with_rows(self, rows: int) -> Task[Subject]:
-        """The same task for as many rows."""
+        """Return the same task for another number of rows."""
         subject: Any = self.subject
         is_analysis = isinstance(subject, Analysis)
         more = subject.with_rows(rows) if is_analysis else replace(subject, rows=rows)
@@ -62,7 +62,7 @@ class Task(Generic[Subject]):
 
 
 def compute_analysis(task: Task[Analysis], signal: torch.Tensor, window: Optional) -> torch.Tensor:
-    """``A(x, w)``, shape (rows, bins, frames), complex64.
+    """Compute ``A(x, w)``, shape (rows, bins, frames), complex64.
 
     Args:
         signal: shape (rows, samples).
@@ -72,14 +72,14 @@ def compute_analysis(task: Task[Analysis], signal: torch.Tensor, window: Optiona
 
 
 def compute_adjoint(task: Task[Analysis], spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-    """``adjoint(z, w)``, shape (rows, samples), contiguous, of the signal's kind.
+    """Compute ``adjoint(z, w)``, shape (rows, samples), contiguous; real if the signal is.
 
     Args:
         spectrum: shape (rows, bins, frames), complex64.
         window: shape (win_length,), or None.
 
     Raises:
-        UnresolvedArguments: the envelope that the task checks vanishes.
+        UnresolvedArguments: the task checks an envelope, and it vanishes.
     """
     if task.checked is not None:
         task.backend.check_envelope(task.checked, window)
@@ -96,7 +96,7 @@ def compute_adjoint(task: Task[Analysis], spectrum: torch.Tensor, window: Option
 def compute_correlation(
     task: Task[Analysis], signal: torch.Tensor, spectrum: torch.Tensor
 ) -> torch.Tensor:
-    """``correlation(x, z)``, shape (win_length,), of the window's kind.
+    """Compute ``correlation(x, z)``, shape (win_length,); real if the window is.
 
     Args:
         signal: shape (rows, samples).
@@ -114,7 +114,7 @@ def compute_correlation(
 def compute_inverse(
     task: Task[IstftParams], spectrum: torch.Tensor, window: Optional
 ) -> torch.Tensor:
-    """The signal of a batch of spectra, its envelope included, shape (rows, output length).
+    """Compute a whole istft, divided by its envelope, shape (rows, output length).
 
     Raises:
         UnresolvedArguments: the envelope vanishes.
@@ -125,9 +125,9 @@ def compute_inverse(
 def compute_inverse_adjoint(
     task: Task[IstftParams], cotangent: torch.Tensor, window: Optional
 ) -> torch.Tensor:
-    """The adjoint of a onesided or complex istft.
+    """Compute the adjoint of a whole istft.
 
-    Shape (rows, bins, frames), complex64, contiguous: native's gradient is.
+    Its shape is (rows, bins, frames), its dtype complex64. It is contiguous, as native's gradient.
 
     Args:
         cotangent: shape (rows, output length).

@@ -1,8 +1,8 @@
 """Differentiated calls that come again: forward and backward are prepared launches.
 
-The function here is for ordinary autograd alone, which is the usual case. Its backward pass looks
-up a launch by how the cotangent lies in memory. Whatever is more than that (second derivatives,
-transforms of torch.func, forward mode, cotangents of ``is_grads_batched``) takes the rules of
+This function is for ordinary autograd alone, which is the usual case. Its backward pass looks up a
+launch by the cotangent's layout in memory. Everything else (second derivatives, transforms of
+torch.func, forward mode, cotangents of ``is_grads_batched``) is computed by the rules of
 :mod:`.autograd.rules`.
 """
 
@@ -28,24 +28,24 @@ from .derivatives import copies_signal, frames_itself, raise_if_changed
 from .linear_maps import Task
 from .rules import build_function, compute_gradient
 
-#: Ways for cotangents of one call to lie in memory that are prepared. Most programs have one.
+#: Layouts of cotangents that are prepared for one plan. Most programs have one.
 MAX_LAYOUTS = 8
 is_grad_enabled = torch.is_grad_enabled
 is_transformed, saved_tensors_hooks = torch_state.is_transformed, torch_state.saved_tensors_hooks
 
 
 class PreparedCall:
-    """What differentiated calls of one plan share; none of their tensors.
+    """What all differentiated calls of one plan share; it holds none of their tensors.
 
     Args:
-        call: one of them.
-        task: of the call's map.
+        call: one of these calls.
+        task: the task of the call's map.
         compute: the forward pass, without native's view.
-        refers: native's backward pass refers to the input.
+        refers: whether native's backward pass refers to the input.
 
     Attributes:
-        gradients: what computes the gradient in the input, given a cotangent and the window; by how
-            the cotangent lies in memory.
+        gradients: functions of a cotangent and the window that return the gradient in the input; by
+            the cotangent's layout in memory.
     """
 
     __slots__ = ("_params", "_rule", "_task", "compute", "copies_window", "gradients", "refers")
@@ -59,11 +59,11 @@ class PreparedCall:
     def compute_gradient(
         self, layout: Hashable, cotangent: torch.Tensor, window: Optional
     ) -> torch.Tensor:
-        """The gradient in the input by the map's rule, which torch can differentiate.
+        """Compute the gradient in the input by the map's rule, which torch can differentiate.
 
         Args:
-            layout: how the cotangent lies in memory, to be prepared for the next like it; None for
-                one that is not.
+            layout: the cotangent's layout, for which a launch is to be prepared; None to prepare
+                nothing.
         """
         gradient = self._pull_back(cotangent, window)
         if layout is not None and len(self.gradients) < MAX_LAYOUTS:
@@ -87,14 +87,14 @@ def _forward(ctx: Any, call: PreparedCall, tensor: torch.Tensor, window: Optiona
         window = window.clone() if call.copies_window else window.detach()
     ctx.save_for_backward(window)
     given = weakref.ref(tensor) if call.refers else None
-    # Hooks may give back a window that lies in memory in another way.
+    # Hooks for saved tensors may return a window with another layout in memory.
     ctx.state = call, saved_tensors_hooks(False) is None, given, tensor._version
     return result
 
 
 def _backward(ctx: Any, cotangent: Optional) -> tuple[None, Optional, None]:
-    # Autograd calls this in a thread of the device's, whose core has nothing of Python's at hand:
-    # on an H200's host each operation here takes two to three times what it takes forward.
+    # Autograd calls this in a thread of the device's own, whose core has none of Python's code in
+    # its caches. On an H200's host each operation here takes two to three times as long as forward.
     if cotangent is None:
         return None, None, None
     (window,), (call, is_window_itself, given, version) = ctx.saved_tensors, ctx.state
@@ -109,7 +109,7 @@ def _backward(ctx: Any, cotangent: Optional) -> tuple[None, Optional, None]:
     ):
         try:
             address = cotangent.data_ptr()
-        except RuntimeError:  # what transforms and vmap wrap has no memory of its own
+        except RuntimeError:  # a tensor that transforms or vmap wrap has no memory of its own
             address = 0
         if address:
             layout = (
@@ -124,8 +124,9 @@ def _backward(ctx: Any, cotangent: Optional) -> tuple[None, Optional, None]:
     return None, call.compute_gradient(layout, cotangent, window), None
 
 
-#: By map: of functions whose ``ctx`` is an argument of ``forward`` torch inspects no signature.
-#: What they inherit only looks for transforms of torch.func, which are no plan's.
+#: The functions' ``apply``, by map, without what ``Function.apply`` adds in Python: it looks for
+#: transforms of torch.func, for which there is no plan, and inspects the signature of ``forward``
+#: unless ``ctx`` is its argument.
 _APPLY = {
     name: super(Function, build_function(name, forward=_forward, backward=_backward)).apply
     for name in ("analysis", "inverse")
@@ -135,10 +136,10 @@ _APPLY = {
 def bind_prepared(
     call: Call, backend: Backend, compute: Prepared
 ) -> Callable[[torch.Tensor, Optional], torch.Tensor] | None:
-    """Bind a differentiated call to prepared launches; None where it is no one of the usual.
+    """Bind a differentiated call to prepared launches; None if it is not one of the usual calls.
 
-    Usual is a gradient in the input alone, by a real window, of a signal that native does not frame
-    where it lies, or of a spectrum without bins that are not read.
+    Usual are gradients in the input alone, with a real window. The signal is one that native does
+    not frame in place, or the spectrum one whose bins are all read.
 
     Args:
         compute: the forward pass, from :meth:`.Backend.prepare`.
@@ -148,7 +149,7 @@ def bind_prepared(
         window is not None and (window.requires_grad or window.is_complex())
     ):
         return None
-    shortens = params.win_length < params.n_fft  # native pads the window, and keeps what it padded
+    shortens = params.win_length < params.n_fft  # native pads such a window, and saves the copy
     if isinstance(params, StftParams):
         if frames_itself(params, tensor):
             return None

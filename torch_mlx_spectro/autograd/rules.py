@@ -1,7 +1,8 @@
 """The maps as torch's autograd and torch.func see them, built from the table of rules.
 
-A map takes a :class:`.Task` and two tensors. Its gradients, its tangents and its examples of vmap
-are calls of maps again (:data:`.core.linear.RULES`), so derivatives of all orders are covered.
+A map takes a :class:`.Task` and two tensors. Its gradients and tangents are maps again
+(:data:`.core.linear.RULES`), and under vmap it is called for the examples. So derivatives of all
+orders are covered.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ Compute = Callable[[Task[Any], Any, Any], torch.Tensor]
 class Map:
     """A function of a task and two tensors that torch can differentiate and vectorise.
 
-    Two functions of torch's autograd are built of its methods. One is for autograd alone, the usual
-    case. The other is for the transforms of torch.func and for forward mode, too: torch inspects
-    the signature of such a function in each call, which takes longer than a small transform.
+    Two subclasses of ``torch.autograd.Function`` are built of its methods. One is for autograd
+    alone, the usual case. The other also serves the transforms of torch.func and forward mode.
+    There torch inspects the function's signature in each call, which takes longer than a small
+    transform.
     """
 
     def __init__(self, name: str, rule: Rule, compute: Compute) -> None:
@@ -37,7 +39,7 @@ class Map:
         self._recorded = build_function(name, forward=self._record, backward=self._pull_back)
         self._transformed = build_function(
             name,
-            # A plain function: to read a method's signature takes torch a third longer.
+            # A plain function, since reading a method's signature takes torch a third longer.
             forward=lambda task, first, second: self._compute(task, first, second),
             setup_context=self._set_up,
             backward=self._pull_back,
@@ -46,7 +48,7 @@ class Map:
         )
 
     def apply(self, task: Task[Any], first: torch.Tensor, second: Optional) -> Any:
-        """The map, known to whatever differentiates or vectorises."""
+        """Compute the map so that autograd, forward mode and vmap see it, whichever are active."""
         is_batched = torch_state.is_batched
         if is_batched(first) or (second is not None and is_batched(second)):
             return torch_state.apply_by_example(partial(self._stack, task), first, second)
@@ -63,9 +65,9 @@ class Map:
 
     def _record(self, ctx: Any, task: Task[Any], first: Any, second: Any) -> torch.Tensor:
         result = self._compute(task, first, second)
-        # The call itself was made with the window that the backend may know.
         if second is not None and not second.requires_grad:
-            # An alias: a program may have ``window.data`` be of other sizes before backward.
+            # Copied only now: the backend may know the original, and has been called with it. An
+            # alias, since a program may have ``window.data`` be of other sizes before backward.
             second = second.clone() if task.copies_window else second.detach()
         self._save(ctx, task, first, second)
         return result
@@ -73,18 +75,18 @@ class Map:
     def _set_up(self, ctx: Any, inputs: Any, output: Any) -> None:
         task, first, second = inputs
         self._save(ctx, task, first, second)
-        # Until the tangent is computed, which is now.
+        # Needed only until the tangent is computed, which is right after this.
         ctx.save_for_forward(None if self.rule.second is None else first, second)
 
     def _save(self, ctx: Any, task: Task[Any], first: torch.Tensor, second: Optional) -> None:
-        """Save what gradients need; the rest may be changed in place, as after native's call."""
+        """Save only what gradients need: a program may change the rest in place, as natively."""
         _, needs_first, needs_second = ctx.needs_input_grad
         ctx.task = task.for_derivatives()
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(first if needs_second else None, second if needs_first else None)
 
     def _pull_back(self, ctx: Any, cotangent: Optional) -> tuple[Optional, ...]:
-        """The gradients in the two tensors, as far as they are asked for."""
+        """Compute the gradients in the two tensors, as far as they are asked for."""
         if cotangent is None:
             return None, None, None
         first, second = ctx.saved_tensors
@@ -97,7 +99,7 @@ class Map:
         )
 
     def _push_forward(self, ctx: Any, _: None, along_first: Any, along_second: Any) -> Any:
-        """The tangent: the sum of the map at the tangent of either tensor."""
+        """Compute the tangent: the sum of the map applied to each tensor's tangent."""
         first, second = ctx.saved_tensors
         parts = []
         if along_first is not None:
@@ -114,10 +116,10 @@ class Map:
         first_dim: int | None,
         second_dim: int | None,
     ) -> Any:
-        """The results of all examples, stacked in front.
+        """Return the results of all examples of vmap, stacked along a new first dimension.
 
         Args:
-            first_dim, second_dim: where a tensor's examples are; None where all share the tensor.
+            first_dim, second_dim: the dimension of a tensor's examples; None if all share it.
         """
         if self.rule.has_rows and second_dim is None:
             examples = first.movedim(first_dim, 0)
@@ -129,19 +131,19 @@ class Map:
             for tensor, dim in ((first, first_dim), (second, second_dim))
         ]
         results = [self.apply(task, *pair) for pair in zip(*each, strict=False)]
-        if self.name == "analysis":  # native lays a spectrum out with frames outside of bins
+        if self.name == "analysis":  # in native's layout of a spectrum bins are innermost
             return torch.stack([spectrum.mT for spectrum in results]).mT
         return torch.stack(results)
 
 
 def build_function(name: str, **methods: Callable[..., Any]) -> Any:
-    """A subclass of Function; torch shows its name in ``grad_fn`` and in messages."""
+    """Build a subclass of Function; torch shows its name in ``grad_fn`` and in messages."""
     members = {key: staticmethod(method) for key, method in methods.items()}
     return type(name.title().replace("_", ""), (Function,), members)
 
 
 def _fill_zeros(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, or one with memory in the place of torch's symbolic zeros."""
+    """Return the tensor, or zeros with memory in the place of torch's symbolic zeros."""
     if torch_state.is_zerotensor(tensor):
         return torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
     return tensor
@@ -150,10 +152,10 @@ def _fill_zeros(tensor: torch.Tensor) -> torch.Tensor:
 def compute_gradient(
     gradient: Gradient | None, task: Task[Any], cotangent: torch.Tensor, other: Any
 ) -> Any:
-    """A gradient by its rule.
+    """Compute a gradient by its rule; None if there is no rule.
 
     Args:
-        other: the tensor that the map is linear in besides.
+        other: the map's other argument.
     """
     if gradient is None:
         return None
@@ -162,10 +164,10 @@ def compute_gradient(
 
 
 def build_maps(rules: Mapping[str, Rule], computed: Mapping[str, Compute]) -> dict[str, Map]:
-    """The maps of a table, by name.
+    """Build the maps of a table, by name.
 
     Raises:
-        ValueError: a map that is in the table, is computed or is a gradient lacks one of the other.
+        ValueError: a map has no rule, or a map with a rule has no function that computes it.
     """
     gradients = {found for rule in rules.values() for found in (rule.first, rule.second) if found}
     named = {found.name for found in gradients} | computed.keys()

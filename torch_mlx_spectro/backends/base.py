@@ -1,10 +1,10 @@
 """What a backend is: an object that computes the two linear maps, and what their derivatives need.
 
-A new one is a subclass of :class:`Backend` in a folder of its own and a line in :mod:`.registry`.
-With a kernel language of its own it subclasses
-:class:`~torch_mlx_spectro.backends.device.backend.KernelBackend`, which has all maps over a
-launcher; :class:`~torch_mlx_spectro.backends.cpu.backend.TorchBlocks` has them in torch's own
-operations, and is what to begin from.
+A new backend is a subclass of :class:`Backend` in a folder of its own and a line in
+:mod:`.registry`. If it has a kernel language of its own, it subclasses
+:class:`~torch_mlx_spectro.backends.device.backend.KernelBackend`, which builds all maps on a
+launcher. Any other may begin from :class:`~torch_mlx_spectro.backends.cpu.backend.TorchBlocks`,
+which has all maps in torch's own operations.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..core.params import IstftParams, StftParams
 from ..native.strides import shape_result, with_rows
 
 Optional = torch.Tensor | None
-#: Computes calls like one that was computed before, of an input and a window.
+#: A function of an input and a window, for calls like one that was computed before.
 Prepared = Callable[[torch.Tensor, Optional], torch.Tensor]
 
 
@@ -42,60 +42,60 @@ class Backend(ABC):
         """Why this backend cannot be used on this machine; None where it can.
 
         Args:
-            device_type: of the tensors that it is to take; None for any that it takes.
+            device_type: the type of device that its tensors are on; None for any that it takes.
         """
 
     @abstractmethod
     def name_kernel(self, call: Call) -> str:
-        """What computes a call, for reports."""
+        """Name what computes a call, for reports."""
 
     def explain_refusal(self, call: Call) -> str | None:
-        """Why a call cannot be computed here although the backend is here; None where it can."""
+        """Why an available backend cannot compute a call; None where it can."""
         return None
 
     @abstractmethod
     def analyse(
         self, params: StftParams, signal: torch.Tensor, window: Optional, edge: float = 1.0
     ) -> torch.Tensor:
-        """The spectrum of a signal, complex64, with native's strides.
+        """Compute the spectrum of a signal, complex64, with native's strides.
 
         Args:
-            edge: factor of the bins that are their own conjugates, of a onesided spectrum.
+            edge: factor of DC and Nyquist in a onesided spectrum.
         """
 
     @abstractmethod
     def synthesise(
         self, params: IstftParams, spectrum: torch.Tensor, window: Optional
     ) -> torch.Tensor:
-        """The signal of a spectrum, shape (rows, output length), contiguous.
+        """Compute the signal of a spectrum, shape (rows, output length), contiguous.
 
         Raises:
-            UnresolvedArguments: the envelope is below the NOLA threshold, for which torch raises.
+            UnresolvedArguments: the envelope is below the NOLA threshold, so torch raises.
         """
 
     @abstractmethod
     def adjoint(self, analysis: Analysis, spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-        """The adjoint of an analysis in its signal, shape (rows, samples), contiguous.
+        """Compute the adjoint of an analysis in its signal, shape (rows, samples), contiguous.
 
-        Of frames windowed by the window's conjugate; complex where the transform is
-        (``analysis.params.complex_fft``), although the signal may be real.
+        The frames are multiplied by the window's conjugate. The result is complex if the transform
+        is (``analysis.params.complex_fft``), even for a real signal.
         """
 
     @abstractmethod
     def differentiate_window(
         self, analysis: Analysis, signal: torch.Tensor, spectrum: torch.Tensor
     ) -> torch.Tensor:
-        """The adjoint of an analysis in its window, but for its scale, shape (n_fft,).
+        """Compute the adjoint of an analysis in its window, without the scale, shape (n_fft,).
 
-        The sum over all frames of a frame's conjugate times the inverse transform of its cotangent,
-        of as many digits as its terms have.
+        That is the sum over all frames of the frame's conjugate times the inverse transform of its
+        cotangent. The sum must be as accurate as its terms.
         """
 
     @abstractmethod
     def adjoint_synthesis(
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
     ) -> torch.Tensor:
-        """The adjoint of a synthesis in its spectrum, contiguous, complex64.
+        """Compute the adjoint of a synthesis in its spectrum, contiguous, complex64.
 
         Args:
             cotangent: shape (rows, output length).
@@ -112,8 +112,8 @@ class Backend(ABC):
             signal: shape (samples,) or (rows, samples).
 
         Returns:
-            Shape (rows, bins, frames); without rows for a 1-D signal; viewed as real with a last
-            dimension of 2 for ``return_complex=False``.
+            Shape (rows, bins, frames), or (bins, frames) for a 1-D signal. With
+            ``return_complex=False`` it is viewed as real, with a last dimension of 2.
         """
         return shape_result(params, self.analyse(params, with_rows(params, signal), window))
 
@@ -127,26 +127,26 @@ class Backend(ABC):
             Shape (rows, output length) or (output length,).
 
         Raises:
-            UnresolvedArguments: as of :meth:`synthesise`.
+            UnresolvedArguments: see :meth:`synthesise`.
         """
         return shape_result(params, self.synthesise(params, with_rows(params, spectrum), window))
 
     def prepare(self, call: Call, result: torch.Tensor) -> Prepared | None:
-        """What computes calls like one that was just computed, with everything bound.
+        """Prepare a function for calls like one that was just computed; None if there is none.
 
-        It is a function of input and window, and returns what native's result is a view of
-        (:func:`.native.strides.natives_view`). None where there is nothing to prepare. Whoever
-        calls it sees to it that shapes, strides, dtypes, device, the bits of conjugation and
-        negation, ``data_ptr() & 7``, whether there is a window, and all other arguments are those
-        of the call; that nothing is differentiated; and that nothing in torch's state asks to see
-        what is computed. The tensors and their values differ.
+        It is a function of input and window, with everything else bound. It returns the tensor that
+        native's result is a view of (:func:`.native.strides.natives_view`). It may be called only
+        for calls that agree with this one in shapes, strides, dtypes, device, conjugate and
+        negative bits, ``data_ptr() & 7``, in whether there is a window, and in all other arguments.
+        Nothing may be differentiated, and nothing in torch's state (modes, transforms) may want to
+        see the computation. The tensors and their values may be others.
 
-        The function raises UnresolvedArguments where the envelope of a window vanishes, and
-        KernelRefused where the device does not take the launch, or where the host would have to
-        wait for the device and must not.
+        The function raises UnresolvedArguments where the envelope vanishes. It raises KernelRefused
+        where the device rejects the launch, or where the host would have to wait for the device
+        and must not.
 
         Args:
-            result: of the call, for its layout.
+            result: the call's result, read for its layout.
         """
         return None
 
@@ -157,21 +157,21 @@ class Backend(ABC):
         window: Optional,
         gradient: torch.Tensor,
     ) -> Prepared | None:
-        """What computes gradients in the input, like one that was just computed.
+        """Prepare a function for gradients like one that was just computed; None if there is none.
 
-        It is a function of a cotangent and a window. What :meth:`prepare` says holds here, too, of
-        cotangents in the input's place.
+        It is a function of a cotangent and a window, and returns the gradient in the input. The
+        conditions of :meth:`prepare` hold for it, with the cotangent in the input's place.
 
         Args:
-            params: of the call; an istft by a real window, or an stft.
-            cotangent: of what native's result is a view of.
+            params: those of the call: an stft, or an istft with a real window.
+            cotangent: the cotangent of the tensor that native's result is a view of.
             window: real, or None.
-            gradient: in the input, for its layout.
+            gradient: the gradient in the input, read for its layout.
         """
         return None
 
     def make_timer(self, clock: Callable[[], float] = time.perf_counter) -> Timer:
-        """A timer of calls on this backend's devices, native's calls included.
+        """Make a timer for calls on this backend's devices, native's calls included.
 
         Args:
             clock: the host's, in seconds.

@@ -28,13 +28,13 @@ OPERATIONS = (
     *(STFT, ISTFT, ISTFT_BINS, STFT_FRESH, ISTFT_FRESH),
     *(STFT_BACKWARD, ISTFT_BACKWARD, MEAN_SQUARE, ROUND_TRIP),
 )
-#: What the host's time is told in units of: one allocation, of a spectrum.
+#: The unit of the host's time: one allocation of a spectrum.
 UNIT = "torch.empty_strided"
 
 
 @dataclass(frozen=True)
 class Case:
-    """``rows`` real signals of ``samples`` samples; Hann window, centred."""
+    """``rows`` real signals of ``samples`` samples, with a Hann window and centred frames."""
 
     rows: int
     samples: int
@@ -58,7 +58,7 @@ class Case:
 class Table:
     """Cases, and the operations that are timed on each; the table of errors has no operations.
 
-    ``reference`` is what every backend is timed beside.
+    ``reference`` is the side that every backend is compared with.
     """
 
     title: str
@@ -67,21 +67,21 @@ class Table:
     reference: str = NATIVE
 
 
-def quarter(rows: int, samples: int, n_fft: int) -> Case:
-    """The case with a hop of a quarter frame."""
+def make_case(rows: int, samples: int, n_fft: int) -> Case:
+    """Make a case with a hop of a quarter frame."""
     return Case(rows, samples, n_fft, n_fft // 4)
 
 
 _FORWARD = (
-    quarter(1, 16_000, 512),
-    quarter(4, 160_000, 1024),
-    quarter(8, 160_000, 1024),
-    quarter(4, 1_320_000, 1024),
-    quarter(8, 480_000, 1024),
+    make_case(1, 16_000, 512),
+    make_case(4, 160_000, 1024),
+    make_case(8, 160_000, 1024),
+    make_case(4, 1_320_000, 1024),
+    make_case(8, 480_000, 1024),
 )
 
-#: What is measured where nothing else is asked for: the tables that mlx-spectro publishes, with its
-#: sizes, which a comparison with it needs. Source: the README of mlx-spectro 0.2.2.
+#: The tables that are measured by default: those that mlx-spectro publishes, in its sizes, so that
+#: results can be compared with its own. Source: the README of mlx-spectro 0.2.2.
 PUBLISHED: Mapping[str, Table] = MappingProxyType(
     {
         "stft": Table("STFT, forward", (STFT,), _FORWARD),
@@ -90,25 +90,25 @@ PUBLISHED: Mapping[str, Table] = MappingProxyType(
             "istft(stft(x)), forward and backward",
             (ROUND_TRIP,),
             (
-                quarter(4, 160_000, 1024),
-                quarter(8, 160_000, 1024),
-                quarter(4, 480_000, 1024),
-                quarter(4, 1_320_000, 1024),
-                quarter(1, 1_320_000, 1024),
+                make_case(4, 160_000, 1024),
+                make_case(8, 160_000, 1024),
+                make_case(4, 480_000, 1024),
+                make_case(4, 1_320_000, 1024),
+                make_case(1, 1_320_000, 1024),
             ),
         ),
         "accuracy": Table(
             "Largest errors, signals of unit variance",
             (),
-            (quarter(1, 16_000, 512), quarter(4, 160_000, 2048), quarter(8, 480_000, 1024)),
+            (make_case(1, 16_000, 512), make_case(4, 160_000, 2048), make_case(8, 480_000, 1024)),
         ),
     }
 )
 
 #: The table of the host's time, see :mod:`.host`.
 HOST_TABLE = "host"
-#: All tables. The sizes of this project's own: other hops, both layouts of a spectrum, and each
-#: backward pass; what a training program waits for; and the host's time.
+#: All tables. Besides the published ones: sizes of this project's own (other hops, both layouts of
+#: a spectrum, each backward pass), what a training program waits for, and the host's time.
 TABLES: Mapping[str, Table] = MappingProxyType(
     {
         **PUBLISHED,
@@ -151,16 +151,16 @@ LARGEST = TABLES["sizes"].cases[-1]
 ROTATED_BYTES = 160_000_000
 MAX_SETS = 64
 
-#: How far a result may be from native's, in units of its largest value, to be timed at all: what
-#: is right to rounding is far below, what is wrong (a frame, a weight) far above.
+#: How far a result may be from native's, in units of its largest value, to be timed at all.
+#: Rounding stays far below this; an error (in a frame, in a weight) is far above.
 AGREEMENT = 1e-4
 
 
 class Workload:
     """The tensors of a case: noise of unit variance, the same on every run.
 
-    On a GPU there are as many sets of them as it takes to rotate through more memory than its
-    cache has: a call that finds its input in the cache is no call of a program.
+    On a GPU there are so many sets of them that rotating through them takes more memory than its
+    cache has. In a program, too, a call rarely finds its input in the cache.
 
     Args:
         case: the size.
@@ -173,31 +173,31 @@ class Workload:
         self.sets = 1 if device == "cpu" else max(2, min(MAX_SETS, wanted))
         self.window = torch.hann_window(case.n_fft).to(device)
         self._sizes: dict[str, Any] = {"n_fft": case.n_fft, "hop_length": case.hop_length}
-        # Drawn on the CPU: the same numbers whatever the device.
+        # Drawn on the CPU, so that the numbers are the same on every device.
         generator = torch.Generator().manual_seed(1)
         shape = (case.rows, case.samples)
         self.signals = [
             torch.randn(shape, generator=generator).to(device) for _ in range(self.sets)
         ]
-        # Of signals, so that DC and Nyquist are real: native's istft on CUDA uses their imaginary
-        # parts, which the definition has not.
+        # Spectra of signals, so that DC and Nyquist are real. Native's istft on CUDA uses their
+        # imaginary parts, which by definition do not matter.
         self.spectra = [*map(self._bind_stft(native, window=self.window), self.signals)]
 
     def call(self, operation: str, namespace: ModuleType) -> Call:
-        """One of the operations on the set that a call's number chooses.
+        """Return a call of an operation; the call's number chooses the set of tensors.
 
         Args:
             operation: one of those in :mod:`.cases` or :mod:`.programs`.
-            namespace: has both functions: this package, or native torch. A program's calls are of
-                torch's own names, whatever these are.
+            namespace: has both functions: this package, or native torch. Programs ignore it, since
+                they call torch's own names.
         """
         if operation in PROGRAMS:
-            return PROGRAMS[operation](facts(self.case), self.window.device)
+            return PROGRAMS[operation](describe_case(self.case), self.window.device)
         known, fresh = {"window": self.window}, self._make_window
         stft, istft = self._bind_stft(namespace, **known), self._bind_istft(namespace, **known)
         bare_stft, bare_istft = self._bind_stft(namespace), self._bind_istft(namespace)
         signals, spectra = self.signals, self.spectra
-        # What is called, on what, and with which cotangents; None: there is no backward pass.
+        # What is called, on which tensors, with which cotangents (None without a backward pass).
         uses: dict[str, tuple[Compute, list[torch.Tensor], list[torch.Tensor] | None]] = {
             STFT: (stft, signals, None),
             ISTFT: (istft, spectra, None),
@@ -227,8 +227,8 @@ class Workload:
 
         return differentiate
 
-    def allocation(self) -> Call:
-        """What allocates a spectrum, in the memory order that native gives it."""
+    def make_allocation(self) -> Call:
+        """Make a call that allocates a spectrum, in the memory order that native gives it."""
         like, allocate = self.spectra[0], torch.empty_strided
         shape, strides, dtype, device = tuple(like.shape), like.stride(), like.dtype, like.device
         return lambda number: allocate(shape, strides, dtype=dtype, device=device)
@@ -243,40 +243,40 @@ class Workload:
     def _bind_istft(self, namespace: ModuleType, **more: torch.Tensor) -> Any:
         return partial(namespace.istft, **self._sizes, **more, length=self.case.samples)
 
-    def errors(self, namespace: ModuleType, backend: str) -> Accuracy:
-        """The largest errors on the first set; the caller chooses the backend."""
+    def measure_errors(self, namespace: ModuleType, backend: str) -> Accuracy:
+        """Measure the largest errors on the first set, by the backend that the caller chose."""
         signal, spectrum = self.signals[0], self.spectra[0]
         known, wide_window = {"window": self.window}, {"window": self.window.cpu().double()}
         stft, istft = self._bind_stft(namespace, **known), self._bind_istft(namespace, **known)
         there, wide = stft(signal), signal.cpu().double()
         wide_spectrum = spectrum.cpu().to(torch.complex128)
         return {
-            "case": facts(self.case),
+            "case": describe_case(self.case),
             "backend": backend,
-            "round_trip": _largest(istft(there), wide),
-            "stft": _largest(there, self._bind_stft(native, **wide_window)(wide)),
-            "istft": _largest(
+            "round_trip": _find_largest(istft(there), wide),
+            "stft": _find_largest(there, self._bind_stft(native, **wide_window)(wide)),
+            "istft": _find_largest(
                 istft(spectrum), self._bind_istft(native, **wide_window)(wide_spectrum)
             ),
         }
 
 
-def facts(case: Case) -> Any:
-    """The case as reports have it."""
+def describe_case(case: Case) -> Any:
+    """Describe a case as reports have it."""
     return asdict(case)
 
 
-def disagreement(expected: torch.Tensor, got: torch.Tensor) -> str:
-    """What is wrong with a result beside native's; empty when they agree."""
+def describe_disagreement(expected: torch.Tensor, got: torch.Tensor) -> str:
+    """Say how a result disagrees with native's; empty when they agree."""
     if got.shape != expected.shape or got.dtype != expected.dtype:
         return f"{got.dtype} {tuple(got.shape)} for {expected.dtype} {tuple(expected.shape)}"
     largest = float(expected.abs().max())
     apart = float((got - expected).abs().max())
-    # Not "apart > ...", of which NaN would be no case.
+    # Not "apart > ...", which NaN would pass.
     if apart <= AGREEMENT * largest:
         return ""
     return f"differs from native by {apart:.3g} where the largest value is {largest:.3g}"
 
 
-def _largest(got: torch.Tensor, exact: torch.Tensor) -> float:
+def _find_largest(got: torch.Tensor, exact: torch.Tensor) -> float:
     return float((got.cpu().to(exact.dtype) - exact).abs().max())

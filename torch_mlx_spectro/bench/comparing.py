@@ -1,18 +1,19 @@
 """What became slower or faster between two reports, told apart from noise.
 
-Compared are ratios to native torch of the same run, never times of two runs: a machine that is
-slower today makes both slower. A cell (an operation on a size by a backend) is a regression when
+Ratios to native torch of the same run are compared, never times of two runs: a machine that is
+slower today makes both sides slower. A cell (an operation on a size by a backend) is a regression
+when
 
 1. its ratio fell so far that a call takes at least ``THRESHOLD`` longer beside native's, and
-2. its passes tell that from chance (:func:`chances`), at a level that holds for all cells
-   together (:func:`holm`).
+2. chance does not explain that (:func:`estimate_chances`), at a level that holds for all cells
+   together (:func:`apply_holm`).
 
-Passes and not samples are what is counted, since samples of a few milliseconds share whatever the
-machine was doing just then: they would make a chance look certain.
+The statistics are of passes, not of samples. Samples of a few milliseconds share whatever the
+machine was doing just then, so they would make a chance look certain.
 
-A cell has a few passes in each run, too few to tell its own noise well. The noise of all cells
-together tells what is usual, and each cell's is taken for something between its own and that, by
-how alike the cells turn out to be: a moderated t-test.
+A cell has only a few passes in each run, too few to estimate its own noise well. So its noise is
+estimated as something between its own and that of all cells; the more alike the cells are, the
+closer to that of all. This is a moderated t-test.
 
 Source: G. K. Smyth, "Linear models and empirical Bayes methods for assessing differential
 expression in microarray experiments", 2004, section 4 and 6.2.
@@ -29,7 +30,7 @@ import numpy as np
 import torch
 
 from .cases import Case, Table
-from .measuring import summary
+from .measuring import summarise
 from .running import NATIVE
 from .schema import Accuracy, CaseFacts, Location, Machine, Report
 
@@ -37,19 +38,19 @@ from .schema import Accuracy, CaseFacts, Location, Machine, Report
 THRESHOLD = 0.10
 #: Chance of any false regression in a whole comparison, if all that differs is noise.
 LEVEL = 0.05
-#: An error grown by this factor is a regression. It is the largest of very many, of the same
-#: noise: another order of additions moves it by a few percent.
+#: An error that grew by this factor is a regression. Errors are the largest over very many values,
+#: and the input is always the same, so another order of additions moves them by a few percent.
 ERROR_FACTOR = 1.5
 
-#: What has to be the same for times of two reports to be compared.
+#: Facts of the machines that have to be the same for times of two reports to be compared.
 SAME = ("processor", "cpus", "threads", "device", "device_name", "system")
 
-#: Relative deviation of a ratio from run to run that no pass of one run shows: where memory came
-#: to lie, what the allocators and thread pools of this process are like. Assumed, not estimated.
+#: Relative deviation of a ratio from run to run that the passes of one run cannot show: where
+#: memory was allocated, the state of this process's allocators and threads. Assumed, not estimated.
 RUN_DEVIATION = 0.02
-#: Cells from which it can be said how alike their noise is.
+#: The least number of cells from which their common noise can be estimated.
 LEAST_CELLS = 4
-#: More degrees of freedom make no difference to any chance that matters.
+#: Degrees of freedom beyond this change no chance that matters.
 _MOST_DEGREES = 1e4
 
 Key = tuple[str, str, Case, str]
@@ -61,8 +62,8 @@ class Change:
     """One cell in both reports.
 
     Attributes:
-        table, operation, case, backend: which.
-        old, new: the ratios, or, of the table of errors, the errors.
+        table, operation, case, backend: the cell.
+        old, new: its ratios; in the table of errors, its errors.
         slower: how much longer a call takes beside native's: 0.2 is 20 %; negative when faster.
         chance: how likely noise alone makes it at least this much slower (or faster, if it is
             faster); 1 where it cannot be known.
@@ -86,11 +87,11 @@ class Comparison:
     """Two reports beside each other.
 
     Attributes:
-        changes: every cell that both have.
-        missing: cells that only the old one has, in words.
-        broken: failures of the new one.
-        machines: in what the machines differ; empty when times may be compared.
-        versions: package to its versions in both, where they differ.
+        changes: every cell that both reports have.
+        missing: cells that only the old report has, in words.
+        broken: failures in the new report.
+        machines: how the machines differ; empty when times may be compared.
+        versions: the versions in both reports, by package, where they differ.
     """
 
     changes: tuple[Change, ...]
@@ -112,17 +113,17 @@ def compare(old: Report, new: Report) -> Comparison:
     """Compare two reports cell by cell.
 
     Args:
-        old: the one of before.
-        new: the one in question.
+        old: the earlier report.
+        new: the later report.
     """
     before, after = _cells(old), _cells(new)
     common = [key for key in after if key in before]
     pairs = [(before[key], after[key]) for key in common]
     # Each direction is a family of tests of its own.
-    falls = chances(pairs)
+    falls = estimate_chances(pairs)
     gains = [1 - chance for chance in falls]
-    sure_falls = zip(falls, holm(falls, LEVEL), strict=True)
-    sure_gains = zip(gains, holm(gains, LEVEL), strict=True)
+    sure_falls = zip(falls, apply_holm(falls, LEVEL), strict=True)
+    sure_gains = zip(gains, apply_holm(gains, LEVEL), strict=True)
     changes = []
     for key, (a, b), fall, gain in zip(common, pairs, sure_falls, sure_gains, strict=True):
         was, now = fmean(a), fmean(b)  # of logarithms of ratios
@@ -138,7 +139,7 @@ def compare(old: Report, new: Report) -> Comparison:
         changes=(*changes, *_errors(old.get("accuracy", []), new["accuracy"])),
         missing=tuple(_words(key) for key in before if key not in after),
         broken=tuple(f"{_words(_cell(found))}: {found['reason']}" for found in new["failures"]),
-        machines=tuple(differences(old["machine"], new["machine"])),
+        machines=tuple(list_differences(old["machine"], new["machine"])),
         versions={
             name: (own.get(name, "?"), other.get(name, "?"))
             for name in sorted(own.keys() | other.keys())
@@ -148,7 +149,7 @@ def compare(old: Report, new: Report) -> Comparison:
 
 
 def confirm(first: Comparison, again: Comparison) -> Comparison:
-    """The first comparison, without regressions that a second measurement does not show."""
+    """Return the first comparison without regressions that a second measurement does not show."""
     seen = {_key(change) for change in again.regressions}
     changes = tuple(
         replace(change, verdict="unclear")
@@ -160,7 +161,7 @@ def confirm(first: Comparison, again: Comparison) -> Comparison:
 
 
 def cut_tables(changes: Sequence[Change], tables: Mapping[str, Table]) -> dict[str, Table]:
-    """The tables cut down to the cases of some changes, to measure these again."""
+    """Return the tables with only the cases of some changes, to measure these again."""
     wanted = {
         name: dict.fromkeys(change.case for change in changes if change.table == name)
         for name in tables
@@ -171,27 +172,27 @@ def cut_tables(changes: Sequence[Change], tables: Mapping[str, Table]) -> dict[s
 
 
 def read_case(facts: CaseFacts) -> Case:
-    """The case that a report describes."""
+    """Read the case that a report describes."""
     return Case(facts["rows"], facts["samples"], facts["n_fft"], facts["hop_length"])
 
 
-def differences(old: Machine, new: Machine) -> list[str]:
+def list_differences(old: Machine, new: Machine) -> list[str]:
     """List how two machines differ, as far as times depend on it."""
     before, now = dict(old), dict(new)
     return [f"{key}: {before[key]!r} and {now[key]!r}" for key in SAME if before[key] != now[key]]
 
 
 def _cells(report: Report) -> dict[Key, list[float]]:
-    """Cell to the logarithm of the ratio in each of its passes.
+    """Return for each cell the logarithm of the ratio in each of its passes.
 
-    Of lower quartiles: a pause only ever makes a call longer, and of the four samples of a pass two
-    may have had one.
+    It is the ratio of lower quartiles. A pause can only make a call longer, and two of a pass's
+    four samples may have had one.
     """
     timings = report["timings"]
     beside = {_cell(timing)[:3]: timing["passes"] for timing in timings if timing["ratio"] is None}
     return {
         _cell(timing): [
-            math.log(summary(theirs)["low"] / summary(own)["low"])
+            math.log(summarise(theirs)["low"] / summarise(own)["low"])
             for theirs, own in zip(beside[_cell(timing)[:3]], timing["passes"], strict=True)
         ]
         for timing in timings
@@ -212,7 +213,7 @@ def _verdict(slower: float, certain: bool) -> str:
 
 
 def _errors(old: Sequence[Accuracy], new: Sequence[Accuracy]) -> list[Change]:
-    """Errors have no noise: the same signals are computed every time."""
+    """Compare errors, which have no noise: the same signals are computed every time."""
     before, after = (
         {
             ("accuracy", f"error, {kind}", read_case(found["case"]), found["backend"]): error
@@ -243,12 +244,12 @@ def _words(key: Key) -> str:
     return ", ".join(map(str, key[1:]))
 
 
-def chances(pairs: Sequence[Pair]) -> list[float]:
-    """For each pair, how likely noise alone puts the first mean so far above the second.
+def estimate_chances(pairs: Sequence[Pair]) -> list[float]:
+    """Estimate for each pair how likely noise alone puts the first mean so far above the second.
 
     Args:
-        pairs: logarithms of ratios of the passes of two runs; 0.5 comes of a pair with fewer than
-            two on a side, of which nothing can be said.
+        pairs: logarithms of ratios of the passes of two runs. The chance is 0.5 for a pair with
+            fewer than two on a side, since nothing can be said of it.
     """
     several = [pair for pair in pairs if min(map(len, pair)) > 1]
     degrees = [len(a) + len(b) - 2 for a, b in several]
@@ -256,37 +257,39 @@ def chances(pairs: Sequence[Pair]) -> list[float]:
         ((len(a) - 1) * variance(a) + (len(b) - 1) * variance(b)) / free
         for (a, b), free in zip(several, degrees, strict=True)
     ]
-    usual, weight = usual_variance(variances, degrees)
+    usual, weight = estimate_usual_variance(variances, degrees)
     own = iter(zip(variances, degrees, strict=True))
     return [
-        _chance(pair, *next(own), usual, weight) if min(map(len, pair)) > 1 else 0.5
+        _estimate_chance(pair, *next(own), usual, weight) if min(map(len, pair)) > 1 else 0.5
         for pair in pairs
     ]
 
 
-def _chance(pair: Pair, own: float, free: int, usual: float, weight: float) -> float:
+def _estimate_chance(pair: Pair, own: float, free: int, usual: float, weight: float) -> float:
     first, second = pair
     moderated = (weight * usual + free * own) / (weight + free)
     seen = moderated * (1 / len(first) + 1 / len(second))
     squared = seen + 2 * RUN_DEVIATION**2
-    # Of the sum: the assumed part is known.
+    # Degrees of freedom of the sum, whose assumed part has no error.
     degrees = (weight + free) * (squared / max(seen, 1e-30)) ** 2
     t = (fmean(first) - fmean(second)) / math.sqrt(squared)
-    return student_tail(t, min(degrees, _MOST_DEGREES))
+    return compute_student_tail(t, min(degrees, _MOST_DEGREES))
 
 
-def usual_variance(variances: Sequence[float], degrees: Sequence[int]) -> tuple[float, float]:
-    """The variance that cells share, and how many degrees of freedom that knowledge is worth.
+def estimate_usual_variance(
+    variances: Sequence[float], degrees: Sequence[int]
+) -> tuple[float, float]:
+    """Estimate the variance that cells share, and how many degrees of freedom that is worth.
 
-    The logarithm of a variance estimated with d degrees of freedom varies by trigamma(d / 2) when
-    all are alike; what it varies beyond that is how much they differ.
+    The logarithm of a variance that is estimated with d degrees of freedom has the variance
+    trigamma(d / 2) if all cells are alike. Variance beyond that comes from cells that differ.
 
     Args:
-        variances: of each cell.
-        degrees: of freedom, of each.
+        variances: the variance of each cell.
+        degrees: the degrees of freedom of each.
 
     Returns:
-        Both; 0 degrees where nothing is known.
+        Both; 0 degrees where there are too few cells.
     """
     given = [(s, d) for s, d in zip(variances, degrees, strict=True) if s > 0]
     if len(given) < LEAST_CELLS:
@@ -294,7 +297,7 @@ def usual_variance(variances: Sequence[float], degrees: Sequence[int]) -> tuple[
     halves = torch.tensor([d / 2 for _, d in given], dtype=torch.float64)
     logs = torch.tensor([math.log(s) for s, _ in given], dtype=torch.float64)
     centred = logs - torch.special.digamma(halves) + halves.log()
-    # Trigamma falls from infinity to 0: where it is no more than that, to a part in 4,000.
+    # Trigamma falls from infinity to 0. Find where it falls below that value, to a part in 4,000.
     grid = torch.logspace(-6, math.log10(_MOST_DEGREES / 2), 100_000, dtype=torch.float64)
     beyond = centred.var() - torch.special.polygamma(1, halves).mean()
     index = torch.searchsorted(-torch.special.polygamma(1, grid), -beyond)
@@ -303,8 +306,8 @@ def usual_variance(variances: Sequence[float], degrees: Sequence[int]) -> tuple[
     return math.exp(centred.mean() + shift), 2 * float(half)
 
 
-def holm(chances: Sequence[float], level: float) -> list[bool]:
-    """Which of several tests hold, so that the chance of any false one is at most ``level``.
+def apply_holm(chances: Sequence[float], level: float) -> list[bool]:
+    """Say which of several tests hold, so that the chance of any false one is at most ``level``.
 
     Source: S. Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
@@ -317,11 +320,11 @@ def holm(chances: Sequence[float], level: float) -> list[bool]:
     return holds
 
 
-def student_tail(t: float, degrees: float) -> float:
-    """Probability of more than ``t`` in Student's distribution.
+def compute_student_tail(t: float, degrees: float) -> float:
+    """Compute the probability of more than ``t`` in Student's distribution, by Simpson's rule.
 
-    By the substitution x = sqrt(degrees) tan(angle), the density becomes cos(angle) to the power
-    of degrees - 1, over a finite range; by Simpson's rule.
+    The substitution x = sqrt(degrees) tan(angle) makes the density cos(angle) to the power of
+    degrees - 1, over a finite range.
     """
     start = math.atan(t / math.sqrt(degrees))
     angles = np.linspace(start, math.pi / 2, 2001)

@@ -1,4 +1,4 @@
-"""What a patched call costs beside the transform: microseconds, memory, the import."""
+"""What a patched call costs besides the transform: microseconds, memory, the import."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .schema import Cost
 
 Plain = Callable[[], Any]
 
-#: Of the loops that tell a few microseconds apart.
+#: Calls of a loop, and loops, that tell a few microseconds apart.
 REPEATS, ROUNDS = 20, 1500
 
 #: What a fresh process measures, and prints as JSON.
@@ -43,13 +43,18 @@ def measure_costs(rounds: int = ROUNDS) -> list[Cost]:
     """
     has_memory = sys.platform.startswith("linux") and tms.available_backends()["mlx"].available
     return [
-        *overhead(rounds),
-        *(memory() if has_memory else ()),
-        {"what": "import after torch", "value": import_time(), "unit": "ms", "native": None},
+        *measure_overhead(rounds),
+        *(measure_memory() if has_memory else ()),
+        {
+            "what": "import after torch",
+            "value": measure_import_time(),
+            "unit": "ms",
+            "native": None,
+        },
     ]
 
 
-def overhead(rounds: int = ROUNDS) -> Iterator[Cost]:
+def measure_overhead(rounds: int = ROUNDS) -> Iterator[Cost]:
     """Measure how many microseconds a patched call adds where native computes it."""
     signal, window = torch.randn(1, 16), torch.hann_window(4)
     spectrum = native.stft(signal, 4, 2, window=window, return_complex=True)
@@ -63,7 +68,7 @@ def overhead(rounds: int = ROUNDS) -> Iterator[Cost]:
                     partial(getattr(namespace, operation), tensor, 4, 2, window=window, **more)
                     for namespace in (native, torch)
                 )
-                seconds, longer = difference(plain, patched, REPEATS, rounds)
+                seconds, longer = measure_difference(plain, patched, REPEATS, rounds)
                 grad = ", requires grad" if train else ""
                 yield {
                     "what": f"a patched {operation} that native computes, {backend}{grad}: more",
@@ -73,10 +78,13 @@ def overhead(rounds: int = ROUNDS) -> Iterator[Cost]:
                 }
 
 
-def difference(plain: Plain, other: Plain, repeats: int, rounds: int) -> tuple[float, float]:
-    """Median seconds of ``plain``, and the median of what ``other`` takes more in the same round.
+def measure_difference(
+    plain: Plain, other: Plain, repeats: int, rounds: int
+) -> tuple[float, float]:
+    """Measure the median seconds of ``plain``, and of what ``other`` takes more in the same round.
 
-    For calls too short to time one by one: short loops in turn, the order changing every round.
+    This is for calls too short to time one by one. Short loops of both take turns, in an order that
+    changes every round.
     """
     sides = [
         Side("other", nullcontext, lambda number: other()),
@@ -87,10 +95,10 @@ def difference(plain: Plain, other: Plain, repeats: int, rounds: int) -> tuple[f
     return statistics.median(taken["plain"]), statistics.median(more)
 
 
-def memory() -> Iterator[Cost]:
+def measure_memory() -> Iterator[Cost]:
     """Measure the peak memory of a call on the largest size, each in a fresh process.
 
-    Beyond input and output without a backward pass, beyond input and cotangent with one.
+    Input and output are not counted; with a backward pass, input and cotangent are not.
     """
     for operation in (STFT, ISTFT, STFT_BACKWARD, ISTFT_BACKWARD, ROUND_TRIP):
         grown, of_native = (
@@ -105,7 +113,7 @@ def memory() -> Iterator[Cost]:
 def print_memory(operation: str, backend: str, threads: str) -> None:
     """Print the MiB by which one call makes this process grow at its peak."""
     torch.set_num_threads(int(threads))
-    # A small one first: it loads MLX and what derivatives need, and starts the threads of both.
+    # A small call first: it loads MLX and what derivatives need, and starts the threads of both.
     small = Workload(type(LARGEST)(1, 20_000, LARGEST.n_fft, LARGEST.hop_length), "cpu")
     workload = Workload(LARGEST, "cpu")
     side = make_side(backend, workload, operation)
@@ -127,12 +135,12 @@ def measure_peak(call: Plain) -> tuple[int, Any]:
     return int(peak) * 1024 - before, result
 
 
-def import_time(repeats: int = 7) -> float:
-    """Median milliseconds that it takes to import the package and its functions after torch."""
+def measure_import_time(repeats: int = 7) -> float:
+    """Measure the median milliseconds of importing the package and its functions after torch."""
     return 1e3 * statistics.median(_run_fresh(_IMPORT) for _ in range(repeats))
 
 
 def _run_fresh(program: str, *arguments: str) -> float:
-    """The number that a program prints in a process of its own."""
+    """Run a program in a process of its own, and return the number that it prints."""
     command = [sys.executable, "-c", program, *arguments]
     return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)

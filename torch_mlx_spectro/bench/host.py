@@ -1,9 +1,9 @@
-"""What a call that comes again takes of the host's time, in units of one allocation of torch's.
+"""The host's time of a call that comes again, in units of one allocation of torch's.
 
-Microseconds are a machine's; how many allocations a call costs is nearly the same on all of them.
-On a device the computation goes on beside the host, which is all that is waited for in calls as
-small as these. Where there is no device, the ``mps`` route is taken on the host's tensors, with
-Metal kernels that compute nothing.
+Microseconds depend on the machine; how many allocations a call costs is nearly the same on all. On
+a device the computation goes on beside the host, and calls as small as these wait for the host
+alone. Where there is no device, the ``mps`` route is taken on the host's tensors, with Metal
+kernels that compute nothing.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from .cases import HOST_TABLE, TABLES
 from .measuring import Clock
 from .schema import Report
 
-#: Computed with where there is no device.
+#: The backend that is timed where there is no device.
 STUBBED = "mps"
-#: Samples of these calls are short: so many times as many as of others.
+#: How many times more samples are taken of these calls than of others, since they are short.
 MORE_SAMPLES = 5
 
 
 class _Nothing:
     """A library of Metal kernels that compute nothing, and each of its kernels."""
 
-    #: What a launcher asks of a kernel.
+    #: An attribute that launchers read from a kernel.
     max_threads_per_threadgroup = 1024
     thread_execution_width = 32
 
@@ -54,10 +54,10 @@ class _Stub:
 
 @contextmanager
 def stub_metal() -> Iterator[None]:
-    """Have the ``mps`` backend compute nothing, of the host's tensors, until the context ends.
+    """Make the ``mps`` backend accept the host's tensors and compute nothing, within the context.
 
-    What comes out is memory as it was found. Afterwards nothing is left of it: what was kept under
-    the stub is forgotten, which no later call would find, as its key has the stub.
+    Results are uninitialised memory. Afterwards everything that was kept under the stub is
+    forgotten. No later call would find it anyway, since its keys hold the stub.
     """
     before = getattr(torch.mps, "compile_shader", None)
     mps: Any = torch.mps
@@ -80,8 +80,8 @@ def measure_host(
     """Time what calls take of the host, by the device's own backend and by native.
 
     Args:
-        settings: how; of its backends the device's own is timed.
-        progress: as of :func:`.running.measure`.
+        settings: how to measure; of its backends only the device's own is timed.
+        progress: see :func:`.running.measure`.
         clock: the clock; the device's own by default.
 
     Returns:
@@ -92,7 +92,7 @@ def measure_host(
     named = tuple(name for name in settings.backends if name == own)
     chosen = replace(
         settings,
-        # What native takes of the host cannot be told from what it computes there.
+        # Native computes on the host, so its host's time alone cannot be timed.
         backends=(STUBBED,) if is_stubbed else (running.NATIVE, *named),
         samples=MORE_SAMPLES * settings.samples,
         computes=not is_stubbed,

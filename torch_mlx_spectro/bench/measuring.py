@@ -20,7 +20,7 @@ from .schema import Summary
 Call = Callable[[int], Any]
 Result = TypeVar("Result")
 
-#: Shorter samples than this say more about the clock and the waiting than about the calls.
+#: Shorter samples than these say more about the clock and the waiting than about the calls.
 SAMPLE_SECONDS, GPU_SAMPLE_SECONDS = 1e-3, 4e-3
 MAX_BATCH = 64
 #: Samples of a pass that are taken however long they last.
@@ -29,30 +29,30 @@ LEAST_SAMPLES = 2
 
 @dataclass(frozen=True)
 class Clock:
-    """A clock in seconds, and what waits for a device to finish."""
+    """A clock in seconds, and a function that waits for a device to finish."""
 
     now: Callable[[], float]
     finish: Callable[[], None]
     sample_seconds: float = SAMPLE_SECONDS
 
     def time(self, work: Callable[[], Result]) -> tuple[float, Result]:
-        """Seconds of some work, with the device idle before and after, and its result."""
+        """Time some work, with the device idle before and after; return seconds and its result."""
         timer = HostTimer(self.now, self.finish)
         timer.begin()
         result = work()
         timer.end()
-        return timer.seconds(), result
+        return timer.read_host(), result
 
 
 def make_clock(device: str) -> Clock:
-    """The clock for calls on a device of this type."""
+    """Make the clock for calls on a device of this type."""
     least = SAMPLE_SECONDS if device == "cpu" else GPU_SAMPLE_SECONDS
     return Clock(time.perf_counter, getattr(torch, device).synchronize, least)
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of those that are timed against each other: its call, and the context it is made in."""
+    """One side of a comparison: its call, and the context in which the call is made."""
 
     name: str
     context: Callable[[], AbstractContextManager[object]]
@@ -60,7 +60,7 @@ class Side:
 
 
 def choose_batch(side: Side, clock: Clock) -> int:
-    """The number of calls that makes a sample long enough; the side must be warm."""
+    """Choose the number of calls that makes a sample long enough; the side must be warm."""
     with side.context():
         took = _time_calls(side.call, clock, 0, 2, 1)
     return max(1, min(MAX_BATCH, math.ceil(clock.sample_seconds / max(took, 1e-9))))
@@ -77,21 +77,21 @@ def take_turns(
 ) -> dict[str, list[float]]:
     """Time calls of several sides in turn.
 
-    A turn begins with a call that is not timed, because each side leaves the machine in a state of
-    its own (threads that still spin, caches), and a program uses one of them, call after call.
-    Every other round goes through the sides backwards, so that none always follows the same other.
+    A turn begins with a call that is not timed. For each side leaves the machine in a state of its
+    own (threads that still spin, caches), while a program uses one side, call after call. Every
+    other round goes through the sides backwards, so that no side always follows the same one.
 
     Args:
         sides: what to time; warm.
         clock: the clock.
-        samples: rounds.
+        samples: the number of rounds.
         batch: calls of a sample.
-        seconds: after these no other round begins, unless there are fewer than ``LEAST_SAMPLES``.
+        seconds: after these no round begins, unless there are fewer than ``LEAST_SAMPLES``.
         kept: results that are kept alive, so that outputs rotate through memory as inputs do.
-        settle: make the call that is not timed; where a sample is long, it says nothing.
+        settle: whether to make the call that is not timed; long samples do not need it.
 
     Returns:
-        Side to seconds of a call in each round.
+        The seconds of a call in each round, by side.
     """
     taken: dict[str, list[float]] = {side.name: [] for side in sides}
     begin = clock.now()
@@ -110,20 +110,22 @@ def take_turns(
 
 
 def _time_calls(call: Call, clock: Clock, first: int, batch: int, kept: int) -> float:
-    """Seconds of one call, from ``batch`` calls of which the last ``kept`` results stay alive."""
+    """Time ``batch`` calls, whose last ``kept`` results stay alive; return seconds of one call."""
     numbers = range(first, first + batch)
     return clock.time(lambda: deque(map(call, numbers), maxlen=kept))[0] / batch
 
 
-def summary(values: Sequence[float]) -> Summary:
-    """Median and quartiles, the same as NumPy's, which takes long for a few numbers."""
+def summarise(values: Sequence[float]) -> Summary:
+    """Return median and quartiles, equal to NumPy's, which takes long for a few numbers."""
     several = values if len(values) > 1 else [*values, *values]
     low, median, high = statistics.quantiles(several, n=4, method="inclusive")
     return {"median": median, "low": low, "high": high, "n": len(values)}
 
 
-def ratios(native: Sequence[Sequence[float]], ours: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Native time over ours of the samples taken in one round: what slows both cancels out."""
+def compute_ratios(
+    native: Sequence[Sequence[float]], ours: Sequence[Sequence[float]]
+) -> list[list[float]]:
+    """Divide native's time by ours, round by round, so that what slows both cancels out."""
     return [
         [theirs / own for theirs, own in zip(*pair, strict=True)]
         for pair in zip(native, ours, strict=True)

@@ -1,8 +1,8 @@
-"""How much of a separation model stft and istft are, before and after ``patch``.
+"""How much of a separation model's time stft and istft take, before and after ``patch``.
 
-The models are audio-separator's own classes, with random weights: of a transform's time weights
-say nothing. In one pass the calls of torch.stft and torch.istft are timed, with the device idle
-before and after each; other passes, without that, time the whole.
+The models are audio-separator's own classes, with random weights, since a transform's time does not
+depend on weights. In one pass the calls of torch.stft and torch.istft are timed, with the device
+idle before and after each. Other passes time the whole, without that.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ import torch
 
 import torch_mlx_spectro as tms
 
-from .measuring import Clock, Side, make_clock, summary, take_turns
+from .measuring import Clock, Side, make_clock, summarise, take_turns
 from .running import AUTO, NATIVE, choose_backend
 
 SCHEMA, VERSION = "torch-mlx-spectro-pipeline", 1
 RATE = 44_100
-#: Runs of a model after which ``auto`` has decided, but for times in doubt: the report tells who
-#: computed, and then names several.
+#: Runs of a model after which ``auto`` has decided, unless its times are in doubt. Then the report
+#: names several backends that computed.
 AUTO_RUNS = 12
 INSTALL = (
     "pip install -r tests/pipelines/requirements.txt",
     "pip install --no-deps -r tests/pipelines/requirements-no-deps.txt",
 )
-#: What the models' modules import; each is a name to import.
+#: The packages that the models' modules import, by the names of imports.
 NEEDED = (
     "audio_separator",
     "beartype",
@@ -51,9 +51,9 @@ class Component:
     """A model of audio-separator.
 
     Attributes:
-        name: of the architecture.
-        samples: of a segment.
-        build: makes it, on a device.
+        name: the architecture's name.
+        samples: samples of a segment.
+        build: makes the model on a device.
     """
 
     name: str
@@ -62,15 +62,15 @@ class Component:
 
 
 def list_missing() -> list[str]:
-    """What has to be installed first, by the names of imports."""
+    """List what has to be installed first, by the names of imports."""
     return [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
 
-def components(small: bool) -> tuple[Component, ...]:
-    """The models, with published or with small sizes.
+def list_components(small: bool) -> tuple[Component, ...]:
+    """List the models, with published or with small sizes.
 
     Args:
-        small: of the sizes with which tests/pipelines shows that the results are the same.
+        small: take the sizes with which tests/pipelines shows that results are the same.
     """
     roformer: dict[str, Any] = {
         "stereo": True,
@@ -104,12 +104,12 @@ def components(small: bool) -> tuple[Component, ...]:
 
 
 def _find_class(module: str, name: str) -> Any:
-    """One of audio-separator's classes."""
+    """Find one of audio-separator's classes."""
     return pkgutil.resolve_name(f"audio_separator.separator.uvr_lib_v5.{module}:{name}")
 
 
 def _move(module: Any, device: str) -> Model:
-    """The model on a device, for inference."""
+    """Move a model to a device, for inference."""
     return cast(Model, module.eval().to(device))
 
 
@@ -150,7 +150,7 @@ def _roformer(module: str, name: str, device: str, sizes: dict[str, Any]) -> Mod
 
 @contextmanager
 def record_calls(clock: Clock) -> Iterator[dict[str, list[float]]]:
-    """Seconds of every call of torch.stft and torch.istft, whoever computes them."""
+    """Record the seconds of every call of torch.stft and torch.istft, whoever computes them."""
     taken: dict[str, list[float]] = {"stft": [], "istft": []}
 
     def call(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -178,7 +178,7 @@ def measure_component(
     Args:
         component: the model.
         device: where it runs.
-        backends: beside native, each strict but ``auto``.
+        backends: timed beside native; all but ``auto`` are strict.
         rounds: timed runs of each.
         clock: the clock; the device's own by default.
     """
@@ -186,7 +186,7 @@ def measure_component(
     generator = torch.Generator().manual_seed(1)
     mix = torch.randn((1, 2, component.samples), generator=generator).mul_(0.1).to(device)
     with warnings.catch_warnings(), torch.random.fork_rng():
-        # Deprecated calls of the models' own; the tests of them list them.
+        # The models themselves make deprecated calls; tests/pipelines lists them.
         warnings.simplefilter("ignore")
         torch.manual_seed(1)
         model = component.build(device)
@@ -206,22 +206,25 @@ def measure_component(
                     split[side.name] = clock.time(partial(run, 0))[0], taken
                 routes[side.name] = sorted({name for _, name in tms.stats().calls}) or [NATIVE]
         seconds = take_turns(sides, clock, rounds, batch=1, settle=False)
-    return [_parts(component.name, name, seconds, split[name], routes[name]) for name in seconds]
+    return [
+        _describe_parts(component.name, name, seconds, split[name], routes[name])
+        for name in seconds
+    ]
 
 
-def _parts(
+def _describe_parts(
     model: str,
     backend: str,
     seconds: dict[str, list[float]],
     split: tuple[float, dict[str, list[float]]],
     routes: list[str],
 ) -> dict[str, Any]:
-    """What is reported of one model by one backend.
+    """Describe one model by one backend, as reports have it.
 
     Returns:
-        ``seconds`` of the whole; ``stft`` and ``istft``: seconds in all calls of each, of the pass
-        in which they were timed, which took ``timed`` in all; ``share``: their part of that;
-        ``ratio``: native's whole over this one's, taken in turn; None of native itself.
+        ``seconds``: those of the whole. ``timed``: those of the pass in which calls were timed;
+        ``stft`` and ``istft``: those of all calls of each in it; ``share``: their part of it.
+        ``ratio``: native's whole over this one's, taken in turns; None for native itself.
     """
     whole, taken = split
     stft, istft = sum(taken["stft"]), sum(taken["istft"])
@@ -229,12 +232,12 @@ def _parts(
     return {
         "model": model,
         "backend": backend,
-        "seconds": summary(seconds[backend]),
+        "seconds": summarise(seconds[backend]),
         "timed": whole,
         "stft": stft,
         "istft": istft,
         "calls": sum(map(len, taken.values())),
         "share": (stft + istft) / whole,
-        "ratio": None if backend == NATIVE else summary(paired)["median"],
+        "ratio": None if backend == NATIVE else summarise(paired)["median"],
         "computed_by": routes,
     }

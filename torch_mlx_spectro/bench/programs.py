@@ -17,21 +17,21 @@ from .schema import CaseFacts
 #: What is timed, by the names that reports use.
 LOSS, STEPS = "multi-resolution loss + backward", "50 steps"
 N_STEPS = 50
-#: Of SGD with momentum, in which a gradient that is wrong by a factor shows.
+#: Learning rate and momentum of SGD, which shows when a gradient is wrong by a factor.
 RATE, MOMENTUM = 0.1, 0.9
 #: A package, and the table that needs it.
 AURALOSS = "auraloss"
 
 
 def explain_absence(tables: Iterable[str]) -> dict[str, str]:
-    """Why some of these tables cannot be measured here, by their names."""
+    """Say why some of these tables cannot be measured here, by their names."""
     if AURALOSS not in tables or importlib.util.find_spec(AURALOSS) is not None:
         return {}
     return {AURALOSS: f"it is not installed: pip install {AURALOSS}"}
 
 
 def _draw(case: CaseFacts, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two signals for each row, the same on every run: (rows, samples)."""
+    """Draw two signals for each row, (rows, samples), the same on every run."""
     generator = torch.Generator().manual_seed(2)
     shape = (2, case["rows"], case["samples"])
     first, second = torch.randn(shape, generator=generator).to(device)
@@ -39,7 +39,10 @@ def _draw(case: CaseFacts, device: torch.device) -> tuple[torch.Tensor, torch.Te
 
 
 def make_loss(case: CaseFacts, device: torch.device) -> Call:
-    """Compute auraloss's multi-resolution STFT loss and its gradient; a call returns the loss."""
+    """Make a call that computes auraloss's multi-resolution STFT loss and its gradient.
+
+    The call returns the loss.
+    """
     criterion = importlib.import_module("auraloss.freq").MultiResolutionSTFTLoss().to(device)
     estimate, target = (signal[:, None] for signal in _draw(case, device))
     leaf = estimate.detach().requires_grad_()
@@ -53,7 +56,7 @@ def make_loss(case: CaseFacts, device: torch.device) -> Call:
 
 
 class Separator(nn.Module):
-    """A mixture to two sources: stft, masks by convolutions over time, istft."""
+    """Separates a mixture into two sources: stft, masks by convolutions over time, istft."""
 
     def __init__(self, n_fft: int, hop_length: int, hidden: int = 64) -> None:
         super().__init__()
@@ -67,7 +70,7 @@ class Separator(nn.Module):
         )
 
     def forward(self, mixture: torch.Tensor) -> torch.Tensor:
-        """Signals (rows, samples) to (rows, 2, samples)."""
+        """Separate signals (rows, samples) into sources (rows, 2, samples)."""
         window, samples = self.get_buffer("window"), mixture.shape[-1]
         spectrum = torch.stft(mixture, **self.sizes, window=window, return_complex=True)
         rows, bins, frames = spectrum.shape
@@ -78,7 +81,10 @@ class Separator(nn.Module):
 
 
 def make_steps(case: CaseFacts, device: torch.device) -> Call:
-    """Train a small separator from the same weights each time; a call returns every step's loss."""
+    """Make a call that trains a small separator, from the same weights each time.
+
+    The call returns the loss of every step.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         model = Separator(case["n_fft"], case["hop_length"]).to(device)
@@ -103,7 +109,7 @@ def make_steps(case: CaseFacts, device: torch.device) -> Call:
     return call
 
 
-#: By the name of what is timed.
+#: The makers of calls, by the name of what is timed.
 PROGRAMS: Mapping[str, Callable[[CaseFacts, torch.device], Call]] = MappingProxyType(
     {LOSS: make_loss, STEPS: make_steps}
 )

@@ -1,6 +1,6 @@
 """A run: every backend against native torch on the cases of some tables.
 
-What numbers are measured on is told without the names of hosts, users or folders.
+Machines are described without the names of hosts, users or folders.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from ..backends import registry
 from ..dispatch.autotune import MAX_TRIALS
 from ..doctor.findings import list_versions
 from ..native import functions as native
-from .cases import UNIT, Case, Table, Workload, disagreement, facts
-from .measuring import Clock, Side, choose_batch, make_clock, ratios, summary, take_turns
+from .cases import UNIT, Case, Table, Workload, describe_case, describe_disagreement
+from .measuring import Clock, Side, choose_batch, compute_ratios, make_clock, summarise, take_turns
 from .programs import PROGRAMS
 from .schema import SCHEMA, VERSION, Accuracy, Failure, Machine, Report, Timing
 
 NATIVE, AUTO = registry.NATIVE, "auto"
 
-#: Calls after which ``auto`` has decided, whatever the times: of native and of two other backends.
+#: Calls after which ``auto`` has decided, whatever the times, among native and two other backends.
 AUTO_WARM_UP = 3 * MAX_TRIALS
 
 #: Called when a case is done, with how many are done, how many there are, and which one it was.
@@ -44,9 +44,9 @@ Progress = Callable[[int, int, str], None]
 class Settings:
     """How a run is measured.
 
-    Samples are taken in several passes over all cases. What changes slowly (the clock of a
-    processor, its neighbours) then differs among the passes of one case, where it can be seen,
-    instead of among cases.
+    Samples are taken in several passes over all cases. What changes slowly (a processor's clock, a
+    neighbour's load) then differs between the passes of one case, where it shows, and not between
+    cases.
 
     Attributes:
         device: where the tensors are: ``"cpu"``, ``"mps"`` or ``"cuda"``.
@@ -54,10 +54,10 @@ class Settings:
         passes: over all cases.
         samples: of each side in a pass.
         warm_up: calls of each side before the first pass.
-        seconds_per_case: of all passes of an operation on a case, about, and again of each side's
-            warm-up; one call of that and ``LEAST_SAMPLES`` samples of a pass are made however
-            long they last.
-        computes: results are to be native's; those of a stub's kernels are not.
+        seconds_per_case: about how long all passes of an operation on a case take; as much again
+            for each side's warm-up. One call of a warm-up and ``LEAST_SAMPLES`` samples of a pass
+            are made however long they last.
+        computes: whether results have to agree with native's; those of a stub's kernels do not.
     """
 
     device: str
@@ -70,21 +70,21 @@ class Settings:
 
 
 def quick(settings: Settings) -> Settings:
-    """The same with fewer samples: good for a look, not for a claim."""
+    """Return the settings with fewer samples: good for a look, not for a claim."""
     return replace(settings, passes=3, samples=3, warm_up=2, seconds_per_case=3.0)
 
 
 def find_backends(device: str) -> tuple[tuple[str, ...], dict[str, str]]:
-    """What computes tensors on this device, and why what else should does not.
+    """Find the backends for tensors on this device, and why others of its backends cannot be used.
 
     Returns:
-        The backends, ``auto`` last; and backend to the reason for those which are not here.
+        The backends, ``auto`` last; and the reason for each that is not here, by backend.
     """
     signal = torch.zeros(1, 2048, device=device)
     window = torch.ones(512, device=device)
     reasons = {}
     for name in registry.list_backends(device):
-        # By a call, which also finds out that a backend is here and does not take this device.
+        # By a call, which also shows if a backend is here but does not take this device.
         with tms.backend(name):
             route = tms.explain("stft", signal, 512, window=window, return_complex=True)
         if route.backend != name:
@@ -96,8 +96,8 @@ def find_backends(device: str) -> tuple[tuple[str, ...], dict[str, str]]:
 
 
 @contextmanager
-def threads(number: int | None) -> Iterator[None]:
-    """Have torch compute with so many threads; None changes nothing."""
+def use_threads(number: int | None) -> Iterator[None]:
+    """Make torch compute with so many threads; None changes nothing."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
@@ -108,7 +108,7 @@ def threads(number: int | None) -> Iterator[None]:
 
 @dataclass
 class _Cell:
-    """What has been measured of an operation on a case."""
+    """The measurements of an operation on a case."""
 
     table: str
     operation: str
@@ -122,7 +122,7 @@ class _Cell:
         return {
             "table": self.table,
             "operation": self.operation,
-            "case": facts(self.case),
+            "case": describe_case(self.case),
             "backend": backend,
             "reason": reason,
         }
@@ -136,13 +136,13 @@ def measure(
 ) -> Report:
     """Time and compare every backend of the settings with native torch.
 
-    Each is strict: a call that it would leave to native is a failure, not a time. A result that
-    differs from native's by more than rounding is one, too, and is not timed. What a backend or
-    the device raises on a case (memory that does not suffice) ends that case only.
+    Each backend is strict: a call that it would leave to native is a failure, not a time. A result
+    that differs from native's by more than rounding is a failure, too, and is not timed. An
+    exception of a backend or of the device (out of memory) ends that case only.
 
     Args:
-        settings: how.
-        tables: name to cases; one without operations is of errors.
+        settings: how to measure.
+        tables: the tables by name; errors are measured for one without operations.
         progress: called after every case.
         clock: the clock; the device's own by default.
 
@@ -150,7 +150,7 @@ def measure(
         The report, without ``costs`` and ``unavailable``.
     """
     clock = clock or make_clock(settings.device)
-    where = machine(settings.device)  # now: its load is the others'
+    where = describe_machine(settings.device)  # first: later its load would be ours
     cells = [
         _Cell(name, operation, case, table.reference)
         for name, table in tables.items()
@@ -181,7 +181,7 @@ def measure(
             "warm_up": settings.warm_up,
             "seconds_per_case": settings.seconds_per_case,
         },
-        "timings": [timing for cell in cells for timing in _timings(cell)],
+        "timings": [timing for cell in cells for timing in _list_timings(cell)],
         "accuracy": accuracy,
         "costs": [],
         "failures": failures,
@@ -193,10 +193,10 @@ def make_side(backend: str, workload: Workload, operation: str) -> Side:
     """Make a backend's side of an operation; native's calls do not pass through this package.
 
     Args:
-        backend: or what takes part as a unit (:data:`.cases.UNIT`).
+        backend: a backend's name, or :data:`.cases.UNIT` for the unit.
     """
     if backend == UNIT:
-        return Side(UNIT, nullcontext, workload.allocation())
+        return Side(UNIT, nullcontext, workload.make_allocation())
     namespace = native if backend == NATIVE else tms
     use = tms.patch if operation in PROGRAMS else tms.backend
     return Side(backend, choose_backend(backend, use), workload.call(operation, namespace))
@@ -205,7 +205,7 @@ def make_side(backend: str, workload: Workload, operation: str) -> Side:
 def choose_backend(
     backend: str, use: Callable[..., AbstractContextManager[object]] = tms.backend
 ) -> Callable[[], AbstractContextManager[object]]:
-    """Makes a context in which this package's functions compute by this backend, or raise.
+    """Make a context in which this package's functions compute by this backend, or raise.
 
     ``auto`` may choose native; native torch itself needs no context.
 
@@ -224,7 +224,7 @@ def _errors(case: Case, settings: Settings, failures: list[Failure]) -> list[Acc
     for backend in (NATIVE, *settings.backends):
         try:
             with choose_backend(backend)():
-                found.append(workload.errors(native if backend == NATIVE else tms, backend))
+                found.append(workload.measure_errors(native if backend == NATIVE else tms, backend))
         except RuntimeError as error:  # NotAccelerated, or the device's
             failures.append(_Cell("accuracy", "errors", case).failure(backend, str(error)))
     return found
@@ -256,7 +256,7 @@ def _pass(
         seconds = settings.seconds_per_case / settings.passes
         kept = workload.sets if settings.device != "cpu" else 1
         taken = take_turns(sides, clock, settings.samples, cell.batch, seconds, kept)
-    except RuntimeError as error:  # the device's: of memory, mostly
+    except RuntimeError as error:  # raised by the device, mostly for lack of memory
         failures.append(cell.failure(cell.reference, f"{type(error).__name__}: {error}"))
         return
     for name, times in taken.items():
@@ -264,14 +264,14 @@ def _pass(
 
 
 def _warm_up(cell: _Cell, side: Side, workload: Workload, settings: Settings, clock: Clock) -> str:
-    """Warm a side up and see who computes; why it cannot be timed, or nothing."""
+    """Warm a side up and see who computes; return why it cannot be timed, or nothing."""
     count = max(settings.warm_up, AUTO_WARM_UP) if side.name == AUTO else settings.warm_up
     try:
         with side.context():
             got = side.call(0)
         if settings.computes:
             expected = make_side(NATIVE, workload, cell.operation).call(0)
-            if wrong := disagreement(expected, got):
+            if wrong := describe_disagreement(expected, got):
                 return wrong
         _call(side, count, clock, settings.seconds_per_case)
         tms.reset_stats()
@@ -284,7 +284,7 @@ def _warm_up(cell: _Cell, side: Side, workload: Workload, settings: Settings, cl
 
 
 def _call(side: Side, times: int, clock: Clock, seconds: float = math.inf) -> None:
-    """Make so many calls, or fewer when the seconds are over."""
+    """Make so many calls, or fewer if the seconds run out."""
     end = clock.now() + seconds
     with side.context():
         for number in range(times):
@@ -294,20 +294,22 @@ def _call(side: Side, times: int, clock: Clock, seconds: float = math.inf) -> No
                 break
 
 
-def _timings(cell: _Cell) -> Iterator[Timing]:
+def _list_timings(cell: _Cell) -> Iterator[Timing]:
     for name, passes in cell.taken.items():
         relative = None
         if name != cell.reference:
-            relative = summary([*chain.from_iterable(ratios(cell.taken[cell.reference], passes))])
+            relative = summarise(
+                [*chain.from_iterable(compute_ratios(cell.taken[cell.reference], passes))]
+            )
         yield {
             "table": cell.table,
             "operation": cell.operation,
-            "case": facts(cell.case),
+            "case": describe_case(cell.case),
             "backend": name,
             "computed_by": cell.computed_by.get(name, [name]),
             "batch": cell.batch,
             "passes": passes,
-            "seconds": summary([*chain.from_iterable(passes)]),
+            "seconds": summarise([*chain.from_iterable(passes)]),
             "ratio": relative,
         }
 
@@ -315,11 +317,11 @@ def _timings(cell: _Cell) -> Iterator[Timing]:
 _PACKAGES = ("python", "torch", "mlx", "numpy", "cuda-core")
 
 
-def machine(device: str) -> Machine:
-    """This machine, with tensors on ``device``."""
-    # Of torch its own word: the local part says which build it is.
+def describe_machine(device: str) -> Machine:
+    """Describe this machine, with tensors on ``device``."""
+    # torch's own version string, whose local part says which build it is.
     found = list_versions(tms.__version__) | {"torch": torch.__version__}
-    processor = _processor()
+    processor = _name_processor()
     return {
         "processor": processor,
         "cpus": os.cpu_count() or 1,
@@ -333,8 +335,8 @@ def machine(device: str) -> Machine:
     }
 
 
-def _processor() -> str:
-    """The processor's name; on Linux and macOS that of the model."""
+def _name_processor() -> str:
+    """Name the processor; on Linux and macOS by its model."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")

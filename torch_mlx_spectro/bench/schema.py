@@ -1,6 +1,6 @@
-"""The report as JSON: its types, and what checks that a file has them.
+"""The report as JSON: its types, and a check that a file has them.
 
-``VERSION`` grows when a file of before could not be read any more; new keys do not change it.
+``VERSION`` grows when earlier files can no longer be read; new keys do not change it.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class Location(TypedDict):
 
 
 class Timing(Location):
-    """What was measured there.
+    """The times of one operation on one size by one backend.
 
-    ``passes`` has seconds of a call, in the order in which they were taken; numbers at the same
-    place of two backends were taken one after the other, and ``ratio`` is of those pairs: native's
-    time over this backend's (null of native itself). ``computed_by``: the backends that the calls
-    were counted for. ``batch``: calls between two looks at the clock.
+    ``passes`` has seconds of a call, in the order in which they were taken. Numbers at the same
+    place for two backends were taken one after the other. ``ratio`` is of those pairs: native's
+    time over this backend's (null for native itself). ``computed_by``: the backends that the calls
+    were counted for. ``batch``: calls between two readings of the clock.
     """
 
     computed_by: list[str]
@@ -60,10 +60,10 @@ class Timing(Location):
 
 
 class Accuracy(TypedDict):
-    """Largest absolute errors on one size by one backend, of noise of unit variance.
+    """The largest absolute errors on one size by one backend, for noise of unit variance.
 
-    ``round_trip`` is how far istft(stft(x)) is from x; ``stft`` and ``istft`` are against the same
-    computation in float64.
+    ``round_trip`` is how far istft(stft(x)) is from x. ``stft`` and ``istft`` are compared with the
+    same computation in float64.
     """
 
     case: CaseFacts
@@ -74,7 +74,7 @@ class Accuracy(TypedDict):
 
 
 class Cost(TypedDict):
-    """Something else that was measured: ``unit`` says what the value is."""
+    """Another measured number; ``unit`` is its unit."""
 
     what: str
     value: float
@@ -83,16 +83,16 @@ class Cost(TypedDict):
 
 
 class Failure(Location):
-    """What a backend did not do, or did wrong."""
+    """An operation that a backend did not compute, or computed wrong."""
 
     reason: str
 
 
 class Machine(TypedDict):
-    """What the numbers were measured on; has no names of hosts, users or folders.
+    """The machine of the measurements, without names of hosts, users or folders.
 
-    ``load`` is how many processes wanted a CPU in the minute before, as the system counts them;
-    null where it does not.
+    ``load`` is how many processes wanted a CPU in the minute before; null where the system does not
+    count them.
     """
 
     processor: str
@@ -107,7 +107,7 @@ class Machine(TypedDict):
 
 
 class Settings(TypedDict):
-    """How it was measured: see :class:`.running.Settings`."""
+    """The settings of the measurements, see :class:`.running.Settings`."""
 
     backends: list[str]
     tables: list[str]
@@ -154,19 +154,19 @@ class Submission(TypedDict):
 
 
 class Invalid(ValueError):
-    """A file is not a report, or its version is not known here."""
+    """A file is not a report, or is of a version that this package does not know."""
 
 
 def to_json(value: Any) -> str:
-    """JSON text, of finite numbers only."""
+    """Write a value as JSON text; its numbers have to be finite."""
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 def read_report(text: str) -> Report:
-    """The report that a JSON text holds.
+    """Read the report in a JSON text.
 
     Raises:
-        Invalid: it is none.
+        Invalid: the text is not a report.
     """
     try:
         found: Any = json.loads(text)
@@ -184,7 +184,7 @@ def check(value: Any, wanted: Any, where: str) -> None:
     """Check a JSON value against a type made of TypedDict, list, dict, unions and scalars.
 
     Raises:
-        Invalid: naming the first place that does not fit.
+        Invalid: it does not fit; names the first place that does not.
     """
     origin, arguments = get_origin(wanted), get_args(wanted)
     parts: list[tuple[Any, Any, str]] = []
@@ -211,6 +211,6 @@ def check(value: Any, wanted: Any, where: str) -> None:
 def _is_scalar(value: Any, wanted: type) -> bool:
     if wanted in (int, float) and isinstance(value, bool):
         return False
-    if wanted is float:  # JSON does not tell 1.0 from 1
+    if wanted is float:  # JSON does not distinguish 1.0 and 1
         return isinstance(value, (int, float)) and math.isfinite(value)
     return isinstance(value, wanted)

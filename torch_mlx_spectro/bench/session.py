@@ -20,7 +20,7 @@ from ..terminal import STDOUT, make_console, progress, refuse, write_file
 from ..version import __version__
 from . import cases, comparing, costs, host, pipeline, programs, running, schema, tables
 
-#: Of --table, beside the tables of cases: what a call costs beside its transform.
+#: A name for --table besides the tables of cases: what a call costs besides its transform.
 COSTS = "costs"
 #: Timed runs of each model and backend.
 PIPELINE_ROUNDS, QUICK_PIPELINE_ROUNDS = 5, 3
@@ -30,19 +30,21 @@ def run(options: argparse.Namespace) -> int:
     """Measure and report; return 0 when nothing failed and nothing became slower, else 1.
 
     Raises:
-        Problem: what was asked for is not here.
+        Problem: what was asked for is not available.
     """
     reports = [_read(path) for path in options.compare or ()]
     if len(reports) == 2:
         return _report_comparison(options, _compare(options, *reports))
     old = reports[0] if reports else None
-    with running.threads(options.threads):
+    with running.use_threads(options.threads):
         settings = _choose_settings(options)
         if options.pipeline:
             return _run_pipeline(options, settings)
         chosen = _choose_tables(options)
-        if old is not None:  # before it takes minutes
-            apart = comparing.differences(old["machine"], running.machine(settings.device))
+        if old is not None:  # checked before measuring takes minutes
+            apart = comparing.list_differences(
+                old["machine"], running.describe_machine(settings.device)
+            )
             _check_machines(options, apart)
         report = _measure(options, settings, chosen)
         if options.submit_file:
@@ -55,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _choose_settings(options: argparse.Namespace) -> running.Settings:
-    """Settings for the device that is asked for, or the first of cuda, mps and cpu here."""
+    """Choose settings for the device that is asked for, or the first of cuda, mps and cpu here."""
     device = options.device or registry.list_present_devices()[-1]
     if not registry.is_present(device):
         raise Problem(f"--device {device}: torch has no such device here")
@@ -71,7 +73,7 @@ def _choose_settings(options: argparse.Namespace) -> running.Settings:
 
 
 def _choose_tables(options: argparse.Namespace) -> dict[str, cases.Table]:
-    """The tables of cases that are asked for; the table of costs is not one of them."""
+    """Choose the tables of cases that are asked for; the table of costs is not one of them."""
     names = list(cases.PUBLISHED) if options.table is None else options.table.split(",")
     if "all" in names:
         return dict(cases.TABLES)
@@ -97,7 +99,7 @@ def _measure(
 def _measure_tables(
     settings: running.Settings, chosen: Mapping[str, cases.Table], show: running.Progress
 ) -> schema.Report:
-    """Measure tables, that of the host's time by its own backends and clock."""
+    """Measure tables; the host's time has backends and a clock of its own."""
     others = {name: table for name, table in chosen.items() if name != cases.HOST_TABLE}
     report = running.measure(settings, others, show)
     if cases.HOST_TABLE in chosen:
@@ -109,9 +111,9 @@ def _measure_tables(
 
 
 def _report(options: argparse.Namespace, report: schema.Report) -> int:
-    """Write and print what was asked for; 1 when something failed.
+    """Write and print what was asked for; return 1 when something failed.
 
-    What is printed of a run that is compared is the comparison.
+    If the run is compared, the comparison is printed instead of the report.
     """
     if options.plot:
         write_file("plot", options.plot, tables.draw(report, options.plot.suffix[1:]))
@@ -123,7 +125,7 @@ def _report(options: argparse.Namespace, report: schema.Report) -> int:
 
 
 def _tell(path: str | None, found: Any, show: Callable[[Console], None]) -> None:
-    """Write what was found as JSON, if that is asked for; print it unless the JSON is printed."""
+    """Write the findings as JSON, if that is asked for; print them unless the JSON is printed."""
     if path:
         write_file("json", path, schema.to_json(found))
     if path != STDOUT:
@@ -162,7 +164,7 @@ def _measure_again(
     old: schema.Report,
     comparison: comparing.Comparison,
 ) -> comparing.Comparison:
-    """Measure the regressions of a run that was made now once more: they have to show twice."""
+    """Measure the regressions of this run once more; a regression has to show twice."""
     timed = [change for change in comparison.regressions if change.table != "accuracy"]
     if not timed:
         return comparison
@@ -172,8 +174,8 @@ def _measure_again(
 
 
 def _report_comparison(options: argparse.Namespace, comparison: comparing.Comparison) -> int:
-    """Print a comparison; 1 when something became slower, less exact, or failed."""
-    # A file has the report, if one was measured.
+    """Print a comparison; return 1 when something became slower, less exact, or failed."""
+    # If a report was measured, the file has the report; else it has the comparison.
     path = options.json if options.json == STDOUT or len(options.compare) == 2 else None
     facts = {
         "ok": comparison.ok,
@@ -195,9 +197,9 @@ def _run_pipeline(options: argparse.Namespace, settings: running.Settings) -> in
     if absent := pipeline.list_missing():
         how = " and ".join(pipeline.INSTALL)
         raise Problem(f"--pipeline needs {', '.join(absent)}: in a checkout, {how}")
-    where = running.machine(settings.device)  # now: its load is the others'
+    where = running.describe_machine(settings.device)  # first: later its load would be ours
     rounds = QUICK_PIPELINE_ROUNDS if options.quick else PIPELINE_ROUNDS
-    models = pipeline.components(options.quick)
+    models = pipeline.list_components(options.quick)
     parts: list[dict[str, Any]] = []
     with progress("measuring") as show:
         for index, model in enumerate(models):
@@ -219,16 +221,16 @@ def submit(options: argparse.Namespace, report: schema.Report) -> int:
     """Add parity and doctor's findings to a report, write the file and say what to do with it.
 
     Returns:
-        0 when every backend passed, 1 when one did not: the file is written all the same.
+        0 when every backend passed, 1 when one did not; the file is written in both cases.
 
     Raises:
-        Problem: the file cannot be written, or would not be what it has to be.
+        Problem: the file cannot be written, or its text would be invalid or reveal names.
     """
     from ..doctor.command import examine
 
     backends = [name for name in report["settings"]["backends"] if name != running.AUTO]
-    parity = [_parity(name, report["machine"]["device"]) for name in backends]
-    text = submission_text(report, parity, examine())
+    parity = [_run_parity(name, report["machine"]["device"]) for name in backends]
+    text = write_submission(report, parity, examine())
     write_file("submit-file", options.submit_file, text)
     output = sys.stderr if options.json == "-" else sys.stdout
     for facts in parity:
@@ -244,18 +246,18 @@ def submit(options: argparse.Namespace, report: schema.Report) -> int:
     return 0 if all(facts["ok"] for facts in parity) else 1
 
 
-def submission_text(
+def write_submission(
     report: schema.Report, parity: Sequence[schema.ParityFacts], findings: Mapping[str, Any]
 ) -> str:
-    """The file's text, checked by reading it back.
+    """Write the file's text, and check it by reading it back.
 
     Args:
-        report: of bench.
-        parity: of each backend.
-        findings: of doctor.
+        report: the report of bench.
+        parity: the results of each backend.
+        findings: the findings of doctor.
 
     Raises:
-        Problem: it would not be valid, or would tell what it should not.
+        Problem: the text would not be valid, or would reveal names or paths.
     """
     submission = {
         "schema": schema.SUBMISSION_SCHEMA,
@@ -274,8 +276,8 @@ def submission_text(
     return text
 
 
-def _parity(backend: str, device: str) -> schema.ParityFacts:
-    """What a submission tells of the quick parity cases by a backend, strict."""
+def _run_parity(backend: str, device: str) -> schema.ParityFacts:
+    """Run the quick parity cases by a backend, strict; return what a submission has of them."""
     import stft_parity
 
     from ..doctor.candidates import KNOWN_DIFFERENCES, progress, strictly

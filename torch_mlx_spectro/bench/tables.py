@@ -1,4 +1,4 @@
-"""What ``bench`` shows: tables of a report and of a comparison, and a picture (by matplotlib)."""
+"""What ``bench`` shows: a report and a comparison as tables, and a picture (by matplotlib)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-#: Processes that want a CPU, for each CPU, above which times are those of a busy machine.
+#: The load per CPU above which a machine counts as busy.
 BUSY = 0.5
 
 
@@ -52,7 +52,7 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def _print_timings(name: str, timings: list[Timing], console: Console) -> None:
-    """Print a table: below each operation and size, which have a line of their own, the sides."""
+    """Print a table: a line for each operation and size, and below it a line for each side."""
     cells: dict[str, list[tuple[str, ...]]] = {}
     for timing in timings:
         if timing["table"] == name:
@@ -75,7 +75,7 @@ def _print_timings(name: str, timings: list[Timing], console: Console) -> None:
 
 
 def _timing_row(timing: Timing) -> tuple[str, ...]:
-    """The cells of a timing; of a backend that left calls to others, who computed them."""
+    """Return the cells of a timing; if others computed the backend's calls, name them."""
     ratio, seconds, name = timing["ratio"], timing["seconds"], timing["backend"]
     others = ", ".join(timing["computed_by"])
     return (
@@ -138,7 +138,7 @@ def _print_accuracy(errors: list[Accuracy], console: Console) -> None:
 
 
 def print_machine(machine: Machine, console: Console) -> None:
-    """Print what the numbers were measured on, and whether it did something else."""
+    """Print the machine of the measurements, and whether it was busy."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     device = machine["device"]
     if machine["device_name"] != machine["processor"]:
@@ -215,7 +215,7 @@ def _quartiles(summary: Summary, scale: float = 1.0) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits."""
+    """Write a number with three digits."""
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
@@ -225,10 +225,10 @@ COLOURS = ("#777777", "#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
 
 def draw(report: Report, kind: str) -> bytes:
-    """The picture as the bytes of a file.
+    """Draw the picture, and return it as the bytes of a file.
 
     Args:
-        report: with timings; without any the picture says so.
+        report: has timings; without any the picture says so.
         kind: ``"png"``, ``"svg"`` or ``"pdf"``.
 
     Raises:
@@ -256,7 +256,7 @@ def draw(report: Report, kind: str) -> bytes:
 
 
 def _draw_bars(axis: Axes, title: str, timings: Sequence[Timing], colours: dict[str, str]) -> None:
-    """Medians as bars and quartiles as whiskers, on a logarithmic scale: sizes lie far apart."""
+    """Draw medians as bars and quartiles as whiskers, on a logarithmic scale."""
     places: dict[str, dict[str, Timing]] = {}
     for timing in timings:
         label = f"{timing['operation']}\n{read_case(timing['case'])}".replace(" n_fft", "\nn_fft")
@@ -282,7 +282,7 @@ def _draw_bars(axis: Axes, title: str, timings: Sequence[Timing], colours: dict[
 
 
 def _whiskers(summaries: Sequence[Summary], scale: float = 1.0) -> list[list[float]]:
-    """How far the quartiles are below and above the medians."""
+    """Return how far the quartiles are below and above the medians."""
     return [
         [scale * (one["median"] - one["low"]) for one in summaries],
         [scale * (one["high"] - one["median"]) for one in summaries],
@@ -290,7 +290,7 @@ def _whiskers(summaries: Sequence[Summary], scale: float = 1.0) -> list[list[flo
 
 
 def _draw_ratios(axis: Axes, timings: Sequence[Timing], colours: dict[str, str]) -> None:
-    """Native time over ours against the samples in all frames."""
+    """Draw native's time over ours against the samples in all frames."""
     series: dict[tuple[str, str], list[tuple[int, Any]]] = {}
     for timing in timings:
         if timing["ratio"] is not None:

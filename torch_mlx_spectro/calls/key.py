@@ -1,8 +1,8 @@
 """The key of a call: everything that a decision depends on, read off the call in microseconds.
 
-Two calls of equal keys are decided alike, whatever their tensors' values are. torch's own
-signatures bind the arguments, so it does not matter how a program spells them. Whatever else a
-decision depends on is an event: it clears the table of plans, or the table is not used.
+Two calls of equal keys are decided alike, whatever their tensors' values are. Arguments are read by
+torch's own signatures, so it does not matter how a program spells them. What else a decision
+depends on is no part of the key: when that changes, the table of plans is cleared or not used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..native import private_state as torch_state
 from ..native.private_state import PLAIN_TYPES
 from .operation import WINDOW
 
-#: Types whose values never change, so that a key may be kept. The value of a 0-d tensor may change.
+#: Types whose values never change, so that a key of them may be kept. A 0-d tensor's may change.
 _VALUES = frozenset({int, bool, str, type(None)})
 is_grad_enabled = torch.is_grad_enabled
 #: The last format in which equal strings are always equal bytes.
@@ -25,7 +25,7 @@ _MARSHAL_FORMAT = 2
 #: complex64 values, and windows in pairs, are read whole.
 ALIGNMENT = 8
 
-#: What a key begins with: the backend that is asked for, and the state that ``auto`` depends on.
+#: A key. It begins with the backend that is asked for and the state that ``auto`` depends on.
 Key = tuple[Hashable, ...]
 
 
@@ -55,13 +55,14 @@ def with_tensors(
 def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any, ...]) -> Key:
     """Make the key of a call.
 
-    It holds strides, so that nothing is read out of bounds; the conjugate and negative bits, since
-    kernels read memory as it lies; the last bits of addresses, since complex values are loaded
-    whole; and types, because True == 1 == 1.0, of which torch rejects two.
+    It holds strides, so that nothing is read out of bounds. It holds the conjugate and negative
+    bits, since kernels read memory without resolving them, and the last bits of addresses, since
+    complex values are loaded whole. It holds types, because True == 1 == 1.0, and torch does not
+    accept each of them everywhere.
 
     Args:
         op: ``"stft"`` or ``"istft"``.
-        backend: that is asked for.
+        backend: the backend that is asked for.
         tensor: the input, a plain tensor.
         others: all arguments but the two tensors.
 
@@ -70,7 +71,7 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
         RuntimeError: a tensor has no strides.
         ValueError: another argument is no plain value of Python's.
     """
-    # One function without calls of our own: it is most of the host's time of a small call.
+    # One function that calls none of ours: it is most of what a small call takes of the host.
     address = tensor.data_ptr()
     described: Key | None = None
     if window is not None:
@@ -97,7 +98,7 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
         backend,
         None if backend != "auto" else _describe_state(),
         is_grad_enabled(),
-        torch.mps.compile_shader,  # what is emulated compiles by its own rules
+        torch.mps.compile_shader,  # the emulator puts another function here
         tensor.shape,
         tensor.stride(),
         dtype,
@@ -107,7 +108,7 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
         address % ALIGNMENT,
         tensor.requires_grad,
         described,
-        # As bytes, in which True, 1 and 1.0 differ; of what has none no key is made.
+        # As bytes, in which True, 1 and 1.0 differ; raises for what has no such bytes.
         marshal.dumps(others, _MARSHAL_FORMAT),
         op,
     )
@@ -119,10 +120,10 @@ def _describe_state() -> Key:
 
 
 def can_be_kept(others: tuple[Any, ...]) -> bool:
-    """Whether a key of these arguments never changes: a program can change what others contain."""
+    """Whether a key of these arguments stays true; arguments of other types may change."""
     return {*map(type, others)} <= _VALUES
 
 
 def name_backend(key: Key, backend: str) -> Key:
-    """Return the key of the same call, asked of a backend by its name."""
+    """Return the key of the same call with a backend asked for by name."""
     return (backend, None, *key[2:])

@@ -38,7 +38,7 @@ class Route:
 
 
 class CallKind(NamedTuple):
-    """What a timing holds for: calls of about one size that agree in what their time depends on."""
+    """A class of calls that share a timing: about one size, alike in all that time depends on."""
 
     device: str
     chip: str
@@ -56,7 +56,7 @@ class CallKind(NamedTuple):
 
     @property
     def both_ways(self) -> CallKind:
-        """The kind for times that include the way from the cotangent to the gradient."""
+        """The kind for times that include the backward pass."""
         return self._replace(kind=f"{self.kind} and gradient")
 
 

@@ -61,10 +61,12 @@ class Operation:
     """What differs between the two functions.
 
     Attributes:
-        read: takes the arguments as torch's function does; raises TypeError for those that it does
-            not know.
-        small: a number of input values.
-        names: of the arguments, in torch's order.
+        name: ``"stft"`` or ``"istft"``.
+        native: torch's own function.
+        read: takes the arguments as torch's function does, and returns them in parts; raises
+            TypeError for those that torch's function does not have.
+        small: the number of input values below which a call on the CPU goes to native at once.
+        names: the arguments' names in torch's order.
     """
 
     name: str
@@ -74,16 +76,16 @@ class Operation:
     names: tuple[str, ...]
 
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The arguments by their names, in torch's order; those that are not passed, too."""
+        """Return all arguments by name, in torch's order, with torch's defaults."""
         tensor, window, others = self.read(*args, **kwargs)
         values = (tensor, *others[: WINDOW - 1], window, *others[WINDOW - 1 :])
         return dict(zip(self.names, values, strict=True))
 
     def compute_natively(self, args: Any, kwargs: Any, caller: FrameType) -> torch.Tensor:
-        """Native's result; its warnings name the line where ``caller`` stands, as without us."""
+        """Call native; its warnings name the line where ``caller`` stands, as without us."""
         if self.native is native.istft and native.may_warn_of_istft(args, kwargs):
             return native.call_at_line(caller, native.istft, args, kwargs)
-        return self.native(*args, **kwargs)  # stft's name torch's own line
+        return self.native(*args, **kwargs)  # stft's warnings name a line of torch's own
 
 
 def _operation(native_function: Any, read: Callable[..., Read], small: int) -> Operation:

@@ -1,22 +1,20 @@
-"""How long a call took, and whether it is a measurement: what prepares something is none.
+"""How long a call took, and whether it counts: a call that prepares something does not.
 
-A program waits for the host, which goes through the call and launches what computes it, and for the
-device, which computes. Where both work at the same time a loop of calls takes the longer of them:
-beside the device's work the host's is hidden, or the other way round. So both are timed
-(:class:`Spent`), and the longer one counts. There and back the host's times are added up, and the
-device's, before the longer one is taken: the host goes on to the way back while the device is still
-at the way there.
+A program waits for the host, which goes through the call and launches the kernels, and for the
+device, which computes. The two work at the same time, so a loop of calls takes the longer of both.
+Therefore both are timed (:class:`Spent`), and the longer time counts. With a backward pass the
+host's times are added, and so are the device's, before the longer one is taken: the host begins the
+backward pass while the device still computes the forward pass.
 
-- The host's time is that of the call alone, from its beginning to its return. What is done because
-  a call is timed (deciding, aliases, hooks, events) lies outside of it, for native as for ours.
-- The device's time is that between two events, one before and one after the call. Where the device
-  is behind the host, that is what it works, and shows nothing of the host's time. Where it waits
-  for the host, its waiting counts, too: then it is what passes until the result is there, at most
-  the host's time and the device's one after the other. A program that reads each result waits for
-  that. Any other waits for the host alone, whose time is as long but where one launch takes the
-  device about what the call takes the host.
-- A timer that itself waits for the device at both ends (CPU, where nothing is left to wait for, and
-  MPS) sees one time, the host's and the device's one after the other. MPS cannot do otherwise:
+- The host's time is that of the call alone, from its beginning to its return. What is only done
+  because the call is timed (deciding, aliases, hooks, events) is left out, for native as for ours.
+- The device's time is that between two events, one before the call and one after it. If the device
+  is behind the host, this is its work alone. If it waits for the host, the waiting is included:
+  the time is then what passes until the result is there, at most the sum of both times. A program
+  that reads each result waits that long. Any other program waits for the host alone; its time is
+  about the same, unless one launch takes the device about as long as the call takes the host.
+- A timer that itself waits for the device at both ends sees one time, the sum of both. That is so
+  on the CPU, where nothing is left to wait for, and on MPS, which offers nothing better:
   ``torch.mps.Event.elapsed_time`` waits for all that was launched, even if the event has passed.
 """
 
@@ -37,11 +35,11 @@ class Spent(NamedTuple):
 
 
 class Timing(Protocol):
-    """What tells how long something took."""
+    """The time that something took, known at once or later."""
 
     @property
     def prepared(self) -> bool:
-        """Whether something was kept meanwhile that later calls find: then it is no measurement."""
+        """Whether something was kept meanwhile for later calls; then the time does not count."""
 
     def read(self) -> Spent | None:
         """How long it took; None while the device has not finished."""
@@ -56,11 +54,11 @@ class Timer(Timing, Protocol):
 
 
 class HostTimer:
-    """A clock of the host's, and a look at whether something is prepared meanwhile.
+    """Times by the host's clock, and notes whether something is prepared meanwhile.
 
     Args:
         clock: returns seconds.
-        finish: waits, at both ends, for what was launched.
+        finish: called at both ends; waits for all that was launched.
     """
 
     def __init__(self, clock: Callable[[], float], finish: Callable[[], None]) -> None:
@@ -78,8 +76,8 @@ class HostTimer:
         self._took = self._clock() - self._begin
         self.prepared = preparations() != self._before
 
-    def seconds(self) -> float:
-        """What the clock has shown."""
+    def read_host(self) -> float:
+        """Return the seconds that passed on the host's clock."""
         return self._took
 
     def read(self) -> Spent | None:

@@ -1,8 +1,8 @@
 """Run a program in this process as ``python program`` would in its own.
 
-The program gets a new ``__main__`` module which stays in place until the process ends: pickling,
-threads, atexit functions and the re-import by spawned processes all look there. ``runpy`` puts the
-old one back as soon as the program's last line has run, which is too early for these.
+The program gets a new ``__main__`` module, which stays in place until the process ends: pickling,
+threads, atexit functions and the re-import by spawned processes all look there. ``runpy`` restores
+the old module as soon as the program's last line has run, which is too early for these.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def resolve(command: Sequence[str]) -> Program:
         command: a path, ``-m module``, ``-c code``, ``-`` or a console script, then its arguments.
 
     Raises:
-        Problem: nothing is named, or there is no such program for this Python.
+        Problem: no program is named, or this Python has no such program.
     """
     if not command:
         raise Problem("no program named: give a script, -m module, -c code or a console script")
@@ -68,7 +68,7 @@ def resolve(command: Sequence[str]) -> Program:
         return Program("stdin", "", first, rest)
     is_name = os.path.basename(first) == first
     if os.path.isfile(first) or (os.path.isdir(first) and not is_name):
-        # Python imports from a folder and a zip file, and reads what is neither as a script.
+        # Python imports from a folder or a zip file, and reads anything else as a script.
         kind: Kind = "script" if pkgutil.get_importer(first) is None else "folder"
         return Program(kind, first, first, rest)
     if is_name:
@@ -82,16 +82,16 @@ def resolve(command: Sequence[str]) -> Program:
 
 
 def _console_script(name: str, arguments: tuple[str, ...]) -> Program | None:
-    """The console script ``name`` of this environment, or a Python script on PATH.
+    """Find the console script ``name`` of this environment, or a Python script on PATH.
 
     Raises:
-        Problem: PATH has the name, but it is no Python script or belongs to another Python.
+        Problem: PATH has the name, but it is not a Python script, or belongs to another Python.
     """
     installed = os.path.join(sysconfig.get_path("scripts"), name)
     if _interpreter(installed) is not None:
         return Program("script", installed, installed, arguments)
     for entry in importlib.metadata.entry_points(group="console_scripts", name=name):
-        # What pip writes into the script's file; on Windows that file is no Python text.
+        # The text that pip writes into the script's file, which on Windows is not Python text.
         source = f"import sys\nfrom {entry.module} import {entry.attr.split('.')[0]}\n"
         return Program("code", f"{source}sys.exit({entry.attr}())\n", installed, arguments)
     if (path := shutil.which(name)) is None:
@@ -99,7 +99,7 @@ def _console_script(name: str, arguments: tuple[str, ...]) -> Program | None:
     interpreter = _interpreter(path)
     if interpreter is None:
         raise Problem(f"{path} is not a Python script; name the module with -m instead")
-    # Links of the interpreter itself are kept: they tell venvs apart.
+    # Only the folders' links are resolved: the link to the interpreter itself tells venvs apart.
     theirs, ours = (os.path.realpath(os.path.dirname(p)) for p in (interpreter, sys.executable))
     if os.path.isabs(interpreter) and theirs != ours:
         raise Problem(
@@ -110,7 +110,7 @@ def _console_script(name: str, arguments: tuple[str, ...]) -> Program | None:
 
 
 def _interpreter(path: str) -> str | None:
-    """The Python in a script's first lines: a path, or ``env``'s ``python``; None if no Python."""
+    """Return the Python that a script's first lines name: a path, or ``env``'s; None if none."""
     try:
         with open(path, "rb") as file:
             head = file.read(1024).decode("utf-8", "replace")
@@ -132,9 +132,9 @@ def _interpreter(path: str) -> str | None:
 def launch(program: Program) -> int:
     """Run ``program`` as ``__main__`` and return its exit code when its last line has run.
 
-    What it raises is left to the interpreter, which then does what it does for any program; only
-    our own frames are kept out of the traceback. KeyboardInterrupt is shown as the interpreter
-    shows it, and becomes the exit code that shells know for it.
+    Its exceptions are left to the interpreter, which treats them as it does any program's; only our
+    own frames are left out of the traceback. KeyboardInterrupt is shown as the interpreter shows
+    it, and becomes the exit code that shells use for it.
     """
     module = types.ModuleType("__main__")
     module.__dict__.update(__builtins__=builtins)
@@ -157,7 +157,7 @@ def launch(program: Program) -> int:
 
 
 def _run_script(program: Program, module: types.ModuleType) -> None:
-    path = os.path.join(os.getcwd(), program.target)  # not normalised: neither does Python
+    path = os.path.join(os.getcwd(), program.target)  # not normalised, as in Python itself
     _set_first_path(os.path.dirname(os.path.realpath(path)))
     module.__loader__ = importlib.machinery.SourceFileLoader("__main__", path)
     module.__dict__.update(__file__=path, __cached__=None)
@@ -172,8 +172,8 @@ def _run_script(program: Program, module: types.ModuleType) -> None:
 def _run_module(program: Program, module: types.ModuleType) -> None:
     is_folder = program.kind == "folder"
     _set_first_path(os.path.join(os.getcwd(), program.target) if is_folder else os.getcwd())
-    # What the interpreter itself calls for -m, and for folders and zip files; it fills the __main__
-    # module that is in place.
+    # The function that the interpreter itself calls for -m, folders and zip files. It fills the
+    # current __main__ module.
     name = "__main__" if is_folder else program.target
     runpy._run_module_as_main(name, alter_argv=not is_folder)  # type: ignore[attr-defined]
 
@@ -187,7 +187,7 @@ def _run_text(program: Program, module: types.ModuleType) -> None:
     else:
         source = program.target
         code = _compile(source, "<string>")
-        if sys.version_info >= (3, 13):  # shows the lines of -c in tracebacks
+        if sys.version_info >= (3, 13):  # there tracebacks show the lines of -c
             lines = [f"{line}\n" for line in source.splitlines()]
             linecache.cache["<string>"] = (len(source), None, lines, "<string>")
     exec(code, module.__dict__)
@@ -213,16 +213,17 @@ _OWN_CODE = frozenset(
 
 
 def _set_first_path(entry: str) -> None:
-    """Replace what Python put at the head of sys.path for us by what it would put there for it."""
+    """Replace the first entry of sys.path, which is ours, by the one Python gives the program."""
     # Under -P and -I Python puts nothing there.
     if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
         sys.path[0] = entry
 
 
 def _hide_own_frames() -> None:
-    """Show the exception that is on its way to the interpreter from the program's first frame on.
+    """Make the interpreter show the current exception from the program's first frame on.
 
-    Cutting the traceback here would not do: every frame that it still passes is added again.
+    Cutting the traceback here would not work: every frame that the exception still passes is added
+    to it again.
     """
     show = sys.excepthook
 
@@ -237,7 +238,7 @@ def _hide_own_frames() -> None:
 
 
 def _program_part(trace: types.TracebackType | None) -> types.TracebackType | None:
-    """The part of a traceback below the functions that launch programs, or all of it."""
+    """Return the part of a traceback below the functions that launch programs, or all of it."""
     part = position = trace
     while position is not None:
         if position.tb_frame.f_code in _OWN_CODE:

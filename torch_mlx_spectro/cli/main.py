@@ -26,7 +26,7 @@ _COMMANDS = MappingProxyType(
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of everything except the program (and its arguments) that ``run`` is to run."""
+    """Build the parser of everything except the program (and its arguments) that ``run`` runs."""
     from ..version import __version__
 
     parser = argparse.ArgumentParser(
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = ["run", *own]
     options = build_parser().parse_args(arguments, argparse.Namespace(program=program))
     try:
-        # Those two import torch before they let interrupts raise.
+        # These two import torch before they let interrupts raise.
         if options.command not in ("run", "parity"):
             interrupts.raise_again()
         return int(_COMMANDS[options.command].command(options))

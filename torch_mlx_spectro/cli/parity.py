@@ -83,10 +83,10 @@ def _positive(text: str) -> int:
 
 
 def command(options: argparse.Namespace) -> int:
-    """Run the comparison and report it; return 0 when nothing differs but what is known, else 1.
+    """Run the comparison and report it; return 0 if only known differences were found, else 1.
 
     Raises:
-        Problem: wrong usage, or what was asked for is not here.
+        Problem: wrong usage, or what was asked for is not available.
     """
     _check(options)
     from . import parity_session as session  # imports torch
@@ -96,7 +96,7 @@ def command(options: argparse.Namespace) -> int:
 
 
 def _find_backend(options: argparse.Namespace) -> str | None:
-    """The backend of this package that is the candidate; None where another one is named."""
+    """Return the backend of this package that is the candidate; None if another one is named."""
     if options.candidate or options.stft or options.istft:
         return None
     return str(options.backend or _find_default(options.device))
@@ -109,7 +109,7 @@ def _find_default(device_type: str) -> str:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Say now what would go wrong at the end of a long run."""
+    """Raise now for what would fail at the end of a long run."""
     own, emulates, several = _find_backend(options), options.emulate_metal, options.processes > 1
     single, by_default = options.stft or options.istft, _find_default(options.device)
     metal = [spec.name for spec in registry.specs() if spec.has_metal_kernels]

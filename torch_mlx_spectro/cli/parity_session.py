@@ -26,14 +26,14 @@ MINIMISED = 10
 
 
 def run(options: argparse.Namespace, own: str | None) -> int:
-    """Run the comparison and report it; return 0 when nothing differs but what is known, else 1.
+    """Run the comparison and report it; return 0 if only known differences were found, else 1.
 
     Args:
-        options: of the command.
-        own: the backend of this package that is the candidate; None where another one is named.
+        options: the command's options.
+        own: the backend of this package that is the candidate; None if another one is named.
 
     Raises:
-        Problem: what was asked for is not here, or is misstated.
+        Problem: what was asked for is not available, or is misstated.
     """
     accepted = options.known or (() if own in (None, NATIVE) else KNOWN_DIFFERENCES)
     try:
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, own: str | None) -> int:
                 gradients=not options.no_gradients,
                 known=entries,
             )
-            # It does not matter why smaller cases fail that are only tried.
+            # Smaller cases that are only tried are not diagnosed; the last one is.
             trying, final = judge(diagnosed=0), judge()
             firsts = [group.results[0] for group in tables.groups(report)[:MINIMISED]]
             smaller = {one.case: final(stft_parity.minimise(one, trying).case) for one in firsts}
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, own: str | None) -> int:
 
 
 def _emulate(options: argparse.Namespace) -> AbstractContextManager[object]:
-    """Emulate Metal in this process, if that is asked for."""
+    """Emulate Metal in this process, if the options ask for it."""
     if not options.emulate_metal:
         return nullcontext()
     if reason := emulator.available():
@@ -73,17 +73,17 @@ def _emulate(options: argparse.Namespace) -> AbstractContextManager[object]:
 
 
 def _find_candidate(options: argparse.Namespace, own: str | None) -> Candidate:
-    """The candidate in this process.
+    """Find the candidate in this process.
 
     Raises:
-        Problem: there is none of that name, or its backend is not here.
+        Problem: there is no candidate of that name, or its backend cannot be used here.
     """
     if own:
         found = tms.available_backends()[own]
         if not found.available:
             raise Problem(f"{own} is not available: {found.reason}", 1)
         return strictly(own)
-    # As `python -m` does: a candidate is mostly a file in the folder where one is.
+    # As `python -m` does: a candidate is usually a file in the current folder.
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
@@ -97,7 +97,7 @@ def _find_candidate(options: argparse.Namespace, own: str | None) -> Candidate:
 
 
 def _find_function(path: str) -> Callable[..., Any]:
-    """The function that an import path names, whatever it is called."""
+    """Find the function that an import path names."""
     try:
         found = pkgutil.resolve_name(path if ":" in path else f"{path}:")
     except (ImportError, AttributeError) as error:
@@ -108,7 +108,7 @@ def _find_function(path: str) -> Callable[..., Any]:
 
 
 def _select(given: Sequence[str]) -> dict[str, list[str]]:
-    """The values of each argument that calls have to have."""
+    """Read the values that calls have to have, by argument."""
     chosen: dict[str, list[str]] = {}
     for text in given:
         argument, equals, value = text.partition("=")
@@ -121,7 +121,7 @@ def _select(given: Sequence[str]) -> dict[str, list[str]]:
 def _compare(
     options: argparse.Namespace, candidate: Candidate, own: str | None, entries: Any
 ) -> Report:
-    """The comparison, with a bar that shows how far it is.
+    """Run the comparison, with a progress bar.
 
     Raises:
         Problem: there is nothing to compare, or no such reference.
@@ -145,7 +145,7 @@ def _compare(
                 progress=show,
                 select=chosen,
             )
-    except ValueError as error:  # of the reference: the rest has been looked at
+    except ValueError as error:  # about the reference; all else was checked before
         raise Problem(str(error)) from None
     if not report.results:
         raise Problem(f"no case of {options.cases!r} has {' and '.join(options.select)}")
@@ -153,7 +153,7 @@ def _compare(
 
 
 def _report(options: argparse.Namespace, report: Report, smaller: Mapping[Case, Result]) -> None:
-    """Write what was asked for, and print the report."""
+    """Write the reports that were asked for, and print one."""
     if options.junit:
         write_file("junit", options.junit, junit.to_junit(report, smaller=smaller))
     if options.html:

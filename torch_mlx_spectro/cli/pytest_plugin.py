@@ -1,14 +1,14 @@
-"""Runs somebody else's test suite under ``patch()`` and tells what was accelerated.
+"""Runs somebody else's test suite under ``patch()`` and reports what was accelerated.
 
-:mod:`torch_mlx_spectro_pytest`, beside this package, is what pytest loads; it begins this when
-``--torch-mlx-spectro`` is given. The list of known differences is TOML:
+pytest loads :mod:`torch_mlx_spectro_pytest`, beside this package; that module calls :func:`begin`
+when ``--torch-mlx-spectro`` is given. The list of known differences is TOML:
 
     [[known]]
     test = "tests/test_audio.py::test_mel*"    # a node id; * and ? stand for any characters
     reason = "asserts on bits, which differ by rounding"
 
-It is strict: a listed test that passes fails, and an entry that fits no collected test fails the
-session.
+It is strict: a listed test that passes counts as failed, and an entry that fits no collected test
+fails the session.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from ..dispatch.choice import environment_settings
 from ..functional import stats
 from ..patching import is_patched, patch
 
-#: What ``auto`` would choose for the small tensors of tests is native torch.
+#: Not ``auto``, which would choose native torch for the small tensors of tests.
 DEFAULT_BACKEND = "mlx"
 _TOTALS = ("accelerated", "native", "verified", "mismatches")
 _FALLBACK = "fallback: "
 _NAME = "torch_mlx_spectro_session"
-#: By which the numbers of a pytest-xdist worker reach the process that started it.
+#: The key under which the numbers of a pytest-xdist worker reach the process that started it.
 _OUTPUT = "torch_mlx_spectro"
 
 
@@ -49,17 +49,17 @@ class Known:
     reason: str
 
     def fits(self, node_id: str) -> bool:
-        # The brackets of a parametrised test are its own.
+        # The brackets of a parametrised test stand for themselves.
         return fnmatchcase(node_id, self.test.replace("[", "[[]"))
 
 
 def read_known(path: Path) -> tuple[Known, ...]:
-    """The entries of a list.
+    """Read the entries of a list.
 
     Raises:
-        pytest.UsageError: there is no such file, or it is no such list.
+        pytest.UsageError: there is no such file, or it is not such a list.
     """
-    # Python 3.10 has no tomllib; tomli is what it was made of, and pytest brings it there.
+    # Python 3.10 has no tomllib. There pytest depends on tomli, which has the same functions.
     toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
         table = toml.loads(path.read_text(encoding="utf-8"))
@@ -84,10 +84,10 @@ def _entry(given: Any, source: str) -> Known:
 
 
 def begin(config: pytest.Config, options: argparse.Namespace) -> None:
-    """Patch, and restore what was before when the session's configuration ends.
+    """Patch until the session's configuration ends.
 
     Raises:
-        pytest.UsageError: the options make no sense here.
+        pytest.UsageError: the options contradict each other or the environment.
     """
     path = options.torch_mlx_spectro_known
     known = read_known(Path(path)) if path is not None else ()
@@ -98,7 +98,7 @@ def begin(config: pytest.Config, options: argparse.Namespace) -> None:
 
 
 def _accelerate(options: argparse.Namespace, stack: ExitStack) -> str:
-    """Apply the patch that the options ask for until the stack ends; describe it in words."""
+    """Apply the patch that the options ask for until the stack ends; return its description."""
     emulated, strict = options.torch_mlx_spectro_emulate_metal, options.torch_mlx_spectro_strict
     try:
         backend = registry.check_name(
@@ -107,7 +107,7 @@ def _accelerate(options: argparse.Namespace, stack: ExitStack) -> str:
         every = options.torch_mlx_spectro_verify
         if every is not None:
             environment.check_verify(every, "--torch-mlx-spectro-verify")
-        environment_settings()  # whose errors concern the program's own calls of patch
+        environment_settings()  # raises for variables that concern the program's own patch()
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
     if emulated:
@@ -132,7 +132,7 @@ class Session:
     """The hooks of a session under the patch.
 
     Args:
-        words: what is in force.
+        words: the description of the patch.
         known: tests that are expected to fail.
     """
 
@@ -147,7 +147,7 @@ class Session:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Mark the known tests; before -k and -m take any away."""
+        """Mark the known tests, before -k and -m deselect any."""
         for entry in self._known:
             fitting = [item for item in items if entry.fits(item.nodeid)]
             for item in fitting:
@@ -158,7 +158,7 @@ class Session:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Take the numbers, of this process or of its workers, and judge the list."""
+        """Collect the numbers, of this process or of its workers, and check the list."""
         self._total += _numbers() - self._before
         self._total["unpatched"] += not is_patched()
         output = getattr(session.config, "workeroutput", None)
@@ -169,7 +169,7 @@ class Session:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """A worker of pytest-xdist has ended; one that crashed leaves no numbers."""
+        """Collect the numbers of a pytest-xdist worker that ended; a crashed one leaves none."""
         counts = getattr(node, "workeroutput", {}).get(_OUTPUT)
         if counts is None:
             self._total["silent workers"] += 1
@@ -202,7 +202,7 @@ class Session:
 
 
 def _numbers() -> Counter[str]:
-    """The counters of this process, under one name each."""
+    """Return the counters of this process, under one name each."""
     now = stats()
     totals = {name: getattr(now, name) for name in _TOTALS}
     return Counter({f"{_FALLBACK}{reason}": n for reason, n in now.fallbacks.items()} | totals)

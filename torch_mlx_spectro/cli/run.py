@@ -31,7 +31,7 @@ USAGE = (
     " [arguments ...]"
 )
 _WITH_VALUE = ("--backend", "--stats-file")
-#: Modules that have what is reported.
+#: Modules of this package that have the counts to report.
 _COUNTING = ("functional", "patching")
 
 
@@ -60,8 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separate the options of ``run`` from the program and its arguments.
 
-    The program starts at the first argument that is no option of ours: a name, ``-m``, ``-c``,
-    ``-`` (standard input), or whatever follows ``--``.
+    The program starts at the first argument that is not an option of ``run``: a name, ``-m``,
+    ``-c``, ``-`` (standard input), or whatever follows ``--``.
     """
     index = 0
     while index < len(arguments) and arguments[index].startswith("-"):
@@ -73,10 +73,10 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def command(options: argparse.Namespace) -> int:
-    """Run ``options.program`` in this process; what it raises goes to the interpreter.
+    """Run ``options.program`` in this process; its exceptions go to the interpreter.
 
     Raises:
-        Problem: there is no such program, or an option or variable makes no sense.
+        Problem: there is no such program, or an option or variable has no valid value.
     """
     resolved = launch.resolve(options.program)
     try:
@@ -91,7 +91,7 @@ def command(options: argparse.Namespace) -> int:
 
 
 def _report_at_exit(as_json: bool, path: Path | None) -> None:
-    """Register the report now: atexit runs the first registered last, after the program's own."""
+    """Register the report before the program runs, so that atexit calls it last."""
     if path is not None:
         path = path.absolute()  # the program may change the working directory
         if path.is_dir() or not path.parent.is_dir():
@@ -99,9 +99,9 @@ def _report_at_exit(as_json: bool, path: Path | None) -> None:
     owner = os.getpid()
 
     def write() -> None:
-        if os.getpid() != owner:  # a forked child that ends by sys.exit comes here, too
+        if os.getpid() != owner:  # a forked child that ends by sys.exit gets here, too
             return
-        # Not imported: that would import torch again where its first import has failed.
+        # Not by an import, which would import torch again if its first import failed.
         functional, patching = (sys.modules.get(f"{tms.__name__}.{name}") for name in _COUNTING)
         if functional is None or patching is None:
             return
@@ -110,7 +110,7 @@ def _report_at_exit(as_json: bool, path: Path | None) -> None:
         if path is not None:
             path.write_text(line + "\n", encoding="utf-8")
             return
-        # The program may have replaced sys.stderr, or closed both.
+        # The program may have replaced sys.stderr, or closed this stream, too.
         stream = sys.__stderr__
         if stream is None or stream.closed:
             return
@@ -126,7 +126,7 @@ def print_stats(stats: tms.Stats, stream: TextIO, left: Sequence[str] = ()) -> N
     """Print what was accelerated, what was not and why, and where the calls came from.
 
     Args:
-        left: names of modules that keep torch's own functions.
+        left: names of modules that still have torch's own functions.
     """
     console = make_console(stream)
     refused = f", {stats.refused} refused" if stats.refused else ""

@@ -1,24 +1,25 @@
-"""Backends timed against each other, call by call, and the outcome kept from process to process.
+"""Backends are timed against each other, call by call; the outcome is kept between processes.
 
 Every call is computed once, by the backend whose turn it is: native first, so that a program of few
-calls never pays for loading and warming up another, then each candidate, TRIALS calls each. Then
-calls of that kind are the fastest one's; native's, unless another is faster by more than noise.
-Nothing is measured again in this process, nor in later ones that find the times in the store.
+calls never pays for loading and warming up another, then each candidate, TRIALS calls each. From
+then on calls of that kind go to the fastest; to native, unless another is faster by more than
+noise. Nothing is measured again in this process, nor in later ones that find the times in the
+store.
 
-A call takes what a program in a loop waits for: the longer of the host's time and the device's
-(:mod:`.calls.timer`).
+The time of a call is what a program in a loop waits for: the longer of the host's time and the
+device's (:mod:`.calls.timer`).
 
-A call that compiles, allocates or prepares is no measurement. The first call of a backend does not
-count, nor does one during which something new was kept for later calls
-(:func:`.store.caches.preparations`). What nobody tells (a plan of cuFFT's, a block of memory, a
-pipeline that Metal makes late) shows in the times: the best two have to agree.
+A call that compiles, allocates or prepares is no measurement. So the first call of a backend does
+not count, nor does a call that kept something new for later ones
+(:func:`.store.caches.preparations`). Some preparations are not reported (a plan of cuFFT's, a block
+of memory, a pipeline that Metal makes late). They show in the times, so the best two have to agree.
 
-The host runs slowly what is new to it. What takes it 50 to 180 µs in the long run took, on a
-machine with nothing to compute, up to six times as long in its second call, native's as ours, and
-the quotient of the two was wrong by up to 2.2 after three calls each, by 1.5 after eight and by 1.1
-after sixteen. So unless a candidate is far ahead each is timed up to MAX_TRIALS times while that is
-cheap, and in a row: where two took turns ours came out 1.3 times too slow, since the processor's
-caches forget more of an interpreter's work than of compiled code's.
+The host is slow at code that is new to it. On a machine with nothing to compute, calls of 50 to
+180 µs took up to six times as long the second time, native's as well as ours. The quotient of the
+two was wrong by up to 2.2 after three calls each, by 1.5 after eight, and by 1.1 after sixteen. So
+unless a candidate is far ahead, each is timed up to MAX_TRIALS times while that is cheap. The calls
+of each come in a row: where the two took turns, ours came out 1.3 times too slow, since the
+processor's caches forget more of an interpreter's work than of compiled code's.
 """
 
 from __future__ import annotations
@@ -33,45 +34,45 @@ from ..store.caches import Recent
 from ..store.fork import after_fork
 from ..store.verdicts import MAX_NUMBER, Store
 
-#: Timed calls of each backend: one that warms up, and those that have to agree.
+#: Timed calls of each backend: one that warms up, and COUNTED that have to agree.
 COUNTED = 2
 TRIALS = 1 + COUNTED
 #: Two times agree if the longer one is at most this multiple of the other.
 AGREEING = 2.0
 #: Timed calls of a backend whose times do not agree, or while no candidate is far ahead.
 MAX_TRIALS = 16
-#: Of these, calls that do not count because something was prepared. A program may do what has to be
-#: prepared in each call, such as making a window: then that is what a call takes.
+#: The most calls that do not count because something was prepared. A program may have something
+#: prepared in each call, such as a new window: then that is part of what its calls take.
 MAX_WARM_UPS = 4
-#: Seconds of a call's time from which one is enough, but to drop a candidate: noise is small beside
-#: long calls.
+#: Seconds of timed calls from which one call is enough, since noise is small beside long calls.
+#: COUNTED are needed even then to find a candidate hopeless.
 LONG = 0.5
-#: Seconds of times that count, after which two that agree are enough.
+#: Seconds that all counted calls of a backend may take; after that, two that agree are enough.
 CHEAP = 0.1
-#: Another has to need at most this share of native's time, or of that of a candidate before it.
+#: The share of native's time that another may take at most to be preferred; and of the time of a
+#: candidate before it.
 ADVANTAGE = 0.9
-#: Of another's time, beyond which one looks hopeless.
+#: A backend looks hopeless if it takes more than this multiple of another's time.
 HOPELESS = 2.0
 MAX_KINDS = 256
-#: Differentiated calls in a row that are timed, beyond those whose own time is wanted, lest their
-#: gradients are asked for.
+#: Differentiated calls in a row that are timed only because their gradients may be asked for.
 MAX_ASKED = 8
-#: Section of the store, and seconds after which what it has is measured again: what was measured in
-#: a busy minute does not hold for ever.
+#: Section of the store, and seconds after which times are measured again: what was measured in a
+#: busy minute should not hold for ever.
 ROUTES = "routes"
 MAX_AGE = 7 * 24 * 3600
-#: How these times were taken. Those of another rule are measured again: under the first one a call
-#: that still warmed up could count, and decide; under the second one the host's time was not seen.
+#: The rule by which times were taken; those of another rule are measured again. Under the first one
+#: a call that still warmed up could count. Under the second one the host's time was not seen.
 RULE = 3
 
 
 class _Times:
-    """What is known of one backend's timed calls.
+    """The times of one backend in a race.
 
     Attributes:
-        calls: that were timed.
-        warm_ups: of them, those that do not count.
-        counted: seconds of those that do, and are known.
+        calls: how many were timed.
+        warm_ups: how many of them do not count.
+        counted: seconds of those that count, as far as the device has finished them.
     """
 
     __slots__ = ("calls", "counted", "warm_ups")
@@ -81,14 +82,14 @@ class _Times:
         self.counted: list[float] = []
 
     def begin(self, prepared: bool) -> bool:
-        """Note one more call; returns whether its time counts."""
+        """Note one more call, and return whether its time counts."""
         counts = self.calls > 0 and not (prepared and self.warm_ups < MAX_WARM_UPS)
         self.calls += 1
         self.warm_ups += not counts
         return counts
 
     def agree(self) -> bool:
-        """Whether the best two are much the same, so that neither was an accident."""
+        """Whether the best two are about the same, so that neither is an accident."""
         best, second = sorted(self.counted)[:COUNTED]
         return second <= AGREEING * best
 
@@ -97,77 +98,85 @@ class Race:
     """The times of one kind.
 
     Args:
-        known: best times of backends, of an earlier process.
+        earlier: the best times of backends, as an earlier process has stored them.
     """
 
-    __slots__ = ("_known", "_times", "asked", "kept")
+    __slots__ = ("_earlier", "_times", "asked", "kept")
 
-    def __init__(self, known: dict[str, float]) -> None:
-        self._known = known
+    def __init__(self, earlier: dict[str, float]) -> None:
+        self._earlier = earlier
         self._times: dict[str, _Times] = {}
-        #: The times as they are in the store.
-        self.kept = known
-        #: Calls that were to be timed after all others were, since the last one that was.
+        #: The times as the store has them.
+        self.kept = earlier
+        #: Calls that were chosen to be timed since the last time was noted; see MAX_ASKED.
         self.asked = 0
 
     def begin(self, name: str, prepared: bool) -> bool:
-        """Note that a call of a backend was timed; returns whether its time counts.
+        """Note that a call of a backend was timed, and return whether its time counts.
 
         Args:
-            prepared: as of :class:`Timing`.
+            prepared: see :class:`Timing`.
         """
         return self._times.setdefault(name, _Times()).begin(prepared)
 
     def note(self, name: str, took: float) -> None:
-        """Note how long a call took that counts."""
+        """Note the seconds of a call that counts."""
         self._times.setdefault(name, _Times()).counted.append(took)
 
-    def best(self, name: str) -> float | None:
-        """A backend's best time so far; None before one counts."""
-        times, known = self._times.get(name), self._known.get(name)
+    def find_best(self, name: str) -> float | None:
+        """Return a backend's best time so far; None if it has none."""
+        times, earlier = self._times.get(name), self._earlier.get(name)
         counted = [] if times is None else times.counted
-        return min([*counted, *([known] if known else [])], default=None)
+        return min([*counted, *([earlier] if earlier else [])], default=None)
 
     def has_enough(self, name: str, waiting: int) -> bool:
-        """Whether a backend need not be timed again; ``waiting`` of its times are under way."""
-        if name in self._known:
+        """Whether a backend need not be timed again.
+
+        Args:
+            waiting: how many of its times the device has yet to tell.
+        """
+        if name in self._earlier:
             return True
         times = self._times.get(name)
         if times is None:
             return False
-        known, total = len(times.counted), sum(times.counted)
+        counted, total = len(times.counted), sum(times.counted)
         is_hopeless = self._is_hopeless(name)
-        if times.calls >= MAX_TRIALS or (total >= LONG and (known >= COUNTED or not is_hopeless)):
+        if times.calls >= MAX_TRIALS or (total >= LONG and (counted >= COUNTED or not is_hopeless)):
             return True
-        is_open = known > 0 and (is_hopeless or not self._is_clear())
-        # In a row, whether or not the device has told of the last ones by now.
-        if known + waiting < COUNTED or (is_open and total + waiting * min(times.counted) < CHEAP):
+        is_open = counted > 0 and (is_hopeless or not self._is_clear())
+        # Go on in a row, even if the device has not told the last times yet.
+        if counted + waiting < COUNTED or (
+            is_open and total + waiting * min(times.counted) < CHEAP
+        ):
             return False
-        # While some are under way it is enough as far as anybody knows.
+        # While times are still to come, nobody knows whether more calls are needed.
         return bool(waiting) or times.agree()
 
     def _is_hopeless(self, name: str) -> bool:
-        native, ours = self.best("native"), self.best(name)
+        native, ours = self.find_best("native"), self.find_best(name)
         return bool(name != "native" and native and ours and ours > HOPELESS * native)
 
     def _is_clear(self) -> bool:
-        """Whether all others look hopeless beside a candidate, or nothing but native was timed."""
-        known = self.seconds()
-        fastest, *others = sorted(known.values())
-        return not others or (HOPELESS * fastest <= min(others) and fastest != known.get("native"))
+        """Whether one candidate makes all others look hopeless, or only one backend was timed."""
+        seconds = self.list_seconds()
+        fastest, *others = sorted(seconds.values())
+        return not others or (
+            HOPELESS * fastest <= min(others) and fastest != seconds.get("native")
+        )
 
-    def winner(self, candidates: tuple[str, ...]) -> str:
-        """The fastest of native and those candidates whose times are known."""
-        chosen, fastest = "native", self.best("native")
+    def find_winner(self, candidates: tuple[str, ...]) -> str:
+        """Return the fastest of native and the candidates that have times."""
+        chosen, fastest = "native", self.find_best("native")
         for name in candidates:
-            ours = self.best(name)
+            ours = self.find_best(name)
             if ours is not None and (fastest is None or ours < ADVANTAGE * fastest):
                 chosen, fastest = name, ours
         return chosen
 
-    def seconds(self) -> dict[str, float]:
-        """The best time of each backend that has one."""
-        best = {name: self.best(name) for name in sorted({*self._times, *self._known})}
+    def list_seconds(self) -> dict[str, float]:
+        """Return the best time of each backend that has one."""
+        best = {name: self.find_best(name) for name in sorted({*self._times, *self._earlier})}
         return {name: took for name, took in best.items() if took is not None}
 
 
@@ -175,9 +184,9 @@ class _Progress(NamedTuple):
     """How a race stands.
 
     Attributes:
-        lacking: who is to be timed next; None if nobody is.
-        is_waited_for: some times are under way.
-        ahead: who is the fastest so far.
+        lacking: the backend to be timed next; None if all have enough times.
+        is_waited_for: whether the device has yet to tell some times.
+        ahead: the fastest backend so far.
     """
 
     race: Race
@@ -186,8 +195,8 @@ class _Progress(NamedTuple):
     ahead: str
 
 
-def seconds_of(outcome: Any, now: float) -> dict[str, float]:
-    """The times in what a store has kept; none where it is old, or anything else: of a file."""
+def read_stored_seconds(outcome: Any, now: float) -> dict[str, float]:
+    """Read the times out of a stored outcome; none if it is too old, or not an outcome at all."""
     if not isinstance(outcome, dict):
         return {}
     seconds, measured = outcome.get("seconds"), outcome.get("measured")
@@ -206,13 +215,13 @@ def _is_time(value: Any) -> TypeGuard[float]:
 
 
 class Trials:
-    """Every race of a process.
+    """All races of a process.
 
-    A device's call is timed by the device: its time is known later, and nobody waits for it.
+    Calls on a device may be timed by the device. Then their times come later, and nobody waits.
 
     Args:
         clock: returns seconds; a test passes its own.
-        store: returns where outcomes are kept; by default nowhere.
+        store: returns the store of outcomes; by default one that keeps nothing.
         now: returns the time of day; a test passes its own.
     """
 
@@ -232,27 +241,29 @@ class Trials:
         after_fork(self.after_fork_in_child)
 
     def pick(self, kind: Hashable, candidates: tuple[str, ...]) -> tuple[str, bool]:
-        """The backend for a call of this kind, and whether the call is to be timed.
+        """Pick the backend for a call of this kind, and say whether the call is to be timed.
 
         Args:
-            candidates: beside native; where they tie, an earlier one is preferred.
+            candidates: beside native; where they tie, the earlier one is preferred.
         """
         progress = self._read_progress(kind, candidates)
         if progress.lacking is not None:
             return progress.lacking, True
         if progress.is_waited_for:
-            return (progress.ahead if progress.race.best(candidates[0]) else candidates[0]), False
-        return self._won(kind, progress.race, candidates), False
+            return (
+                progress.ahead if progress.race.find_best(candidates[0]) else candidates[0]
+            ), False
+        return self._keep_winner(kind, progress.race, candidates), False
 
     def pick_both_ways(
         self, kind: Hashable, both: Hashable, candidates: tuple[str, ...]
     ) -> tuple[str, bool]:
-        """As :meth:`pick`, of a differentiated call: the fastest there and back.
+        """Pick as :meth:`pick` does, for a differentiated call: the fastest with its gradient.
 
-        If autograd asks for no gradients, the fastest there.
+        If autograd never asks for gradients, the fastest without.
 
         Args:
-            both: kind of the times of both ways, as :class:`WayBack` notes them.
+            both: the kind of times that include the gradient (:class:`GradientTimer`).
         """
         fastest, timed = self.pick(kind, candidates)
         if timed or self.is_running(kind):
@@ -265,14 +276,14 @@ class Trials:
             return (progress.lacking, True) if is_timed else (fastest, False)
         if progress.is_waited_for:
             return fastest, False
-        return self._won(both, progress.race, candidates), False
+        return self._keep_winner(both, progress.race, candidates), False
 
     def _read_progress(self, kind: Hashable, candidates: tuple[str, ...]) -> _Progress:
-        """How a race stands, with the times that are known by now."""
-        known = {} if kind in self._races else self._recall_times(kind)
+        """Collect the times that have come by now, and say how a race stands."""
+        earlier = {} if kind in self._races else self._recall_times(kind)
         with self._lock:
             self._collect()
-            race = self._race(kind, known)
+            race = self._find_race(kind, earlier)
             running = [entry for entry in self._running if entry[0] == kind]
             waiting = [name for _, name, _, counts in running if counts]
             lacking = (
@@ -280,12 +291,12 @@ class Trials:
                 for name in ("native", *candidates)
                 if not race.has_enough(name, waiting.count(name))
             )
-            return _Progress(race, next(lacking, None), bool(running), race.winner(candidates))
+            return _Progress(race, next(lacking, None), bool(running), race.find_winner(candidates))
 
-    def _won(self, kind: Hashable, race: Race, candidates: tuple[str, ...]) -> str:
-        """The winner of a race, whose times are kept."""
+    def _keep_winner(self, kind: Hashable, race: Race, candidates: tuple[str, ...]) -> str:
+        """Return the winner of a race, and store its times if they are new."""
         with self._lock:
-            winner, seconds = race.winner(candidates), race.seconds()
+            winner, seconds = race.find_winner(candidates), race.list_seconds()
             is_new, race.kept = race.kept != seconds, seconds
         if is_new:
             measured = int(self._now())
@@ -300,7 +311,7 @@ class Trials:
         call: Callable[[], Any],
         timer: Timer | None = None,
     ) -> Any:
-        """Run a call and time it, by default on the host; a call that raises leaves no time."""
+        """Run a call and time it, by default on the host; a call that raises is not noted."""
         timer = timer or HostTimer(self.clock, lambda: None)
         timer.begin()
         result = call()
@@ -309,9 +320,9 @@ class Trials:
         return result
 
     def note(self, kind: Hashable, backend_name: str, timing: Timing) -> None:
-        """Note how long a call took, once that is known."""
+        """Note the time of a call, now or when the device has finished it."""
         with self._lock:
-            took, race = timing.read(), self._race(kind, {})
+            took, race = timing.read(), self._find_race(kind, {})
             counts, race.asked = race.begin(backend_name, timing.prepared), 0
             if took is None:
                 self._running.append((kind, backend_name, timing, counts))
@@ -320,16 +331,16 @@ class Trials:
                 self._note(kind, backend_name, took, counts)
 
     def is_running(self, kind: Hashable) -> bool:
-        """Whether a time of this kind is not known yet."""
+        """Whether a time of this kind is still to come."""
         with self._lock:
             self._collect()
             return any(running == kind for running, *_ in self._running)
 
     def _recall_times(self, kind: Hashable) -> dict[str, float]:
-        return seconds_of(self._store().get(ROUTES, str(kind)), self._now())
+        return read_stored_seconds(self._store().get(ROUTES, str(kind)), self._now())
 
     def _collect(self) -> None:
-        """Note the times that are known by now."""
+        """Note the times that have come by now."""
         unknown = []
         for kind, name, timer, counts in self._running:
             took = timer.read()
@@ -339,13 +350,13 @@ class Trials:
                 self._note(kind, name, took, counts)
         self._running = unknown
 
-    def _race(self, kind: Hashable, known: dict[str, float]) -> Race:
-        return self._races.find(kind) or self._races.put(kind, Race(known))
+    def _find_race(self, kind: Hashable, earlier: dict[str, float]) -> Race:
+        return self._races.find(kind) or self._races.put(kind, Race(earlier))
 
     def _note(self, kind: Hashable, backend_name: str, took: Spent, counts: bool) -> None:
         if counts:
-            # No time is nothing: a clock may be too coarse, and a share of zero decides nothing.
-            self._race(kind, {}).note(backend_name, max(*took, 1e-9))
+            # Never zero, which a coarse clock may show: a share of zero could decide nothing.
+            self._find_race(kind, {}).note(backend_name, max(*took, 1e-9))
 
     def clear(self) -> None:
         with self._lock:
@@ -353,5 +364,5 @@ class Trials:
             self._running.clear()
 
     def after_fork_in_child(self) -> None:
-        """A forked child has a lock that nobody holds."""
+        """Make a lock that nobody holds, in a forked child."""
         self._lock = threading.Lock()

@@ -1,13 +1,14 @@
 """Both functions as operators of torch: what compiled and exported programs call.
 
-A compiler cannot look into MLX, so it is shown operators: their shapes are native's (asked of
-native with fake tensors), their gradients are operators again. When the program runs, they decide
-and count like any other call: a program that was compiled while MLX was asked for runs natively
-once that is withdrawn. Second derivatives of compiled programs are not offered by torch either.
+A compiler cannot look into MLX, so it is shown operators. Their shapes are native's, which native
+is asked for with fake tensors; their gradients are operators again. When the program runs, the
+operators are decided and counted like any other call: a program that was compiled while MLX was
+asked for runs natively once MLX is no longer asked for. Second derivatives of compiled programs are
+not offered; torch does not offer them either.
 
 A gradient has a plan, too, under the key of a call on its cotangent. In a CUDA graph of Inductor's
-(``mode="reduce-overhead"``) an operator runs, and is counted, while the graph is recorded and once
-before; what is replayed is what was recorded, whatever is asked for by then.
+(``mode="reduce-overhead"``) an operator runs, and is counted, once before the graph is recorded and
+once while it is. A replay repeats what was recorded, whatever the program asks for by then.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from .run import dispatch
 
 NAMESPACE = "torch_mlx_spectro"
 
-#: torch's own arguments in torch's order, and whether they came by torch's own name.
+#: torch's own arguments in torch's order, and whether the call was of the patched torch function.
 _ARGUMENTS = {
     "stft": (
         "SymInt n_fft, SymInt? hop_length, SymInt? win_length, Tensor? window, bool center, "
@@ -46,12 +47,12 @@ _ARGUMENTS = {
         "bool normalized, bool? onesided, SymInt? length, bool return_complex, bool patched"
     ),
 }
-#: What comes before those of the gradient in the input, which is linear in the cotangent, and of
-#: the gradient in the window.
+#: The first arguments of the gradients: that in the input, which depends on the input's shape and
+#: kind alone, and that in the window. The call's own arguments follow.
 _GIVEN = "Tensor cotangent, SymInt[] shape, bool is_complex"
 _GIVEN_OF_WINDOW = "Tensor cotangent, Tensor input"
 
-#: Frames of these are no program's.
+#: Frames of these packages do not belong to the program.
 _PACKAGES = ("torch", NAMESPACE)
 _MACHINERY = tuple(f"{package}." for package in _PACKAGES)
 
@@ -59,17 +60,17 @@ _Library: Any = torch.library.Library
 _library = _Library(NAMESPACE, "FRAGMENT")
 
 
-def _choice(patched: bool) -> Choice:
+def _read_choice(patched: bool) -> Choice:
     return patched_choice() if patched else current_choice()
 
 
 def _choose_for_gradient(patched: bool, device_type: str) -> Choice:
-    """What is asked for a gradient: the backend that the program names, else the device's first.
+    """Return the choice for a gradient: the backend that the program names, or the device's first.
 
-    Autograd computes gradients on a device in a thread of its own, in which no ``backend()`` of the
-    program's holds. And ``auto`` times no gradient without its call.
+    Autograd computes gradients on a device in a thread of its own, where ``backend()`` contexts of
+    the program are not in force. And ``auto`` does not time gradients without their calls.
     """
-    choice = _choice(patched)
+    choice = _read_choice(patched)
     if choice.backend != "auto":
         return choice
     for name in registry.list_candidates(device_type):
@@ -78,8 +79,8 @@ def _choose_for_gradient(patched: bool, device_type: str) -> Choice:
     return choice
 
 
-def _program_frame() -> FrameType:
-    """The frame that a compiled program's calls are counted for: the first outside of torch."""
+def _find_program_frame() -> FrameType:
+    """Find the frame that a compiled program's call is counted for: the first outside of torch."""
     frame = sys._getframe(1)
     while frame.f_back is not None and _is_machinery(frame):
         frame = frame.f_back
@@ -94,13 +95,13 @@ def _is_machinery(frame: FrameType) -> bool:
     return "<" in file or "torchinductor" in file  # generated
 
 
-def _gradient(
+def _compute_gradient(
     op: Operation, cotangent: Tensor, shape: Sequence[int], is_complex: bool, *rest: Any
 ) -> Tensor:
-    """The gradient of a call in its input, computed where the call would be.
+    """Compute the gradient of a call in its input, by the backend that would compute the call.
 
     Args:
-        shape: of the input.
+        shape: the input's shape.
     """
     *others, patched = rest
     choice = _choose_for_gradient(patched, cotangent.device.type)
@@ -114,9 +115,9 @@ def _gradient(
     args = [tensor, *others]
     plan = decide(op, choice, args, {})
     params = plan.params
-    # While a CUDA graph is recorded nothing may be compiled, as it may have to be for the first.
+    # While a CUDA graph is recorded nothing may be compiled, which a first gradient may need.
     if params is None or torch_state.is_captured(cotangent):
-        return _natives_gradient(op, cotangent, args, in_window=False)
+        return _differentiate_natively(op, cotangent, args, in_window=False)
     from ..autograd import derivatives
 
     backend = registry.load(plan.route.backend)
@@ -128,17 +129,21 @@ def _gradient(
     return gradient
 
 
-def _window_gradient(op: Operation, cotangent: Tensor, tensor: Tensor, *rest: Any) -> Tensor:
-    """The gradient of a call in its window, computed where the call would be."""
+def _compute_window_gradient(
+    op: Operation, cotangent: Tensor, tensor: Tensor, *rest: Any
+) -> Tensor:
+    """Compute the gradient of a call in its window, by the backend that would compute the call."""
     *others, patched = rest
     args = [tensor, *others]
     plan = decide(op, _choose_for_gradient(patched, cotangent.device.type), args, {})
     if plan.params is None:
-        return _natives_gradient(op, cotangent, args, in_window=True)
+        return _differentiate_natively(op, cotangent, args, in_window=True)
     from ..autograd import derivatives
 
     backend = registry.load(plan.route.backend)
-    return derivatives.window_gradient(plan.params, backend, cotangent, tensor, args[WINDOW])
+    return derivatives.compute_window_gradient(
+        plan.params, backend, cotangent, tensor, args[WINDOW]
+    )
 
 
 def _make_key(
@@ -149,7 +154,7 @@ def _make_key(
     is_complex: bool,
     others: Sequence[Any],
 ) -> Key | None:
-    """The key of a gradient in the input: of a call on its cotangent; None where there is none."""
+    """Make the key of a gradient in the input, as of a call on its cotangent; None if none fits."""
     if torch_state.is_intercepted() or type(cotangent) not in PLAIN_TYPES:
         return None
     sizes = (*shape, is_complex, *others[: WINDOW - 1], *others[WINDOW:])
@@ -159,7 +164,7 @@ def _make_key(
         return None
 
 
-def _natives_gradient(
+def _differentiate_natively(
     op: Operation, cotangent: Tensor, args: Sequence[Any], in_window: bool
 ) -> Tensor:
     tensor, window = args[0], args[WINDOW]
@@ -174,7 +179,7 @@ def _natives_gradient(
     return gradient.contiguous()
 
 
-def _symbolic_stft(
+def _make_symbolic_stft(
     input: Tensor,
     n_fft: int,
     hop_length: int | None,
@@ -185,10 +190,11 @@ def _symbolic_stft(
     align_to_window: bool | None,
     **_: Any,
 ) -> Tensor | None:
-    """An empty spectrum of native's sizes and strides, whatever the sizes; None if not known.
+    """Make an empty spectrum of native's sizes and strides, from sizes that are symbols.
 
-    Native computes sizes in plain integers, so that a program compiled with it is compiled anew
-    for each length. What torch rejects it rejects when the program runs.
+    Native computes with plain integers, so a program that asks it for shapes is compiled anew for
+    each length. Arguments that torch rejects are rejected when the program runs. Returns None for
+    arguments whose strides only native knows.
     """
     hop = n_fft // 4 if hop_length is None else hop_length
     if align_to_window or not (0 < hop <= n_fft and input.is_contiguous()):
@@ -202,7 +208,7 @@ def _symbolic_stft(
     return spectrum if as_complex else torch.view_as_real(spectrum)
 
 
-def _symbolic_istft(
+def _make_symbolic_istft(
     input: Tensor,
     n_fft: int,
     hop_length: int | None,
@@ -211,7 +217,7 @@ def _symbolic_istft(
     return_complex: bool,
     **_: Any,
 ) -> Tensor:
-    """An empty signal of native's size."""
+    """Make an empty signal of native's size, from sizes that are symbols."""
     hop = n_fft // 4 if hop_length is None else hop_length
     if length is None:
         length = n_fft + hop * (input.shape[-1] - 1) - (2 * (n_fft // 2) if center else 0)
@@ -220,13 +226,13 @@ def _symbolic_istft(
 
 
 _SYMBOLIC: dict[str, Callable[..., Tensor | None]] = {
-    "stft": _symbolic_stft,
-    "istft": _symbolic_istft,
+    "stft": _make_symbolic_stft,
+    "istft": _make_symbolic_istft,
 }
 
 
 class Operators(NamedTuple):
-    """The operator of a function, and those of its gradients in the input and in the window."""
+    """The operators of a function, of its gradient in the input, and of that in the window."""
 
     call: Any
     gradient: Any
@@ -238,7 +244,7 @@ def _define(op: Operation) -> Operators:
 
     def compute(*given: Any) -> Tensor:
         *args, patched = given
-        return dispatch(op, _choice(patched), args, {}, _program_frame())
+        return dispatch(op, _read_choice(patched), args, {}, _find_program_frame())
 
     def fake(*given: Any) -> Tensor:
         *args, _ = given
@@ -259,22 +265,22 @@ def _define(op: Operation) -> Operators:
         return like
 
     name, arguments = op.name, _ARGUMENTS[op.name]
-    # Inductor leaves operators with this tag out of its CUDA graphs. An istft and its gradients may
-    # have the host wait for an envelope's verdict, ours for a new window's, native's always; what a
-    # gradient in a window needs may have to be compiled.
+    # Inductor leaves operators with this tag out of its CUDA graphs. In an istft and its gradients
+    # the host may wait for an envelope's verdict: in ours for a new window, in native's always. And
+    # what a gradient in a window needs may have to be compiled.
     unsafe = (torch.Tag.cudagraph_unsafe,)
     tags = unsafe if op is ISTFT else ()
     gradient = _define_operator(
         f"{name}_gradient",
         f"{_GIVEN}, {arguments}",
-        partial(_gradient, op),
+        partial(_compute_gradient, op),
         fake_gradient,
         tags=tags,
     )
     window_gradient = _define_operator(
         f"{name}_window_gradient",
         f"{_GIVEN_OF_WINDOW}, {arguments}",
-        partial(_window_gradient, op),
+        partial(_compute_window_gradient, op),
         fake_window_gradient,
         tags=unsafe,
     )
@@ -306,11 +312,12 @@ def _define_operator(
 ) -> Any:
     """Define one operator.
 
-    Not by ``torch.library.custom_op``, whose layers of Python (for autograd, for results that share
-    their inputs' memory) took 13 us of the host's time, twice as long as a remembered stft itself.
+    ``torch.library.custom_op`` is not used: its layers of Python (for autograd, and for results
+    that share memory with inputs) took 13 us of the host's time, twice as long as a stft that has a
+    plan.
     """
-    # Tensors of any strides are taken: to have them in the strides that were traced, Inductor would
-    # copy complex values by a kernel of its own, for which its code generator has no such type.
+    # The operators take tensors of any strides. Otherwise Inductor would copy them to the strides
+    # that were traced, by a kernel of its own, and its code generator has no complex types.
     tags = (torch.Tag.pt2_compliant_tag, torch.Tag.flexible_layout, *tags)
     _library.define(f"{name}({arguments}) -> Tensor", tags=tags)
     _library.impl(name, compute, "CompositeExplicitAutograd")
@@ -320,11 +327,14 @@ def _define_operator(
     if torch_state.make_autograd is None:
         torch.library.register_autograd(place, backward, setup_context=save, lib=_library)
         return operator
-    known = SimpleNamespace(_backward_fn=backward, _setup_context_fn=save)
-    differentiate = torch_state.make_autograd(operator, known)
+    callbacks = SimpleNamespace(_backward_fn=backward, _setup_context_fn=save)
+    differentiate = torch_state.make_autograd(operator, callbacks)
 
     def compute_or_record(keys: Any, *given: Any) -> Tensor:
-        """Compute at once what autograd and tracers need not know of, as compiled programs do."""
+        """Compute directly where neither autograd nor a tracer has to see the call.
+
+        Calls of compiled programs are such calls.
+        """
         if (
             type(given[0]) in PLAIN_TYPES
             and not given[0].is_meta
@@ -344,9 +354,9 @@ def _requires_grad(value: Any) -> bool:
 
 
 def _save(op: Operation, ctx: Any, inputs: Any, output: Any) -> None:
-    """Save what the gradients need; what native has copies of, as copies.
+    """Save what the gradients need: a copy wherever native saves one.
 
-    A program may change the originals in place before it calls backward; see
+    A program may then change the original in place before it calls backward; see
     :mod:`.autograd.derivatives`.
     """
     tensor, n_fft, _, win_length, window, center = inputs[: WINDOW + 2]
@@ -354,7 +364,7 @@ def _save(op: Operation, ctx: Any, inputs: Any, output: Any) -> None:
     if ctx.needs_input_grad[WINDOW]:
         kept = tensor.clone() if center or op is ISTFT else tensor
     is_short = win_length is not None and win_length != n_fft
-    # Of a window that alone is trained an stft's gradient needs the size and dtype.
+    # Where only an stft's window is trained, its gradient needs the window's size and dtype.
     needs_no_values = op is STFT and not ctx.needs_input_grad[0]
     if window is not None and (is_short or needs_no_values):
         window = window.clone()
@@ -366,7 +376,7 @@ def _save(op: Operation, ctx: Any, inputs: Any, output: Any) -> None:
 def _differentiate(
     gradient: Any, window_gradient: Any, ctx: Any, cotangent: Tensor
 ) -> tuple[Any, ...]:
-    """Torch's gradients of an operator: one of all its arguments, None for most."""
+    """Compute the gradients of an operator, as torch wants them: one per argument, mostly None."""
     tensor, window = ctx.saved_tensors
     (_, *others), _ = with_tensors(tuple(ctx.args), {}, {"window": window})
     found: list[Tensor | None] = [None] * len(ctx.args)
@@ -377,5 +387,5 @@ def _differentiate(
     return tuple(found)
 
 
-#: By the name of the function.
+#: The operators by the name of the function.
 OPERATORS = {op.name: _define(op) for op in (STFT, ISTFT)}

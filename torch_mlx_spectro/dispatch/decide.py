@@ -1,7 +1,8 @@
-"""Who computes a call: decided, with every reason, and nothing computed.
+"""Decides who computes a call, with every reason; computes nothing.
 
-What does the program ask for, are the arguments valid, does anything in torch's state or in the
-tensors speak against a backend, is it here, can it compute this, has it been wrong, who is faster.
+The questions in order: What does the program ask for? Are the arguments valid? Does anything in
+torch's state or in the tensors rule a backend out? Is it here? Can it compute this call? Was it
+wrong before? Who is faster?
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ DETERMINISTIC = "auto: nothing is measured where torch is to use deterministic a
 def native_plan(
     op: Operation, *reasons: str, rejected: bool = False, fallback: bool = False
 ) -> Plan:
-    """The plan of a call that native computes, and why it does."""
+    """Make the plan of a call that native computes, with the reasons."""
     route = Route(op.name, "native", "torch", reasons)
     return Plan(route, rejected=rejected, fallback=fallback)
 
 
 def decide(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Plan:
-    """Decide a call; computes nothing."""
+    """Decide a call, without computing anything."""
     if choice.backend == "native":
         return native_plan(op, NATIVE_ASKED)
     if torch_state.is_recorded():  # reading a shape would be recorded, too
@@ -82,7 +83,7 @@ def decide(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Plan:
 def _choose_route(
     op: Operation, choice: Choice, bound: dict[str, Any], params: StftParams | IstftParams | None
 ) -> Plan:
-    """The plan of a call of valid arguments: the first candidate that is picked and is able to.
+    """Make the plan of a call of valid arguments: for the first pick that can compute it.
 
     Args:
         params: None where an argument is not a plain tensor.
@@ -102,12 +103,12 @@ def _choose_route(
         refused.append(refusal)
         left = tuple(name for name in left if name != pick.backend)
     plan = native_plan(op, *dict.fromkeys(refused), fallback=True)
-    # While a CUDA graph is being captured, what was not made ready before is refused.
+    # Not final while a CUDA graph is captured, when a backend refuses what it did not prepare.
     return replace(plan, settled=not torch_state.is_captured(tensor))
 
 
 def _candidates(choice: Choice, tensor: Any, window: Any) -> tuple[tuple[str, ...], list[str]]:
-    """Those who may compute a call, and why others may not; loads nothing large."""
+    """Find the backends that may compute a call, and why others may not; loads nothing large."""
     device = tensor.device.type
     left, refused = [], list[str]()
     for name in routing.find_candidates(choice, device):
@@ -129,7 +130,7 @@ def _kernel(
     tensor: torch.Tensor,
     window: torch.Tensor | None,
 ) -> tuple[str, str | None]:
-    """What of a backend computes a call, and why it cannot or may not, if so."""
+    """Name a backend's kernel for a call, and say why it cannot or may not compute it, or None."""
     missing = routing.missing_reason(tensor.device.type, backend)
     if missing is not None:
         return "", missing
@@ -146,7 +147,7 @@ def _kernel(
 
 
 def _resolve(op: Operation, bound: dict[str, Any]) -> StftParams | IstftParams:
-    """Resolve bound arguments; raises UnresolvedArguments for those that are torch's."""
+    """Resolve bound arguments; raises UnresolvedArguments for those that are left to torch."""
     from ..core.params import TensorFacts, resolve_istft, resolve_stft
 
     facts: dict[str, Any] = dict(bound)
@@ -160,9 +161,9 @@ def _resolve(op: Operation, bound: dict[str, Any]) -> StftParams | IstftParams:
 
 
 class Pick(NamedTuple):
-    """Who is to compute a call, and why; its kind, if it is to be timed.
+    """The backend for a call, and why; the call's kind, if it is to be timed.
 
-    ``settled`` means that calls like it are this one's for good.
+    ``settled`` means that the pick is final for calls like it.
     """
 
     backend: str
@@ -179,7 +180,7 @@ def _pick_backend(
     params: StftParams | IstftParams,
     candidates: tuple[str, ...],
 ) -> Pick:
-    """Who computes a call that native and these candidates can compute."""
+    """Pick who computes a call that native and these candidates can compute."""
     if choice.backend != "auto":
         return Pick(choice.backend, settled=True)
     if tensor.is_cpu and framed_samples(params) < LEAST_FRAMED[op.name]:
@@ -207,7 +208,7 @@ def _pick_backend(
 
 
 def _why_unmeasured(tensor: torch.Tensor, window: torch.Tensor | None) -> str | None:
-    """Why ``auto`` does not measure a call; None where it does."""
+    """Say why ``auto`` does not measure a call; None where it does."""
     if torch_state.is_deterministic():
         return DETERMINISTIC
     if not routing.measures():

@@ -1,4 +1,4 @@
-"""How long the way from a call's result to its cotangent, and back to its gradient, takes."""
+"""How long a differentiated call and its backward pass take together."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import torch
 from ..calls.timer import Spent, Timer, Timing
 
 
-class WayBack:
-    """Times a differentiated call with its first way back, from cotangent to gradient.
+class GradientTimer:
+    """Adds the time of a call's first backward pass, from its cotangent to its gradient.
 
-    Between the two autograd does nothing else but by chance, and of times the best counts.
+    This assumes that autograd computes nothing else between the two. Where it does, the time is too
+    long; that does no harm, since the shortest of several times counts.
 
     Args:
-        forward: of the call.
-        back: a timer.
-        note: is given the timing of both, once autograd was there.
+        forward: the timing of the call itself.
+        back: the timer of the backward pass.
+        note: called with this timing once the gradient is there.
     """
 
     def __init__(self, forward: Timing, back: Timer, note: Callable[[Timing], None]) -> None:
@@ -27,16 +28,16 @@ class WayBack:
 
     @property
     def prepared(self) -> bool:
-        """Whether something was prepared on either way."""
+        """Whether the call or its backward pass prepared something."""
         return self._forward.prepared or self._back.prepared
 
     def watch(self, result: Any, tensor: Any) -> None:
-        """Wait for the way back from a result to the tensor that it was computed from."""
+        """Time the backward pass from a result to the tensor that it was computed from."""
         result.grad_fn.register_prehook(self._at_cotangent)
         tensor.register_hook(self._at_gradient)
 
     def _at_cotangent(self, cotangents: tuple[torch.Tensor | None, ...]) -> None:
-        if not self._is_over:  # again, where a pass before has not come to the tensor
+        if not self._is_over:  # begins anew where an earlier pass did not reach the tensor
             self._back.begin()
             self._is_under_way = True
 
@@ -47,6 +48,6 @@ class WayBack:
             self._note(self)
 
     def read(self) -> Spent | None:
-        """How long both took, of host and device; None while the device has not finished."""
+        """Return the time of both, of host and device; None while the device has not finished."""
         there, back = self._forward.read(), self._back.read()
         return there and back and Spent(there.host + back.host, there.device + back.device)

@@ -4,9 +4,9 @@ Deciding a small call takes the host longer than everything else. So final decis
 the call's key (:mod:`.calls.key`). The table is read without a lock, since a dictionary changes in
 one step of the interpreter.
 
-Some events that no key holds make plans stale. A comparison that found something wrong begins a new
-epoch of the ledger. A fork and :func:`clear_caches` empty the table. And where torch's state wants
-to see a call, the table is not used.
+Some events that no key holds make plans stale. A comparison that finds something wrong begins a new
+epoch of the ledger; plans of an earlier epoch are not used. A fork and :func:`clear_caches` empty
+the table. And where something in torch's state has to see a call, the table is not used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # a program whose calls all go native never resolves one
 
 MAX_PLANS = 2048
 
-#: Computes calls of one key from their input and window.
+#: A function of input and window that computes the calls of one key.
 Run = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
@@ -38,14 +38,14 @@ class Plan:
 
     Attributes:
         bound: the arguments of the call that was decided; None in the table.
-        params: None where native computes it.
-        rejected: torch is expected to raise.
-        fallback: another than native was wanted.
-        trial: the kind of call that ``auto`` times; None if this one is not timed.
-        settled: decided for good.
-        run: computes calls like it; None where native does, and before one was computed.
-        epoch: of the ledger, when it was decided.
-        warns: torch warns of calls like it, once; or of each, if the program has told it to.
+        params: the resolved arguments; None where native computes the call.
+        rejected: whether torch is expected to raise.
+        fallback: whether native computes the call although another backend was wanted.
+        trial: the kind for which ``auto`` times this call; None if it is not timed.
+        settled: whether the decision is final.
+        run: computes calls like it; None where native does, and before the first was computed.
+        epoch: the ledger's epoch when the call was decided.
+        warns: whether torch warns of calls like it: once, or of each if the program asks for that.
         sites: where calls by this plan are counted.
     """
 
@@ -63,27 +63,27 @@ class Plan:
 
     @property
     def answer(self) -> Answer:
-        """What calls by this plan are counted by, with reasons where native computes them."""
+        """What calls by this plan are counted as, with reasons where native computes them."""
         reasons = self.route.reasons if self.params is None else ()
         by_choice = bool(reasons) and not (self.fallback or self.rejected)
         return Answer(self.route.op, self.route.backend, reasons, by_choice)
 
 
 class PlanTable:
-    """Plans by key, bounded: when there are too many, all are forgotten.
+    """Plans by key; when there are too many, all are forgotten.
 
     Args:
         most: plans that are kept at once.
 
     Attributes:
-        get: the plan of a key, of whichever epoch; None if there is none.
+        get: returns the plan of a key, of any epoch; None if there is none.
     """
 
     def __init__(self, most: int = MAX_PLANS) -> None:
         self.most = most
         self._plans: dict[Key, Plan] = {}
-        self.get = self._plans.get  # for good: the table is emptied, never replaced
-        after_fork(self.clear)  # a parent's device, streams and libraries are not its child's
+        self.get = self._plans.get  # stays valid: the dictionary is emptied, never replaced
+        after_fork(self.clear)  # a child cannot use its parent's devices, streams and libraries
         register_cache(self.clear)
 
     def __len__(self) -> int:

@@ -1,8 +1,8 @@
-"""One call: computed by its kept plan; else decided, at times compared with native's, and kept.
+"""One call: run by its plan if one is kept, else decided, compared if need be, and kept as a plan.
 
 Every call is counted, with the reason where native computes it. Whatever torch rejects is handed to
-torch, which raises its own exception. Only our own exceptions lead to native: any other that comes
-out of a computation is a bug and stays visible.
+torch, which raises its own exception. Only our own exceptions lead to native; any other exception
+in a computation is a bug and stays visible.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from . import checking
 from .checking import CallChecks
 from .choice import Choice
 from .decide import NOT_RESOLVED, decide, ledger, native_plan, trials
-from .gradient_timer import WayBack
+from .gradient_timer import GradientTimer
 from .plans import Plan, Run, plans
 from .statistics import REFUSED, Answer, Counters
 
-#: Of a call: its plan if it is kept, its key if it can be, its input, window and other arguments.
+#: What was found for a call: its plan and its key, or None; its input, window and other arguments.
 Found = tuple[Plan | None, Key | None, Any, Any, tuple[Any, ...]]
 
 counters = Counters()
@@ -46,7 +46,7 @@ def dispatch(
     Raises:
         NotAccelerated: the choice is strict, and nothing but native can compute this call.
     """
-    # What follows is all that a call costs that comes again, so it calls little.
+    # A call that comes again runs no more than what follows, so there are few function calls in it.
     tensor: Any = None
     window, others, key, plan = None, (), None, None
     if not torch_state.is_intercepted():
@@ -55,7 +55,7 @@ def dispatch(
             if type(tensor) in PLAIN_TYPES:
                 key = make_key(op.name, choice.backend, tensor, window, others)
                 plan = plans.get(key)
-        except Exception:  # not torch's arguments, no strides, or what a program's own hash raises
+        except Exception:  # wrong arguments, no strides, or whatever an object's own hash raises
             key = None
     if plan is not None and (
         plan.epoch != ledger.epoch
@@ -72,9 +72,11 @@ def dispatch(
             else:
                 result = op.compute_natively(args, kwargs, caller)
         except (KernelRefused, UnresolvedArguments):
-            plan = None  # decided anew: torch raises, or the reason is told
+            plan = None  # decided anew below, where torch raises or the reason is counted
         else:
-            bump = sites.get((id(caller.f_code), caller.f_lasti))  # find_site, without its call
+            bump = sites.get(
+                (id(caller.f_code), caller.f_lasti)
+            )  # as find_site, without calling it
             if bump is None:
                 counters.count(decided.answer, caller)
             else:
@@ -88,8 +90,8 @@ def dispatch(
 
 
 def _is_state_against(plan: Plan, tensor: torch.Tensor) -> bool:
-    """Whether something in torch's state, of which the key has nothing, wants another plan."""
-    if plan.run is None:  # what native does cannot always be recorded into a CUDA graph
+    """Whether something in torch's state that the key does not hold rules this plan out."""
+    if plan.run is None:  # native's computation cannot always be recorded into a CUDA graph
         return torch_state.is_captured(tensor)
     return plan.warns and torch.is_warn_always_enabled()
 
@@ -101,7 +103,7 @@ def _dispatch(
     kept = found[0] if found[0] is not None and found[0].run is not None else None
     if kept is None:
         plan = decide(op, choice, args, kwargs)
-    else:  # verified now and then
+    else:  # the plan runs as it would; some of its calls are compared
         plan = replace(kept, bound=op.bind(*args, **kwargs))
     if plan.fallback and choice.strict:
         op.compute_natively(args, kwargs, caller)  # torch's own exception comes before ours
@@ -121,7 +123,7 @@ def _dispatch(
         if choice.strict:
             raise NotAccelerated(op.name, plan.route.reasons) from refused
     if plan.rejected and choice.strict:
-        # torch did not raise after all, so this was a call that we had to compute.
+        # torch did not raise after all, so this is a call that native computed.
         raise NotAccelerated(op.name, plan.route.reasons)
     if checks is not None and plan.params is not None:
         plan, result = checks.compare(plan, result)
@@ -132,7 +134,10 @@ def _dispatch(
 
 
 def _take_kept_run(plan: Plan, key: Key | None, tensor: Any) -> Plan:
-    """The plan, run as calls that ask for its backend by name are: ``auto`` times what it takes."""
+    """Return the plan with the run of calls that ask for its backend by name, if one is kept.
+
+    So ``auto`` times calls as they will run once it has decided.
+    """
     if plan.params is None or plan.run is not None or key is None:
         return plan
     kept = plans.get(name_backend(key, plan.route.backend))
@@ -144,14 +149,14 @@ def _take_kept_run(plan: Plan, key: Key | None, tensor: Any) -> Plan:
 def _compute(
     op: Operation, plan: Plan, args: Any, kwargs: Any, caller: FrameType, checks: CallChecks | None
 ) -> torch.Tensor:
-    """The result of a call, made with aliases of what autograd is to be watched at."""
+    """Compute a call, on aliases of the tensors whose gradients are to be compared or timed."""
     aliases: dict[str, torch.Tensor] = {}
     if checks is not None and checks.gradients is not None and plan.bound is not None:
         aliases = checks.gradients.make_aliases(plan.bound)
     timed = plan.trial
     if timed is not None and timed.is_differentiated:
         tensor = aliases.get("input", find_input(args, kwargs))
-        # One more, that autograd comes to before anything is compared.
+        # Another alias: autograd reaches it before the comparison, which is then not timed.
         aliases["input"] = tensor.view_as(tensor)
     if aliases:
         args, kwargs = with_tensors(args, kwargs, aliases)
@@ -178,9 +183,10 @@ def _run(op: Operation, plan: Plan, args: Any, kwargs: Any, caller: FrameType) -
 
 
 def _find_warnings(plan: Plan, window: torch.Tensor | None) -> tuple[bool, bool]:
-    """What torch warns of, once or of each call if it is told to: no window, and another thing.
+    """Find what torch warns of: whether the window is missing, and whether another warning is due.
 
-    The other is an stft's ``return_complex=False``, or zeros appended to an istft's result.
+    The other warns of an stft's ``return_complex=False``, or of zeros appended to an istft's
+    result. torch gives each once, or for every call if the program asks for that.
     """
     params: Any = plan.params
     other = not params.return_complex if plan.route.op == "stft" else params.zero_tail > 0
@@ -188,7 +194,7 @@ def _find_warnings(plan: Plan, window: torch.Tensor | None) -> tuple[bool, bool]
 
 
 def _make_run(plan: Plan, tensor: torch.Tensor, window: torch.Tensor | None) -> Run:
-    """What computes a call by its backend, and is differentiated where the call is."""
+    """Make the function that computes a call by its backend, differentiable where the call is."""
     backend, params = registry.load(plan.route.backend), plan.params
     assert params is not None
     if torch_state.is_differentiated(tensor, window):
@@ -199,7 +205,7 @@ def _make_run(plan: Plan, tensor: torch.Tensor, window: torch.Tensor | None) -> 
 
 
 def _keep(plan: Plan, found: Found, result: torch.Tensor) -> None:
-    """Keep what was decided for good, so that the next call like it need not be decided."""
+    """Keep a plan under the keys for which it is final, so that calls like it are not decided."""
     _, key, tensor, window, others = found
     if key is None or not can_be_kept(others):
         return
@@ -220,7 +226,7 @@ def _keep(plan: Plan, found: Found, result: torch.Tensor) -> None:
 
 
 def _prepare(name: str, call: Call, result: torch.Tensor) -> Run | None:
-    """What computes calls like one that was computed by a backend, if that can be prepared."""
+    """Prepare the function for calls like one that a backend has computed; None if it has none."""
     backend = registry.load(name)
     run: Run | None = backend.prepare(call, result)
     if run is not None and torch_state.is_differentiated(call.tensor, call.window):
@@ -231,10 +237,10 @@ def _prepare(name: str, call: Call, result: torch.Tensor) -> Run | None:
 
 
 def _time(plan: Plan, run: Callable[[], torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:
-    """Run a call of ``auto`` with a clock, and have autograd's way back timed, if there is one.
+    """Run a call and time it for ``auto``, with its backward pass if there will be one.
 
     Args:
-        tensor: that ``run`` differentiates in.
+        tensor: the input whose gradient is timed.
     """
     trial, backend = plan.trial, plan.route.backend
     assert trial is not None
@@ -242,11 +248,11 @@ def _time(plan: Plan, run: Callable[[], torch.Tensor], tensor: torch.Tensor) -> 
     result: torch.Tensor = trials.time(trial, backend, run, timer)
     if trial.is_differentiated and result.requires_grad:
         note = partial(trials.note, trial.both_ways, backend)
-        WayBack(timer, _make_timer(trial.device), note).watch(result, tensor)
+        GradientTimer(timer, _make_timer(trial.device), note).watch(result, tensor)
     return result
 
 
 def _make_timer(device_type: str) -> Timer:
-    """The clock that all calls on a device are timed by, native's included."""
+    """Make the timer for all calls on a type of device, native's included."""
     first = registry.list_candidates(device_type)[0]
     return registry.load(first).make_timer(trials.clock)

@@ -1,7 +1,7 @@
-"""Takes out of a JSON value what says whose it is: paths, and names of users and hosts.
+"""Removes from a JSON value what says whose it is: paths, and names of users and hosts.
 
-What is submitted has none of these (:func:`anonymise`). A report that its reader looks through
-keeps the last part of a path, by which a file can be told (:func:`cut_paths`).
+A submission has none of these (:func:`anonymise`). A report that its author reads before showing it
+keeps the last part of each path, by which a file can be recognised (:func:`cut_paths`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _PATH = re.compile(
 _FOLDERS = re.compile(
     r"(?:file://|(?<![\w.:/)\]]))(?:[A-Za-z]:\\|~[\w.-]*[/\\]|/)(?:[^\s'\"`:,;()<>|]*[/\\])?"
 )
-#: Shorter names are parts of ordinary words.
+#: Shorter names are left, since they are parts of ordinary words.
 LEAST_NAME = 3
-#: Users and hosts of this name are nobody's in particular, and words of reports.
+#: Names of users and hosts that identify nobody, and that are words of reports.
 COMMON = frozenset({"root", "user", "localhost", "runner", "admin", "mac", "linux", "ubuntu"})
 
 
 def list_own_names() -> tuple[str, ...]:
-    """The names by which this user and this machine can be told, as far as they are known."""
+    """List the names by which this user and this machine could be recognised."""
     found = [platform.node(), platform.node().partition(".")[0], Path.home().name]
     with suppress(OSError, KeyError, ImportError):  # no such entry where accounts are
         found.append(getpass.getuser())
@@ -45,8 +45,8 @@ def anonymise(value: Any, names: tuple[str, ...] | None = None) -> Any:
     """Copy a JSON value with ``<path>`` and ``<name>`` in place of paths and names.
 
     Args:
-        value: of JSON's types.
-        names: to be replaced; those of this user and machine by default.
+        value: a value of JSON's types.
+        names: the names to replace; those of this user and machine by default.
     """
     hidden = list_own_names() if names is None else names
     if isinstance(value, dict):
@@ -58,12 +58,12 @@ def anonymise(value: Any, names: tuple[str, ...] | None = None) -> Any:
 
 def cut_paths(text: str) -> str:
     """Cut every absolute path in a text down to its last part."""
-    # The home folder first: its name may have blanks.
+    # The home folder first, since its name may contain blanks.
     return _FOLDERS.sub("…/", text.replace(str(Path.home()), "~"))
 
 
 def find_revealing(text: str, names: tuple[str, ...] | None = None) -> list[str]:
-    """What a text tells that it should not; empty when it may be shown."""
+    """Find the paths and names in a text; it may be shown if there are none."""
     hidden = list_own_names() if names is None else names
     found = [match.group() for match in _PATH.finditer(text)]
     return found + [name for name in hidden if _match_name(name).search(text)]
@@ -77,5 +77,5 @@ def _clean(text: str, names: tuple[str, ...]) -> str:
 
 
 def _match_name(name: str) -> re.Pattern[str]:
-    """The name as a word of its own."""
+    """Make a pattern that matches the name as a word of its own."""
     return re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)

@@ -1,7 +1,7 @@
 """This package's own functions as candidates of the parity suite.
 
-Each is strict: a call that the backend would leave to native torch has fallen back, and is not
-taken for one that passed.
+Each is strict: a call that the backend would leave to native torch counts as fallen back, not as
+passed.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from stft_parity import Candidate, FellBack, Result, adapter
 from .. import terminal
 from ..backends import registry
 
-#: In what the package's own backends differ from torch, and why.
+#: The differences of the package's own backends from torch, with reasons.
 KNOWN_DIFFERENCES = Path(__file__).parent / "known_differences.toml"
 
-#: Kept open for as long as the process lives: the machine that a spawned process computes on.
+#: Keeps the emulator active until the process ends: worker processes compute by it.
 _OPEN = ExitStack()
 
 
 def __getattr__(name: str) -> Callable[[], Candidate]:
-    """What makes a candidate: a backend's name, or ``emulated_`` before one of Metal kernels.
+    """Return a function that makes a candidate, for an attribute that is a backend's name.
 
-    Those compute by the Metal emulator, from then on for the rest of the process.
+    With ``emulated_`` before the name of a backend of Metal kernels, the Metal emulator computes,
+    for the rest of the process.
     """
     backend = name.removeprefix("emulated_")
     if backend not in registry.names():
@@ -44,12 +45,12 @@ def _emulate(backend: str) -> Candidate:
 
 
 def strictly(backend: str) -> Candidate:
-    """The package's functions with this backend, strict.
+    """Make a candidate of the package's functions with this backend, strict.
 
     Args:
         backend: its name; ``"native"`` for native torch, through this package's dispatch.
     """
-    kernel = ""  # of the last call
+    kernel = ""  # the kernel of the last call
 
     def bind(op: str) -> Callable[..., Any]:
         ours = getattr(tms, op)
@@ -61,7 +62,7 @@ def strictly(backend: str) -> Candidate:
             try:
                 with tms.backend(backend, strict=True):
                     result = ours(*args, **kwargs)
-                    # Its name only: whether it was called is what the counters say.
+                    # This gives the kernel's name only; the counters say whether it was called.
                     kernel = tms.explain(op, *args, **kwargs).kernel
             except tms.NotAccelerated as refused:
                 raise FellBack("; ".join(refused.reasons)) from refused
@@ -70,12 +71,12 @@ def strictly(backend: str) -> Candidate:
         return adapter(call, ours)
 
     def tell_route() -> str:
-        """Backend and kernel of the last call, as it was counted; empty when none was."""
+        """Return backend and kernel of the last call, as it was counted; empty if none was."""
         backends = sorted({counted for _, counted in tms.stats().calls})
         return f"{', '.join(backends)}: {kernel}" if backends and kernel else ""
 
     def tell_fallback() -> str:
-        """Why the last call was not the backend's; empty when it was."""
+        """Return why the last call was not the backend's; empty if it was."""
         stats = tms.stats()
         if backend == registry.NATIVE or (stats.accelerated and not stats.native):
             return ""

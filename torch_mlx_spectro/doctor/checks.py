@@ -1,7 +1,7 @@
-"""What every available backend computes here.
+"""What every available backend computes here, and whether it is right.
 
-A small stft, istft and gradient are compared with float64 (:func:`check`), and ``explain`` tells of
-real tensors which backend would compute what (:func:`matrix`).
+A small stft, istft and gradient are compared with float64 (:func:`check`). ``explain`` says for
+real tensors which backend would compute them (:func:`matrix`).
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from ..calls.timer import HostTimer
 from ..verify import criterion as agreement
 
 N_FFT, HOP, SAMPLES = 512, 128, 16384
-#: Results that are computed while earlier ones are read, and by what each is larger than the last:
-#: by powers of two, so that all have the same bits but for their exponents.
+#: Results that are computed while earlier ones are read, and the factor from one to the next: a
+#: power of two, so that all have the same bits except in their exponents.
 ROUNDS, STEP = 12, 2.0
-#: In front of the signal, so that it is a slice: storage offsets get lost where memory crosses.
+#: Samples before the signal in its memory. Storage offsets may get lost between torch and MLX.
 OFFSET = 3
 
 
 @dataclass(frozen=True)
 class Check:
-    """What one backend made of it.
+    """The result of checking one backend.
 
     Attributes:
         backend, device: who computed, and where the tensors were.
-        ok: nothing was raised, and the errors are rounding.
+        ok: whether nothing was raised, and the errors are rounding.
         error: what was wrong; empty otherwise.
-        max_error: result to largest absolute error against float64, of ``"native"`` torch on the
-            CPU and of the backend (:func:`label`).
+        max_error: by result, the largest absolute errors against float64: that of ``"native"``
+            torch on the CPU, and the backend's (:func:`label`).
         seconds: how long it took, the first use of the backend included.
-        calls: ``"operation/backend"`` to calls that were counted meanwhile, in this process.
+        calls: the calls that this process counted meanwhile, by ``"operation/backend"``.
     """
 
     backend: str
@@ -52,7 +52,7 @@ class Check:
 
 
 def pairs() -> tuple[tuple[str, str], ...]:
-    """Every (backend, device) that can be checked here; native torch on devices beside the CPU."""
+    """List every (backend, device) to check here; native torch only on devices besides the CPU."""
     return tuple(
         (name, device)
         for device in list_present_devices()
@@ -67,7 +67,7 @@ def check(backend: str, device: str) -> Check:
     Raises nothing, whatever is broken.
     """
     before = Counter(tms.stats().as_dict()["calls"])
-    timer = HostTimer(time.perf_counter, lambda: None)  # results are waited for: they are compared
+    timer = HostTimer(time.perf_counter, lambda: None)  # needs no wait: results are read anyway
     timer.begin()
     errors: dict[str, dict[str, float]] = {}
     try:
@@ -79,30 +79,33 @@ def check(backend: str, device: str) -> Check:
             if not found[label(backend, device)] <= _allow_error(found["native"], peaks[result])
         ]
         problem = f"errors of {', '.join(wrong)} are more than rounding" if wrong else ""
-    except Exception as error:  # whatever a broken backend raises is what doctor is asked to tell
+    except Exception as error:  # doctor reports whatever a broken backend raises
         problem = f"{type(error).__name__}: {error}"
     calls = dict(Counter(tms.stats().as_dict()["calls"]) - before)
     if not problem and backend != "native":
         disturbed = find_disturbed(backend, device)
         problem = f"memory was used again of results {', '.join(disturbed)}" if disturbed else ""
     timer.end()
-    return Check(backend, device, not problem, problem, errors, timer.seconds(), calls)
+    return Check(backend, device, not problem, problem, errors, timer.read_host(), calls)
 
 
 def label(backend: str, device: str) -> str:
-    """The name of a computation beside that of native torch on the CPU, which is ``"native"``."""
+    """Name a computation; ``"native"`` alone is the name of native torch's on the CPU."""
     return f"native on {device}" if backend == "native" else backend
 
 
 def _allow_error(own: float, peak: float) -> float:
-    """As in verification: a multiple of native's own error, and a share of the largest value."""
+    """Return the error allowed: a multiple of native's, plus a share of the largest value.
+
+    Both are as in verification.
+    """
     return agreement.MARGIN * (agreement.OWN_ERROR * own + agreement.SHARE_OF_PEAK * peak)
 
 
 def measure(backend: str, device: str) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """Largest errors against float64, by result and computation, and the largest values.
+    """Measure the largest errors against float64, by result and computation; and largest values.
 
-    Native torch's errors on the CPU, which are the measure, are called ``"native"``.
+    The errors of native torch on the CPU, to which others are compared, are called ``"native"``.
     """
     exact = _compute("native", "cpu", torch.float64)
     results = {
@@ -117,10 +120,10 @@ def measure(backend: str, device: str) -> tuple[dict[str, dict[str, float]], dic
 
 
 def find_disturbed(backend: str, device: str) -> list[str]:
-    """What later calls, or torch's later commands, have changed of earlier results, if anything.
+    """Find earlier results that later calls, or later commands of torch, have changed.
 
-    For a backend whose results lie in memory that the device's other commands do not wait for, or
-    that is given away while torch still reads it. Nothing here waits for the device.
+    This happens to a backend whose results lie in memory that the device's other commands do not
+    wait for, or that is reused while torch still reads it. Nothing here waits for the device.
     """
     noise = torch.Generator().manual_seed(1)
     signal = torch.randn(SAMPLES, generator=noise).to(device)
@@ -128,12 +131,12 @@ def find_disturbed(backend: str, device: str) -> list[str]:
     found: dict[str, list[torch.Tensor]] = {}
     with tms.backend(backend, strict=True, verify=0):
         for round in range(ROUNDS):
-            # Read in torch's commands after the result is gone; the next one may get its memory.
+            # torch's commands read this after the result is freed; the next may get its memory.
             louder = signal * STEP**round
             spectrum = tms.stft(louder, N_FFT, HOP, window=window, return_complex=True)
             found.setdefault("read after it was released", []).append(spectrum.abs())
             del spectrum
-            # Changed in place, and read after that.
+            # Changed in place, and read afterwards.
             spectrum = tms.stft(louder, N_FFT, HOP, window=window, return_complex=True)
             spectrum.mul_(2.0)
             spectrum.add_(spectrum)
@@ -161,7 +164,7 @@ def _compute(backend: str, device: str, dtype: torch.dtype) -> dict[str, torch.T
     weights = torch.randn(SAMPLES, dtype=torch.float64, generator=noise).to(dtype).to(device)
     window = torch.hann_window(N_FFT, dtype=torch.float64).to(dtype).to(device)
     signal = chirp.to(dtype).to(device)[OFFSET:].requires_grad_()
-    # By this computation alone, whatever the program verifies.
+    # Without verification, which the program may have asked for: it would compute more.
     with tms.backend(backend, strict=backend != "native", verify=0):
         spectrum = tms.stft(signal, N_FFT, HOP, window=window, return_complex=True)
         back = tms.istft(spectrum, N_FFT, HOP, window=window, length=SAMPLES)
@@ -173,7 +176,8 @@ def _compute(backend: str, device: str, dtype: torch.dtype) -> dict[str, torch.T
     }
 
 
-#: Rows x samples of a clip of some seconds, and of a long recording: ``auto`` may tell them apart.
+#: Rows and samples of a clip of some seconds, and of a long recording: ``auto`` may choose another
+#: backend for each.
 SHORT, LONG = (1, 1 << 15), (4, 1 << 20)
 
 
@@ -182,11 +186,11 @@ class Kind:
     """A kind of call.
 
     Attributes:
-        name: for reports.
+        name: its name in reports.
         n_fft: length of the transform; the hop is a quarter of it.
         shape: rows and samples.
-        dtype: of the signal.
-        gradient: whether a derivative is asked for.
+        dtype: the signal's dtype.
+        gradient: whether the signal requires a gradient.
     """
 
     name: str
@@ -208,12 +212,12 @@ KINDS = (
 
 
 def matrix() -> list[dict[str, Any]]:
-    """Who would compute every kind of call on every device that is here.
+    """List who would compute every kind of call on every device that is here.
 
     Returns:
         For each call, by ``auto`` and by each backend for its device: the call (``kind``, ``op``,
         ``device``), the backend that the program names (``asked``), and ``backend``, ``kernel`` and
-        ``reasons`` as of :class:`torch_mlx_spectro.Route`.
+        ``reasons`` as in :class:`torch_mlx_spectro.Route`.
     """
     cells: list[dict[str, Any]] = []
     for device, kind in itertools.product(list_present_devices(), KINDS):
@@ -223,7 +227,7 @@ def matrix() -> list[dict[str, Any]]:
             subject = {"kind": kind.name, "op": op, "device": device}
             try:
                 call, keywords = arguments(kind, device)
-            except Exception as error:  # a device that is there and refuses memory
+            except Exception as error:  # a device may be there and refuse memory
                 cells.append({**subject, "asked": "any", **_format_error(error)})
                 continue
             for asked in ("auto", *list_backends(device)):
@@ -237,7 +241,7 @@ def _explain(
     try:
         with tms.backend(asked, verify=0):
             route = tms.explain(op, *call, **keywords)
-    except Exception as error:  # whatever a broken backend raises is what doctor is asked to tell
+    except Exception as error:  # doctor reports whatever a broken backend raises
         return _format_error(error)
     return {"backend": route.backend, "kernel": route.kernel, "reasons": route.reasons}
 
@@ -253,7 +257,7 @@ def _stft(kind: Kind, device: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _istft(kind: Kind, device: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The inverse, of a spectrum that lies as stft leaves it: frames first, then bins."""
+    """Make the arguments of the istft of a spectrum that lies in memory as stft leaves it."""
     rows, samples = kind.shape
     bins = kind.n_fft if kind.dtype.is_complex else kind.n_fft // 2 + 1
     frames = 1 + samples // (kind.n_fft // 4)

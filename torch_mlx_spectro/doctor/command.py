@@ -28,7 +28,7 @@ DESCRIPTION = (
     " leave it at 0."
 )
 
-#: Seconds after which a self-check hangs: it takes about one, and compilations a few more.
+#: Seconds after which a self-check counts as hanging: it takes about one, compilations a few more.
 HANGS_AFTER = 120
 
 
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(options: argparse.Namespace) -> int:
-    """Examine this installation, tell what was found, and return 0 when all is well, else 1.
+    """Examine this installation, report the findings, and return 0 when all is well, else 1.
 
     Raises:
         Problem: the report cannot be written.
@@ -75,7 +75,7 @@ def command(options: argparse.Namespace) -> int:
 
 
 def examine(self_check: bool = True) -> dict[str, Any]:
-    """Everything that ``doctor`` says, as a JSON object; raises nothing, whatever is broken.
+    """Examine everything that ``doctor`` reports; return a JSON object. Raises nothing.
 
     Args:
         self_check: compute something by every backend.
@@ -124,7 +124,7 @@ def examine(self_check: bool = True) -> dict[str, Any]:
 
 
 def _select_mlx(checked: list[dict[str, Any]], backends: dict[str, Any]) -> dict[str, Any]:
-    """The self-check of MLX on the CPU alone, as reports of earlier versions have it."""
+    """Select the self-check of MLX on the CPU, which reports of earlier versions had alone."""
     why = "it was left out" if backends["mlx"]["available"] else "mlx is not available"
     none = {"ok": False, "error": f"not run: {why}", "max_error": {}}
     chosen = (check for check in checked if (check["backend"], check["device"]) == ("mlx", "cpu"))
@@ -133,7 +133,7 @@ def _select_mlx(checked: list[dict[str, Any]], backends: dict[str, Any]) -> dict
 
 
 def _settings() -> dict[str, Any]:
-    """What the environment asks for, and what is wrong with it."""
+    """Read what the environment asks for, and what is wrong with it."""
     from ..dispatch.choice import environment_settings
 
     values: dict[str, Any] = {}
@@ -151,9 +151,9 @@ def _settings() -> dict[str, Any]:
 
 @contextmanager
 def _end_if_it_hangs() -> Iterator[None]:
-    """End the process, with every thread's stack, if the block takes longer than it can.
+    """End the process and print every thread's stack, if the block takes too long.
 
-    A deadlock may hold Python's lock: the timer of faulthandler needs none.
+    A deadlock may hold Python's global lock; faulthandler's timer does not need it.
     """
     stream = sys.__stderr__
     if stream is not None:

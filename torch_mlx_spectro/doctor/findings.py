@@ -1,8 +1,8 @@
-"""What is wrong or worth knowing, from what was examined, with the commands that mend it.
+"""What is wrong or worth knowing about an installation, with the commands that mend it.
 
-Among that are releases of torch, MLX and macOS with known problems. Every entry of their table
-names the threads that it was learned from; each was read before it was written here. A thread that
-says no release is placed by the releases between which it was merged.
+This includes releases of torch, MLX and macOS with known problems. Every entry of their table names
+the threads that report it, and each thread was read before the entry was written. If a thread names
+no release, the entry is placed by the releases between which the thread's change was merged.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from ..backends import registry
 from ..mlx.runtime import MINIMUM_MLX, version_numbers
 from ..settings import RECOGNISED
 
-#: What is shown, in this order; the last two come with extras.
+#: Packages whose versions are shown, in this order; the last two come with extras.
 PACKAGES = ("torch", "mlx", "numpy", "rich", "platformdirs", "cuda-core", "ziglang")
 
-#: The requirement on MLX, as pip takes it; on Linux its CPU build is an extra.
+#: The requirement on MLX in pip's words; on Linux its CPU build is an extra.
 MLX = f"mlx{'[cpu]' if sys.platform == 'linux' else ''}>={'.'.join(map(str, MINIMUM_MLX))}"
 
 
 @dataclass(frozen=True)
 class KnownBad:
-    """What is wrong with some releases.
+    """A known problem of some releases.
 
     Attributes:
         package: ``"torch"``, ``"mlx"`` or ``"macos"``.
-        since: the first release that has it; () for all.
-        before: the first release without it; () where there is none.
-        level: ``"error"``, ``"warning"`` or ``"note"``, as of findings.
+        since: the first release that has the problem; () if all have it.
+        before: the first release without it; () if there is none yet.
+        level: ``"error"``, ``"warning"`` or ``"note"``, see :data:`LEVELS`.
         what: what happens.
         threads: where it was reported or mended, as ``owner/repository#number``.
         fix: commands that end it.
-        on_mps: it matters only where torch has an MPS device.
+        on_mps: whether it matters only where torch has an MPS device.
     """
 
     package: str
@@ -138,7 +138,7 @@ KNOWN_BAD = (
 
 
 def list_versions(own: str) -> dict[str, str | None]:
-    """Versions by package, None for one that is not installed; imports none of them."""
+    """List versions by package, None for one that is not installed; imports none of them."""
     versions: dict[str, str | None] = {
         "torch_mlx_spectro": own,
         "python": platform.python_version(),
@@ -153,7 +153,7 @@ def list_versions(own: str) -> dict[str, str | None]:
 
 
 def find_known_bad(versions: Mapping[str, str | None], mps: bool) -> tuple[KnownBad, ...]:
-    """The entries that hold for these versions."""
+    """Find the known problems of these versions."""
     here = {name: version_numbers(version) for name, version in versions.items() if version}
     return tuple(
         bad
@@ -164,7 +164,8 @@ def find_known_bad(versions: Mapping[str, str | None], mps: bool) -> tuple[Known
     )
 
 
-#: Of a finding: with an error not all is well; a warning costs speed or comfort; a note nothing.
+#: How bad a finding is: with an error something does not work; a warning costs speed or comfort; a
+#: note costs nothing.
 LEVELS = ("error", "warning", "note")
 
 WELL = (
@@ -175,12 +176,12 @@ WELL = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know.
+    """One thing to know about an installation.
 
     Attributes:
         level: one of :data:`LEVELS`.
-        text: what is so, and what follows from it.
-        fix: commands that end it, or that find out more.
+        text: what was found, and what follows from it.
+        fix: commands that mend it, or that find out more.
         threads: where it is discussed, as ``owner/repository#number``.
     """
 
@@ -190,7 +191,7 @@ class Finding:
     threads: tuple[str, ...] = ()
 
 
-#: Whether something is so, and what to know then.
+#: Pairs of a condition and the finding that is reported if the condition is true.
 Examined = Iterable[tuple[object, Finding]]
 
 
@@ -309,7 +310,7 @@ def _examine_versions(found: Mapping[str, Any]) -> Examined:
 
 
 def _examine_state(found: Mapping[str, Any]) -> Examined:
-    """Judge the files on disk, this process, and the names that :func:`patch` leaves to torch."""
+    """Judge files on disk, this process, and the names that :func:`patch` leaves to torch."""
     kept = found["verdicts"]
     forget = (f"rm {shlex.quote(kept['path'])}",) if kept["path"] else ()
     return [

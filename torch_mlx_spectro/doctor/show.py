@@ -1,4 +1,4 @@
-"""What ``doctor`` found, as tables for a person, as Markdown for an issue, and as commands."""
+"""Shows what ``doctor`` found: as tables for a person, as Markdown for an issue, as commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def print_tables(found: Mapping[str, Any], stream: TextIO) -> None:
 
 
 def print_commands(found: Mapping[str, Any], stream: TextIO) -> None:
-    """Print the commands for every finding, as lines of a shell script; nothing is run."""
+    """Print the commands of every finding, as lines of a shell script; nothing is run."""
     lines = [
         line for finding in found["findings"] for line in (f"# {_line(finding)}", *finding["fix"])
     ]
@@ -32,7 +32,7 @@ def print_commands(found: Mapping[str, Any], stream: TextIO) -> None:
 
 
 def write_markdown(found: Mapping[str, Any]) -> str:
-    """What an issue needs, without paths and names of users."""
+    """Write what an issue needs as Markdown, without paths and names of users."""
     state = "all is well" if found["ok"] else "not all is well"
     findings = [f"- {_cell(_line(finding))}" for finding in found["findings"]]
     lines = [f"### torch-mlx-spectro doctor: {state}", "", *(findings or ["- no findings"])]
@@ -91,7 +91,7 @@ def _list_installation(found: Mapping[str, Any]) -> list[Table]:
 
 
 def _list_computation(found: Mapping[str, Any]) -> Iterator[Table]:
-    """What an issue needs, too."""
+    """List the tables on who computes what, which an issue needs, too."""
     processes, verdicts = found["processes"], found["verdicts"]
     expected, seen = found["mps_storage"]["expected"], found["mps_storage"]["found"]
     usually = f"(expected of this torch: {expected})"

@@ -20,15 +20,15 @@ from ..store import files as disk
 from ..store import verdicts
 from ..verify.ledger import QUARANTINED
 
-#: The first release that allocates all MPS tensors in memory that the CPU sees, too
+#: The first release that allocates all MPS tensors in memory that the CPU shares
 #: (pytorch/pytorch#175818).
 SHARED_SINCE = (2, 12)
 
 
 def processes() -> dict[str, Any]:
-    """Whether this process was forked, how it starts others, and on how many threads it computes.
+    """Describe this process: whether it was forked, how it starts others, how many threads it has.
 
-    A child that is forked after MLX was loaded computes natively.
+    A child that was forked after MLX was loaded computes natively.
     """
     chosen = multiprocessing.get_start_method(allow_none=True)
     return {
@@ -40,10 +40,11 @@ def processes() -> dict[str, Any]:
 
 
 def mps_storage() -> dict[str, str]:
-    """Whether torch and MLX share the memory of MPS tensors: what the release says, what is so.
+    """Find out whether torch and MLX share the memory of MPS tensors.
 
     Returns:
-        ``expected`` and ``found``: ``"shared"``, ``"copied"``, or why it is not known.
+        ``expected`` from torch's release, and ``found`` by a test: ``"shared"``, ``"copied"``, or
+        why that is not known.
     """
     if not registry.is_present("mps"):
         return {"expected": "no MPS device", "found": "no MPS device"}
@@ -51,16 +52,16 @@ def mps_storage() -> dict[str, str]:
     reason = reason or (None if runtime.has_gpu() else "this MLX has no GPU")
     try:
         found = f"not tried: {reason}" if reason else _probe(runtime.runtime().mx)
-    except Exception as error:  # whatever a broken driver raises is what doctor is asked to tell
+    except Exception as error:  # doctor reports whatever a broken driver raises
         found = f"{type(error).__name__}: {error}"
     shared = runtime.version_numbers(torch.__version__) >= SHARED_SINCE
     return {"expected": "shared" if shared else "copied", "found": found}
 
 
 def _probe(mx: Any, device: str = "mps") -> str:
-    """Import a tensor into MLX, then write to it by torch: does MLX's array change?
+    """Import a tensor into MLX, write to it by torch, and see whether MLX's array changes.
 
-    Half of the tensor is imported, since slices have been exported without their offset
+    Half of the tensor is imported, since torch has exported slices without their offset
     (pytorch/pytorch#169272).
     """
     tensor = torch.zeros(8192, device=device)
@@ -69,7 +70,7 @@ def _probe(mx: Any, device: str = "mps") -> str:
     tensor[4096:] = 1
     if device == "mps":
         torch.mps.synchronize()
-    # A sum would be computed on the GPU; the array's own memory is what is asked about.
+    # Not by a sum, which the GPU would compute: the array's own memory is in question.
     seen = memoryview(borrowed.array).tolist()
     if all(value == 1 for value in seen):
         return "shared"
@@ -77,17 +78,17 @@ def _probe(mx: Any, device: str = "mps") -> str:
 
 
 def read_verdicts(store: verdicts.Store | None = None) -> dict[str, Any]:
-    """The verdicts that hold for these versions; does not warn of a damaged file, but tells.
+    """Read the verdicts that hold for these versions; a damaged file is reported, not warned of.
 
     Returns:
         ``path`` of the file, empty where none is kept; ``counts`` of verdicts by section;
-        ``quarantined``: routes that were wrong, and what was told of each; ``warning``: why the
-        file was ignored, empty otherwise.
+        ``quarantined``: what was found wrong, by route; ``warning``: why the file was ignored,
+        empty otherwise.
     """
     path, sections = "", {}
     try:
         kept = verdicts.store() if store is None else store
-    except ValueError as error:  # of a variable: a finding of its own
+    except ValueError as error:  # a variable's value is invalid, which is a finding of its own
         warning = str(error)
     else:
         with warnings.catch_warnings():
@@ -122,7 +123,7 @@ def _measure_folder(name: str, path: Path | None) -> dict[str, Any]:
     """
     sizes = []
     for file in path.rglob("*") if path else ():
-        with suppress(OSError):  # another process has removed it
+        with suppress(OSError):  # another process may have removed it
             if file.is_file():
                 sizes.append(file.stat().st_size)
     return {

@@ -26,12 +26,12 @@ from .launches import (
 from .radices import (
     FASTEST_FRAMES,
     FftPlan,
-    analysis_plans,
-    fused_points,
-    plans,
+    count_tile_samples,
+    find_fused_points,
+    list_analysis_plans,
+    list_plan_shapes,
+    list_plans,
     resize_group,
-    shapes,
-    tile_samples,
     with_frames,
 )
 from .tables import make_table
@@ -78,10 +78,10 @@ def list_analyses(
     Raises:
         ValueError: no group has so many threads.
     """
-    fused = fused_points(params)
+    fused = find_fused_points(params)
     if fused is None:
         return ()
-    found = analysis_plans(fused[0], params.frames * params.rows)
+    found = list_analysis_plans(fused[0], params.frames * params.rows)
     if frames_fastest:
         found = tuple(dict.fromkeys(with_frames(plan, FASTEST_FRAMES) for plan in found))
     if group is not None:
@@ -110,7 +110,7 @@ def list_shapes(launch: Launch) -> tuple[Launch, ...]:
     flags = launch.template[len(launch.plan.template()) :]
     return tuple(
         replace(launch, **_group_analysis(plan, rows, frames, flags))
-        for plan in shapes(launch.plan)[1:]
+        for plan in list_plan_shapes(launch.plan)[1:]
     )
 
 
@@ -173,7 +173,7 @@ def describe_adjoint(analysis: Analysis) -> tuple[IstftParams, Adjoint]:
     scale and edge of the result make up for that.
     """
     params, scale, edge = analysis.params, analysis.inverse_scale, analysis.inverse_edge
-    if fused_points(params) is not None:
+    if find_fused_points(params) is not None:
         halves = 2.0 if analysis.both_halves else 1.0
         scale, edge = analysis.plain_scale / halves, edge * halves
     adjoint = Adjoint(params.padding, params.pad_mode, analysis.both_halves, scale, edge)
@@ -209,7 +209,7 @@ def list_syntheses(
     Raises:
         ValueError: no group of the first kernel has so many threads.
     """
-    fused = fused_points(params)
+    fused = find_fused_points(params)
     if fused is None:
         return ()
     points, packed = fused
@@ -229,7 +229,7 @@ def list_syntheses(
         walk = _make_walk(params, frames_fastest, adjoint, walk_group, cores, step)
     if walk is not None and walk_group is not None:
         return (walk,)
-    found = plans(points, least_frames=least)
+    found = list_plans(points, least_frames=least)
     if group is not None:
         found = (resize_group(found[0], group),)
     general = [_make_synthesis(params, plan, flags, adjoint, step) for plan in found]
@@ -319,7 +319,7 @@ def _make_synthesis(
     adjoint: Adjoint | None,
     step: int | None,
 ) -> Launch:
-    samples = tile_samples(plan, params.n_fft)
+    samples = count_tile_samples(plan, params.n_fft)
     groups = -(-params.output_length // (plan.group * samples))
     return Launch(
         kernel="synthesis",

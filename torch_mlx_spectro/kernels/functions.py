@@ -27,7 +27,7 @@ class Kernels(ABC):
         """The chooser among launches; it tries no shapes if a launcher does not bring its own."""
         return Chooser()
 
-    def analysis(
+    def compute_analysis(
         self,
         params: StftParams,
         signal: Any,
@@ -63,7 +63,7 @@ class Kernels(ABC):
         divisor: float | None = None,
         frames_fastest: bool = False,
     ) -> tuple[Launch, ...]:
-        """List launches of :meth:`analysis`, best first, or else the one of :meth:`cut_frames`.
+        """List launches of :meth:`compute_analysis`, best first, or that of :meth:`cut_frames`.
 
         Args:
             frames_fastest: the spectrum is to have shape (rows, bins, frames).
@@ -76,7 +76,7 @@ class Kernels(ABC):
         )
         return fused or self.list_cuts(params, complex_signal, window, divisor)
 
-    def synthesis(
+    def compute_synthesis(
         self,
         params: IstftParams,
         spectrum: Any,
@@ -91,7 +91,7 @@ class Kernels(ABC):
 
         Args:
             spectrum: shape (rows, frames, bins), any strides, its bits resolved.
-            window, stream: as in :meth:`analysis`.
+            window, stream: as in :meth:`compute_analysis`.
             frames_fastest: neighbouring frames are neighbours in memory.
             adjoint: leave the envelope out, and fold the padding of an analysis back.
             vanishing: an int32 of 0 that takes the kernel's verdict on the envelope
@@ -111,7 +111,7 @@ class Kernels(ABC):
         frames_fastest: bool,
         adjoint: describe.Adjoint | None = None,
     ) -> tuple[Launch, ...]:
-        """List launches of :meth:`synthesis`, best first, or else the one of :meth:`add_frames`."""
+        """List launches of :meth:`compute_synthesis`, best first, or that of :meth:`add_frames`."""
         complex_window, step = self._window_layout(window, params.n_fft)
         groups = map(self.chooser.find_group, ("synthesis_walk", "synthesis"))
         kinds = (complex_window, frames_fastest, adjoint)
@@ -129,7 +129,11 @@ class Kernels(ABC):
         *,
         divisor: float | None = None,
     ) -> Any:
-        """Cut windowed frames, shape (rows, frames, n_fft); arguments as in :meth:`analysis`."""
+        """Cut windowed frames, shape (rows, frames, n_fft).
+
+        Args:
+            signal, window, stream, divisor: as in :meth:`compute_analysis`.
+        """
         launches = self.list_cuts(params, self._is_complex(signal), window, divisor)
         return self.run(launches, signal, window, stream)
 
@@ -156,7 +160,7 @@ class Kernels(ABC):
 
         Args:
             frames: shape (rows, frames, n_fft), contiguous.
-            window, stream, adjoint, vanishing: as in :meth:`synthesis`.
+            window, stream, adjoint, vanishing: as in :meth:`compute_synthesis`.
         """
         launches = self.list_additions(params, window, adjoint)
         return self.run(launches, frames, window, stream, vanishing=vanishing)

@@ -89,7 +89,7 @@ class FftPlan:
     @property
     def memory_bytes(self) -> int:
         """Group memory that the frames need."""
-        points = buffer_points(-(-self.points // 2) if self.half else self.points)
+        points = count_buffer_points(-(-self.points // 2) if self.half else self.points)
         return self.frames * points * POINT_BYTES
 
     def template(self) -> list[tuple[str, int]]:
@@ -104,7 +104,7 @@ class FftPlan:
         ]
 
 
-def buffer_points(points: int) -> int:
+def count_buffer_points(points: int) -> int:
     """Return the points of a frame's buffer, in whole lines."""
     return -(-points // LINE_POINTS) * LINE_POINTS
 
@@ -128,7 +128,7 @@ def find_radices(points: int) -> tuple[int, ...] | None:
     return tuple(odd + sorted(powers)) or (1,)
 
 
-def fused_points(params: StftParams | IstftParams) -> tuple[int, bool] | None:
+def find_fused_points(params: StftParams | IstftParams) -> tuple[int, bool] | None:
     """Return the points of the fused kernel's transform, and whether it is packed; or None."""
     packed = not params.complex_fft and params.n_fft % 2 == 0
     points = params.n_fft // 2 if packed else params.n_fft
@@ -137,7 +137,7 @@ def fused_points(params: StftParams | IstftParams) -> tuple[int, bool] | None:
     return points, packed
 
 
-def _work(points: int, radices: tuple[int, ...], threads: int) -> float:
+def _count_work(points: int, radices: tuple[int, ...], threads: int) -> float:
     """Count the values that the threads' passes take up, idle threads included."""
     values = sum(-(-(points // radix) // threads) * threads * radix for radix in radices)
     return values * (1.0 if SIMD_WIDTH % threads == 0 else GROUP_BARRIER_WORK)
@@ -164,12 +164,12 @@ def _choose_threads(points: int, radices: tuple[int, ...], values: int) -> int:
 
     fitting = [threads for threads in candidates if fits(threads)]
     fitting = fitting or candidates[-1:]
-    best: int = min(fitting, key=lambda threads: (_work(points, radices, threads), threads))
+    best: int = min(fitting, key=lambda threads: (_count_work(points, radices, threads), threads))
     return best
 
 
 @cached(4096)
-def even_radices(points: int, radices: tuple[int, ...]) -> tuple[int, ...] | None:
+def find_even_radices(points: int, radices: tuple[int, ...]) -> tuple[int, ...] | None:
     """Return the fewest radices, as equal as possible, in ascending order."""
     if points == 1:
         return (1,)
@@ -186,33 +186,33 @@ def is_power_of_two(number: int) -> bool:
     return number & (number - 1) == 0
 
 
-def analysis_plans(points: int, frames: int) -> tuple[FftPlan, ...]:
-    """List plans of an analysis, as :func:`plans` does.
+def list_analysis_plans(points: int, frames: int) -> tuple[FftPlan, ...]:
+    """List plans of an analysis, as :func:`list_plans` does.
 
     Args:
         frames: of all rows. If they are more than run at once, plans whose frames each fill one
             SIMD group come first. Those are as fast, and a group reads samples that its frames
             share once.
     """
-    radices = analysis_radices(points)
+    radices = find_analysis_radices(points)
     if points >= LONG_POINTS:
-        return _plans(points, radices, LONG_VALUES, ANALYSIS_GROUP, 1)
-    found = _plans(points, radices, ANALYSIS_VALUES, ANALYSIS_GROUP, 1)
+        return _list_plans(points, radices, LONG_VALUES, ANALYSIS_GROUP, 1)
+    found = _list_plans(points, radices, ANALYSIS_VALUES, ANALYSIS_GROUP, 1)
     if frames * found[0].threads > ANALYSIS_WAVES * CORES * CORE_THREADS:
-        lean = _plans(points, radices, ANALYSIS_VALUES[1:], SYNTHESIS_GROUP, 1)
+        lean = _list_plans(points, radices, ANALYSIS_VALUES[1:], SYNTHESIS_GROUP, 1)
         if lean[0].threads == SIMD_WIDTH:
             return lean
     return found
 
 
-def analysis_radices(points: int) -> tuple[int, ...] | None:
+def find_analysis_radices(points: int) -> tuple[int, ...] | None:
     """Find the radices of an analysis' passes; None where ``points`` has a prime factor above 7.
 
     Of the orders tried, the fastest had a large power of two at both ends; a single power of two
     stood between odd radices. Long transforms were fastest with two powers of two at the beginning.
     """
     is_long = points >= LONG_POINTS
-    radices = even_radices(points, LONG_RADICES if is_long else ANALYSIS_RADICES)
+    radices = find_even_radices(points, LONG_RADICES if is_long else ANALYSIS_RADICES)
     if radices is None:
         return None
     powers = [radix for radix in radices if is_power_of_two(radix)]
@@ -224,7 +224,7 @@ def analysis_radices(points: int) -> tuple[int, ...] | None:
     return (*powers[-1:], *others, *powers[:-1])
 
 
-def plans(
+def list_plans(
     points: int, values: tuple[int, ...] = SYNTHESIS_VALUES, least_frames: int = 1
 ) -> tuple[FftPlan, ...]:
     """List plans of a frame of ``points`` points, best first, each of fewer threads than the last.
@@ -237,10 +237,10 @@ def plans(
     Returns:
         At least one plan; the later ones are for a GPU that refuses groups of so many threads.
     """
-    return _plans(points, find_radices(points), values, SYNTHESIS_GROUP, least_frames)
+    return _list_plans(points, find_radices(points), values, SYNTHESIS_GROUP, least_frames)
 
 
-def _plans(
+def _list_plans(
     points: int,
     radices: tuple[int, ...] | None,
     values: tuple[int, ...],
@@ -253,7 +253,7 @@ def _plans(
     for held in values:
         threads = _choose_threads(points, radices, held)
         frames = max(-(-group // threads), least_frames)
-        frames = min(frames, GROUP_MEMORY_BYTES // (buffer_points(points) * POINT_BYTES))
+        frames = min(frames, GROUP_MEMORY_BYTES // (count_buffer_points(points) * POINT_BYTES))
         frames = min(frames, MAX_GROUP_THREADS // threads)
         while frames:
             plan = FftPlan(points, radices, threads, frames)
@@ -263,7 +263,7 @@ def _plans(
     return tuple(found)
 
 
-def shapes(plan: FftPlan) -> tuple[FftPlan, ...]:
+def list_plan_shapes(plan: FftPlan) -> tuple[FftPlan, ...]:
     """List an analysis' plan, and others that compute the same by groups of other shapes.
 
     The radices are the same, so each value is the same sum of the same products. Results are equal
@@ -275,19 +275,21 @@ def shapes(plan: FftPlan) -> tuple[FftPlan, ...]:
     found = [plan]
     for group in SHAPE_GROUPS:
         for threads in dict.fromkeys(counts):
-            frames = min(max(1, group // threads), most_frames(plan), MAX_GROUP_THREADS // threads)
+            frames = min(
+                max(1, group // threads), count_fitting_frames(plan), MAX_GROUP_THREADS // threads
+            )
             found.append(replace(plan, threads=threads, frames=frames))
     return tuple(dict.fromkeys(found))[:MAX_SHAPES]
 
 
-def most_frames(plan: FftPlan) -> int:
+def count_fitting_frames(plan: FftPlan) -> int:
     """Return how many frames' buffers fit a group's memory."""
     return GROUP_MEMORY_BYTES // replace(plan, frames=1).memory_bytes
 
 
 def with_frames(plan: FftPlan, least: int) -> FftPlan:
     """Return the plan with groups of at least so many frames, or of as many as fit."""
-    most = min(most_frames(plan), MAX_GROUP_THREADS // plan.threads)
+    most = min(count_fitting_frames(plan), MAX_GROUP_THREADS // plan.threads)
     return replace(plan, frames=max(plan.frames, min(least, most)))
 
 
@@ -304,16 +306,16 @@ def resize_group(plan: FftPlan, group: int, *, same_threads: bool = False) -> Ff
     if not same_threads:
         counts += [_choose_threads(plan.points, plan.radices, values) for values in ANALYSIS_VALUES]
     for threads in counts:
-        if group % threads == 0 and 0 < group // threads <= most_frames(plan):
+        if group % threads == 0 and 0 < group // threads <= count_fitting_frames(plan):
             return replace(plan, threads=threads, frames=group // threads)
     multiples = " or ".join(map(str, sorted(set(counts))))
     raise ValueError(
         f"no group of {group} threads transforms frames of {plan.points} points: it has a multiple "
-        f"of {multiples} threads, of at most {most_frames(plan)} frames"
+        f"of {multiples} threads, of at most {count_fitting_frames(plan)} frames"
     )
 
 
-def tile_samples(plan: FftPlan, n_fft: int) -> int:
+def count_tile_samples(plan: FftPlan, n_fft: int) -> int:
     """Return the output samples of each thread of a synthesis group: a power of two."""
     wanted = -(-TILE_FRAMES * n_fft // plan.group)
     return min(MAX_TILE_SAMPLES, 1 << max(3, (wanted - 1).bit_length()))

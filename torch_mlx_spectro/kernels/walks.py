@@ -12,7 +12,7 @@ from .radices import (
     MAX_POINTS,
     FftPlan,
     count_values,
-    even_radices,
+    find_even_radices,
     find_radices,
     is_power_of_two,
     resize_group,
@@ -148,7 +148,7 @@ def mirrored_radices(points: int) -> tuple[int, ...] | None:
     """Find radices whose first pass takes mirrored pairs of bins as they lie; None: none."""
     for first in FIRST_RADICES:
         if points % (2 * first) == 0:
-            later = even_radices(points // first, LATER_RADICES)
+            later = find_even_radices(points // first, LATER_RADICES)
             if later is not None and len(later) < MAX_PASSES:
                 # Powers of two stand around the others, since their exchanges are swizzled.
                 powers = [radix for radix in later if is_power_of_two(radix)]

@@ -25,7 +25,7 @@ from ..kernels.chooser import Chooser
 from ..kernels.describe import MAX_COUNT, largest_count
 from ..kernels.functions import Kernels
 from ..kernels.launches import Launch
-from ..kernels.radices import APPLE_CORES, MAX_GROUP_THREADS, fused_points
+from ..kernels.radices import APPLE_CORES, MAX_GROUP_THREADS, find_fused_points
 from ..kernels.tables import make_table
 from ..kernels.texts import cuda
 from ..kernels.texts.metal import body, header
@@ -79,7 +79,7 @@ class MetalKernels(Kernels):
     @staticmethod
     def refusal(params: StftParams | IstftParams) -> str | None:
         """Why no kernel may compute this call; None where one does."""
-        fused = fused_points(params)
+        fused = find_fused_points(params)
         if fused is None and params.n_fft > MAX_FFT:
             return f"n_fft above {MAX_FFT} is not computed by MLX on a GPU"
         threads = params.frames * (fused[0] if fused else 1)
@@ -265,7 +265,7 @@ class MlxCudaKernels(MetalKernels):
         outer, length = params.rows, 0
         if isinstance(params, IstftParams):
             length = params.output_length
-        elif fused_points(params) is None:
+        elif find_fused_points(params) is None:
             outer = max(params.rows, params.frames)  # of cut_frames
         threads = max(params.frames * params.n_fft, length) + MAX_GROUP_THREADS
         if outer > cuda.MAX_ROWS and params.rows * threads > MAX_COUNT:

@@ -23,7 +23,7 @@ from ..core.linear import SUM_BRANCHES, Analysis, own_conjugates
 from ..core.params import IstftParams, StftParams
 from ..kernels.describe import Adjoint
 from ..kernels.functions import Kernels
-from ..kernels.radices import fused_points
+from ..kernels.radices import find_fused_points
 from .host import copy_to_mlx
 
 
@@ -205,7 +205,7 @@ def launch_analysis(
         edge: factor of bins 0 and n_fft / 2 of a onesided spectrum.
         divisor: as in :func:`.kernels.describe.list_analyses`.
     """
-    spectrum = kernels.analysis(params, signal, window, stream, edge=edge, divisor=divisor)
+    spectrum = kernels.compute_analysis(params, signal, window, stream, edge=edge, divisor=divisor)
     if spectrum is not None:
         return spectrum
     return compute_spectra(
@@ -241,7 +241,7 @@ def launch_synthesis(
         frames_fastest: neighbouring frames are neighbours in memory.
         adjoint: compute the adjoint of an analysis of this padding, scale and edges.
     """
-    signal = kernels.synthesis(
+    signal = kernels.compute_synthesis(
         params, spectrum, window, stream, frames_fastest=frames_fastest, adjoint=adjoint
     )
     if signal is not None:
@@ -262,6 +262,6 @@ def launch_synthesis(
 def name_kernel(params: StftParams | IstftParams) -> str:
     """Name what computes a call, for reports."""
     is_stft = isinstance(params, StftParams)
-    if fused_points(params) is None:
+    if find_fused_points(params) is None:
         return "metal cut_frames + mlx fft" if is_stft else "mlx fft + metal add_frames"
     return "metal analysis" if is_stft else "metal synthesis"

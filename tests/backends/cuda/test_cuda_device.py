@@ -559,7 +559,7 @@ def test_training_is_compared_and_timed_there_and_back(
     assert (stats.verified, stats.mismatches) == (2, 0)
     races = deciding.trials._races
     both = [races.find(key) for key in list(races._values) if "gradient" in str(key)]
-    assert [sorted(race.seconds()) for race in both if race] == [["cuda", "native"]]
+    assert [sorted(race.list_seconds()) for race in both if race] == [["cuda", "native"]]
 
 
 def test_auto_leaves_checkpointed_calls_with_whom_they_were_given_to_first() -> None:

@@ -104,7 +104,7 @@ def test_what_is_bound() -> None:
     recorder = Recorder()
     kernels = MpsKernels(recorder)
     strided = SIGNAL.t().contiguous().t()
-    result = kernels.analysis(PARAMS, strided, WINDOW, edge=2)
+    result = kernels.compute_analysis(PARAMS, strided, WINDOW, edge=2)
     assert result is not None
     ((args, sizes),) = recorder.calls
     launch = describe.list_analyses(PARAMS, False, False)[0]
@@ -127,7 +127,7 @@ def test_a_new_length_compiles_nothing() -> None:
     for samples in (100, 300, 100):
         signal = torch.zeros(2, samples)
         params = stft_params(signal, WINDOW, n_fft=16, hop_length=5, return_complex=True)
-        kernels.analysis(params, signal, WINDOW)
+        kernels.compute_analysis(params, signal, WINDOW)
     assert len(recorder.texts) == 1
     assert len({id(args[3]) for args, _ in recorder.calls}) == 1  # the table
     assert len(recorder.calls) == 3
@@ -151,7 +151,7 @@ def test_the_first_plan_that_the_gpu_accepts_is_taken() -> None:
     assert groups[0] > fewest
     recorder = Recorder(lambda text: fewest)
     kernels = MpsKernels(recorder)
-    kernels.analysis(params, torch.zeros(1, 9000), torch.ones(2048))
+    kernels.compute_analysis(params, torch.zeros(1, 9000), torch.ones(2048))
     taken = groups.index(fewest)
     assert len(recorder.texts) == taken + 1
     (((args, sizes)),) = recorder.calls
@@ -172,7 +172,7 @@ def test_no_plan_is_a_reason_told_without_compiling_again() -> None:
         assert "allows 1 threads" in reason
         assert len(recorder.texts) == len({launch.template for launch in plans})
     with pytest.raises(MpsProblem, match="allows 1 threads"):
-        kernels.analysis(params, signal, torch.ones(2048))
+        kernels.compute_analysis(params, signal, torch.ones(2048))
     # Threads that do not cooperate come in smaller groups.
     kernels.cut_frames(PARAMS, SIGNAL, WINDOW)
     assert recorder.calls[-1][1]["group_size"] == (1, 1, 1)
@@ -214,7 +214,7 @@ def test_caches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     kernels = MpsKernels(Recorder())
     for n_fft in (8, 16, 32, 64):
         params = stft_params(SIGNAL, None, n_fft=n_fft, return_complex=True)
-        kernels.analysis(params, SIGNAL, torch.ones(n_fft))
+        kernels.compute_analysis(params, SIGNAL, torch.ones(n_fft))
     for cache in (kernels._kernels, kernels._ready, kernels._constants):
         assert len(cache) == 2
 
@@ -226,7 +226,7 @@ def test_many_threads_compile_once() -> None:
 
     def call() -> None:
         ready.wait()
-        kernels.analysis(PARAMS, SIGNAL, WINDOW)
+        kernels.compute_analysis(PARAMS, SIGNAL, WINDOW)
 
     threads = [threading.Thread(target=call) for _ in range(4)]
     for thread in threads:
@@ -251,7 +251,7 @@ def computed(metal_cache: Path, transform: Callable[[str], str] | None = None) -
     """The largest error of an emulated analysis."""
     machine = emulator.Machine(cache_dir=metal_cache, checked=True, transform=transform)
     window = WINDOW * PARAMS.scale
-    result = MpsKernels(machine.compile_shader).analysis(PARAMS, SIGNAL, window)
+    result = MpsKernels(machine.compile_shader).compute_analysis(PARAMS, SIGNAL, window)
     assert result is not None
     assert [launch.kernel for launch in machine.launches] == ["spectro_analysis"]
     expected = native.stft(SIGNAL, 16, 5, window=WINDOW, return_complex=True)
@@ -292,7 +292,7 @@ def test_runs_are_for_the_cores_at_hand(monkeypatch: pytest.MonkeyPatch, emulate
     assert kernels.cores == (None if emulated else 8)
     spectrum, window = torch.zeros(1, 1700, 513, dtype=torch.complex64), torch.ones(1024)
     params = istft_params(spectrum.transpose(1, 2), window, n_fft=1024, hop_length=256)
-    kernels.synthesis(params, spectrum, window)
+    kernels.compute_synthesis(params, spectrum, window)
     ((_, sizes),) = recorder.calls
     launch = describe.list_syntheses(params, False, False, cores=kernels.cores)[0]
     assert sizes["threads"] == launch.grid

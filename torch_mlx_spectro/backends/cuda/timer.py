@@ -11,7 +11,9 @@ from ...calls.timer import HostTimer, Spent
 
 
 class CudaTimer(HostTimer):
-    """Two events on the current stream, and between them the host's clock; nothing waits.
+    """Times the device by two events on its current stream, and the host between them.
+
+    Nothing waits for the device.
 
     Args:
         clock: the host's, in seconds.
@@ -23,7 +25,7 @@ class CudaTimer(HostTimer):
         self._events = [event(enable_timing=True) for _ in range(2)]
 
     def begin(self) -> None:
-        # The end's, too: to record an event first makes it, which a device that waits would see.
+        # Both: the first record creates an event, which would be timed if the device were idle.
         for event in reversed(self._events):
             event.record()
         super().begin()
@@ -36,4 +38,4 @@ class CudaTimer(HostTimer):
         if not self._events[1].query():
             return None
         milliseconds: float = self._events[0].elapsed_time(self._events[1])
-        return Spent(self.seconds(), milliseconds / 1000)
+        return Spent(self.read_host(), milliseconds / 1000)

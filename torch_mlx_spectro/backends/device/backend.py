@@ -1,10 +1,10 @@
-"""A resolved call, and the maps of its derivatives, on a device that runs our kernels in place.
+"""Calls, and the maps of their derivatives, by our kernels on tensors that lie on a device.
 
-Each is one launch where a fused kernel covers the size: nothing but input, output and a few n_fft
-values is in the device's memory. Other sizes go through torch's transforms, between kernels that
-cut and add frames. Windows are read where they are, in every call. Only the first istft by a window
-waits for the device, to learn whether its envelope vanishes. What differs between devices is a
-subclass: :mod:`.backends.cuda.backend`, :mod:`.backends.mps.backend`.
+Each map is one launch where a fused kernel covers the size; besides input and output it takes a few
+n_fft values of the device's memory. Other sizes are computed by torch's transforms, between kernels
+that cut and add frames. Windows are read in place, in every call. Only the first istft by a window
+waits for the device, to learn whether its envelope vanishes. Subclasses say what differs between
+devices: :mod:`.backends.cuda.backend`, :mod:`.backends.mps.backend`.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class KernelBackend(Backend):
     """All maps over a launcher of our kernels, on tensors of one kind of device.
 
     Attributes:
-        label: of its kernels, in reports.
-        transform: what transforms frames of sizes that no fused kernel is for, in reports.
-        checks: of the envelopes of its windows.
+        label: the prefix of its kernels' names in reports.
+        transform: the name in reports of what transforms frames without a fused kernel.
+        checks: knows which windows have envelopes that do not vanish.
     """
 
     label: str
@@ -55,24 +55,24 @@ class KernelBackend(Backend):
 
     @abstractmethod
     def kernels(self) -> TensorKernels:
-        """The kernels of this process."""
+        """Return the kernels of this process."""
 
     @abstractmethod
     def frames_outermost(
         self, params: StftParams, signal: torch.Tensor, multiplied: torch.dtype | None
     ) -> bool:
-        """Whether native lays a spectrum of this device out as (frames, rows, bins) in memory.
+        """Whether native's spectra on this device lie as (frames, rows, bins) in memory.
 
         Args:
-            multiplied: dtype of the window that native multiplies by, if it does.
+            multiplied: dtype of the window that native multiplies by; None if it does not.
         """
 
     def make_flag(self, device: torch.device) -> torch.Tensor:
-        """An int32 of 0 that the kernels can write."""
+        """Make an int32 of 0 that the kernels can write."""
         return torch.zeros(1, dtype=torch.int32, device=device)
 
     def wait_for_verdict(self, flag: torch.Tensor, device: torch.device) -> int:
-        """What the last launch, which has a flag, has told by it; waits for the launch."""
+        """Wait for the last launch, which was given the flag, and return its verdict."""
         return read_flag(flag, device)
 
     def check_waiting(self) -> None:
@@ -80,7 +80,7 @@ class KernelBackend(Backend):
         return
 
     def make_allocator(self, like: torch.Tensor) -> Callable[[], torch.Tensor]:
-        """What returns new, uninitialised tensors of the layout of this one."""
+        """Make a function that returns uninitialised tensors with the layout of this one."""
         layout = (tuple(like.shape), like.stride())
         return partial(torch.empty_strided, *layout, dtype=like.dtype, device=like.device)
 
@@ -97,7 +97,7 @@ class KernelBackend(Backend):
         return "a dimension exceeds what the kernels count" if exceeds else None
 
     def list_launches(self, call: Call) -> tuple[Launch, ...]:
-        """Our launches for a call: alternatives, best first."""
+        """List the alternative launches for a call, best first."""
         params, tensor, window = call
         kernels = self.kernels()
         if isinstance(params, StftParams):
@@ -105,10 +105,13 @@ class KernelBackend(Backend):
         return kernels.list_signals(params, window, frames_fastest(tensor.transpose(-2, -1)))
 
     def list_gradient_launches(self, call: Call) -> list[tuple[Launch, ...]]:
-        """What the derivatives of a call launch, alternatives each, if cotangents lie as usual."""
+        """List the alternative launches for each derivative of a call.
+
+        Cotangents are assumed to have the layout of native's results.
+        """
         params, tensor, window = call
         kernels, read, found = self.kernels(), window, []
-        if window is not None and not torch_state.is_wrapped(window):  # else it is asked again
+        if window is not None and not torch_state.is_wrapped(window):  # else asked again, unwrapped
             read = make_readable(window, conjugate=True)
         is_trained = window is not None and window.requires_grad
         if isinstance(params, StftParams):
@@ -132,12 +135,12 @@ class KernelBackend(Backend):
         return found
 
     def inverse_real(self, half: torch.Tensor, n_fft: int) -> torch.Tensor:
-        """``torch.fft.irfft(half, n_fft)``; imaginary parts of DC and Nyquist are zero."""
+        """Compute ``torch.fft.irfft(half, n_fft)``; imaginary parts of DC and Nyquist are zero."""
         frames: torch.Tensor = torch.fft.irfft(half, n_fft)
         return frames
 
     def sum_products(self, products: torch.Tensor) -> torch.Tensor:
-        """The sum over all but the last dimension, of as many digits as its terms have."""
+        """Sum over all but the last dimension, as accurately as the terms are."""
         wide = torch.complex128 if products.is_complex() else torch.float64
         return products.sum(dim=tuple(range(products.dim() - 1)), dtype=wide)
 
@@ -159,7 +162,7 @@ class KernelBackend(Backend):
         self.checks.check(params, window)
 
     def prepare(self, call: Call, result: torch.Tensor) -> Prepared | None:
-        """As in the base class: one allocation and one launch; None where a call takes more."""
+        """Prepare one allocation and one launch; None where a call takes more than that."""
         params, _, window = call
         view = natives_view(params)
         batch = (result if view is None else UNDOING[view](result)).detach()
@@ -171,7 +174,7 @@ class KernelBackend(Backend):
 
         geometry: Any = None
         if isinstance(params, IstftParams) and window is not None:
-            # Without a window the sizes alone tell whether the envelope vanishes.
+            # Without a window the envelope depends on the sizes alone, and was checked before.
             geometry = params.geometry
 
         def compute(tensor: torch.Tensor, window: Any) -> torch.Tensor:
@@ -188,7 +191,7 @@ class KernelBackend(Backend):
         return compute
 
     def _bind_launch(self, call: Call, batch: torch.Tensor) -> Bound | None:
-        """The only launch of a call, on its tensors as they are given; None where there are more.
+        """Bind a call's launch to the layout of its tensors; None where it takes more than one.
 
         Args:
             batch: the call's result, as the kernel wrote it.
@@ -212,7 +215,7 @@ class KernelBackend(Backend):
         window: Optional,
         gradient: torch.Tensor,
     ) -> Prepared | None:
-        """As in the base class: one allocation and one launch; None where it takes more."""
+        """Prepare one allocation and one launch; None where a gradient takes more than that."""
         if not is_readable(cotangent) or not (window is None or is_readable(window)):
             return None
         kernels = self.kernels()
@@ -247,7 +250,8 @@ class KernelBackend(Backend):
     ) -> torch.Tensor:
         edge = edge if params.onesided else 1.0
         by_frames = self._compute_spectrum(params, signal, window, edge=edge)
-        # In place, as native does: a view that a custom function returns may not be changed.
+        # In place, as native does. A view would not do: a program may not change in place a view
+        # that an autograd function returns.
         spectrum = by_frames.transpose_(1, 2)
         multiplied = multiplied_dtype(params, signal, window)
         strides = spectrum_strides(params, self.frames_outermost(params, signal, multiplied))
@@ -297,14 +301,14 @@ class KernelBackend(Backend):
         divisor: float | None = None,
         frames_fastest: bool = False,
     ) -> torch.Tensor:
-        """A spectrum of shape (rows, frames, bins), contiguous.
+        """Compute a spectrum of shape (rows, frames, bins), contiguous.
 
         Args:
             signal: shape (rows, samples).
             conjugate: multiply by the window's conjugate.
-            edge: factor of the bins that are their own conjugates, of a onesided spectrum.
-            divisor: as of :func:`.kernels.describe.list_analyses`.
-            frames_fastest: it is of shape (rows, bins, frames) instead.
+            edge: factor of DC and Nyquist in a onesided spectrum.
+            divisor: see :func:`.kernels.describe.list_analyses`.
+            frames_fastest: the spectrum has shape (rows, bins, frames) instead.
         """
         kernels, read = self.kernels(), make_readable(window, conjugate)
         is_complex = signal.is_complex()
@@ -326,7 +330,12 @@ class KernelBackend(Backend):
         adjoint: describe.Adjoint | None = None,
         vanishing: Optional = None,
     ) -> torch.Tensor:
-        """A signal of shape (rows, output length); arguments as of ``TensorKernels.synthesis``."""
+        """Compute a signal of shape (rows, output length).
+
+        Args:
+            by_frames: the spectrum, shape (rows, frames, bins).
+            window, adjoint, vanishing: as in :meth:`.Kernels.compute_synthesis`.
+        """
         kernels = self.kernels()
         launches = kernels.list_signals(params, window, frames_fastest(by_frames), adjoint)
         edge = 1.0 if adjoint is None else adjoint.edge
@@ -338,31 +347,31 @@ class KernelBackend(Backend):
 
 
 def _take_whole_frames(analysis: Analysis) -> StftParams:
-    """The analysis whose frames are the derivative in a window: as cut, and not scaled."""
+    """Return the analysis with a whole frame as its window, not scaled, as its derivative needs."""
     return replace(analysis.params, win_length=analysis.params.n_fft, scale=1.0)
 
 
 def frames_fastest(by_frames: torch.Tensor) -> bool:
-    """Whether neighbouring frames of a spectrum (..., frames, bins) are nearer than its bins."""
+    """Whether frames of a spectrum (..., frames, bins) are closer in memory than its bins."""
     return by_frames.stride(-2) < by_frames.stride(-1)
 
 
 def make_readable(window: Optional, conjugate: bool = False) -> Optional:
-    """A window, or its conjugate, as kernels read it."""
+    """Return a window, or its conjugate, as kernels can read it."""
     return None if window is None else resolve_bits(window.conj() if conjugate else window)
 
 
 def resolve_bits(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor as a kernel reads it: its bits resolved, complex values on their own boundary."""
+    """Return the tensor as kernels can read it: bits resolved, complex values aligned."""
     plain = tensor.detach().resolve_conj().resolve_neg()
     return plain if _is_aligned(plain) else plain.clone()
 
 
 def is_readable(tensor: torch.Tensor) -> bool:
-    """Whether a kernel reads the tensor itself: :func:`resolved` makes no other."""
+    """Whether kernels can read the tensor itself, so that :func:`resolve_bits` copies nothing."""
     return not (tensor.is_conj() or tensor.is_neg()) and _is_aligned(tensor)
 
 
 def _is_aligned(tensor: torch.Tensor) -> bool:
-    """Whether complex values lie on their own boundary."""
+    """Whether complex values lie at multiples of their size."""
     return not tensor.is_complex() or tensor.data_ptr() % tensor.element_size() == 0

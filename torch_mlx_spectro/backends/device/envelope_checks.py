@@ -1,9 +1,10 @@
-"""Whether torch refuses the envelope of an istft: asked of the kernel once for a window.
+"""Whether torch would refuse the envelope of an istft, asked of the kernel once for each window.
 
-The kernel that computes an istft tells whether the envelope vanishes. The host waits for that, as
-native waits for the same answer in every call; on CUDA it may be told while the kernel runs. That a
-window's envelope does not vanish is kept by the window's identity and version. Neither tells of
-every change, but all that a stale answer costs is an exception: values are read anew in every call.
+The kernel that computes an istft also finds out whether the envelope vanishes. The host waits for
+its verdict, as native does in every call; on CUDA the verdict may come while the kernel still runs.
+If the envelope does not vanish, that is kept by the window's identity and version. These do not
+show every change of a window. But a stale verdict costs no more than a missing exception, since the
+window's values are read anew in every call.
 """
 
 from __future__ import annotations
@@ -21,30 +22,30 @@ from ...store.caches import register_cache
 from ..base import Optional
 from ..envelope import VANISHES, check_envelope
 
-#: Of a call, as :attr:`.IstftParams.geometry`.
+#: The sizes of a call, and the end it leaves out: :attr:`.IstftParams.geometry`.
 Geometry = tuple[tuple[int, ...], int]
-#: Of a window: the shortest end left out, by the other sizes of calls.
+#: For a window whose envelope is fine: by a call's sizes, the shortest end that was left out.
 Sizes = dict[tuple[int, ...], int]
-#: Windows that are kept, and calls of each.
+#: Windows that are kept, and the sizes kept for each.
 MAX_WINDOWS = 256
 MAX_CALLS_OF_A_WINDOW = 64
 
 
 def read_flag(flag: torch.Tensor, device: torch.device) -> int:
-    """What was told when all that has the flag has run, for which reading it waits."""
+    """Return the verdict in a flag; reading it waits for all launches that were given the flag."""
     verdict = int(flag.item())
     if verdict == Verdict.VANISHES:
-        flag.zero_()  # what a launch leaves that found nothing is as good as 0
+        flag.zero_()  # the other verdicts need no reset: they are as good as 0
     return verdict
 
 
 class EnvelopeChecks:
-    """The windows of one kind of device.
+    """The windows of one kind of device whose envelopes do not vanish.
 
     Args:
         make_flag: returns an int32 of 0 that a device's kernels can write.
         wait_for_verdict: waits for the verdict of the last launch on a device's current stream,
-            which has the flag, and leaves the flag ready for the next launch.
+            which was given the flag; leaves the flag ready for the next launch.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class EnvelopeChecks:
         #: By identity: the window, its version, and the sizes that its envelope is fine for.
         self._fine: dict[int, tuple[weakref.ref[torch.Tensor], int, Sizes]] = {}
         self._free: dict[torch.device, list[torch.Tensor]] = {}
-        #: All flags, for good: after an interruption a kernel may still write one that is not free.
+        #: All flags, never freed: after an interruption a kernel may still write to one in use.
         self._flags: list[torch.Tensor] = []
         register_cache(self.forget)
 
@@ -69,7 +70,7 @@ class EnvelopeChecks:
         return entry[1] == window._version and entry[2].get(sizes, tail + 1) <= tail
 
     def take_flag(self, device: torch.device) -> torch.Tensor:
-        """A flag that no other call has."""
+        """Take a flag that no other call is using."""
         try:
             return self._free.setdefault(device, []).pop()
         except IndexError:
@@ -81,12 +82,12 @@ class EnvelopeChecks:
     def settle(
         self, call: Geometry, window: torch.Tensor, flag: torch.Tensor, device: torch.device
     ) -> None:
-        """Wait until the kernel that has the flag has told, and keep its verdict.
+        """Wait for the verdict of the kernel that was given the flag, and keep it.
 
         Raises:
-            UnresolvedArguments: the envelope vanishes, for which torch raises.
+            UnresolvedArguments: the envelope vanishes, so torch raises.
         """
-        sizes = self._find_fine_sizes(window)  # while the kernel runs: waiting is all else
+        sizes = self._find_fine_sizes(window)  # before waiting, while the kernel runs
         verdict = self._wait_for_verdict(flag, device)
         self._free[device].append(flag)
         if verdict == Verdict.VANISHES:
@@ -94,10 +95,10 @@ class EnvelopeChecks:
         _note(call, sizes)
 
     def check(self, params: IstftParams, window: Optional) -> None:
-        """Find out by the window's values, where no kernel is asked.
+        """Check an envelope on the host by the window's values, and keep the verdict.
 
         Raises:
-            UnresolvedArguments: as :meth:`settle`.
+            UnresolvedArguments: the envelope vanishes, so torch raises.
         """
         call = params.geometry
         if window is None or not self.is_fine(call, window):
@@ -106,9 +107,9 @@ class EnvelopeChecks:
                 _note(call, self._find_fine_sizes(window))
 
     def _find_fine_sizes(self, window: torch.Tensor) -> Sizes:
-        """The sizes for which a window, as it is now, was found fine; the caller adds to them."""
+        """Find the sizes for which this version of a window is fine; the caller adds to them."""
         if window.is_inference():
-            return {}  # it counts no versions
+            return {}  # inference tensors have no version
         name, fine = id(window), self._fine
         entry = fine.get(name)
         if entry is None or entry[0]() is not window or entry[1] != window._version:
@@ -118,13 +119,13 @@ class EnvelopeChecks:
             def forget(_: Any) -> None:
                 fine.pop(name, None)
 
-            # Dictionaries change in one step of the interpreter; a lock could be held by the very
-            # thread whose garbage is being collected.
+            # Without a lock, which the thread whose garbage is collected might hold itself. A
+            # dictionary changes in one step of the interpreter.
             entry = fine[name] = (weakref.ref(window, forget), window._version, {})
         return entry[2]
 
     def forget(self) -> None:
-        """Let every window be asked about anew."""
+        """Forget every window, so that each is checked anew."""
         self._fine = {}
 
 

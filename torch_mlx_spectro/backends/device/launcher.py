@@ -1,4 +1,4 @@
-"""The kernels on torch tensors where they are; the launcher of a device is a subclass."""
+"""The kernels on torch tensors, in place; the launcher of each device is a subclass."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ...kernels.functions import Kernels
 from ...native import private_state as torch_state
 from ..base import Optional
 
-#: complex64 values, and those of windows in pairs, are read at once.
+#: A complex64 value, or a pair of a window's values, is read at once.
 _PAIR_BYTES = 8
-#: Launches on an input, a window or None, and a result; then, where its kernel judges envelopes, a
-#: flag or None (:data:`.kernels.arguments.CHECKING_KERNELS`).
+#: Launches on an input, a window or None, and a result. If the kernel judges envelopes
+#: (:data:`.kernels.arguments.CHECKING_KERNELS`), a flag or None is its fourth argument.
 Bound = Callable[..., None]
 
 
 class TensorKernels(Kernels):
-    """Windows have any stride, their bits resolved, and are read where they are; or are None."""
+    """The kernels on torch tensors; a window has any stride and its bits resolved, or is None."""
 
     def bind(
         self,
@@ -30,15 +30,15 @@ class TensorKernels(Kernels):
         strides: tuple[int, ...],
         edge: float = 1.0,
     ) -> Bound | None:
-        """What makes a launch again that has been made.
+        """Bind a launch that was made, so that it can be made again without choosing it.
 
-        None where another may be made next time, and of launchers that bind nothing.
+        Returns None if another launch may be chosen next time, or if this launcher binds nothing.
 
         Args:
-            launches: of which one has been made, best first.
-            device: of all tensors.
-            strides: of the input, as the kernel reads it.
-            edge: factor of the bins that are their own conjugates.
+            launches: the alternatives, best first, of which one was made.
+            device: the device of all tensors.
+            strides: those of the input, as the kernel reads it.
+            edge: factor of DC and Nyquist in a onesided spectrum.
         """
         return None
 
@@ -53,7 +53,7 @@ class TensorKernels(Kernels):
         edge: float = 1.0,
         vanishing: Optional = None,
     ) -> torch.Tensor:
-        """As in the base class, on the current stream."""
+        """Run as in the base class, on the device's current stream."""
 
     def _is_complex(self, array: torch.Tensor) -> bool:
         return array.is_complex()
@@ -62,13 +62,13 @@ class TensorKernels(Kernels):
         if window is None:
             return False, describe.NO_WINDOW
         is_whole = len(window) == n_fft and window.is_contiguous()
-        if is_whole and not torch_state.is_wrapped(window):  # else it is asked again, unwrapped
+        if is_whole and not torch_state.is_wrapped(window):  # else asked again, unwrapped
             is_whole = window.data_ptr() % _PAIR_BYTES == 0
         step = None if is_whole else window.stride(0)
         return window.is_complex(), step
 
 
 def make_result(launch: Launch, device: torch.device) -> torch.Tensor:
-    """An uninitialised output of a launch."""
+    """Allocate the output of a launch, uninitialised."""
     dtype = torch.complex64 if launch.complex_output else torch.float32
     return torch.empty(launch.shape, dtype=dtype, device=device)

@@ -18,7 +18,7 @@ _INTEGER, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE  # wFormatTag
 
 
 class UnreadableAudio(ValueError):
-    """The file is missing or is not what ``READABLE`` says; the message says which."""
+    """The file is missing, or is not of a kind that ``READABLE`` names; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def read_wav(path: Path) -> Recording:
     The standard library's ``wave`` reads no floats and, before Python 3.12, no WAVE_EXTENSIBLE.
 
     Raises:
-        UnreadableAudio: see there.
+        UnreadableAudio: the file is missing, or of another kind.
     """
     try:
         data = path.read_bytes()
@@ -67,7 +67,7 @@ def read_wav(path: Path) -> Recording:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The chunks of a RIFF file; a size beyond the file's end, as streams have it, ends there."""
+    """List the chunks of a RIFF file; one that claims to be longer than the file ends with it."""
     position = 12
     while position + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, position)
@@ -76,15 +76,15 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _decode(raw: bytes, tag: int, bits: int) -> Samples:
-    """Samples as they lie in the file, scaled to full scale 1."""
+    """Decode samples in the file's order, scaled to full scale 1."""
     width = bits // 8
     if (tag, bits) not in {(_INTEGER, b) for b in (8, 16, 24, 32)} | {(_FLOAT, 32), (_FLOAT, 64)}:
         raise UnreadableAudio(f"not {READABLE}, but of format {tag} with {bits} bits")
     raw = raw[: len(raw) // width * width]
     if tag == _FLOAT:
         return np.frombuffer(raw, f"<f{width}").astype(np.float32)
-    # Any width becomes the upper bytes of 32 bits; one of 8 bits, the only unsigned one, is signed
-    # when its first bit is the other.
+    # Samples of any width become the upper bytes of 32 bits. Those of 8 bits, the only unsigned
+    # ones, become signed when their first bit is flipped.
     padded = np.zeros((len(raw) // width, 4), np.uint8)
     padded[:, 4 - width :] = np.frombuffer(raw, np.uint8).reshape(-1, width)
     padded[:, 3] ^= 0x80 if bits == 8 else 0
@@ -93,7 +93,7 @@ def _decode(raw: bytes, tag: int, bits: int) -> Samples:
 
 
 def write_wav(path: Path, recording: Recording) -> None:
-    """Write 16-bit integers; samples beyond full scale are clipped."""
+    """Write a WAV file of 16-bit integers; samples beyond full scale are clipped."""
     scaled = np.rint(np.clip(recording.samples.T, -1, 1) * 32767).astype("<i2")
     with wave.open(str(path), "wb") as file:
         file.setparams((scaled.shape[1], 2, recording.rate, len(scaled), "NONE", ""))
@@ -128,7 +128,7 @@ def synthesise(seconds: float = 10.0, rate: int = 44100) -> tuple[Recording, Rec
 
 
 def _tone(pitch: float, n_samples: int, rate: int) -> npt.NDArray[np.float64]:
-    """A sustained tone of 24 partials, faded in and out over 50 ms."""
+    """Make a sustained tone of 24 partials, faded in and out over 50 ms."""
     time = np.arange(n_samples) / rate
     tone = sum(np.sin(2 * np.pi * pitch * k * time) / k for k in range(1, 25))
     fade = np.minimum(1.0, np.minimum(time, time[-1] - time) / 0.05)
@@ -136,14 +136,14 @@ def _tone(pitch: float, n_samples: int, rate: int) -> npt.NDArray[np.float64]:
 
 
 def _kick(n_samples: int, rate: int) -> npt.NDArray[np.float64]:
-    """A sine that falls from 180 to 50 Hz and dies away."""
+    """Make a sine that falls from 180 to 50 Hz and dies away."""
     time = np.arange(n_samples) / rate
     phase = 2 * np.pi * (50 * time - 130 * 0.03 * np.exp(-time / 0.03))
     return np.asarray(np.sin(phase) * np.exp(-time / 0.08))
 
 
 def _stroke(noise: npt.NDArray[np.float64], rate: int, decay: float) -> npt.NDArray[np.float64]:
-    """Noise that dies away by a factor e in ``decay`` seconds."""
+    """Let noise die away by a factor e in ``decay`` seconds."""
     return np.asarray(noise * np.exp(-np.arange(len(noise)) / rate / decay))
 
 

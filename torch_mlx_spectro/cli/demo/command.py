@@ -32,7 +32,7 @@ def command(options: argparse.Namespace) -> int:
     """Run the demo; return 0 when MLX and native torch agree to rounding, else 1.
 
     Raises:
-        Problem: the input cannot be read, the output not be written, or MLX is not usable.
+        Problem: the input cannot be read, the output cannot be written, or MLX is not usable.
     """
     from . import session  # imports torch
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-#: Elements that a median is taken of at a time: 64 MiB in float32.
+#: Elements of which medians are taken at a time: 64 MiB in float32.
 CHUNK = 1 << 24
 
 
@@ -55,7 +55,7 @@ def separate(
 def _median_along_last(
     values: torch.Tensor, taps: int, on_progress: Callable[[float], None]
 ) -> torch.Tensor:
-    """The running median of (channels, rows, columns) along columns; edges are repeated."""
+    """Compute the running median of (channels, rows, columns) along columns; edges are repeated."""
     reach = taps // 2
     padded = torch.nn.functional.pad(values, (reach, reach), mode="replicate")
     neighbours = padded.unfold(-1, taps, 1)  # a view: (channels, rows, columns, taps)

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the demo; return 0 when MLX and native torch agree to rounding, else 1.
 
     Raises:
-        Problem: the input cannot be read, the output not be written, or MLX is not usable.
+        Problem: the input cannot be read, the output cannot be written, or MLX is not usable.
     """
     mlx = tms.available_backends()["mlx"]
     if not mlx.available:
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _load(path: Path | None) -> tuple[str, audio.Recording]:
-    """The recording and what it is, for people."""
+    """Load the recording, and describe it in words."""
     if path is None:
         chords, drums = audio.synthesise()
         mix = audio.Recording(chords.samples + drums.samples, chords.rate)
@@ -96,7 +96,7 @@ def _compare(audio: torch.Tensor) -> tuple[dict[str, dict[str, Any]], Stems, flo
     Returns:
         The measurements by backend, the stems by MLX, and how far they are from native torch's.
     """
-    # To stderr, where it does not get into the JSON.
+    # The bar goes to stderr, so that it does not get into the JSON.
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -121,10 +121,11 @@ def _measure(
     """Run the transforms, then the whole separation, under the patch.
 
     Returns:
-        Both stems; and ``stft_seconds`` and ``istft_seconds``, the best of a few runs on the whole
-        recording, ``separation_seconds`` of one run of the whole program, ``round_trip_error``, the
-        largest of istft(stft(recording)), ``stem_error``, the largest of both stems against
-        float64, and ``calls`` in the separation by "operation/backend".
+        Both stems, and the measurements. ``stft_seconds`` and ``istft_seconds``: the best of a few
+        runs on the whole recording. ``separation_seconds``: one run of the whole program.
+        ``round_trip_error``: the largest error of istft(stft(recording)). ``stem_error``: the
+        largest error of both stems against float64. ``calls``: those of the separation, by
+        "operation/backend".
     """
     window, length = torch.hann_window(N_FFT), audio.shape[1]
 
@@ -152,19 +153,19 @@ def _measure(
 
 
 def _time_best(compute: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
-    """Time a few runs after one that warms up; the seconds and the result of the shortest."""
+    """Time a few runs after one that warms up; return seconds and result of the shortest."""
     compute()
     clock = make_clock("cpu")
     return min((clock.time(compute) for _ in range(REPEATS)), key=itemgetter(0))
 
 
 def _find_largest(got: Stems, expected: Stems) -> float:
-    """The largest absolute difference over both stems."""
+    """Find the largest absolute difference over both stems."""
     return max(float((a - b).abs().max()) for a, b in zip(got, expected, strict=True))
 
 
 def _routes(audio: torch.Tensor) -> dict[str, dict[str, Any]]:
-    """Who computes the demo's two operations under ``backend="mlx"``, by explain()."""
+    """Ask ``explain`` who computes the demo's two operations under ``backend="mlx"``."""
     window = torch.hann_window(N_FFT)
     with tms.backend("mlx"):
         there = tms.explain(torch.stft, audio, N_FFT, HOP, window=window, return_complex=True)
@@ -178,7 +179,7 @@ def _routes(audio: torch.Tensor) -> dict[str, dict[str, Any]]:
 
 
 def _write(folder: Path, parts: dict[str, audio.Recording]) -> tuple[list[str], list[str]]:
-    """Write WAV files and the picture; return their paths and what there is to say about them."""
+    """Write WAV files and the picture; return their paths, and remarks about them."""
     files, notes = [], []
     try:
         for name, recording in parts.items():
@@ -227,7 +228,7 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _count_calls(calls: dict[str, int], op: str) -> str:
-    """How often, and by which backend, e.g. ``2 mlx``."""
+    """Say how often an operation was called, by backend, e.g. ``2 mlx``."""
     found = [f"{n} {key.split('/')[1]}" for key, n in calls.items() if key.startswith(f"{op}/")]
     return ", ".join(found) or "none"
 
@@ -241,7 +242,7 @@ def draw(path: Path, parts: dict[str, audio.Samples], rate: int) -> None:
 
     Args:
         path: where to write.
-        parts: name -> samples, (channels, samples); the first sets the scale of decibels.
+        parts: samples (channels, samples) by name; the first sets the scale of decibels.
         rate: samples per second.
 
     Raises:
@@ -284,7 +285,7 @@ def _draw_waveform(axis: Axes, mono: audio.Samples, rate: int) -> None:
 
 
 def _magnitude(samples: audio.Samples) -> audio.Samples:
-    """Magnitudes (bins, frames) of the channels' mean, at most ``MAX_COLUMNS`` frames or so."""
+    """Compute magnitudes (bins, frames) of the channels' mean, in about ``MAX_COLUMNS`` frames."""
     n_fft = 2048
     hop = max(n_fft // 4, samples.shape[1] // MAX_COLUMNS)
     mono = torch.from_numpy(np.ascontiguousarray(samples.mean(axis=0)))
