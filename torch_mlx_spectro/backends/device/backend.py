@@ -280,7 +280,7 @@ class KernelBackend(Backend):
         self, params: IstftParams, cotangent: torch.Tensor, window: Optional
     ) -> torch.Tensor:
         analysis, divisor = describe_inverse_adjoint(params)
-        return self._compute_spectrum(
+        spectrum = self._compute_spectrum(
             analysis.params,
             cotangent[:, : params.kept],
             window,
@@ -289,6 +289,9 @@ class KernelBackend(Backend):
             divisor=divisor,
             frames_fastest=True,
         )
+        if params.frames == 1:  # it is contiguous in either order, and native leaves the other one
+            spectrum.as_strided_(spectrum.shape, spectrum_strides(analysis.params, False))
+        return spectrum
 
     def _compute_spectrum(
         self,
