@@ -15,7 +15,7 @@ from torch_mlx_spectro import SpectralTransform, get_transform_mlx
 from torch_mlx_spectro.mlx_api.arguments import (
     Sizes,
     check_choice,
-    integer,
+    read_integer,
     resolve_fft_params,
     resolve_istft_call,
     resolve_stft_call,
@@ -109,14 +109,14 @@ OTHERS = [6.7, np.float64(6.7), np.array(6.7), mx.array(6.7), "7", True, np.True
 
 @pytest.mark.parametrize("value", INTEGERS, ids=repr)
 def test_sizes_are_integers_of_any_kind(value: Any) -> None:
-    found = integer("hop_length", value)
+    found = read_integer("hop_length", value)
     assert (found, type(found)) == (7, int)
 
 
 @pytest.mark.parametrize("value", [*OTHERS, float("inf"), float("nan")], ids=repr)
 def test_what_is_no_integer_is_refused_by_its_name(value: Any) -> None:
     with pytest.raises(ValueError, match=r"hop_length must be an integer; got "):
-        integer("hop_length", value)
+        read_integer("hop_length", value)
 
 
 @pytest.mark.parametrize("name", ["n_fft", "hop_length", "win_length"])

@@ -1,8 +1,8 @@
 """Arguments of the MLX API, resolved into the values that the maps take.
 
 The rules are those of :mod:`.core.params`, with three differences. A signal that is shorter than a
-frame is padded if it is not centred. The padding of the tail may be as short as it can be. What
-torch would refuse raises ValueError with the reason.
+frame is padded with zeros if it is not centred. The padding at the end may be the least that is
+needed. What torch would refuse raises ValueError with the reason.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "pad_mode": PAD_MODES,
         "center_tail_pad": ("symmetric", "minimal"),
-        # What the dimensions of a signal before its last one are: a batch, as in mlx-spectro, or
-        # any.
+        # The dimensions of a signal before its last one: one batch, as in mlx-spectro, or any.
         "leading": ("batch", "any"),
         "input_layout": _LAYOUTS,
         "output_layout": _LAYOUTS,
@@ -51,7 +50,7 @@ def check_choices(**given: Any) -> None:
     """Check arguments of :data:`CHOICES`.
 
     Raises:
-        ValueError: naming the first argument whose value is not accepted, and the accepted values.
+        ValueError: a value is not accepted; names its argument and the accepted values.
     """
     for name, value in given.items():
         check_choice(name, value, CHOICES[name])
@@ -61,17 +60,17 @@ def check_choice(name: str, value: Any, accepted: tuple[str | None, ...]) -> Non
     """Check one argument.
 
     Raises:
-        ValueError: naming the argument and the accepted values.
+        ValueError: the value is not accepted; names the argument and the accepted values.
     """
     if value not in accepted:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}; got {value!r}")
 
 
-def integer(name: str, value: Any) -> int:
+def read_integer(name: str, value: Any) -> int:
     """Return a size as an int; like mlx-spectro, take ``512.0`` for one, too.
 
     Raises:
-        ValueError: naming the argument, where the value is not an integer.
+        ValueError: the value is not an integer; names the argument.
     """
     number = value.item() if getattr(value, "ndim", None) == 0 else value
     if isinstance(number, float) and number.is_integer():
@@ -84,10 +83,10 @@ def integer(name: str, value: Any) -> int:
 def _resolve_sizes(
     n_fft: Any, hop_length: Any, win_length: Any, pad: int = 0, longest: str = "n_fft"
 ) -> tuple[int, int, int]:
-    """Sizes with torch's defaults, of which ``longest`` says what ``n_fft + 2 * pad`` is called."""
-    n_fft = integer("n_fft", n_fft)
-    hop = n_fft // 4 if hop_length is None else integer("hop_length", hop_length)
-    win = n_fft if win_length is None else integer("win_length", win_length)
+    """Resolve sizes with torch's defaults; ``longest`` names ``n_fft + 2 * pad`` in errors."""
+    n_fft = read_integer("n_fft", n_fft)
+    hop = n_fft // 4 if hop_length is None else read_integer("hop_length", hop_length)
+    win = n_fft if win_length is None else read_integer("win_length", win_length)
     for name, size in (("n_fft", n_fft), ("hop_length", hop), ("win_length", win)):
         if size <= 0:
             raise ValueError(f"{name} must be positive; got {size}")
@@ -126,7 +125,7 @@ class Sizes:
 
         Raises:
             ValueError: a size is not a positive integer, ``win_length`` exceeds ``n_fft``, a mode
-                is unknown, or a minimal tail is asked for with a padding that has no such thing.
+                is unknown, or a minimal tail is asked for with a padding that has none.
         """
         n_fft, hop, win = _resolve_sizes(n_fft, hop_length, win_length)
         check_choices(pad_mode=pad_mode, center_tail_pad=tail_pad)
@@ -141,7 +140,7 @@ class Sizes:
 
 @contextmanager
 def _say_why(name: str, *arguments: Any) -> Iterator[None]:
-    """Raise ValueError with the reason where only torch could check the arguments."""
+    """Turn UnresolvedArguments within the context into a ValueError with the reason."""
     try:
         yield
     except UnresolvedArguments as refused:
@@ -169,7 +168,7 @@ def resolve_stft_call(sizes: Sizes, samples: int, is_complex: bool) -> StftParam
             onesided=onesided,
             return_complex=True,
         )
-    if short:  # as if zeros followed
+    if short:  # padded at its end with zeros
         return replace(params, samples=samples)
     if sizes.center and sizes.tail_pad == "minimal":
         return replace(params, frames=max(1, math.ceil(samples / sizes.hop_length)))
@@ -180,7 +179,7 @@ def resolve_stft_call(sizes: Sizes, samples: int, is_complex: bool) -> StftParam
 def resolve_istft_call(
     sizes: Sizes, frames: int, length: int | None, return_complex: bool
 ) -> IstftParams:
-    """Resolve the istft of one row of ``frames`` frames; real signals read half of the bins.
+    """Resolve the istft of one row of ``frames`` frames; for real signals it reads half the bins.
 
     Raises:
         ValueError: there are no frames, or nothing remains of the signal.
@@ -205,7 +204,7 @@ def resolve_istft_call(
 def resolve_fft_params(
     n_fft: int, hop_length: int | None, win_length: int | None, pad: int
 ) -> tuple[int, int, int]:
-    """Sizes with torch's defaults: ``(n_fft + 2 * pad, hop_length, win_length)``.
+    """Resolve sizes with torch's defaults: ``(n_fft + 2 * pad, hop_length, win_length)``.
 
     Args:
         n_fft: size of a frame before ``pad``.
@@ -216,7 +215,7 @@ def resolve_fft_params(
     Raises:
         ValueError: a size is not a positive integer, or ``win_length`` exceeds the padded frame.
     """
-    pad = integer("pad", pad)
+    pad = read_integer("pad", pad)
     if pad < 0:
         raise ValueError(f"pad must be >= 0; got {pad}")
     n_fft, hop, win = _resolve_sizes(n_fft, hop_length, win_length, pad, "effective n_fft")

@@ -1,4 +1,4 @@
-"""Counts of what the caches of the MLX API did, for tuning, under mlx-spectro's names.
+"""Counts hits and misses of the MLX API's caches, for tuning, under mlx-spectro's names.
 
 Nothing is counted unless ``SPEC_MLX_CACHE_STATS`` asks for it.
 """
@@ -17,12 +17,12 @@ from ..store.fork import after_fork
 from .functions import get_map
 
 RECENT_EVENTS = 128
-#: Transforms that :func:`.mlx_api.transform.get_transform_mlx` keeps.
+#: How many transforms :func:`.mlx_api.transform.get_transform_mlx` keeps.
 TRANSFORMS = 64
 
 
 class _Events:
-    """Counters that threads share; off they cost one comparison."""
+    """Counters that threads share; while they are off, an event costs one comparison."""
 
     def __init__(self) -> None:
         self.after_fork_in_child()
@@ -67,8 +67,8 @@ def make_counted(name: str, entries: int) -> Cache[Hashable, Any]:
     """Make a cache whose hits and misses are events.
 
     Args:
-        name: of the events: ``name.hit``, ``name.miss``.
-        entries: kept at most.
+        name: the events are called ``name.hit`` and ``name.miss``.
+        entries: how many entries are kept at most.
     """
 
     def note(is_there: bool, key: Hashable) -> None:
@@ -81,19 +81,20 @@ transforms = make_counted("transform_cache", TRANSFORMS)
 
 
 def reset_cache_debug_stats() -> None:
-    """Set the counts to zero, and read ``SPEC_MLX_CACHE_STATS`` again; the caches stay."""
+    """Set the counts to zero, and read ``SPEC_MLX_CACHE_STATS`` again; the caches stay filled."""
     _events.clear()
 
 
 def get_cache_debug_stats(*, reset: bool = False) -> dict[str, Any]:
-    """Counts of cache events since the last reset.
+    """Return the counts of cache events since the last reset.
 
     Args:
         reset: set the counts to zero afterwards.
 
     Returns:
         ``enabled``, ``counts`` by event, ``last_key_shapes`` by event, ``recent_events``,
-        ``kernel_cache`` (functions made for a kind of call) and ``transform_cache``.
+        ``kernel_cache`` (the functions that were made, one for a kind of call) and
+        ``transform_cache``.
     """
     stats = {
         **_events.snapshot(),

@@ -17,7 +17,7 @@ from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
 from ..mlx.runtime import runtime
 from ..settings import mlx_settings
 from . import ops as mlx_maps
-from .arguments import Sizes, check_choices, integer, resolve_istft_call, resolve_stft_call
+from .arguments import Sizes, check_choices, read_integer, resolve_istft_call, resolve_stft_call
 from .caches import make_counted
 from .functions import get_map
 from .windows import WindowName, make_window
@@ -25,14 +25,14 @@ from .windows import WindowName, make_window
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-#: Envelopes that a transform keeps: 2 n_fft values each.
+#: How many envelopes a transform keeps, of 2 n_fft values each.
 ENVELOPES = 32
 #: How far ``validate=True`` lets the two computations of an istft differ.
 VALIDATION_TOLERANCE = 1e-5
 
 
 def analyse(params: StftParams, rows: Any, window: Any, lead: tuple[int, ...], layout: str) -> Any:
-    """The spectrum of a signal's rows, its leading dimensions restored."""
+    """Compute the spectrum of a signal's rows, with its leading dimensions restored."""
     mx = runtime().mx
     if 0 in (rows.shape[0], params.frames):
         spectrum = mx.zeros((rows.shape[0], params.frames, params.bins), mx.complex64)
@@ -86,19 +86,19 @@ class TransformCore:
         self._window = make_window(
             window, self.window_fn, sizes.win_length, sizes.n_fft, self.periodic
         )
-        #: A window by name, that of ``window_fn``, is a constant. Others may be differentiated.
+        #: A window by name (``window_fn``) is a constant. Any other may be differentiated.
         self.has_window_by_name = window is None
-        mlx_maps.is_traced(self._window)  # evaluates it, if not: nothing lazy may cross to a thread
+        mlx_maps.is_traced(self._window)  # evaluates it if possible: threads get no lazy arrays
         self._envelopes = make_counted("ola_envelope_cache", ENVELOPES)
 
     @property
     def window(self) -> Any:
         """The window, of ``n_fft`` values.
 
-        A transform whose window is set behaves as if it had been made with that window: nothing
-        that was derived from the last one is used again, not even in compiled functions. Streams
-        keep the window that they began with, and so do functions that the program itself has
-        compiled. None sets the window of ``window_fn``.
+        After its window is set, a transform behaves as if it had been made with that window.
+        Nothing that was derived from the last window is used again, not even in functions that the
+        transform has compiled. Streams keep the window that they began with, and so do functions
+        that the program itself has compiled. None sets the window of ``window_fn``.
 
         Raises:
             ValueError: the window's shape does not fit, or it is complex.
@@ -142,7 +142,7 @@ class TransformCore:
         return self._sizes.onesided
 
     def with_window(self, window: Any) -> Self:
-        """The same transform with another window, in which ``mx.grad`` may differentiate it.
+        """Return the same transform with another window, in which ``mx.grad`` may differentiate it.
 
         Args:
             window: real MLX array of ``win_length`` or ``n_fft`` values.
@@ -155,12 +155,12 @@ class TransformCore:
         return other
 
     def _arguments(self) -> dict[str, Any]:
-        """All that the transform is made of, its window aside."""
+        """Return all arguments that the transform was made with, except its window."""
         names = ("_sizes", "leading", "window_fn", "periodic", "istft_backend_policy")
         return {name: getattr(self, name) for name in names}
 
     def __getstate__(self) -> dict[str, Any]:
-        """What copies and pickles are made of; what was compiled or computed is left out."""
+        """Return what copies and pickles are made of, without compiled or computed results."""
         window = None if self.has_window_by_name else np.array(self.window)
         return {**self._arguments(), "window": window}
 
@@ -169,7 +169,7 @@ class TransformCore:
         self._set_window(state["window"])
 
     def stft(self, x: Any, output_layout: str = "bfn") -> Any:
-        """Spectrum of a signal.
+        """Compute the spectrum of a signal.
 
         Args:
             x: shape [T] or [B, T] (``leading="any"``: [..., T]); real or complex64.
@@ -183,12 +183,12 @@ class TransformCore:
         """
         mx = runtime().mx
         check_choices(output_layout=output_layout)
-        rows, lead = self._signal_rows(x, "stft")
+        rows, lead = self._take_signal_rows(x, "stft")
         params = resolve_stft_call(self._sizes, rows.shape[1], rows.dtype == mx.complex64)
         return analyse(params, rows, self.window, lead, output_layout)
 
-    def _signal_rows(self, x: Any, name: str) -> tuple[Any, tuple[int, ...]]:
-        """A signal as (rows, samples), and the leading dimensions of its spectrum."""
+    def _take_signal_rows(self, x: Any, name: str) -> tuple[Any, tuple[int, ...]]:
+        """Return a signal as (rows, samples), and the leading dimensions of its spectrum."""
         mx = runtime().mx
         if x.ndim == 0 or (self.leading == "batch" and x.ndim > 2):
             raise ValueError(
@@ -214,7 +214,7 @@ class TransformCore:
         input_layout: str = "bfn",
         return_complex: bool = False,
     ) -> Any:
-        """Signal of a spectrum.
+        """Compute the signal of a spectrum.
 
         Where the overlap-added squared window is below torch's NOLA threshold, samples are zero.
 
@@ -223,11 +223,11 @@ class TransformCore:
                 with the bins of a onesided or a two-sided spectrum.
             length: samples of the result; zeros follow where frames end earlier.
             validate: compute with and without fusing, and compare.
-            torch_like: raise where torch does: the squared window vanishes in the kept range.
-            allow_fused: False: the division by the envelope is an operation of its own.
+            torch_like: raise where torch does, which is where the envelope vanishes in the result.
+            allow_fused: if False, divide by the envelope in an operation of its own.
             safety: ``"off"`` keeps ``torch_like`` from raising.
             long_mode_strategy: has no effect; mlx-spectro's values are accepted.
-            backend_policy: in the place of the transform's ``istft_backend_policy``.
+            backend_policy: replaces the transform's ``istft_backend_policy`` in this call.
             input_layout: ``"bfn"`` or ``"bnf"``.
             return_complex: the signal of a two-sided spectrum is complex.
 
@@ -244,23 +244,23 @@ class TransformCore:
             raise ValueError(
                 "When backend_policy is not 'auto', long_mode_strategy must be 'native'."
             )
-        length = None if length is None else integer("length", length)
-        rows, lead = self._spectrum_rows(z, input_layout, return_complex)
+        length = None if length is None else read_integer("length", length)
+        rows, lead = self._take_spectrum_rows(z, input_layout, return_complex)
         params = resolve_istft_call(self._sizes, rows.shape[1], length, return_complex)
         if torch_like and safety != "off":
             self._check_envelope(params)
         if policy == "metal" and mlx_maps.kernels() is None:
             raise RuntimeError("backend_policy='metal' needs a GPU that runs Metal kernels")
         fused = allow_fused and mlx_settings().fuse_norm
-        signal = self._synthesis(params, rows, fused=fused)
+        signal = self._synthesise(params, rows, fused=fused)
         if validate:
-            self._compare(signal, self._synthesis(params, rows, fused=not fused))
+            self._compare(signal, self._synthesise(params, rows, fused=not fused))
         return runtime().mx.reshape(signal, (*lead, params.output_length))
 
-    def _spectrum_rows(
+    def _take_spectrum_rows(
         self, z: Any, layout: str, return_complex: bool
     ) -> tuple[Any, tuple[int, ...]]:
-        """A spectrum as (rows, frames, bins that are read), and its leading dimensions."""
+        """Return a spectrum as (rows, frames, bins that are read), and its leading dimensions."""
         mx = runtime().mx
         check_choices(input_layout=layout)
         if z.ndim < 2 or (self.leading == "batch" and z.ndim > 3):
@@ -281,19 +281,19 @@ class TransformCore:
             rows = mx.swapaxes(rows, 1, 2)
         return rows[..., :read], lead
 
-    def _synthesis(self, params: IstftParams, rows: Any, *, fused: bool) -> Any:
+    def _synthesise(self, params: IstftParams, rows: Any, *, fused: bool) -> Any:
         mx = runtime().mx
         if rows.shape[0] == 0:
             kind = mx.complex64 if params.return_complex else mx.float32
             return mx.zeros((0, params.output_length), kind)
-        envelope = self._inverse_rows(params)
+        envelope = self._find_inverse_rows(params)
         if fused and self.has_window_by_name:
             return get_map("inverse", params)(rows, self.window, envelope)
         added = get_map("adjoint", describe_analysis(params))(rows, self.window)
         return mlx_maps.normalise(params, added, envelope)
 
-    def _inverse_rows(self, params: IstftParams) -> Any:
-        """The distinct rows of the inverse envelope, in MLX; a constant window's are kept."""
+    def _find_inverse_rows(self, params: IstftParams) -> Any:
+        """Compute the distinct rows of the inverse envelope in MLX; keep a constant window's."""
         if not self.has_window_by_name:
             return mlx_maps.trace_inverse_rows(params, self.window)
         few = min(params.frames, params.overlap)

@@ -1,7 +1,7 @@
 """Features of spectra by torchaudio's definitions, on MLX arrays.
 
-Arguments, defaults and formulas are those in the documentation of ``torchaudio.transforms``, but
-windows are given by name. Every transform works inside of ``mx.grad``, ``mx.vmap`` and
+Arguments, defaults and formulas are those in the documentation of ``torchaudio.transforms``, except
+that windows are given by name. Every transform works inside ``mx.grad``, ``mx.vmap`` and
 ``mx.compile``.
 """
 
@@ -19,9 +19,9 @@ from .arguments import check_choice
 from .transform import SpectralTransform
 from .windows import Values, WindowName
 
-#: torchaudio's floor of a power before its logarithm.
+#: The least power of which torchaudio takes a logarithm.
 POWER_FLOOR = 1e-10
-#: torchaudio's offset of mel energies before their logarithm, ``log_mels=True``.
+#: What torchaudio adds to mel energies before their logarithm with ``log_mels=True``.
 LOG_OFFSET = 1e-6
 #: Keeps phases of empty bins finite (torchaudio's griffinlim).
 PHASE_FLOOR = 1e-16
@@ -35,7 +35,7 @@ SLANEY_LOG_STEP = math.log(6.4) / 27.0
 def _make_transform(
     n_fft: int, win_length: int | None, hop_length: int | None, window_fn: WindowName, **more: Any
 ) -> SpectralTransform:
-    """A transform of signals [..., T], with torchaudio's default of the hop length."""
+    """Make a transform of signals [..., T], with torchaudio's default hop length."""
     win = n_fft if win_length is None else win_length
     hop = win // 2 if hop_length is None else hop_length
     return SpectralTransform(n_fft, hop, win, window_fn, leading="any", **more)
@@ -103,7 +103,7 @@ class Spectrogram:
 
 
 def magnitude(spectrum: Any, power: float) -> Any:
-    """``|spectrum| ** power``; the square has a gradient at zero, too."""
+    """Compute ``|spectrum| ** power``; the square has a gradient at zero, too."""
     mx = runtime().mx
     if power == 2.0:
         return mx.square(mx.real(spectrum)) + mx.square(mx.imag(spectrum))
@@ -158,10 +158,12 @@ class MelSpectrogram:
 
 
 def decibels(power: Any, top_db: float | None = 80.0) -> Any:
-    """``10 log10(power)``, floored; ``top_db`` below the largest value where given.
+    """Compute ``10 log10(power)``, with a floor.
 
     Args:
-        power: shape [..., bands, frames]. The largest value is that of the last three dimensions.
+        power: shape [..., bands, frames].
+        top_db: the floor is this far below the largest value of the last three dimensions; None
+            for the fixed floor alone.
     """
     mx = runtime().mx
     found = 10.0 * mx.log10(mx.maximum(power, POWER_FLOOR))
@@ -179,11 +181,11 @@ class MFCC:
         n_mfcc: coefficients; at most the bands.
         dct_type: 2 is the only one.
         norm: ``"ortho"`` or None.
-        log_mels: natural logarithms in the place of decibels.
+        log_mels: take natural logarithms instead of decibels.
         melkwargs: arguments of :class:`MelSpectrogram`.
 
     Raises:
-        ValueError: there are more coefficients than bands, or the type or the norm is another.
+        ValueError: there are more coefficients than bands, or the type or norm is not accepted.
     """
 
     def __init__(
@@ -223,7 +225,7 @@ class GriffinLim:
         power: exponent of the magnitude that is given.
         momentum: from 0 to below 1.
         length: samples of the result.
-        rand_init: phases begin at random values, else at zero.
+        rand_init: begin with random phases, else with zeros.
 
     Raises:
         ValueError: the momentum, sizes or names do not fit.
@@ -251,7 +253,7 @@ class GriffinLim:
         """Compute the signal.
 
         Args:
-            key: of ``mx.random``, for the phases' first values; None for MLX's own state.
+            key: key of ``mx.random`` for the first phases; None for MLX's global state.
         """
         mx = runtime().mx
         size = mx.power(specgram, 1.0 / self.power)
@@ -269,7 +271,7 @@ class GriffinLim:
         return self.transform.istft(size * phases, self.length)
 
 
-def _mels(hertz: float, scale: str) -> float:
+def _to_mels(hertz: float, scale: str) -> float:
     if scale == "htk":
         return 2595.0 * math.log10(1.0 + hertz / 700.0)
     if hertz < SLANEY_LINEAR_HZ:
@@ -277,7 +279,7 @@ def _mels(hertz: float, scale: str) -> float:
     return SLANEY_LINEAR_MELS + math.log(hertz / SLANEY_LINEAR_HZ) / SLANEY_LOG_STEP
 
 
-def _hertz(mels: Any, scale: str) -> Any:
+def _to_hertz(mels: Any, scale: str) -> Any:
     if scale == "htk":
         return 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
     above = SLANEY_LINEAR_HZ * np.exp(SLANEY_LOG_STEP * (mels - SLANEY_LINEAR_MELS))
@@ -293,23 +295,23 @@ def mel_filters(
     norm: str | None,
     mel_scale: str,
 ) -> Values:
-    """Triangles that are level on the mel scale, shape (bins, n_mels).
+    """Make filters that are triangles of equal width on the mel scale, shape (bins, n_mels).
 
     Args:
-        bins: of a onesided spectrum, from 0 to ``sample_rate // 2``.
+        bins: bins of a onesided spectrum, from 0 to ``sample_rate // 2`` Hz.
         f_min, f_max: where the first band begins and the last one ends.
         norm: ``"slaney"``: bands of unit area; None.
         mel_scale: ``"htk"`` or ``"slaney"``.
 
     Raises:
-        ValueError: another norm or scale, or ``f_min`` above ``f_max``.
+        ValueError: the norm or the scale is not accepted, or ``f_min`` is above ``f_max``.
     """
     check_choice("norm", norm, (None, "slaney"))
     check_choice("mel_scale", mel_scale, ("htk", "slaney"))
     if f_min > f_max:
         raise ValueError(f"f_min ({f_min}) must be <= f_max ({f_max})")
-    edges = _hertz(
-        np.linspace(_mels(f_min, mel_scale), _mels(f_max, mel_scale), n_mels + 2), mel_scale
+    edges = _to_hertz(
+        np.linspace(_to_mels(f_min, mel_scale), _to_mels(f_max, mel_scale), n_mels + 2), mel_scale
     )
     widths = np.diff(edges)
     slopes = edges[None, :] - np.linspace(0, sample_rate // 2, bins)[:, None]
@@ -327,7 +329,7 @@ def mel_filters(
 
 
 def dct_matrix(n_mfcc: int, n_mels: int, norm: str | None) -> Values:
-    """The cosine transform of type 2, shape (n_mfcc, n_mels).
+    """Make the matrix of the cosine transform of type 2, shape (n_mfcc, n_mels).
 
     Raises:
         ValueError: ``norm`` is neither ``"ortho"`` nor None.

@@ -1,11 +1,11 @@
 """The maps as functions that MLX differentiates, vectorises and compiles.
 
 Each is an ``mx.custom_function``. Gradients and tangents are maps again, so derivatives of all
-orders are made of them. ``mx.vmap`` makes examples rows of one call.
+orders are covered. Under ``mx.vmap`` examples become rows of one call.
 
-Host arrays that have values are computed at once, in blocks on several streams that write into
-MLX's own memory, so nothing large is copied before or after. Everything else, and everything on a
-GPU, is computed lazily (:mod:`.mlx_api.ops`).
+Arrays on the host that have values are computed at once, in blocks on several streams. These write
+into memory that MLX's result takes over, so nothing large is copied before or after. Everything
+else, and everything on a GPU, is computed lazily (:mod:`.mlx_api.ops`).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ..mlx.runtime import runtime
 from ..store.caches import cached
 from . import ops as mlx_maps
 
-#: Functions kept, one for each map and its subject; a program has a few.
+#: How many functions are kept, one for each map and subject; a program has a few.
 FUNCTIONS = 256
 
-#: The rules of derivatives. Every map takes two of the three arguments of
-#: ``Re sum conj(spectrum) A(signal, window)``, which is linear in each, and returns the gradient in
-#: the third, here the last. So the gradient of a map in one of its arguments is the map that
-#: returns this argument, of the other one and the cotangent; and a tangent is the map itself.
+#: The rules of derivatives. ``Re sum conj(spectrum) A(signal, window)`` is linear in each of its
+#: three arguments. A map takes two of them, and returns the gradient in the third, which is last
+#: here. So the gradient of a map in one of its arguments is another map: the one that returns this
+#: argument, called with the other argument and the cotangent. A tangent is the map itself.
 ARGUMENTS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {
         "analysis": ("signal", "window", "spectrum"),
@@ -41,21 +41,21 @@ ARGUMENTS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "correlation": ("signal", "spectrum", "window"),
     }
 )
-#: Samples in all frames from which on blocks are faster. Of fewer samples MLX's own lazy operations
-#: take less time than the threads of the streams take to wake.
+#: Samples in all frames from which on blocks are faster. For fewer, MLX's own lazy operations take
+#: less time than the threads of the streams take to wake.
 WORTHWHILE = 1 << 18
-#: Part of MLX's message where it refuses to evaluate ahead.
+#: Part of MLX's message where it refuses to evaluate inside a transformation.
 _TRANSFORMING = "inside a graph transformation"
 
 Function = Callable[..., Any]
 
 
 def serves(work: int, *arrays: Any) -> bool:
-    """Whether these arrays are computed in blocks: they are large, on the host, and have values.
+    """Whether to compute in blocks: the arrays are large, on the host, and have values.
 
     Args:
         work: samples in all frames of all rows.
-        arrays: they are evaluated if the answer is yes.
+        arrays: the arrays; they are evaluated if the answer is yes.
     """
     mx = runtime().mx
     return (
@@ -67,7 +67,7 @@ def serves(work: int, *arrays: Any) -> bool:
 
 
 def _scale_window(window: Any, factor: float) -> Any:
-    """The scaled window, part of no graph, rounded as the lazy maps round it."""
+    """Return the scaled window outside of any graph, rounded as in the lazy maps."""
     with np.errstate(all="ignore"):
         return copy_to_mlx(runtime().mx, np.asarray(window) * np.float32(factor))
 
@@ -75,10 +75,11 @@ def _scale_window(window: Any, factor: float) -> Any:
 def _compute_now(
     shape: tuple[int, ...], is_complex: bool, fill: Callable[[HostArray], None]
 ) -> Any:
-    """Compute at once, on another thread where this one is within a graph transformation.
+    """Compute at once; within a graph transformation, on another thread.
 
-    Within a gradient MLX refuses to evaluate, and keeps the graphs of what it evaluates: a compiled
-    function would then allocate anew and forget the values. That state belongs to a thread.
+    Within a gradient MLX refuses to evaluate, and keeps the graphs of what it does evaluate: a
+    compiled function would then allocate anew and forget the values. This state of MLX's belongs
+    to the thread, so another thread does not have it.
     """
     mx, dtype = runtime().mx, np.complex64 if is_complex else np.float32
     try:
@@ -90,8 +91,8 @@ def _compute_now(
             return elsewhere.submit(fill_array, mx, shape, dtype, fill).result()
 
 
-def _analysis_in_blocks(analysis: Analysis, signal: Any, window: Any) -> Any:
-    """:func:`.mlx_api.ops.compute_analysis` of arrays that have values."""
+def _compute_analysis_in_blocks(analysis: Analysis, signal: Any, window: Any) -> Any:
+    """Compute :func:`.mlx_api.ops.compute_analysis` in blocks, for arrays that have values."""
     params = analysis.params
 
     def fill(memory: HostArray) -> None:
@@ -101,8 +102,8 @@ def _analysis_in_blocks(analysis: Analysis, signal: Any, window: Any) -> Any:
     return _compute_now((params.rows, params.frames, params.bins), True, fill)
 
 
-def _adjoint_in_blocks(analysis: Analysis, spectrum: Any, window: Any) -> Any:
-    """:func:`.mlx_api.ops.compute_adjoint` of arrays that have values."""
+def _compute_adjoint_in_blocks(analysis: Analysis, spectrum: Any, window: Any) -> Any:
+    """Compute :func:`.mlx_api.ops.compute_adjoint` in blocks, for arrays that have values."""
     params = analysis.params
 
     def fill(memory: HostArray) -> None:
@@ -112,8 +113,8 @@ def _adjoint_in_blocks(analysis: Analysis, spectrum: Any, window: Any) -> Any:
     return _compute_now((params.rows, params.samples), params.complex_fft, fill)
 
 
-def _inverse_in_blocks(params: IstftParams, spectrum: Any, window: Any, rows: Any) -> Any:
-    """:func:`.mlx_api.ops.compute_inverse` of arrays that have values."""
+def _compute_inverse_in_blocks(params: IstftParams, spectrum: Any, window: Any, rows: Any) -> Any:
+    """Compute :func:`.mlx_api.ops.compute_inverse` in blocks, for arrays that have values."""
 
     def fill(memory: HostArray) -> None:
         scaled, envelope = _scale_window(window, 1.0), np.asarray(rows)
@@ -122,23 +123,23 @@ def _inverse_in_blocks(params: IstftParams, spectrum: Any, window: Any, rows: An
     return _compute_now((params.rows, params.output_length), params.return_complex, fill)
 
 
-#: By map: its computation of whole arrays, and in blocks where there is one.
+#: By map: the functions that compute it of whole arrays, and in blocks (None if there is none).
 COMPUTATIONS: Mapping[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = MappingProxyType(
     {
-        "analysis": (mlx_maps.compute_analysis, _analysis_in_blocks),
-        "adjoint": (mlx_maps.compute_adjoint, _adjoint_in_blocks),
+        "analysis": (mlx_maps.compute_analysis, _compute_analysis_in_blocks),
+        "adjoint": (mlx_maps.compute_adjoint, _compute_adjoint_in_blocks),
         "correlation": (mlx_maps.compute_correlation, None),
-        "inverse": (mlx_maps.compute_inverse, _inverse_in_blocks),
+        "inverse": (mlx_maps.compute_inverse, _compute_inverse_in_blocks),
     }
 )
 
 
 @cached(FUNCTIONS)
 def get_map(name: str, subject: Analysis | IstftParams) -> Function:
-    """Return a map of one analysis or istft, for any number of rows, with its rules of derivatives.
+    """Return a map of one analysis or istft, for any number of rows, with its derivatives.
 
     Args:
-        name: of the map.
+        name: the map's name.
         subject: the analysis; for ``"inverse"`` the parameters of the istft.
     """
     mx = runtime().mx
@@ -172,7 +173,7 @@ def get_map(name: str, subject: Analysis | IstftParams) -> Function:
 
 
 def _compute(name: str, subject: Analysis | IstftParams, first: Any, *others: Any) -> Any:
-    """The values of a map, in blocks where that is worth it."""
+    """Compute a map, in blocks where that is faster."""
     whole, blocks = COMPUTATIONS[name]
     rows = first.shape[0]
     params: Any = subject.params if isinstance(subject, Analysis) else subject
@@ -189,7 +190,10 @@ def _compute(name: str, subject: Analysis | IstftParams, first: Any, *others: An
 
 
 def _list_gradients(name: str, subject: Analysis | IstftParams) -> list[Function | None]:
-    """The gradient in each argument, of the cotangent and the arguments; None for constants."""
+    """List the gradients in each argument, as functions of cotangent and arguments, or None.
+
+    None stands for an argument that is a constant.
+    """
     if not isinstance(subject, Analysis):
         return [partial(_differentiate_inverse, subject), None, None]
     *arguments, result = ARGUMENTS[name]
@@ -203,7 +207,7 @@ def _list_gradients(name: str, subject: Analysis | IstftParams) -> list[Function
 
 
 def _differentiate_inverse(params: IstftParams, cotangent: Any, primals: Any) -> Any:
-    """The adjoint of an istft: an analysis of the samples that are kept, times its envelope."""
+    """Compute the adjoint of an istft: the analysis of the cotangent times the inverse envelope."""
     _, window, rows = primals
     kept = cotangent[:, : params.kept] * mlx_maps.inverse_envelope(params, rows)
     return get_map("analysis", describe_analysis(params))(kept, window)
@@ -218,7 +222,7 @@ def _take_examples_as_rows(mx: Any, function: Function, inputs: Any, axes: Any) 
 
 
 def _take_one_by_one(mx: Any, function: Function, inputs: Any, axes: Any) -> Any:
-    """Make a call of each example, since their windows differ."""
+    """Make one call for each example, since their windows differ."""
     given = list(zip(inputs, axes, strict=True))
     (count,) = {x.shape[axis] for x, axis in given if axis is not None}
     each = [

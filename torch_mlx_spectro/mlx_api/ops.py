@@ -1,8 +1,8 @@
 """The three maps on whole MLX arrays, computed lazily on MLX's default stream.
 
-The project's kernels compute them where MLX has a GPU (or where they are emulated), else MLX's own
-operations. Spectra are (rows, frames, bins); windows have ``n_fft`` values and are scaled here. The
-derivatives of the maps are in :mod:`.mlx_api.functions`.
+The project's kernels compute them where MLX has a GPU (or where the kernels are emulated), else
+MLX's own operations. Spectra are (rows, frames, bins); windows have ``n_fft`` values and are scaled
+here. The derivatives of the maps are in :mod:`.mlx_api.functions`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from ..mlx.launcher import TRACING, MetalKernels, metal_kernels, mlx_cuda_kernel
 from ..mlx.runtime import runtime
 from ..store.caches import cached
 
-#: Part of MLX's message about an array that was never computed and cannot be.
+#: Part of MLX's message about an array that has no values and cannot be computed.
 _WITHOUT_VALUES = "without a primitive"
-#: Which calls kernels may compute: see :func:`kernels_where`.
+#: The calls that kernels may compute: see :func:`kernels_where`.
 _allowed: ContextVar[str] = ContextVar("torch_mlx_spectro_kernels_where", default="values")
 
 
 def kernels() -> MetalKernels | None:
-    """The kernels that compute on MLX's default device; None where MLX operations do."""
+    """Return the kernels for MLX's default device; None where MLX's operations compute."""
     mx = runtime().mx
     if mx.default_device() != mx.Device(mx.gpu):
         return metal_kernels(mx, "cpu")
@@ -42,7 +42,7 @@ def kernels() -> MetalKernels | None:
 def is_traced(*arrays: Any) -> bool:
     """Whether one of the arrays is a placeholder of ``mx.compile`` or ``mx.vmap``.
 
-    If none is, the arrays are evaluated. ``mx.grad`` and ``mx.jvp`` run with values.
+    If none is, the arrays are evaluated. Under ``mx.grad`` and ``mx.jvp`` arrays have values.
     """
     try:
         runtime().mx.eval(*arrays)
@@ -55,11 +55,11 @@ def is_traced(*arrays: Any) -> bool:
 
 @contextmanager
 def kernels_where(allowed: str) -> Iterator[None]:
-    """A context that says which of its calls kernels may compute.
+    """Set which calls kernels may compute within the context.
 
-    ``mx.vmap`` may not trace kernels: MLX does not vectorise them, not even where a function brings
-    its own rule. ``mx.compile`` may, but its trace looks the same. Nor does MLX push tangents
-    (``mx.jvp``) through graphs that have kernels.
+    Kernels must not be traced by ``mx.vmap``: MLX does not vectorise them, even if a function has
+    its own rule for that. ``mx.compile`` could trace them, but its trace looks the same. MLX also
+    pushes no tangents (``mx.jvp``) through graphs with kernels.
 
     Args:
         allowed: ``"values"``: calls that are not traced; ``"traces"``: all calls; ``"nowhere"``: no
@@ -73,7 +73,7 @@ def kernels_where(allowed: str) -> Iterator[None]:
 
 
 def _find_kernels(params: StftParams | IstftParams, *arrays: Any) -> MetalKernels | None:
-    """Find the kernels for this call; emulated ones are never part of a graph that is traced."""
+    """Find the kernels for this call; emulated ones never become part of a traced graph."""
     allowed, found = _allowed.get(), kernels()
     if found is None or allowed == "nowhere" or found.refusal(params) is not None:
         return None
@@ -83,11 +83,11 @@ def _find_kernels(params: StftParams | IstftParams, *arrays: Any) -> MetalKernel
 
 
 def has_placeholder(*arrays: Any) -> bool:
-    """As :func:`is_traced`, but nothing is evaluated or waited for.
+    """Whether one of the arrays is a placeholder, without evaluating or waiting for anything.
 
-    MLX goes through the whole graph, argument by argument, before it computes anything. Here it has
-    to refuse the last argument, so it computes nothing. If there is a placeholder before that one,
-    MLX complains of the placeholder.
+    MLX goes through the whole graph, argument by argument, before it computes anything. Here the
+    last argument is one that it has to refuse, so it computes nothing. If another argument has a
+    placeholder, MLX complains of that first.
     """
     try:
         return is_traced(*arrays, _make_refused(runtime().mx))
@@ -99,7 +99,7 @@ def has_placeholder(*arrays: Any) -> bool:
 
 @cached(1)
 def _make_refused(mx: Any) -> Any:
-    """Make an array that MLX can never evaluate: the placeholder of a vmap that has ended."""
+    """Make an array that MLX can never evaluate: a placeholder of a vmap that has ended."""
     seen: list[Any] = []
 
     def keep(example: Any) -> Any:
@@ -116,13 +116,13 @@ def _scale(mx: Any, array: Any, factor: float) -> Any:
 
 
 def _pad(mx: Any, array: Any, before: int, after: int) -> Any:
-    """The array with zeros before and after the values of its second axis."""
+    """Pad an array with zeros before and after the values of its second axis."""
     rest = [(0, 0)] * (array.ndim - 2)
     return mx.pad(array, [(0, 0), (before, after), *rest]) if before or after else array
 
 
 def compute_analysis(analysis: Analysis, signal: Any, window: Any) -> Any:
-    """``A(x, w)``, shape (rows, frames, bins), complex64.
+    """Compute ``A(x, w)``, shape (rows, frames, bins), complex64.
 
     Args:
         signal: shape (rows, samples).
@@ -146,9 +146,9 @@ def compute_analysis(analysis: Analysis, signal: Any, window: Any) -> Any:
 
 
 def _cut_frames(mx: Any, params: StftParams, signal: Any) -> Any:
-    """The frames of the padded rows, shape (rows, frames, n_fft), of pieces of a hop each.
+    """Cut the frames of the padded rows, shape (rows, frames, n_fft), from pieces of a hop each.
 
-    A strided view would do, but MLX vectorises none (``mx.vmap``).
+    A strided view would be simpler, but MLX does not vectorise strided views (``mx.vmap``).
     """
     hop, n_fft, frames, left = params.hop_length, params.n_fft, params.frames, params.padding
     overlap = -(-n_fft // hop)
@@ -166,7 +166,7 @@ def _cut_frames(mx: Any, params: StftParams, signal: Any) -> Any:
 
 
 def compute_adjoint(analysis: Analysis, spectrum: Any, window: Any) -> Any:
-    """``adjoint(z, w)``, shape (rows, samples), of the signal's kind.
+    """Compute ``adjoint(z, w)``, shape (rows, samples); real if the signal is.
 
     Args:
         spectrum: shape (rows, frames, bins), complex64.
@@ -182,9 +182,9 @@ def compute_adjoint(analysis: Analysis, spectrum: Any, window: Any) -> Any:
 
 
 def _add_frames(mx: Any, analysis: Analysis, spectrum: Any, window: Any) -> Any:
-    """The overlap-added frames, what fell on padding folded back: the adjoint of padded frames.
+    """Overlap-add frames and fold the padding back: the adjoint of cutting padded frames.
 
-    They are not added as strided views either: see :func:`_cut_frames`.
+    Strided views are not used here either, see :func:`_cut_frames`.
     """
     params = analysis.params
     padding, samples, hop = params.padding, params.samples, params.hop_length
@@ -202,13 +202,13 @@ def _add_frames(mx: Any, analysis: Analysis, spectrum: Any, window: Any) -> Any:
     for side in padded_sides(params):
         fallen = covered[:, padding + side : 2 * padding + side]
         first, values = fold_side(params, side, fallen)
-        # MLX's scatter has no tangent.
+        # Not by MLX's scatter, which has no tangent.
         signal = signal + _pad(mx, values, first, samples - first - values.shape[1])
     return signal
 
 
 def compute_correlation(analysis: Analysis, signal: Any, spectrum: Any) -> Any:
-    """``correlation(x, z)``, shape (n_fft,), float32: windows are real.
+    """Compute ``correlation(x, z)``, shape (n_fft,), float32, since windows are real.
 
     Args:
         signal: shape (rows, samples).
@@ -221,12 +221,12 @@ def compute_correlation(analysis: Analysis, signal: Any, spectrum: Any) -> Any:
 
 
 def compute_inverse(params: IstftParams, spectrum: Any, window: Any, rows: Any) -> Any:
-    """An istft, shape (rows, output length).
+    """Compute an istft, shape (rows, output length).
 
     Args:
         spectrum: shape (rows, frames, bins), complex64.
         window: shape (n_fft,).
-        rows: of its inverse envelope, shape (distinct hops, hop_length), float32.
+        rows: rows of the inverse envelope, shape (distinct hops, hop_length), float32.
     """
     mx = runtime().mx
     found = _find_kernels(params, spectrum, window, rows)
@@ -236,27 +236,27 @@ def compute_inverse(params: IstftParams, spectrum: Any, window: Any, rows: Any) 
 
 
 def normalise(params: IstftParams, added: Any, rows: Any) -> Any:
-    """Overlap-added frames times the inverse envelope, and the zeros that follow.
+    """Multiply overlap-added frames by the inverse envelope, and append the zeros that follow.
 
     Args:
-        added: what is kept of them, shape (rows, kept).
-        rows: of the inverse envelope.
+        added: the overlap-added samples that are kept, shape (rows, kept).
+        rows: rows of the inverse envelope.
     """
     return _pad(runtime().mx, added * inverse_envelope(params, rows), 0, params.zero_tail)
 
 
 def inverse_envelope(params: IstftParams, rows: Any) -> Any:
-    """The inverse envelope of the kept samples, shape (kept,), from its distinct rows."""
+    """Return the inverse envelope of the kept samples, shape (kept,), from its distinct rows."""
     overlap, end = params.overlap, params.start + params.kept
     return read_envelope(rows, params.frames, overlap, params.start, end)
 
 
 def read_envelope(rows: Any, frames: int, overlap: int, begin: int, end: int) -> Any:
-    """Samples ``begin ... end - 1`` of an envelope, from its distinct rows.
+    """Return samples ``begin ... end - 1`` of an envelope, from its distinct rows.
 
     Args:
         rows: shape (distinct hops, hop_length), see :mod:`.core.envelope`.
-        frames: of the signal, which may go on: then as many as are sure to come.
+        frames: frames of the signal; if it goes on, as many as are sure to come.
         overlap: hops that a frame touches.
     """
     mx, hop = runtime().mx, rows.shape[1]
@@ -267,11 +267,11 @@ def read_envelope(rows: Any, frames: int, overlap: int, begin: int, end: int) ->
 
 
 def compute_inverse_rows(window: Any, hop_length: int, frames: int, scale: float) -> Any:
-    """The distinct rows of the inverse envelope, in double precision: float32 in MLX.
+    """Compute the distinct rows of the inverse envelope in double precision, as float32 in MLX.
 
     Args:
-        window: values of ``n_fft`` samples, to be read now.
-        scale: of the istft.
+        window: values of ``n_fft`` samples; they are read now.
+        scale: the scale of the istft.
     """
     rows = overlap_added_square(np.asarray(window).astype(np.float64), hop_length, frames)
     vanishing = rows < NOLA_THRESHOLD
@@ -280,9 +280,9 @@ def compute_inverse_rows(window: Any, hop_length: int, frames: int, scale: float
 
 
 def trace_inverse_rows(params: IstftParams, window: Any) -> Any:
-    """The same rows by MLX's operations, for windows that are traced or differentiated.
+    """Compute the same rows by MLX's operations, for windows that are traced or differentiated.
 
-    The formula of :mod:`.core.envelope` is here a product with the matrix that says which piece of
+    Here the formula of :mod:`.core.envelope` is a product with a matrix, which says which piece of
     the window falls on which hop.
     """
     mx, overlap, hop = runtime().mx, params.overlap, params.hop_length

@@ -16,17 +16,19 @@ from .core import TransformCore, analyse
 from .functions import get_map
 from .ops import compute_inverse_rows, read_envelope
 
-#: More frames than a stream is given: while it is not finished, the next frame is not its last.
+#: More frames than any stream is given: it stands for their number until a stream is finished.
 ENDLESS = 1 << 62
 
 
 class StftStream:
     """An stft of chunks: :meth:`push` them, then :meth:`finish`.
 
-    Kept between calls: less than a frame of samples, and what the tail's padding is made of.
+    Between calls it keeps less than a frame of samples, and the samples that the padding at the end
+    is made of.
 
     Args:
-        transform: whose stft this is. Circular padding is refused: a signal's end is its beginning.
+        transform: the transform whose stft this is. Circular padding is refused, since the first
+            frames would depend on the signal's end.
     """
 
     def __init__(self, transform: TransformCore) -> None:
@@ -36,9 +38,9 @@ class StftStream:
             raise ValueError("circular padding begins with the end of the signal: no stream has it")
         self._window = transform.window
         self._padding = self._sizes.n_fft // 2 if self._sizes.center else 0
-        #: Samples beyond which the padding before the signal is known.
+        #: The padding before the signal can be made once there are more samples than this.
         self._needed = {"reflect": self._padding, "replicate": 0}.get(mode, -1)
-        #: Samples from the next frame's first one on; before the first frame, the signal's.
+        #: The samples from the beginning of the next frame on.
         self._pending: Any = None
         #: The last samples of the signal: the padding of its end is made of them.
         self._last: Any = None
@@ -47,7 +49,7 @@ class StftStream:
         self._lead: tuple[int, ...] = ()
 
     def push(self, chunk: Any, *, output_layout: str = "bfn") -> Any:
-        """The frames that this chunk completes, of which there may be none.
+        """Return the frames that this chunk completes, of which there may be none.
 
         Args:
             chunk: the next samples, shaped as for ``stft`` with any number of samples.
@@ -61,7 +63,7 @@ class StftStream:
         if self._finished:
             raise RuntimeError("this stream is finished")
         check_choices(output_layout=output_layout)
-        rows, lead = self._transform._signal_rows(chunk, "stft_stream")
+        rows, lead = self._transform._take_signal_rows(chunk, "stft_stream")
         if self._pending is None:
             self._lead, self._pending, self._last = lead, rows[:, :0], rows[:, :0]
         if lead != self._lead or rows.dtype != self._pending.dtype:
@@ -79,10 +81,10 @@ class StftStream:
         return self._emit(max(0, complete) if self._started else 0, output_layout)
 
     def finish(self, *, output_layout: str = "bfn") -> Any:
-        """The frames that reach into the padding behind the signal.
+        """Return the frames that reach into the padding after the signal.
 
         Raises:
-            ValueError: the whole signal is too short, so ``stft`` would refuse it.
+            ValueError: the whole signal is so short that ``stft`` would refuse it.
             RuntimeError: the stream is finished, or was given nothing.
         """
         if self._finished or self._pending is None:
@@ -102,16 +104,16 @@ class StftStream:
         return self._emit(count, output_layout)
 
     def _start(self) -> None:
-        """Put the padding before the signal; beyond what is needed its length does not matter."""
+        """Put the padding before the signal; it depends on the first samples alone."""
         self._started = True
         mx, before = runtime().mx, self._pad(self._pending, 0, -self._padding)
         self._pending = mx.concatenate([before, self._pending], axis=1)
 
     def _pad(self, samples: Any, first: int, begin: int) -> Any:
-        """The padding of one side.
+        """Make the padding of one side.
 
         Args:
-            samples: those of the signal from position ``first`` on that it may be made of.
+            samples: the signal's samples from position ``first`` on; the padding is made of them.
             begin: position of the padding's first sample.
         """
         mx, mode = runtime().mx, self._sizes.pad_mode
@@ -125,7 +127,7 @@ class StftStream:
         self._pending = runtime().mx.concatenate([self._pending, rows], axis=1)
 
     def _emit(self, count: int, layout: str) -> Any:
-        """The next ``count`` frames; what no later frame reads is forgotten."""
+        """Return the next ``count`` frames, and forget samples that no later frame reads."""
         mx, sizes = runtime().mx, replace(self._sizes, center=False)
         length = max(0, count - 1) * sizes.hop_length + sizes.n_fft
         params = resolve_stft_call(sizes, length, self._pending.dtype == mx.complex64)
@@ -137,18 +139,18 @@ class StftStream:
         gone = min(self._skip, self._pending.shape[1])
         self._skip -= gone
         self._pending = mx.contiguous(self._pending[:, gone:])
-        mx.eval(spectrum, self._pending, self._last)  # else the graph would keep every chunk
+        mx.eval(spectrum, self._pending, self._last)  # or their graph would keep every chunk
         return spectrum
 
 
 class IstftStream:
     """An istft of chunks of frames: :meth:`push` them, then :meth:`finish`.
 
-    Kept between calls: the overlap-added samples that a later frame may reach. The window's values
-    are read once; streams are not differentiated in it.
+    Between calls it keeps the overlap-added samples that a later frame may reach. The window's
+    values are read once, so a stream cannot be differentiated in its window.
 
     Args:
-        transform: whose istft this is.
+        transform: the transform whose istft this is.
         length: samples of the whole result; None for what the frames cover.
     """
 
@@ -159,14 +161,14 @@ class IstftStream:
         self._first_kept = self._sizes.n_fft // 2 if self._sizes.center else 0
         self._overlap = -(-self._sizes.n_fft // self._sizes.hop_length)
         self._begun = self._invert_envelope(self._overlap)
-        #: Overlap-added samples from position ``_at`` on, the envelope not yet divided by.
+        #: Overlap-added samples from position ``_at`` on, not yet divided by the envelope.
         self._pending: Any = None
         self._at = self._frames = 0
         self._finished = False
         self._lead: tuple[int, ...] = ()
 
     def push(self, chunk: Any, *, input_layout: str = "bfn") -> Any:
-        """The samples that no later frame reaches, of which there may be none.
+        """Return the samples that no later frame reaches, of which there may be none.
 
         Args:
             chunk: the next frames, shaped as for ``istft`` with any number of frames.
@@ -178,7 +180,7 @@ class IstftStream:
         """
         if self._finished:
             raise RuntimeError("this stream is finished")
-        rows, lead = self._transform._spectrum_rows(chunk, input_layout, False)
+        rows, lead = self._transform._take_spectrum_rows(chunk, input_layout, False)
         if self._pending is None:
             self._lead, self._pending = lead, runtime().mx.zeros((rows.shape[0], 0))
         if lead != self._lead:
@@ -186,14 +188,14 @@ class IstftStream:
         if rows.shape[1]:
             self._add(rows)
         complete = self._frames * self._sizes.hop_length
-        if self._length is None:  # the end is trimmed as the beginning is, and may be here
+        if self._length is None:  # this may be the end, which is trimmed as the beginning is
             end = complete - self._sizes.hop_length + self._sizes.n_fft - self._first_kept
         else:
             end = self._first_kept + self._length
         return self._emit(min(complete, end), self._begun, ENDLESS)
 
     def finish(self) -> Any:
-        """The samples that are left.
+        """Return the samples that are left.
 
         Raises:
             ValueError: ``istft`` would refuse the whole spectrum.
@@ -209,12 +211,12 @@ class IstftStream:
         return mx.pad(rest, [(0, 0)] * (rest.ndim - 1) + [(0, params.zero_tail)])
 
     def _invert_envelope(self, frames: int) -> Any:
-        """The distinct rows of the inverse envelope of so many frames."""
+        """Compute the distinct rows of the inverse envelope of so many frames."""
         scale = self._sizes.n_fft**0.5 if self._sizes.normalized else 1.0
         return compute_inverse_rows(self._window, self._sizes.hop_length, frames, scale)
 
     def _add(self, rows: Any) -> None:
-        """Overlap-add frames to what is pending."""
+        """Overlap-add frames to the pending samples."""
         mx, sizes = runtime().mx, self._sizes
         count = rows.shape[1]
         params = resolve_istft_call(replace(sizes, center=False), count, None, False)
@@ -226,10 +228,10 @@ class IstftStream:
         self._pending = pending + mx.pad(added, [(0, 0), (before, max(0, -longer))])
 
     def _emit(self, end: int, rows: Any, frames: int) -> Any:
-        """Pending samples before ``end``, but not before the first one that is kept.
+        """Return the pending samples before ``end``, without those that are trimmed at the start.
 
         Args:
-            rows: of the inverse envelope of ``frames`` frames.
+            rows: rows of the inverse envelope of ``frames`` frames.
         """
         mx = runtime().mx
         begin = max(self._at, self._first_kept)
@@ -240,5 +242,5 @@ class IstftStream:
         gone = max(0, min(end - self._at, self._pending.shape[1]))
         self._pending = mx.contiguous(self._pending[:, gone:])
         self._at += gone
-        mx.eval(signal, self._pending)  # else the graph would keep every chunk
+        mx.eval(signal, self._pending)  # or their graph would keep every chunk
         return mx.reshape(signal, (*self._lead, signal.shape[1]))

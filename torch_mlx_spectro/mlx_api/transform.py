@@ -1,7 +1,7 @@
 """``SpectralTransform``: mlx-spectro's names, for MLX arrays, without torch.
 
-All methods call ``stft`` and ``istft`` of :class:`.TransformCore`. The methods that are called
-compiled run them in ``mx.compile``; the methods that are called differentiable are the same ones.
+All methods call ``stft`` and ``istft`` of :class:`.TransformCore`. Methods with "compiled" in their
+names run them in ``mx.compile``. Those with "differentiable" in their names only call them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..mlx.launcher import device_name
 from ..mlx.runtime import runtime
 from ..store.caches import Cache
 from . import ops as mlx_maps
-from .arguments import check_choices, integer, resolve_fft_params
+from .arguments import check_choices, read_integer, resolve_fft_params
 from .caches import make_counted, transforms
 from .core import TransformCore
 from .functions import serves
@@ -23,7 +23,7 @@ from .streaming import IstftStream, StftStream
 
 __all__ = ["SpectralTransform", "get_transform_mlx", "resolve_fft_params", "spec_mlx_device_key"]
 
-#: Compiled functions that a transform keeps, one for each layout, length and set of options.
+#: How many compiled functions a transform keeps, one for each layout, length and set of options.
 COMPILED = 32
 #: Samples of a signal that warms a transform up, where none are named.
 WARM_UP_SAMPLES = 4096
@@ -34,8 +34,8 @@ Function = Callable[..., Any]
 class SpectralTransform(TransformCore):
     """Short-time Fourier transform of MLX arrays and its inverse.
 
-    Every method works inside of ``mx.grad``, ``mx.vmap`` and ``mx.compile``. Host arrays that have
-    values are computed at once and in parallel, everything else lazily.
+    Every method works inside ``mx.grad``, ``mx.vmap`` and ``mx.compile``. Arrays on the host that
+    have values are computed at once and in parallel, everything else lazily.
 
     Args:
         n_fft: size of a frame's transform.
@@ -43,11 +43,11 @@ class SpectralTransform(TransformCore):
         win_length: size of the window, zero-padded to ``n_fft``.
         window_fn: name of the window, or name and parameters: ``"hann"``, ``("kaiser", 14.0)``.
         window: the window itself, of ``win_length`` or ``n_fft`` values; may be differentiated.
-        periodic: windows by name are those for Fourier transforms; else symmetric.
+        periodic: windows by name are periodic, as Fourier transforms want them; else symmetric.
         center: frame ``t`` is centred at sample ``t * hop_length``.
         normalized: multiply spectra by ``n_fft ** -0.5``.
         istft_backend_policy: ``"metal"`` makes istft raise where no kernel computes it. The other
-            policies of mlx-spectro are accepted: one implementation answers them all.
+            policies of mlx-spectro are accepted and have no effect.
         onesided: bins 0 ... n_fft // 2 of real signals; complex signals always have all.
         pad_mode: what lies beyond the ends of a centred signal: ``"reflect"``, ``"constant"``,
             ``"replicate"`` or ``"circular"``.
@@ -70,15 +70,15 @@ class SpectralTransform(TransformCore):
         )
 
     def differentiable_stft(self, x: Any) -> Any:
-        """:meth:`stft` in layout ``"bnf"``; every method is differentiable."""
+        """Compute :meth:`stft` in layout ``"bnf"``; every other method is differentiable, too."""
         return self.stft(x, output_layout="bnf")
 
     def differentiable_istft(self, z: Any, *, length: int | None = None) -> Any:
-        """:meth:`istft` of layout ``"bnf"``; every method is differentiable."""
+        """Compute :meth:`istft` of layout ``"bnf"``; every other method is differentiable, too."""
         return self.istft(z, length=length, input_layout="bnf")
 
     def get_compiled_stft(self, *, output_layout: str = "bfn") -> Function:
-        """``stft`` for a loop of steady shapes, compiled by ``mx.compile`` where that gains."""
+        """Return ``stft`` for a loop of steady shapes, in ``mx.compile`` where that is faster."""
         check_choices(output_layout=output_layout)
         return self._compiled_stft.get(
             output_layout,
@@ -92,7 +92,7 @@ class SpectralTransform(TransformCore):
     def get_compiled_istft(
         self, *, length: int | None = None, input_layout: str = "bfn", **options: Any
     ) -> Function:
-        """``istft`` for a loop of steady shapes; ``options`` are those of :meth:`istft`."""
+        """Return ``istft`` for a loop of steady shapes; ``options`` are those of :meth:`istft`."""
         check_choices(input_layout=input_layout)
         return self._compiled_istft.get(
             (length, input_layout, *sorted(options.items())),
@@ -104,25 +104,25 @@ class SpectralTransform(TransformCore):
         )
 
     def stft_compiled(self, x: Any, *, output_layout: str = "bfn") -> Any:
-        """:meth:`stft` by the function of :meth:`get_compiled_stft`."""
+        """Compute :meth:`stft` by the function of :meth:`get_compiled_stft`."""
         return self.get_compiled_stft(output_layout=output_layout)(x)
 
     def istft_compiled(self, z: Any, *, length: int | None = None, **options: Any) -> Any:
-        """:meth:`istft` by the function of :meth:`get_compiled_istft`."""
+        """Compute :meth:`istft` by the function of :meth:`get_compiled_istft`."""
         return self.get_compiled_istft(length=length, **options)(z)
 
     @staticmethod
     def compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         """Compile a function of the program by ``mx.compile``, with our kernels in its graph.
 
-        Where ``mx.compile`` or ``mx.vmap`` traces a function, transforms are made of MLX's own
-        operations, since MLX does not vectorise kernels. In the function that this returns,
-        transforms are kernels on a GPU. So it may not call ``mx.vmap``, nor ``mx.jvp`` (see
+        Where ``mx.compile`` or ``mx.vmap`` traces a function, transforms use MLX's own operations,
+        since MLX does not vectorise kernels. In the function that this returns, transforms use
+        kernels on a GPU. So it must not call ``mx.vmap`` or ``mx.jvp`` (see
         :meth:`without_kernels`).
 
         Args:
             function: may call any methods of any transforms, and ``mx.grad``.
-            options: of ``mx.compile``.
+            options: passed to ``mx.compile``.
         """
         compiled = runtime().mx.compile(function, **options)
 
@@ -135,24 +135,24 @@ class SpectralTransform(TransformCore):
 
     @staticmethod
     def without_kernels() -> AbstractContextManager[None]:
-        """A context in which transforms are made of MLX's own operations: what ``mx.jvp`` needs.
+        """Return a context in which transforms use MLX's own operations, as ``mx.jvp`` needs it.
 
-        MLX pushes no tangents through custom kernels; on a CPU, where there are none, nothing
-        changes.
+        MLX pushes no tangents through custom kernels. On a CPU, where there are no kernels, the
+        context changes nothing.
         """
         return mlx_maps.kernels_where("nowhere")
 
     def compiled_pair(
         self, length: int, layout: str = "bfn", warmup_batch: int | None = None
     ) -> tuple[Function, Function]:
-        """``stft`` and ``istft`` of signals of one length, for a loop.
+        """Return ``stft`` and ``istft`` of signals of one length, for a loop.
 
         Args:
             length: samples of the signals.
-            layout: of the spectra between the two.
-            warmup_batch: rows of a signal to compile for at once.
+            layout: the layout of the spectra between the two.
+            warmup_batch: compile now for signals of so many rows.
         """
-        length = integer("length", length)
+        length = read_integer("length", length)
         if mlx_maps.kernels() is not None:
             self.warmup(1, length)  # a GPU's first launch finds out how many threads it allows
         pair = (
@@ -165,11 +165,11 @@ class SpectralTransform(TransformCore):
         return pair
 
     def warmup(self, batch: int = 1, length: int = WARM_UP_SAMPLES) -> None:
-        """Compute a transform and its inverse of zeros, so that later ones find all prepared."""
+        """Transform zeros and back, so that later calls find everything prepared."""
         self._compute_zeros(self.stft, self.istft, batch, length)
 
     def prewarm_kernels(self, batch: int = 1, length: int | None = None) -> None:
-        """:meth:`warmup`, and the unfused istft."""
+        """Do the same as :meth:`warmup`, and compute the unfused istft, too."""
         self._compute_zeros(self.stft, self.istft, batch, length)
         self._compute_zeros(self.stft, self.istft, batch, length, allow_fused=False)
 
@@ -188,11 +188,11 @@ class SpectralTransform(TransformCore):
         mx.eval(istft(stft(mx.zeros((int(batch), samples))), length=samples, **options))
 
     def stft_stream(self) -> StftStream:
-        """An stft of a signal that comes in chunks: the frames of :meth:`stft`, bit by bit."""
+        """Return an stft of a signal in chunks; frames equal those of :meth:`stft`, bit by bit."""
         return StftStream(self)
 
     def istft_stream(self, length: int | None = None) -> IstftStream:
-        """An istft whose frames come in chunks.
+        """Return an istft whose frames come in chunks.
 
         Args:
             length: samples of the whole result; None for what the frames cover.
@@ -200,10 +200,10 @@ class SpectralTransform(TransformCore):
         return IstftStream(self, length)
 
     def stft_of_chunks(self, chunks: Iterable[Any], output_layout: str = "bfn") -> Iterator[Any]:
-        """Frames of a signal that comes in chunks, as they are complete.
+        """Yield the frames of a signal that comes in chunks, as soon as they are complete.
 
         Args:
-            chunks: of one signal, each of shape [T] or [B, T].
+            chunks: the chunks of one signal, each of shape [T] or [B, T].
         """
         stream = self.stft_stream()
         for chunk in chunks:
@@ -213,10 +213,10 @@ class SpectralTransform(TransformCore):
     def istft_of_chunks(
         self, chunks: Iterable[Any], length: int | None = None, input_layout: str = "bfn"
     ) -> Iterator[Any]:
-        """Samples of a spectrum whose frames come in chunks, as they are complete.
+        """Yield the samples of a spectrum that comes in chunks, as soon as they are complete.
 
         Args:
-            chunks: of one spectrum, each of shape [F, N] or [B, F, N].
+            chunks: the chunks of one spectrum, each of shape [F, N] or [B, F, N].
         """
         stream = self.istft_stream(length)
         for chunk in chunks:
@@ -225,12 +225,12 @@ class SpectralTransform(TransformCore):
 
 
 def _compile_steady(transform: SpectralTransform, function: Function, work: float) -> Function:
-    """Compile a function; it runs as it is where its input is computed in blocks or itself traced.
+    """Compile a function, which still runs uncompiled if its input is traced or fit for blocks.
 
-    The transform's window is part of what is compiled: another window has it compiled anew.
+    The transform's window is compiled in, so another window makes it compile anew.
 
     Args:
-        work: samples in frames for each value of its input.
+        work: samples in all frames for each value of its input.
     """
     compiled_for: tuple[Any, Function] = (None, function)
 
@@ -241,7 +241,7 @@ def _compile_steady(transform: SpectralTransform, function: Function, work: floa
         window, compiled = compiled_for
         if window is not transform.window:
             window = transform.window
-            # MLX knows what it has compiled by the function: each needs one of its own.
+            # MLX keeps compiled code by function, so each needs a function of its own.
             compiled = SpectralTransform.compile(lambda array: function(array))
             compiled_for = window, compiled
         return compiled(array)
@@ -250,10 +250,10 @@ def _compile_steady(transform: SpectralTransform, function: Function, work: floa
 
 
 def get_transform_mlx(**arguments: Any) -> SpectralTransform:
-    """A :class:`SpectralTransform`, the same one for the same arguments.
+    """Return a :class:`SpectralTransform`, the same one for the same arguments.
 
-    A transform of a given ``window`` is made anew, since an array is no key; and so is one whose
-    ``window`` the program has set meanwhile.
+    A transform with a given ``window`` is made anew each time, since an array cannot be a key. So
+    is one whose ``window`` the program has set meanwhile.
 
     Args:
         arguments: those of :class:`SpectralTransform`.
@@ -268,7 +268,7 @@ def get_transform_mlx(**arguments: Any) -> SpectralTransform:
 
 
 def spec_mlx_device_key() -> str:
-    """What MLX computes on: the name of the GPU, or MLX's name of the default device."""
+    """Name what MLX computes on: the GPU, or MLX's default device."""
     mx = runtime().mx
     is_gpu = mx.default_device() == mx.Device(mx.gpu)
     return device_name(mx) if is_gpu else str(mx.default_device())

@@ -1,9 +1,9 @@
 """Analysis windows by name, computed in float64: those of ``torch.signal.windows`` and scipy's.
 
-``periodic`` windows, what a Fourier transform of frames wants, are symmetric ones of one value more
-without their last value. Sources of the formulas: Harris 1978, "On the use of windows for harmonic
-analysis with the discrete Fourier transform"; Nuttall 1981, "Some windows with very good sidelobe
-behavior"; Slepian 1978 (dpss); Kaiser and Schafer 1980; Doerry 2017 (taylor).
+``periodic`` windows, which Fourier transforms of frames want, are symmetric windows of one more
+value, without the last value. Sources of the formulas: Harris 1978, "On the use of windows for
+harmonic analysis with the discrete Fourier transform"; Nuttall 1981, "Some windows with very good
+sidelobe behavior"; Slepian 1978 (dpss); Kaiser and Schafer 1980; Doerry 2017 (taylor).
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from ..mlx.runtime import runtime
 Values = npt.NDArray[Any]
 #: A window by name, or by name and parameters: ``"hann"``, ``("kaiser", 14.0)``.
 WindowName = str | tuple[Any, ...]
-#: Bisections that bring an interval of any width down to the spacing of doubles.
+#: Bisections that shrink any interval to the spacing of doubles.
 BISECTIONS = 128
-#: Inverse iterations: each divides what is left of other eigenvectors by millions.
+#: Inverse iterations; each divides the part of all other eigenvectors by millions.
 ITERATIONS = 4
 
 
 def _positions(n: int) -> Values:
-    """``n`` positions from -1 to 1, the ends included."""
+    """Return ``n`` positions from -1 to 1, with both ends."""
     return np.linspace(-1.0, 1.0, n)
 
 
 def _distances(n: int) -> Values:
-    """Samples from each of ``n`` values to the centre."""
+    """Return the distance in samples of each of ``n`` values from the centre."""
     return np.asarray(np.abs(np.arange(n) - (n - 1) / 2))
 
 
 def _sum_cosines(n: int, a: Sequence[float]) -> Values:
-    """``sum_k (-1)^k a_k cos(2 pi k m / (n - 1))``."""
+    """Compute ``sum_k (-1)^k a_k cos(2 pi k m / (n - 1))``."""
     phase = 2 * np.pi * np.arange(n) / (n - 1)
     return np.asarray(sum((-1) ** k * each * np.cos(k * phase) for k, each in enumerate(a)))
 
@@ -59,7 +59,7 @@ def _bohman(n: int) -> Values:
 
 
 def _chebwin(n: int, at: float) -> Values:
-    """Dolph's and Chebyshev's window: sidelobes of ``at`` decibels, from its Fourier transform."""
+    """Compute the Dolph-Chebyshev window, with sidelobes of ``at`` decibels, from its spectrum."""
     order, is_odd = n - 1, n % 2
     beta = math.cosh(math.acosh(10 ** (abs(at) / 20)) / order)
     points = beta * np.cos(np.pi * np.arange(n) / n)
@@ -100,7 +100,7 @@ def _parzen(n: int) -> Values:
 
 
 def _taylor(n: int, nbar: int = 4, sll: float = 30.0, norm: bool = True) -> Values:
-    """Sidelobes of ``sll`` decibels, of which the ``nbar - 1`` next to the main lobe are level."""
+    """Compute the Taylor window: ``nbar - 1`` level sidelobes of ``sll`` decibels on each side."""
     a = math.acosh(10 ** (sll / 20)) / np.pi
     spread = nbar**2 / (a**2 + (nbar - 0.5) ** 2)
     orders = np.arange(1, nbar)
@@ -122,13 +122,13 @@ def _tukey(n: int, alpha: float = 0.5) -> Values:
 
 
 def _dpss(n: int, nw: float) -> Values:
-    """The first discrete prolate spheroidal sequence: the window of greatest concentration.
+    """Compute the first discrete prolate spheroidal sequence: the most concentrated window.
 
     It has ``n`` values, of which the largest is 1, and time-half-bandwidth ``nw``. It is the
     eigenvector of the largest eigenvalue of a symmetric tridiagonal matrix (Slepian 1978, "Prolate
     spheroidal wave functions, Fourier analysis, and uncertainty V: the discrete case").
 
-    For an even length scipy's convention: scaled so that the interpolated centre is 1.
+    For an even length scipy's convention holds: the interpolated value at the centre is 1.
 
     Raises:
         ValueError: ``nw`` is not between 0 and ``n / 2``.
@@ -145,10 +145,10 @@ def _dpss(n: int, nw: float) -> Values:
 
 
 def _top_eigenvector(diagonal: Values, beside: Values) -> Values:
-    """The eigenvector of the largest eigenvalue of a symmetric tridiagonal matrix.
+    """Find the eigenvector of the largest eigenvalue of a symmetric tridiagonal matrix.
 
-    Found by bisection on the number of eigenvalues above a point and one step of inverse iteration
-    repeated.
+    The eigenvalue is found by bisection on whether any lies above a point, the eigenvector by
+    inverse iteration.
     """
     off = np.concatenate([[0.0], beside])
     low, high = float(diagonal.max()), float(diagonal.max() + 2 * beside.max())
@@ -171,7 +171,7 @@ def _top_eigenvector(diagonal: Values, beside: Values) -> Values:
 
 
 def _eliminate(diagonal: list[float], squares: list[float], shift: float) -> Iterator[float]:
-    """The pivots of (matrix - shift), from the squares of its values beside the diagonal."""
+    """Yield the pivots of (matrix - shift), from the squares of its values beside the diagonal."""
     pivot = -1.0
     for entry, square in zip(diagonal, squares, strict=True):
         pivot = entry - shift - square / pivot
@@ -179,7 +179,7 @@ def _eliminate(diagonal: list[float], squares: list[float], shift: float) -> Ite
 
 
 def _solve(pivots: list[float], off: list[float], values: list[float]) -> Values:
-    """Solve (matrix - shift) x = values from the pivots: no rows are exchanged."""
+    """Solve (matrix - shift) x = values from the pivots, without exchanging rows."""
     for index in range(1, len(pivots)):
         values[index] -= off[index] / pivots[index - 1] * values[index - 1]
     values[-1] /= pivots[-1]
@@ -188,7 +188,7 @@ def _solve(pivots: list[float], off: list[float], values: list[float]) -> Values
     return np.array(values)
 
 
-#: The symmetric windows: values from their number, and from the parameters of the name.
+#: The symmetric windows by name: functions of the number of values and of the name's parameters.
 WINDOWS: Mapping[str, Callable[..., Values]] = MappingProxyType(
     {
         "barthann": _barthann,
@@ -227,13 +227,13 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 
 
 def window_values(window_fn: WindowName, win_length: int, periodic: bool = True) -> Values:
-    """The values of a window in double precision.
+    """Compute the values of a window in double precision.
 
     Args:
         window_fn: a name (``"hann"``), or a name and its parameters, as scipy spells it
             (``("kaiser", 14.0)``, ``("tukey", 0.25)``).
         win_length: number of values.
-        periodic: for Fourier transforms; else symmetric.
+        periodic: periodic, as Fourier transforms want it; else symmetric.
 
     Raises:
         ValueError: the name is unknown (known ones are listed), parameters are missing or too many,
@@ -255,7 +255,7 @@ def window_values(window_fn: WindowName, win_length: int, periodic: bool = True)
         raise ValueError(f"win_length must be positive; got {win_length}")
     if win_length == 1:
         return np.ones(1)
-    # kaiser_bessel_derived windows have no periodic form: there is none of an odd length.
+    # kaiser_bessel_derived windows have no periodic form, since they have no odd lengths.
     longer = periodic and name != "kaiser_bessel_derived"
     try:
         return formula(win_length + longer, *parameters)[:win_length]
@@ -266,14 +266,14 @@ def window_values(window_fn: WindowName, win_length: int, periodic: bool = True)
 def make_window(
     window: Any, window_fn: WindowName, win_length: int, n_fft: int, periodic: bool
 ) -> Any:
-    """A window of ``n_fft`` values as an MLX array, float32, zero-padded on both sides.
+    """Make a window of ``n_fft`` values as an MLX array, float32, zero-padded on both sides.
 
     Args:
         window: an MLX array to use, of ``win_length`` or ``n_fft`` values; None for one by name.
         window_fn: see :func:`window_values`.
         win_length: values before padding.
         n_fft: values after padding.
-        periodic: for Fourier transforms; else symmetric.
+        periodic: periodic, as Fourier transforms want it; else symmetric.
 
     Raises:
         ValueError: the window's shape does not fit, it is complex, or its name is unknown.
@@ -296,5 +296,5 @@ def make_window(
             f"window length must be win_length ({win_length}) or n_fft ({n_fft}), got {length}"
         )
     left = (n_fft - length) // 2
-    # A window may be traced or differentiated: the operations are MLX's.
+    # By MLX's operations, since the window may be traced or differentiated.
     return mx.pad(window.astype(mx.float32), (left, n_fft - length - left))
