@@ -365,7 +365,7 @@ def test_the_command_needs_neither_rich_nor_torch_to_tell_its_options() -> None:
 
 @needs_mlx
 def test_the_candidate_tells_who_computed_the_last_call() -> None:
-    candidate = own.strictly("mlx")
+    candidate = own.make_strict("mlx")
     assert candidate.route is not None
     assert candidate.fallback is not None
     stft_case().call(candidate.stft)  # type: ignore[arg-type]
@@ -383,7 +383,7 @@ def test_the_candidate_tells_who_computed_the_last_call() -> None:
 def test_a_candidate_that_lets_native_compute_does_not_hide_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    candidate = own.strictly("mlx")
+    candidate = own.make_strict("mlx")
     assert candidate.fallback is not None
     assert "nothing was counted" in candidate.fallback()
     with tms.backend("native"):

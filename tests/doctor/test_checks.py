@@ -128,7 +128,7 @@ def test_every_backend_is_checked_on_every_device_that_it_takes(
 
     monkeypatch.setattr(checks, "load", load)
     monkeypatch.setattr(checks, "list_present_devices", lambda: devices)
-    assert set(checks.pairs()) == expected
+    assert set(checks.list_pairs()) == expected
 
 
 def test_no_result_shares_its_memory_with_a_later_one(monkeypatch):

@@ -34,7 +34,7 @@ def test_each_device_has_the_backends_that_take_its_tensors():
 
 def test_without_mps_nothing_is_said_of_storage(monkeypatch):
     monkeypatch.setattr(torch.mps, "is_available", lambda: False)
-    assert state.mps_storage() == {"expected": "no MPS device", "found": "no MPS device"}
+    assert state.examine_mps_storage() == {"expected": "no MPS device", "found": "no MPS device"}
 
 
 @pytest.mark.parametrize(
@@ -44,14 +44,14 @@ def test_storage_is_expected_by_release_and_told_as_it_is(version, expected, wit
     with_mps.setattr(torch, "__version__", version)
     with_mps.setattr(runtime, "has_gpu", lambda: True)
     with_mps.setattr(state, "_probe", lambda mx: "copied")
-    assert state.mps_storage() == {"expected": expected, "found": "copied"}
+    assert state.examine_mps_storage() == {"expected": expected, "found": "copied"}
 
 
 def test_without_a_gpu_of_mlx_nothing_is_tried(with_mps):
     with_mps.setattr(state, "_probe", lambda mx: pytest.fail("tried"))
-    assert state.mps_storage()["found"] == "not tried: this MLX has no GPU"
+    assert state.examine_mps_storage()["found"] == "not tried: this MLX has no GPU"
     with_mps.setattr(runtime, "unavailable_reason", lambda: "it is missing")
-    assert state.mps_storage()["found"] == "not tried: it is missing"
+    assert state.examine_mps_storage()["found"] == "not tried: it is missing"
 
 
 def test_a_driver_that_refuses_is_told(with_mps):
@@ -60,7 +60,7 @@ def test_a_driver_that_refuses_is_told(with_mps):
 
     with_mps.setattr(runtime, "has_gpu", lambda: True)
     with_mps.setattr(state, "_probe", refuse)
-    assert state.mps_storage()["found"] == "RuntimeError: MPS backend out of memory"
+    assert state.examine_mps_storage()["found"] == "RuntimeError: MPS backend out of memory"
 
 
 class Importer:
@@ -91,9 +91,9 @@ def test_the_probe_works_on_mlx():
 
 
 def test_processes_are_told(monkeypatch):
-    found = state.processes()
+    found = state.describe_process()
     assert not found["forked"]
     assert found["start_method"] in multiprocessing.get_all_start_methods()
     assert found["torch_threads"] == torch.get_num_threads()
     monkeypatch.setattr(runtime, "unavailable_reason", lambda: runtime.FORKED)
-    assert state.processes()["forked"]
+    assert state.describe_process()["forked"]

@@ -89,7 +89,7 @@ def test_failed_self_check_is_told_and_ends_with_1(outcome, message, monkeypatch
         return outcome, {"stft": 1.0}
 
     monkeypatch.setattr(checks, "measure", measure)
-    monkeypatch.setattr(checks, "pairs", lambda: (("mlx", "cpu"),))
+    monkeypatch.setattr(checks, "list_pairs", lambda: (("mlx", "cpu"),))
     code, found = examined(capsys)
     assert code == 1
     assert message in found["self_check"]["error"]
@@ -172,9 +172,9 @@ def as_on_a_mac(monkeypatch, metal_cache):
     monkeypatch.setattr(platform, "mac_ver", lambda: ("26.1", ("", "", ""), "arm64"))
     monkeypatch.setattr(registry, "is_present", lambda device: device in ("cpu", "mps"))
     shared = {"expected": "shared", "found": "shared"}
-    monkeypatch.setattr(state, "mps_storage", lambda: shared)
+    monkeypatch.setattr(state, "examine_mps_storage", lambda: shared)
     pairs = (("mlx", "cpu"), ("native", "mps"), ("mlx", "mps"))
-    monkeypatch.setattr(checks, "pairs", lambda: pairs)
+    monkeypatch.setattr(checks, "list_pairs", lambda: pairs)
     compute, stft, istft = checks._compute, checks._stft, checks._istft
     monkeypatch.setattr(checks, "_compute", lambda name, device, dtype: compute(name, "cpu", dtype))
     disturbed = checks.find_disturbed

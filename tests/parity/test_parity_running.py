@@ -68,7 +68,7 @@ def assert_all_of_quick(report: Report) -> None:
 
 
 def test_all_of_quick_in_mlx_blocks() -> None:
-    report = run(candidate=own.strictly("mlx"), known=KNOWN_DIFFERENCES)
+    report = run(candidate=own.make_strict("mlx"), known=KNOWN_DIFFERENCES)
     assert_all_of_quick(report)
     errors = [result.error for result in report.results if result.error is not None]
     # They are native's own, or twice as large where native is lucky.
@@ -79,7 +79,7 @@ def test_all_of_quick_in_mlx_blocks() -> None:
 def test_all_of_quick_in_emulated_kernels(metal_cache: Path) -> None:
     machine = emulator.Machine(checked=False, cache_dir=metal_cache)
     with machine.installed():
-        report = run(candidate=own.strictly("mlx"), known=KNOWN_DIFFERENCES)
+        report = run(candidate=own.make_strict("mlx"), known=KNOWN_DIFFERENCES)
     assert_all_of_quick(report)
     kernels = Counter(launch.kernel for launch in machine.launches)
     assert kernels["spectro_analysis"] > 100

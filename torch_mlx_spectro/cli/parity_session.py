@@ -17,7 +17,7 @@ from stft_parity.report import junit, machine, summary, tables
 
 from .. import emulator
 from ..backends.registry import NATIVE
-from ..doctor.candidates import KNOWN_DIFFERENCES, progress, strictly
+from ..doctor.candidates import KNOWN_DIFFERENCES, make_strict, progress
 from ..errors import Problem
 from ..terminal import make_console, write_file
 
@@ -82,7 +82,7 @@ def _find_candidate(options: argparse.Namespace, own: str | None) -> Candidate:
         found = tms.available_backends()[own]
         if not found.available:
             raise Problem(f"{own} is not available: {found.reason}", 1)
-        return strictly(own)
+        return make_strict(own)
     # As `python -m` does: a candidate is usually a file in the current folder.
     if "" not in sys.path:
         sys.path.insert(0, "")

@@ -34,17 +34,17 @@ def __getattr__(name: str) -> Callable[[], Candidate]:
     backend = name.removeprefix("emulated_")
     if backend not in registry.names():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return partial(_emulate if name != backend else strictly, backend)
+    return partial(_emulate if name != backend else make_strict, backend)
 
 
 def _emulate(backend: str) -> Candidate:
     from torch_mlx_spectro import emulator
 
     _OPEN.enter_context(emulator.Machine().installed())
-    return strictly(backend)
+    return make_strict(backend)
 
 
-def strictly(backend: str) -> Candidate:
+def make_strict(backend: str) -> Candidate:
     """Make a candidate of the package's functions with this backend, strict.
 
     Args:

@@ -37,7 +37,7 @@ class Check:
         ok: whether nothing was raised, and the errors are rounding.
         error: what was wrong; empty otherwise.
         max_error: by result, the largest absolute errors against float64: that of ``"native"``
-            torch on the CPU, and the backend's (:func:`label`).
+            torch on the CPU, and the backend's (:func:`name_computation`).
         seconds: how long it took, the first use of the backend included.
         calls: the calls that this process counted meanwhile, by ``"operation/backend"``.
     """
@@ -51,7 +51,7 @@ class Check:
     calls: dict[str, int] = field(default_factory=dict)
 
 
-def pairs() -> tuple[tuple[str, str], ...]:
+def list_pairs() -> tuple[tuple[str, str], ...]:
     """List every (backend, device) to check here; native torch only on devices besides the CPU."""
     return tuple(
         (name, device)
@@ -76,7 +76,8 @@ def check(backend: str, device: str) -> Check:
             result
             for result, found in errors.items()
             # NaN is wrong, too.
-            if not found[label(backend, device)] <= _allow_error(found["native"], peaks[result])
+            if not found[name_computation(backend, device)]
+            <= _allow_error(found["native"], peaks[result])
         ]
         problem = f"errors of {', '.join(wrong)} are more than rounding" if wrong else ""
     except Exception as error:  # doctor reports whatever a broken backend raises
@@ -89,7 +90,7 @@ def check(backend: str, device: str) -> Check:
     return Check(backend, device, not problem, problem, errors, timer.read_host(), calls)
 
 
-def label(backend: str, device: str) -> str:
+def name_computation(backend: str, device: str) -> str:
     """Name a computation; ``"native"`` alone is the name of native torch's on the CPU."""
     return f"native on {device}" if backend == "native" else backend
 
@@ -110,7 +111,7 @@ def measure(backend: str, device: str) -> tuple[dict[str, dict[str, float]], dic
     exact = _compute("native", "cpu", torch.float64)
     results = {
         "native": _compute("native", "cpu", torch.float32),
-        label(backend, device): _compute(backend, device, torch.float32),
+        name_computation(backend, device): _compute(backend, device, torch.float32),
     }
     errors = {
         name: {who: float((got[name] - value).abs().max()) for who, got in results.items()}

@@ -91,7 +91,8 @@ def examine(self_check: bool = True) -> dict[str, Any]:
         for name, backend in tms.available_backends().items()
     }
     checked = [
-        dataclasses.asdict(checks.check(*pair)) for pair in (checks.pairs() if self_check else ())
+        dataclasses.asdict(checks.check(*pair))
+        for pair in (checks.list_pairs() if self_check else ())
     ]
     present = registry.list_present_devices()
     found: dict[str, Any] = {
@@ -107,9 +108,9 @@ def examine(self_check: bool = True) -> dict[str, Any]:
         "absent_names": dict(torch_state.ABSENT),
         "variables": dict(RECOGNISED),
         "settings": _settings(),
-        "processes": state.processes(),
+        "processes": state.describe_process(),
         "left": list(names_left()),
-        "mps_storage": state.mps_storage(),
+        "mps_storage": state.examine_mps_storage(),
         "self_check": _select_mlx(checked, backends),
         "self_checks": checked,
         "matrix": checks.matrix(),

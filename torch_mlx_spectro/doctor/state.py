@@ -25,7 +25,7 @@ from ..verify.ledger import QUARANTINED
 SHARED_SINCE = (2, 12)
 
 
-def processes() -> dict[str, Any]:
+def describe_process() -> dict[str, Any]:
     """Describe this process: whether it was forked, how it starts others, how many threads it has.
 
     A child that was forked after MLX was loaded computes natively.
@@ -39,7 +39,7 @@ def processes() -> dict[str, Any]:
     }
 
 
-def mps_storage() -> dict[str, str]:
+def examine_mps_storage() -> dict[str, str]:
     """Find out whether torch and MLX share the memory of MPS tensors.
 
     Returns:

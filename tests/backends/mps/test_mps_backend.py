@@ -71,7 +71,7 @@ def test_the_quick_selection_is_natives_strictly(metal_cache: Path) -> None:
     """Invalid calls, too, each after valid ones that differ in one argument alone."""
     with metal.emulated(metal_cache, backend="mps", checked=False):
         report = stft_parity.run(
-            candidate=own.strictly("mps"), cases="quick", known=KNOWN_DIFFERENCES
+            candidate=own.make_strict("mps"), cases="quick", known=KNOWN_DIFFERENCES
         )
     assert not report.failures
     assert report.counts()["pass"] > 300
