@@ -125,10 +125,12 @@ def test_synthesis_is_the_adjoint_of_analysis(
             adjoint=adjoint,
         )
     else:
-        transformed = emulated.call("analysis", params, signal.numpy(), window)
+        transformed = emulated.call("compute_analysis", params, signal.numpy(), window)
         if kind != "complex":
             adjoint = replace(adjoint, scale=0.5, edge=2.0)
-        signal_back = emulated.call("synthesis", back, spectrum, window.conj(), adjoint=adjoint)
+        signal_back = emulated.call(
+            "compute_synthesis", back, spectrum, window.conj(), adjoint=adjoint
+        )
     agree(inner(transformed, spectrum), inner(signal.numpy(), signal_back), transformed, spectrum)
 
 
@@ -142,8 +144,10 @@ def test_a_spectrum_is_written_in_either_order(
         signal = random_tensor(0, 2, n_fft + (frames - 1) * 5)
         sizes = {"n_fft": n_fft, "hop_length": 5, "onesided": onesided, "center": False}
         params, window = stft_params(signal, None, **sizes), random_array(1, n_fft)
-        found = emulated.call("analysis", params, signal.numpy(), window, frames_fastest=True)
-        expected = emulated.call("analysis", params, signal.numpy(), window)
+        found = emulated.call(
+            "compute_analysis", params, signal.numpy(), window, frames_fastest=True
+        )
+        expected = emulated.call("compute_analysis", params, signal.numpy(), window)
         assert found.shape == (2, params.bins, frames)
         assert np.array_equal(found, expected.transpose(0, 2, 1))
 
@@ -175,7 +179,7 @@ def test_analysis_is_the_adjoint_of_synthesis(
         center=center,
     )
     by_frames = np.ascontiguousarray(spectrum.numpy().transpose(0, 2, 1))
-    signal = emulated.call("synthesis", params, by_frames, window)
+    signal = emulated.call("compute_synthesis", params, by_frames, window)
     cotangent = random_array(3, *signal.shape, complex_values=is_complex)
     forward = stft_params(
         random_tensor(0, 2, params.kept + 2 * n, complex_values=is_complex),
@@ -192,7 +196,7 @@ def test_analysis_is_the_adjoint_of_synthesis(
     }
     forward = StftParams(**{**vars(forward), **changes})
     spectrum_back = emulated.call(
-        "analysis",
+        "compute_analysis",
         forward,
         cotangent,
         window.conj(),
@@ -205,7 +209,7 @@ def test_analysis_is_the_adjoint_of_synthesis(
 def analyse(emulated: Emulated, samples: int, hop: int = 8, n: int = 32) -> Any:
     signal = random_tensor(0, 2, samples)
     params = stft_params(signal, None, n_fft=n, hop_length=hop)
-    return emulated.call("analysis", params, signal.numpy(), np.ones(n, np.float32))
+    return emulated.call("compute_analysis", params, signal.numpy(), np.ones(n, np.float32))
 
 
 def test_a_new_length_or_hop_compiles_nothing(make: Callable[..., Emulated]) -> None:
@@ -253,7 +257,7 @@ def test_inputs_of_few_values_are_device_memory(emulated: Emulated, samples: int
     """MLX passes fewer than eight elements in another address space."""
     signal = random_tensor(0, 1, samples)
     params = stft_params(signal, None, n_fft=2, hop_length=1, pad_mode="constant")
-    spectrum = emulated.call("analysis", params, signal.numpy(), np.ones(2, np.float32))
+    spectrum = emulated.call("compute_analysis", params, signal.numpy(), np.ones(2, np.float32))
     padded = np.pad(signal.numpy(), [(0, 0), (1, 1)])
     frames = np.lib.stride_tricks.sliding_window_view(padded, 2, axis=1)
     np.testing.assert_allclose(spectrum, np.fft.rfft(frames), atol=1e-6)
@@ -326,13 +330,13 @@ def test_offsets_have_64_bits(
     params = istft_params(
         random_tensor(0, 2, 17, 9, complex_values=True), None, n_fft=32, hop_length=8
     )
-    signal = emulated.call("synthesis", params, expected, window)
+    signal = emulated.call("compute_synthesis", params, expected, window)
     with monkeypatch.context() as patch:
         far_apart(patch, "signal", (1 << 31) + 3)
         np.testing.assert_array_equal(analyse(emulated, 64), expected)
     with monkeypatch.context() as patch:
         far_apart(patch, "spectrum", (1 << 31) + 3)
-        got = emulated.call("synthesis", params, expected, window)
+        got = emulated.call("compute_synthesis", params, expected, window)
         np.testing.assert_array_equal(got, signal)
 
 

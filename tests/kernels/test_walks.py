@@ -144,9 +144,9 @@ def test_walks_are_adjoints(n: int, hop: int, fastest: bool, mode: str, metal_ca
     params = stft_params(signal, None, n_fft=n, hop_length=hop, pad_mode=mode, onesided=True)
     window = random_array(1, n)
     spectrum = random_array(2, 2, params.frames, params.bins, complex_values=True)
-    transformed = emulated.call("analysis", params, signal.numpy(), window)
+    transformed = emulated.call("compute_analysis", params, signal.numpy(), window)
     back = emulated.call(
-        "synthesis",
+        "compute_synthesis",
         adjoint_params(params),
         spectrum,
         window,
