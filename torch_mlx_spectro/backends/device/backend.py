@@ -115,15 +115,13 @@ class KernelBackend(Backend):
             read = make_readable(window, conjugate=True)
         is_trained = window is not None and window.requires_grad
         if isinstance(params, StftParams):
-            analysis, divisor = Analysis(params, tensor.is_complex(), False), None
+            analysis = Analysis(params, tensor.is_complex(), False)
         else:
             analysis, divisor = describe_inverse_adjoint(bins_that_are_read(params))
-            divisor = None if is_trained else divisor  # torch divides by the envelope then
-            found.append(
-                kernels.list_spectra(
-                    analysis.params, analysis.complex_signal, read, divisor, frames_fastest=True
-                )
-            )
+            # With a trained window torch divides by the envelope, and lays out the gradient.
+            kinds = (None, False) if is_trained else (divisor, True)
+            is_complex = analysis.complex_signal
+            found.append(kernels.list_spectra(analysis.params, is_complex, read, *kinds))
         if isinstance(params, StftParams) or is_trained:
             back, adjoint = describe_adjoint(analysis)
             fastest = isinstance(params, IstftParams) and frames_fastest(tensor.transpose(-2, -1))
