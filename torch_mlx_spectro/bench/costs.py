@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import statistics
 import subprocess
@@ -127,6 +128,10 @@ def print_memory(operation: str, backend: str, threads: str) -> None:
 
 def measure_peak(call: Plain) -> tuple[int, Any]:
     """Measure by how much a call raises the peak of resident memory (Linux); return its result."""
+    # What was freed before and is still here would hide what the call takes.
+    trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
     result = call()
