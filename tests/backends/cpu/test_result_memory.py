@@ -130,6 +130,14 @@ def resize(tensor: torch.Tensor) -> None:
     tensor.untyped_storage().resize_(2 * MIN_BYTES)
 
 
+def empty(tensor: torch.Tensor) -> None:
+    tensor.untyped_storage().resize_(0)
+
+
+def share(tensor: torch.Tensor) -> None:
+    tensor.share_memory_()
+
+
 def resize_and_back(tensor: torch.Tensor) -> torch.Tensor:
     """Resize a storage; what is returned lies where it was before, so that it has to move."""
     tensor.untyped_storage().resize_(0)
@@ -141,9 +149,9 @@ def resize_and_back(tensor: torch.Tensor) -> torch.Tensor:
 #: What makes of a storage another thing than it was.
 CHANGES: dict[str, Callable[[torch.Tensor], Any]] = {
     "made larger": resize,
-    "emptied": lambda tensor: tensor.untyped_storage().resize_(0),
+    "emptied": empty,
     "emptied and filled": resize_and_back,
-    "shared": lambda tensor: tensor.share_memory_(),
+    "shared": share,
 }
 
 
