@@ -265,6 +265,8 @@ def test_compiled_programs_decide_neither_way_again(monkeypatch: pytest.MonkeyPa
     check_close("signal", leaf.grad, exact["signal"].to(leaf.grad.dtype), exact["signal"])
 
 
+# opcheck of torch 2.14 looks at the gradients of tensors that are no leaves.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("has_private_name", [True, False])
 def test_an_operator_is_computed_traced_and_differentiated(
     has_private_name: bool, monkeypatch: pytest.MonkeyPatch
@@ -360,7 +362,8 @@ def test_second_derivatives_are_refused(backend: str) -> None:
     leaf = signal_of(240).requires_grad_()
     with tms.backend("mlx", strict=True):
         compiled = torch.compile(energy, fullgraph=True, backend=backend)
-        refused = "(second derivatives of compiled|does not currently support double backward)"
+        # torch 2.10 gives a gradient that has no graph, at which its autograd stops.
+        refused = "second derivatives of compiled|not currently support double|not require grad"
 
         def differentiate_twice() -> None:
             (gradient,) = torch.autograd.grad(compiled(leaf), leaf, create_graph=True)
