@@ -195,8 +195,8 @@ def adjoints(cotangents: list[torch.Tensor]) -> list[torch.Tensor]:
     return [operator(z, [2, 240], False, *sizes) for z in cotangents]
 
 
-def test_gradients_that_come_again_are_not_decided_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By layout of the cotangent; until something was found to be wrong, or is withdrawn."""
+def record_decisions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The backends that are asked for by all gradients decided from now on; none is kept yet."""
     decided: list[str] = []
 
     def decide(op: Any, choice: Any, args: Any, kwargs: Any) -> Any:
@@ -205,6 +205,21 @@ def test_gradients_that_come_again_are_not_decided_again(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(operators, "decide", decide)
     plans.clear()
+    return decided
+
+
+def make_cotangent() -> tuple[torch.Tensor, torch.Tensor]:
+    """A cotangent of :func:`adjoints`, and native's gradient by it."""
+    leaf = signal_of(240).requires_grad_()
+    spectrum = NATIVE["stft"](leaf, 16, 4, window=WINDOW, return_complex=True)
+    one = noise(spectrum.detach(), 5)
+    (expected,) = torch.autograd.grad(spectrum, leaf, one)
+    return one, expected
+
+
+def test_gradients_that_come_again_are_not_decided_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By layout of the cotangent; until something was found to be wrong, or is withdrawn."""
+    decided = record_decisions(monkeypatch)
     leaf = signal_of(240).requires_grad_()
     spectrum = NATIVE["stft"](leaf, 16, 4, window=WINDOW, return_complex=True)
     one = noise(spectrum.detach(), 5)
@@ -227,18 +242,8 @@ def test_gradients_in_autograds_own_thread_are_decided_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No ``backend()`` of the program's holds in a device's thread, and nothing is timed there."""
-    decided: list[str] = []
-
-    def decide(op: Any, choice: Any, args: Any, kwargs: Any) -> Any:
-        decided.append(choice.backend)
-        return deciding.decide(op, choice, args, kwargs)
-
-    monkeypatch.setattr(operators, "decide", decide)
-    plans.clear()
-    leaf = signal_of(240).requires_grad_()
-    spectrum = NATIVE["stft"](leaf, 16, 4, window=WINDOW, return_complex=True)
-    one = noise(spectrum.detach(), 5)
-    (expected,) = torch.autograd.grad(spectrum, leaf, one)
+    decided = record_decisions(monkeypatch)
+    one, expected = make_cotangent()
     with tms.backend("mlx", strict=True):
         for _ in range(2):
             with ThreadPoolExecutor(1) as thread:
@@ -313,10 +318,7 @@ def test_a_gradient_that_was_not_made_before_is_natives_in_a_cuda_graph(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its kernels may have to be compiled; one that was made is launched."""
-    leaf = signal_of(240).requires_grad_()
-    spectrum = NATIVE["stft"](leaf, 16, 4, window=WINDOW, return_complex=True)
-    one = noise(spectrum.detach(), 5)
-    (expected,) = torch.autograd.grad(spectrum, leaf, one)
+    one, expected = make_cotangent()
     by_native: list[torch.Tensor] = []
 
     def compute_natively(*given: Any, **more: Any) -> torch.Tensor:

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -46,11 +47,18 @@ def bind(
         Gradients may be asked for in either, and any transform may be active. The function raises
         UnresolvedArguments where the envelope vanishes, since torch raises there.
     """
+    function = _stft if isinstance(params, StftParams) else _istft
+    return partial(function, make_task(params, backend, tensor, window))
+
+
+def make_task(
+    params: StftParams | IstftParams, backend: Backend, tensor: torch.Tensor, window: Optional
+) -> Task[Any]:
+    """Make the task of a call's map; arguments as in :func:`bind`."""
     shortens = params.win_length < params.n_fft  # native pads such a window, and saves the copy
     if isinstance(params, StftParams):
-        analysis = _make_analysis(params, tensor, window)
-        return partial(_stft, Task(backend, analysis, copies_window=shortens))
-    return partial(_istft, Task(backend, bins_that_are_read(params), copies_window=shortens))
+        return Task(backend, _make_analysis(params, tensor, window), copies_window=shortens)
+    return Task(backend, bins_that_are_read(params), copies_window=shortens)
 
 
 def _make_analysis(params: StftParams, signal: torch.Tensor, window: Optional) -> Analysis:
@@ -183,11 +191,10 @@ def bind_gradient(
         A function of a cotangent, which has the result's shape, and the window. It returns the
         gradient, contiguous.
     """
+    task = make_task(params, backend, tensor, window).for_derivatives()
     if isinstance(params, StftParams):
-        return partial(
-            _compute_stft_gradient, Task(backend, _make_analysis(params, tensor, window))
-        )
-    return partial(_compute_istft_gradient, Task(backend, bins_that_are_read(params)), params)
+        return partial(_compute_stft_gradient, task)
+    return partial(_compute_istft_gradient, task, params)
 
 
 def prepare_gradient(

@@ -19,12 +19,12 @@ from torch.autograd import Function
 from ..backends.base import Backend, Optional, Prepared
 from ..calls.key import ALIGNMENT
 from ..calls.operation import Call
-from ..core.linear import RULES, Analysis, bins_that_are_read
-from ..core.params import StftParams
+from ..core.linear import RULES, Gradient
+from ..core.params import IstftParams, StftParams
 from ..native import private_state as torch_state
 from ..native.strides import as_batch
 from ..store.caches import note_preparation
-from .derivatives import copies_signal, frames_itself, raise_if_changed
+from .derivatives import copies_signal, frames_itself, make_task, raise_if_changed
 from .linear_maps import Task
 from .rules import build_function, compute_gradient
 
@@ -38,8 +38,9 @@ class PreparedCall:
     """What all differentiated calls of one plan share; it holds none of their tensors.
 
     Args:
-        call: one of these calls.
-        task: the task of the call's map.
+        params: parameters of these calls.
+        task: the task of their map.
+        rule: the rule of the map's gradient in the input.
         compute: the forward pass, without native's view.
         refers: whether native's backward pass refers to the input.
 
@@ -50,10 +51,16 @@ class PreparedCall:
 
     __slots__ = ("_params", "_rule", "_task", "compute", "copies_window", "gradients", "refers")
 
-    def __init__(self, call: Call, task: Task[Any], compute: Prepared, refers: bool) -> None:
+    def __init__(
+        self,
+        params: StftParams | IstftParams,
+        task: Task[Any],
+        rule: Gradient | None,
+        compute: Prepared,
+        refers: bool,
+    ) -> None:
         self.compute, self.refers, self.copies_window = compute, refers, task.copies_window
-        self._params, self._task = call.params, task.for_derivatives()
-        self._rule = RULES["analysis" if isinstance(call.params, StftParams) else "inverse"].first
+        self._params, self._task, self._rule = params, task.for_derivatives(), rule
         self.gradients: dict[Hashable, Prepared] = {}
 
     def compute_gradient(
@@ -149,16 +156,14 @@ def bind_prepared(
         window is not None and (window.requires_grad or window.is_complex())
     ):
         return None
-    shortens = params.win_length < params.n_fft  # native pads such a window, and saves the copy
+    task = make_task(params, backend, tensor, window)
     if isinstance(params, StftParams):
         if frames_itself(params, tensor):
             return None
-        subject: Any = Analysis(params, tensor.is_complex(), False)
-        refers = params.padded and not copies_signal(params, tensor)
+        name, refers = "analysis", params.padded and not copies_signal(params, tensor)
     else:
-        subject, refers = bins_that_are_read(params), False
-        if subject.bins != tensor.shape[-2]:
+        name, refers = "inverse", False
+        if task.subject.bins != tensor.shape[-2]:
             return None
-    name = "analysis" if isinstance(params, StftParams) else "inverse"
-    task = Task(backend, subject, copies_window=shortens)
-    return partial(_APPLY[name], PreparedCall(call, task, compute, refers))
+    prepared = PreparedCall(params, task, RULES[name].first, compute, refers)
+    return partial(_APPLY[name], prepared)
