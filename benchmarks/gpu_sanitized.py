@@ -4,6 +4,9 @@ compute-sanitizer --tool memcheck python benchmarks/gpu_sanitized.py
 
 Every gradient is asked three times: the first call resolves its launches, later ones are
 remembered. Cotangents lie in memory in each of the ways that have a launch of their own.
+
+memcheck also counts calls of the driver's API that fail: cuda-python asks for functions that a
+driver lacks, and the first launch in a thread without a context is refused, mended and repeated.
 """
 
 from __future__ import annotations
