@@ -15,6 +15,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ import torch_mlx_spectro as tms
 from torch_mlx_spectro.backends.cuda.launcher import cuda_kernels
 from torch_mlx_spectro.core.params import IstftParams, StftParams
 from torch_mlx_spectro.kernels import describe
-from torch_mlx_spectro.kernels.arguments import CHECKING_KERNELS
 from torch_mlx_spectro.native import functions as native
 
 #: Memory that inputs and outputs rotate through: three times an H100's cache.
@@ -184,18 +184,14 @@ def make_call(
     The public function makes the same launch.
     """
     edge = {"stft backward": 2.0, "istft backward": 0.5}.get(name, 1.0)
-    unasked = (0,) if launch.kernel in CHECKING_KERNELS else ()
     dtype = torch.complex64 if launch.complex_output else torch.float32
     results = [torch.full(launch.shape, torch.nan, dtype=dtype, device="cuda") for _ in inputs]
     shown = inputs[0] if inputs[0].dim() == 2 else inputs[0].transpose(1, 2)
-    prepared = cuda_kernels().prepare_launch(launch, 0, shown.stride(), edge)
-    device = [
-        (*(tensor.data_ptr() for tensor in (given, data.window, result)), *unasked)
-        for given, result in zip(inputs, results, strict=True)
-    ]
+    bind = partial(cuda_kernels().bind, (launch,), shown.device, shown.stride(), edge=edge)
+    bound = [bind(partial(results.__getitem__, index)) for index in range(data.sets)]
 
     def call(i: int) -> None:
-        prepared.run(torch.cuda.current_stream().cuda_stream, *device[i % data.sets])
+        bound[i % data.sets](inputs[i % data.sets], data.window)
 
     return call, [result.transpose(1, 2) if result.dim() == 3 else result for result in results]
 

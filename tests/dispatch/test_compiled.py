@@ -282,8 +282,8 @@ def test_an_operator_is_computed_traced_and_differentiated(
     space = f"torch_mlx_spectro_test_{has_private_name}"
     monkeypatch.setattr(operators, "NAMESPACE", space)
     with torch.library._scoped_library(space, "FRAGMENT") as library:
-        monkeypatch.setattr(operators, "_library", library)
         operator = operators._define_operator(
+            library,
             "triple",
             "Tensor input",
             lambda x: x.detach() * 3,
@@ -307,10 +307,10 @@ def test_inductor_leaves_what_waits_for_a_device_out_of_cuda_graphs() -> None:
     waiting = {
         (name, which)
         for name, every in operators.OPERATORS.items()
-        for which, operator in every._asdict().items()
-        if torch.Tag.cudagraph_unsafe in operator.tags
+        for which in operators.Operators._fields[:3]
+        if torch.Tag.cudagraph_unsafe in getattr(every, which).tags
     }
-    istfts = {("istft", which) for which in operators.Operators._fields}
+    istfts = {("istft", which) for which in operators.Operators._fields[:3]}
     assert waiting == istfts | {("stft", "window_gradient")}
 
 

@@ -367,7 +367,7 @@ PLACES = {
     name: place
     for place, name in enumerate(
         (
-            *("backend", "auto", "grad mode", "compiles shaders"),
+            *("backend", "auto", "compiles shaders"),
             *("shape", "strides", "dtype", "device", "conjugate", "negative", "alignment"),
             *("requires grad", "window", "arguments"),
         )
@@ -473,7 +473,7 @@ def check_warnings() -> None:
 
 SCENARIOS = [
     Scenario("backend", check_backends, None),
-    Scenario("grad mode", check_grad_mode),
+    Scenario("requires grad", check_grad_mode),
     Scenario("shape", differ({}, {"signal": torch.randn(3, 100)}), "mps"),
     Scenario("strides", differ({}, {"signal": torch.randn(100, 2).t()}), "mps"),
     Scenario("dtype", differ({}, {"signal": torch.randn(2, 100, dtype=torch.complex64)})),

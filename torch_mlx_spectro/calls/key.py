@@ -19,7 +19,7 @@ from .operation import WINDOW
 
 #: Types whose values never change, so that a key of them may be kept. A 0-d tensor's may change.
 _VALUES = frozenset({int, bool, str, type(None)})
-is_grad_enabled = torch.is_grad_enabled
+is_grad_enabled, float32 = torch.is_grad_enabled, torch.float32
 #: The last format in which equal strings are always equal bytes.
 _MARSHAL_FORMAT = 2
 #: complex64 values, and windows in pairs, are read whole.
@@ -82,14 +82,14 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
             raise NoKey
         dtype = window.dtype
         described = (
-            window.shape,
+            window.numel(),  # with the number of its strides; torch takes windows of one dimension
             window.stride(),
             dtype,
             window.device,
-            dtype.is_complex and window.is_conj(),
+            dtype is not float32 and window.is_conj(),
             window.is_neg(),
             window_address % ALIGNMENT,
-            window.requires_grad,
+            window.requires_grad and is_grad_enabled(),
         )
     if not address:
         raise NoKey  # zeros without memory, meta tensors, empty ones
@@ -97,16 +97,15 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
     return (
         backend,
         None if backend != "auto" else _describe_state(),
-        is_grad_enabled(),
         torch.mps.compile_shader,  # the emulator puts another function here
         tensor.shape,
         tensor.stride(),
         dtype,
         tensor.device,
-        dtype.is_complex and tensor.is_conj(),
+        dtype is not float32 and tensor.is_conj(),
         tensor.is_neg(),
         address % ALIGNMENT,
-        tensor.requires_grad,
+        tensor.requires_grad and is_grad_enabled(),
         described,
         # As bytes, in which True, 1 and 1.0 differ; raises for what has no such bytes.
         marshal.dumps(others, _MARSHAL_FORMAT),

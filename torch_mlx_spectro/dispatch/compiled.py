@@ -57,7 +57,6 @@ _PACKAGES = ("torch", NAMESPACE)
 _MACHINERY = tuple(f"{package}." for package in _PACKAGES)
 
 _Library: Any = torch.library.Library
-_library = _Library(NAMESPACE, "FRAGMENT")
 
 
 def _read_choice(patched: bool) -> Choice:
@@ -82,17 +81,16 @@ def _choose_for_gradient(patched: bool, device_type: str) -> Choice:
 def _find_program_frame() -> FrameType:
     """Find the frame that a compiled program's call is counted for: the first outside of torch."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and _is_machinery(frame):
-        frame = frame.f_back
+    # A dozen frames are torch's, in every call: so no function of ours is called for each.
+    while (outer := frame.f_back) is not None and (
+        (module := frame.f_globals.get("__name__")) is None
+        or module.startswith(_MACHINERY)
+        or module in _PACKAGES
+        or "<" in (file := frame.f_code.co_filename)
+        or "torchinductor" in file  # generated, as what is above
+    ):
+        frame = outer
     return frame
-
-
-def _is_machinery(frame: FrameType) -> bool:
-    module = frame.f_globals.get("__name__")
-    if module is None or module.startswith(_MACHINERY) or module in _PACKAGES:
-        return True
-    file = frame.f_code.co_filename
-    return "<" in file or "torchinductor" in file  # generated
 
 
 def _compute_gradient(
@@ -225,22 +223,26 @@ def _make_symbolic_istft(
     return input.new_empty((*input.shape[:-2], length), dtype=dtype)
 
 
-_SYMBOLIC: dict[str, Callable[..., Tensor | None]] = {
-    "stft": _make_symbolic_stft,
-    "istft": _make_symbolic_istft,
-}
-
-
 class Operators(NamedTuple):
-    """The operators of a function, of its gradient in the input, and of that in the window."""
+    """The operators of a function, of its gradient in the input, and of that in the window.
+
+    Attributes:
+        library: torch's own, in which they are defined for as long as it is there.
+    """
 
     call: Any
     gradient: Any
     window_gradient: Any
+    library: Any
 
 
-def _define(op: Operation) -> Operators:
-    """Define the operators of a function."""
+def _define(op: Operation, make_symbolic: Callable[..., Tensor | None]) -> Operators:
+    """Define the operators of a function.
+
+    Args:
+        make_symbolic: makes an empty result, from sizes that are symbols; None if it cannot.
+    """
+    library = _Library(NAMESPACE, "FRAGMENT")
 
     def compute(*given: Any) -> Tensor:
         *args, patched = given
@@ -250,7 +252,7 @@ def _define(op: Operation) -> Operators:
         *args, _ = given
         sizes = (*args[0].shape, *args)
         if any(isinstance(size, torch.SymInt) for size in sizes):
-            result = _SYMBOLIC[op.name](**op.bind(*args))
+            result = make_symbolic(**op.bind(*args))
             if result is not None:
                 return result
         return op.native(*args)
@@ -271,6 +273,7 @@ def _define(op: Operation) -> Operators:
     unsafe = (torch.Tag.cudagraph_unsafe,)
     tags = unsafe if op is ISTFT else ()
     gradient = _define_operator(
+        library,
         f"{name}_gradient",
         f"{_GIVEN}, {arguments}",
         partial(_compute_gradient, op),
@@ -278,6 +281,7 @@ def _define(op: Operation) -> Operators:
         tags=tags,
     )
     window_gradient = _define_operator(
+        library,
         f"{name}_window_gradient",
         f"{_GIVEN_OF_WINDOW}, {arguments}",
         partial(_compute_window_gradient, op),
@@ -285,6 +289,7 @@ def _define(op: Operation) -> Operators:
         tags=unsafe,
     )
     call = _define_operator(
+        library,
         name,
         f"Tensor input, {arguments}",
         compute,
@@ -293,7 +298,7 @@ def _define(op: Operation) -> Operators:
         save=partial(_save, op),
         tags=tags,
     )
-    return Operators(call, gradient, window_gradient)
+    return Operators(call, gradient, window_gradient, library)
 
 
 def _refuse(ctx: Any, cotangent: Tensor) -> Any:
@@ -301,6 +306,7 @@ def _refuse(ctx: Any, cotangent: Tensor) -> Any:
 
 
 def _define_operator(
+    library: Any,
     name: str,
     arguments: str,
     compute: Callable[..., Tensor],
@@ -319,13 +325,13 @@ def _define_operator(
     # The operators take tensors of any strides. Otherwise Inductor would copy them to the strides
     # that were traced, by a kernel of its own, and its code generator has no complex types.
     tags = (torch.Tag.pt2_compliant_tag, torch.Tag.flexible_layout, *tags)
-    _library.define(f"{name}({arguments}) -> Tensor", tags=tags)
-    _library.impl(name, compute, "CompositeExplicitAutograd")
+    library.define(f"{name}({arguments}) -> Tensor", tags=tags)
+    library.impl(name, compute, "CompositeExplicitAutograd")
     place = f"{NAMESPACE}::{name}"
-    torch.library.register_fake(place, fake, lib=_library)
+    torch.library.register_fake(place, fake, lib=library)
     operator = getattr(getattr(torch.ops, NAMESPACE), name).default
     if torch_state.make_autograd is None:
-        torch.library.register_autograd(place, backward, setup_context=save, lib=_library)
+        torch.library.register_autograd(place, backward, setup_context=save, lib=library)
         return operator
     callbacks = SimpleNamespace(_backward_fn=backward, _setup_context_fn=save)
     differentiate = torch_state.make_autograd(operator, callbacks)
@@ -345,7 +351,7 @@ def _define_operator(
         recorded: Tensor = differentiate(keys, *given)
         return recorded
 
-    _library.impl(name, compute_or_record, "Autograd", with_keyset=True)
+    library.impl(name, compute_or_record, "Autograd", with_keyset=True)
     return operator
 
 
@@ -388,4 +394,7 @@ def _differentiate(
 
 
 #: The operators by the name of the function.
-OPERATORS = {op.name: _define(op) for op in (STFT, ISTFT)}
+OPERATORS = {
+    op.name: _define(op, make_symbolic)
+    for op, make_symbolic in ((STFT, _make_symbolic_stft), (ISTFT, _make_symbolic_istft))
+}

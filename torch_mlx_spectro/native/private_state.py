@@ -160,7 +160,7 @@ def is_intercepted() -> bool:
         _dispatch_modes() != 0
         or _tracing_state() is not None
         or _functorch_level() is not None
-        or getattr(forward_ad, "_current_level", 0) >= 0  # as of is_forward_mode
+        or forward_ad._current_level >= 0  # as of is_forward_mode
     )
 
 

@@ -11,11 +11,13 @@ import re
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -106,6 +108,35 @@ def test_grids_of_many_rows_are_counted_by_one_dimension() -> None:
     assert not cuda_text.make_variant(few).flat
 
 
+def make_run(prepared: Prepared) -> Callable[[int, int, int, int], object]:
+    """Make a function of the stream and the addresses of input, window and result."""
+
+    def run(stream: int, *addresses: int) -> object:
+        first, window, result = (
+            cast("torch.Tensor", SimpleNamespace(data_ptr=partial(int, at))) for at in addresses
+        )
+        return prepared.bind(lambda device: stream, lambda: result)(first, window)
+
+    return run
+
+
+def test_a_launch_takes_no_memory_that_another_thread_is_packing() -> None:
+    """The driver lets other threads of Python run while it launches."""
+    driver, launch, read = Recorder(), launches()[0], list[Any]()
+    run = make_run(recording(driver).prepare_launch(launch, 0, (1000, 1)))
+
+    def look(*arguments: Any) -> None:
+        pointers = struct.unpack("3Q", ctypes.string_at(arguments[4], 24))
+        if len(driver.attributes) == 1:
+            run(8, 44, 55, 66)
+        read.append([struct.unpack("Q", ctypes.string_at(p, 8))[0] for p in pointers])
+
+    driver.seen = look
+    run(7, 11, 22, 33)
+    run(7, 77, 88, 99)
+    assert read == [[44, 55, 66], [11, 22, 33], [77, 88, 99]]
+
+
 def test_arguments_are_laid_out_as_the_compiler_lays_them_out() -> None:
     driver, launch = Recorder(), launches()[0]
     prepared = recording(driver).prepare_launch(launch, 0, (1000, 1), edge=0.5)
@@ -119,7 +150,7 @@ def test_arguments_are_laid_out_as_the_compiler_lays_them_out() -> None:
         read.append([p % 8 for p in pointers])
 
     driver.seen = look
-    run = recording(driver).prepare_launch(launch, 0, (1000, 1), edge=0.5).run
+    run = make_run(recording(driver).prepare_launch(launch, 0, (1000, 1), edge=0.5))
     gc.collect()  # what it packs is its own, whatever becomes of the launcher
     run(7, 11, 22, 33)
     assert read[0] == [11, 22, 33]
@@ -135,8 +166,9 @@ def test_launches_come_early_where_that_was_tried(
     driver, launch = Recorder(), launches()[0]
     kernels = CudaKernels(driver, lambda device: architecture, None, lambda *given: b"code")
     prepared = kernels.prepare_launch(launch, 0, (1000, 1))
+    run = make_run(prepared)
     for stream in (7, 8):  # what differs from run to run leaves them as they are
-        prepared.run(stream, 11, 22, 33)
+        run(stream, 11, 22, 33)
     assert driver.attributes == [attributes] * 2
 
 
@@ -335,7 +367,7 @@ def run_on(fake: FakeDriver) -> None:
     driver._driver = driver._core = fake
     driver.launch = fake.launch
     launch = launches()[0]
-    Prepared(driver, ctypes.c_void_p(5), launch, 1, (1,), 1.0, addresses=4).run(7, 1, 2, 3, 4)
+    make_run(Prepared(driver, ctypes.c_void_p(5), launch, 1, (1,), 1.0))(7, 1, 2, 3)
 
 
 def test_a_thread_without_a_context_gets_torchs() -> None:

@@ -14,7 +14,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,11 @@ _LOOKS = 64
 #: driver waits for both.
 PATIENCE = 1e-3
 #: CUlaunchConfig: blocks, threads and bytes of shared memory; then what may differ between
-#: launches: the stream, and the address and number of the attributes.
+#: launches: the stream, the address and number of the attributes, and behind it the addresses of
+#: input, window, result and flag.
 CONFIG = "=7I4x"
-VARIABLE = "=Q16s"
+VARIABLE = "=Q16s4Q"
+ADDRESSES = 4
 ATTRIBUTES = "=QI4x"
 #: CUlaunchAttribute: which, and its value.
 ATTRIBUTE = "=I4xi60x"
@@ -111,20 +113,21 @@ def _entry(name: str, pointers: int) -> Any:
     return function
 
 
+#: What one launch at a time is packed in: the memory of all of it, what its configuration says of
+#: attributes, and the addresses of its configuration and of its parameters.
+Memory = tuple[Any, bytes, Any, Any]
+
+
 class Prepared:
     """One launch on one device, packed but for its stream and the addresses of its tensors.
 
     Args:
         kernel: as loaded by the driver.
         strides: of the first input, in elements.
-        addresses: number of tensors that it takes.
         early: its groups may start before the stream's earlier launch has ended.
     """
 
-    __slots__ = (
-        *("_attributes", "_buffer", "_config", "_device", "_driver", "_kernel", "_lock"),
-        *("_pack", "_parameters", "_variable"),
-    )
+    __slots__ = ("_device", "_driver", "_kernel", "_packed", "_spare", "_takes_flag")
 
     def __init__(
         self,
@@ -134,7 +137,6 @@ class Prepared:
         device: int,
         strides: tuple[int, ...],
         edge: float,
-        addresses: int,
         early: bool = False,
     ) -> None:
         padded = (*strides, *(0,) * (STRIDES - len(strides)))
@@ -143,60 +145,69 @@ class Prepared:
             f"={STRIDES}q{len(launch.integers)}q3If", *padded, *launch.integers, *launch.grid, edge
         )
         sizes = struct.pack(CONFIG, *find_grid(launch), launch.threadgroup[0], 1, 1, 0)
-        variable = struct.Struct(VARIABLE + f"{addresses}Q")
         attributes = struct.pack(ATTRIBUTE, _EARLY, True) if early else b""
-        numbers += bytes(-len(numbers) % 8)
-        # Configuration, addresses, numbers and attributes follow each other, aligned to words.
-        whole = sizes + bytes(variable.size) + numbers + attributes
-        self._buffer = (ctypes.c_uint64 * (len(whole) // 8)).from_buffer_copy(whole)
-        start, self._variable = ctypes.addressof(self._buffer), len(sizes)
-        end = self._variable + variable.size
-        self._attributes = struct.pack(ATTRIBUTES, start + end + len(numbers), int(early))
-        first = end - 8 * addresses
-        parts = [start + first + 8 * index for index in range(addresses + 1)]
-        # A cast keeps alive what it points to, which an address as a number would not.
-        pointers = (ctypes.c_void_p * (addresses + 1))(*parts)
-        self._config = ctypes.c_void_p(start)
-        self._parameters = ctypes.cast(pointers, ctypes.c_void_p)
-        self._kernel, self._pack = kernel, variable.pack_into
-        self._driver, self._device = driver, device
-        self._lock = threading.Lock()
+        # They follow each other with the variable part between them, aligned to words.
+        self._packed = sizes, numbers + bytes(-len(numbers) % 8), attributes
+        self._takes_flag = launch.kernel in CHECKING_KERNELS
+        self._driver, self._kernel, self._device = driver, kernel, device
+        #: Memory that no thread is using.
+        self._spare: list[Memory] = []
 
-    def run(self, stream: int, *addresses: int) -> None:
-        """Launch on a stream (its raw handle), with the addresses of the kernel's tensors."""
-        launch = self._driver.launch
-        with self._lock:  # the driver has copied the arguments when it returns
-            self._pack(self._buffer, self._variable, stream, self._attributes, *addresses)
-            error = launch(self._config, self._kernel, self._parameters, None)
-            if error:
-                self._driver.mend(error, self._device)
-                error = launch(self._config, self._kernel, self._parameters, None)
+    def _make_memory(self) -> Memory:
+        sizes, numbers, attributes = self._packed
+        whole = sizes + bytes(struct.calcsize(VARIABLE)) + numbers + attributes
+        buffer = (ctypes.c_uint64 * (len(whole) // 8)).from_buffer_copy(whole)
+        start = ctypes.addressof(buffer)
+        end = start + len(whole) - len(numbers) - len(attributes)
+        places = [end - 8 * index for index in range(ADDRESSES, 0 if self._takes_flag else 1, -1)]
+        # A cast keeps alive what it points to, which an address as a number would not.
+        pointers = (ctypes.c_void_p * (len(places) + 1))(*places, end)
+        stated = struct.pack(ATTRIBUTES, end + len(numbers), int(bool(attributes)))
+        parameters = ctypes.cast(pointers, ctypes.c_void_p)
+        return buffer, stated, ctypes.c_void_p(start), parameters
+
+    def _mend(self, error: int, config: Any, parameters: Any) -> None:
+        """Make a launch that the driver has refused with this error."""
+        self._driver.mend(error, self._device)
+        error = self._driver.launch(config, self._kernel, parameters, None)
         if error:
             raise CudaProblem(f"CUDA refuses a launch with error {error}")
 
-    def bind(self, stream_of: Callable[[int], int], checks_envelope: bool) -> Bound:
+    def bind(self, stream_of: Callable[[int], int], allocate: Callable[[], torch.Tensor]) -> Bound:
         """Return a function that launches it on a device's current stream.
 
         Args:
-            checks_envelope: the kernel takes the address of a verdict, too.
+            allocate: returns an uninitialised tensor for a result.
         """
         # Local names, since for small calls looking up attributes is most of a launch's time.
-        lock, pack, buffer, variable = self._lock, self._pack, self._buffer, self._variable
-        attributes, launch, device = self._attributes, self._driver.launch, self._device
-        config, kernel, parameters, run = self._config, self._kernel, self._parameters, self.run
+        spare, make_memory, mend, device = self._spare, self._make_memory, self._mend, self._device
+        launch, kernel, pack = self._driver.launch, self._kernel, struct.Struct(VARIABLE).pack_into
+        variable = len(self._packed[0])
 
         def launch_again(
-            first: torch.Tensor, window: Optional, result: torch.Tensor, flag: Optional = None
-        ) -> None:
-            stream, read = stream_of(device), 0 if window is None else window.data_ptr()
-            addresses = [first.data_ptr(), read, result.data_ptr()]
-            if checks_envelope:
-                addresses.append(0 if flag is None else flag.data_ptr())
-            with lock:
-                pack(buffer, variable, stream, attributes, *addresses)
-                error = launch(config, kernel, parameters, None)
+            first: torch.Tensor, window: Optional, flag: Optional = None
+        ) -> torch.Tensor:
+            result = allocate()
+            try:  # without a lock, which takes longer: a list changes in one step of Python's
+                memory = spare.pop()
+            except IndexError:
+                memory = make_memory()
+            buffer, stated, config, parameters = memory
+            pack(
+                buffer,
+                variable,
+                stream_of(device),
+                stated,
+                first.data_ptr(),
+                0 if window is None else window.data_ptr(),
+                result.data_ptr(),
+                0 if flag is None else flag.data_ptr(),
+            )
+            error = launch(config, kernel, parameters, None)
             if error:
-                run(stream, *addresses)  # which puts it right, or raises
+                mend(error, config, parameters)
+            spare.append(memory)  # the driver has copied the arguments when it returns
+            return result
 
         return launch_again
 
@@ -246,31 +257,26 @@ class CudaKernels(TensorKernels):
         vanishing: Optional = None,
     ) -> torch.Tensor:
         # No trials: the plans were measured on CUDA, and NVRTC takes a second for each shape.
-        launch = launches[0]
-        result = make_result(launch, first.device)
-        verdict = [vanishing] if launch.kernel in CHECKING_KERNELS else []
-        tensors = [first, window, result, *verdict]
-        addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
-        device: int = first.device.index
-        prepared = self.prepare_launch(launch, device, first.stride(), edge)
-        if device == self._current_device():
-            prepared.run(self._stream_of(device), *addresses)
-        else:  # the default stream has no handle of its own: it is that of the current device
-            with torch.cuda.device(device):
-                prepared.run(self._stream_of(device), *addresses)
-        return result
+        device = first.device
+        allocate = partial(make_result, launches[0], device)
+        launch = self.bind(launches, device, first.stride(), allocate, edge)
+        if device.index == self._current_device():
+            return launch(first, window, vanishing)
+        # The default stream has no handle of its own: it is that of the current device.
+        with torch.cuda.device(device):
+            return launch(first, window, vanishing)
 
     def bind(
         self,
         launches: Sequence[Launch],
         device: torch.device,
         strides: tuple[int, ...],
+        allocate: Callable[[], torch.Tensor],
         edge: float = 1.0,
     ) -> Bound:
         """As in the base class; the device has to be the current one when the launch is made."""
-        checks_envelope = launches[0].kernel in CHECKING_KERNELS
         prepared = self.prepare_launch(launches[0], device.index, strides, edge)
-        return prepared.bind(self._stream_of, checks_envelope)
+        return prepared.bind(self._stream_of, allocate)
 
     def wait_for_verdict(self, address: int, device: torch.device) -> int:
         """Wait for the verdict of the last launch on a device's current stream, and reset it.
@@ -325,7 +331,6 @@ class CudaKernels(TensorKernels):
                 device,
                 strides,
                 edge,
-                addresses=4 if launch.kernel in CHECKING_KERNELS else 3,
                 early=self._find_architecture(device) in EARLY_ARCHITECTURES,
             )
             self._prepared.put(key, found)

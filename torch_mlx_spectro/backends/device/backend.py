@@ -165,25 +165,18 @@ class KernelBackend(Backend):
         view = natives_view(params)
         batch = (result if view is None else UNDOING[view](result)).detach()
         launch = self._bind_launch(call, batch)
-        if launch is None:
-            return None
-        device, checks = result.device, self.checks
-        allocate = self.make_allocator(batch)
-
-        geometry: Any = None
-        if isinstance(params, IstftParams) and window is not None:
-            # Without a window the envelope depends on the sizes alone, and was checked before.
-            geometry = params.geometry
+        # Without a window the envelope depends on the sizes alone, and was checked before.
+        if launch is None or not isinstance(params, IstftParams) or window is None:
+            return launch
+        device, checks, geometry = result.device, self.checks, params.geometry
 
         def compute(tensor: torch.Tensor, window: Any) -> torch.Tensor:
-            flag = None
-            if geometry is not None and not checks.is_fine(geometry, window):
-                self.check_waiting()
-                flag = checks.take_flag(device)
-            result = allocate()
-            launch(tensor, window, result, flag)
-            if flag is not None:
-                checks.settle(geometry, window, flag, device)
+            if checks.is_fine(geometry, window):
+                return launch(tensor, window)
+            self.check_waiting()
+            flag = checks.take_flag(device)
+            result = launch(tensor, window, flag)
+            checks.settle(geometry, window, flag, device)
             return result
 
         return compute
@@ -204,7 +197,8 @@ class KernelBackend(Backend):
             read = read.transpose(1, 2)
         elif batch.stride() != spectrum_strides(params, False)[3 - batch.dim() :]:
             return None  # it was copied into another order
-        return self.kernels().bind(launches, tensor.device, read.stride())
+        allocate = self.make_allocator(batch)
+        return self.kernels().bind(launches, tensor.device, read.stride(), allocate)
 
     def prepare_gradient(
         self,
@@ -231,17 +225,8 @@ class KernelBackend(Backend):
             )
         if launches[0].plan is None:
             return None
-        launch = kernels.bind(launches, gradient.device, read.stride(), edge)
-        if launch is None:
-            return None
         allocate = self.make_allocator(gradient)
-
-        def compute(cotangent: torch.Tensor, window: Optional) -> torch.Tensor:
-            result = allocate()
-            launch(cotangent, window, result)
-            return result
-
-        return compute
+        return kernels.bind(launches, gradient.device, read.stride(), allocate, edge)
 
     def analyse(
         self, params: StftParams, signal: torch.Tensor, window: Optional, edge: float = 1.0

@@ -15,9 +15,9 @@ from ..base import Optional
 
 #: A complex64 value, or a pair of a window's values, is read at once.
 _PAIR_BYTES = 8
-#: Launches on an input, a window or None, and a result. If the kernel judges envelopes
-#: (:data:`.kernels.arguments.CHECKING_KERNELS`), a flag or None is its fourth argument.
-Bound = Callable[..., None]
+#: Launches on an input and a window or None, and returns the result. If the kernel judges envelopes
+#: (:data:`.kernels.arguments.CHECKING_KERNELS`), it takes a flag or None, too.
+Bound = Callable[..., torch.Tensor]
 
 
 class TensorKernels(Kernels):
@@ -28,6 +28,7 @@ class TensorKernels(Kernels):
         launches: Sequence[Launch],
         device: torch.device,
         strides: tuple[int, ...],
+        allocate: Callable[[], torch.Tensor],
         edge: float = 1.0,
     ) -> Bound | None:
         """Bind a launch that was made, so that it can be made again without choosing it.
@@ -38,6 +39,7 @@ class TensorKernels(Kernels):
             launches: the alternatives, best first, of which one was made.
             device: the device of all tensors.
             strides: those of the input, as the kernel reads it.
+            allocate: returns an uninitialised tensor for a result.
             edge: factor of DC and Nyquist in a onesided spectrum.
         """
         return None

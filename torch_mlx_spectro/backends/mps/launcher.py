@@ -47,7 +47,9 @@ class _Ready:
     #: The chooser has chosen it, so it may be kept.
     is_chosen: bool = False
 
-    def bind(self, strides: tuple[int, ...], edge: float = 1.0) -> Bound:
+    def bind(
+        self, strides: tuple[int, ...], allocate: Callable[[], torch.Tensor], edge: float = 1.0
+    ) -> Bound:
         """Return a function that makes this launch on tensors; the input has these strides."""
         constants = {
             "strides": list(strides),
@@ -62,13 +64,13 @@ class _Ready:
         kernel, grid, group = self.kernel, self.launch.grid, self.group
         unread = self.unread if self.launch.kernel in CHECKING_KERNELS else None
 
-        def launch(
-            first: torch.Tensor, window: Optional, result: torch.Tensor, flag: Optional = None
-        ) -> None:
+        def launch(first: torch.Tensor, window: Optional, flag: Optional = None) -> torch.Tensor:
+            result = allocate()
             # A missing window is not read, but Metal wants a buffer in its place.
             read = first if window is None else window
             flags = () if unread is None else (unread if flag is None else flag,)
             kernel(first, *before, read, *behind, result, *flags, threads=grid, group_size=group)
+            return result
 
         return launch
 
@@ -131,10 +133,13 @@ class MpsKernels(TensorKernels):
         launches: Sequence[Launch],
         device: torch.device,
         strides: tuple[int, ...],
+        allocate: Callable[[], torch.Tensor],
         edge: float = 1.0,
     ) -> Bound | None:
         ready = self._find_ready(launches, device)
-        return ready.bind(strides, edge) if ready is not None and ready.is_chosen else None
+        if ready is None or not ready.is_chosen:
+            return None
+        return ready.bind(strides, allocate, edge)
 
     def _choose(
         self,
@@ -170,10 +175,10 @@ class MpsKernels(TensorKernels):
         edge: float,
         vanishing: Optional = None,
     ) -> torch.Tensor:
-        result = make_result(ready.launch, first.device)
-        if result.numel():  # Metal launches no empty grid
-            ready.bind(first.stride(), edge)(first, window, result, vanishing)
-        return result
+        allocate = partial(make_result, ready.launch, first.device)
+        if 0 in ready.launch.shape:  # Metal launches no empty grid
+            return allocate()
+        return ready.bind(first.stride(), allocate, edge)(first, window, vanishing)
 
     def _find_ready(self, launches: Sequence[Launch], device: torch.device) -> _Ready | None:
         # By identity, since hashing a launch takes longer than all else here. The launch is kept,
