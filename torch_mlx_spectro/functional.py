@@ -21,8 +21,9 @@ from .calls.operation import ISTFT, STFT, WINDOW, Operation
 from .dispatch import choice as routing
 from .dispatch.choice import Choice, current_choice, patched_choice
 from .dispatch.decide import NATIVE_ASKED, TOO_SMALL, decide
+from .dispatch.recording import Answer
 from .dispatch.run import counters, dispatch
-from .dispatch.statistics import REFUSED, Answer, Stats
+from .dispatch.statistics import REFUSED, Stats
 from .errors import NotAccelerated
 from .mlx import runtime
 from .native import asking
