@@ -8,9 +8,11 @@ import inspect
 from pathlib import Path
 
 import pytest
+import torch
 from cli_process import python
 
 import torch_mlx_spectro as tms
+from torch_mlx_spectro.native import private_state
 
 IMPORT = """\
 import sys, threading, torch
@@ -131,3 +133,20 @@ def test_type_checkers_and_programs_see_the_same_names() -> None:
     assert set(seen) == set(tms.__all__)
     for name, home in seen.items():
         assert getattr(importlib.import_module(home), name) is getattr(tms, name)
+
+
+def test_patching_does_not_import_torchs_compiler(tmp_path):
+    lines = (
+        "import sys, torch, torch_mlx_spectro as tms",
+        "tms.patch(); torch.stft(torch.ones(64), 16, window=torch.ones(16), return_complex=True)",
+        "assert tms.stats().native + tms.stats().accelerated == 1",
+        "sys.exit('torch._dynamo' in sys.modules)",
+    )
+    result = python("-c", "\n".join(lines), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_constants_of_compiled_programs_are_marked_as_torch_marks_them():
+    ours = private_state.mark_constant(lambda: None)
+    torchs = torch.compiler.assume_constant_result(lambda: None)
+    assert vars(ours) == vars(torchs) != {}

@@ -21,8 +21,9 @@ from .calls.operation import ISTFT, STFT, WINDOW, Operation
 from .dispatch import choice as routing
 from .dispatch.choice import Choice, current_choice, patched_choice
 from .dispatch.decide import NATIVE_ASKED, TOO_SMALL, decide
+from .dispatch.recording import Answer
 from .dispatch.run import counters, dispatch
-from .dispatch.statistics import REFUSED, Answer, Stats
+from .dispatch.statistics import REFUSED, Stats
 from .errors import NotAccelerated
 from .mlx import runtime
 from .native import asking
@@ -74,7 +75,7 @@ def _is_of_our_kind(tensor: Any) -> bool:
     return isinstance(tensor, torch.Tensor) and tensor.dtype in torch_state.DTYPES
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@torch_state.mark_constant
 def _shows_operator(name: str, device_type: str, patched: bool) -> bool:
     """Whether programs that are being compiled call the operators on this device."""
     torch_state.show_compiler(((STFT.native, patched_stft), (ISTFT.native, patched_istft)))
@@ -90,7 +91,7 @@ def _shows_operator(name: str, device_type: str, patched: bool) -> bool:
     return bool(operators.OPERATORS)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@torch_state.mark_constant
 def _leaves_small(device_type: str, patched: bool) -> bool:
     return _does_leave_small(patched_choice() if patched else current_choice(), device_type)
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 BACKEND_VARIABLE = "TORCH_MLX_SPECTRO_BACKEND"
+CHILDREN_VARIABLE = "TORCH_MLX_SPECTRO_CHILDREN"
 RESULT_MEMORY_VARIABLE = "TORCH_MLX_SPECTRO_RESULT_MEMORY"
 
 #: Every variable that is read, and what it means; ``doctor`` prints this table.
@@ -19,6 +20,10 @@ RECOGNISED: Mapping[str, str] = MappingProxyType(
         RESULT_MEMORY_VARIABLE: (
             "MiB of memory of large results on the CPU that are kept for later ones; 0: none"
             " (default 256, or a 32nd of the machine's memory if that is less)"
+        ),
+        CHILDREN_VARIABLE: (
+            "written by run --children, for the processes that the program starts; empty: these are"
+            " not patched"
         ),
         "MLX_OLA_FUSE_NORM": (
             "0: SpectralTransform.istft divides by the envelope in an operation of its own"

@@ -5,7 +5,7 @@ import re
 from types import SimpleNamespace
 
 from torch_mlx_spectro import Stats
-from torch_mlx_spectro.cli.run import print_stats
+from torch_mlx_spectro.cli.report import print_stats
 
 
 def printed(**values) -> str:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import atexit
-import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 import torch_mlx_spectro as tms
 
@@ -17,22 +13,21 @@ from .. import interrupts
 from ..backends import registry
 from ..errors import Problem
 from ..settings import BACKEND_VARIABLE, settings
-from ..terminal import make_console, table
-from . import launch
+from ..terminal import refuse
+from . import launch, report
+from .children import parent
 
 HELP = "run a program under patch()"
 DESCRIPTION = (
     "Run a Python program with torch.stft and torch.istft computed by MLX, otherwise exactly as"
-    " Python itself would run it. Child processes are not covered: a program that starts others"
-    " has to call patch() in them."
+    " Python itself would run it. With --children the Python processes that it starts are patched,"
+    " too: spawned workers, pools, the ranks of torchrun."
 )
 USAGE = (
     "torch-mlx-spectro run [options] (script.py | -m module | -c code | console-script)"
     " [arguments ...]"
 )
 _WITH_VALUE = ("--backend", "--stats-file")
-#: Modules of this package that have the counts to report.
-_COUNTING = ("functional", "patching")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +40,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--strict", action="store_true", help="raise NotAccelerated instead of falling back"
+    )
+    parser.add_argument(
+        "--children",
+        action="store_true",
+        help="patch the Python processes that the program starts, too, and count their calls",
+    )
+    parser.add_argument(
+        "--environment",
+        action="store_true",
+        help="with --children, in the place of a program: print the variables that patch every"
+        " Python process started under them, as commands of a shell",
     )
     parser.add_argument(
         "--stats",
@@ -78,83 +84,31 @@ def command(options: argparse.Namespace) -> int:
     Raises:
         Problem: there is no such program, or an option or variable has no valid value.
     """
-    resolved = launch.resolve(options.program)
     try:
         backend = options.backend or registry.check_name(settings().backend, BACKEND_VARIABLE)
     except ValueError as error:
         raise Problem(str(error)) from None
-    if options.stats or options.json or options.stats_file is not None:
-        _report_at_exit(as_json=options.json, path=options.stats_file)
+    asks_report = options.stats or options.json or options.stats_file is not None
+    if options.environment:
+        _check_environment(options, asks_report)
+        parent.print_environment(parent.make_environment(backend, options.strict, None))
+        return 0
+    resolved = launch.resolve(options.program)
+    folder = None
+    if asks_report:
+        folder = report.at_exit(options.json, options.stats_file, with_children=options.children)
+    if options.children:
+        os.environ.update(parent.make_environment(backend, options.strict, folder))
     tms.patch(backend, strict=options.strict)
     interrupts.raise_again()
     return launch.launch(resolved)
 
 
-def _report_at_exit(as_json: bool, path: Path | None) -> None:
-    """Register the report before the program runs, so that atexit calls it last."""
-    if path is not None:
-        path = path.absolute()  # the program may change the working directory
-        if path.is_dir() or not path.parent.is_dir():
-            raise Problem(f"--stats-file {path}: not a file name in an existing folder")
-    owner = os.getpid()
-
-    def write() -> None:
-        if os.getpid() != owner:  # a forked child that ends by sys.exit gets here, too
-            return
-        # Not by an import, which would import torch again if its first import failed.
-        functional, patching = (sys.modules.get(f"{tms.__name__}.{name}") for name in _COUNTING)
-        if functional is None or patching is None:
-            return
-        stats, left = functional.stats(), patching.names_left()
-        line = json.dumps(stats.as_dict() | {"left": left})
-        if path is not None:
-            path.write_text(line + "\n", encoding="utf-8")
-            return
-        # The program may have replaced sys.stderr, or closed this stream, too.
-        stream = sys.__stderr__
-        if stream is None or stream.closed:
-            return
-        if as_json:
-            print(line, file=stream, flush=True)
-        else:
-            print_stats(stats, stream, left)
-
-    atexit.register(write)
-
-
-def print_stats(stats: tms.Stats, stream: TextIO, left: Sequence[str] = ()) -> None:
-    """Print what was accelerated, what was not and why, and where the calls came from.
-
-    Args:
-        left: names of modules that still have torch's own functions.
-    """
-    console = make_console(stream)
-    refused = f", {stats.refused} refused" if stats.refused else ""
-    console.print(
-        f"torch_mlx_spectro: {stats.accelerated} calls accelerated, {stats.native} native{refused}"
-    )
-    if stats.verified:
-        console.print(
-            f"{stats.verified} of them verified against native torch, {stats.mismatches} wrong"
+def _check_environment(options: argparse.Namespace, asks_report: bool) -> None:
+    refuse(
+        (
+            (not options.children, "--environment is for child processes: give --children, too"),
+            (options.program, "--environment prints variables and runs nothing: name no program"),
+            (asks_report, "--environment runs nothing, so it has no statistics to report"),
         )
-    for name in left:
-        console.print(f"{name} was left to torch: it is not named stft or istft.", soft_wrap=True)
-    if not stats.calls:
-        console.print("Neither torch.stft nor torch.istft was called in this process.")
-        return
-    calls = [(f"torch.{op}", by, str(count)) for (op, by), count in sorted(stats.calls.items())]
-    console.print(table(("operation", "backend"), ("calls",), rows=calls))
-    for title, counts in (
-        ("why a call was not accelerated", stats.fallbacks),
-        ("why a call was left to torch by choice", stats.choices),
-    ):
-        if counts:
-            ordered = sorted(counts, key=lambda reason: (-counts[reason], reason))
-            reasons = [(reason, str(counts[reason])) for reason in ordered]
-            console.print(table((title,), ("calls",), rows=reasons))
-    columns = ("accelerated", "native", *(("refused",) if stats.refused else ()))
-    sites = [
-        (site, *(str(numbers.get(column, 0)) for column in columns))
-        for site, numbers in sorted(stats.sites.items())
-    ]
-    console.print(table(("called from",), columns, rows=sites))
+    )

@@ -21,7 +21,8 @@ from ..calls.key import Key
 from ..calls.kind import CallKind, Route
 from ..store.caches import note_preparation, register_cache
 from ..store.fork import after_fork
-from .statistics import Answer, Sites
+from .recording import Answer
+from .statistics import Sites
 
 if TYPE_CHECKING:  # a program whose calls all go native never resolves one
     from ..core.params import IstftParams, StftParams

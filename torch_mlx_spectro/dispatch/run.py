@@ -30,7 +30,8 @@ from .choice import Choice
 from .decide import NOT_RESOLVED, decide, ledger, native_plan, trials
 from .gradient_timer import GradientTimer
 from .plans import Plan, Run, plans
-from .statistics import REFUSED, Answer, Counters
+from .recording import Answer
+from .statistics import REFUSED, Counters
 
 #: What was found for a call: its plan and its key, or None; its input, window and other arguments.
 Found = tuple[Plan | None, Key | None, Any, Any, tuple[Any, ...]]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import CodeType, FrameType, MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..native.functions import is_inner_frame
 from ..store.fork import after_fork
+from .recording import Answer, Counted, Process, Record, name_process
 
 #: Call sites and routes counted one by one; further ones are counted together.
 MAX_COUNTS = 2000
@@ -87,21 +90,6 @@ class Stats:
         }
 
 
-class Answer(NamedTuple):
-    """What calls are counted by, besides their site.
-
-    Attributes:
-        backend: who computed them, or :data:`REFUSED`.
-        reasons: why they were not accelerated; empty where they were.
-        by_choice: they were not to be.
-    """
-
-    op: str
-    backend: str
-    reasons: tuple[str, ...] = ()
-    by_choice: bool = False
-
-
 class _Count:
     """Calls of one call site by one route.
 
@@ -141,7 +129,23 @@ class Counters:
         self._counts: list[_Count] = []
         self._sites_by_answer: dict[Answer, Sites] = {}
         self._verified = self._mismatches = 0
+        #: Where other processes read these counts, and those of forked children.
+        self._folder: Path | None = None
+        self._folder_of_children: Path | None = None
+        self._record: Record | None = None
         after_fork(self.after_fork_in_child)
+
+    def record(self, folder: Path, children_only: bool = False) -> None:
+        """Let other processes read the counts, by :func:`.recording.read`, from now on.
+
+        Args:
+            folder: where they are.
+            children_only: not this process's, but those of processes that are forked from it.
+        """
+        with self._lock:
+            self._folder = None if children_only else folder
+            self._folder_of_children = folder
+            self._clear()
 
     def sites(self, answer: Answer) -> Sites:
         """Return the counters of call sites that were counted before, by :func:`find_site`.
@@ -177,6 +181,8 @@ class Counters:
         if bump is None:
             counted = _Count(answer, None if frame is None else frame.f_code, site[1])
             self._counts.append(counted)
+            if (record := self._get_record()) is not None:
+                counted.bump = record.add(answer, counted.site(), counted.bump)
             bump = sites[site] = counted.bump
         return bump
 
@@ -185,52 +191,78 @@ class Counters:
         with self._lock:
             self._verified += 1
             self._mismatches += not agrees
+            if (record := self._get_record()) is not None:
+                record.set_verified(self._verified, self._mismatches)
+
+    def get_counted(self) -> Process:
+        """What this process has counted so far."""
+        with self._lock:
+            counts, verified, mismatches = [*self._counts], self._verified, self._mismatches
+        counted = tuple(Counted(count.answer, count.site(), count.calls) for count in counts)
+        return Process(name_process(), os.getpid(), counted, verified, mismatches)
 
     def snapshot(self) -> Stats:
         """The counters as they are now."""
-        with self._lock:
-            counted = [(count, count.calls) for count in self._counts]
-            verified, mismatches = self._verified, self._mismatches
-        calls: Counter[tuple[str, str]] = Counter()
-        fallbacks: Counter[str] = Counter()
-        choices: Counter[str] = Counter()
-        kinds: Counter[str] = Counter()
-        sites: dict[str, dict[str, int]] = {}
-        for count, number in counted:
-            if not number:
-                continue  # another thread is about to count the first
-            answer = count.answer
-            calls[answer.op, answer.backend] += number
-            for reason in answer.reasons:
-                (choices if answer.by_choice else fallbacks)[reason] += number
-            site = sites.setdefault(count.site(), {"accelerated": 0, "native": 0})
-            kind = answer.backend if answer.backend in ("native", REFUSED) else "accelerated"
-            site[kind] = site.get(kind, 0) + number
-            kinds[kind] += number
-        return Stats(
-            accelerated=kinds["accelerated"],
-            native=kinds["native"],
-            refused=kinds[REFUSED],
-            calls=MappingProxyType(dict(calls)),
-            fallbacks=MappingProxyType(dict(fallbacks)),
-            choices=MappingProxyType(dict(choices)),
-            sites=MappingProxyType(sites),
-            verified=verified,
-            mismatches=mismatches,
-        )
+        return add_up([self.get_counted()])
 
     def reset(self) -> None:
         """Set every counter to zero."""
         with self._lock:
-            for sites in self._sites_by_answer.values():
-                sites.clear()
-            self._counts.clear()
-            self._verified = self._mismatches = 0
+            self._clear()
+
+    def _clear(self) -> None:
+        for sites in self._sites_by_answer.values():
+            sites.clear()
+        self._counts.clear()
+        self._verified = self._mismatches = 0
+        if self._record is not None:
+            self._record.remove()
+            self._record = None
+
+    def _get_record(self) -> Record | None:
+        """Return what other processes read, made with the first count; None if none does."""
+        if self._record is None and self._folder is not None:
+            try:
+                self._record = Record(self._folder)
+            except OSError:  # nobody reads any more, or the disk is full
+                self._folder = None
+        return self._record
 
     def after_fork_in_child(self) -> None:
-        """Begin at zero in a forked child, with a new lock."""
+        """Begin at zero in a forked child, with a new lock and a record of its own."""
         self._lock = threading.Lock()
-        self.reset()
+        self._folder, self._record = self._folder_of_children, None
+        self._clear()
+
+
+def add_up(processes: Sequence[Process]) -> Stats:
+    """Add up what processes have counted."""
+    calls: Counter[tuple[str, str]] = Counter()
+    fallbacks: Counter[str] = Counter()
+    choices: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    sites: dict[str, dict[str, int]] = {}
+    for answer, place, number in (each for process in processes for each in process.counted):
+        if not number:
+            continue  # another thread is about to count the first
+        calls[answer.op, answer.backend] += number
+        for reason in answer.reasons:
+            (choices if answer.by_choice else fallbacks)[reason] += number
+        site = sites.setdefault(place, {"accelerated": 0, "native": 0})
+        kind = answer.backend if answer.backend in ("native", REFUSED) else "accelerated"
+        site[kind] = site.get(kind, 0) + number
+        kinds[kind] += number
+    return Stats(
+        accelerated=kinds["accelerated"],
+        native=kinds["native"],
+        refused=kinds[REFUSED],
+        calls=MappingProxyType(dict(calls)),
+        fallbacks=MappingProxyType(dict(fallbacks)),
+        choices=MappingProxyType(dict(choices)),
+        sites=MappingProxyType(sites),
+        verified=sum(process.verified for process in processes),
+        mismatches=sum(process.mismatches for process in processes),
+    )
 
 
 def _is_transparent(frame: FrameType) -> bool:

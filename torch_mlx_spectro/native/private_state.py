@@ -11,13 +11,15 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.autograd import forward_ad
 
 from ..store.caches import cached
 from .private_names import Found, always
+
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 #: What this torch has of the private names; each that is asked in every call is a name here, too.
 _found = Found()
@@ -179,6 +181,16 @@ def show_compiler(pairs: tuple[tuple[Any, Any], ...]) -> None:
         rule = next((found[function] for function in pair if function in found), None)
         if rule is not None:
             found.update(dict.fromkeys(pair, rule))
+
+
+def mark_constant(function: AnyFunction) -> AnyFunction:
+    """Mark a function that torch.compile is to call while it compiles, and not to compile.
+
+    ``torch.compiler.assume_constant_result`` sets the same mark. But first it imports all of the
+    compiler, for which a program that compiles nothing would wait longer than for torch.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 #: Our part of the tag in the keys under which torch.compile keeps programs on disk.
