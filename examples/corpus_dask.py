@@ -2,8 +2,9 @@
 
 torch-mlx-spectro run --children --stats examples/corpus_dask.py
 
-The work is in `denoise`, which knows neither Dask nor this package: `--children` patches the workers
-that Dask starts. One report at the end has the calls of all of them. Needs `pip install distributed`.
+The work is in `denoise`, which knows neither Dask nor this package: `--children` patches the
+workers that Dask starts. One report at the end has the calls of all of them. Needs
+`pip install distributed`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def denoise(index: int) -> float:
 
 
 def main() -> None:
+    """Denoise the clips, and tell what is left."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--clips", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)
