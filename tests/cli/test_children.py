@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkout import EXAMPLES
 from cli_process import CLI, RUN, python
 
 TRANSFORM = """\
@@ -112,6 +113,16 @@ def test_ranks_of_torchrun_are_patched_and_counted(folder: Path) -> None:
     assert [child["name"] for child in told["children"]] == ["ranks.py, rank 0", "ranks.py, rank 1"]
     assert [child["accelerated"] for child in told["children"]] == [2, 2]
     assert told["native"] == 0
+
+
+def test_the_example_of_a_corpus_is_accelerated_in_every_worker(folder: Path) -> None:
+    pytest.importorskip("distributed")
+    example = str(EXAMPLES / "corpus_dask.py")
+    result = python(*CHILDREN, example, "--clips", "6", cwd=folder)
+    told = report(result)
+    assert result.stdout.startswith("6 clips, ")
+    assert (told["calls"], told["native"]) == ({"stft/cpu": 6, "istft/cpu": 6}, 0)
+    assert {child["accelerated"] > 0 for child in told["children"]} == {True}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL on this system")
