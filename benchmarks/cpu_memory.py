@@ -1,13 +1,13 @@
 """Memory that a process has left after many calls of random sizes by several threads.
 
-python benchmarks/cpu_memory.py [--calls 10000] [--threads 8] [--torch-threads 1] [--kept]
+python benchmarks/cpu_memory.py [--calls 10000] [--threads 8] [--samples 1500000] [--kept]
 
 The same calls by native torch and by ``cpu``, each in a process of its own: stft, istft and both
 with gradients, of up to some 90 MB. Told is the resident memory beyond that after one small call:
-when all threads have ended and all results are deleted; after ``clear_caches()``; and after the C
-library has given back whatever is free in its heaps (``malloc_trim``). What the latter frees
-belonged to nobody: an allocator keeps it for later calls. Exit code 1 where ``cpu`` has more left
-than native and the limit of result memory together.
+when all threads have ended and all results are deleted; how much of that the C library has lent
+(the rest is free, in heaps that it has not given back to the system); and what is left after
+``clear_caches()``. Exit code 1 where ``cpu`` has more left than native and the limit of result
+memory together.
 
 --kept: the threads do not end before memory is measured.
 """
@@ -30,7 +30,6 @@ import torch_mlx_spectro as tms
 
 #: Of signals: n_fft and hop of each call are among these.
 SIZES = ((256, 64), (512, 128), (1024, 256), (2048, 441), (2048, 512), (4096, 1024), (6144, 1024))
-MOST_SAMPLES = 1_500_000
 MIB = 1 << 20
 
 
@@ -40,17 +39,34 @@ def measure_resident() -> int:
         return int(file.read().split()[1]) * 4096
 
 
-def trim() -> None:
-    """Have the C library give back what is free in its heaps, where it can."""
+class Mallinfo(ctypes.Structure):
+    """glibc's ``struct mallinfo2``: of heaps, in all and lent; of what was mapped alone."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keep".split()
+    )
+
+
+def measure_lent() -> int:
+    """Bytes that the C library has lent; 0 where it does not tell."""
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+        ask = ctypes.CDLL(None).mallinfo2
+        ask.restype = Mallinfo
+        found = ask()
+        return int(found.uordblks + found.hblkhd)
+    return 0
 
 
-def call_once(draw: random.Random) -> None:
-    """A transform of a random size, there and back, one time in four with gradients."""
+def call_once(draw: random.Random, most: int) -> None:
+    """A transform of a random size, there and back, one time in four with gradients.
+
+    Args:
+        most: samples of its rows together.
+    """
     n_fft, hop = draw.choice(SIZES)
     rows = draw.choice((1, 1, 2, 4, 8))
-    samples = n_fft + int(MOST_SAMPLES / rows * draw.random() ** 4)
+    samples = n_fft + int(most / rows * draw.random() ** 4)
     window = torch.hann_window(n_fft)
     differentiated = draw.random() < 0.25
     signal = torch.ones(rows, samples).requires_grad_(differentiated)
@@ -68,7 +84,7 @@ def run_calls(backend: str, given: argparse.Namespace) -> dict[str, int]:
         draw = random.Random(number)
         with tms.backend(backend):
             for _ in range(calls):
-                call_once(draw)
+                call_once(draw, given.samples)
         done.wait()
         ends.wait()
 
@@ -80,7 +96,8 @@ def run_calls(backend: str, given: argparse.Namespace) -> dict[str, int]:
             spectrum = tms.stft(signal, 512, window=window, return_complex=True)
             tms.istft(spectrum, 512, window=window).sum().backward()
     del signal, window, spectrum
-    before = measure_resident()
+    gc.collect()
+    before, lent = measure_resident(), measure_lent()
     each = -(-given.calls // given.threads)
     threads = [threading.Thread(target=work, args=(n, each)) for n in range(given.threads)]
     for thread in threads:
@@ -91,11 +108,9 @@ def run_calls(backend: str, given: argparse.Namespace) -> dict[str, int]:
         for thread in threads:
             thread.join()
     gc.collect()
-    left = {"deleted": measure_resident() - before}
+    left = {"deleted": measure_resident() - before, "lent": measure_lent() - lent}
     tms.clear_caches()
     left["clear_caches"] = measure_resident() - before
-    trim()
-    left["malloc_trim"] = measure_resident() - before
     ends.set()
     return left
 
@@ -105,6 +120,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--calls", type=int, default=10_000)
     parser.add_argument("--threads", type=int, default=8)
+    parser.add_argument("--samples", type=int, default=1_500_000, help="of a call, at most")
     parser.add_argument("--torch-threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--kept", action="store_true", help="measure before the threads end")
     parser.add_argument("--by", default="", help=argparse.SUPPRESS)
