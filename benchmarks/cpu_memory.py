@@ -31,6 +31,8 @@ import torch_mlx_spectro as tms
 #: Of signals: n_fft and hop of each call are among these.
 SIZES = ((256, 64), (512, 128), (1024, 256), (2048, 441), (2048, 512), (4096, 1024), (6144, 1024))
 MIB = 1 << 20
+#: Of glibc's ``struct mallinfo2``.
+FIELDS = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
 
 
 def measure_resident() -> int:
@@ -40,12 +42,9 @@ def measure_resident() -> int:
 
 
 class Mallinfo(ctypes.Structure):
-    """glibc's ``struct mallinfo2``: of heaps, in all and lent; of what was mapped alone."""
+    """What glibc says of its heaps: ``uordblks`` are lent, ``hblkhd`` were mapped by themselves."""
 
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keep".split()
-    )
+    _fields_ = tuple((name, ctypes.c_size_t) for name in FIELDS.split())
 
 
 def measure_lent() -> int:

@@ -23,10 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
+from torch_mlx_spectro.dispatch import choice, run
 from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import compiled as operators
 from torch_mlx_spectro.dispatch import decide as deciding
-from torch_mlx_spectro.dispatch import run
 from torch_mlx_spectro.dispatch.plans import plans
 from torch_mlx_spectro.native import private_state as torch_state
 
@@ -437,6 +437,18 @@ def test_what_is_large_calls_operators_under_auto() -> None:
     assert sum(operators.NAMESPACE in name for name in seen) == 2
     torch.testing.assert_close(found, separate(signal, MASK, WINDOW), atol=1e-5, rtol=1e-5)
     assert {op for op, _ in tms.stats().calls} == {"stft", "istft"}
+
+
+def test_where_nothing_is_measured_what_is_large_is_the_first_candidates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(routing._default, "measures", False)
+    signal = signal_of(300_000)
+    with tms.backend("auto"):
+        compiled = torch.compile(separate_by_ours, fullgraph=True, backend="aot_eager")
+        tms.reset_stats()
+        compiled(signal, MASK, WINDOW)
+    assert tms.stats().calls == {("stft", "cpu"): 1, ("istft", "cpu"): 1}
 
 
 def test_double_precision_is_natives() -> None:

@@ -33,9 +33,7 @@ def _vanishes_without_window(params: IstftParams) -> bool:
     return resolve_envelope(None, params).vanishes
 
 
-def inverse_envelope(
-    params: IstftParams, window: torch.Tensor, dtype: torch.dtype
-) -> torch.Tensor:
+def inverse_envelope(params: IstftParams, window: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The inverse of the overlap-added squared window, shape (kept,); torch differentiates it.
 
     In double precision; on the host where the device has no doubles: it is made of n_fft values.

@@ -10,6 +10,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +317,10 @@ def check_whole(memory: ResultMemory) -> None:
     assert get_address(make(memory)) in addresses
 
 
+def add_result(memory: ResultMemory, held: list[torch.Tensor]) -> None:
+    held.append(make(memory).fill_(9))
+
+
 @pytest.mark.parametrize("others", [0, 1], ids=["new memory", "used again"])
 def test_an_interrupt_anywhere_loses_nothing(memory: ResultMemory, others: int) -> None:
     number = 0
@@ -326,7 +331,7 @@ def test_an_interrupt_anywhere_loses_nothing(memory: ResultMemory, others: int) 
         held = [make(memory).fill_(7)]
         for _ in range(others):
             make(memory)
-        is_interrupted = interrupt_at(number, lambda: held.append(make(memory).fill_(9)))
+        is_interrupted = interrupt_at(number, partial(add_result, memory, held))
         check_whole(memory)
         assert bool((held[0] == 7).all())
         assert len(held) == 1 or bool((held[1] == 9).all())
