@@ -23,10 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import emulator
-from torch_mlx_spectro.dispatch import choice, run
 from torch_mlx_spectro.dispatch import choice as routing
 from torch_mlx_spectro.dispatch import compiled as operators
 from torch_mlx_spectro.dispatch import decide as deciding
+from torch_mlx_spectro.dispatch import run
 from torch_mlx_spectro.dispatch.plans import plans
 from torch_mlx_spectro.native import private_state as torch_state
 

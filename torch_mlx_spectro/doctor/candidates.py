@@ -22,7 +22,7 @@ from ..backends import registry
 #: The differences of the package's own backends from torch, with reasons.
 KNOWN_DIFFERENCES = Path(__file__).parent / "known_differences.toml"
 
-DOUBLES = {"float64", "complex128"}
+DOUBLES = ("float64", "complex128")
 
 #: Keeps the emulator active until the process ends: worker processes compute by it.
 _OPEN = ExitStack()

@@ -36,11 +36,11 @@ TURNS = 9
 #: Calls after which the patch has chosen who computes, at most.
 SETTLING = 48
 
-#: Of the backends that take tensors on the CPU.
-EXPLAINED = {
-    "cpu": "torch's own FFT, in blocks that fit the processor's cache",
-    "mlx": "Apple's array library MLX",
-}
+#: Backends that take tensors on the CPU, and what they are.
+EXPLAINED = (
+    ("cpu", "torch's own FFT, in blocks that fit the processor's cache"),
+    ("mlx", "Apple's array library MLX"),
+)
 
 Stems = tuple[torch.Tensor, torch.Tensor]
 
@@ -249,9 +249,10 @@ def _print(report: dict[str, Any]) -> None:
     console.print(
         table(("", "computed by (calls)"), ("torch alone", "with patch()", "speed-up"), rows=rows)
     )
-    for name in dict.fromkeys(call["backend"] for call in report["calls"].values()):
-        if name in EXPLAINED:
-            console.print(f"{name}: {EXPLAINED[name]}.")
+    computing = {call["backend"] for call in report["calls"].values()}
+    for name, explained in EXPLAINED:
+        if name in computing:
+            console.print(f"{name}: {explained}.")
     for op, call in report["calls"].items():
         if call["backend"] == "native":
             console.print(f"torch.{op} was left to torch: {'; '.join(call['reasons'])}.")
