@@ -108,7 +108,7 @@ def _measure_calls(audio: torch.Tensor) -> dict[str, dict[str, Any]]:
         median seconds of both sides, and ``gain``, the median ratio of torch's time to the other.
     """
     window = torch.hann_window(N_FFT)
-    given = {"n_fft": N_FFT, "hop_length": HOP, "window": window}
+    given: dict[str, Any] = {"n_fft": N_FFT, "hop_length": HOP, "window": window}
     spectrum = torch.stft(audio, return_complex=True, **given)
     asked: dict[str, tuple[torch.Tensor, dict[str, Any]]] = {
         "stft": (audio, given | {"return_complex": True}),
@@ -231,7 +231,7 @@ def _print(report: dict[str, Any]) -> None:
     console.print(f"Recording: {report['source']}")
     console.print(f"{report['channels']} channels, {seconds:.1f} s at {report['rate']} Hz")
     console.print(f"Measured in this run, on this machine, {report['threads']} threads of torch:")
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             f"torch.{op}",
             _name(call["backend"]),
