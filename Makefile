@@ -17,7 +17,7 @@ PIPELINES := tests/pipelines
 .PHONY: help demo test lint bench parity test-pipelines wheel clean
 
 help:
-	@echo "make demo            separate a clip natively and by MLX, compare, write WAV and PNG"
+	@echo "make demo            separate a clip with and without patch(): who computed, what it gains"
 	@echo "make test            the tests"
 	@echo "make lint            ruff and mypy"
 	@echo "make bench           speed against native torch, on this machine"

@@ -14,7 +14,8 @@ from patched import NATIVE
 
 import torch_mlx_spectro as tms
 
-DTYPES = (torch.float32, torch.complex64)
+SINGLE = (torch.float32, torch.complex64)
+DOUBLE = (torch.float64, torch.complex128)
 
 
 @contextmanager
@@ -27,14 +28,14 @@ def our_hypothesis_profile() -> Iterator[None]:
         hypothesis.settings.load_profile(profile)
 
 
-def samples() -> Iterator[Any]:
+def samples(dtypes: tuple[torch.dtype, ...]) -> Iterator[Any]:
     """Each sample as (op, input, other arguments by name), with a readable id."""
     # torch's testing internals are large and warn: read once, here, and nothing else of them.
     with torchs_own_warnings(), our_hypothesis_profile():
         from torch.testing._internal.common_methods_invocations import op_db
 
         for op in op_db:
-            for dtype in DTYPES if op.name in NATIVE else ():
+            for dtype in dtypes if op.name in NATIVE else ():
                 if dtype not in op.supported_dtypes("cpu"):
                     continue
                 for index, sample in enumerate(op.sample_inputs("cpu", dtype, requires_grad=True)):
@@ -43,26 +44,31 @@ def samples() -> Iterator[Any]:
                     yield pytest.param(op.name, sample.input, sample.kwargs, id=name)
 
 
-SAMPLES = list(samples())
+SAMPLES = list(samples(SINGLE))
+SAMPLES_IN_DOUBLE = list(samples(DOUBLE))
+
+
+def bind_sample(function: Any, kwargs: dict[str, Any]) -> Any:
+    """The function of the tensors of a sample alone."""
+    others = {name: value for name, value in kwargs.items() if name != "window"}
+
+    def call(signal: torch.Tensor, window: torch.Tensor | None = None) -> torch.Tensor:
+        result: torch.Tensor = function(signal, window=window, **others)
+        return result
+
+    return call
 
 
 def check_sample(
     op: str, tensor: torch.Tensor, kwargs: dict[str, Any], backend: str = "mlx"
 ) -> None:
     """All derivatives in the tensors of a sample; every call of ours was accelerated."""
-    others = dict(kwargs)
     tensors = {"input": tensor}
-    if "window" in others:
-        tensors["window"] = others.pop("window")
-
-    def of(function: Any) -> Any:
-        def call(signal: torch.Tensor, window: torch.Tensor | None = None) -> torch.Tensor:
-            result: torch.Tensor = function(signal, window=window, **others)
-            return result
-
-        return call
-
+    if "window" in kwargs:
+        tensors["window"] = kwargs["window"]
     tms.reset_stats()
-    names = compare_derivatives(of(getattr(torch, op)), of(NATIVE[op]), tensors)
+    names = compare_derivatives(
+        bind_sample(getattr(torch, op), kwargs), bind_sample(NATIVE[op], kwargs), tensors
+    )
     assert {"value", "tangent", *(f"gradient of {name}" for name in tensors)} <= names
     assert tms.stats().calls == {(op, backend): 2}

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import metal
 import pytest
 import torch
 from gradients import check_close, compare_derivatives, noise, torchs_own_warnings, wide
+from needs import needs_mlx
 from patched import NATIVE, accelerated_calls
 from reference import close, random_tensor
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
@@ -29,11 +31,15 @@ WINDOW = torch.hann_window(16) + 0.1
 WINDOWS = torch.stack([WINDOW, WINDOW + 1, WINDOW.flip(0)])
 
 
-@pytest.fixture(params=["blocks", "kernels"])
+#: By MLX's operations in blocks, by torch's, and by the Metal kernels.
+ROUTES = [pytest.param("blocks", marks=needs_mlx), "cpu", "kernels"]
+
+
+@pytest.fixture(params=ROUTES)
 def accelerated(request: pytest.FixtureRequest) -> Iterator[None]:
-    """torch's functions patched, strict, by both computations."""
-    if request.param == "blocks":
-        with tms.patch(backend="mlx", strict=True):
+    """torch's functions patched, strict, by each computation."""
+    if request.param != "kernels":
+        with in_blocks(request.param):
             yield
         return
     if (reason := emulator.available()) is not None:
@@ -42,6 +48,20 @@ def accelerated(request: pytest.FixtureRequest) -> Iterator[None]:
     with metal.emulated(folder) as machine:
         yield
     assert machine.launches
+
+
+@contextmanager
+def in_blocks(route: str) -> Iterator[None]:
+    """torch's functions patched, strict, by one of the computations without kernels."""
+    with tms.patch("cpu" if route == "cpu" else "mlx", strict=True):
+        yield
+
+
+@pytest.fixture(params=ROUTES[:2])
+def blocks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """torch's functions patched, strict, by the computations that cut long rows."""
+    with in_blocks(request.param):
+        yield
 
 
 def energy(signal: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
@@ -91,10 +111,11 @@ TRANSFORMS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
-@pytest.mark.parametrize("kernels", [False, True], ids=["blocks", "kernels"])
+@pytest.mark.parametrize("route", ROUTES)
 def test_transforms_of_torch_func(
-    transform: Callable[..., torch.Tensor], kernels: bool, metal_cache: Path
+    transform: Callable[..., torch.Tensor], route: str, metal_cache: Path
 ) -> None:
+    kernels = route == "kernels"
     if kernels and (reason := emulator.available()) is not None:
         pytest.skip(reason)
     with torchs_own_warnings():
@@ -104,7 +125,7 @@ def test_transforms_of_torch_func(
             with metal.emulated(metal_cache, checked=False):
                 actual = transform(SIGNALS, WINDOWS)
         else:
-            with tms.patch(backend="mlx", strict=True):
+            with in_blocks(route):
                 actual = transform(SIGNALS, WINDOWS)
     assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
     check_close("transform", actual, expected, exact)
@@ -120,7 +141,7 @@ LONG: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.usefixtures("strict_mlx")
+@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("arguments", LONG, ids=str)
 def test_signals_of_many_blocks(arguments: dict[str, Any]) -> None:
     """Long enough for several blocks on every stream, rows that end within one."""
@@ -138,7 +159,7 @@ def test_signals_of_many_blocks(arguments: dict[str, Any]) -> None:
     assert accelerated_calls() == 2
 
 
-@pytest.mark.usefixtures("strict_mlx")
+@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -196,7 +217,7 @@ def test_an_istft_by_a_complex_window_that_is_trained(win_length: int) -> None:
     assert accelerated_calls() == 2
 
 
-@pytest.mark.usefixtures("strict_mlx")
+@pytest.mark.usefixtures("blocks")
 def test_an_envelope_may_be_zero_outside_of_the_kept_samples() -> None:
     """A Hann window begins with a zero: its gradient is finite all the same."""
     tensors = {
@@ -351,7 +372,7 @@ def test_backward_in_another_thread_and_in_many_at_once() -> None:
     thread.join()
 
 
-@pytest.mark.usefixtures("strict_mlx")
+@pytest.mark.usefixtures("blocks")
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
     """Deterministic: the same call gives the same bits, in forward and backward."""
     signal, window = random_tensor(1, 2, 200_000), torch.hann_window(512)
@@ -371,7 +392,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     assert torch.equal(run(), expected)
 
 
-def test_gradcheck_in_double_precision_is_natives() -> None:
+def test_gradcheck_in_double_precision_is_natives_where_mlx_is_asked_for() -> None:
     signal = wide(SIGNALS[0, :, :60]).requires_grad_()
     window = wide(WINDOW).requires_grad_()
     with tms.patch(backend="mlx"), torchs_own_warnings():
@@ -409,11 +430,11 @@ VANISHING: dict[str, Callable[[torch.Tensor, torch.Tensor], Any]] = {
 def test_vanishing_envelopes_raise_torchs_error(call: Callable[..., Any]) -> None:
     spectrum = stft(SIGNALS[0])
     errors = []
-    for backend in ("native", "mlx"):
+    for backend in ("native", "mlx", "cpu"):
         with tms.patch(backend=backend), pytest.raises(RuntimeError) as raised:
             call(spectrum, torch.zeros(16))
         errors.append(str(raised.value).partition("\nException raised")[0])
-    assert errors[0] == errors[1]
+    assert errors[0] == errors[1] == errors[2]
 
 
 @pytest.mark.usefixtures("strict_mlx")
@@ -433,7 +454,7 @@ def test_inference_tensors_cannot_be_saved_as_natively() -> None:
     with torch.inference_mode():
         window = WINDOW.clone()
     leaf = SIGNALS[0].clone().requires_grad_()
-    for choice in ("native", "mlx"):
+    for choice in ("native", "mlx", "cpu"):
         with (
             tms.backend(choice, strict=True),
             pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"),

@@ -439,6 +439,18 @@ def test_what_is_large_calls_operators_under_auto() -> None:
     assert {op for op, _ in tms.stats().calls} == {"stft", "istft"}
 
 
+def test_where_nothing_is_measured_what_is_large_is_the_first_candidates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(routing._default, "measures", False)
+    signal = signal_of(300_000)
+    with tms.backend("auto"):
+        compiled = torch.compile(separate_by_ours, fullgraph=True, backend="aot_eager")
+        tms.reset_stats()
+        compiled(signal, MASK, WINDOW)
+    assert tms.stats().calls == {("stft", "cpu"): 1, ("istft", "cpu"): 1}
+
+
 def test_double_precision_is_natives() -> None:
     given = [wide(tensor) for tensor in (signal_of(240), MASK, WINDOW)]
     with tms.backend("mlx"):

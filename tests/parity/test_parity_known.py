@@ -13,7 +13,7 @@ from stft_parity.choices import complete_choice, plain
 from stft_parity.known import apply_entries, problems, read
 from stft_parity.making import make_call
 from stft_parity.results import Difference, Result
-from torch_mlx_spectro.doctor.candidates import KNOWN_DIFFERENCES
+from torch_mlx_spectro.doctor.candidates import KNOWN_DIFFERENCES, list_known_differences
 
 ENTRY = Known((("op", ("stft",)), ("n_fft", ("16", "15"))), ("strides",), "contiguous is enough")
 
@@ -147,3 +147,15 @@ def test_a_run_with_a_list_is_well_and_strict() -> None:
     assert report.problems == (
         "known difference strides where op=stft, n_fft=16|15: no strides differs any more",
     )
+
+
+def test_a_backend_that_computes_doubles_may_not_leave_them_to_torch() -> None:
+    fell_back = Difference(
+        "route", "dtype torch.float64 of input is not accelerated", "us", "torch"
+    )
+    doubled = Result(case(dtype="float64"), "fell back", True, (fell_back,))
+    assert apply_entries(doubled, list_known_differences("mlx")).verdict == "known"
+    assert apply_entries(doubled, list_known_differences("cpu")) is doubled
+    half = Result(case(dtype="float16"), "fell back", True, (fell_back,))
+    assert apply_entries(half, list_known_differences("cpu")).verdict == "known"
+    assert list_known_differences("native") == ()

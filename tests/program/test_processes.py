@@ -17,7 +17,7 @@ from cli_process import python
 
 import torch_mlx_spectro as tms
 
-#: A data set that transforms in its workers. Its argument is how the workers start.
+#: A data set that transforms in its workers. Its arguments: how the workers start, the backend.
 LOADER = """\
 import json, sys
 import torch, torch_mlx_spectro as tms
@@ -40,7 +40,7 @@ class Examples(torch.utils.data.Dataset):
         return 6
 
     def __getitem__(self, index):
-        tms.patch(backend="mlx")  # a spawned worker has yet to
+        tms.patch(backend=sys.argv[2])  # a spawned worker has yet to
         tms.reset_stats()
         result = example(index, torch.stft, torch.istft)
         stats = tms.stats()
@@ -51,13 +51,13 @@ class Examples(torch.utils.data.Dataset):
 if __name__ == "__main__":
     torch.set_num_threads(1)  # as in workers: native's last bits depend on it
     expected = [example(index, **OWN) for index in range(6)]
-    tms.patch(backend="mlx", strict=True)
+    tms.patch(backend=sys.argv[2], strict=True)
     example(0, torch.stft, torch.istft)
     assert tms.stats().accelerated == 2
     loader = torch.utils.data.DataLoader(
         Examples(), batch_size=None, num_workers=2, multiprocessing_context=sys.argv[1]
     )
-    tolerance = 0 if sys.argv[1] == "fork" else 1e-6
+    tolerance = 0 if sys.argv[1:] == ["fork", "mlx"] else 1e-6  # native computes there
     for (actual, told), wanted in zip(loader, expected, strict=True):
         torch.testing.assert_close(actual, wanted, rtol=0, atol=tolerance)
         print(told)
@@ -78,15 +78,15 @@ def loader(tmp_path: Path) -> Path:
     return path
 
 
-def told_by_workers(loader: Path, context: str) -> list[Any]:
-    finished = python("-W", "error", str(loader), context, cwd=loader.parent)
+def told_by_workers(loader: Path, context: str, backend: str) -> list[Any]:
+    finished = python("-W", "error", str(loader), context, backend, cwd=loader.parent)
     assert finished.returncode == 0, finished.stderr
     return [json.loads(line) for line in finished.stdout.splitlines()]
 
 
 @needs_fork
 def test_forked_workers_compute_natively_and_say_why(loader: Path) -> None:
-    told = told_by_workers(loader, "fork")
+    told = told_by_workers(loader, "fork", "mlx")
     assert len(told) == 6
     for accelerated, native, fallbacks, reasons in told:
         assert (accelerated, native) == (0, 2)
@@ -95,8 +95,12 @@ def test_forked_workers_compute_natively_and_say_why(loader: Path) -> None:
         assert fallbacks == {reason: 2}
 
 
-def test_spawned_workers_are_accelerated(loader: Path) -> None:
-    told = told_by_workers(loader, "spawn")
+@pytest.mark.parametrize(
+    ("context", "backend"),
+    [("spawn", "mlx"), ("spawn", "cpu"), pytest.param("fork", "cpu", marks=needs_fork)],
+)
+def test_workers_are_accelerated(loader: Path, context: str, backend: str) -> None:
+    told = told_by_workers(loader, context, backend)
     assert told == 6 * [[2, 0, {}, []]]
 
 
@@ -146,9 +150,13 @@ def test_a_child_forked_before_the_first_call_is_accelerated(tmp_path: Path) -> 
     assert finished.returncode == 0, finished.stderr
 
 
+#: Its arguments: the backend, and calls of a child that it computes.
 FORKED_WHILE_COMPUTING = """\
-import os, threading, torch, torch_mlx_spectro as tms
-tms.patch(backend="mlx")
+import os, sys, threading, torch, torch_mlx_spectro as tms
+from torch_mlx_spectro.backends.cpu import memory
+memory.MIN_BYTES = 1 << 20  # results of this size are made of memory that is kept
+backend, accelerated = sys.argv[1], int(sys.argv[2])
+tms.patch(backend=backend)
 signal, window = torch.randn(4, 200_000), torch.hann_window(512)
 stop = threading.Event()
 
@@ -170,23 +178,28 @@ for _ in range(10):
         # Any lock of ours may have been held by a thread that is not here.
         torch.set_num_threads(1)
         tms.reset_stats()
-        torch.testing.assert_close(transform(), expected)
-        assert tms.stats().native == 1
+        first, second = transform(), transform()
+        torch.testing.assert_close(first, expected)
+        assert torch.equal(first, second) and first.data_ptr() != second.data_ptr()
+        assert (tms.stats().accelerated, tms.stats().native) == (accelerated, 2 - accelerated)
         tms.unpatch()
-        tms.patch(backend="mlx")
+        tms.patch(backend=backend)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
 stop.set()
 for thread in threads:
     thread.join()
+assert torch.equal(transform(), expected)
 """
 
 
 @needs_fork
-def test_a_fork_in_the_middle_of_calls_leaves_no_lock_held(tmp_path: Path) -> None:
-    finished = python(
-        "-c", FORKED_WHILE_COMPUTING, cwd=tmp_path, variables={"OMP_NUM_THREADS": "1"}
-    )
+@pytest.mark.parametrize(("backend", "accelerated"), [("mlx", "0"), ("cpu", "2")])
+def test_a_fork_in_the_middle_of_calls_leaves_no_lock_held(
+    tmp_path: Path, backend: str, accelerated: str
+) -> None:
+    program = ("-c", FORKED_WHILE_COMPUTING, backend, accelerated)
+    finished = python(*program, cwd=tmp_path, variables={"OMP_NUM_THREADS": "1"})
     assert finished.returncode == 0, finished.stderr
 
 
@@ -224,9 +237,12 @@ def test_many_threads_get_the_bits_of_one() -> None:
     assert tms.stats().calls == {("stft", "mlx"): 808, ("istft", "mlx"): 808}
 
 
+#: Its argument: the backend.
 INTERRUPTED = """\
-import signal, torch, torch_mlx_spectro as tms
-tms.patch(backend="mlx", strict=True)
+import signal, sys, torch, torch_mlx_spectro as tms
+from torch_mlx_spectro.backends.cpu import memory
+memory.MIN_BYTES = 1 << 20  # results of this size are made of memory that is kept
+tms.patch(backend=sys.argv[1], strict=True)
 window = torch.hann_window(512)
 samples = torch.randn(4, 400_000)
 expected = torch.stft(samples, 512, window=window, return_complex=True)
@@ -244,11 +260,16 @@ for attempt in range(40):
     assert torch.equal(after, expected)
     tms.stats()
 assert interrupted == 40
+store = memory.memory
+assert not store._lock.locked() and store.held() <= store.limit
+assert len({one.holder.data_ptr() for one in store._lent}) == len(store._lent)
+assert (store.held() > 0) == (sys.argv[1] == "cpu")
 """
 
 
-def test_an_interrupt_leaves_no_lock_held_and_no_wrong_result(tmp_path: Path) -> None:
-    finished = python("-c", INTERRUPTED, cwd=tmp_path)
+@pytest.mark.parametrize("backend", ["mlx", "cpu"])
+def test_an_interrupt_leaves_no_lock_held_and_no_wrong_result(tmp_path: Path, backend: str) -> None:
+    finished = python("-c", INTERRUPTED, backend, cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
 
 

@@ -171,7 +171,7 @@ def _istft_with_trained_window(
     # The map checks the envelope, since only inside it are torch's transforms unwrapped.
     task = Task(backend, analysis, checked=params)
     signal: torch.Tensor = MAPS["adjoint"].apply(task, spectrum, window.conj())
-    signal = signal * inverse_envelope(params, window)
+    signal = signal * inverse_envelope(params, window, signal.dtype)
     if window is given:
         _refuse_changes(signal, given)
     tail = signal.new_zeros(params.rows, params.zero_tail)

@@ -33,10 +33,13 @@ def _vanishes_without_window(params: IstftParams) -> bool:
     return resolve_envelope(None, params).vanishes
 
 
-def inverse_envelope(params: IstftParams, window: torch.Tensor) -> torch.Tensor:
+def inverse_envelope(params: IstftParams, window: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The inverse of the overlap-added squared window, shape (kept,); torch differentiates it.
 
     In double precision; on the host where the device has no doubles: it is made of n_fft values.
+
+    Args:
+        dtype: of the signal that it multiplies; the result is of no less precision.
     """
     wide = torch.complex128 if window.is_complex() else torch.float64
     hop, overlap, frames = params.hop_length, params.overlap, params.frames
@@ -57,4 +60,4 @@ def inverse_envelope(params: IstftParams, window: torch.Tensor) -> torch.Tensor:
     # Zeros lie outside the kept samples; an infinity there would make gradients undefined.
     inverse = params.scale / torch.where(rows == 0, torch.ones_like(rows), rows)
     kept = inverse.flatten()[params.start : params.start + params.kept]
-    return kept.to(window.device, window.dtype)
+    return kept.to(window.device, torch.promote_types(window.dtype, dtype.to_real()))

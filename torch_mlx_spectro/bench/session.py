@@ -280,14 +280,14 @@ def _run_parity(backend: str, device: str) -> schema.ParityFacts:
     """Run the quick parity cases by a backend, strict; return what a submission has of them."""
     import stft_parity
 
-    from ..doctor.candidates import KNOWN_DIFFERENCES, make_strict, progress
+    from ..doctor.candidates import list_known_differences, make_strict, progress
 
     with progress() as show:
         report = stft_parity.run(
             candidate=make_strict(backend),
             device=device,
             cases="quick",
-            known=KNOWN_DIFFERENCES,
+            known=list_known_differences(backend),
             progress=show,
         )
     return {

@@ -16,8 +16,7 @@ from stft_parity import Candidate, Case, Judge, Misstated, Report, Result, known
 from stft_parity.report import junit, machine, summary, tables
 
 from .. import emulator
-from ..backends.registry import NATIVE
-from ..doctor.candidates import KNOWN_DIFFERENCES, make_strict, progress
+from ..doctor.candidates import list_known_differences, make_strict, progress
 from ..errors import Problem
 from ..terminal import make_console, write_file
 
@@ -35,7 +34,7 @@ def run(options: argparse.Namespace, own: str | None) -> int:
     Raises:
         Problem: what was asked for is not available, or is misstated.
     """
-    accepted = options.known or (() if own in (None, NATIVE) else KNOWN_DIFFERENCES)
+    accepted = options.known or (() if own is None else list_known_differences(own))
     try:
         entries = known.read(accepted)
     except OSError as error:

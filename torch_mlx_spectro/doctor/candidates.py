@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch_mlx_spectro as tms
-from stft_parity import Candidate, FellBack, Result, adapter
+from stft_parity import Candidate, FellBack, Known, Result, adapter, known
 
 from .. import terminal
 from ..backends import registry
 
 #: The differences of the package's own backends from torch, with reasons.
 KNOWN_DIFFERENCES = Path(__file__).parent / "known_differences.toml"
+
+DOUBLES = ("float64", "complex128")
 
 #: Keeps the emulator active until the process ends: worker processes compute by it.
 _OPEN = ExitStack()
@@ -35,6 +38,28 @@ def __getattr__(name: str) -> Callable[[], Candidate]:
     if backend not in registry.names():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return partial(_emulate if name != backend else make_strict, backend)
+
+
+def list_known_differences(backend: str) -> tuple[Known, ...]:
+    """List the accepted differences of one of the package's own backends.
+
+    A backend that computes in double precision may not leave such tensors to native torch.
+    """
+    if backend == registry.NATIVE:
+        return ()
+    entries = known.read(KNOWN_DIFFERENCES)
+    if not registry.find(backend).takes_doubles:
+        return entries
+    return tuple(
+        replace(
+            entry,
+            where=tuple(
+                (argument, tuple(value for value in values if value not in DOUBLES))
+                for argument, values in entry.where
+            ),
+        )
+        for entry in entries
+    )
 
 
 def _emulate(backend: str) -> Candidate:

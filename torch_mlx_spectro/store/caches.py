@@ -7,9 +7,11 @@ no caches.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -48,8 +50,14 @@ def clear_caches() -> None:
     package uses MLX. Results stay the same, also those of calls that run meanwhile in other
     threads. Not forgotten are measurements (the faster backends and groups), what was found to be
     wrong, counts, files, and what the program itself holds: transforms, compiled functions, graphs.
+
+    With glibc the free memory of the whole process goes back to the system.
     """
     _clearings.call()
+    # Plans lie between large results that are freed, and glibc gives back the end of a heap alone:
+    # after 10,000 calls of random sizes by eight threads 700 MiB were free, and not given back.
+    with suppress(AttributeError, OSError, TypeError):  # not glibc; on Windows None is no library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def cached(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from reference import random_tensor, stft_params
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.backends import registry
+from torch_mlx_spectro.backends.cpu import windows
 from torch_mlx_spectro.backends.cpu.backend import CPU
 from torch_mlx_spectro.core.linear import Analysis
 
@@ -96,3 +98,47 @@ def test_hops_far_beyond_the_signal_take_no_memory() -> None:
     assert found.shape == (1, 9, 1)
     assert signal.grad is not None
     assert signal.grad.shape == (1, 16)
+
+
+def measure_error(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((found.detach() - exact).abs().max() / exact.abs().max())
+
+
+def test_a_trained_window_of_single_precision_does_not_round_doubles() -> None:
+    """Neither is its envelope rounded, which natively it is."""
+    spectrum = random_tensor(0, 2, 11, 9, complex_values=True).to(torch.complex128)
+    window = torch.hann_window(20) + 0.1
+    exact = torch.istft(spectrum, 20, 5, window=window.double())
+    for trained in (False, True):
+        used = window.clone().requires_grad_(trained)
+        with tms.backend("cpu", strict=True):
+            found = tms.istft(spectrum, 20, 5, window=used)
+        assert found.dtype == torch.float64
+        assert measure_error(found, exact) < 1e-14
+        if trained:
+            found.sum().backward()
+            assert used.grad is not None
+            assert used.grad.dtype == torch.float32
+
+
+def test_denormals_keep_their_digits_where_the_window_is_of_double_precision() -> None:
+    spectrum = random_tensor(0, 2, 11, 9, complex_values=True) * 1e-39
+    window = torch.hann_window(20, dtype=torch.float64) + 0.1
+    given = {"n_fft": 20, "hop_length": 5, "window": window, "normalized": True}
+    exact = torch.istft(spectrum.to(torch.complex128), **given)
+    with tms.backend("cpu", strict=True):
+        for _ in range(2):  # the second by a plan
+            assert measure_error(tms.istft(spectrum, **given), exact) < 1e-12
+
+
+def test_plans_remember_few_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "CACHE_ENTRIES", 3)
+    monkeypatch.setattr(windows, "_remembering", deque())
+    made: list[torch.Tensor] = []
+    plans = [windows.LastWindow(lambda window: made.append(window) or len(made)) for _ in range(5)]
+    first = [plan.find(WINDOW) for plan in plans]
+    assert [plan._last is not None for plan in plans] == [False, False, True, True, True]
+    assert [plan.find(WINDOW) for plan in plans[2:]] == first[2:]
+    assert len(made) == 5
+    assert plans[0].find(WINDOW) == 6  # and now it is remembered instead of another
+    assert [plan._last is not None for plan in plans] == [True, False, False, True, True]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch_mlx_spectro as tms
 from torch_mlx_spectro.cli import main as cli
 from torch_mlx_spectro.cli.demo import audio
 from torch_mlx_spectro.cli.demo import session as demo
+from torch_mlx_spectro.dispatch import choice
 
 
 @pytest.fixture
@@ -20,18 +22,28 @@ def clip(tmp_path):
     return path
 
 
-def test_demo_compares_and_writes(clip, tmp_path, capsys):
+@pytest.fixture
+def long_clip(tmp_path, monkeypatch):
+    """Long enough for ``auto``, which takes its fixed choice: ``cpu``."""
+    monkeypatch.setattr(choice._default, "measures", False)
+    chords, drums = audio.synthesise(3.0, 44100)
+    path = tmp_path / "long.wav"
+    audio.write_wav(path, audio.Recording(chords.samples + drums.samples, 44100))
+    return path
+
+
+def test_demo_compares_and_writes(long_clip, tmp_path, capsys):
     folder = tmp_path / "new" / "folder"
-    code = cli.main(["demo", "--input", str(clip), "--output", str(folder), "--json"])
+    code = cli.main(["demo", "--input", str(long_clip), "--output", str(folder), "--json"])
     report = json.loads(capsys.readouterr().out)
     assert (code, report["ok"]) == (0, True)
-    assert report["source"] == str(clip)
-    assert report["results"]["mlx"]["calls"] == {"stft/mlx": 1, "istft/mlx": 2}
+    assert report["source"] == str(long_clip)
+    assert report["results"]["patched"]["calls"] == {"stft/cpu": 1, "istft/cpu": 2}
     assert report["results"]["native"]["calls"] == {"stft/native": 1, "istft/native": 2}
-    assert {op: route["backend"] for op, route in report["routes"].items()} == {
-        "stft": "mlx",
-        "istft": "mlx",
-    }
+    for call in report["calls"].values():
+        assert call["backend"] == "cpu"
+        assert call["gain"] > 0
+        assert min(call["native_seconds"], call["patched_seconds"]) > 0
     assert 0 < report["max_difference"] < 1e-5
     assert not tms.is_patched()
     names = ["input.wav", "harmonic.wav", "percussive.wav", "separation.png"]
@@ -41,15 +53,27 @@ def test_demo_compares_and_writes(clip, tmp_path, capsys):
     assert (folder / names[3]).stat().st_size > 10_000
 
 
-def test_table_says_the_same(clip, tmp_path, capsys):
-    assert cli.main(["demo", "--input", str(clip), "--output", str(tmp_path)]) == 0
+def test_table_tells_who_computed_and_what_it_gains(long_clip, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["demo", "--input", str(long_clip), "--output", str(tmp_path)]) == 0
     printed = capsys.readouterr()
-    assert f"Recording: {clip}\n" in printed.out
+    assert f"Recording: {long_clip}\n" in printed.out
+    assert "Measured in this run, on this machine, " in printed.out
+    assert "cpu: torch's own FFT, in blocks that fit the processor's cache.\n" in printed.out
     assert "which is rounding." in printed.out
     assert f"wrote {tmp_path / 'separation.png'}\n" in printed.out
     rows = [" ".join(line.split()) for line in printed.out.splitlines()]
-    assert "calls of torch.istft in the separation 2 native 2 mlx" in rows
-    assert "by MLX" in printed.err  # the progress bar
+    row = next(row for row in rows if row.startswith("torch.istft"))
+    assert re.fullmatch(r"torch.istft cpu [\d.]+ ms [\d.]+ ms [\d.]+x", row)
+    assert any(row.startswith("whole separation cpu (3) ") for row in rows)
+    assert "with patch()" in printed.err  # the progress bar
+
+
+def test_what_is_left_to_torch_is_told_with_the_reason(clip, tmp_path, capsys):
+    assert cli.main(["demo", "--input", str(clip), "--output", str(tmp_path)]) == 0
+    rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "torch.stft was left to torch: auto: too small to be faster on the CPU." in rows
+    assert any(row.startswith("torch.stft torch itself ") for row in rows)
 
 
 def test_difference_beyond_rounding_ends_with_1(clip, tmp_path, monkeypatch, capsys):
@@ -86,13 +110,6 @@ def test_bad_input_is_told_and_ends_with_2(content, message, tmp_path, capsys):
 def test_output_that_cannot_be_a_folder_is_told(clip, capsys):
     assert cli.main(["demo", "--input", str(clip), "--output", str(clip)]) == 2
     assert f"error: --output {clip}: " in capsys.readouterr().err
-
-
-def test_missing_mlx_is_told_and_ends_with_1(monkeypatch, capsys):
-    backends = tms.available_backends() | {"mlx": tms.Availability(False, "not installed")}
-    monkeypatch.setattr(tms, "available_backends", lambda: backends)
-    assert cli.main(["demo"]) == 1
-    assert "MLX is not available: not installed" in capsys.readouterr().err
 
 
 def test_default_recording_is_said_to_be_synthesised():

@@ -112,7 +112,7 @@ class CpuBackend(TorchBlocks):
         params, tensor, window = call
         dtype = _to_complex(tensor, window)
         if isinstance(params, IstftParams):
-            return _bind_istft(params, dtype)
+            return _bind_istft(params, dtype, is_mixed=tensor.dtype != dtype)
         strides = host_spectrum_strides(params, with_rows(params, tensor), window)
         known = LastWindow(lambda window: prepare_window(params, window, dtype, params.scale))
 
@@ -123,9 +123,9 @@ class CpuBackend(TorchBlocks):
         return transform
 
 
-def _bind_istft(params: IstftParams, dtype: torch.dtype) -> Prepared:
-    """What computes an istft of a spectrum of this dtype."""
-    if not AddAll.can_compute(params, dtype):
+def _bind_istft(params: IstftParams, dtype: torch.dtype, is_mixed: bool) -> Prepared:
+    """What computes an istft in this dtype, which may be wider than the spectrum's own."""
+    if is_mixed or not AddAll.can_compute(params, dtype):
         known = LastWindow(partial(_read_window, params, dtype))
 
         def invert(spectrum: torch.Tensor, window: Optional) -> torch.Tensor:

@@ -269,13 +269,15 @@ def add_blocks(
         if covered < target.end:
             target.values[:, max(0, covered - target.begin) :].zero_()
     left, cuts = None, Cuts(inverse)
-    for block in cut_blocks(params.rows, first, last, count_frame_bytes(params, by_frames.dtype)):
-        spectrum = by_frames[block.rows, block.first : block.last]
+    # Where the window is wider than the spectrum denormals would lose digits that the result has.
+    dtype = targets[0].values.dtype.to_complex()
+    for block in cut_blocks(params.rows, first, last, count_frame_bytes(params, dtype)):
+        spectrum = by_frames[block.rows, block.first : block.last].to(dtype)
         frames = _invert_block(params, spectrum, edge, both_halves)
         reach = (block.last - block.first - 1) * hop + n_fft
         done = reach if block.last == last else (block.last - block.first) * hop
-        dtype = frames.dtype if window is None else torch.result_type(frames, window)
-        added = frames.new_zeros((frames.shape[0], max(reach, done)), dtype=dtype)
+        width = frames.dtype if window is None else torch.result_type(frames, window)
+        added = frames.new_zeros((frames.shape[0], max(reach, done)), dtype=width)
         if left is not None and block.first != first:
             added[:, : left.shape[1]] = left
         _add_frames(added, frames, window, hop)

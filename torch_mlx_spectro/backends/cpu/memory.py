@@ -154,13 +154,12 @@ class ResultMemory:
         if self._alone is None:
             return self._allocate(shape, strides, dtype)
         # Who finds another thread in the list gets new memory, rather than wait: a handler of a
-        # signal may stand above that very thread.
-        if not self._lock.acquire(blocking=False):
+        # signal may stand above that very thread. An interrupt between acquire() and a "try" would
+        # leave the lock held for good; "with" has no such gap.
+        if self._lock.locked():
             return self._allocate(shape, strides, dtype)
-        try:
+        with self._lock:
             found, forgotten = self._take(size)
-        finally:
-            self._lock.release()
         del forgotten
         if found is None:
             result = self._allocate(shape, strides, dtype)

@@ -6,6 +6,8 @@ call, and tensors show no trace of writes by NumPy, DLPack or another process.
 
 from __future__ import annotations
 
+import weakref
+from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -83,6 +85,9 @@ def get_inverse(
 class LastWindow:
     """What was last made of a window by calls that are alike, which mostly have the same one.
 
+    The table of plans has one for each of up to 2048 plans, so only the :data:`CACHE_ENTRIES` that
+    remembered something last still do.
+
     Args:
         make: makes it anew.
     """
@@ -101,7 +106,21 @@ class LastWindow:
             return last[1]
         made = self._make(window)
         self._last = (values, made)
+        if last is None:
+            _remembering.append(weakref.ref(self))
+            if len(_remembering) > CACHE_ENTRIES:
+                _forget_oldest()
         return made
+
+
+#: Those that remember something, in the order in which they began to.
+_remembering: deque[weakref.ref[LastWindow]] = deque()
+
+
+def _forget_oldest() -> None:
+    oldest = _remembering.popleft()()
+    if oldest is not None:
+        oldest._last = None
 
 
 def _keep(window: Optional, key: Hashable, make: Callable[[], Any]) -> Any:

@@ -1,12 +1,13 @@
-"""A run of ``demo``: both backends are measured; their results are written, drawn and printed."""
+"""A run of ``demo``: torch alone and ``patch()`` are measured, their results compared and shown."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 import torch_mlx_spectro as tms
 
 from ...bench.measuring import make_clock
+from ...dispatch.decide import MEASURED_NOW
 from ...errors import Problem
 from ...terminal import make_console, table
 from . import audio
@@ -29,40 +31,48 @@ if TYPE_CHECKING:
 N_FFT, HOP = 2048, 512
 #: How far the error against float64 may exceed native torch's own before it is no rounding error.
 ERROR_RATIO = 4.0
-REPEATS = 3
+#: Calls of torch alone and under the patch, which take turns: a busy moment meets both.
+TURNS = 9
+#: Calls after which the patch has chosen who computes, at most.
+SETTLING = 48
+
+#: Backends that take tensors on the CPU, and what they are.
+EXPLAINED = (
+    ("cpu", "torch's own FFT, in blocks that fit the processor's cache"),
+    ("mlx", "Apple's array library MLX"),
+)
 
 Stems = tuple[torch.Tensor, torch.Tensor]
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the demo; return 0 when MLX and native torch agree to rounding, else 1.
+    """Run the demo; return 0 when both results agree to rounding, else 1.
 
     Raises:
-        Problem: the input cannot be read, the output cannot be written, or MLX is not usable.
+        Problem: the input cannot be read, or the output cannot be written.
     """
-    mlx = tms.available_backends()["mlx"]
-    if not mlx.available:
-        raise Problem(f"MLX is not available: {mlx.reason}; see `torch-mlx-spectro doctor`", 1)
     source, recording = _load(options.input)
     try:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Problem(f"--output {options.output}: {error.strerror}") from None
     samples = torch.from_numpy(recording.samples)
+    calls = _measure_calls(samples)
     results, stems, difference = _compare(samples)
     parts = {
         name: audio.Recording(stem.numpy(), recording.rate)
         for name, stem in zip(("harmonic", "percussive"), stems, strict=True)
     }
     files, notes = _write(options.output, {"input": recording} | parts)
-    ours, native = (results[name]["stem_error"] for name in ("mlx", "native"))
+    ours, native = (results[name]["stem_error"] for name in ("patched", "native"))
     report = {
         "ok": ours <= ERROR_RATIO * native,
         "source": source,
         "channels": samples.shape[0],
         "samples": samples.shape[1],
         "rate": recording.rate,
-        "routes": _routes(samples),
+        "threads": torch.get_num_threads(),
+        "calls": calls,
         "results": results,
         "max_difference": difference,
         "files": files,
@@ -90,11 +100,63 @@ def _load(path: Path | None) -> tuple[str, audio.Recording]:
     return str(path), recording
 
 
-def _compare(audio: torch.Tensor) -> tuple[dict[str, dict[str, Any]], Stems, float]:
-    """Measure both backends.
+def _measure_calls(audio: torch.Tensor) -> dict[str, dict[str, Any]]:
+    """Time the demo's two functions on the whole recording, torch alone and under ``patch()``.
 
     Returns:
-        The measurements by backend, the stems by MLX, and how far they are from native torch's.
+        By function: who computes it under the patch (``backend``, ``kernel``, ``reasons``), the
+        median seconds of both sides, and ``gain``, the median ratio of torch's time to the other.
+    """
+    window = torch.hann_window(N_FFT)
+    given: dict[str, Any] = {"n_fft": N_FFT, "hop_length": HOP, "window": window}
+    spectrum = torch.stft(audio, return_complex=True, **given)
+    asked: dict[str, tuple[torch.Tensor, dict[str, Any]]] = {
+        "stft": (audio, given | {"return_complex": True}),
+        "istft": (spectrum, given | {"length": audio.shape[1]}),
+    }
+    found = {}
+    for op, (tensor, arguments) in asked.items():
+
+        def call(
+            op: str = op, tensor: torch.Tensor = tensor, arguments: dict[str, Any] = arguments
+        ) -> torch.Tensor:
+            result: torch.Tensor = getattr(torch, op)(tensor, **arguments)
+            return result
+
+        with tms.patch("auto"):
+            for _ in range(SETTLING):
+                call()
+                route = tms.explain(op, tensor, **arguments)
+                if MEASURED_NOW not in route.reasons:
+                    break
+            seconds = _take_turns(call)
+        pairs = zip(seconds["native"], seconds["patched"], strict=True)
+        found[op] = {
+            "backend": route.backend,
+            "kernel": route.kernel,
+            "reasons": list(route.reasons),
+            **{f"{side}_seconds": statistics.median(taken) for side, taken in seconds.items()},
+            "gain": statistics.median(native / ours for native, ours in pairs),
+        }
+    return found
+
+
+def _take_turns(call: Callable[[], torch.Tensor]) -> dict[str, list[float]]:
+    """Time a call by torch alone and by the patch, in turns."""
+    clock = make_clock("cpu")
+    seconds: dict[str, list[float]] = {"native": [], "patched": []}
+    for _ in range(TURNS):
+        with tms.backend("native"):
+            seconds["native"].append(clock.time(call)[0])
+        seconds["patched"].append(clock.time(call)[0])
+    return seconds
+
+
+def _compare(audio: torch.Tensor) -> tuple[dict[str, dict[str, Any]], Stems, float]:
+    """Run the whole separation by torch alone and under the patch.
+
+    Returns:
+        The measurements of both, the stems under the patch, and how far they are from torch's own.
     """
     # The bar goes to stderr, so that it does not get into the JSON.
     with Progress(
@@ -110,72 +172,37 @@ def _compare(audio: torch.Tensor) -> tuple[dict[str, dict[str, Any]], Stems, flo
 
         exact = separate(audio.double(), N_FFT, HOP, on_progress=follow("reference in float64"))
         stems, results = {}, {}
-        for name, description in (("native", "native torch"), ("mlx", "by MLX")):
-            stems[name], results[name] = _measure(name, audio, exact, follow(description))
-    return results, stems["mlx"], _find_largest(stems["mlx"], stems["native"])
+        for name, description in (("native", "torch alone"), ("patched", "with patch()")):
+            backend = "native" if name == "native" else "auto"
+            stems[name], results[name] = _measure(backend, audio, exact, follow(description))
+    return results, stems["patched"], _find_largest(stems["patched"], stems["native"])
 
 
 def _measure(
     backend: str, audio: torch.Tensor, exact: Stems, on_progress: Callable[[float], None]
 ) -> tuple[Stems, dict[str, Any]]:
-    """Run the transforms, then the whole separation, under the patch.
+    """Run the whole separation under the patch.
 
     Returns:
-        Both stems, and the measurements. ``stft_seconds`` and ``istft_seconds``: the best of a few
-        runs on the whole recording. ``separation_seconds``: one run of the whole program.
-        ``round_trip_error``: the largest error of istft(stft(recording)). ``stem_error``: the
-        largest error of both stems against float64. ``calls``: those of the separation, by
-        "operation/backend".
+        Both stems, and the measurements: ``separation_seconds``; ``stem_error``, the largest error
+        of both stems against float64; ``calls``, by "function/backend".
     """
-    window, length = torch.hann_window(N_FFT), audio.shape[1]
-
-    def analyse() -> torch.Tensor:
-        return torch.stft(audio, N_FFT, HOP, window=window, return_complex=True)
-
-    with tms.patch(backend, strict=backend == "mlx"):
-        stft_seconds, spectrum = _time_best(analyse)
-        istft_seconds, back = _time_best(
-            lambda: torch.istft(spectrum, N_FFT, HOP, window=window, length=length)
-        )
+    with tms.patch(backend):
         tms.reset_stats()
         seconds, stems = make_clock("cpu").time(
             lambda: separate(audio, N_FFT, HOP, on_progress=on_progress)
         )
         calls = tms.stats().as_dict()["calls"]
     return stems, {
-        "stft_seconds": stft_seconds,
-        "istft_seconds": istft_seconds,
         "separation_seconds": seconds,
-        "round_trip_error": float((back - audio).abs().max()),
         "stem_error": _find_largest(stems, exact),
         "calls": calls,
     }
 
 
-def _time_best(compute: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
-    """Time a few runs after one that warms up; return seconds and result of the shortest."""
-    compute()
-    clock = make_clock("cpu")
-    return min((clock.time(compute) for _ in range(REPEATS)), key=itemgetter(0))
-
-
 def _find_largest(got: Stems, expected: Stems) -> float:
     """Find the largest absolute difference over both stems."""
     return max(float((a - b).abs().max()) for a, b in zip(got, expected, strict=True))
-
-
-def _routes(audio: torch.Tensor) -> dict[str, dict[str, Any]]:
-    """Ask ``explain`` who computes the demo's two operations under ``backend="mlx"``."""
-    window = torch.hann_window(N_FFT)
-    with tms.backend("mlx"):
-        there = tms.explain(torch.stft, audio, N_FFT, HOP, window=window, return_complex=True)
-        frames = 1 + audio.shape[1] // HOP
-        spectrum = torch.zeros(audio.shape[0], N_FFT // 2 + 1, frames, dtype=torch.complex64)
-        back = tms.explain(torch.istft, spectrum, N_FFT, HOP, window=window)
-    return {
-        route.op: {"backend": route.backend, "kernel": route.kernel, "reasons": list(route.reasons)}
-        for route in (there, back)
-    }
 
 
 def _write(folder: Path, parts: dict[str, audio.Recording]) -> tuple[list[str], list[str]]:
@@ -199,26 +226,36 @@ def _write(folder: Path, parts: dict[str, audio.Recording]) -> tuple[list[str], 
 def _print(report: dict[str, Any]) -> None:
     """Print the report for a person."""
     console = make_console(sys.stdout)
-    native, ours = report["results"]["native"], report["results"]["mlx"]
+    native, ours = report["results"]["native"], report["results"]["patched"]
     seconds = report["samples"] / report["rate"]
     console.print(f"Recording: {report['source']}")
     console.print(f"{report['channels']} channels, {seconds:.1f} s at {report['rate']} Hz")
-    labels = (
-        ("torch.stft, ms", "stft_seconds", 1e3, ".1f"),
-        ("torch.istft, ms", "istft_seconds", 1e3, ".1f"),
-        ("whole separation, ms", "separation_seconds", 1e3, ".0f"),
-        ("round-trip error, largest", "round_trip_error", 1, ".1e"),
-        ("error of the stems against float64, largest", "stem_error", 1, ".1e"),
-    )
-    rows = [
-        (label, *(f"{result[key] * scale:{form}}" for result in (native, ours)))
-        for label, key, scale, form in labels
+    console.print(f"Measured in this run, on this machine, {report['threads']} threads of torch:")
+    rows: list[tuple[str, ...]] = [
+        (
+            f"torch.{op}",
+            _name(call["backend"]),
+            f"{call['native_seconds'] * 1e3:.1f} ms",
+            f"{call['patched_seconds'] * 1e3:.1f} ms",
+            f"{call['gain']:.2f}x",
+        )
+        for op, call in report["calls"].items()
     ]
-    for op, route in report["routes"].items():
-        counts = [_count_calls(result["calls"], op) for result in (native, ours)]
-        rows.append((f"calls of torch.{op} in the separation", *counts))
-        console.print(f"torch.{op} under the patch: {route['backend']}, {route['kernel']}")
-    console.print(table(("",), ("native torch", "by MLX"), rows=rows))
+    both = [f"{side['separation_seconds'] * 1e3:.0f} ms" for side in (native, ours)]
+    gain = native["separation_seconds"] / ours["separation_seconds"]
+    rows.append(("whole separation", _count_calls(ours["calls"]), *both, f"{gain:.2f}x"))
+    both = [f"{side['stem_error']:.1e}" for side in (native, ours)]
+    rows.append(("largest error", "", *both, ""))
+    console.print(
+        table(("", "computed by (calls)"), ("torch alone", "with patch()", "speed-up"), rows=rows)
+    )
+    computing = {call["backend"] for call in report["calls"].values()}
+    for name, explained in EXPLAINED:
+        if name in computing:
+            console.print(f"{name}: {explained}.")
+    for op, call in report["calls"].items():
+        if call["backend"] == "native":
+            console.print(f"torch.{op} was left to torch: {'; '.join(call['reasons'])}.")
     verdict = "which is rounding" if report["ok"] else "which is MORE THAN ROUNDING"
     console.print(f"Largest difference of the stems: {report['max_difference']:.1e}, {verdict}.")
     for file in report["files"]:
@@ -227,10 +264,16 @@ def _print(report: dict[str, Any]) -> None:
         print(note, file=sys.stderr)
 
 
-def _count_calls(calls: dict[str, int], op: str) -> str:
-    """Say how often an operation was called, by backend, e.g. ``2 mlx``."""
-    found = [f"{n} {key.split('/')[1]}" for key, n in calls.items() if key.startswith(f"{op}/")]
-    return ", ".join(found) or "none"
+def _name(backend: str) -> str:
+    return "torch itself" if backend == "native" else backend
+
+
+def _count_calls(calls: dict[str, int]) -> str:
+    """Say who computed how many calls, e.g. ``cpu (3)``."""
+    counted: Counter[str] = Counter()
+    for key, count in calls.items():
+        counted[key.split("/")[1]] += count
+    return ", ".join(f"{_name(name)} ({count})" for name, count in counted.items())
 
 
 FLOOR = -80.0  # dB below the loudest bin of the input
