@@ -40,16 +40,19 @@ class Task(Generic[Subject]):
         subject: the analysis; for an istft by a constant window, its resolved arguments.
         checked: the istft whose envelope the map checks before it computes; None to check nothing.
         copies_window: whether autograd saves a constant window as a copy.
+        refers: whether native's gradient in the first argument refers to that argument, though it
+            does not depend on its values.
     """
 
     backend: Backend
     subject: Subject
     checked: IstftParams | None = None
     copies_window: bool = False
+    refers: bool = False
 
     def for_derivatives(self) -> Task[Subject]:
-        """Return the task of the map's derivatives, which check and copy nothing again."""
-        if self.checked is None and not self.copies_window:
+        """Return the task of the map's derivatives, which check, copy and refer to nothing again."""
+        if self.checked is None and not (self.copies_window or self.refers):
             return self
         return Task(self.backend, self.subject)
 

@@ -19,7 +19,7 @@ from .operation import WINDOW
 
 #: Types whose values never change, so that a key of them may be kept. A 0-d tensor's may change.
 _VALUES = frozenset({int, bool, str, type(None)})
-is_grad_enabled = torch.is_grad_enabled
+is_grad_enabled, is_inferring = torch.is_grad_enabled, torch.is_inference_mode_enabled
 #: The last format in which equal strings are always equal bytes.
 _MARSHAL_FORMAT = 2
 #: complex64 values, and windows in pairs, are read whole.
@@ -97,7 +97,7 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
     return (
         backend,
         None if backend != "auto" else _describe_state(),
-        is_grad_enabled(),
+        is_grad_enabled() and not is_inferring(),
         torch.mps.compile_shader,  # the emulator puts another function here
         tensor.shape,
         tensor.stride(),
