@@ -313,7 +313,7 @@ def test_anomaly_mode_names_the_call_that_made_a_nan() -> None:
 
 @pytest.mark.usefixtures("strict_mlx")
 def test_only_what_derivatives_need_is_kept_alive() -> None:
-    """A signal of an hour is kept only where native refers to it, or where the window is trained."""
+    """A signal of an hour is kept only where native refers to it or the window is trained."""
     leaf, trained = SIGNALS[0].clone().requires_grad_(), WINDOW.clone().requires_grad_()
     cases = ((WINDOW, {}, True), (WINDOW, {"pad_mode": "constant"}, False), (trained, {}, True))
     for backend, (window, more, kept) in product(("native", "mlx"), cases):

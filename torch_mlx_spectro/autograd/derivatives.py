@@ -67,6 +67,10 @@ def _make_analysis(params: StftParams, signal: torch.Tensor, window: Optional) -
 
 def _stft(task: Task[Analysis], signal: torch.Tensor, window: Optional) -> torch.Tensor:
     params = task.subject.params
+    if signal.is_inference():
+        signal = signal.detach()  # so that it is a constant, as natively
+    if window is not None and window.is_inference() and not signal.requires_grad:
+        window = window.detach()
     # Under vmap native stacks the results of all examples, so the layout of one does not show.
     stacks = torch_state.is_vmapped(signal, window)
     copies = copies_signal(params, signal)
@@ -100,10 +104,13 @@ def _with_natives_gradient(params: StftParams, signal: torch.Tensor) -> torch.Te
 def frames_itself(params: StftParams, signal: torch.Tensor) -> bool:
     """Whether native frames this signal in place, which shows in its gradient's strides.
 
-    It does if nothing is padded, and shows if the signal is differentiated and not contiguous.
+    It does if nothing is padded, and shows if the signal is differentiated and has other strides
+    than a new tensor: those along sizes of one show, too.
     """
-    padding = params.padding or (params.padded and params.pad_mode != "constant")
-    return not padding and signal.requires_grad and not signal.is_contiguous()
+    if params.padding or (params.padded and params.pad_mode != "constant"):
+        return False
+    usual = (params.samples, 1) if signal.dim() > 1 else (1,)
+    return signal.requires_grad and signal.stride() != usual
 
 
 def copies_signal(params: StftParams, signal: torch.Tensor) -> bool:
@@ -122,7 +129,11 @@ def refers_to_signal(params: StftParams) -> bool:
 
 def _istft(task: Task[IstftParams], spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
     params = task.subject
-    batched = with_rows(params, spectrum)[:, : params.bins]
+    batched = with_rows(params, spectrum.detach() if spectrum.is_inference() else spectrum)
+    if params.frames == 1:  # native cuts its transpose, which shows in the gradient's strides
+        batched = batched.mT.narrow(-1, 0, params.bins).mT
+    else:
+        batched = batched[:, : params.bins]
     if window is None or torch_state.is_constant(window):
         signal: torch.Tensor = MAPS["inverse"].apply(task, batched, window)
     else:

@@ -44,15 +44,14 @@ def _compute_signal(analysis: Analysis, spectrum: torch.Tensor, window: Optional
     widened = _widen(params, window, frames)
     if widened is not None:
         frames = frames * widened.conj()
-    sizes = (params.rows, params.samples + 2 * params.padding)
-    padded = torch.ops.aten.unfold_backward(frames, sizes, 1, params.n_fft, params.hop_length)
-    signal = _fold_padding(params, padded)
+    length = params.samples + 2 * params.padding
+    sizes = (params.rows, max(length, _count_covered(params)))
+    added = torch.ops.aten.unfold_backward(frames, sizes, 1, params.n_fft, params.hop_length)
+    signal = _fold_padding(params, added[:, :length])
     return signal.real if signal.is_complex() and not analysis.complex_signal else signal
 
 
-def _correlate(
-    task: Task[Analysis], signal: torch.Tensor, spectrum: torch.Tensor
-) -> torch.Tensor:
+def _correlate(task: Task[Analysis], signal: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
     analysis, params = task.subject, task.subject.params
     summed = (_cut_frames(params, signal).conj() * _invert(analysis, spectrum)).sum((0, 1))
     window = summed[params.window_left :][: params.win_length]
@@ -105,10 +104,21 @@ def _widen(params: StftParams, window: Optional, tensor: torch.Tensor) -> Option
 
 
 def _cut_frames(params: StftParams, signal: torch.Tensor) -> torch.Tensor:
-    """Pad a signal and cut it, shape (rows, frames, n_fft)."""
+    """Pad a signal and cut it, shape (rows, frames, n_fft).
+
+    The frames of an istft's adjoint may end before or after the padded signal.
+    """
     if params.padding:
         signal = pad(signal, (params.padding, params.padding), params.pad_mode)
+    rest = _count_covered(params) - signal.shape[-1]
+    if rest:
+        signal = pad(signal, (0, rest))
     return signal.unfold(-1, params.n_fft, params.hop_length)
+
+
+def _count_covered(params: StftParams) -> int:
+    """Count the samples of the padded signal that all frames cover."""
+    return (params.frames - 1) * params.hop_length + params.n_fft
 
 
 def _invert(analysis: Analysis, spectrum: torch.Tensor) -> torch.Tensor:

@@ -106,7 +106,7 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
         dtype.is_complex and tensor.is_conj(),
         tensor.is_neg(),
         address % ALIGNMENT,
-        tensor.requires_grad,
+        tensor.requires_grad and not tensor.is_inference(),  # as of requires_gradient
         described,
         # As bytes, in which True, 1 and 1.0 differ; raises for what has no such bytes.
         marshal.dumps(others, _MARSHAL_FORMAT),

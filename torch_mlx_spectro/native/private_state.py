@@ -287,16 +287,22 @@ def mps_is_emulated() -> bool:
 
 
 def is_grad_enabled() -> bool:
-    """Whether autograd records; under inference mode it does not, though a program may enable it."""
+    """Whether autograd records; under inference mode it never does, whatever is enabled."""
     return torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
 
 
-def is_differentiated(*tensors: torch.Tensor | None) -> bool:
-    """Whether autograd has to record a call with these tensors."""
-    recorded = is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in tensors
-    )
-    return recorded or is_transformed()
+def requires_gradient(tensor: torch.Tensor) -> bool:
+    """Whether native's gradient reaches this input.
+
+    It views its input first, and views of inference tensors do not require gradients.
+    """
+    return tensor.requires_grad and not tensor.is_inference()
+
+
+def is_differentiated(tensor: torch.Tensor, window: torch.Tensor | None = None) -> bool:
+    """Whether autograd has to record a call with this input and this window."""
+    is_trained = window is not None and window.requires_grad
+    return (is_grad_enabled() and (is_trained or requires_gradient(tensor))) or is_transformed()
 
 
 def is_wrapped(tensor: torch.Tensor) -> bool:

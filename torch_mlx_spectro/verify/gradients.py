@@ -161,7 +161,9 @@ def list_differentiated(bound: Mapping[str, Any]) -> tuple[str, ...]:
     """List which of a call's tensors are differentiated."""
     tensors = {name: bound[name] for name in ("input", "window")}
     return tuple(
-        name for name, tensor in tensors.items() if tensor is not None and tensor.requires_grad
+        name
+        for name, tensor in tensors.items()
+        if tensor is not None and torch_state.requires_gradient(tensor)
     )
 
 
