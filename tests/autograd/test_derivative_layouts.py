@@ -15,7 +15,7 @@ import torch
 from every_backend import CALLS, SHORT, WINDOW, Call, given_tensor, natively
 from every_backend import ours as ours
 from gradients import torchs_own_warnings
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from needs import ONCE_ONLY
 from reference import close, random_tensor
 from strategies import PAD_MODES
@@ -126,7 +126,9 @@ def drawn_small_calls(draw: Any) -> tuple[str, torch.Tensor, dict[str, Any], boo
     return op, tensor, made, draw(st.booleans())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(drawn_small_calls())
 @example(("stft", random_tensor(1, 1, 32)[:, :16], {"center": False, "window": WINDOW}, False))
 @example(("istft", random_tensor(1, 2, 9, 1, complex_values=True), {"center": False}, False))

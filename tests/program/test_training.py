@@ -169,8 +169,8 @@ def test_auraloss_gives_native_s_curve(example: ModuleType) -> None:
     assert curves["mlx"].calls == {"stft/mlx": 60}
 
 
-#: One of two processes; arguments: folder, rank, backend. The gradients meet in a bucket that
-#: DDP reduces while the backward pass of the rest goes on.
+#: One of two processes; arguments: folder, rank, backend, folder of compiled kernels. The gradients
+#: meet in a bucket that DDP reduces while the backward pass of the rest goes on.
 DISTRIBUTED = """\
 import json, sys
 from contextlib import ExitStack
@@ -185,7 +185,7 @@ torch.set_num_threads(1)
 until_exit = ExitStack()
 if emulated:
     from torch_mlx_spectro import emulator
-    installed = emulator.Machine(cache_dir=f"{folder}/kernels{rank}").installed()
+    installed = emulator.Machine(cache_dir=sys.argv[4]).installed()
     machine = until_exit.enter_context(installed)
 if backend != "native":
     tms.patch(backend=backend, strict=True)
@@ -212,7 +212,7 @@ print(json.dumps({"losses": losses, "weights": weights, "calls": tms.stats().as_
 
 
 @pytest.fixture
-def distributed(tmp_path: Path) -> Callable[[str], list[Any]]:
+def distributed(tmp_path: Path, metal_cache: Path) -> Callable[[str], list[Any]]:
     """Trains by two processes over gloo; returns what each has told."""
 
     def train(backend: str) -> list[Any]:
@@ -227,6 +227,7 @@ def distributed(tmp_path: Path) -> Callable[[str], list[Any]]:
 
         def process(rank: int) -> Any:
             arguments = ("-W", "error", str(folder / "train.py"), str(folder), str(rank), backend)
+            arguments += (str(metal_cache),)
             return python(*arguments, cwd=folder, variables=variables)  # ended after a time
 
         with ThreadPoolExecutor(2) as threads:
