@@ -69,8 +69,6 @@ def _stft(task: Task[Analysis], signal: torch.Tensor, window: Optional) -> torch
     params = task.subject.params
     if signal.is_inference():
         signal = signal.detach()  # so that it is a constant, as natively
-    if window is not None and window.is_inference() and not signal.requires_grad:
-        window = window.detach()
     # Under vmap native stacks the results of all examples, so the layout of one does not show.
     stacks = torch_state.is_vmapped(signal, window)
     copies = copies_signal(params, signal)
@@ -129,6 +127,8 @@ def refers_to_signal(params: StftParams) -> bool:
 
 def _istft(task: Task[IstftParams], spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
     params = task.subject
+    if window is not None and window.is_inference():
+        window = window.detach()  # which native does not train here, unlike an stft's
     batched = with_rows(params, spectrum.detach() if spectrum.is_inference() else spectrum)
     if params.frames == 1:  # native cuts its transpose, which shows in the gradient's strides
         batched = batched.mT.narrow(-1, 0, params.bins).mT

@@ -124,7 +124,7 @@ def _count_covered(params: StftParams) -> int:
 def _invert(analysis: Analysis, spectrum: torch.Tensor) -> torch.Tensor:
     """Compute the adjoint of the scaled transform of each frame, shape (rows, frames, n_fft)."""
     by_frames = _scale(analysis, spectrum.transpose(1, 2))
-    frames = torch.fft.ifft(by_frames, analysis.params.n_fft, norm="forward")
+    frames: torch.Tensor = torch.fft.ifft(by_frames, analysis.params.n_fft, norm="forward")
     return frames if analysis.params.complex_fft else frames.real
 
 
@@ -144,7 +144,8 @@ def _fold_padding(params: StftParams, padded: torch.Tensor) -> torch.Tensor:
     width, samples = params.padding, params.samples
     if not width:
         return padded
-    left, signal, right = padded.split((width, samples, width), -1)
+    parts: tuple[torch.Tensor, ...] = torch.split(padded, [width, samples, width], -1)
+    left, signal, right = parts
     rest = samples - width
     if params.pad_mode == "reflect":
         return signal + pad(left.flip(-1), (1, rest - 1)) + pad(right.flip(-1), (rest - 1, 1))

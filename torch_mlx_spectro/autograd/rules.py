@@ -181,7 +181,8 @@ def refer(cotangent: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
     """
     if not torch.is_grad_enabled() or torch_state.is_transformed() or torch_state.is_compiling():
         return cotangent
-    referring: torch.Tensor = _Reference.apply(cotangent, tensor)
+    apply: Any = _Reference.apply
+    referring: torch.Tensor = apply(cotangent, tensor)
     return referring
 
 
