@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
 import torch
 from every_backend import CALLS, SHORT, WINDOW, Call, given_tensor, natively
 from every_backend import ours as ours
 from gradients import torchs_own_warnings
+from hypothesis import HealthCheck, example, given, settings
 from needs import ONCE_ONLY
 from reference import close, random_tensor
+from strategies import PAD_MODES
 from torch.func import grad, jacrev, jvp, vjp, vmap
 
 pytestmark = ONCE_ONLY
@@ -90,6 +93,73 @@ def test_gradients_have_natives_strides(ours: Call, of_window: bool) -> None:
                         )
                     close(got.resolve_conj(), wanted.resolve_conj(), 2e-5)
     assert not differing
+
+
+@st.composite
+def drawn_small_calls(draw: Any) -> tuple[str, torch.Tensor, dict[str, Any], bool]:
+    """A call that has sizes of one: of the batch, the frames or the bins; and how it is trained."""
+    n_fft, rows = draw(st.sampled_from([16, 16, 1])), draw(st.integers(0, 2))
+    frames, hop = draw(st.sampled_from([1, 1, 2, 5])), draw(st.sampled_from([4, 16]))
+    made: dict[str, Any] = {"n_fft": n_fft, "hop_length": min(hop, n_fft)}
+    op = draw(st.sampled_from(["stft", "istft"]))
+    made["window"] = random_tensor(5, n_fft).abs() + 0.5
+    if op == "stft":
+        made |= {"center": draw(st.booleans()), "pad_mode": draw(st.sampled_from(PAD_MODES))}
+        made["return_complex"] = draw(st.booleans())
+        shape: tuple[int, ...] = ((frames - 1) * made["hop_length"] + n_fft,)
+    else:
+        made["center"] = frames > 1 and draw(st.booleans())
+        two_sided = draw(st.booleans())
+        made |= {"onesided": not two_sided, "return_complex": two_sided and draw(st.booleans())}
+        made["length"] = draw(st.sampled_from([None, 3, 30])) if n_fft > 1 else None
+        shape = (n_fft if two_sided else n_fft // 2 + 1, frames)
+    shape = shape if rows == 0 else (rows, *shape)
+    tensor = random_tensor(1, *shape, complex_values=op == "istft")
+    lay = draw(st.sampled_from(["contiguous", "odd", "cut", "transposed"]))
+    if lay == "odd":  # any stride will do along a size of one
+        pairs = zip(shape, tensor.stride(), strict=True)
+        tensor = tensor.as_strided(shape, [7 if size == 1 else stride for size, stride in pairs])
+    elif lay == "cut":
+        tensor = torch.cat([tensor, tensor], -1)[..., : shape[-1]]
+    elif lay == "transposed" and len(shape) > 1:
+        tensor = tensor.mT.contiguous().mT
+    return op, tensor, made, draw(st.booleans())
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(drawn_small_calls())
+@example(("stft", random_tensor(1, 1, 32)[:, :16], {"center": False, "window": WINDOW}, False))
+@example(("istft", random_tensor(1, 2, 9, 1, complex_values=True), {"center": False}, False))
+@example(
+    (
+        *("istft", random_tensor(1, 16, 1, complex_values=True)),
+        *({"center": False, "onesided": False}, False),
+    )
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_strides_along_sizes_of_one_are_natives(
+    ours: Call, drawn: tuple[str, torch.Tensor, dict[str, Any], bool]
+) -> None:
+    """Of results and of gradients, of the first call and of one that comes again."""
+    op, tensor, arguments, of_window = drawn
+
+    def list_strides(call: Call) -> list[tuple[int, ...]]:
+        window = arguments.get("window", WINDOW).clone().requires_grad_(of_window)
+        leaf = tensor.detach().requires_grad_()
+        alone = call(op, tensor, **{**arguments, "window": window.detach()})
+        result = call(op, leaf, **{**arguments, "window": window})
+        leaves = [leaf, window] if of_window else [leaf]
+        gradients = torch.autograd.grad(result.abs().square().sum(), leaves)
+        return [one.stride() for one in (alone, result, *gradients)]
+
+    try:
+        expected = list_strides(natively)
+    except RuntimeError:
+        ours(op, given_tensor(op, 2))  # torch rejects the call
+        return
+    assert list_strides(ours) == list_strides(ours) == expected
 
 
 #: By name: what is computed of a call of one tensor (examples first) and a window, and of windows.

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -333,12 +334,14 @@ def test_anomaly_mode_names_the_call_that_made_a_nan() -> None:
 
 @pytest.mark.usefixtures("strict_mlx")
 def test_only_what_derivatives_need_is_kept_alive() -> None:
-    """A signal of an hour is not kept for a window that is not trained."""
-    leaf = SIGNALS[0].clone().requires_grad_()
-    for window, kept in ((WINDOW, False), (WINDOW.clone().requires_grad_(), True)):
+    """A signal of an hour is kept only where native refers to it or the window is trained."""
+    leaf, trained = SIGNALS[0].clone().requires_grad_(), WINDOW.clone().requires_grad_()
+    cases = ((WINDOW, {}, True), (WINDOW, {"pad_mode": "constant"}, False), (trained, {}, True))
+    for backend, (window, more, kept) in product(("native", "mlx"), cases):
         signal = leaf * 1
         alive = weakref.ref(signal)
-        spectrum = stft(signal, window)
+        with tms.backend(backend, strict=True):
+            spectrum = torch.stft(signal, 16, 4, window=window, return_complex=True, **more)
         del signal
         gc.collect()
         assert (alive() is not None) == kept

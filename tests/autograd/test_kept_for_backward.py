@@ -7,6 +7,7 @@ every test asserts that it did.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -128,6 +129,106 @@ def test_tensors_made_under_inference_mode(ours: Call, pair: tuple[str, str]) ->
             allowed += 1
             close(actual[0].resolve_conj(), expected[0].resolve_conj(), 2e-5)
     assert 0 < allowed < len(KEPT)
+
+
+#: What a program does with tensors that are made under inference mode; returns what shows.
+INFERENCE: dict[str, Callable[[Call, str], Any]] = {
+    "a leaf": lambda call, op: _infer(call, op, leaf="input", of_inference=("input",)),
+    "a leaf and a window": lambda call, op: _infer(
+        call, op, leaf="input", of_inference=("input", "window")
+    ),
+    "a trained window": lambda call, op: _infer(call, op, leaf="window", of_inference=("window",)),
+    "recorded within": lambda call, op: _infer(
+        call, op, leaf="input", of_inference=("input", "window"), within=torch.enable_grad
+    ),
+    "within": lambda call, op: _infer(
+        call, op, leaf="input", of_inference=("input",), within=nullcontext
+    ),
+    "not within": lambda call, op: _infer(
+        call, op, leaf="input", of_inference=(), within=lambda: torch.inference_mode(False)
+    ),
+    "a gradient within": lambda call, op: _infer(
+        call, op, leaf="input", of_inference=(), back=torch.inference_mode
+    ),
+}
+
+
+def _infer(
+    call: Call,
+    op: str,
+    leaf: str,
+    of_inference: tuple[str, ...],
+    within: Callable[[], Any] | None = None,
+    back: Callable[[], Any] = nullcontext,
+) -> Any:
+    given = {"input": given_tensor(op, 2), "window": WINDOW.clone()}
+    with torch.inference_mode():
+        given |= {name: given[name].clone() for name in of_inference}
+        for name in of_inference:  # torch allows this within alone
+            given[name].requires_grad_(name == leaf)
+    try:
+        with nullcontext() if within is None else torch.inference_mode(), (within or nullcontext)():
+            if leaf not in of_inference:
+                given[leaf].requires_grad_()
+            result = call(op, given["input"], window=given["window"])
+        if not result.requires_grad:
+            return result.is_inference()
+        loss = result.abs().square().sum()
+        with back():
+            (gradient,) = torch.autograd.grad(loss, given[leaf])
+    except RuntimeError as error:
+        return str(error).partition(".")[0]
+    return gradient.is_inference(), gradient.clone().resolve_conj()
+
+
+@pytest.mark.parametrize("name", INFERENCE)
+def test_inference_mode_within_and_around(ours: Call, name: str) -> None:
+    """The same errors and the same results, also of calls that come again."""
+    for op in ("stft", "istft"):
+        ours(op, given_tensor(op, 2))  # the route is asserted of it where the others raise
+        expected = INFERENCE[name](natively, op)
+        for _ in range(3):
+            found = INFERENCE[name](ours, op)
+            if not isinstance(expected, tuple):
+                assert found == expected, op
+                continue
+            assert found[0] == expected[0], op
+            close(found[1], expected[1], 2e-5)
+
+
+#: By name: who computes, and what it does besides: calls are compared, or timed by ``auto``.
+WATCHED_CALLS: dict[str, Callable[[], Any]] = {
+    "compared": lambda: tms.backend("cpu", strict=True, verify=1),
+    "timed": lambda: tms.backend("auto"),
+}
+
+
+@pytest.mark.parametrize("name", WATCHED_CALLS)
+@pytest.mark.parametrize("is_view", [False, True])
+def test_changes_are_refused_while_calls_are_compared_or_timed(name: str, is_view: bool) -> None:
+    """Such calls are given aliases of the program's tensors, which share their versions."""
+    window = torch.hann_window(64)
+
+    def change(changed: str) -> None:
+        leaf = torch.randn(2, 8, 40_000, requires_grad=True)
+        given = {"input": leaf * 1, "window": window * 1}
+        signal = given["input"][1] if is_view else given["input"].flatten(0, 1)
+        if changed == "input" and not is_view:
+            given["input"] = signal
+        result = torch.stft(signal, 64, window=given["window"], return_complex=True)
+        with torch.no_grad():
+            given[changed].mul_(2)
+        del signal
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            result.abs().square().sum().backward()
+
+    for changed in ("input", "window"):
+        change(changed)
+        with tms.patch("auto"), WATCHED_CALLS[name]():
+            for _ in range(8):
+                change(changed)
+    backends = {backend for _, backend in tms.stats().calls}
+    assert "cpu" in backends
 
 
 @pytest.mark.usefixtures("strict_mlx")

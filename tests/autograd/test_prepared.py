@@ -263,3 +263,52 @@ def test_a_part_of_a_sum_that_is_not_asked_for(computing: Computing) -> None:
         (found,) = torch.autograd.grad((result * 0).abs().sum(), leaf)
         assert not found.any()
         assert torch.autograd.grad(leaf.sum(), result, allow_unused=True) == (None,)
+
+
+#: Keyword arguments of an stft, whose gradients refer to the signal where it is reflected.
+REFERRING: list[dict[str, Any]] = [
+    {},
+    *({"pad_mode": mode} for mode in ("constant", "replicate", "circular")),
+    {"center": False},
+]
+
+
+@pytest.mark.parametrize("differentiated", ["x", "w", "xw", "xc", "wc", "xwc"])
+def test_gradients_of_what_is_linear_can_be_differentiated_as_natively(
+    computing: Computing, differentiated: str
+) -> None:
+    """Whether a first gradient requires one, and what it is: in the signal natively zeros."""
+
+    def differentiate(call: Any, op: str, given: dict[str, Any], is_leaf: bool) -> list[Any]:
+        shape = (3, 100) if op == "stft" else (3, 9, 20)
+        leaf = random_tensor(1, *shape, complex_values=op == "istft")
+        leaf.requires_grad_("x" in differentiated)
+        window = WINDOW.clone().requires_grad_("w" in differentiated)
+        # Nobody but autograd holds an input that is no leaf.
+        result = call(op, leaf if is_leaf else leaf * 2, window, **given)
+        cotangent = random_tensor(2, *result.shape, complex_values=result.is_complex())
+        cotangent.requires_grad_("c" in differentiated)
+        leaves = [one for one in (leaf, window, cotangent) if one.requires_grad]
+        asked = [one for one in (leaf, window) if one.requires_grad]
+        shown: list[Any] = []
+        for first in torch.autograd.grad(result, asked, cotangent, create_graph=True):
+            shown.append(first.requires_grad)
+            if first.requires_grad:
+                options: dict[str, Any] = {"retain_graph": True, "allow_unused": True}
+                shown += torch.autograd.grad(first.abs().square().sum(), leaves, **options)
+        return shown
+
+    for op, more in [*(("stft", more) for more in REFERRING), ("istft", {})]:
+        given = complete(op, more)
+        for is_leaf in (True, False):
+            expected = differentiate(
+                lambda op, *pair, **given: natively(op, *pair, given), op, given, is_leaf
+            )
+            for _ in range(2):
+                found = differentiate(computing.call, op, given, is_leaf)
+                assert list(map(type, found)) == list(map(type, expected)), (op, more)
+                for one, other in zip(found, expected, strict=True):
+                    if isinstance(other, torch.Tensor):
+                        close(one, other, 5e-6)
+                    else:
+                        assert one is other, (op, more)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from checkout import EXAMPLES
 from cli_process import python
-from needs import needs_mlx
+from needs import needs_emulator, needs_mlx
 from torch.utils.checkpoint import checkpoint
 
 import torch_mlx_spectro as tms
@@ -169,20 +169,26 @@ def test_auraloss_gives_native_s_curve(example: ModuleType) -> None:
     assert curves["mlx"].calls == {"stft/mlx": 60}
 
 
-#: One of two processes; arguments: folder, rank, backend. The gradients meet in a bucket that
-#: DDP reduces while the backward pass of the rest goes on.
+#: One of two processes; arguments: folder, rank, backend, folder of compiled kernels. The gradients
+#: meet in a bucket that DDP reduces while the backward pass of the rest goes on.
 DISTRIBUTED = """\
 import json, sys
+from contextlib import ExitStack
 import torch, torch.distributed as dist
 import torch_mlx_spectro as tms
 from losses import MultiResolutionStftLoss
 from torch.nn.parallel import DistributedDataParallel
 from training import Enhancer, noisy_and_clean
 
-folder, rank, backend = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+folder, rank, (backend, _, emulated) = sys.argv[1], int(sys.argv[2]), sys.argv[3].partition("-")
 torch.set_num_threads(1)
-if backend == "mlx":
-    tms.patch(backend="mlx", strict=True)
+until_exit = ExitStack()
+if emulated:
+    from torch_mlx_spectro import emulator
+    installed = emulator.Machine(cache_dir=sys.argv[4]).installed()
+    machine = until_exit.enter_context(installed)
+if backend != "native":
+    tms.patch(backend=backend, strict=True)
 store = dist.FileStore(f"{folder}/store", 2)
 dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
 torch.manual_seed(0)
@@ -191,7 +197,7 @@ criterion = MultiResolutionStftLoss(((256, 64, 256), (512, 120, 400)), floor=0.0
 optimiser = torch.optim.SGD(model.parameters(), lr=2.5e-4, momentum=0.9)
 noisy, clean = noisy_and_clean(2, 1600, torch.Generator().manual_seed(1 + rank))
 losses = []
-for _ in range(20):
+for _ in range(4 if emulated else 20):
     optimiser.zero_grad()
     loss = criterion(model(noisy), clean)
     loss.backward()
@@ -199,12 +205,14 @@ for _ in range(20):
     losses.append(loss.item())
 weights = float(sum(p.detach().double().abs().sum() for p in model.parameters()))
 dist.destroy_process_group()
+assert not emulated or machine.launches
+until_exit.close()
 print(json.dumps({"losses": losses, "weights": weights, "calls": tms.stats().as_dict()["calls"]}))
 """
 
 
 @pytest.fixture
-def distributed(tmp_path: Path) -> Callable[[str], list[Any]]:
+def distributed(tmp_path: Path, metal_cache: Path) -> Callable[[str], list[Any]]:
     """Trains by two processes over gloo; returns what each has told."""
 
     def train(backend: str) -> list[Any]:
@@ -219,6 +227,7 @@ def distributed(tmp_path: Path) -> Callable[[str], list[Any]]:
 
         def process(rank: int) -> Any:
             arguments = ("-W", "error", str(folder / "train.py"), str(folder), str(rank), backend)
+            arguments += (str(metal_cache),)
             return python(*arguments, cwd=folder, variables=variables)  # ended after a time
 
         with ThreadPoolExecutor(2) as threads:
@@ -231,16 +240,22 @@ def distributed(tmp_path: Path) -> Callable[[str], list[Any]]:
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed")
-def test_ddp_gives_native_s_curves(distributed: Callable[[str], list[Any]]) -> None:
-    native, mlx = distributed("native"), distributed("mlx")
-    for theirs, ours in zip(native, mlx, strict=True):
+@pytest.mark.parametrize(
+    "backend", ["mlx", "cpu", pytest.param("mlx-emulated", marks=needs_emulator)]
+)
+def test_ddp_gives_native_s_curves(distributed: Callable[[str], list[Any]], backend: str) -> None:
+    native, accelerated = distributed("native"), distributed(backend)
+    name, _, emulated = backend.partition("-")
+    steps = 4 if emulated else 20
+    for theirs, ours in zip(native, accelerated, strict=True):
         assert theirs["calls"] == {}
-        assert ours["calls"] == {"stft/mlx": 20 * 4}
-        assert ours["losses"] == pytest.approx(theirs["losses"], rel=TOLERANCE)
-        assert ours["weights"] == pytest.approx(theirs["weights"], rel=TOLERANCE)
+        assert ours["calls"] == {f"stft/{name}": steps * 4}
+        assert ours["losses"] == pytest.approx(theirs["losses"][:steps], rel=TOLERANCE)
+        if steps == len(theirs["losses"]):
+            assert ours["weights"] == pytest.approx(theirs["weights"], rel=TOLERANCE)
     # Each rank had its own examples, and both the mean of the gradients.
-    assert mlx[0]["losses"] != mlx[1]["losses"]
-    assert mlx[0]["weights"] == mlx[1]["weights"]
+    assert accelerated[0]["losses"] != accelerated[1]["losses"]
+    assert accelerated[0]["weights"] == accelerated[1]["weights"]
 
 
 #: Trains from a loader whose workers transform. Arguments: how they start, and what they do first:

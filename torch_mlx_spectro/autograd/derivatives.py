@@ -6,7 +6,6 @@ decides which maps, and which of its tensors a program may change in place befor
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -33,10 +32,10 @@ def bind(
 ) -> Bound:
     """Bind what all calls like this one share, so that it is resolved only once.
 
-    An stft saves its signal for the backward pass only if the window requires a gradient: a copy
-    where native saves its padded copy, a reference where native saves a reference. An istft saves a
-    copy of its spectrum if the window requires a gradient. It is as large as the frames that native
-    saves.
+    An stft saves its signal for the backward pass only if native does: if the window requires a
+    gradient, a copy where native saves its padded copy; or if the signal requires one and is
+    reflected or replicated. An istft saves a copy of its spectrum if the window requires a
+    gradient. It is as large as the frames that native saves.
 
     Args:
         backend: computes the calls and their derivatives.
@@ -57,7 +56,8 @@ def make_task(
     """Make the task of a call's map; arguments as in :func:`bind`."""
     shortens = params.win_length < params.n_fft  # native pads such a window, and saves the copy
     if isinstance(params, StftParams):
-        return Task(backend, _make_analysis(params, tensor, window), copies_window=shortens)
+        analysis, refers = _make_analysis(params, tensor, window), refers_to_signal(params)
+        return Task(backend, analysis, copies_window=shortens, refers=refers)
     return Task(backend, bins_that_are_read(params), copies_window=shortens)
 
 
@@ -67,8 +67,10 @@ def _make_analysis(params: StftParams, signal: torch.Tensor, window: Optional) -
 
 def _stft(task: Task[Analysis], signal: torch.Tensor, window: Optional) -> torch.Tensor:
     params = task.subject.params
+    if signal.is_inference():
+        signal = signal.detach()  # so that it is a constant, as natively
     # Under vmap native stacks the results of all examples, so the layout of one does not show.
-    stacks, given = torch_state.is_vmapped(signal, window), signal
+    stacks = torch_state.is_vmapped(signal, window)
     copies = copies_signal(params, signal)
     is_trained = window is not None and not torch_state.is_constant(window)
     if not stacks:
@@ -82,8 +84,6 @@ def _stft(task: Task[Analysis], signal: torch.Tensor, window: Optional) -> torch
     ):
         window = window.clone()
     spectrum: torch.Tensor = MAPS["analysis"].apply(task, with_rows(params, signal), window)
-    if params.padded and not (is_trained or copies):
-        _refuse_changes(spectrum, given)
     return shape_result(params, spectrum.contiguous() if stacks else spectrum)
 
 
@@ -102,10 +102,13 @@ def _with_natives_gradient(params: StftParams, signal: torch.Tensor) -> torch.Te
 def frames_itself(params: StftParams, signal: torch.Tensor) -> bool:
     """Whether native frames this signal in place, which shows in its gradient's strides.
 
-    It does if nothing is padded, and shows if the signal is differentiated and not contiguous.
+    It does if nothing is padded, and shows if the signal is differentiated and has other strides
+    than a new tensor: those along sizes of one show, too.
     """
-    padding = params.padding or (params.padded and params.pad_mode != "constant")
-    return not padding and signal.requires_grad and not signal.is_contiguous()
+    if params.padding or (params.padded and params.pad_mode != "constant"):
+        return False
+    usual = (params.samples, 1) if signal.dim() > 1 else (1,)
+    return signal.requires_grad and signal.stride() != usual
 
 
 def copies_signal(params: StftParams, signal: torch.Tensor) -> bool:
@@ -114,37 +117,23 @@ def copies_signal(params: StftParams, signal: torch.Tensor) -> bool:
     Native saves its padded copy. But it saves a reference to the signal itself if the signal is
     differentiated and its padding reflects or replicates.
     """
-    refers = signal.requires_grad and params.pad_mode in ("reflect", "replicate")
-    return params.padded and not refers
+    return params.padded and not (signal.requires_grad and refers_to_signal(params))
 
 
-def _refuse_changes(result: torch.Tensor, given: torch.Tensor) -> None:
-    """Make backward raise, as native's does, if a tensor was changed in place before.
-
-    This is for a tensor that native saves and we do not, since we do not need its values. The
-    tensor is not kept alive.
-    """
-    if result.grad_fn is None or torch_state.is_transformed():
-        return
-    reference, before = weakref.ref(given), given._version
-
-    result.grad_fn.register_prehook(lambda _: raise_if_changed(reference, before))
-
-
-def raise_if_changed(given: weakref.ref[torch.Tensor], version: int) -> None:
-    """Raise, as native's backward does, if a tensor no longer has this version."""
-    tensor = given()
-    if tensor is not None and tensor._version != version:
-        raise RuntimeError(
-            "one of the variables needed for gradient computation has been modified by an "
-            f"inplace operation: [{tensor.type()} {list(tensor.shape)}] is at version "
-            f"{tensor._version}; expected version {version} instead."
-        )
+def refers_to_signal(params: StftParams) -> bool:
+    """Whether native saves a differentiated signal itself: it does if it reflects or replicates."""
+    return params.padded and params.pad_mode in ("reflect", "replicate")
 
 
 def _istft(task: Task[IstftParams], spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
     params = task.subject
-    batched = with_rows(params, spectrum)[:, : params.bins]
+    if window is not None and window.is_inference():
+        window = window.detach()  # which native does not train here, unlike an stft's
+    batched = with_rows(params, spectrum.detach() if spectrum.is_inference() else spectrum)
+    if params.frames == 1:  # native cuts its transpose, which shows in the gradient's strides
+        batched = batched.mT.narrow(-1, 0, params.bins).mT
+    else:
+        batched = batched[:, : params.bins]
     if window is None or torch_state.is_constant(window):
         signal: torch.Tensor = MAPS["inverse"].apply(task, batched, window)
     else:
@@ -164,7 +153,6 @@ def _istft_with_trained_window(
     """
     pairs = torch.view_as_real(spectrum.resolve_conj().resolve_neg())
     spectrum = torch.view_as_complex(pairs.clone())
-    given = window
     if params.win_length < params.n_fft:
         window = window.clone()
     analysis = replace(describe_analysis(params), complex_window=window.is_complex())
@@ -172,8 +160,6 @@ def _istft_with_trained_window(
     task = Task(backend, analysis, checked=params)
     signal: torch.Tensor = MAPS["adjoint"].apply(task, spectrum, window.conj())
     signal = signal * inverse_envelope(params, window, signal.dtype)
-    if window is given:
-        _refuse_changes(signal, given)
     tail = signal.new_zeros(params.rows, params.zero_tail)
     return torch.cat([signal, tail], dim=1) if params.zero_tail else signal
 

@@ -40,16 +40,19 @@ class Task(Generic[Subject]):
         subject: the analysis; for an istft by a constant window, its resolved arguments.
         checked: the istft whose envelope the map checks before it computes; None to check nothing.
         copies_window: whether autograd saves a constant window as a copy.
+        refers: whether native's gradient in the first argument refers to that argument, though it
+            does not depend on its values.
     """
 
     backend: Backend
     subject: Subject
     checked: IstftParams | None = None
     copies_window: bool = False
+    refers: bool = False
 
     def for_derivatives(self) -> Task[Subject]:
-        """Return the task of the map's derivatives, which check and copy nothing again."""
-        if self.checked is None and not self.copies_window:
+        """Return the task of the map's derivatives, which check, copy and refer to nothing."""
+        if self.checked is None and not (self.copies_window or self.refers):
             return self
         return Task(self.backend, self.subject)
 
@@ -127,10 +130,14 @@ def compute_inverse_adjoint(
 ) -> torch.Tensor:
     """Compute the adjoint of a whole istft.
 
-    Its shape is (rows, bins, frames), its dtype complex64. It is contiguous, as native's gradient.
+    Its shape is (rows, bins, frames), its dtype complex64. It is contiguous, as native's gradient,
+    which is (rows, frames, bins) made contiguous: along a size of one its strides stay.
 
     Args:
         cotangent: shape (rows, output length).
         window: shape (win_length,), or None.
     """
-    return task.backend.adjoint_synthesis(task.subject, cotangent, window)
+    params, found = task.subject, task.backend.adjoint_synthesis(task.subject, cotangent, window)
+    if params.frames == 1 or params.bins == 1:
+        found.as_strided_(found.shape, (params.frames * params.bins, 1, params.bins))
+    return found

@@ -8,7 +8,6 @@ torch.func, forward mode, cotangents of ``is_grads_batched``) is computed by the
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
@@ -24,14 +23,15 @@ from ..core.params import IstftParams, StftParams
 from ..native import private_state as torch_state
 from ..native.strides import as_batch
 from ..store.caches import note_preparation
-from .derivatives import copies_signal, frames_itself, make_task, raise_if_changed
+from .derivatives import frames_itself, make_task, refers_to_signal
 from .linear_maps import Task
-from .rules import build_function, compute_gradient
+from .rules import build_function, compute_gradient, refer
 
 #: Layouts of cotangents that are prepared for one plan. Most programs have one.
 MAX_LAYOUTS = 8
 is_grad_enabled = torch.is_grad_enabled
-is_transformed, saved_tensors_hooks = torch_state.is_transformed, torch_state.saved_tensors_hooks
+is_compiling, is_intercepted = torch_state.is_compiling, torch_state.is_intercepted
+saved_tensors_hooks = torch_state.saved_tensors_hooks
 
 
 class PreparedCall:
@@ -92,10 +92,10 @@ def _forward(ctx: Any, call: PreparedCall, tensor: torch.Tensor, window: Optiona
     if window is not None:
         # An alias: a program may have ``window.data`` be of other sizes before the backward pass.
         window = window.clone() if call.copies_window else window.detach()
-    ctx.save_for_backward(window)
-    given = weakref.ref(tensor) if call.refers else None
+    # Not for its values: torch then refuses what it refuses natively.
+    ctx.save_for_backward(window, tensor if call.refers else None)
     # Hooks for saved tensors may return a window with another layout in memory.
-    ctx.state = call, saved_tensors_hooks(False) is None, given, tensor._version
+    ctx.state = call, saved_tensors_hooks(False) is None
     return result
 
 
@@ -104,15 +104,15 @@ def _backward(ctx: Any, cotangent: Optional) -> tuple[None, Optional, None]:
     # its caches. On an H200's host each operation here takes two to three times as long as forward.
     if cotangent is None:
         return None, None, None
-    (window,), (call, is_window_itself, given, version) = ctx.saved_tensors, ctx.state
-    if given is not None:
-        raise_if_changed(given, version)
+    (window, signal), (call, is_window_itself) = ctx.saved_tensors, ctx.state
     layout: Hashable = None
-    if (
+    if is_compiling() or is_grad_enabled():
+        if signal is not None:
+            cotangent = refer(cotangent, signal)
+    elif (
         is_window_itself
         and type(cotangent) is torch.Tensor
-        and not is_grad_enabled()
-        and not is_transformed()  # would wrap what is allocated for the launch
+        and not is_intercepted()  # a launch is seen by nobody, and transforms would wrap its result
     ):
         try:
             address = cotangent.data_ptr()
@@ -160,7 +160,7 @@ def bind_prepared(
     if isinstance(params, StftParams):
         if frames_itself(params, tensor):
             return None
-        name, refers = "analysis", params.padded and not copies_signal(params, tensor)
+        name, refers = "analysis", refers_to_signal(params)
     else:
         name, refers = "inverse", False
         if task.subject.bins != tensor.shape[-2]:

@@ -20,6 +20,7 @@ from ..core.linear import RULES, Gradient, Rule
 from ..native import private_state as torch_state
 from . import linear_maps
 from .linear_maps import Task
+from .plain_maps import PLAIN_MAPS
 
 Compute = Callable[[Task[Any], Any, Any], torch.Tensor]
 
@@ -36,19 +37,28 @@ class Map:
     def __init__(self, name: str, rule: Rule, compute: Compute) -> None:
         self.name, self.rule = name, rule
         self._function = compute
-        self._recorded = build_function(name, forward=self._record, backward=self._pull_back)
+
+        def pull_back(ctx: Any, cotangent: Optional) -> tuple[Optional, ...]:
+            return self._pull_back(ctx, cotangent)  # compiled autograd takes functions, no methods
+
+        self._recorded = build_function(name, forward=self._record, backward=pull_back)
         self._transformed = build_function(
             name,
             # A plain function, since reading a method's signature takes torch a third longer.
             forward=lambda task, first, second: self._compute(task, first, second),
             setup_context=self._set_up,
-            backward=self._pull_back,
+            backward=pull_back,
             jvp=self._push_forward,
             vmap=lambda info, dims, *inputs: (self._stack(*inputs, *dims[1:]), 0),
         )
 
     def apply(self, task: Task[Any], first: torch.Tensor, second: Optional) -> Any:
-        """Compute the map so that autograd, forward mode and vmap see it, whichever are active."""
+        """Compute the map so that autograd, forward mode and vmap see it, whichever are active.
+
+        Whoever watches what is computed is shown torch's own operations.
+        """
+        if torch_state.is_watched(first):
+            return PLAIN_MAPS[self.name](task, first, second)
         is_batched = torch_state.is_batched
         if is_batched(first) or (second is not None and is_batched(second)):
             return torch_state.apply_by_example(partial(self._stack, task), first, second)
@@ -79,11 +89,17 @@ class Map:
         ctx.save_for_forward(None if self.rule.second is None else first, second)
 
     def _save(self, ctx: Any, task: Task[Any], first: torch.Tensor, second: Optional) -> None:
-        """Save only what gradients need: a program may change the rest in place, as natively."""
+        """Save only what native saves, so that a program may change the rest in place.
+
+        That is what gradients need; a signal that they refer to; and a window that is trained, also
+        where it is only checked for a spectrum that is not differentiated.
+        """
         _, needs_first, needs_second = ctx.needs_input_grad
-        ctx.task = task.for_derivatives()
+        ctx.task, ctx.refers = task.for_derivatives(), task.refers and needs_first
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(first if needs_second else None, second if needs_first else None)
+        keeps_first = needs_second or ctx.refers
+        keeps_second = needs_first or task.checked is not None
+        ctx.save_for_backward(first if keeps_first else None, second if keeps_second else None)
 
     def _pull_back(self, ctx: Any, cotangent: Optional) -> tuple[Optional, ...]:
         """Compute the gradients in the two tensors, as far as they are asked for."""
@@ -92,9 +108,10 @@ class Map:
         first, second = ctx.saved_tensors
         _, needs_first, needs_second = ctx.needs_input_grad
         rule, task = self.rule, ctx.task
+        referring = refer(cotangent, first) if ctx.refers else cotangent
         return (
             None,
-            compute_gradient(rule.first, task, cotangent, second) if needs_first else None,
+            compute_gradient(rule.first, task, referring, second) if needs_first else None,
             compute_gradient(rule.second, task, cotangent, first) if needs_second else None,
         )
 
@@ -140,6 +157,33 @@ def build_function(name: str, **methods: Callable[..., Any]) -> Any:
     """Build a subclass of Function; torch shows its name in ``grad_fn`` and in messages."""
     members = {key: staticmethod(method) for key, method in methods.items()}
     return type(name.title().replace("_", ""), (Function,), members)
+
+
+class _Reference(Function):
+    """A cotangent as it is, and a reference to a tensor in which its derivative is zero."""
+
+    @staticmethod
+    def forward(ctx: Any, cotangent: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(tensor)
+        return cotangent.view_as(cotangent)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        (tensor,) = ctx.saved_tensors
+        return cotangent, torch.zeros_like(tensor)
+
+
+def refer(cotangent: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """Have a gradient that is to be differentiated refer to a tensor, as native's does.
+
+    The gradient of what reflects or replicates does not depend on the signal. But native's requires
+    a gradient if the signal does, and its derivative in the signal is zeros.
+    """
+    if not torch.is_grad_enabled() or torch_state.is_transformed() or torch_state.is_compiling():
+        return cotangent
+    apply: Any = _Reference.apply
+    referring: torch.Tensor = apply(cotangent, tensor)
+    return referring
 
 
 def _fill_zeros(tensor: torch.Tensor) -> torch.Tensor:

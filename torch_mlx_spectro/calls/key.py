@@ -19,7 +19,7 @@ from .operation import WINDOW
 
 #: Types whose values never change, so that a key of them may be kept. A 0-d tensor's may change.
 _VALUES = frozenset({int, bool, str, type(None)})
-is_grad_enabled, float32 = torch.is_grad_enabled, torch.float32
+is_grad_enabled, float32 = torch_state.is_grad_enabled, torch.float32
 #: The last format in which equal strings are always equal bytes.
 _MARSHAL_FORMAT = 2
 #: complex64 values, and windows in pairs, are read whole.
@@ -105,7 +105,7 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
         dtype is not float32 and tensor.is_conj(),
         tensor.is_neg(),
         address % ALIGNMENT,
-        tensor.requires_grad and is_grad_enabled(),
+        tensor.requires_grad and is_grad_enabled() and torch_state.requires_gradient(tensor),
         described,
         # As bytes, in which True, 1 and 1.0 differ; raises for what has no such bytes.
         marshal.dumps(others, _MARSHAL_FORMAT),

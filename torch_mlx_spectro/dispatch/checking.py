@@ -94,7 +94,7 @@ def find_checks(
     names = list_differentiated(bound) if has_gradients else ()
     cases = {name: case.with_gradient(name, names) for name in names}
     unknown = [one for one in cases.values() if is_auto and ledger.needs_comparison(one)]
-    has_gradients = has_gradients and (is_nth or bool(unknown))
+    has_gradients = bool(names) and (is_nth or bool(unknown))
     if not (is_compared or has_gradients):
         return None
     lines = comparison.write_reproducer(case, bound)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..calls.timer import Spent, Timer, Timing
+from ..native.private_state import is_compiling
 
 
 class GradientTimer:
@@ -37,12 +38,15 @@ class GradientTimer:
         tensor.register_hook(self._at_gradient)
 
     def _at_cotangent(self, cotangents: tuple[torch.Tensor | None, ...]) -> None:
-        if not self._is_over:  # begins anew where an earlier pass did not reach the tensor
+        # A compiler that reads this computes later, and otherwise.
+        if (
+            not self._is_over and not is_compiling()
+        ):  # begins anew where an earlier pass did not reach the tensor
             self._back.begin()
             self._is_under_way = True
 
     def _at_gradient(self, gradient: torch.Tensor) -> None:
-        if self._is_under_way and not self._is_over:
+        if not is_compiling() and self._is_under_way and not self._is_over:
             self._is_over = True
             self._back.end()
             self._note(self)

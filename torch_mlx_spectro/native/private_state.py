@@ -166,6 +166,26 @@ def is_intercepted() -> bool:
     )
 
 
+def is_watched(tensor: torch.Tensor) -> bool:
+    """Whether something wants to see which operations of torch's compute with this tensor.
+
+    A tracer or a compiler records them, a mode or the tensor's own class is asked about each, and
+    functionalize changes them. A fake tensor has no memory to compute with.
+    """
+    return (
+        is_compiling()  # first, since a compiler cannot read the others
+        or _dispatch_modes() != 0
+        or _tracing_state() is not None
+        or type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+        or (_functorch_level() is not None and is_functionalized())
+    )
+
+
+def is_functionalized() -> bool:
+    """Whether torch.func.functionalize is active; torch has no rule there for custom functions."""
+    return _found.functionalize in [level.key() for level in _found.functorch_stack() or ()]
+
+
 def show_compiler(pairs: tuple[tuple[Any, Any], ...]) -> None:
     """Have torch.compile take both functions of each pair for torch's own.
 
@@ -278,12 +298,23 @@ def mps_is_emulated() -> bool:
     return bool(getattr(compile_shader, "emulated", False))
 
 
-def is_differentiated(*tensors: torch.Tensor | None) -> bool:
-    """Whether autograd has to record a call with these tensors."""
-    recorded = torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in tensors
-    )
-    return recorded or is_transformed()
+def is_grad_enabled() -> bool:
+    """Whether autograd records; under inference mode it never does, whatever is enabled."""
+    return torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+
+
+def requires_gradient(tensor: torch.Tensor) -> bool:
+    """Whether native's gradient reaches this input.
+
+    It views its input first, and views of inference tensors do not require gradients.
+    """
+    return tensor.requires_grad and not tensor.is_inference()
+
+
+def is_differentiated(tensor: torch.Tensor, window: torch.Tensor | None = None) -> bool:
+    """Whether autograd has to record a call with this input and this window."""
+    is_trained = window is not None and window.requires_grad
+    return (is_grad_enabled() and (is_trained or requires_gradient(tensor))) or is_transformed()
 
 
 def is_wrapped(tensor: torch.Tensor) -> bool:
@@ -330,12 +361,10 @@ def ambient_reasons() -> list[str]:
     """List the reasons against a call that lie in torch's state, whatever its arguments are."""
     if _found.unseen:
         return list(_found.unseen)
-    # torch has no rule for custom functions under functionalize.
-    levels = [level.key() for level in _found.functorch_stack() or ()]
     reasons = {
         "a TorchDispatchMode is active": _dispatch_modes() > 0,
         "torch.jit.trace is recording": is_recorded(),
-        "torch.func.functionalize is active": _found.functionalize in levels,
+        "torch.func.functionalize is active": is_functionalized(),
     }
     return [reason for reason, is_so in reasons.items() if is_so]
 

@@ -71,6 +71,8 @@ class GradientCheck:
         result.grad_fn.register_prehook(self._keep_cotangent)
 
     def _keep_cotangent(self, cotangents: tuple[torch.Tensor | None, ...]) -> None:
+        if torch_state.is_compiling():  # a compiler that reads this can run no comparison
+            return
         (cotangent,) = cotangents
         if not self._left or cotangent is None or not _is_plain(cotangent):
             return
@@ -82,6 +84,8 @@ class GradientCheck:
 
     def _compare_gradient(self, name: str, gradient: torch.Tensor) -> torch.Tensor | None:
         """Return the gradient that replaces ours, if any."""
+        if torch_state.is_compiling():
+            return None
         cotangent = self._cotangents.get(torch_state.backward_pass())
         if cotangent is None or not _is_plain(gradient):
             return None
@@ -161,7 +165,9 @@ def list_differentiated(bound: Mapping[str, Any]) -> tuple[str, ...]:
     """List which of a call's tensors are differentiated."""
     tensors = {name: bound[name] for name in ("input", "window")}
     return tuple(
-        name for name, tensor in tensors.items() if tensor is not None and tensor.requires_grad
+        name
+        for name, tensor in tensors.items()
+        if tensor is not None and torch_state.requires_gradient(tensor)
     )
 
 
