@@ -19,7 +19,7 @@ from .operation import WINDOW
 
 #: Types whose values never change, so that a key of them may be kept. A 0-d tensor's may change.
 _VALUES = frozenset({int, bool, str, type(None)})
-is_grad_enabled = torch.is_grad_enabled
+is_grad_enabled, is_deterministic = torch.is_grad_enabled, torch_state.is_deterministic
 #: The last format in which equal strings are always equal bytes.
 _MARSHAL_FORMAT = 2
 #: complex64 values, and windows in pairs, are read whole.
@@ -97,6 +97,7 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
     return (
         backend,
         None if backend != "auto" else _describe_state(),
+        is_deterministic(),  # of walks a trial may have found another one (kernels/chooser.py)
         is_grad_enabled(),
         torch.mps.compile_shader,  # the emulator puts another function here
         tensor.shape,
@@ -116,7 +117,7 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
 
 def _describe_state() -> Key:
     """Describe what ``auto`` depends on in torch, besides what :func:`.is_intercepted` answers."""
-    return (torch_state.is_deterministic(), torch.get_num_threads(), torch_state.recomputes())
+    return (torch.get_num_threads(), torch_state.recomputes())
 
 
 def can_be_kept(others: tuple[Any, ...]) -> bool:
