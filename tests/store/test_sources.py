@@ -72,7 +72,7 @@ def test_compilers_are_told_the_threads_of_a_group(kernel: str) -> None:
     assert write_header(kernel).count(defined) == has_plan
     assert body(kernel).startswith("#undef kernel\n") == has_plan
     group = dict(EXAMPLES[kernel]).get("FRAMES", 0) * dict(EXAMPLES[kernel]).get("THREADS", 0)
-    told = f"[[max_total_threads_per_threadgroup({-(-group // 32) * 32})]]\nkernel void"
+    told = f"[[max_total_threads_per_threadgroup({-(-group // 32) * 32})]] [[kernel]] void"
     assert write_text(kernel, EXAMPLES[kernel]).count(told) == has_plan
 
 

@@ -96,8 +96,8 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
     dtype = tensor.dtype
     return (
         backend,
-        None if backend != "auto" else _describe_state(),
-        is_deterministic(),  # of walks a trial may have found another one (kernels/chooser.py)
+        # A trial may have found another walk, which such programs do not take (kernels/chooser.py).
+        (is_deterministic(),) if backend != "auto" else _describe_state(),
         is_grad_enabled(),
         torch.mps.compile_shader,  # the emulator puts another function here
         tensor.shape,
@@ -117,7 +117,7 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
 
 def _describe_state() -> Key:
     """Describe what ``auto`` depends on in torch, besides what :func:`.is_intercepted` answers."""
-    return (torch.get_num_threads(), torch_state.recomputes())
+    return (is_deterministic(), torch.get_num_threads(), torch_state.recomputes())
 
 
 def can_be_kept(others: tuple[Any, ...]) -> bool:
@@ -127,4 +127,5 @@ def can_be_kept(others: tuple[Any, ...]) -> bool:
 
 def name_backend(key: Key, backend: str) -> Key:
     """Return the key of the same call with a backend asked for by name."""
-    return (backend, None, *key[2:])
+    state: Any = key[1]
+    return (backend, state[:1], *key[2:])

@@ -31,6 +31,7 @@ SIZES = (
     *((15, 4), (16, 4), (256, 64), (400, 100), (400, 160), (1024, 256), (1125, 225), (1200, 300)),
     *((2048, 441), (2048, 512), (4096, 1024), (6144, 1024), (7680, 1024), (8192, 2048)),
 )
+USUAL = ((512, 128), (1024, 256), (2048, 512), (4096, 1024), (6144, 1024))
 #: A window that is read whole, by a stride, and none.
 WINDOWS = (None, 1, NO_WINDOW)
 #: Frames of a call: few, and more than run at once.
@@ -49,6 +50,27 @@ def list_variants() -> dict[str, Launch]:
         counts[launch.kernel] += 1
         named[name] = launch
     return named
+
+
+def list_usual_variants() -> dict[str, Launch]:
+    """List the variants that programs usually need: of forward calls, without what is refused last.
+
+    Those are the first analysis of each of some sizes, and all its walks.
+    """
+    wanted = []
+    for n_fft, hop in USUAL:
+        forward = _resolve_signal(n_fft, hop, FRAMES[1])
+        wanted += list_analyses(forward, False, False, cores=EMULATED_CORES)[:1]
+        for fastest in (False, True):
+            back = _resolve_spectrum(n_fft, hop, FRAMES[0])
+            every = list_syntheses(back, False, fastest, cores=EMULATED_CORES)
+            wanted += [launch for launch in every if launch.kernel == "synthesis_walk"]
+    kinds = {(launch.kernel, launch.template) for launch in wanted}
+    return {
+        name: launch
+        for name, launch in list_variants().items()
+        if (launch.kernel, launch.template) in kinds
+    }
 
 
 def _list_launches() -> Iterator[Launch]:

@@ -107,11 +107,7 @@ class MetalKernels(Kernels):
         first, window = (self._in_device_memory(given, stream) for given in (first, window))
 
         def inputs(launch: Launch) -> list[Any]:
-            integers, plan = self._keep(np.int64, self._numbers(launch)), launch.plan
-            if plan is None:
-                return [first, window, integers]
-            table = self._tables.get(plan, lambda: self.constant(make_table(plan)[0]))
-            return [first, window, table, integers, self._number(edge)]
+            return self.list_inputs(launch, first, window, edge)
 
         chosen = launches[0] if launches[0].plan is None else self.chooser.find(launches)
         if chosen is not None:
@@ -133,6 +129,14 @@ class MetalKernels(Kernels):
 
         launch, result = self.chooser.choose(launches, accept, run, self._is_equal)
         return self._launch(launch, inputs(launch), stream) if result is None else result
+
+    def list_inputs(self, launch: Launch, first: Any, window: Any, edge: float = 1.0) -> list[Any]:
+        """List the inputs of a launch's kernel."""
+        integers, plan = self._keep(np.int64, self._numbers(launch)), launch.plan
+        if plan is None:
+            return [first, window, integers]
+        table = self._tables.get(plan, lambda: self.constant(make_table(plan)[0]))
+        return [first, window, table, integers, self._number(edge)]
 
     def _evaluate(self, launch: Launch, given: list[Any], stream: Any, count: int = 1) -> list[Any]:
         """Return the evaluated results of so many launches.
@@ -169,7 +173,7 @@ class MetalKernels(Kernels):
     def _launch(self, launch: Launch, inputs: list[Any], stream: Any) -> Any:
         mx = self._mx
         grid, template = self._arrange(launch)
-        (result,) = self._kernel(launch)(
+        (result,) = self.make_kernel(launch)(
             inputs=inputs,
             template=template,
             grid=grid,
@@ -184,7 +188,8 @@ class MetalKernels(Kernels):
         """Return a launch's threads, as MLX counts them, and what its kernel is compiled for."""
         return launch.grid, list(launch.template)
 
-    def _kernel(self, launch: Launch) -> Any:
+    def make_kernel(self, launch: Launch) -> Any:
+        """Make the kernel of a launch, or find it among those that were made."""
         name = launch.kernel
         return self._kernels.get(
             name,
@@ -285,7 +290,7 @@ class MlxCudaKernels(MetalKernels):
         more = (("FLAT", flat), ("GROUP", group), ("INTEGERS", len(launch.integers)))
         return (blocks * group, rows, layers), [*launch.template, *more]
 
-    def _kernel(self, launch: Launch) -> Any:
+    def make_kernel(self, launch: Launch) -> Any:
         name, bounds = launch.kernel, (launch.threadgroup[0], launch.resident)
         inputs = [EDGE if given == "edge" else given for given in INPUTS[name]]
         return self._kernels.get(
