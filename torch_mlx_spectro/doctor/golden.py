@@ -172,8 +172,8 @@ def _make_mps_run(device: str) -> Run:
     kernels = MpsKernels(torch.mps.compile_shader, cores=EMULATED_CORES)
 
     def run(launch: Launch, first: Values, window: Values) -> Values:
-        given = (torch.from_numpy(values).to(device) for values in (first, window))
-        result: Values = kernels.run((launch,), *given).cpu().numpy()
+        read, weights = (torch.from_numpy(values).to(device) for values in (first, window))
+        result: Values = kernels.run((launch,), read, weights).cpu().numpy()
         return result
 
     return run

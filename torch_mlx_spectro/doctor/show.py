@@ -109,12 +109,12 @@ def _list_computation(found: Mapping[str, Any]) -> Iterator[Table]:
     columns = ("", "result", "time", "largest errors", "calls")
     yield "Self-check", columns, [_check(check) for check in found["self_checks"]]
     if found["bits"]:
-        header = ("", "agrees with the emulator", "probe by probe")
-        yield "Bits of the kernels' results", header, [_bits(one) for one in found["bits"]]
+        compared = ("", "agrees with the emulator", "probe by probe")
+        yield "Bits of the kernels' results", compared, [_bits(one) for one in found["bits"]]
     if found["pipelines"]:
-        header = ("kernel", "threads of a group", "allowed", "SIMD width", "compiled in")
-        rows = [_pipeline(one) for one in found["pipelines"]]
-        yield "Pipelines, as torch tells them", header, rows
+        allowed = ("kernel", "threads of a group", "allowed", "SIMD width", "compiled in")
+        pipelines = [_pipeline(one) for one in found["pipelines"]]
+        yield "Pipelines, as torch tells them", allowed, pipelines
     for device in found["devices"]:
         asked = ("auto", *registry.list_backends(device))
         header = ("call", *(f"backend {name}" for name in asked))

@@ -57,7 +57,7 @@ def list_usual_variants() -> dict[str, Launch]:
 
     Those are the first analysis of each of some sizes, and all its walks.
     """
-    wanted = []
+    wanted: list[Launch] = []
     for n_fft, hop in USUAL:
         forward = _resolve_signal(n_fft, hop, FRAMES[1])
         wanted += list_analyses(forward, False, False, cores=EMULATED_CORES)[:1]
