@@ -53,7 +53,6 @@ class CompiledFunction:
 
 def make_opaque(mx: Any, inputs: Sequence[Any], results: Sequence[Any]) -> list[Any]:
     """Return results that depend on inputs as a Mac's kernel's do: they have no derivative."""
-
     kernel = mx.custom_function(lambda *_: list(results))
 
     def refuse(what: str, *_: Any) -> Any:
