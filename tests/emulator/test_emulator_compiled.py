@@ -253,3 +253,18 @@ def test_mlxs_own_compile_is_back_afterwards(metal_cache: Path) -> None:
             np.testing.assert_array_equal(mx.compile(lambda x: x + 1)(mx.zeros(2)), 1)
             assert len(inner.compiled_functions) == 1
     assert mx.compile is own
+
+
+def test_an_exported_function_has_the_kernel_that_a_mac_would_run(
+    machine: emulator.Machine, double: Kernel
+) -> None:
+    facts: list[dict[str, Any]] = []
+    mx.export_function(facts.append, lambda x: double(x + 1.0), mx.array(VALUES))
+    primitives = [fact["name"] for fact in facts if fact["type"] == "primitive"]
+    assert primitives[-2:] == ["Add", "CustomKernel"]
+    assert not machine.launches
+
+
+def test_what_vmap_refuses_is_refused(machine: emulator.Machine, double: Kernel) -> None:
+    with pytest.raises(ValueError, match="during function transformations"):
+        mx.vmap(double)(mx.zeros((2, 16)))
