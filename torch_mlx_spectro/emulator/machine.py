@@ -69,7 +69,8 @@ class Kernel:
             if trace is not None:
                 return trace.meet(self, inputs, passed)
             try:  # mx.export_function, which computes nothing
-                return self._capture.kernel(inputs=list(inputs), **passed)
+                real: list[Any] = self._capture.kernel(inputs=list(inputs), **passed)
+                return real
             except RuntimeError:
                 raise error from None
         outputs = self._machine.run(
@@ -84,7 +85,7 @@ class Kernel:
                 init_value=init_value,
             )
         )
-        return self._machine.evaluate(make_opaque(self._machine.mx, arrays, outputs))
+        return self._machine.evaluate(make_opaque(self._machine._mx, arrays, outputs))
 
 
 class Machine:
@@ -125,7 +126,7 @@ class Machine:
             raise Unavailable(reason)
         import mlx.core as mx
 
-        self.mx: Any = mx
+        self._mx: Any = mx
         self._real: Callable[..., Any] = _find_real(mx.fast.metal_kernel, "_real")
         self._real_compile: Callable[..., Any] = _find_real(mx.compile, "_real_compile")
         self.orders = tuple(orders)
@@ -172,7 +173,7 @@ class Machine:
             compile_options=compile_options,
         )
         names = Names(name, tuple(input_names), tuple(output_names), ensure_row_contiguous)
-        return Kernel(self, names, Capture(self.mx, real))
+        return Kernel(self, names, Capture(self._mx, real))
 
     #: Says of ``mx.fast.metal_kernel`` that it works without Metal.
     metal_kernel.emulated = True  # type: ignore[attr-defined]
@@ -186,7 +187,7 @@ class Machine:
     ) -> Callable[..., Any]:
         """As ``mx.compile``, for functions that launch kernels, too."""
         options = {"inputs": inputs, "outputs": outputs, "shapeless": shapeless}
-        return Compiled(self.mx, self._real_compile, fun, options, self.compiled_functions.append)
+        return Compiled(self._mx, self._real_compile, fun, options, self.compiled_functions.append)
 
     def compile_shader(self, source: str) -> ShaderLibrary:
         """As ``torch.mps.compile_shader``; the kernels take host tensors.
@@ -207,8 +208,8 @@ class Machine:
         function is replaced only if torch has been imported before.
         """
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_replace(self.mx.fast, "metal_kernel", self.metal_kernel))
-            stack.enter_context(_replace(self.mx, "compile", self.compile))
+            stack.enter_context(_replace(self._mx.fast, "metal_kernel", self.metal_kernel))
+            stack.enter_context(_replace(self._mx, "compile", self.compile))
             torch: Any = sys.modules.get("torch")
             if torch is not None:
                 stack.enter_context(_replace(torch.mps, "compile_shader", self.compile_shader))
@@ -222,9 +223,10 @@ class Machine:
     def evaluate(self, inputs: Sequence[Any]) -> list[Any]:
         """Return inputs as evaluated arrays; MLX takes Python's numbers, too."""
         arrays = [
-            value if isinstance(value, self.mx.array) else self.mx.array(value) for value in inputs
+            value if isinstance(value, self._mx.array) else self._mx.array(value)
+            for value in inputs
         ]
-        self.mx.eval(arrays)
+        self._mx.eval(arrays)
         return arrays
 
     def run(self, call: Call) -> list[Any]:
@@ -238,7 +240,7 @@ class Machine:
         runtime, library = self._load(call.captured.text, call.captured.name)
         started = time.perf_counter()
         outputs, launch = execute(
-            self.mx, runtime, library, call, self.orders, checked=self.checked
+            self._mx, runtime, library, call, self.orders, checked=self.checked
         )
         self._note(launch, started)
         return outputs
