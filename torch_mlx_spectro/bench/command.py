@@ -8,9 +8,7 @@ from pathlib import Path
 
 from ..backends import registry
 from ..terminal import STDOUT, lacks_folder, refuse
-
-#: A table for itself: nothing is measured, see :mod:`.metal`.
-METAL_TABLE = "metal"
+from .schema import METAL_TABLE
 
 HELP = "speed and error against native torch, on this machine"
 DESCRIPTION = (

@@ -19,7 +19,6 @@ from ..errors import Problem
 from ..terminal import STDOUT, make_console, progress, refuse, write_file
 from ..version import __version__
 from . import cases, comparing, costs, host, pipeline, programs, running, schema, tables
-from .command import METAL_TABLE
 
 #: A name for --table besides the tables of cases: what a call costs besides its transform.
 COSTS = "costs"
@@ -33,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         Problem: what was asked for is not available.
     """
-    if options.table == METAL_TABLE:
+    if options.table == schema.METAL_TABLE:
         return _count_metal(options)
     reports = [_read(path) for path in options.compare or ()]
     if len(reports) == 2:
