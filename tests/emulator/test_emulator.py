@@ -90,6 +90,17 @@ def test_a_correct_kernel_gives_the_same_in_every_order(machine: emulator.Machin
     (launch,) = machine.launches
     assert (launch.kernel, launch.threads, launch.threadgroup_bytes) == ("tested", 1024, 256)
     assert launch.grid == (1024, 1, 1)
+    assert (launch.barriers, launch.simd_barriers) == (16, 0)  # one of each group
+
+
+def test_barriers_are_counted(machine: emulator.Machine) -> None:
+    source = """
+        for (uint i = 0; i < 3; ++i) simdgroup_barrier(mem_flags::mem_threadgroup);
+        threadgroup_barrier(mem_flags::mem_none);
+        y[thread_position_in_grid.x] = 1.0f;
+    """
+    run(machine, source, grid=(256, 1, 1), threadgroup=(128, 1, 1))
+    assert (machine.launches[-1].barriers, machine.launches[-1].simd_barriers) == (2, 3 * 8)
 
 
 def test_a_removed_barrier_shows_as_a_dependence_on_order(cache: Path) -> None:

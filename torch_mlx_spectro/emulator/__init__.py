@@ -39,6 +39,7 @@ What it cannot tell:
 
 from __future__ import annotations
 
+from .compiled import CompiledFunction
 from .errors import (
     BarrierDivergence,
     EmulatorError,
@@ -66,6 +67,7 @@ __all__ = [
     "DEFAULT_ORDERS",
     "MAX_THREADS",
     "BarrierDivergence",
+    "CompiledFunction",
     "EmulatorError",
     "InactiveLane",
     "KernelFault",

@@ -50,6 +50,8 @@ class Launch:
         kernel: the name given to ``metal_kernel``.
         threads: that ran, in one order.
         threadgroup_bytes: of memory that the kernel declared.
+        barriers: how often the threads of a group waited for each other, all groups together.
+        simd_barriers: the same of SIMD groups.
         seconds: for all orders.
         traffic: by buffer; empty unless the machine is checked.
         device_read, device_written: bytes of buffers in device memory, or None.
@@ -61,6 +63,8 @@ class Launch:
     threadgroup: tuple[int, ...]
     threads: int = 0
     threadgroup_bytes: int = 0
+    barriers: int = 0
+    simd_barriers: int = 0
     seconds: float = 0.0
     traffic: dict[str, Traffic] = field(default_factory=dict)
     device_read: int | None = None
@@ -256,6 +260,8 @@ def _run_once(
         raise reports.failure(data, call.names.kernel, order, arguments, library.arrays)
     launch.threads = int(data.threads_run)
     launch.threadgroup_bytes = int(data.threadgroup_bytes)
+    launch.barriers = int(data.barriers)
+    launch.simd_barriers = int(data.simd_barriers)
     if checked:
         reports.check_written(call.names.kernel, arguments, buffers)
         _count(launch, arguments, buffers)

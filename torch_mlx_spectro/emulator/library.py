@@ -82,6 +82,8 @@ class LaunchData(ctypes.Structure):
         ("image_end", ctypes.c_void_p),
         ("threads_run", ctypes.c_uint64),
         ("threadgroup_bytes", ctypes.c_uint64),
+        ("barriers", ctypes.c_uint64),
+        ("simd_barriers", ctypes.c_uint64),
         ("report", Report),
     )
 

@@ -72,6 +72,8 @@ struct Launch {
   const char *image, *image_end;  // the library's own constants
   uint64_t threads_run;           // result
   uint64_t threadgroup_bytes;     // result
+  // Results: how often a group's threads, and those of a SIMD group, have waited for each other.
+  uint64_t barriers, simd_barriers;
   Report report;                  // result
 };
 

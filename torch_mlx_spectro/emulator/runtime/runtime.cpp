@@ -155,7 +155,10 @@ bool release_simd(uint32_t simd, bool& released) {
     if (!together(*waiting, first[i])) return diverged(*waiting, first[i]);
   }
   if (gather) exchange(first, lanes);
-  if (!gather) shadow_simd_barrier(simd, waiting->flags);
+  if (!gather) {
+    s.launch->simd_barriers += 1;
+    shadow_simd_barrier(simd, waiting->flags);
+  }
   for (uint32_t i = 0; i < lanes; ++i) {
     if (first[i].state != RETURNED) first[i].state = READY;
   }
@@ -176,6 +179,7 @@ bool release() {
   for (uint32_t i = 0; i < s.count; ++i) {
     if (!together(*waiting, s.fibers[i])) return diverged(*waiting, s.fibers[i]);
   }
+  s.launch->barriers += 1;
   shadow_barrier(waiting->flags);
   for (uint32_t i = 0; i < s.count; ++i) s.fibers[i].state = READY;
   return true;
