@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ..store import files as disk
-from . import calls, lint, shader, translate
+from . import calls, lint, shader, standard, translate, words
 from .errors import EmulatorError, Rejected
+from .function_arguments import deduce_function_parameters
 from .library import KernelLibrary, Runtime, load_runtime
 from .toolchain import RUNTIME, Toolchain, sources_digest, toolchain
 
@@ -159,6 +160,7 @@ class Compiler:
             The threadgroup variables' names, and what a shader's buffers are.
         """
         tools = self._tools
+        words.check_ascii(request.text)
         buffers: list[shader.Buffer] = []
         if request.is_shader:
             tokens = translate.tokenize(self._preprocess(request, work))
@@ -167,8 +169,13 @@ class Compiler:
         else:
             signature = translate.signature(request.text, request.name)
             tokens = translate.tokenize(self._preprocess(request, work))
+        words.check(tokens)
         lint.check(tokens, request.name)
-        text = translate.rewrite(tokens, request.name) + translate.entry(signature) + _IMAGE
+        end = translate.entry(signature) + _IMAGE
+        text = translate.rewrite(tokens, request.name) + end
+        (work / "kernel.cpp").write_text(text, encoding="utf-8")
+        self._read_as_standard(request, work)
+        text = translate.rewrite(deduce_function_parameters(tokens), request.name) + end
         (work / "kernel.cpp").write_text(text, encoding="utf-8")
         sanitize = ["-fsanitize=thread"] if request.checked else []
         self._clang(
@@ -201,6 +208,13 @@ class Compiler:
             *("-x", "c++", "-E", "-undef", "-nostdinc", "-D__METAL__=1"),
             *("-D__METAL_VERSION__=310", "-D__HAVE_BFLOAT__=0", "metal"),
         )
+
+    def _read_as_standard(self, request: Request, work: Path) -> None:
+        done = self._tools.call("clang", *self._tools.standard, "kernel.cpp", cwd=work)
+        errors = standard.list_errors(done.stderr)
+        if errors:
+            message = "\n".join(errors).replace(str(RUNTIME) + os.sep, "")
+            raise Rejected(f"{request.name}: as C++14: {message}")
 
     def _clang(self, request: Request, work: Path, *arguments: str) -> str:
         done = self._tools.call("clang", *arguments, cwd=work)

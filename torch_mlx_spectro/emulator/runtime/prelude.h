@@ -1,23 +1,14 @@
-// The Metal language as far as ordinary kernels use it, for clang's C++ for OpenCL mode.
+// The Metal language as far as ordinary kernels use it, for two compilers' modes of clang.
 //
-// That mode has Metal's address spaces under other names and checks them as Metal's compiler does;
-// it also refuses double, function pointers, virtual functions and variable-length arrays. What
-// needs the machine (barriers, lanes of a SIMD group, atomics) is an extern "C" call into
-// runtime.cpp, which the kernel's library is linked against.
+// C++ for OpenCL makes the code that runs: it has Metal's address spaces under other names, and
+// refuses double, function pointers, virtual functions and variable-length arrays. Strict C++14
+// only reads the text (dialect.h has what differs). What needs the machine (barriers, lanes of a
+// SIMD group, atomics) is an extern "C" call into runtime.cpp, which the kernel's library is
+// linked against.
 #pragma once
-#pragma OPENCL EXTENSION cl_khr_fp16 : enable
+#pragma clang system_header
 
-#define device __global
-#define threadgroup __local
-#define thread __private
-#define kernel
-// Keywords of OpenCL that are ordinary names in Metal.
-#define local mtl_name_local
-#define global mtl_name_global
-#define generic mtl_name_generic
-#define pipe mtl_name_pipe
-#define event_t mtl_name_event_t
-#define sampler_t mtl_name_sampler_t
+#include "dialect.h"
 
 typedef unsigned char uchar;
 typedef unsigned short ushort;
@@ -35,33 +26,7 @@ typedef uint uint32_t;
 typedef ulong uint64_t;
 typedef half float16_t;
 
-#define MTL_VECTORS(T)                                   \
-  typedef T T##2 __attribute__((ext_vector_type(2)));    \
-  typedef T T##3 __attribute__((ext_vector_type(3)));    \
-  typedef T T##4 __attribute__((ext_vector_type(4)));
-MTL_VECTORS(float)
-MTL_VECTORS(half)
-MTL_VECTORS(char)
-MTL_VECTORS(uchar)
-MTL_VECTORS(short)
-MTL_VECTORS(ushort)
-MTL_VECTORS(int)
-MTL_VECTORS(uint)
-MTL_VECTORS(long)
-MTL_VECTORS(ulong)
-#undef MTL_VECTORS
-
-// A vector that needs no more alignment than its components.
-struct packed_float2 {
-  float components[2];
-
-  operator float2() const {
-    float2 value;
-    value.x = components[0];
-    value.y = components[1];
-    return value;
-  }
-};
+#include "vectors.h"
 
 struct mtl_thread {
   uint grid[3], group_nominal[3], group[3], groups[3];
@@ -140,7 +105,12 @@ template <class V, class... A> inline constexpr V mtl_make(A... a) {
   typedef typename mtl_vector<V>::Element E;
   static_assert((int(mtl_vector<A>::COUNT) + ...) == int(mtl_vector<V>::COUNT),
                 "as many values as the vector has elements");
+#ifdef __OPENCL_CPP_VERSION__
   return V{mtl_part<E>(a)...};
+#else
+  (void(mtl_part<E>(a)), ...);  // C++14 has no list of shorter vectors; nothing is computed there
+  return V{};
+#endif
 }
 
 template <class To, class From> inline constexpr To as_type(From x) {
