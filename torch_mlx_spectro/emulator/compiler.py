@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ..store import files as disk
-from . import calls, lint, shader, standard, translate, words
+from . import arithmetic, calls, lint, shader, standard, translate, words
+from .arithmetic import AS_METAL, Arithmetic
 from .errors import EmulatorError, Rejected
 from .function_arguments import deduce_function_parameters
 from .library import KernelLibrary, Runtime, load_runtime
@@ -56,15 +57,18 @@ class Request:
 
     Attributes:
         is_shader: it is of ``torch.mps.compile_shader``, not MLX's.
+        arithmetic: how its kernels round.
     """
 
     text: str
     name: str
     checked: bool
     is_shader: bool = False
+    arithmetic: Arithmetic = AS_METAL
 
     def key(self, tools: Toolchain) -> str:
-        parts = (tools.identity, self.name, str(self.checked), str(self.is_shader), self.text)
+        how = (self.checked, self.is_shader, self.arithmetic)
+        parts = (tools.identity, self.name, str(how), self.text)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
 
 
@@ -181,10 +185,20 @@ class Compiler:
         self._clang(
             request,
             work,
-            *(*tools.metal, *sanitize, "-Xclang", "-disable-llvm-passes", "-emit-llvm", "-S"),
+            *(
+                *tools.metal,
+                *request.arithmetic.flags,
+                *sanitize,
+                "-Xclang",
+                "-disable-llvm-passes",
+                "-emit-llvm",
+                "-S",
+            ),
             *("kernel.cpp", "-o", "kernel.ll"),
         )
-        calls.check((work / "kernel.ll").read_text(encoding="utf-8"), request.name)
+        ir = (work / "kernel.ll").read_text(encoding="utf-8")
+        calls.check(ir, request.name)
+        (work / "kernel.ll").write_text(arithmetic.fuse(ir), encoding="utf-8")
         instrument = ["-mllvm", "-tsan-instrument-read-before-write=1"] if request.checked else []
         self._clang(
             request,
@@ -201,6 +215,7 @@ class Compiler:
 
     def _preprocess(self, request: Request, work: Path) -> str:
         text = lint.without_standard_includes(translate.without_instantiation(request.text))
+        text = arithmetic.spell_pragmas(text)
         (work / "metal").write_text(text, encoding="utf-8")
         return self._clang(
             request,

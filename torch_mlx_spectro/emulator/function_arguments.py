@@ -1,7 +1,7 @@
 """Functions as template arguments, which Metal takes, spelt as C++ for OpenCL takes them.
 
-There a parameter ``float (*f)(float)`` matches no function, because pointers have address spaces and
-functions have none. ``auto f`` matches: the calls are resolved when the template is instantiated.
+There a parameter ``float (*f)(float)`` matches no function, because pointers have address spaces
+and functions have none. ``auto f`` matches: calls are resolved when the template is instantiated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 
 
 def deduce_function_parameters(tokens: list[Token]) -> list[Token]:
-    """Return the tokens with ``auto`` for the type of each template parameter that is a function."""
+    """Return the tokens with ``auto`` for the types of template parameters that are functions."""
     types = _function_types(tokens)
     changed = list(tokens)
     for index in range(len(tokens) - 1):
@@ -70,7 +70,7 @@ def _parameters(tokens: list[Token], opening: int) -> list[tuple[int, int]]:
 
 def _deduce(tokens: list[Token], start: int, end: int, types: set[str]) -> None:
     declarator = _declarator(tokens, start, end)
-    if declarator is not None:
+    if declarator is not None and _IDENTIFIER.fullmatch(tokens[declarator + 2].text):
         name = tokens[declarator + 2]
         closing = find_closing(tokens, find_closing(tokens, declarator) + 1)
         breaks = "\n" * sum(token.lead.count("\n") for token in tokens[start + 1 : closing + 1])

@@ -22,7 +22,9 @@ FLAGS = (
     *("-Wno-gnu-anonymous-struct", "-Wno-nested-anon-types", "-Wno-gnu-line-marker"),
 )
 
-_LOCATED = re.compile(r"^[^\s:][^:\n]*:\d+:\d+: (?P<kind>error|note|warning|fatal error): (?P<said>.*)$")
+_LOCATED = re.compile(
+    r"^[^\s:][^:\n]*:\d+:\d+: (?P<kind>error|note|warning|fatal error): (?P<said>.*)$"
+)
 _METHOD_OF_A_SPACE = "function type may not be qualified with an address space"
 #: What clang says of a struct that is copied from, or assigned in, a numbered space; and the note
 #: that says that this is why.

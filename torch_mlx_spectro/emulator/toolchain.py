@@ -49,7 +49,7 @@ class Toolchain:
 
     @property
     def common(self) -> tuple[str, ...]:
-        """The flags of every compilation. A product and a sum stay two roundings, as in MLX."""
+        """The flags of every compilation; the front end has others for sums (arithmetic.py)."""
         return (
             *("-target", self.target, *self.features, "-fPIC", "-fvisibility=hidden"),
             *("-ffp-contract=off", "-fno-math-errno", "-fno-color-diagnostics"),

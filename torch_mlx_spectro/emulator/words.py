@@ -1,7 +1,7 @@
 """Find, token by token, what Metal refuses or reads otherwise, and both of clang's passes accept.
 
-``lint.py`` looks at scopes and declarations; nothing here needs to know where it stands. Sections are
-those of the Metal Shading Language Specification 4.
+``lint.py`` looks at scopes and declarations; nothing here needs to know where it stands. Numbers are
+sections of the Metal Shading Language Specification 4.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def check_ascii(text: str) -> None:
         if not line.isascii():
             found = next(character for character in line if not character.isascii())
             raise Rejected(
-                f"line {number}: {found!r} is not ASCII; of such a text MLX and torch make no string"
+                f"line {number}: {found!r} is not ASCII, of which MLX and torch make no string"
             )
 
 

@@ -68,6 +68,7 @@ struct Launch {
   uint64_t seed;
   uint32_t grid[3], group[3];
   uint32_t checked;
+  uint32_t flush;              // denormal numbers in single precision are zeros
   uint32_t threadgroup_limit;  // bytes
   const char *image, *image_end;  // the library's own constants
   uint64_t threads_run;           // result
