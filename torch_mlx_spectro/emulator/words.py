@@ -1,7 +1,7 @@
 """Find, token by token, what Metal refuses or reads otherwise, and both of clang's passes accept.
 
-``lint.py`` looks at scopes and declarations; nothing here needs to know where it stands. Numbers are
-sections of the Metal Shading Language Specification 4.
+``lint.py`` looks at scopes and declarations; nothing here needs to know where it stands. Numbers
+are sections of the Metal Shading Language Specification 4.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ enum Failure : uint32_t {
   THREADGROUP_MEMORY,
   INACTIVE_LANE,
   NO_MEMORY,
+  MISALIGNED,
 };
 
 enum Space : uint32_t { UNKNOWN = 0, DEVICE_BUFFER = 1, THREADGROUP_ARRAY = 2 };
