@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..store import files as disk
-from . import arithmetic, calls, lint, shader, standard, translate, words
+from . import arithmetic, calls, comparisons, lint, shader, standard, translate, words
 from .arithmetic import AS_METAL, Arithmetic
 from .errors import EmulatorError, Rejected
 from .function_arguments import deduce_function_parameters
@@ -176,29 +176,13 @@ class Compiler:
         words.check(tokens)
         lint.check(tokens, request.name)
         end = translate.entry(signature) + _IMAGE
-        text = translate.rewrite(tokens, request.name) + end
-        (work / "kernel.cpp").write_text(text, encoding="utf-8")
-        self._read_as_standard(request, work)
-        text = translate.rewrite(deduce_function_parameters(tokens), request.name) + end
-        (work / "kernel.cpp").write_text(text, encoding="utf-8")
-        sanitize = ["-fsanitize=thread"] if request.checked else []
-        self._clang(
+        self._read(
             request,
             work,
-            *(
-                *tools.metal,
-                *request.arithmetic.flags,
-                *sanitize,
-                "-Xclang",
-                "-disable-llvm-passes",
-                "-emit-llvm",
-                "-S",
-            ),
-            *("kernel.cpp", "-o", "kernel.ll"),
+            translate.rewrite(tokens, request.name) + end,
+            translate.rewrite(deduce_function_parameters(tokens), request.name) + end,
         )
-        ir = (work / "kernel.ll").read_text(encoding="utf-8")
-        calls.check(ir, request.name)
-        (work / "kernel.ll").write_text(arithmetic.fuse(ir), encoding="utf-8")
+        sanitize = ["-fsanitize=thread"] if request.checked else []
         instrument = ["-mllvm", "-tsan-instrument-read-before-write=1"] if request.checked else []
         self._clang(
             request,
@@ -224,12 +208,55 @@ class Compiler:
             *("-D__METAL_VERSION__=310", "-D__HAVE_BFLOAT__=0", "metal"),
         )
 
-    def _read_as_standard(self, request: Request, work: Path) -> None:
+    def _read(self, request: Request, work: Path, *texts: str) -> None:
+        """Let clang read a text in both ways, with Metal's meaning of comparisons of vectors."""
+        while True:
+            ir, refusal = "", None
+            try:
+                ir = self._read_once(request, work, *texts)
+            except Rejected as error:
+                refusal = error
+            if refusal is None and not comparisons.has_vector_comparisons(ir):
+                break
+            changed = self._wrap_comparisons(request, work, *texts)
+            if changed == texts:
+                if refusal is not None:
+                    raise refusal
+                break
+            texts = changed  # of which clang may now understand more
+        calls.check(ir, request.name)
+        (work / "kernel.ll").write_text(arithmetic.fuse(ir), encoding="utf-8")
+
+    def _read_once(self, request: Request, work: Path, strict: str, text: str) -> str:
+        """Read a text as C++14, and another spelling of it as C++ for OpenCL; returns LLVM's."""
+        (work / "kernel.cpp").write_text(strict, encoding="utf-8")
         done = self._tools.call("clang", *self._tools.standard, "kernel.cpp", cwd=work)
         errors = standard.list_errors(done.stderr)
         if errors:
             message = "\n".join(errors).replace(str(RUNTIME) + os.sep, "")
             raise Rejected(f"{request.name}: as C++14: {message}")
+        (work / "kernel.cpp").write_text(text, encoding="utf-8")
+        self._clang(
+            request,
+            work,
+            *(*self._tools.metal, *request.arithmetic.flags),
+            *(["-fsanitize=thread"] if request.checked else []),
+            *("-Xclang", "-disable-llvm-passes", "-emit-llvm", "-S"),
+            *("kernel.cpp", "-o", "kernel.ll"),
+        )
+        return (work / "kernel.ll").read_text(encoding="utf-8")
+
+    def _wrap_comparisons(self, request: Request, work: Path, *texts: str) -> tuple[str, ...]:
+        changed = []
+        for text in texts:
+            (work / "kernel.cpp").write_text(text, encoding="utf-8")
+            flags = (*self._tools.metal, "-fsyntax-only", "-Xclang", "-ast-dump=json")
+            done = self._tools.call("clang", *flags, "kernel.cpp", cwd=work)
+            try:
+                changed.append(comparisons.wrap(text, done.stdout))
+            except Rejected as error:
+                raise Rejected(f"{request.name}: {error}") from error
+        return tuple(changed)
 
     def _clang(self, request: Request, work: Path, *arguments: str) -> str:
         done = self._tools.call("clang", *arguments, cwd=work)

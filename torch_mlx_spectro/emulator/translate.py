@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from .errors import Rejected
 from .tokens import Token, find, find_closing, join, text_of, tokenize
 
-_VECTOR = re.compile(r"(?:float|half|char|uchar|short|ushort|int|uint|long|ulong)[234]")
+_VECTOR = re.compile(r"(?:bool|float|half|char|uchar|short|ushort|int|uint|long|ulong)[234]")
 _INSTANTIATION = re.compile(
     r"^template \[\[host_name\(\"[^\"]*\"\)\]\] \[\[kernel\]\] decltype\((?P<target>.*)\) .*;$",
     re.MULTILINE,
@@ -208,7 +208,10 @@ def _vector_constructor(tokens: list[Token], index: int, pieces: list[str]) -> N
         return
     if pieces[index].strip() != tokens[index].text:
         return  # part of an array's declaration, and replaced already
-    pieces[index] = f"{tokens[index].lead}mtl_make<{tokens[index].text}"
+    made = f"mtl_make<{tokens[index].text}"
+    if tokens[index].text.startswith("bool"):
+        made = f"mtl_make_bool<{tokens[index].text[-1]}"
+    pieces[index] = tokens[index].lead + made
     pieces[last] += ">"
 
 

@@ -113,6 +113,26 @@ template <class V, class... A> inline constexpr V mtl_make(A... a) {
 #endif
 }
 
+// What a comparison of vectors becomes; one of numbers stays what it is.
+template <class T> inline constexpr auto mtl_bool(T a) {
+  if constexpr (mtl_vector<T>::IS) {
+    return __builtin_convertvector(a, vec<mtl_truth, mtl_vector<T>::COUNT>) & mtl_truth(1);
+  } else {
+    return a;
+  }
+}
+// What bool2(...) becomes.
+template <class A> inline constexpr auto mtl_truths(A a) {
+  if constexpr (mtl_vector<A>::IS) {
+    return mtl_bool(a != A(0));
+  } else {
+    return mtl_truth(bool(a));
+  }
+}
+template <int N, class... A> inline constexpr vec<mtl_truth, N> mtl_make_bool(A... a) {
+  return mtl_make<vec<mtl_truth, N>>(mtl_truths(a)...);
+}
+
 template <class To, class From> inline constexpr To as_type(From x) {
   static_assert(sizeof(To) == sizeof(From), "as_type keeps the size");
   return __builtin_bit_cast(To, x);
@@ -163,7 +183,7 @@ template <class T> inline T reverse_bits(T x) { return __builtin_elementwise_bit
 inline uint clz(uint x) { return x ? uint(__builtin_clz(x)) : 32u; }
 inline uint ctz(uint x) { return x ? uint(__builtin_ctz(x)) : 32u; }
 inline uint mulhi(uint x, uint y) { return uint((ulong(x) * y) >> 32); }
-template <class T> inline bool isnan(T x) { return x != x; }
+template <class T> inline auto isnan(T x) { return mtl_bool(x != x); }
 inline bool isinf(float x) { return __builtin_isinf(x); }
 inline bool isfinite(float x) { return __builtin_isfinite(x); }
 inline float sincos(float x, thread float& cosine) {
@@ -174,7 +194,34 @@ inline float sincos(float x, thread float& cosine) {
 inline float sinpi(float x) { return sin(3.14159265358979f * x); }
 inline float cospi(float x) { return cos(3.14159265358979f * x); }
 template <class T> inline T select(T no, T yes, bool condition) { return condition ? yes : no; }
+#ifdef __OPENCL_CPP_VERSION__
+#define MTL_TRUTHS(C, who)
+#else
+#define MTL_TRUTHS(C, who) \
+  static_assert(is_same_v<C, bool> || is_same_v<typename mtl_vector<C>::Element, mtl_truth>, who " takes vectors of bool");
+#endif
+template <class C> inline bool any(C truths) {
+  MTL_TRUTHS(C, "any")
+  if constexpr (mtl_vector<C>::IS) {
+    bool found = false;
+    for (int i = 0; i < mtl_vector<C>::COUNT; ++i) found = found || truths[i];
+    return found;
+  } else {
+    return truths;
+  }
+}
+template <class C> inline bool all(C truths) {
+  MTL_TRUTHS(C, "all")
+  if constexpr (mtl_vector<C>::IS) {
+    bool found = true;
+    for (int i = 0; i < mtl_vector<C>::COUNT; ++i) found = found && truths[i];
+    return found;
+  } else {
+    return truths;
+  }
+}
 template <class T, class C> inline T select(T no, T yes, C condition) {
+  MTL_TRUTHS(C, "select")
   T result;
   for (uint i = 0; i < sizeof(T) / sizeof(no[0]); ++i) result[i] = condition[i] ? yes[i] : no[i];
   return result;

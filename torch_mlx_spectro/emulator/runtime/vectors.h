@@ -39,3 +39,14 @@ MTL_VECTORS(long)
 MTL_VECTORS(ulong)
 #undef MTL_VECTORS
 #undef MTL_PACKED3
+
+// Vectors of bool: OpenCL has none, and C++'s have no components. These have 0 or 1 in each, in
+// OpenCL the size of Metal's, and in C++ a type that is no other's.
+#ifdef __OPENCL_CPP_VERSION__
+typedef uchar mtl_truth;
+#else
+typedef wchar_t mtl_truth;
+#endif
+typedef mtl_truth bool2 __attribute__((ext_vector_type(2)));
+typedef mtl_truth bool3 __attribute__((ext_vector_type(3)));
+typedef mtl_truth bool4 __attribute__((ext_vector_type(4)));
