@@ -55,6 +55,7 @@ from .errors import (
 )
 from .execute import Launch, Traffic
 from .machine import DEFAULT_ORDERS, MAX_THREADS, Machine
+from .reading import judge
 from .toolchain import reason_unavailable
 
 
@@ -82,4 +83,5 @@ __all__ = [
     "UninitialisedRead",
     "Unwritten",
     "available",
+    "judge",
 ]

@@ -26,7 +26,7 @@ def has_vector_comparisons(ir: str) -> bool:
     return _VECTOR_RESULT.search(ir) is not None
 
 
-def wrap(text: str, tree: str) -> str:
+def mark(text: str, tree: str) -> str:
     """Return the text with each comparison of vectors marked.
 
     Args:

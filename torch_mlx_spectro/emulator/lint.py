@@ -140,11 +140,16 @@ class _Walk:
         scope = self.scopes[-1]
         if scope in {"kernel", "function"}:
             self.local(statement, texts)
+        elif texts[0] in {"typedef", "using"}:
+            if texts[-1] in {"*", "&"} or (texts[0] == "typedef" and "*" in texts):
+                self.needs_space(statement)
         elif _NO_VARIABLE.isdisjoint(texts):
             if _is_function(texts):
                 self.parameters(statement)
             elif scope == "namespace" or "static" in texts:
                 self.outside(statement[0], texts)
+            elif _declares_pointer(statement):
+                self.needs_space(statement)
 
     def outside(self, first: Token, texts: list[str]) -> None:
         """A variable of a namespace, or a static member."""
@@ -163,9 +168,14 @@ class _Walk:
             raise reject(
                 statement[0], "a threadgroup variable must be declared in a kernel function"
             )
-        if pointer and SPACES.isdisjoint(texts) and _declares_pointer(statement):
+        if pointer and _declares_pointer(statement):
+            self.needs_space(statement)
+
+    def needs_space(self, declared: list[Token]) -> None:
+        """Refuse pointers and references that name no address space."""
+        if SPACES.isdisjoint(token.text for token in declared):
             raise reject(
-                statement[0], f"a pointer or reference needs an address space: {text_of(statement)}"
+                declared[0], f"a pointer or reference needs an address space: {text_of(declared)}"
             )
 
     def parameters(self, head: list[Token]) -> None:
@@ -179,6 +189,8 @@ class _Walk:
             elif text == "(":
                 end = find_closing(head, index)
                 if before != "operator":
+                    if index > 1 and head[index - 2].text in {"*", "&"}:  # of the result
+                        self.needs_space(head[: index - 1])
                     _check_parameters(head[index + 1 : end])
                     return
                 index = end

@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 from .arithmetic import choose_arithmetic
 from .capture import Capture
-from .compiler import Compiler, Request, default_cache_dir
+from .compiler import Compiler, default_cache_dir
 from .errors import Unavailable
 from .execute import Call, Launch, Names, execute, in_every_order
 from .library import KernelLibrary, Order, Runtime
+from .reading import Request
 from .shading import ShaderCall, ShaderLibrary, TensorOutput
 from .toolchain import reason_unavailable
 

@@ -31,11 +31,11 @@ _METHOD_OF_A_SPACE = "function type may not be qualified with an address space"
 _STRUCTS = (
     (
         "no viable overloaded '='",
-        re.compile(r"candidate function.* not viable: 'this' object is in address space"),
+        re.compile(r"implicit copy assignment operator\) not viable: .* address space"),
     ),
     (
         "no matching constructor for initialization",
-        re.compile(r"copy constructor\) not viable: 1st argument .* is in address space"),
+        re.compile(r"implicit copy constructor\) not viable: .* address space"),
     ),
 )
 
