@@ -142,7 +142,8 @@ REFUSED: dict[str, Snippet] = {
     "unsigned long long": Snippet("2.1", "unsigned long long n = 1; y[0] = n;", said="long long"),
     "vector to another vector": Snippet("2.22", "int2 i = int2(1); float2 f = i; y[0] = f.x;",
                                         said="cannot init|convert"),
-    "vectors of two types": Snippet("2.22", "int2 a = int2(1); uint2 b = uint2(1); y[0] = (a + b).x;",
+    "vectors of two types": Snippet("2.22",
+                                    "int2 a = int2(1); uint2 b = uint2(1); y[0] = (a + b).x;",
                                     said="invalid operands|convert"),
     "vector to a number": Snippet("2.22", "float2 f = float2(1); float v = f; y[0] = v;",
                                   said="cannot init|convert"),
@@ -156,7 +157,8 @@ REFUSED: dict[str, Snippet] = {
                                            said="component"),
     "a component twice on the left": Snippet("2.2.1", "float4 v; v.xx = float2(1.0f); y[0] = v.x;",
                                              said="assign"),
-    "the address of components": Snippet("2.2.1", "float4 v; thread float2* p = &v.xy; y[0] = p->x;",
+    "the address of components": Snippet("2.2.1",
+                                         "float4 v; thread float2* p = &v.xy; y[0] = p->x;",
                                          said="address of"),
     "narrowing in braces": Snippet("1.5", "int a[] = {x[0]}; y[0] = a[0];", said="narrow"),
     # Operators.
@@ -218,9 +220,10 @@ TAKEN: dict[str, Snippet] = {
     "static constexpr constant": Snippet("4.2", "y[0] = S::N;",
                                          "struct S { static constexpr constant int N = 4; };\n",
                                          y=(4,)),
-    "deduced pointers": Snippet("4", "y[0] = load(x, 1) + load(few, 0);",
-                                "template <class P> inline float load(P p, uint i) { return p[i]; }\n",
-                                y=(3,)),
+    "deduced pointers": Snippet(
+        "4", "y[0] = load(x, 1) + load(few, 0);",
+        "template <class P> inline float load(P p, uint i) { return p[i]; }\n", y=(3,)
+    ),
     "auto of a pointer": Snippet("4", "auto p = x + 2; y[0] = *p;", y=(3,)),
     "a copy of a struct": Snippet(
         "4", "Pair p = ((const device Pair*)x)[1]; ((device Pair*)y)[0] = p;", HOLDS, y=(3, 4)
@@ -292,7 +295,8 @@ MEANING: dict[str, Snippet] = {
     ),
     "select takes the last where it is true": Snippet(
         "6.4", "y[0] = select(1.0f, 2.0f, true);"
-        "float2 v = select(float2(1.0f), float2(2.0f), bool2(false, true)); y[1] = v.x, y[2] = v.y;",
+        "float2 v = select(float2(1.0f), float2(2.0f), bool2(false, true));"
+        "y[1] = v.x, y[2] = v.y;",
         y=(2, 1, 2)
     ),
     "bool of a number": Snippet("2.1", "y[0] = bool2(3, 0.0f).x + 1; y[1] = bool(0.5f);", y=(2, 1)),
@@ -309,7 +313,8 @@ MEANING: dict[str, Snippet] = {
         "#pragma METAL fp contract(off)\n"
         "inline float f(float a) { return (a * a - 1.0f) * 16777216.0f; }\n", y=(8192,)
     ),
-    "denormal numbers are zero": Snippet("8.1", "y[0] = (few[0] * 1e-38f) * 0.125f * 1e38f;", y=(0,)),
+    "denormal numbers are zero": Snippet("8.1", "y[0] = (few[0] * 1e-38f) * 0.125f * 1e38f;",
+                                         y=(0,)),
     "literals are float": Snippet(
         "2.1; double in C++", "y[0] = sizeof(0.1); y[1] = 0.1 == 0.1f; y[2] = sizeof(x[0] * 2.5);",
         y=(4, 1, 4)
@@ -320,7 +325,8 @@ MEANING: dict[str, Snippet] = {
     ),
     "division truncates": Snippet("3.1", "int n = -int(few[1]) - 5; y[0] = n / 2; y[1] = -n / 2;"
                                   "y[2] = (int2(n) / int2(2, -2)).y;", y=(-3, 3, 3)),
-    "conversions truncate": Snippet("2.21", "y[0] = int(-x[0] - 0.75f); y[1] = uint2(x[2] + 0.9f).x;"
+    "conversions truncate": Snippet("2.21", "y[0] = int(-x[0] - 0.75f);"
+                                    "y[1] = uint2(x[2] + 0.9f).x;"
                                     "y[2] = static_cast<int>(2.9f);", y=(-1, 3, 2)),
     "conversions round to even": Snippet(
         "2.21", "y[0] = float(16777216 + int(few[0])) - 16777216.0f;"
@@ -338,6 +344,7 @@ MEANING: dict[str, Snippet] = {
     ),
     "unsigned wraps": Snippet("3.1", "uint n = uint(few[0]) - 2u; y[0] = n >> 31;", y=(1,)),
     "min of NaN": Snippet("6.5", "float n = as_type<float>(0x7fc00000 + int(few[0]) - 1);"
-                          "y[0] = fmin(n, 2.0f), y[1] = max(n, 3.0f), y[2] = n < 1.0f, y[3] = n != n;",
+                          "y[0] = fmin(n, 2.0f), y[1] = max(n, 3.0f);"
+                          "y[2] = n < 1.0f, y[3] = n != n;",
                           y=(2, 3, 0, 1)),
 }  # fmt: skip

@@ -21,6 +21,7 @@ from . import arithmetic, calls, comparisons, lint, shader, standard, translate,
 from .arithmetic import AS_METAL, Arithmetic
 from .errors import Rejected
 from .function_arguments import deduce_function_parameters
+from .tokens import Token
 from .toolchain import RUNTIME, Toolchain, toolchain
 
 #: In the folder of a reading: the text as clang last read it, and what came of it.
@@ -85,9 +86,17 @@ def judge(text: str) -> tuple[str, ...]:
     Raises:
         Rejected: Metal's compiler would refuse the text.
     """
+    words.check_ascii(text)
     names = tuple(shader.kernels_of(text))
-    for name in names:
-        judge_request(Request(text, name, checked=False, is_shader=True))
+    request = Request(text, ", ".join(names[:3]), checked=False, is_shader=True)
+    with tempfile.TemporaryDirectory(prefix="reading-") as folder:
+        work, tools = Path(folder), toolchain()
+        tokens = translate.tokenize(_preprocess(tools, request, work))
+        entries = [
+            translate.entry(shader.signature(tokens, name)[0], f"mtl_entry_{index}")
+            for index, name in enumerate(names)
+        ]
+        _read_tokens(tools, request, work, tokens, names, "".join(entries))
     return names
 
 
@@ -116,15 +125,26 @@ def read(tools: Toolchain, request: Request, work: Path) -> Reading:
     else:
         signature = translate.signature(request.text, request.name)
         tokens = translate.tokenize(_preprocess(tools, request, work))
+    _read_tokens(tools, request, work, tokens, (request.name,), translate.entry(signature) + _IMAGE)
+    return Reading(translate.array_names(tokens, request.name), tuple(buffers))
+
+
+def _read_tokens(
+    tools: Toolchain,
+    request: Request,
+    work: Path,
+    tokens: list[Token],
+    names: tuple[str, ...],
+    end: str,
+) -> None:
+    """Read kernels from tokens; ``end`` comes after them, and calls them."""
     words.check(tokens)
     lint.check(tokens, request.name)
-    end = translate.entry(signature) + _IMAGE
     spelt = (tokens, deduce_function_parameters(tokens))
-    texts = tuple(translate.rewrite(one, request.name) + end for one in spelt)
+    texts = tuple(translate.rewrite(one, *names) + end for one in spelt)
     ir = _read_comparing(tools, request, work, texts)
     calls.check(ir, request.name)
     (work / IR).write_text(arithmetic.fuse(ir), encoding="utf-8")
-    return Reading(translate.array_names(tokens, request.name), tuple(buffers))
 
 
 def call_clang(tools: Toolchain, request: Request, work: Path, *arguments: str) -> str:
