@@ -76,8 +76,8 @@ def _analyses(params: StftParams, is_complex: bool) -> Iterator[Launch]:
     for complex_window, divisor, step, fastest in itertools.product(
         (False, True), (None, 0.5), STEPS, (False, True)
     ):
-        if complex_window and step == NO_WINDOW:
-            continue
+        if complex_window and (step == NO_WINDOW or not is_complex):
+            continue  # what a complex window multiplies is complex
         kinds = (params, is_complex, complex_window)
         yield from describe.list_analyses(*kinds, divisor, None, step, fastest)[:1]
         yield framing.cut_frames(*kinds, framing.FREE_GROUP, step, divisor)
@@ -88,7 +88,7 @@ def _syntheses(params: IstftParams, one_half: bool) -> Iterator[Launch]:
     for complex_window, adjoint, step, fastest in itertools.product(
         (False, True), adjoints, STEPS, (False, True)
     ):
-        if complex_window and step == NO_WINDOW:
+        if complex_window and (step == NO_WINDOW or not params.return_complex):
             continue
         found = describe.list_syntheses(
             params, complex_window, fastest, adjoint, cores=40, step=step
