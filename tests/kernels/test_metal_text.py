@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kernel_variants import Variants, list_variants
 from needs import needs_emulator
-from variants import Variants, list_variants
 
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.emulator.execute import Call
