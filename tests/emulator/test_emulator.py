@@ -14,7 +14,7 @@ from needs import needs_emulator
 
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.emulator import toolchain
-from torch_mlx_spectro.emulator.arithmetic import Arithmetic
+from torch_mlx_spectro.settings import EmulatedArithmetic
 from torch_mlx_spectro.store import files as disk
 
 pytestmark = needs_emulator
@@ -350,12 +350,14 @@ def test_denormal_numbers(cache: Path, denormals: Any, is_zero: bool) -> None:
 
 
 def test_the_environment_says_how_to_compute(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metal = EmulatedArithmetic(contract=True, flush=True)
+    separate = EmulatedArithmetic(contract=False, flush=False)
     assert emulator.Machine(cache_dir=cache).arithmetic == Arithmetic(contract=True, flush=True)
     monkeypatch.setenv("TORCH_MLX_SPECTRO_EMULATED_DENORMALS", "keep")
     monkeypatch.setenv("TORCH_MLX_SPECTRO_EMULATED_CONTRACTION", "0")
     assert emulator.Machine(cache_dir=cache).arithmetic == Arithmetic(contract=False, flush=False)
     given = emulator.Machine(cache_dir=cache, contract=True, denormals="flush")
-    assert given.arithmetic == Arithmetic(contract=True, flush=True)
+    assert given.arithmetic == metal
     monkeypatch.setenv("TORCH_MLX_SPECTRO_EMULATED_DENORMALS", "some")
     with pytest.raises(ValueError, match="flush or keep"):
         emulator.Machine(cache_dir=cache)

@@ -115,4 +115,4 @@ def test_mlx_generates_texts_that_metal_takes(tmp_path: Path, kernel: str) -> No
     launches = launches[:: -(-len(launches) // MLX_TEXTS)]
     for launch in launches:
         kernels._launch(launch, arguments_of(launch), None)
-    assert machine.read == len(launches) > 5
+    assert machine.read == len(launches) >= 5

@@ -8,38 +8,24 @@ and torch compile (1.6.3 of the specification), and single precision may flush d
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
-from ..settings import emulated_arithmetic
+from ..settings import EmulatedArithmetic, emulated_arithmetic
 
 _CONTRACT = re.compile(r"^([ \t]*#[ \t]*pragma[ \t]+)METAL([ \t]+fp[ \t]+contract\b)", re.MULTILINE)
 _FUSED = re.compile(r"@llvm\.fmuladd\.")
 
 
-@dataclass(frozen=True)
-class Arithmetic:
-    """Of the kernels of one machine.
-
-    Attributes:
-        contract: a product and a sum of one expression are rounded once.
-        flush: denormal numbers in single precision are zeros.
-    """
-
-    contract: bool
-    flush: bool
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """The front end's flags."""
-        denormals = ("-Xclang", "-fdenormal-fp-math-f32=preserve-sign,preserve-sign")
-        contract = "on" if self.contract else "off"
-        return (f"-ffp-contract={contract}", *(denormals if self.flush else ()))
+AS_METAL = EmulatedArithmetic(contract=True, flush=True)
 
 
-AS_METAL = Arithmetic(contract=True, flush=True)
+def list_flags(arithmetic: EmulatedArithmetic) -> tuple[str, ...]:
+    """List the front end's flags."""
+    denormals = ("-Xclang", "-fdenormal-fp-math-f32=preserve-sign,preserve-sign")
+    contract = "on" if arithmetic.contract else "off"
+    return (f"-ffp-contract={contract}", *(denormals if arithmetic.flush else ()))
 
 
-def choose_arithmetic(contract: bool | None, denormals: str | None) -> Arithmetic:
+def choose_arithmetic(contract: bool | None, denormals: str | None) -> EmulatedArithmetic:
     """Return what a machine asks for, and the environment where it asks for nothing.
 
     Args:
@@ -51,7 +37,7 @@ def choose_arithmetic(contract: bool | None, denormals: str | None) -> Arithmeti
     default = emulated_arithmetic()
     if denormals not in (None, "flush", "keep"):
         raise ValueError(f"denormals are flush or keep; got {denormals!r}")
-    return Arithmetic(
+    return EmulatedArithmetic(
         default.contract if contract is None else contract,
         default.flush if denormals is None else denormals == "flush",
     )

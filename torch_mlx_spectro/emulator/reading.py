@@ -17,8 +17,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..settings import EmulatedArithmetic
 from . import arithmetic, calls, comparisons, lint, shader, standard, translate, words
-from .arithmetic import AS_METAL, Arithmetic
+from .arithmetic import AS_METAL
 from .errors import Rejected
 from .function_arguments import deduce_function_parameters
 from .tokens import Token
@@ -56,7 +57,7 @@ class Request:
     name: str
     checked: bool
     is_shader: bool = False
-    arithmetic: Arithmetic = AS_METAL
+    arithmetic: EmulatedArithmetic = AS_METAL
 
     def key(self, tools: Toolchain) -> str:
         how = (self.checked, self.is_shader, self.arithmetic)
@@ -203,7 +204,7 @@ def _read_once(tools: Toolchain, request: Request, work: Path, strict: str, text
         tools,
         request,
         work,
-        *(*tools.metal, *request.arithmetic.flags),
+        *(*tools.metal, *arithmetic.list_flags(request.arithmetic)),
         *(["-fsanitize=thread"] if request.checked else []),
         *("-Xclang", "-disable-llvm-passes", "-emit-llvm", "-S", _SOURCE, "-o", IR),
     )

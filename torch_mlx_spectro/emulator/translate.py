@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from .errors import Rejected
 from .tokens import Token, find, find_closing, join, text_of, tokenize
+from .words import VECTOR
 
-_VECTOR = re.compile(r"(?:bool|float|half|char|uchar|short|ushort|int|uint|long|ulong)[234]")
 _INSTANTIATION = re.compile(
     r"^template \[\[host_name\(\"[^\"]*\"\)\]\] \[\[kernel\]\] decltype\((?P<target>.*)\) .*;$",
     re.MULTILINE,
@@ -207,7 +207,7 @@ def _vector_constructor(tokens: list[Token], index: int, pieces: list[str]) -> N
     last = index
     if tokens[index].text == "vec" and index + 1 < len(tokens) and tokens[index + 1].text == "<":
         last = find_closing(tokens, index + 1)
-    elif not _VECTOR.fullmatch(tokens[index].text):
+    elif not VECTOR.fullmatch(tokens[index].text):
         return
     if last + 2 >= len(tokens) or (index and tokens[index - 1].text in {"operator", "mtl_make"}):
         return
