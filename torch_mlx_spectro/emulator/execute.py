@@ -156,6 +156,7 @@ def execute(
     orders: Sequence[Order],
     *,
     checked: bool,
+    flush: bool,
 ) -> tuple[list[Any], Launch]:
     """Run a launch in every order.
 
@@ -178,7 +179,9 @@ def execute(
         ]
         return inputs + written, outputs
 
-    outputs, launch = in_every_order(runtime, library, call, prepare, orders, checked=checked)
+    outputs, launch = in_every_order(
+        runtime, library, call, prepare, orders, checked=checked, flush=flush
+    )
     return [output.array() for output in outputs], launch
 
 
@@ -190,11 +193,13 @@ def in_every_order(
     orders: Sequence[Order],
     *,
     checked: bool,
+    flush: bool,
 ) -> tuple[list[Written], Launch]:
     """Run a launch in every order, each with outputs of its own; all must give the same bits.
 
     Args:
         prepare: makes a run's arguments, which include its outputs.
+        flush: denormal numbers in single precision are zeros.
 
     Raises:
         EmulatorError: what went wrong; see ``errors.py``.
@@ -203,7 +208,7 @@ def in_every_order(
     first: list[Written] | None = None
     for order in orders:
         arguments, outputs = prepare()
-        _run_once(runtime, library, call, arguments, order, launch, checked)
+        _run_once(runtime, library, call, arguments, order, launch, checked, flush)
         _check_canaries(call, outputs)
         if first is None:
             first = outputs
@@ -237,6 +242,7 @@ def _run_once(
     order: Order,
     launch: Launch,
     checked: bool,
+    flush: bool,
 ) -> None:
     buffers, pointers = _bound(arguments)
     data = LaunchData(
@@ -247,6 +253,7 @@ def _run_once(
         order=_ORDERS[order if isinstance(order, str) else order[0]],
         seed=0 if isinstance(order, str) else order[1] & (2**64 - 1),
         checked=checked,
+        flush=flush,
         threadgroup_limit=THREADGROUP_BYTES,
         image=library.image,
         image_end=library.image_end,

@@ -9,14 +9,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
+from .arithmetic import choose_arithmetic
 from .capture import Capture
 from .compiled import TRACING, Compiled, CompiledFunction, find_trace, make_opaque
-from .compiler import Compiler, Request, default_cache_dir
+from .compiler import Compiler, default_cache_dir
 from .errors import Unavailable
 from .execute import Call, Launch, Names, execute, in_every_order
 from .library import KernelLibrary, Order, Runtime
+from .reading import Request
 from .shading import ShaderCall, ShaderLibrary, TensorOutput
 from .toolchain import reason_unavailable
 
@@ -100,6 +102,10 @@ class Machine:
         transform: applied to a text before it is compiled.
         updates: kernels of ``compile_shader`` may read and keep what the tensors that they write
             hold; else they have to write all of it.
+        contract: a product and a sum of one expression are rounded once, as by Metal; None for what
+            the environment says.
+        denormals: "flush" takes those of single precision for zeros, as Metal does; "keep" computes
+            with them; None for what the environment says.
 
     Attributes:
         launches: what has run, oldest first; the oldest are dropped beyond 10,000.
@@ -120,6 +126,8 @@ class Machine:
         cache_dir: Path | str | None = None,
         transform: Callable[[str], str] | None = None,
         updates: bool = False,
+        contract: bool | None = None,
+        denormals: Literal["flush", "keep"] | None = None,
     ) -> None:
         reason = reason_unavailable()
         if reason is not None:
@@ -133,6 +141,7 @@ class Machine:
         self.checked = checked
         self.transform = transform
         self.updates = updates
+        self.arithmetic = choose_arithmetic(contract, denormals)
         self.max_threads: int | Callable[[str], int] = MAX_THREADS
         self.launches: deque[Launch] = deque(maxlen=_LAUNCHES)
         self.compiled_functions: deque[CompiledFunction] = deque(maxlen=_LAUNCHES)
@@ -240,7 +249,9 @@ class Machine:
         runtime, library = self._load(call.captured.text, call.captured.name)
         started = time.perf_counter()
         outputs, launch = execute(
-            self._mx, runtime, library, call, self.orders, checked=self.checked
+            *(self._mx, runtime, library, call, self.orders),
+            checked=self.checked,
+            flush=self.arithmetic.flush,
         )
         self._note(launch, started)
         return outputs
@@ -267,6 +278,7 @@ class Machine:
             lambda: call.prepare(self.updates),
             self.orders,
             checked=self.checked,
+            flush=self.arithmetic.flush,
         )
         self._note(launch, started)
         return outputs
@@ -280,7 +292,8 @@ class Machine:
     def _load(self, text: str, name: str, is_shader: bool = False) -> tuple[Runtime, KernelLibrary]:
         runtime = self._start_runtime()  # kernels are linked against it
         changed = text if self.transform is None else self.transform(text)
-        return runtime, self._compiler.load(Request(changed, name, self.checked, is_shader))
+        request = Request(changed, name, self.checked, is_shader, self.arithmetic)
+        return runtime, self._compiler.load(request)
 
     def _note(self, launch: Launch, started: float) -> None:
         launch.seconds = time.perf_counter() - started

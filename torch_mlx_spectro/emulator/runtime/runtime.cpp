@@ -5,6 +5,7 @@
 #include "launch.h"
 
 #include "fiber.h"
+#include "denormals.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -317,7 +318,9 @@ EXPORT uint32_t mtl_run(Launch* launch) {
   action.sa_sigaction = on_signal;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
   for (int i = 0; i < 4; ++i) sigaction(SIGNALS[i], &action, &previous[i]);
+  const uint64_t rounding = set_denormals(launch->flush);
   run_grid();
+  restore_denormals(rounding);
   for (int i = 0; i < 4; ++i) sigaction(SIGNALS[i], &previous[i], nullptr);
   sigaltstack(&old_stack, nullptr);
 
