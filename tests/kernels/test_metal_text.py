@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kernel_variants import Variants, list_variants
 from needs import needs_emulator
 
 from torch_mlx_spectro import emulator
@@ -16,6 +14,7 @@ from torch_mlx_spectro.emulator.reading import Request, judge_request
 from torch_mlx_spectro.kernels.arguments import HEADERS, INPUTS
 from torch_mlx_spectro.kernels.launches import Launch
 from torch_mlx_spectro.kernels.texts.mps import write_text
+from torch_mlx_spectro.kernels.variants import list_variants
 from torch_mlx_spectro.mlx.launcher import MetalKernels
 
 pytestmark = needs_emulator
@@ -28,11 +27,6 @@ PARTS = 4
 TOGETHER = 20
 #: Of each kernel, of those that MLX generates one by one.
 MLX_TEXTS = 8
-
-
-@lru_cache(maxsize=1)
-def variants() -> Variants:
-    return list_variants()
 
 
 def texts_of(launches: list[Launch]) -> list[str]:
@@ -50,26 +44,26 @@ def texts_of(launches: list[Launch]) -> list[str]:
 
 
 def test_there_are_hundreds_of_every_kernel() -> None:
-    assert len(variants()) >= 300
-    assert {kernel for kernel, _ in variants()} == set(HEADERS)
+    assert len(list_variants()) >= 300
+    assert {launch.kernel for launch in list_variants().values()} == set(HEADERS)
 
 
 @pytest.mark.parametrize("kernel", HEADERS)
 def test_torch_is_handed_a_text_that_metal_takes(kernel: str) -> None:
-    launch = next(one for one in variants().values() if one.kernel == kernel)
+    launch = next(one for one in list_variants().values() if one.kernel == kernel)
     assert emulator.judge(write_text(kernel, launch.template)) == (f"spectro_{kernel}",)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_metal_takes_every_kernel(part: int) -> None:
-    launches = list(variants().values())[part::PARTS]
+    launches = list(list_variants().values())[part::PARTS]
     read = sum(len(emulator.judge(text)) for text in texts_of(launches))
     assert read == len(launches)
 
 
 @pytest.mark.parametrize("kernel", ["analysis", "synthesis", "synthesis_walk"])
 def test_one_wrong_kernel_of_many_is_found(kernel: str) -> None:
-    launches = [one for one in variants().values() if one.kernel == kernel][:3]
+    launches = [one for one in list_variants().values() if one.kernel == kernel][:3]
     (text,) = texts_of(launches)
     assert text.count("constexpr int POINTS") == 3
     before, _, after = text.rpartition("constexpr int POINTS")
@@ -110,7 +104,7 @@ def test_mlx_generates_texts_that_metal_takes(tmp_path: Path, kernel: str) -> No
     """Of contiguous windows, since MLX's launcher makes no others; constants are its templates."""
     machine = Judging(cache_dir=tmp_path)
     kernels = MetalKernels(mx, machine.metal_kernel)
-    found = [one for one in variants().values() if dict(one.template).get("WINDOW", 1) == 1]
+    found = [one for one in list_variants().values() if dict(one.template).get("WINDOW", 1) == 1]
     launches = [one for one in found if one.kernel == kernel]
     launches = launches[:: -(-len(launches) // MLX_TEXTS)]
     for launch in launches:

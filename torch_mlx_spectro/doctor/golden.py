@@ -40,7 +40,11 @@ FILE = Path(__file__).with_name("golden.json")
 FORMAT = 1
 #: Ways to compute, by their names in the file, and the emulator's options for each.
 MODES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {"no contraction, subnormal numbers kept": {}}
+    {
+        f"{contraction}, subnormal numbers {subnormal}": {"contract": contract, "denormals": kept}
+        for contraction, contract in (("contraction", True), ("no contraction", False))
+        for subnormal, kept in (("flushed", "flush"), ("kept", "keep"))
+    }
 )
 
 Values = npt.NDArray[Any]
