@@ -128,4 +128,4 @@ def can_be_kept(others: tuple[Any, ...]) -> bool:
 def name_backend(key: Key, backend: str) -> Key:
     """Return the key of the same call with a backend asked for by name."""
     state: Any = key[1]
-    return (backend, state[:1], *key[2:])
+    return (backend, state[0], *key[2:])
