@@ -53,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="the same as one line of JSON")
     parser.add_argument(
+        "--as-mlx-spectro",
+        action="store_true",
+        help="import mlx_spectro gives the program this package (docs/migrating.md)",
+    )
+    parser.add_argument(
         "--stats-file", type=Path, metavar="PATH", help="write the statistics there, as JSON"
     )
 
@@ -85,9 +90,23 @@ def command(options: argparse.Namespace) -> int:
         raise Problem(str(error)) from None
     if options.stats or options.json or options.stats_file is not None:
         _report_at_exit(as_json=options.json, path=options.stats_file)
+    if options.as_mlx_spectro:
+        _stand_in_for_mlx_spectro()
     tms.patch(backend, strict=options.strict)
     interrupts.raise_again()
     return launch.launch(resolved)
+
+
+def _stand_in_for_mlx_spectro() -> None:
+    """Put this package in mlx-spectro's place.
+
+    Raises:
+        Problem: mlx-spectro is imported already (by a ``.pth`` file, say).
+    """
+    try:
+        tms.as_mlx_spectro()
+    except RuntimeError as error:
+        raise Problem(f"--as-mlx-spectro: {error}") from None
 
 
 def _report_at_exit(as_json: bool, path: Path | None) -> None:
