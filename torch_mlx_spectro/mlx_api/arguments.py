@@ -85,7 +85,12 @@ def check_array(entry: str, value: Any) -> None:
     found = kind if library == "builtins" else f"{library}.{kind}"
     advice = "mx.array(...) makes one"
     if library == "torch":
-        advice = f"torch_mlx_spectro.{entry.partition('_')[0]} takes tensors"
+        door = entry.partition("_")[0]
+        advice = (
+            f"torch_mlx_spectro.{door} takes tensors"
+            if door in ("stft", "istft")
+            else "mx.array(...) of its numpy() makes one"
+        )
     elif value is None:
         found, advice = "None", "the first argument is missing"
     raise TypeError(f"{entry} expects an MLX array (mlx.core.array); got {found}: {advice}")

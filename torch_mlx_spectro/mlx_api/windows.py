@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import signature
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -267,7 +267,7 @@ def window_values(window_fn: WindowName, win_length: int, periodic: bool = True)
         raise ValueError(f"window_fn {window_fn!r}: {error}") from error
 
 
-def is_window_name(window: Any) -> bool:
+def is_window_name(window: Any) -> TypeGuard[WindowName]:
     """Whether this is a name, or a name and parameters; not an array of values."""
     return isinstance(window, str) or (
         isinstance(window, tuple) and bool(window) and isinstance(window[0], str)
@@ -291,27 +291,28 @@ def make_window(
         ValueError: the window's shape does not fit, it is complex, or its name is unknown.
     """
     mx = runtime().mx
+    given: Any = window
     if is_window_name(window):
-        window, window_fn = None, window
-    if window is None:
+        given, window_fn = None, window
+    if given is None:
         if win_length > n_fft:
             raise ValueError(f"win_length ({win_length}) must be <= n_fft ({n_fft})")
         values = pad_window(window_values(window_fn, win_length, periodic), win_length, n_fft)
         return copy_to_mlx(mx, values.astype(np.float32))
-    if not isinstance(window, mx.array):
-        values = np.asarray(window)
+    if not isinstance(given, mx.array):
+        values = np.asarray(given)
         if values.dtype.kind not in "fiubc":
-            raise TypeError(f"window must be a name or an array of numbers; got {window!r}")
-        window = copy_to_mlx(mx, values)
-    if window.ndim != 1:
-        raise ValueError(f"window must be 1D, got shape {window.shape}")
-    if window.dtype == mx.complex64:
+            raise TypeError(f"window must be a name or an array of numbers; got {given!r}")
+        given = copy_to_mlx(mx, values)
+    if given.ndim != 1:
+        raise ValueError(f"window must be 1D, got shape {given.shape}")
+    if given.dtype == mx.complex64:
         raise ValueError("window must be real; got complex64")
-    length = window.shape[0]
+    length = given.shape[0]
     if length not in (win_length, n_fft):
         raise ValueError(
             f"window length must be win_length ({win_length}) or n_fft ({n_fft}), got {length}"
         )
     left = (n_fft - length) // 2
     # By MLX's operations, since the window may be traced or differentiated.
-    return mx.pad(window.astype(mx.float32), (left, n_fft - length - left))
+    return mx.pad(given.astype(mx.float32), (left, n_fft - length - left))
