@@ -14,7 +14,7 @@ PIPELINES_INSTALLED := $(PIPELINES_VENV)/installed
 PIPELINES := tests/pipelines
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench parity test-pipelines wheel clean
+.PHONY: help demo test lint bench parity test-pipelines test-dependants wheel clean
 
 help:
 	@echo "make demo            separate a clip natively and by MLX, compare, write WAV and PNG"
@@ -23,6 +23,7 @@ help:
 	@echo "make bench           speed against native torch, on this machine"
 	@echo "make parity          equality with native torch on many more cases, into parity.html"
 	@echo "make test-pipelines  real separation programs; needs Debian's alsa-utils and a C compiler"
+	@echo "make test-dependants the tests of programs that use mlx-spectro; needs FFmpeg's headers"
 	@echo "make wheel           build the wheel into dist/"
 	@echo "make clean           remove environments, caches and outputs"
 
@@ -62,6 +63,10 @@ parity: $(INSTALLED)
 
 test-pipelines: $(PIPELINES_INSTALLED)
 	$(PIPELINES_VENV)/bin/python -m pytest $(PIPELINES)
+
+# Its environment is a temporary one, without torch.
+test-dependants:
+	PIP_ARGS="$(PIP_ARGS)" $(PYTHON) tests/dependants/run.py
 
 wheel: $(INSTALLED)
 	$(VENV)/bin/hatchling build -t wheel

@@ -31,7 +31,7 @@ WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
     (
         lambda: TRANSFORM.stft(np.zeros(400)),
         TypeError,
-        r"stft expects an MLX array \(mlx.core.array\); got numpy.ndarray: mx.array\(...\) makes one",
+        r"stft expects an MLX array \(mlx.core.array\); got numpy.ndarray: .*makes one",
     ),
     (
         lambda: TRANSFORM.stft(torch.zeros(400)),
@@ -46,7 +46,7 @@ WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
     (
         lambda: TRANSFORM.stft([0.0] * 400),
         TypeError,
-        r"stft expects .*; got list: mx.array\(...\) makes one",
+        r"stft expects .*; got list: .*makes one",
     ),
     (
         lambda: TRANSFORM.stft(None),
@@ -67,7 +67,7 @@ WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
     (
         lambda: TRANSFORM.stft(mx.zeros((2, 2, 400))),
         ValueError,
-        r"stft expects 1D or 2D input, \[T\] or \[B, T\]; got shape \(2, 2, 400\) .*leading='any'.*",
+        r"stft expects 1D or 2D input, \[T\] or \[B, T\]; got shape \(2, 2, 400\) .*'any' takes.*",
     ),
     (lambda: TRANSFORM.stft(mx.zeros(())), ValueError, r"stft expects 1D or 2D .*shape \(\) .*"),
     (
