@@ -82,9 +82,7 @@ def test_istfts_are_the_same_where_frames_overlap(
 
 @settings(max_examples=40)
 @given(calls(), st.integers(0, 99))
-def test_gradients_are_the_same(
-    call: tuple[SpectralTransform, dict[str, Any]], seed: int
-) -> None:
+def test_gradients_are_the_same(call: tuple[SpectralTransform, dict[str, Any]], seed: int) -> None:
     transform, same = call
     signal = mx.array(noise(seed, 1, 400))
     kept = mx.array(noise(seed + 1, *transform.stft(signal).shape, kind=np.complex64))
