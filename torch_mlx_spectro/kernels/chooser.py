@@ -115,7 +115,7 @@ class Chooser:
         #: among the launches and their other shapes.
         self._taken: Cache[Hashable, int] = Cache(CACHE_ENTRIES)
 
-    def __len__(self) -> int:
+    def count_chosen(self) -> int:
         """Return how many kernels' groups are chosen."""
         return len(self._taken)
 
