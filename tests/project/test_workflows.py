@@ -75,7 +75,7 @@ def test_commands_are_found_in_lines():
 
 
 def test_there_are_workflows():
-    assert [path.name for path in WORKFLOWS] == ["ci.yml", "macos.yml"]
+    assert [path.name for path in WORKFLOWS] == ["ci.yml", "dependants.yml", "macos.yml"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
@@ -107,7 +107,7 @@ def test_every_make_target_is_one():
     assert "INSTALLED := $(VENV)/installed" in makefile
     named = [word for words in commands() if words[0] == "make" for word in words[1:]]
     assert set(named) <= targets
-    assert {"lint", "test", "demo", "wheel", "test-pipelines"} <= set(named)
+    assert {"lint", "test", "demo", "wheel", "test-pipelines", "test-dependants"} <= set(named)
 
 
 def test_every_command_of_ours_is_one():

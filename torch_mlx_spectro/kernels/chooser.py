@@ -139,6 +139,10 @@ class Chooser:
         #: shapes of the first one.
         self._taken: Cache[Hashable, int] = Cache(CACHE_ENTRIES)
 
+    def count_chosen(self) -> int:
+        """Return how many kernels' groups are chosen."""
+        return len(self._taken)
+
     def find_group(self, kernel: str) -> int | None:
         """Return the threads that the environment demands for a kernel's groups, if any."""
         threads = self._settings.threads

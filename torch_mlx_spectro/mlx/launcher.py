@@ -198,6 +198,10 @@ class MetalKernels(Kernels):
             ),
         )
 
+    def list_made(self) -> list[str]:
+        """List the kernels that were made, each as often as it was compiled for another group."""
+        return [key if isinstance(key, str) else key[0] for key in self._kernels.list_keys()]
+
     def _make_kernel(self, name: str, inputs: Sequence[str], head: str, source: str) -> Any:
         return self._factory(
             name=f"spectro_{name}",
