@@ -98,7 +98,7 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
     return (
         backend,
         # A trial may have found another walk, which such programs do not take (kernels/chooser.py).
-        is_deterministic() if backend != "auto" else _describe_state(),
+        (is_deterministic(),) if backend != "auto" else _describe_state(),
         torch.mps.compile_shader,  # the emulator puts another function here
         tensor.shape,
         tensor.stride(),
@@ -128,4 +128,4 @@ def can_be_kept(others: tuple[Any, ...]) -> bool:
 def name_backend(key: Key, backend: str) -> Key:
     """Return the key of the same call with a backend asked for by name."""
     state: Any = key[1]
-    return (backend, state[0], *key[2:])
+    return (backend, state[:1], *key[2:])
