@@ -20,17 +20,18 @@ NAME = "torch_mlx_spectro"
 PACKAGE = Path(torch_mlx_spectro.__file__).parent
 
 #: What modules of a folder, or a module beside the folders, may import besides their own folder.
-LEAVES = {"version", "errors", "interrupts"}
-VALUES = {"version", "errors", "settings", "core"}
+LEAVES = {"version", "errors", "interrupts", "showing"}
+VALUES = {"version", "errors", "showing", "settings", "core"}
 STORED = VALUES | {"store"}
 OF_TORCH = STORED | {"native", "calls"}
 OF_MLX = STORED | {"kernels", "mlx"}
 COMPUTING = OF_TORCH | OF_MLX | {"backends", "autograd"}
-PUBLIC = COMPUTING | {"verify", "dispatch", "functional", "patching"}
-PROGRAMS = PUBLIC | {"", "mlx_api", "terminal", "interrupts", "emulator"}
+DECIDING = COMPUTING | {"verify", "terminal"}
+PUBLIC = DECIDING | {"dispatch", "functional", "patching"}
+PROGRAMS = PUBLIC | {"", "mlx_api", "interrupts", "emulator"}
 BELOW: dict[str, set[str]] = {
     **{name: set[str]() for name in LEAVES},
-    "terminal": {"errors"},
+    "terminal": {"errors", "showing"},
     "settings": {"errors"},
     "core": {"errors", "settings"},
     "store": VALUES,
@@ -43,9 +44,9 @@ BELOW: dict[str, set[str]] = {
     "emulator": {"store"},
     "backends": OF_TORCH | OF_MLX,
     "autograd": OF_TORCH | OF_MLX | {"backends"},
-    "dispatch": COMPUTING | {"verify"},
-    "functional": COMPUTING | {"verify", "dispatch"},
-    "patching": COMPUTING | {"verify", "dispatch", "functional"},
+    "dispatch": DECIDING,
+    "functional": DECIDING | {"dispatch"},
+    "patching": DECIDING | {"dispatch", "functional"},
     "": PUBLIC | {"mlx_api"},
     "doctor": PROGRAMS,
     "bench": PROGRAMS | {"doctor"},

@@ -246,6 +246,8 @@ def test_a_snapshot_stays_and_serialises() -> None:
         "verified": 0,
         "mismatches": 0,
         "refused": 0,
+        "estimated": {},
+        "left": [],
     }
 
 

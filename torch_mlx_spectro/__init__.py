@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .backends.cpu.memory import set_result_memory
     from .calls.kind import Route
     from .dispatch.choice import Availability, available_backends, backend
-    from .dispatch.statistics import Stats
+    from .dispatch.snapshot import Stats
     from .errors import NotAccelerated
     from .functional import explain, istft, reset_stats, stats, stft
     from .mlx_api.caches import get_cache_debug_stats, reset_cache_debug_stats
@@ -67,7 +67,7 @@ else:
         "mlx_api.caches": ("get_cache_debug_stats", "reset_cache_debug_stats"),
         "patching": ("Patch", "is_patched", "patch", "unpatch"),
         "dispatch.choice": ("Availability", "available_backends", "backend"),
-        "dispatch.statistics": ("Stats",),
+        "dispatch.snapshot": ("Stats",),
         "mlx_api.transform": (
             "SpectralTransform",
             "get_transform_mlx",

@@ -6,16 +6,16 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import torch
 
 from .dispatch.choice import Choice, check_choice, set_patched_choice
 from .dispatch.statistics import levels_to_caller
-from .functional import make_compiled_tag, patched_istft, patched_stft
+from .functional import make_compiled_tag, names_left, patched_istft, patched_stft
 from .native import functions as native
 from .native import private_state as torch_state
 from .native import torchscript
@@ -26,9 +26,6 @@ _PAIRS: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
     (native.stft, patched_stft),
     (native.istft, patched_istft),
 )
-
-#: The only modules of torch in which its own functions are replaced.
-_TORCH_MODULES = frozenset({"torch", "torch.functional"})
 
 _ask = torch.overrides.handle_torch_function
 
@@ -155,24 +152,6 @@ def unpatch() -> None:
         _hold([], [])
 
 
-def is_patched() -> bool:
-    """Whether :func:`patch` is in force."""
-    return bool(_state.scopes)
-
-
-def names_left() -> tuple[str, ...]:
-    """Names in loaded modules, as ``module.name``, under which a patch leaves torch's functions."""
-    originals = {id(original): original.__name__ for original, _ in _PAIRS}
-    patched = is_patched()
-    return tuple(
-        f"{module_name}.{name}"
-        for module_name, module in _modules()
-        if module_name not in _TORCH_MODULES
-        for name, value in list(module.__dict__.items())
-        if originals.get(id(value), name) != name or (patched and id(value) in originals)
-    )
-
-
 def _begin(patch: Patch, choice: Choice, is_entered: bool) -> None:
     """Add a scope to those that have begun."""
     before, kept = _state.scopes, list(_state.scopes)
@@ -274,22 +253,10 @@ def _rebind(
     modules: tuple[str, ...] | None = None,
 ) -> None:
     """Replace ``old`` by ``new`` under these names of these modules; None: all loaded modules."""
-    for module_name, module in _modules():
+    for module_name, module in native.list_modules():
         if modules is not None and module_name not in modules:
             continue
         # The module's own dictionary: attribute access would run lazy modules.
         for name, value in list(module.__dict__.items()):
             if value is old and (names is None or name in names):
                 module.__dict__[name] = new
-
-
-def _modules() -> Iterator[tuple[str, ModuleType]]:
-    package, seen = __name__.rpartition(".")[0], set[int]()
-    for name, module in list(sys.modules.items()):
-        ours = name == package or name.startswith(package + ".")
-        torchs = name.startswith("torch.") and name not in _TORCH_MODULES
-        if ours or torchs or id(module) in seen:
-            continue
-        if isinstance(getattr(module, "__dict__", None), dict):
-            seen.add(id(module))
-            yield name, module

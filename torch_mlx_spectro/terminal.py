@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from .errors import Problem
+from .showing import Table as Rows
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,6 +56,25 @@ def table(
     for row in rows:
         made.add_row(*row)
     return made
+
+
+def print_tables(console: Console, lines: Iterable[str], tables: Iterable[Rows]) -> None:
+    """Print lines, and tables below them."""
+    for line in lines:
+        console.print(line)
+    for one in tables:
+        console.print(table(one.text, one.numbers, rows=one.rows))
+
+
+def write_text(lines: Iterable[str], tables: Iterable[Rows]) -> str:
+    """Write lines and tables as a text that fits the terminal, or 80 columns without one."""
+    from rich.console import Console
+
+    stream = io.StringIO()
+    width = shutil.get_terminal_size().columns
+    console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    print_tables(console, lines, tables)
+    return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())
 
 
 @contextmanager

@@ -7,15 +7,14 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import CodeType, FrameType, MappingProxyType
-from typing import Any
 
 from ..native.functions import is_inner_frame
 from ..store.fork import after_fork
 from .recording import Answer, Counted, Process, Record, name_process
+from .snapshot import Estimate, Stats
 
 #: Call sites and routes counted one by one; further ones are counted together.
 MAX_COUNTS = 2000
@@ -44,50 +43,6 @@ def find_site(frame: FrameType) -> Site:
     Both of these would read all of the code.
     """
     return id(frame.f_code), frame.f_lasti
-
-
-@dataclass(frozen=True)
-class Stats:
-    """A snapshot of the counters.
-
-    Attributes:
-        accelerated: calls computed by an accelerated backend.
-        native: calls answered by native torch, by fallback or by choice of routing.
-        calls: (op, backend) to count; op is ``"stft"`` or ``"istft"``, and backend may be
-            ``"refused"``.
-        fallbacks: reason to count, for calls that were to be accelerated and could not be.
-        choices: reason to count, for calls that were native torch's by choice: the program's, or
-            that of ``auto``.
-        sites: ``file:line`` of the caller to ``{"accelerated": n, "native": n}``, and
-            ``"refused"`` where there are such.
-        verified: results and gradients of accelerated calls that were compared with native torch's.
-        mismatches: those of them that were wrong; calls with wrong results are among the fallbacks.
-        refused: calls for which strict mode raised :class:`NotAccelerated`.
-    """
-
-    accelerated: int
-    native: int
-    calls: Mapping[tuple[str, str], int]
-    fallbacks: Mapping[str, int]
-    sites: Mapping[str, Mapping[str, int]]
-    verified: int = 0
-    mismatches: int = 0
-    refused: int = 0
-    choices: Mapping[str, int] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The snapshot in JSON's types; keys of ``calls`` read ``"stft/mlx"``."""
-        return {
-            "accelerated": self.accelerated,
-            "native": self.native,
-            "calls": {f"{op}/{backend}": n for (op, backend), n in self.calls.items()},
-            "fallbacks": dict(self.fallbacks),
-            "choices": dict(self.choices),
-            "sites": {site: dict(counts) for site, counts in self.sites.items()},
-            "verified": self.verified,
-            "mismatches": self.mismatches,
-            "refused": self.refused,
-        }
 
 
 class _Count:
@@ -153,7 +108,13 @@ class Counters:
         It is the same dictionary for good, so whoever calls often may keep it.
         """
         with self._lock:
-            return self._sites_by_answer.setdefault(answer, {})
+            return self._find_sites(answer)
+
+    def _find_sites(self, answer: Answer) -> Sites:
+        # Times differ from kind to kind, of which a program may have any number.
+        if answer not in self._sites_by_answer and len(self._sites_by_answer) >= MAX_COUNTS:
+            answer = answer._replace(took=None)
+        return self._sites_by_answer.setdefault(answer, {})
 
     def count(self, answer: Answer, caller: FrameType) -> None:
         """Count one answered call.
@@ -174,9 +135,10 @@ class Counters:
         while frame is not None and _is_transparent(frame):
             frame = frame.f_back
         if len(self._counts) >= MAX_COUNTS:
-            frame, answer = None, answer._replace(reasons=answer.reasons and (OTHER_REASONS,))
+            reasons = answer.reasons and (OTHER_REASONS,)
+            frame, answer = None, answer._replace(reasons=reasons, took=None)
         site = (0, 0) if frame is None else find_site(frame)
-        sites = self._sites_by_answer.setdefault(answer, {})
+        sites = self._find_sites(answer)
         bump = sites.get(site)
         if bump is None:
             counted = _Count(answer, None if frame is None else frame.f_code, site[1])
@@ -241,11 +203,19 @@ def add_up(processes: Sequence[Process]) -> Stats:
     fallbacks: Counter[str] = Counter()
     choices: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
+    estimated: dict[tuple[str, str], Estimate] = {}
     sites: dict[str, dict[str, int]] = {}
     for answer, place, number in (each for process in processes for each in process.counted):
         if not number:
             continue  # another thread is about to count the first
         calls[answer.op, answer.backend] += number
+        if (took := answer.took) is not None:
+            known = estimated.get((answer.op, answer.backend), Estimate(0, 0.0, 0.0))
+            estimated[answer.op, answer.backend] = Estimate(
+                known.calls + number,
+                known.seconds + number * took.here,
+                known.saved + number * (took.native - took.here),
+            )
         for reason in answer.reasons:
             (choices if answer.by_choice else fallbacks)[reason] += number
         site = sites.setdefault(place, {"accelerated": 0, "native": 0})
@@ -262,6 +232,7 @@ def add_up(processes: Sequence[Process]) -> Stats:
         sites=MappingProxyType(sites),
         verified=sum(process.verified for process in processes),
         mismatches=sum(process.mismatches for process in processes),
+        estimated=MappingProxyType(estimated),
     )
 
 
