@@ -378,7 +378,7 @@ def test_names_that_do_not_mean_the_function_are_left_and_told(library: ModuleTy
         left = {name for name in patch.left if name.startswith(here)}
         assert left == {f"{here}native", f"{here}inverse"}
         assert f"{here}native" in repr(patch)
-        assert "patch('mlx', strict=True): in force; left to torch: " in repr(patch)
+        assert "patch('mlx', strict=True): in force; left to torch:" in repr(patch)
         # A program that compares us with native compares us with native.
         expected = transform(library.native)
         assert tms.stats().calls == {}

@@ -42,7 +42,7 @@ __all__ = [
 if TYPE_CHECKING:
     from .backends.cpu.memory import set_result_memory
     from .calls.kind import Route
-    from .dispatch.choice import Availability, available_backends, backend
+    from .dispatch.choice import Availability, available_backends, backend, is_patched
     from .dispatch.snapshot import Stats
     from .errors import NotAccelerated
     from .functional import explain, istft, reset_stats, stats, stft
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         spec_mlx_device_key,
     )
     from .mlx_api.windows import make_window
-    from .patching import Patch, is_patched, patch, unpatch
+    from .patching import Patch, patch, unpatch
     from .store.caches import clear_caches
 else:
     _HOMES = {
@@ -65,8 +65,8 @@ else:
         "mlx_api.features": ("GriffinLim", "MFCC", "MelSpectrogram", "Spectrogram"),
         "functional": ("explain", "istft", "reset_stats", "stats", "stft"),
         "mlx_api.caches": ("get_cache_debug_stats", "reset_cache_debug_stats"),
-        "patching": ("Patch", "is_patched", "patch", "unpatch"),
-        "dispatch.choice": ("Availability", "available_backends", "backend"),
+        "patching": ("Patch", "patch", "unpatch"),
+        "dispatch.choice": ("Availability", "available_backends", "backend", "is_patched"),
         "dispatch.snapshot": ("Stats",),
         "mlx_api.transform": (
             "SpectralTransform",

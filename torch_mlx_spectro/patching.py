@@ -19,6 +19,7 @@ from .functional import make_compiled_tag, names_left, patched_istft, patched_st
 from .native import functions as native
 from .native import private_state as torch_state
 from .native import torchscript
+from .showing import Table, fold, write_html
 from .store.fork import after_fork
 
 #: (torch's own, ours)
@@ -101,13 +102,26 @@ class Patch:
         return [scope for scope in _state.scopes if scope.patch() is self]
 
     def __repr__(self) -> str:
+        call, state, left = self._describe()
+        kept = f"; left to torch: {', '.join(left)}" if left else ""
+        return fold(f"<torch_mlx_spectro.{call}: {state}{kept}>".split(" "))
+
+    def _repr_html_(self) -> str:
+        call, state, left = self._describe()
+        return write_html(
+            [f"torch_mlx_spectro.{call}"],
+            [Table(("", ""), (), [("state", state), ("left to torch", ", ".join(left) or "none")])],
+        )
+
+    def _describe(self) -> tuple[str, str, tuple[str, ...]]:
+        """Return the call that made it, whether it is in force, and which names it leaves."""
         choice, scopes = self._choice, self._scopes()
         strict = ", strict=True" if choice.strict else ""
         verify = f", verify={choice.verify}" if choice.verify else ""
         holds = scopes[-1:] == _state.scopes[-1:]
         state = "ended" if not scopes else "in force" if holds else "behind a later one"
-        left = f"; left to torch: {', '.join(self.left)}" if scopes and self.left else ""
-        return f"<torch_mlx_spectro.patch({choice.backend!r}{strict}{verify}): {state}{left}>"
+        left = self.left if scopes else ()
+        return f"patch({choice.backend!r}{strict}{verify})", state, left
 
 
 def patch(backend: str = "auto", *, strict: bool = False, verify: int | None = None) -> Patch:

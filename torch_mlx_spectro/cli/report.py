@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ..dispatch.recording import Process
     from ..dispatch.snapshot import Stats
 
-#: Modules of this package that have the counts to report.
-_COUNTING = ("functional", "patching")
 #: Processes that have a row of their own.
 MAX_PROCESSES = 40
 
@@ -57,10 +55,10 @@ def at_exit(as_json: bool, path: Path | None, with_children: bool) -> Path | Non
         if os.getpid() != owner:  # a forked child that ends by sys.exit gets here, too
             return
         # Not by an import, which would import torch again if its first import failed.
-        functional, patching = (sys.modules.get(f"{tms.__name__}.{name}") for name in _COUNTING)
-        if functional is None or patching is None:
+        functional = sys.modules.get(f"{tms.__name__}.functional")
+        if functional is None:
             return
-        own, left = counters.get_counted(), patching.names_left()
+        own, left = counters.get_counted(), functional.names_left()
         children = [] if folder is None else _gather(folder)
         _tell(own, children, left, as_json, path)
 

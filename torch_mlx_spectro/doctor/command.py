@@ -82,8 +82,8 @@ def examine(self_check: bool = True) -> dict[str, Any]:
     """
     import torch_mlx_spectro as tms
 
+    from ..functional import names_left
     from ..native import private_state as torch_state
-    from ..patching import names_left
     from . import checks, findings, state
 
     backends = {

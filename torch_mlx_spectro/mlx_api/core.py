@@ -6,6 +6,7 @@ The arguments are checked here; :mod:`.mlx_api.functions` computes the maps.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from ..core.linear import Analysis, describe_analysis
 from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
 from ..mlx.runtime import runtime
 from ..settings import mlx_settings
+from ..showing import Shown, Words
 from . import ops as mlx_maps
 from .arguments import Sizes, check_choices, read_integer, resolve_istft_call, resolve_stft_call
 from .caches import make_counted
@@ -44,7 +46,7 @@ def analyse(params: StftParams, rows: Any, window: Any, lead: tuple[int, ...], l
     return mx.reshape(spectrum, (*lead, *spectrum.shape[1:]))
 
 
-class TransformCore:
+class TransformCore(Shown):
     """Sizes, window, ``stft`` and ``istft``; its arguments are :class:`.SpectralTransform`'s."""
 
     def __init__(
@@ -90,6 +92,29 @@ class TransformCore:
         self.has_window_by_name = window is None
         mlx_maps.is_traced(self._window)  # evaluates it if possible: threads get no lazy arrays
         self._envelopes = make_counted("ola_envelope_cache", ENVELOPES)
+
+    def _list_shown(self) -> Mapping[str, object]:
+        """Return sizes and window, and every other argument that is not as by default."""
+        sizes = self._sizes
+        by_name = {"window_fn": self.window_fn}
+        given = {"window": Words(f"{self.window.size} values")}
+        shown = {
+            "n_fft": sizes.n_fft,
+            "hop_length": sizes.hop_length,
+            "win_length": sizes.win_length,
+            **(by_name if self.has_window_by_name else given),
+        }
+        others = (
+            ("periodic", self.periodic, True),
+            ("center", sizes.center, True),
+            ("normalized", sizes.normalized, False),
+            ("istft_backend_policy", self.istft_backend_policy, "auto"),
+            ("onesided", sizes.onesided, True),
+            ("pad_mode", sizes.pad_mode, "reflect"),
+            ("center_tail_pad", sizes.tail_pad, "symmetric"),
+            ("leading", self.leading, "batch"),
+        )
+        return shown | {name: value for name, value, default in others if value != default}
 
     @property
     def window(self) -> Any:
