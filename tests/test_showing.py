@@ -11,7 +11,7 @@ import torch
 from browser import needs_browser, visit
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro.showing import WIDTH, Shown, Table, fold, show_seconds, write_html
+from torch_mlx_spectro.terminal import WIDTH, Rows, Shown, fold, show_seconds, write_html
 
 WINDOW = torch.hann_window(64)
 MEL = {"n_fft": 512, "hop_length": 160, "n_mels": 64}
@@ -124,7 +124,7 @@ def test_seconds_have_a_unit_that_people_read(seconds: float, shown: str) -> Non
 def test_a_browser_reads_the_tables_as_they_are(tmp_path: Any) -> None:
     rows = [("a <script>alert(1)</script>", "3")]
     page = tmp_path / "page.html"
-    page.write_text(write_html(["<title>"], [Table(("what",), ("how many",), rows)]))
+    page.write_text(write_html(["<title>"], [Rows(("what",), ("how many",), rows)]))
     seen = visit(page, tmp_path)
     assert "&lt;script&gt;alert(1)" in seen.dom
     assert not seen.console

@@ -27,6 +27,7 @@ __all__ = [
     "get_transform_mlx",
     "is_patched",
     "istft",
+    "load_ipython_extension",
     "make_window",
     "patch",
     "reset_cache_debug_stats",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from .dispatch.snapshot import Stats
     from .errors import NotAccelerated
     from .functional import explain, istft, reset_stats, stats, stft
+    from .magic import load_ipython_extension
     from .mlx_api.caches import get_cache_debug_stats, reset_cache_debug_stats
     from .mlx_api.features import MFCC, GriffinLim, MelSpectrogram, Spectrogram
     from .mlx_api.transform import (
@@ -64,6 +66,7 @@ else:
         "errors": ("NotAccelerated",),
         "mlx_api.features": ("GriffinLim", "MFCC", "MelSpectrogram", "Spectrogram"),
         "functional": ("explain", "istft", "reset_stats", "stats", "stft"),
+        "magic": ("load_ipython_extension",),
         "mlx_api.caches": ("get_cache_debug_stats", "reset_cache_debug_stats"),
         "patching": ("Patch", "patch", "unpatch"),
         "dispatch.choice": ("Availability", "available_backends", "backend", "is_patched"),

@@ -25,7 +25,7 @@ from .dispatch.decide import NATIVE_ASKED, TOO_SMALL, decide
 from .dispatch.recording import Answer
 from .dispatch.run import counters, dispatch
 from .dispatch.snapshot import Stats
-from .dispatch.statistics import REFUSED
+from .dispatch.statistics import REFUSED, Mark
 from .errors import NotAccelerated
 from .mlx import runtime
 from .native import asking
@@ -267,8 +267,17 @@ def stats() -> Stats:
 
     Calls are counted. Their derivatives are computed where the call was, and not counted.
     """
+    return stats_since(None)
+
+
+def stats_since(before: Mark | None) -> Stats:
+    """Return what :func:`stats` does, but of calls after a moment alone.
+
+    Args:
+        before: what ``counters.mark()`` returned then; None for the start.
+    """
     left = names_left() if routing.is_patched() else ()
-    return replace(counters.snapshot(), left=left)
+    return replace(counters.snapshot(before), left=left)
 
 
 def reset_stats() -> None:

@@ -19,8 +19,8 @@ from .functional import make_compiled_tag, names_left, patched_istft, patched_st
 from .native import functions as native
 from .native import private_state as torch_state
 from .native import torchscript
-from .showing import Table, fold, write_html
 from .store.fork import after_fork
+from .terminal import Rows, fold, write_html
 
 #: (torch's own, ours)
 _PAIRS: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
@@ -110,7 +110,7 @@ class Patch:
         call, state, left = self._describe()
         return write_html(
             [f"torch_mlx_spectro.{call}"],
-            [Table(("", ""), (), [("state", state), ("left to torch", ", ".join(left) or "none")])],
+            [Rows(("", ""), (), [("state", state), ("left to torch", ", ".join(left) or "none")])],
         )
 
     def _describe(self) -> tuple[str, str, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from ..native import private_state as torch_state
-from ..showing import Shown
+from ..terminal import Shown
 
 if TYPE_CHECKING:  # a program whose calls all go native never resolves one
     from ..core.params import IstftParams, StftParams

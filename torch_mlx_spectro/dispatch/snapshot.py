@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from ..showing import Table, show_seconds, write_html
-from ..terminal import write_text
+from ..terminal import Rows, show_seconds, write_html, write_text
 
 #: Folders in which installed packages are.
 _INSTALLED = ("site-packages", "dist-packages")
@@ -123,7 +122,7 @@ class Stats:
             lines.append("Neither torch.stft nor torch.istft was called in this process.")
         return lines
 
-    def list_tables(self) -> list[Table]:
+    def list_tables(self) -> list[Rows]:
         """Who computed how much, why not another, and for which lines of the program."""
         return [*self._list_tables()] if self.calls else []
 
@@ -143,24 +142,24 @@ class Stats:
             f"{show_seconds(abs(saved))} {saving}"
         ]
 
-    def _list_tables(self) -> Iterator[Table]:
+    def _list_tables(self) -> Iterator[Rows]:
         pairs = sorted(self.calls.items())
         timed = ("est. spent", "est. saved") if self.estimated else ()
         rows = [
             (f"torch.{op}", by, str(count), *self._show_estimate((op, by))[: len(timed)])
             for (op, by), count in pairs
         ]
-        yield Table(("operation", "backend"), ("calls", *timed), rows)
+        yield Rows(("operation", "backend"), ("calls", *timed), rows)
         for title, counts in (
             ("why a call was not accelerated", self.fallbacks),
             ("why a call was left to torch by choice", self.choices),
         ):
             if counts:
                 ordered = sorted(counts, key=lambda reason: (-counts[reason], reason))
-                yield Table((title,), ("calls",), [(why, str(counts[why])) for why in ordered])
+                yield Rows((title,), ("calls",), [(why, str(counts[why])) for why in ordered])
         columns = ("accelerated", "native", *(("refused",) if self.refused else ()))
         folder = _find_folder()
-        yield Table(
+        yield Rows(
             ("called from",),
             columns,
             [

@@ -7,9 +7,10 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import CodeType, FrameType, MappingProxyType
+from typing import NamedTuple
 
 from ..native.functions import is_inner_frame
 from ..store.fork import after_fork
@@ -76,6 +77,24 @@ class _Count:
         return f"{self.code.co_filename}:{self.code.co_firstlineno}"
 
 
+class _Verified:
+    """How many calls were compared, and how many of them were wrong."""
+
+    __slots__ = ("calls", "wrong")
+
+    def __init__(self) -> None:
+        self.calls = self.wrong = 0
+
+
+class Mark(NamedTuple):
+    """The counts at one moment."""
+
+    calls: Mapping[_Count, int]
+    verified: _Verified
+    verified_calls: int
+    wrong: int
+
+
 class Counters:
     """Thread-safe counters; a call costs well under a microsecond."""
 
@@ -83,7 +102,7 @@ class Counters:
         self._lock = threading.Lock()
         self._counts: list[_Count] = []
         self._sites_by_answer: dict[Answer, Sites] = {}
-        self._verified = self._mismatches = 0
+        self._verified = _Verified()
         #: Where other processes read these counts, and those of forked children.
         self._folder: Path | None = None
         self._folder_of_children: Path | None = None
@@ -151,21 +170,37 @@ class Counters:
     def count_verified(self, agrees: bool) -> None:
         """Count one call that was computed twice and compared."""
         with self._lock:
-            self._verified += 1
-            self._mismatches += not agrees
+            self._verified.calls += 1
+            self._verified.wrong += not agrees
             if (record := self._get_record()) is not None:
-                record.set_verified(self._verified, self._mismatches)
+                record.set_verified(self._verified.calls, self._verified.wrong)
 
-    def get_counted(self) -> Process:
-        """What this process has counted so far."""
+    def mark(self) -> Mark:
+        """Note how far the counts are, to tell later what was counted since."""
         with self._lock:
-            counts, verified, mismatches = [*self._counts], self._verified, self._mismatches
-        counted = tuple(Counted(count.answer, count.site(), count.calls) for count in counts)
-        return Process(name_process(), os.getpid(), counted, verified, mismatches)
+            calls = {count: count.calls for count in self._counts}
+            return Mark(calls, self._verified, self._verified.calls, self._verified.wrong)
 
-    def snapshot(self) -> Stats:
-        """The counters as they are now."""
-        return add_up([self.get_counted()])
+    def get_counted(self, since: Mark | None = None) -> Process:
+        """What this process has counted so far, or since a mark.
+
+        Resetting the counters makes them anew: then all that they have comes after the mark.
+        """
+        with self._lock:
+            counts, verified = [*self._counts], self._verified
+            compared, wrong = verified.calls, verified.wrong
+        before = {} if since is None else since.calls
+        if since is not None and since.verified is verified:
+            compared, wrong = compared - since.verified_calls, wrong - since.wrong
+        counted = tuple(
+            Counted(count.answer, count.site(), count.calls - before.get(count, 0))
+            for count in counts
+        )
+        return Process(name_process(), os.getpid(), counted, compared, wrong)
+
+    def snapshot(self, since: Mark | None = None) -> Stats:
+        """The counters as they are now, or what they have counted since a mark."""
+        return add_up([self.get_counted(since)])
 
     def reset(self) -> None:
         """Set every counter to zero."""
@@ -176,7 +211,7 @@ class Counters:
         for sites in self._sites_by_answer.values():
             sites.clear()
         self._counts.clear()
-        self._verified = self._mismatches = 0
+        self._verified = _Verified()
         if self._record is not None:
             self._record.remove()
             self._record = None

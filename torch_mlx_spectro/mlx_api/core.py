@@ -17,7 +17,7 @@ from ..core.linear import Analysis, describe_analysis
 from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
 from ..mlx.runtime import runtime
 from ..settings import mlx_settings
-from ..showing import Shown, Words
+from ..terminal import Shown, Words
 from . import ops as mlx_maps
 from .arguments import Sizes, check_choices, read_integer, resolve_istft_call, resolve_stft_call
 from .caches import make_counted

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..mlx.host import copy_to_mlx
 from ..mlx.runtime import runtime
-from ..showing import Shown
+from ..terminal import Shown
 from .arguments import check_choice
 from .transform import SpectralTransform
 from .windows import Values, WindowName
