@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from .backends import registry
 from .dispatch.choice import Choice, check_choice, set_patched_choice
 from .dispatch.statistics import levels_to_caller
 from .functional import make_compiled_tag, names_left, patched_istft, patched_stft
@@ -47,6 +48,8 @@ class _State:
     lock: Any = field(default_factory=threading.RLock)
     scopes: list[_Scope] = field(default_factory=list)
     installed: bool = False
+    #: Backends of which this process was told that they are not here.
+    missed: set[str] = field(default_factory=set)
 
 
 _state = _State()
@@ -147,9 +150,11 @@ def patch(backend: str = "auto", *, strict: bool = False, verify: int | None = N
         ValueError: the backend is not known, or ``verify`` is not a number of calls.
 
     Warns:
-        RuntimeWarning: another package has replaced torch's functions; it is left in place.
+        RuntimeWarning: another package has replaced torch's functions; it is left in place. Or the
+            backend is named and not here, so that torch computes everything: once in a process.
     """
     begun = Patch(check_choice(backend, strict, verify))
+    _tell_absence(begun._choice)
     with _state.lock:
         _begin(begun, begun._choice, is_entered=False)
     return begun
@@ -164,6 +169,31 @@ def unpatch() -> None:
     """
     with _state.lock:
         _hold([], [])
+
+
+#: What backends need.
+_NEEDS = {
+    "cuda": "an NVIDIA GPU, a CUDA build of torch, and pip install 'torch-mlx-spectro[cuda]'",
+    "mps": "a Mac with Apple silicon, and torch's build for it",
+}
+
+
+def _tell_absence(choice: Choice) -> None:
+    """Warn once of a backend that the program names and that is not here; strict calls raise."""
+    name = choice.backend
+    if name in ("auto", registry.NATIVE) or choice.strict or name in _state.missed:
+        return
+    reason = registry.load(name).explain_sure_absence()
+    if reason is None:
+        return
+    _state.missed.add(name)
+    needs = f"; it needs {_NEEDS[name]}" if name in _NEEDS else ""
+    warnings.warn(
+        f"patch({name!r}): {reason}{needs}. Here torch itself computes every call instead, as"
+        " stats() tells. patch() takes what is here, and strict=True makes such calls raise.",
+        RuntimeWarning,
+        stacklevel=levels_to_caller(),
+    )
 
 
 def _begin(patch: Patch, choice: Choice, is_entered: bool) -> None:

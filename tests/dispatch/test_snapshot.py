@@ -76,7 +76,7 @@ def test_what_is_printed_fits_and_is_whole(columns: int, monkeypatch: pytest.Mon
     assert "torch.istft cpu 500 4 s 75 s" in words
     assert "program.native" in words
     assert set(REASON.split()) <= set(words.split())
-    assert " ".join(str(NONE).split()).endswith("nor torch.istft was called in this process.")
+    assert " ".join(str(NONE).split()).endswith("nor torch.istft was called while patched.")
 
 
 def test_a_notebook_shows_tables_whose_texts_are_escaped() -> None:

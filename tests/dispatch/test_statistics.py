@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import sys
 import threading
 from pathlib import Path
@@ -278,4 +279,35 @@ def test_a_forked_child_counts_from_zero_although_its_parent_was_counting() -> N
     counters.after_fork_in_child()
     assert counters.snapshot() == Stats(0, 0, {}, {}, {})
     counters.count(Answer("stft", "mlx"), here()[0])
+    assert counters.snapshot().accelerated == 1
+
+
+def test_what_was_measured_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "torch_mlx_spectro")
+    counters, frame = Counters(), here()[0]
+    for _ in range(2):
+        counters.count(Answer("stft", "cpu", took=Took(3e-3, 1e-3)), frame, ("auto: faster",))
+    counters.count(Answer("stft", "native", ("why",), True, Took(2.0, 2.0)), frame, ("why",))
+    told = [record.getMessage().partition(f"{__file__}:")[2] for record in caplog.records]
+    assert [line.partition(": ")[2] for line in told] == [
+        "cpu: auto: faster; 1 ms a call, native 3 ms",
+        "native: why; 2 s a call",
+    ]
+
+
+def test_a_handler_that_reads_the_statistics_does_not_wait_for_ever() -> None:
+    class Reader(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(counters.snapshot().accelerated)
+
+    counters, seen = Counters(), list[int]()
+    handler, level = Reader(), statistics.logger.level
+    statistics.logger.addHandler(handler)
+    statistics.logger.setLevel(logging.INFO)
+    try:
+        counters.count(Answer("stft", "cpu"), here()[0])
+    finally:
+        statistics.logger.removeHandler(handler)
+        statistics.logger.setLevel(level)
+    assert seen == [0]
     assert counters.snapshot().accelerated == 1

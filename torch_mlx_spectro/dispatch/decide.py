@@ -7,6 +7,7 @@ wrong before? Who is faster?
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +31,7 @@ from .autotune import Trials
 from .choice import Choice
 from .plans import Plan
 from .recording import Took
+from .statistics import logger
 
 if TYPE_CHECKING:  # a program whose calls all go native never resolves one
     from ..core.params import IstftParams, StftParams
@@ -55,6 +57,27 @@ def native_plan(
     """Make the plan of a call that native computes, with the reasons."""
     route = Route(op.name, "native", "torch", reasons)
     return Plan(route, rejected=rejected, fallback=fallback)
+
+
+def log_decision(plan: Plan) -> None:
+    """Log a decision, with the sizes of the call if a backend computes it."""
+    if not logger.isEnabledFor(logging.DEBUG):
+        return
+    route, params = plan.route, plan.params
+    sizes = (
+        ""
+        if params is None
+        else (
+            f" of {params.rows} rows, {params.frames} frames, n_fft {params.n_fft},"
+            f" hop_length {params.hop_length}"
+        )
+    )
+    reasons = f": {'; '.join(route.reasons)}" if route.reasons else ""
+    final = "" if plan.settled else ", not final"
+    logger.debug(
+        "decided torch.%s%s: %s (%s)%s%s",
+        *(route.op, sizes, route.backend, route.kernel, final, reasons),
+    )
 
 
 def decide(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Plan:

@@ -119,7 +119,7 @@ class Stats:
             names = ", ".join(self.left)
             lines.append(f"left to torch (patch() replaces the names stft and istft): {names}")
         if not self.calls:
-            lines.append("Neither torch.stft nor torch.istft was called in this process.")
+            lines.append("Neither torch.stft nor torch.istft was called while patched.")
         return lines
 
     def list_tables(self) -> list[Rows]:

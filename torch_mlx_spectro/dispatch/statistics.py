@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import sys
 import threading
@@ -14,8 +15,13 @@ from typing import NamedTuple
 
 from ..native.functions import is_inner_frame
 from ..store.fork import after_fork
+from ..terminal import show_seconds
 from .recording import Answer, Counted, Process, Record, name_process
 from .snapshot import Estimate, Stats
+
+#: INFO: who computes calls of a kind and why, once for each of its sites. DEBUG: each decision.
+logger = logging.getLogger(__name__.partition(".")[0])
+logger.addHandler(logging.NullHandler())
 
 #: Call sites and routes counted one by one; further ones are counted together.
 MAX_COUNTS = 2000
@@ -135,21 +141,27 @@ class Counters:
             answer = answer._replace(took=None)
         return self._sites_by_answer.setdefault(answer, {})
 
-    def count(self, answer: Answer, caller: FrameType) -> None:
-        """Count one answered call.
+    def count(self, answer: Answer, caller: FrameType, why: tuple[str, ...] = ()) -> None:
+        """Count one answered call, and log the first of its kind at its site.
 
         Args:
             caller: the frame that made the call.
+            why: reasons for the log, besides the answer's.
         """
         sites = self._sites_by_answer.get(answer)
         bump = None if sites is None else sites.get(find_site(caller))
         if bump is None:
             with self._lock:
-                bump = self._first(answer, caller)
+                bump, new = self._first(answer, caller)
+            if new is not None and logger.isEnabledFor(logging.INFO):
+                logger.info("%s", _describe(new.answer, new.site(), why))
         bump()
 
-    def _first(self, answer: Answer, caller: FrameType) -> Bump:
-        """The count of a answer that is new at ``caller``, or past torch's methods behind it."""
+    def _first(self, answer: Answer, caller: FrameType) -> tuple[Bump, _Count | None]:
+        """Return what counts an answer at ``caller``, or past torch's methods behind it.
+
+        The second value is the count itself if it is new.
+        """
         frame: FrameType | None = caller
         while frame is not None and _is_transparent(frame):
             frame = frame.f_back
@@ -158,14 +170,14 @@ class Counters:
             frame, answer = None, answer._replace(reasons=reasons, took=None)
         site = (0, 0) if frame is None else find_site(frame)
         sites = self._find_sites(answer)
-        bump = sites.get(site)
+        bump, counted = sites.get(site), None
         if bump is None:
             counted = _Count(answer, None if frame is None else frame.f_code, site[1])
             self._counts.append(counted)
             if (record := self._get_record()) is not None:
                 counted.bump = record.add(answer, counted.site(), counted.bump)
             bump = sites[site] = counted.bump
-        return bump
+        return bump, counted
 
     def count_verified(self, agrees: bool) -> None:
         """Count one call that was computed twice and compared."""
@@ -269,6 +281,16 @@ def add_up(processes: Sequence[Process]) -> Stats:
         mismatches=sum(process.mismatches for process in processes),
         estimated=MappingProxyType(estimated),
     )
+
+
+def _describe(answer: Answer, site: str, why: tuple[str, ...]) -> str:
+    """Say in a line who computes calls of a kind, and why."""
+    parts = [*dict.fromkeys((*answer.reasons, *why))]
+    if answer.took is not None:
+        here, native = map(show_seconds, (answer.took.here, answer.took.native))
+        parts.append(f"{native} a call" if here == native else f"{here} a call, native {native}")
+    reasons = f": {'; '.join(parts)}" if parts else ""
+    return f"torch.{answer.op} at {site}: {answer.backend}{reasons}"
 
 
 def _is_transparent(frame: FrameType) -> bool:
