@@ -151,7 +151,8 @@ def patch(backend: str = "auto", *, strict: bool = False, verify: int | None = N
 
     Warns:
         RuntimeWarning: another package has replaced torch's functions; it is left in place. Or the
-            backend is named and not here, so that torch computes everything: once in a process.
+            backend is named and this machine lacks it, so that torch computes everything: told
+            once in a process.
     """
     begun = Patch(check_choice(backend, strict, verify))
     _tell_absence(begun._choice)

@@ -155,9 +155,13 @@ def unavailable_reason() -> str | None:
 
 
 def find_absence() -> str | None:
-    """Return why MLX is surely not here, without importing it; None if that is not known."""
+    """Return why this machine surely has no MLX, without importing it; None if that is not known.
+
+    A forked child cannot use the MLX that its parent has loaded, but the machine has one.
+    """
     if is_resolved():
-        return unavailable_reason()
+        reason = unavailable_reason()
+        return None if reason == FORKED else reason
     try:
         is_missing = "mlx" not in sys.modules and importlib.util.find_spec("mlx") is None
     except (ImportError, ValueError) as error:
