@@ -172,13 +172,6 @@ def unpatch() -> None:
         _hold([], [])
 
 
-#: What backends need.
-_NEEDS = {
-    "cuda": "an NVIDIA GPU, a CUDA build of torch, and pip install 'torch-mlx-spectro[cuda]'",
-    "mps": "a Mac with Apple silicon, and torch's build for it",
-}
-
-
 def _tell_absence(choice: Choice) -> None:
     """Warn once of a backend that the program names and that is not here; strict calls raise."""
     name = choice.backend
@@ -188,9 +181,10 @@ def _tell_absence(choice: Choice) -> None:
     if reason is None:
         return
     _state.missed.add(name)
-    needs = f"; it needs {_NEEDS[name]}" if name in _NEEDS else ""
+    needs = registry.find(name).needs
+    advice = f"; it needs {needs}" if needs else ""
     warnings.warn(
-        f"patch({name!r}): {reason}{needs}. Here torch itself computes every call instead, as"
+        f"patch({name!r}): {reason}{advice}. Here torch itself computes every call instead, as"
         " stats() tells. patch() takes what is here, and strict=True makes such calls raise.",
         RuntimeWarning,
         stacklevel=levels_to_caller(),
