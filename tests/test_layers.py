@@ -23,11 +23,12 @@ PACKAGE = Path(torch_mlx_spectro.__file__).parent
 LEAVES = {"version", "errors", "interrupts"}
 VALUES = {"version", "errors", "settings", "core"}
 STORED = VALUES | {"store"}
-OF_TORCH = STORED | {"native", "calls"}
+OF_TORCH = STORED | {"terminal", "native", "calls"}
 OF_MLX = STORED | {"kernels", "mlx"}
 COMPUTING = OF_TORCH | OF_MLX | {"backends", "autograd"}
-PUBLIC = COMPUTING | {"verify", "dispatch", "functional", "patching"}
-PROGRAMS = PUBLIC | {"", "mlx_api", "terminal", "interrupts", "emulator"}
+DECIDING = COMPUTING | {"verify"}
+PUBLIC = DECIDING | {"dispatch", "functional", "patching"}
+PROGRAMS = PUBLIC | {"", "mlx_api", "magic", "interrupts", "emulator"}
 BELOW: dict[str, set[str]] = {
     **{name: set[str]() for name in LEAVES},
     "terminal": {"errors"},
@@ -35,18 +36,19 @@ BELOW: dict[str, set[str]] = {
     "core": {"errors", "settings"},
     "store": VALUES,
     "native": STORED,
-    "calls": STORED | {"native"},
+    "calls": STORED | {"terminal", "native"},
     "verify": OF_TORCH,
     "kernels": STORED,
     "mlx": STORED | {"kernels"},
-    "mlx_api": OF_MLX,
+    "mlx_api": OF_MLX | {"terminal"},
     "emulator": {"settings", "store"},
     "backends": OF_TORCH | OF_MLX,
     "autograd": OF_TORCH | OF_MLX | {"backends"},
-    "dispatch": COMPUTING | {"verify"},
-    "functional": COMPUTING | {"verify", "dispatch"},
-    "patching": COMPUTING | {"verify", "dispatch", "functional"},
-    "": PUBLIC | {"mlx_api"},
+    "dispatch": DECIDING,
+    "functional": DECIDING | {"dispatch"},
+    "patching": DECIDING | {"dispatch", "functional"},
+    "magic": PUBLIC,
+    "": PUBLIC | {"mlx_api", "magic"},
     "doctor": PROGRAMS,
     "bench": PROGRAMS | {"doctor"},
     "cli": PROGRAMS | {"doctor", "bench"},
