@@ -50,7 +50,9 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     entries = toml.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["entry-points"]
     folder = pytester.mkdir("installed") / "torch_mlx_spectro_door-0.dist-info"
     folder.mkdir()
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: torch_mlx_spectro_door\n")
+    (folder / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: torch_mlx_spectro_door\nVersion: 0\n"
+    )
     lines = [f"{name} = {module}" for name, module in entries["pytest11"].items()]
     (folder / "entry_points.txt").write_text("\n".join(["[pytest11]", *lines, ""]))
     monkeypatch.syspath_prepend(str(CHECKOUT))
