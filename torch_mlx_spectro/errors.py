@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class NotAccelerated(RuntimeError):
     """Raised in strict mode for a call that would otherwise be answered by native torch.
@@ -39,6 +41,15 @@ class Problem(Exception):
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return a question after the known name that a mistyped one resembles, or ``""``."""
+    import difflib  # when something is mistyped
+
+    by_small = {one.lower(): one for one in known}
+    found = difflib.get_close_matches(str(name).lower(), by_small, n=1)
+    return f"; did you mean {by_small[found[0]]!r}?" if found else ""
 
 
 def find_error_line(problem: Exception, mark: str) -> str:

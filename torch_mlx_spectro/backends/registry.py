@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..errors import suggest
+
 if TYPE_CHECKING:
     from .base import Backend
 
@@ -83,7 +85,9 @@ def check_name(name: str, source: str) -> str:
     """
     accepted = ("auto", *names())
     if name not in accepted:
-        raise ValueError(f"{source} must be one of {', '.join(accepted)}; got {name!r}")
+        raise ValueError(
+            f"{source} must be one of {', '.join(accepted)}; got {name!r}{suggest(name, accepted)}"
+        )
     return name
 
 

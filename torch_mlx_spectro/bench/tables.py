@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -47,7 +48,7 @@ def print_report(report: Report, console: Console) -> None:
     )
     absent = (f"without {name}: {reason}" for name, reason in report["unavailable"].items())
     for line in (*failures, *absent):
-        console.print(line, soft_wrap=True)
+        console.print(line)
     print_machine(report["machine"], console)
 
 
@@ -60,18 +61,15 @@ def _print_timings(name: str, timings: list[Timing], console: Console) -> None:
             cells.setdefault(words, []).append(_timing_row(timing))
     title = TABLES[name].title if name in TABLES else name
     heads = ("backend", "ms", "quartiles", "n", "native / it", "quartiles")
-    every = [heads, *(row for rows in cells.values() for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*every, strict=True)]
-    console.print(f"{title}: medians", style="italic")
-    for words, rows in ("", []), *cells.items():
-        if words:
-            console.print(words, soft_wrap=True)
-        made = table(heads[:1], heads[1:], rows=rows)
-        made.show_header, made.show_edge = not words, False
-        for column, width in zip(made.columns, widths, strict=True):
-            column.min_width = width
-        console.print(made)
-    console.print()
+    _print_cells(f"{title}: medians", heads, cells, console)
+
+
+def _print_cells(
+    title: str, heads: tuple[str, ...], cells: dict[str, list[tuple[str, ...]]], console: Console
+) -> None:
+    """Print rows below the words that they belong to, all in columns of the same widths."""
+    rows = chain.from_iterable((words, *part) for words, part in cells.items())
+    console.print(table(heads[:1], heads[1:], title, rows))
 
 
 def _timing_row(timing: Timing) -> tuple[str, ...]:
@@ -118,7 +116,6 @@ def _print_host(report: Report, console: Console) -> None:
         console.print(
             "Without a device: kernels of the mps backend that compute nothing, on the host's"
             " tensors.",
-            soft_wrap=True,
         )
 
 
@@ -146,14 +143,12 @@ def print_machine(machine: Machine, console: Console) -> None:
     console.print(
         f"{machine['processor']}, {machine['cpus']} CPUs, {machine['threads']} threads of torch;"
         f" tensors on {device}; {machine['system']} {machine['system_release']}; {versions}",
-        soft_wrap=True,
     )
     load = machine["load"]
     if load is not None and load > BUSY * machine["cpus"]:
         console.print(
             f"The machine was busy with something else (load {load:.1f} before the run): these"
             " are no numbers to publish.",
-            soft_wrap=True,
         )
 
 
@@ -182,7 +177,7 @@ def print_pipeline(report: Mapping[str, Any], console: Console) -> None:
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print every cell that changed, and how many did not."""
     for line in comparison.machines:
-        console.print(f"different machines, {line}: only ratios mean something", soft_wrap=True)
+        console.print(f"different machines, {line}: only ratios mean something")
     for name, (old, new) in comparison.versions.items():
         console.print(f"{name}: {old} before, {new} now")
     changed = [change for change in comparison.changes if change.verdict != "same"]
@@ -195,11 +190,10 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         f"{len(comparison.regressions)} regressions, {len(changed)} changes in"
         f" {len(comparison.changes)} measurements; {same} are the same to {THRESHOLD:.0%}"
         f" (chance of a false regression by noise as passes show it: at most {LEVEL:.0%})",
-        soft_wrap=True,
     )
     missing = (f"not measured now: {words}" for words in comparison.missing)
     for line in (*missing, *(f"FAILED: {words}" for words in comparison.broken)):
-        console.print(line, soft_wrap=True)
+        console.print(line)
 
 
 def _row(change: Change) -> tuple[str, ...]:

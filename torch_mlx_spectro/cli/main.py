@@ -7,6 +7,7 @@ when interrupted; ``run`` ends with the exit code of the program it runs.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -58,6 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = ["run", *own]
     options = build_parser().parse_args(arguments, argparse.Namespace(program=program))
     try:
+        if options.command != "doctor" and importlib.util.find_spec("torch") is None:
+            raise Problem(
+                f"PyTorch is not installed: {sys.executable} -m pip install torch, and see"
+                f" `{PROGRAM} doctor`",
+                1,
+            )
         # These two import torch before they let interrupts raise.
         if options.command not in ("run", "parity"):
             interrupts.raise_again()
