@@ -105,11 +105,8 @@ def test_a_table_gets_narrower_before_it_becomes_a_list() -> None:
     numbers = [f"number {n}" for n in range(6)]
     made = terminal.table(("name",), tuple(numbers), "title", [("a name", *["12345"] * 6)])
     title, top, head, *_ = print_in(120, made)
-    assert (title, top, head.split()) == (
-        "title",
-        "",
-        "name number 0 number 1".split()[:1] + " ".join(numbers).split(),
-    )
+    assert (title, top) == ("title", "")
+    assert head.split() == ["name", *" ".join(numbers).split()]
     assert any(line.split() == ["a", "name", *["12345"] * 6] for line in print_in(60, made))
     assert print_in(40, made) == [
         "title",

@@ -47,9 +47,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """Return a question after the known name that a mistyped one resembles, or ``""``."""
     import difflib  # when something is mistyped
 
-    by_small = {one.lower(): one for one in known}
-    found = difflib.get_close_matches(str(name).lower(), by_small, n=1)
-    return f"; did you mean {by_small[found[0]]!r}?" if found else ""
+    plain = {one.lower().lstrip("-"): one for one in known}
+    found = difflib.get_close_matches(str(name).lower().lstrip("-"), plain, n=1)
+    return f"; did you mean {plain[found[0]]!r}?" if found else ""
 
 
 def find_error_line(problem: Exception, mark: str) -> str:

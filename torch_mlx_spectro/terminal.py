@@ -83,7 +83,7 @@ class Table:
             is_text = index < self.texts
             # Of numbers the heading alone folds.
             words = [*" ".join(column).split()] if is_text else [*column[0].split(), *column[1:]]
-            longest = max(1, *map(cell_len, words))
+            longest = max([1, *map(cell_len, words)])
             least.append(min(longest, LONGEST_WORD) if is_text else longest)
             lines = [line for cell in column for line in cell.splitlines()]
             most.append(max(map(cell_len, lines), default=0))

@@ -20,12 +20,12 @@ from ..settings import RECOGNISED, autotune_settings, list_unread, mlx_settings
 from ..terminal import STDOUT, write_file
 from ..version import __version__
 
-HELP = "versions, backends, a self-check, and what to do next"
+HELP = "whether all is well here, and what to do next"
 DESCRIPTION = (
-    "Tell whether all is well, and what to do next. A small stft, istft and gradient are computed by"
-    " every backend that is here and compared with float64; versions, settings and files are looked"
-    " through for known problems. --verbose shows these, and which backend would compute which"
-    " calls. Exit code 0 when all is well; 1 when something is wrong:"
+    "Tell whether all is well, and what to do next. A small stft, istft and gradient are computed"
+    " by every backend that is here and compared with float64; versions, settings and files are"
+    " looked through for known problems. --verbose shows these, and which backend would compute"
+    " which calls. Exit code 0 when all is well; 1 when something is wrong:"
     " no backend is here that accelerates, one computes wrongly, a release is known to be bad, a"
     " setting is not one, or the check takes too long; 2 for wrong usage. Warnings and notes alone"
     " leave it at 0."

@@ -228,18 +228,13 @@ def _examine_settings(found: Mapping[str, Any]) -> Examined:
     error = found["settings"]["error"]
     named = [name for name in RECOGNISED if re.search(rf"\b{name}\b", error)]
     text = f"Correct or unset the environment variable: {error}."
+    unread = "Nothing reads the environment variable"
     return [
         (error, Finding("error", text, tuple(f"unset {name}" for name in named))),
         *(
-            (
-                True,
-                Finding(
-                    "warning",
-                    f"Nothing reads the environment variable {name}{suggest(name, RECOGNISED) or '.'}",
-                    (f"unset {name}",),
-                ),
-            )
+            (True, Finding("warning", f"{unread} {name}{like or '.'}", (f"unset {name}",)))
             for name in found["unread"]
+            for like in (suggest(name, RECOGNISED),)
         ),
     ]
 

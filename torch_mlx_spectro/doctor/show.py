@@ -11,7 +11,6 @@ from ..terminal import make_console, table
 from .anonymous import cut_paths
 from .findings import LEVELS, NEXT
 
-
 #: Packages whose versions everybody wants to know.
 _CHIEF = ("torch_mlx_spectro", "torch", "mlx", "python", "macos")
 #: Who computes by default: the tables of ``--verbose`` show how it stands before any call.
