@@ -14,15 +14,17 @@ PIPELINES_INSTALLED := $(PIPELINES_VENV)/installed
 PIPELINES := tests/pipelines
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench parity test-pipelines wheel clean
+.PHONY: help demo test lint bench parity test-pipelines test-peers test-dependants wheel clean
 
 help:
 	@echo "make demo            separate a clip with and without patch(): who computed, what it gains"
 	@echo "make test            the tests"
-	@echo "make lint            ruff and mypy"
+	@echo "make lint            ruff, mypy and the schema of the workflows"
 	@echo "make bench           speed against native torch, on this machine"
 	@echo "make parity          equality with native torch on many more cases, into parity.html"
 	@echo "make test-pipelines  real separation programs; needs Debian's alsa-utils and a C compiler"
+	@echo "make test-peers      mlx-spectro's own tests and kernels in the Metal emulator; minutes"
+	@echo "make test-dependants the tests of programs that use mlx-spectro; needs FFmpeg's headers"
 	@echo "make wheel           build the wheel into dist/"
 	@echo "make clean           remove environments, caches and outputs"
 
@@ -52,6 +54,7 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 bench: $(INSTALLED)
 	$(VENV)/bin/torch-mlx-spectro bench --table all
@@ -62,6 +65,14 @@ parity: $(INSTALLED)
 
 test-pipelines: $(PIPELINES_INSTALLED)
 	$(PIPELINES_VENV)/bin/python -m pytest $(PIPELINES)
+
+# Its source distribution is downloaded by pip, unpacked in a temporary folder, and not installed.
+test-peers: $(INSTALLED)
+	$(VENV)/bin/python tests/peers/run_peers.py
+
+# Its environment is a temporary one, without torch.
+test-dependants:
+	PIP_ARGS="$(PIP_ARGS)" $(PYTHON) tests/dependants/run.py
 
 wheel: $(INSTALLED)
 	$(VENV)/bin/hatchling build -t wheel

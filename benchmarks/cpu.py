@@ -1,6 +1,6 @@
 """The CPU's transforms of this package beside native torch's and those of other libraries.
 
-python benchmarks/cpu.py [--threads 2] [--seconds 2] [--keep] [--backward] [--cpu-time]
+python benchmarks/cpu.py [--threads 2] [--seconds 2] [--keep] [--backward] [--busy 2] [--cpu-time]
 
 All take turns, so that a busy minute meets each; in a turn each is called a few times in a row, as
 a program does, and the median of all but the first counts. Told are medians of the ratios of
@@ -9,6 +9,7 @@ error against double precision, over native's. Libraries that are not installed 
 of libraries that compute by NumPy begin and end as such.
 
 --keep holds the results of a turn until its end; else a result is let go of before the next call.
+--busy starts as many processes that keep a core busy each, and ends them.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import argparse
 import gc
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -273,6 +276,18 @@ def report(size: Size, op: str, given: argparse.Namespace) -> str:
     return f"| {', '.join(map(str, size))} | {op} | " + " | ".join(cells) + " |"
 
 
+@contextmanager
+def keep_cores_busy(processes: int) -> Iterator[None]:
+    """Run processes that compute without end, beside what is measured."""
+    begun = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for one in begun:
+            one.kill()
+            one.wait()
+
+
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -283,6 +298,7 @@ def main() -> None:
     )
     parser.add_argument("--keep", action="store_true", help="hold a turn's results to its end")
     parser.add_argument("--backward", action="store_true", help="with gradients in the input")
+    parser.add_argument("--busy", type=int, default=0, help="processes that keep cores busy")
     parser.add_argument("--sizes", default="", help="numbers of sizes, from 0, with commas")
     parser.add_argument("--peers", default=",".join(PEERS), help="names, with commas")
     given = parser.parse_args()
@@ -292,9 +308,10 @@ def main() -> None:
     print(f"{platform.machine()}, {given.threads} threads, torch {torch.__version__}")
     print(f"| rows, samples, n_fft, hop | | {' | '.join(given.peers)} |")
     print("|---" * (2 + len(given.peers)) + "|")
-    for number in chosen:
-        for op in ("stft", "istft"):
-            print(report(Size(*SIZES[number]), op, given), flush=True)
+    with keep_cores_busy(given.busy):
+        for number in chosen:
+            for op in ("stft", "istft"):
+                print(report(Size(*SIZES[number]), op, given), flush=True)
 
 
 if __name__ == "__main__":

@@ -375,4 +375,8 @@ inline void analysis(const device T* signal, long row_step, long sample_step,
   Chain<P, 0>::run(exchange, f * uint(P::FRAME_BYTES), table, t, v, finish);
 }
 
+// The packing by a flag, which MLX passes to a kernel.
+template <bool PACKED> struct AnalysisPacking { typedef Direct Type; };
+template <> struct AnalysisPacking<true> { typedef Packed Type; };
+
 }  // namespace spectro

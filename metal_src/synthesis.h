@@ -365,4 +365,9 @@ inline void synthesis(thread S& work, const device long* parameters,
   }
 }
 
+// The packing by flags, which MLX passes to a kernel.
+template <bool PACKED, bool COMPLEX> struct SynthesisPacking { typedef DirectReal Type; };
+template <> struct SynthesisPacking<true, false> { typedef PackedReal Type; };
+template <> struct SynthesisPacking<false, true> { typedef DirectComplex Type; };
+
 }  // namespace spectro

@@ -40,7 +40,7 @@ BELOW: dict[str, set[str]] = {
     "kernels": STORED,
     "mlx": STORED | {"kernels"},
     "mlx_api": OF_MLX,
-    "emulator": {"store"},
+    "emulator": {"settings", "store"},
     "backends": OF_TORCH | OF_MLX,
     "autograd": OF_TORCH | OF_MLX | {"backends"},
     "dispatch": COMPUTING | {"verify"},

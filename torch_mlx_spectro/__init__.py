@@ -11,14 +11,20 @@ TYPE_CHECKING = False  # as type checkers know it: importing typing takes longer
 __all__ = [
     "MFCC",
     "Availability",
+    "CenterPadMode",
+    "CenterTailPad",
     "GriffinLim",
+    "ISTFTBackendPolicy",
     "MelSpectrogram",
     "NotAccelerated",
     "Patch",
     "Route",
+    "STFTOutputLayout",
     "SpectralTransform",
     "Spectrogram",
     "Stats",
+    "WindowLike",
+    "as_mlx_spectro",
     "available_backends",
     "backend",
     "clear_caches",
@@ -46,15 +52,22 @@ if TYPE_CHECKING:
     from .dispatch.statistics import Stats
     from .errors import NotAccelerated
     from .functional import explain, istft, reset_stats, stats, stft
+    from .mlx_api.arguments import (
+        CenterPadMode,
+        CenterTailPad,
+        ISTFTBackendPolicy,
+        STFTOutputLayout,
+    )
     from .mlx_api.caches import get_cache_debug_stats, reset_cache_debug_stats
     from .mlx_api.features import MFCC, GriffinLim, MelSpectrogram, Spectrogram
+    from .mlx_api.predecessor import as_mlx_spectro
     from .mlx_api.transform import (
         SpectralTransform,
         get_transform_mlx,
         resolve_fft_params,
         spec_mlx_device_key,
     )
-    from .mlx_api.windows import make_window
+    from .mlx_api.windows import WindowLike, make_window
     from .patching import Patch, is_patched, patch, unpatch
     from .store.caches import clear_caches
 else:
@@ -64,6 +77,13 @@ else:
         "errors": ("NotAccelerated",),
         "mlx_api.features": ("GriffinLim", "MFCC", "MelSpectrogram", "Spectrogram"),
         "functional": ("explain", "istft", "reset_stats", "stats", "stft"),
+        "mlx_api.arguments": (
+            "CenterPadMode",
+            "CenterTailPad",
+            "ISTFTBackendPolicy",
+            "STFTOutputLayout",
+        ),
+        "mlx_api.predecessor": ("as_mlx_spectro",),
         "mlx_api.caches": ("get_cache_debug_stats", "reset_cache_debug_stats"),
         "patching": ("Patch", "is_patched", "patch", "unpatch"),
         "dispatch.choice": ("Availability", "available_backends", "backend"),
@@ -74,7 +94,7 @@ else:
             "resolve_fft_params",
             "spec_mlx_device_key",
         ),
-        "mlx_api.windows": ("make_window",),
+        "mlx_api.windows": ("WindowLike", "make_window"),
         "store.caches": ("clear_caches",),
     }
     _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

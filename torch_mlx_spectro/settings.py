@@ -12,6 +12,8 @@ from typing import Any
 BACKEND_VARIABLE = "TORCH_MLX_SPECTRO_BACKEND"
 CHILDREN_VARIABLE = "TORCH_MLX_SPECTRO_CHILDREN"
 RESULT_MEMORY_VARIABLE = "TORCH_MLX_SPECTRO_RESULT_MEMORY"
+DENORMALS_VARIABLE = "TORCH_MLX_SPECTRO_EMULATED_DENORMALS"
+CONTRACTION_VARIABLE = "TORCH_MLX_SPECTRO_EMULATED_CONTRACTION"
 
 #: Every variable that is read, and what it means; ``doctor`` prints this table.
 RECOGNISED: Mapping[str, str] = MappingProxyType(
@@ -46,6 +48,14 @@ RECOGNISED: Mapping[str, str] = MappingProxyType(
         ),
         "PYTORCH_MPS_FAST_MATH": (
             "torch's own; 1: on macOS before 15, where kernels cannot refuse it, mps is not used"
+        ),
+        DENORMALS_VARIABLE: (
+            "keep: the Metal emulator computes with denormal numbers; flush: it takes them for 0,"
+            " as Metal does (default flush)"
+        ),
+        CONTRACTION_VARIABLE: (
+            "0: the Metal emulator rounds a product before it is added; 1: it rounds once within an"
+            " expression, as Metal does (default 1)"
         ),
         "SPEC_MLX_TGX": (
             "threads of a group, for every kernel (256) or by the kernel's name (analysis:256),"
@@ -109,6 +119,19 @@ class AutotuneSettings:
     persist: bool
     cache_path: str | None
     threads: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class EmulatedArithmetic:
+    """How the Metal emulator computes where its program does not say.
+
+    Attributes:
+        contract: a product and a sum of one expression are rounded once.
+        flush: denormal numbers in single precision are zeros.
+    """
+
+    contract: bool
+    flush: bool
 
 
 def check_verify(every: int, source: str) -> int:
@@ -182,6 +205,18 @@ def mlx_settings() -> MlxSettings:
 def asks_for_fast_math() -> bool:
     """Whether torch is to compile Metal kernels with fast mathematics."""
     return os.environ.get("PYTORCH_MPS_FAST_MATH") == "1"
+
+
+def emulated_arithmetic() -> EmulatedArithmetic:
+    """Read the variables about the emulator's arithmetic.
+
+    Raises:
+        ValueError: a variable has an unknown value.
+    """
+    denormals = os.environ.get(DENORMALS_VARIABLE) or "flush"
+    if denormals not in ("flush", "keep"):
+        raise ValueError(f"{DENORMALS_VARIABLE} must be flush or keep; got {denormals!r}")
+    return EmulatedArithmetic(_flag(CONTRACTION_VARIABLE, default=True), denormals == "flush")
 
 
 def autotune_settings() -> AutotuneSettings:

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import torch_mlx_spectro as tms
-from torch_mlx_spectro.calls.key import Key, make_key
+from torch_mlx_spectro.calls.key import Key, make_key, name_backend
 from torch_mlx_spectro.calls.operation import STFT
 from torch_mlx_spectro.dispatch import decide as deciding
 from torch_mlx_spectro.dispatch import run as dispatching
@@ -393,7 +393,7 @@ class Blind:
             window[(*PARTS_OF_A_WINDOW, "requires grad").index(first)] = None
             key[PLACES["window"]] = tuple(window)
         else:
-            key[PLACES[self.part]] = None
+            key[PLACES[self.part]] = (None,)
         return tuple(key)
 
 
@@ -600,6 +600,24 @@ def test_what_auto_depends_on_is_in_the_key(
     monkeypatch.setattr(dispatching, "make_key", Blind("auto"))
     with pytest.raises(AssertionError):
         check_auto(state, signal, decided)
+
+
+@pytest.mark.parametrize("backend", ["auto", "mps"])
+def test_deterministic_programs_have_keys_of_their_own(backend: str) -> None:
+    """A backend that is asked for by name may have found another walk by a trial."""
+
+    def make(asked: str) -> Any:
+        return make_key("istft", asked, SIGNAL, None, ())
+
+    plain = make(backend)
+    assert name_backend(make("auto"), "mps") == make("mps")
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert make(backend) != plain
+        assert name_backend(make("auto"), "mps") == make("mps")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert make(backend) == plain
 
 
 # What is asked before a key is made

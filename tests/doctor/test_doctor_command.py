@@ -281,7 +281,7 @@ HANGING = """\
 import sys, time
 from torch_mlx_spectro.cli.main import main; from torch_mlx_spectro.doctor import command as doctor
 doctor.HANGS_AFTER = 0.2
-doctor.examine = lambda self_check: time.sleep(100)
+doctor.examine = lambda **options: time.sleep(100)
 sys.exit(main(["doctor"]))
 """
 

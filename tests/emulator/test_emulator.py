@@ -14,6 +14,7 @@ from needs import needs_emulator
 
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.emulator import toolchain
+from torch_mlx_spectro.settings import EmulatedArithmetic
 from torch_mlx_spectro.store import files as disk
 
 pytestmark = needs_emulator
@@ -90,6 +91,17 @@ def test_a_correct_kernel_gives_the_same_in_every_order(machine: emulator.Machin
     (launch,) = machine.launches
     assert (launch.kernel, launch.threads, launch.threadgroup_bytes) == ("tested", 1024, 256)
     assert launch.grid == (1024, 1, 1)
+    assert (launch.barriers, launch.simd_barriers) == (16, 0)  # one of each group
+
+
+def test_barriers_are_counted(machine: emulator.Machine) -> None:
+    source = """
+        for (uint i = 0; i < 3; ++i) simdgroup_barrier(mem_flags::mem_threadgroup);
+        threadgroup_barrier(mem_flags::mem_none);
+        y[thread_position_in_grid.x] = 1.0f;
+    """
+    run(machine, source, grid=(256, 1, 1), threadgroup=(128, 1, 1))
+    assert (machine.launches[-1].barriers, machine.launches[-1].simd_barriers) == (2, 3 * 8)
 
 
 def test_a_removed_barrier_shows_as_a_dependence_on_order(cache: Path) -> None:
@@ -295,14 +307,73 @@ def test_functions_of_metal(machine: emulator.Machine) -> None:
     np.testing.assert_allclose(y, expected, rtol=1e-7)
 
 
-def test_fma_rounds_once_and_a_product_and_sum_twice(machine: emulator.Machine) -> None:
-    a = np.float32(1 + 2**-12)
-    source = "y[0] = fma(x[0], x[0], -1.0f); y[1] = x[0] * x[0] + -1.0f;"
-    (y,) = run(machine, source, {"x": mx.full((8,), float(a))}, grid=(1, 1, 1),
-               outputs={"y": ((2,), mx.float32)})  # fmt: skip
-    assert y[0] == np.float32(np.float64(a) * np.float64(a) - 1)
-    assert y[1] == a * a - np.float32(1)
-    assert y[0] != y[1]
+ROUNDING = np.float32(1 + 2**-12)
+ONCE = np.float32(np.float64(ROUNDING) * np.float64(ROUNDING) - 1)
+TWICE = ROUNDING * ROUNDING - np.float32(1)
+
+
+@pytest.mark.parametrize(
+    ("contract", "expected"), [(True, [ONCE, ONCE, TWICE, TWICE]), (False, [ONCE] + 3 * [TWICE])]
+)
+def test_products_and_sums_of_one_expression_are_rounded_once(
+    cache: Path, contract: bool, expected: list[np.float32]
+) -> None:
+    machine = emulator.Machine(cache_dir=cache, contract=contract)
+    header = """
+inline float uncontracted(float a) {
+#pragma METAL fp contract(off)
+  return a * a + -1.0f;
+}
+"""
+    source = """
+        y[0] = fma(x[0], x[0], -1.0f);
+        y[1] = x[0] * x[0] + -1.0f;
+        float product = x[0] * x[0];
+        y[2] = product + -1.0f;
+        y[3] = uncontracted(x[0]);
+    """
+    inputs = {"x": mx.full((8,), float(ROUNDING))}
+    outputs = {"y": ((4,), mx.float32)}
+    (y,) = run(machine, source, inputs, grid=(1, 1, 1), outputs=outputs, header=header)
+    assert ONCE != TWICE
+    assert y.tolist() == expected
+
+
+@pytest.mark.parametrize(("denormals", "is_zero"), [("flush", True), ("keep", False)])
+def test_denormal_numbers(cache: Path, denormals: Any, is_zero: bool) -> None:
+    """Operands, results, comparisons and what the compiler computes; moves and half keep them."""
+    machine = emulator.Machine(cache_dir=cache, denormals=denormals)
+    source = """
+        y[0] = x[0] * 0.5f;
+        y[1] = x[1] * 3.0f;
+        y[2] = x[1] > 0.0f;
+        y[3] = x[0] - 0.75f * x[0];
+        y[4] = x[1];
+        y[5] = float(half(3e-5f) * 0.5h);
+    """
+    smallest = np.float32(2.0**-126)
+    inputs = {"x": mx.array(np.array([smallest] + 7 * [smallest / 4], np.float32))}
+    (y,) = run(machine, source, inputs, grid=(1, 1, 1), outputs={"y": ((6,), mx.float32)})
+    assert [value == 0 for value in y[:4].tolist()] == 4 * [is_zero]
+    assert y[4] == smallest / 4
+    assert y[5] == np.float32(np.float16(3e-5) * np.float16(0.5)) != 0
+    assert np.float32(1e-38) * np.float32(0.5) != 0  # the process is as it was
+
+
+def test_the_environment_says_how_to_compute(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metal = EmulatedArithmetic(contract=True, flush=True)
+    separate = EmulatedArithmetic(contract=False, flush=False)
+    assert emulator.Machine(cache_dir=cache).arithmetic == metal
+    monkeypatch.setenv("TORCH_MLX_SPECTRO_EMULATED_DENORMALS", "keep")
+    monkeypatch.setenv("TORCH_MLX_SPECTRO_EMULATED_CONTRACTION", "0")
+    assert emulator.Machine(cache_dir=cache).arithmetic == separate
+    given = emulator.Machine(cache_dir=cache, contract=True, denormals="flush")
+    assert given.arithmetic == metal
+    monkeypatch.setenv("TORCH_MLX_SPECTRO_EMULATED_DENORMALS", "some")
+    with pytest.raises(ValueError, match="flush or keep"):
+        emulator.Machine(cache_dir=cache)
+    with pytest.raises(ValueError, match="flush or keep"):
+        emulator.Machine(cache_dir=cache, denormals="some")  # type: ignore[arg-type]
 
 
 def test_init_value_and_atomic_outputs(machine: emulator.Machine) -> None:

@@ -296,3 +296,62 @@ def test_a_checked_machine_sees_constants_and_stacks(checked: emulator.Machine) 
         for k in range(8):
             table[i][(k * 3 + i) % 8] = 1.0 + (k + i) % 8
     assert y.tolist() == [table[i][5 * i % 8] for i in range(8)]
+
+
+VECTORS = {
+    "float2": "float2 v = ((const device float2*)(x + OFFSET))[i]; y[i] = v.x + v.y;",
+    "float4": "float4 v = ((const device float4*)(x + OFFSET))[i]; y[i] = dot(v, v);",
+    "a vector of a struct": (
+        "float2 v = ((const device Pair*)(x + OFFSET))[i].b; y[i] = v.x + v.y;"
+    ),
+    "long": "y[i] = float(((const device long*)(x + OFFSET))[i]);",
+    "a write": "((device float2*)(y + OFFSET))[i / 2] = float2(x[i], x[i]);",
+}
+PACKED = {
+    "packed_float2": "y[i] = ((const device packed_float2*)(x + OFFSET))[i].y;",
+    "packed_float3": "y[i] = ((const device packed_float3*)(x + OFFSET))[i][1];",
+    "packed_float4": "float4 v = ((const device packed_float4*)(x + OFFSET))[i]; y[i] = v.y;",
+    "a packed vector of a struct": "y[i] = ((const device Loose*)(x + OFFSET))[i].b.y;",
+    "complex64_t": "y[i] = ((const device complex64_t*)(x + OFFSET))[i].imag;",
+}
+STRUCTS = """
+struct Pair { float a; float2 b; };
+struct Loose { float a; packed_float2 b; };
+static_assert(sizeof(Pair) == 16 && sizeof(Loose) == 12, "");
+"""
+
+
+@pytest.mark.parametrize("case", VECTORS)
+def test_a_vector_lies_at_a_multiple_of_its_size(checked: emulator.Machine, case: str) -> None:
+    """Section 2.5: the compiler assumes so. Beside an odd number of floats it does not."""
+    kernel = START + VECTORS[case]
+    arguments: dict[str, Any] = {"outputs": {"y": ((32,), mx.float32)}, "header": STRUCTS}
+    arguments["init_value"] = 0.0
+    inputs = {"x": mx.arange(64.0)}
+    if case != "a write":
+        run(checked, kernel.replace("OFFSET", "4"), inputs, **arguments)
+    with pytest.raises(emulator.Misaligned, match=r"no multiple of (8|16)"):
+        run(checked, kernel.replace("OFFSET", "1"), inputs, **arguments)
+
+
+@pytest.mark.parametrize("case", PACKED)
+def test_a_packed_vector_lies_anywhere(checked: emulator.Machine, case: str) -> None:
+    kernel = START + PACKED[case]
+    (y,) = run(checked, kernel.replace("OFFSET", "1"), {"x": mx.arange(64.0)}, header=STRUCTS)
+    sizes = {"packed_float3": 3, "packed_float4": 4, "a packed vector of a struct": 3}
+    step, first = sizes.get(case, 2), 3 if "struct" in case else 2
+    assert y.tolist() == [step * i + first for i in range(8)]
+
+
+def test_threadgroup_memory_is_aligned_as_its_type(checked: emulator.Machine) -> None:
+    source = START + """
+        threadgroup float one[1], shared[16];
+        one[0] = 0;
+        shared[2 * t] = 1, shared[2 * t + 1] = 2;
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        y[i] = ((threadgroup float2*)(shared + OFFSET))[0].x + one[0];
+    """  # fmt: skip
+    source = source.replace("one[0] = 0;", "if (t == 0) one[0] = 0;")
+    assert run(checked, source.replace("OFFSET", "2"))[0].tolist() == [1.0] * 8
+    with pytest.raises(emulator.Misaligned, match="threadgroup variable 'shared'"):
+        run(checked, source.replace("OFFSET", "1"))

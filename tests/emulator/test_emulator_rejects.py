@@ -83,7 +83,7 @@ REJECTED = {
     "function pointer": (
         "inline float f(float v) { return v; }\n",
         "float (*p)(float) = f; y[0] = p(1);",
-        "function",
+        "through a pointer",
     ),
     "variable-length array": ("", "int n = int(x[0]); float v[n]; v[0] = 1; y[0] = v[0];", "array"),
     "pointer parameter": ("inline int f(const int* p) { return *p; }\n", BODY, "const int. p"),
@@ -140,6 +140,8 @@ template <class P> inline float load(P p, uint i) { return p[i]; }
 inline float overloaded(const device float* p) { return p[0]; }
 inline float overloaded(const threadgroup float2* p) { return p[0].x; }
 inline float overloaded(const constant float* p) { return p[0]; }
+inline float twice(float a) { return 2 * a; }
+template <float (*f)(float)> inline float apply(float a) { return f(a); }
 inline float unused(float local, float global, int) { return local + global; }
 """
 
@@ -157,12 +159,11 @@ ACCEPTED = """
     if (i == 0) { for (uint k = 0; k < 8; ++k) box.v[k] = 1.5; }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float4 wide = float4(first[0].xy, i, 1), copied = vec<float, 4>(wide.xyz, 1);
-    auto twice = [](float a) { return 2 * a; };
     switch (i) { case 0: last = 4; break; default: last = 4; }
     #pragma unroll
     for (int k = 0; k < 1; ++k) v[0] = 1;
     y[i] = first[7 - i].y + second[i].x + box.v[i] + total(v) + load(x, i) + load(TABLE, 1) +
-           twice(0.5) + SQUARE(2) + start[0] + int(named::N) + Picked<4>::VALUE +
+           apply<twice>(0.5) + SQUARE(2) + start[0] + int(named::N) + Picked<4>::VALUE +
            Picked<3>::VALUE + overloaded(x) + overloaded(first) + overloaded(TABLE) +
            (none ? 1 : 0) + copied.w + float3(int3(1, 2, 3)).z;
 """

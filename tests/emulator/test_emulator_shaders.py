@@ -142,9 +142,36 @@ kernel void casts(device float* y, constant {kind}& n, constant {kind}* many,
     assert y.tolist() == [101, 102]
     kernel(y, 3.5, [4, 5], arg_casts={1: cast, 2: cast})
     assert y.tolist() == [4 + 3.5, 5 + 3.5] if cast == "fp16" else [7, 8]
-    # A Mac would read other numbers.
+    # A Mac would read other numbers: the halves of the first, and the bits of an integer.
+    with pytest.raises(emulator.EmulatorError, match=f"{kind} 'many' is bound to int64"):
+        kernel(y, 3, [4, 5], arg_casts={1: cast})
+    if cast == "fp16":
+        with pytest.raises(emulator.EmulatorError, match="half 'n' is bound to int64"):
+            kernel(y, 3, [4, 5], arg_casts={2: cast})
+
+
+@pytest.mark.parametrize(
+    ("kind", "fits", "others"),
+    [
+        ("int", -(1 << 31), 1 << 31),
+        ("uint", (1 << 32) - 1, -1),
+        ("short", -5, 1 << 15),
+        ("ushort", 65535, 65536),
+        ("uchar", 255, 256),
+        ("ulong", 1 << 40, -1),
+        ("bool", True, 2),
+    ],
+)
+def test_integers_of_64_bits_are_read_as_fewer(
+    machine: emulator.Machine, kind: str, fits: int, others: int
+) -> None:
+    """A Mac reads the low bytes, which are the number where it fits."""
+    text = f"kernel void low(device long* y, constant {kind}& n) {{ y[0] = long(n); }}"
+    low, y = machine.compile_shader(text).low, torch.empty(1, dtype=torch.int64)
+    low(y, fits)
+    assert y.item() == fits
     with pytest.raises(emulator.EmulatorError, match=f"{kind} 'n' is bound to int64"):
-        kernel(y, 3, [4, 5], arg_casts={2: cast})
+        low(y, others)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from needs import needs_emulator
-from reference import stft_params
+from reference import istft_params, stft_params
 
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.backends.mps.launcher import MpsKernels
@@ -250,6 +250,138 @@ def test_what_is_made_without_values_is_not_kept() -> None:
         *("made", None),
     ]
     assert len(asked) == 3
+
+
+def walks(samples: int = 5000) -> tuple[Launch, ...]:
+    """Launches of one synthesis on an Apple GPU: walks, then others."""
+    spectrum = torch.empty(1, 513, 1 + samples // 256, dtype=torch.complex64)
+    sizes = istft_params(spectrum, torch.ones(1024), n_fft=1024, hop_length=256)
+    return describe.list_syntheses(sizes, False, False, cores=10)
+
+
+WALKS = [launch for launch in walks() if launch.kernel == "synthesis_walk"]
+
+
+def time_walks(clock: Clock, fastest: int, results: Callable[[Launch], Any]) -> Run:
+    """Launches of which one takes half as long, with these results."""
+
+    def run(launch: Launch, count: int) -> list[Any]:
+        clock.now += count * (5e-5 if launch.template == WALKS[fastest].template else 1e-4)
+        return [results(launch)] * count
+
+    return run
+
+
+def choose_walk(chooser: Chooser, run: Run, accept: Any = id, samples: int = 5000) -> int:
+    every = walks(samples)
+    taken, made = chooser.choose(every, accept, run, lambda *pair: np.allclose(*pair, atol=1e-4))
+    assert made is None or every.index(taken) == 0  # the result of the one that is taken
+    return every.index(taken)
+
+
+@pytest.mark.parametrize("fastest", range(len(WALKS)))
+def test_the_fastest_walk_is_taken_and_kept(fastest: int) -> None:
+    """Their results differ by rounding; whatever is taken computes every call of the process."""
+    assert len(WALKS) == 4
+    clock, store = Clock(), memory()
+    chooser = new(clock, store)
+    run = time_walks(clock, fastest, lambda launch: np.full(2, 1 + 1e-7 * launch.threadgroup[0]))
+    assert choose_walk(chooser, run) == fastest
+    assert store.get(SECTION, name(WALKS[0])) == describe_shape(WALKS[fastest])
+    assert choose_walk(chooser, never, never) == fastest
+    assert choose_walk(chooser, never, never, 9000) == fastest  # another length
+    again = new(Clock(), store)
+    taken, _ = again.choose(walks(), id, never, never)
+    assert taken.template == WALKS[fastest].template
+
+
+def test_shapes_of_walks_are_told_apart() -> None:
+    for n in (400, 1024, 4096, 6144, 8192):
+        spectrum = torch.empty(1, n // 2 + 1, 20, dtype=torch.complex64)
+        sizes = istft_params(spectrum, torch.ones(n), n_fft=n, hop_length=n // 4)
+        for fastest in (False, True):
+            every = describe.list_syntheses(sizes, False, fastest, cores=10)
+            shapes = [describe_shape(one) for one in every if one.kernel == "synthesis_walk"]
+            assert len({*map(tuple, shapes)}) == len(shapes) > 2
+
+
+def test_deterministic_programs_have_one_walk() -> None:
+    """Neither a trial nor what an earlier one found changes the bits of their results."""
+    wanted = [True]
+    for found in (None, describe_shape(WALKS[2])):
+        clock, store = Clock(), memory()
+        if found is not None:
+            store.put(SECTION, name(WALKS[0]), found)
+        chooser = Chooser(
+            lambda: "a GPU",
+            verdicts=lambda store=store: store,  # type: ignore[misc]
+            clock=clock,
+            settings=MEASURING,
+            is_deterministic=lambda: wanted[0],
+        )
+        wanted[0] = True
+        assert choose_walk(chooser, never) == 0
+        wanted[0] = False
+        run = time_walks(clock, 2, lambda launch: np.ones(2))
+        taken, _ = chooser.choose(walks(), id, run, np.array_equal)
+        assert taken.template == WALKS[2].template
+        wanted[0] = True
+        assert choose_walk(chooser, never, never) == 0
+        assert choose(chooser, timed(clock, lambda group: 1e-6 * group)) > 0  # the same bits
+
+
+def test_a_walk_of_another_result_is_never_taken() -> None:
+    clock, store = Clock(), memory()
+    run = time_walks(clock, 1, lambda launch: np.full(2, float(launch == walks()[1])))
+    assert choose_walk(new(clock, store), run) == 0
+
+
+def test_walks_that_take_long_to_compile_are_tried_and_compilation_is_no_time() -> None:
+    """As a Mac may take a second for each; the whole trial is bounded."""
+    clock, compiled = Clock(), set[Any]()
+
+    def run(launch: Launch, count: int) -> list[Any]:
+        if launch.template not in compiled:
+            compiled.add(launch.template)
+            clock.now += 0.9
+        clock.now += count * (5e-5 if launch.template == WALKS[3].template else 1e-4)
+        return [np.ones(2)] * count
+
+    def accept(launch: Launch) -> Any:
+        return run(launch, 1)
+
+    assert choose_walk(new(clock, memory()), run, accept) == 3
+    assert clock.now < 4.0
+    compiled.clear()
+    slow = Clock()
+
+    def run_slowly(launch: Launch, count: int) -> list[Any]:
+        slow.now += 2.5 if count == 1 else 1e-3
+        compiled.add(launch.template)
+        return [np.ones(2)] * count
+
+    assert choose_walk(new(slow, memory()), run_slowly) == 0
+    assert len(compiled) == 2  # the third would have begun behind the deadline
+
+
+def test_smaller_walks_come_before_the_general_kernel() -> None:
+    """On a GPU that refuses the first one; a trial goes over what it refuses."""
+    clock, allowed = Clock(), 0
+
+    def accept(launch: Launch) -> Any:
+        if launch.threadgroup[0] > allowed:
+            raise KernelRefused("too many threads")
+        return [np.ones(2)]
+
+    def run(launch: Launch, count: int) -> list[Any]:
+        clock.now += count * 1e-4
+        return [*accept(launch) * count]
+
+    for allowed in (100, 64, 32):
+        for chooser in (Chooser(), new(clock, memory())):
+            taken, _ = chooser.choose(walks(), accept, run, np.array_equal)
+            assert (taken.kernel == "synthesis_walk") == (allowed >= 64)
+            assert taken.threadgroup[0] <= allowed
 
 
 @pytest.mark.parametrize("damaged", ["x", 7, [], [7, 7], {"threads": 1}, [[1], 2]])

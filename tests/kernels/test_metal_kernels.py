@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from needs import needs_emulator
 from reference import istft_params, random_array, random_tensor, stft_params
 
@@ -341,19 +343,51 @@ def test_offsets_have_64_bits(
 
 
 @pytest.mark.parametrize("has_metal", [True, False])
-def test_a_gpus_kernels_are_for_its_tensors_alone(has_metal: bool) -> None:
+def test_a_gpus_kernels_are_for_its_tensors_alone(
+    monkeypatch: pytest.MonkeyPatch, has_metal: bool
+) -> None:
     """A CPU tensor on a Mac is computed in blocks: a kernel cannot run on a CPU stream."""
     parts = {
         "fast": SimpleNamespace(metal_kernel=lambda **options: None),
         "metal": SimpleNamespace(is_available=lambda: has_metal),
+        "device_info": staticmethod(lambda: {"device_name": "Apple M2 Max"}),
+        "default_device": staticmethod(lambda: "gpu"),
     }
     mx = type("Module", (), parts)()
+    monkeypatch.setattr(torch.backends.mps, "get_core_count", lambda: 38, raising=False)
     assert (metal.metal_kernels(mx, "mps") is not None) == has_metal
     assert metal.metal_kernels(mx, "cpu") is None
-    assert metal._make_kernels(mx, mx.fast.metal_kernel).cores == metal.APPLE_CORES
+    assert metal._make_kernels(mx, mx.fast.metal_kernel).cores == 38
     mx.fast.metal_kernel.emulated = True
     again = type("Module", (), parts)()
     assert metal.metal_kernels(again, "cpu") is not None
+
+
+@pytest.mark.parametrize("told", [None, 0, 19])
+def test_cores_are_those_of_the_device_or_of_its_name(
+    monkeypatch: pytest.MonkeyPatch, told: int | None
+) -> None:
+    """MLX tells the name alone; torch counts, if the program has imported it."""
+
+    def count() -> int:
+        if told is None:
+            raise AttributeError
+        return told
+
+    monkeypatch.setattr(torch.backends.mps, "get_core_count", count, raising=False)
+    for name, guessed in {
+        "Apple M1": 10,
+        "Apple M2 Pro": 20,
+        "Apple M1 Max": 40,
+        "Apple M3 Ultra": 80,
+        "Apple Paravirtual device": 10,
+        "": 10,
+    }.items():
+        found = metal.count_cores(name)
+        assert found == ((19, "torch") if told else (guessed, "a table, by its name"))
+    monkeypatch.delitem(sys.modules, "torch")
+    assert metal.count_cores("Apple M1 Max") == (40, "a table, by its name")
+    assert not metal.is_deterministic()
 
 
 def test_launches_are_described_once() -> None:

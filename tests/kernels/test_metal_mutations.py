@@ -87,10 +87,11 @@ def barriers(*headers: str) -> list[tuple[str, int]]:
 
 def without(header: str, index: int) -> Callable[[str], str]:
     """Delete one barrier of a header from the text that MLX generates."""
+    from torch_mlx_spectro.kernels.texts.metal import strip_comments
     from torch_mlx_spectro.store.sources import source
 
     text = source(header)
-    body = text[text.index("namespace spectro {") :]
+    body = strip_comments(text[text.index("namespace spectro {") :])
     place = list(_BARRIER.finditer(body))[index]
     mutated = body[: place.start()] + ";" + body[place.end() :]
 

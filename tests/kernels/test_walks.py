@@ -5,18 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import metal
+import mlx.core as mx
+import numpy as np
 import pytest
+import torch
 from metal import several_rounds
 from needs import needs_emulator
 from patched import check_patched
-from reference import random_array, random_tensor, stft_params
+from reference import istft_params, random_array, random_tensor, stft_params
 from test_metal_kernels import Emulated, adjoint_params, agree, inner
 
 from stft_parity.cases import istft_case
+from torch_mlx_spectro.kernels import describe
 from torch_mlx_spectro.kernels import radices as plans
-from torch_mlx_spectro.kernels import walks
 from torch_mlx_spectro.kernels.describe import Adjoint
-from torch_mlx_spectro.kernels.walks import WalkPlan, mirrored_radices, walk_plan
+from torch_mlx_spectro.kernels.walks import WalkPlan, list_walks, mirrored_radices, walk_plan
 
 POINTS = [points for points in range(1, plans.MAX_POINTS + 1) if plans.find_radices(points)]
 
@@ -28,8 +31,9 @@ def every_plan() -> list[WalkPlan]:
             for fastest in (False, True):
                 for halves in (False, True):
                     width = 2 - hop % 2
-                    found.append(walk_plan(points, hop, width, fastest, halves))
-    return [plan for plan in found if plan is not None]
+                    given = (points, hop, width, fastest, halves)
+                    found += {*list_walks(*given, None), *list_walks(*given, 10)}
+    return found
 
 
 def test_plans_fit_a_group_and_the_kernel() -> None:
@@ -46,7 +50,7 @@ def test_plans_fit_a_group_and_the_kernel() -> None:
         assert fft.group <= plans.MAX_GROUP_THREADS
         assert plan.hop % plan.width == 0
         assert not fft.half or plan.width == 2
-        assert 1 <= plan.resident <= walks.CORE_REGISTERS // fft.group // 32
+        assert 1 <= plan.resident <= plans.H100.registers // fft.group // 32
 
 
 def test_sizes_that_nobody_walks_over() -> None:
@@ -63,6 +67,77 @@ def test_wide_spectra_are_read_in_whole_lines() -> None:
     frames = {n: walk_plan(n // 2, n // 4, 2, True, True) for n in (512, 1024, 4096, 6144)}
     assert [plan.fft.frames for plan in frames.values() if plan] == [8, 8, 4, 2]
     assert [plan.fft.half for plan in frames.values() if plan] == [False, False, True, True]
+
+
+def test_an_h100_has_one_walk() -> None:
+    for given in (
+        (512, 256, 2, False, True),
+        (2048, 1024, 2, True, True),
+        (511, 256, 2, True, True),
+    ):
+        best = walk_plan(*given)
+        assert list_walks(*given, None) == (() if best is None else (best,))
+
+
+@pytest.mark.parametrize("n", [512, 1024, 2048, 4096, 6144, 8192])
+@pytest.mark.parametrize("fastest", [False, True])
+def test_apples_gpus_have_walks_of_several_memories(n: int, fastest: bool) -> None:
+    found = list_walks(n // 2, n // 4, 2, fastest, True, 10)
+    best = walk_plan(n // 2, n // 4, 2, fastest, True)
+    assert best in found
+    assert len(set(found)) == len(found) <= 5
+    memories = {plan.fft.memory_bytes for plan in found}
+    whole = n // 2 * plans.POINT_BYTES
+    for wanted in (8 << 10, 16 << 10, 32 << 10):
+        if whole <= 2 * wanted:  # else not even half a frame fits
+            assert any(wanted // 2 < memory <= wanted for memory in memories), wanted
+    first, *others = found
+    assert first.registers <= plans.find_gpu(10).registers
+    if best.registers <= plans.find_gpu(10).registers:
+        assert first == best
+    # A GPU that refuses the first one is asked for smaller groups before larger ones.
+    groups = [plan.fft.group for plan in others if plan.fft.group <= best.fft.group]
+    assert groups == sorted(groups, reverse=True)
+    assert [plan.fft.group for plan in others][: len(groups)] == groups
+    assert any(plan.fft.group < best.fft.group for plan in found) or n == 4096
+    assert len({plan.fft.radices for plan in found}) == 2  # 16 values a thread, and 8
+
+
+def test_groups_that_a_core_of_apples_holds() -> None:
+    """By what group memory allows, too: an H100's registers run out before."""
+    plan = walk_plan(1024, 512, 2, False, True)
+    assert plan is not None
+    assert plan.fft.memory_bytes == 32 << 10
+    assert plan.count_resident(plans.find_gpu(10)) == 1 < plan.resident
+
+
+#: n_fft, hop, frames, and how many walks there are.
+EVERY_WALK = [(400, 100, 30), (512, 128, 50), (1024, 441, 24), (4096, 1024, 12), (6144, 1536, 9)]
+
+
+@needs_emulator
+@pytest.mark.parametrize("fastest", [False, True])
+@pytest.mark.parametrize(("n", "hop", "frames"), EVERY_WALK)
+def test_every_walk_computes_the_same(
+    n: int, hop: int, frames: int, fastest: bool, metal_cache: Path
+) -> None:
+    emulated, window = Emulated(metal_cache), random_array(1, n) + 2
+    spectrum = random_array(2, 2, frames, n // 2 + 1, complex_values=True)
+    given = torch.from_numpy(spectrum)
+    params = istft_params(given.mT, torch.from_numpy(window), n_fft=n, hop_length=hop)
+    launches = describe.list_syntheses(params, False, fastest, cores=10)
+    walked = [launch for launch in launches if launch.kernel == "synthesis_walk"]
+    assert len(walked) > 3
+    if fastest:
+        given = given.mT.contiguous().mT
+    read = mx.array(given.mT.contiguous().numpy() if fastest else given.numpy())
+    read = read.transpose(0, 2, 1) if fastest else read
+    results = [
+        np.array(emulated.kernels.run((launch,), read, mx.array(window), None))
+        for launch in (*walked, launches[-1])
+    ]
+    for result in results[:-1]:
+        np.testing.assert_allclose(result, results[-1], atol=2e-6 * np.abs(results[-1]).max())
 
 
 @pytest.mark.parametrize("rows", [1, 16])

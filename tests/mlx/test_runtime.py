@@ -213,3 +213,46 @@ def test_has_gpu_asks_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
         mlx = SimpleNamespace(metal=SimpleNamespace(is_available=lambda answer=answer: answer))
         monkeypatch.setattr(runtime, "runtime", lambda mlx=mlx: SimpleNamespace(mx=mlx))
         assert runtime.has_gpu() is answer
+
+
+class Bounded(SimpleNamespace):
+    """An MLX on a Mac of 16 GB, whose cache has a limit."""
+
+    def __init__(self, limit: int, has_metal: bool = True) -> None:
+        super().__init__(
+            __version__="0.32.4",
+            cpu=None,
+            metal=SimpleNamespace(is_available=lambda: has_metal),
+            device_info=lambda: {"memory_size": 16 << 30},
+            new_thread_unsafe_stream=lambda device: device,
+        )
+        self.limit = limit
+
+    def set_cache_limit(self, limit: int) -> int:
+        before, self.limit = self.limit, limit
+        return before
+
+
+@pytest.mark.parametrize(
+    ("limit", "has_metal", "is_the_programs", "expected"),
+    [
+        (15 << 30, True, False, 512 << 20),
+        (15 << 30, True, True, 15 << 30),  # the program's own MLX
+        (100 << 20, True, False, 100 << 20),  # somebody was stricter
+        (0, True, False, 0),  # keeps nothing
+        (15 << 30, False, False, 15 << 30),
+    ],
+)
+def test_memory_that_mlx_keeps_beside_torch_is_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+    limit: int,
+    has_metal: bool,
+    is_the_programs: bool,
+    expected: int,
+) -> None:
+    """By default MLX keeps nearly all memory of a Mac, and torch keeps what it has freed, too."""
+    if not is_the_programs:
+        monkeypatch.delitem(sys.modules, "mlx.core")
+    module = Bounded(limit, has_metal)
+    assert reason_with(monkeypatch, module) is None
+    assert module.limit == expected

@@ -76,6 +76,20 @@ def test_kernels_compute_what_operations_do(
         close(ours, operations, 4e-6)
 
 
+@pytest.mark.filterwarnings("ignore:istft. the window overlap-add envelope:RuntimeWarning")
+@pytest.mark.parametrize("sizes", [(16, 20, 16), (64, 48, 32), (22, 31, 22)])
+def test_kernels_invert_hops_above_the_window(
+    machine: emulator.Machine, sizes: tuple[int, int, int]
+) -> None:
+    transform = SpectralTransform(*sizes, "hamming")
+    spectrum = mx.array(noise(8, 2, sizes[0] // 2 + 1, 6, kind=np.complex64))
+    found = np.array(transform.istft(spectrum))
+    assert machine.launches
+    with pytest.MonkeyPatch.context() as patch, computed(LAZILY):
+        patch.setattr(mlx_maps, "kernels", lambda: None)
+        close(found, np.array(transform.istft(spectrum)))
+
+
 def test_emulated_kernels_are_no_part_of_a_compiled_graph(machine: emulator.Machine) -> None:
     transform = SpectralTransform(32, 8)
     signal = mx.array(noise(5, 1, 70))

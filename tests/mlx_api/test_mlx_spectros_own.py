@@ -35,7 +35,7 @@ TESTS = 54
 #: Makes ``import mlx_spectro`` give our names.
 ALIAS = """\
 import sys, torch_mlx_spectro
-sys.modules["mlx_spectro"] = torch_mlx_spectro
+torch_mlx_spectro.as_mlx_spectro()
 import pytest
 sys.exit(pytest.main(sys.argv[1:]))
 """

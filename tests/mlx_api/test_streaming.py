@@ -62,11 +62,11 @@ def test_frames_are_those_of_the_whole_signal_bit_by_bit(data: st.DataObject) ->
     np.testing.assert_array_equal(found, whole)
 
 
+@pytest.mark.filterwarnings("ignore:istft. the window overlap-add envelope:RuntimeWarning")
 @settings(max_examples=100)
 @given(st.data())
 def test_samples_are_those_of_the_whole_spectrum(data: st.DataObject) -> None:
     transform = data.draw(transforms())
-    assume(transform.hop_length <= transform.n_fft)
     frames = data.draw(st.integers(1, 40))
     spectrum = noise(5, 2, transform.n_fft // 2 + 1, frames, kind=np.complex64)
     length = data.draw(st.none() | st.integers(1, 900))
@@ -101,7 +101,7 @@ def test_streams_say_what_they_cannot() -> None:
     for other in (mx.zeros((3, 5)), mx.zeros((2, 5), mx.complex64)):
         with pytest.raises(ValueError, match="chunks have one shape"):
             stream.push(other)
-    with pytest.raises(ValueError, match="reflection needs more samples"):
+    with pytest.raises(ValueError, match="needs at least 9 samples; got 5"):
         stream.finish()
     back = transform.istft_stream()
     back.push(mx.zeros((2, 9, 3), mx.complex64))

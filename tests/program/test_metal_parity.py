@@ -12,6 +12,7 @@ from pathlib import Path
 import hypothesis
 import hypothesis.strategies as st
 import metal
+import mlx.core as mx
 import pytest
 import torch
 from needs import needs_emulator
@@ -22,10 +23,10 @@ import torch_mlx_spectro as tms
 from stft_parity.cases import Case, istft_case, stft_case
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.calls.operation import ISTFT
-from torch_mlx_spectro.kernels import describe, walks
-from torch_mlx_spectro.kernels import radices as plans
+from torch_mlx_spectro.kernels import walks
 from torch_mlx_spectro.kernels.radices import find_radices
 from torch_mlx_spectro.kernels.walks import walk_plan
+from torch_mlx_spectro.mlx.launcher import metal_kernels
 
 pytestmark = needs_emulator
 
@@ -181,16 +182,9 @@ def bytes_of(launch: emulator.Launch) -> int:
 
 
 @pytest.fixture
-def small_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_gpu(machine: emulator.Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """One core, which any input keeps busy: groups share as much as those of a large input do."""
-    caches = (describe.list_analyses, describe.list_syntheses)
-    for module in (plans, walks):
-        monkeypatch.setattr(module, "CORES", 1)
-    for cache in caches:
-        cache.cache_clear()
-    yield
-    for cache in caches:
-        cache.cache_clear()
+    monkeypatch.setattr(metal_kernels(mx, "cpu"), "cores", 1)
 
 
 @pytest.mark.parametrize("frames", [64, 200])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import runpy
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,7 +75,7 @@ def test_commands_are_found_in_lines():
 
 
 def test_there_are_workflows():
-    assert [path.name for path in WORKFLOWS] == ["ci.yml", "macos.yml"]
+    assert [path.name for path in WORKFLOWS] == ["ci.yml", "dependants.yml", "macos.yml"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
@@ -104,7 +107,7 @@ def test_every_make_target_is_one():
     assert "INSTALLED := $(VENV)/installed" in makefile
     named = [word for words in commands() if words[0] == "make" for word in words[1:]]
     assert set(named) <= targets
-    assert {"lint", "test", "demo", "wheel", "test-pipelines"} <= set(named)
+    assert {"lint", "test", "demo", "wheel", "test-pipelines", "test-dependants"} <= set(named)
 
 
 def test_every_command_of_ours_is_one():
@@ -157,3 +160,39 @@ def test_issue_forms_ask_for_what_a_command_writes(name: str):
     text = (FOLDER / "ISSUE_TEMPLATE" / name).read_text(encoding="utf-8")
     for command in re.findall(r"`torch-mlx-spectro ([^`]+)`", text):
         cli.build_parser().parse_args(shlex.split(command))
+
+
+XCRUN = """#!{python}
+import sys
+standard, path = sys.argv[4], sys.argv[6]
+text = open(path, encoding="ascii").read()
+assert sys.argv[1:4] == ["-sdk", "macosx", "metal"]
+assert standard.startswith("-std=metal")
+if standard == "-std=metal4.0":
+    sys.exit("error: invalid value 'metal4.0'")
+if "wrong" in text:
+    sys.exit("error: wrong")
+"""
+
+
+@pytest.mark.parametrize("texts", [["fine"], ["fine", "wrong"], []])
+def test_every_text_is_compiled_in_every_known_standard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, texts: list[str]
+):
+    """By a stand-in for Xcode's compiler that does not know Metal 4."""
+    program = tmp_path / "bin" / "xcrun"
+    program.parent.mkdir()
+    program.write_text(XCRUN.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    folder, report = tmp_path / "kernels", tmp_path / "compiled.json"
+    folder.mkdir()
+    for text in texts:
+        (folder / f"{text}.metal").write_text(text)
+    main = runpy.run_path(str(FOLDER / "compile_kernels.py"))["main"]
+    assert main(str(folder), str(report)) == (0 if texts == ["fine"] else 1)
+    found = json.loads(report.read_text())
+    assert [one["known"] for one in found.values()] == [True, True, False]
+    assert found["metal3.1"]["compiled"] == texts.count("fine")
+    assert found["metal3.2"]["refused"] == {f"{t}.metal": "error: wrong" for t in texts[1:]}
+    assert "metal4.0: this compiler does not know it" in capsys.readouterr().out

@@ -60,4 +60,6 @@ def inverse_envelope(params: IstftParams, window: torch.Tensor, dtype: torch.dty
     # Zeros lie outside the kept samples; an infinity there would make gradients undefined.
     inverse = params.scale / torch.where(rows == 0, torch.ones_like(rows), rows)
     kept = inverse.flatten()[params.start : params.start + params.kept]
-    return kept.to(window.device, torch.promote_types(window.dtype, dtype.to_real()))
+    # Compilers cannot read torch.promote_types.
+    is_double = dtype in (torch.float64, torch.complex128)
+    return kept.to(window.device, wide if is_double else window.dtype)

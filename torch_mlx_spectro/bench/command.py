@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..backends import registry
 from ..terminal import STDOUT, lacks_folder, refuse
+from .schema import METAL_TABLE
 
 HELP = "speed and error against native torch, on this machine"
 DESCRIPTION = (
@@ -31,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--table",
         metavar="NAME[,NAME]",
         help="stft, istft, roundtrip, accuracy (these by default), sizes, backward, auraloss,"
-        " training, host, costs, or all",
+        " training, host, costs, or all of these; or metal alone: what Metal kernels move, counted"
+        " in the emulator",
     )
     what.add_argument("--threads", type=int, metavar="N", help="of torch (default: its own)")
     what.add_argument("--quick", action="store_true", help="fewer samples: a look, not a number")
@@ -86,6 +88,7 @@ def _check(options: argparse.Namespace) -> None:
     """Say now what would go wrong at the end of a long run."""
     compare, plot, submitted = options.compare, options.plot, options.submit_file
     other, several = options.pipeline, options.table is not None
+    chosen = (options.device, options.backends, options.threads, compare, plot, options.quick)
     refuse(
         (
             (compare and len(compare) > 2, "--compare takes one report, or two"),
@@ -98,6 +101,10 @@ def _check(options: argparse.Namespace) -> None:
             (
                 submitted and (compare or several),
                 "--submit-file is of all four tables, and of nothing else",
+            ),
+            (
+                options.table == METAL_TABLE and any(one not in (None, False) for one in chosen),
+                "--table metal is no measurement: with it goes --json alone",
             ),
             (
                 options.threads is not None and options.threads < 1,

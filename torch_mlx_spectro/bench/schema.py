@@ -13,6 +13,8 @@ from typing import Any, TypedDict, Union, cast, get_args, get_origin, get_type_h
 
 SCHEMA = "torch-mlx-spectro-bench"
 VERSION = 1
+#: A table by itself, whose report is another: nothing is measured (:mod:`.metal`).
+METAL_TABLE = "metal"
 SUBMISSION_SCHEMA, SUBMISSION_VERSION = "torch-mlx-spectro-submission", 1
 
 

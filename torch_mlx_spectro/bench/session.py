@@ -32,6 +32,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         Problem: what was asked for is not available.
     """
+    if options.table == schema.METAL_TABLE:
+        return _count_metal(options)
     reports = [_read(path) for path in options.compare or ()]
     if len(reports) == 2:
         return _report_comparison(options, _compare(options, *reports))
@@ -82,7 +84,7 @@ def _choose_tables(options: argparse.Namespace) -> dict[str, cases.Table]:
     if "all" in names:
         return dict(cases.TABLES)
     tables = (*cases.TABLES, COSTS)
-    there = f"there are {', '.join(tables)} and all"
+    there = f"there are {', '.join(tables)} and all; metal goes with no other"
     refuse(
         (name not in tables, f"--table {name or repr(name)}: {there}{suggest(name, tables)}")
         for name in names
@@ -221,6 +223,21 @@ def _run_pipeline(options: argparse.Namespace, settings: running.Settings) -> in
         "parts": parts,
     }
     _tell(options.json, report, partial(tables.print_pipeline, report))
+    return 0
+
+
+def _count_metal(options: argparse.Namespace) -> int:
+    """Count what Metal kernels move and report; return 0.
+
+    Raises:
+        Problem: there is no emulator or no MLX, or a kernel computed something wrong.
+    """
+    from . import metal  # MLX and the emulator
+
+    with progress("counting") as show:
+        report = metal.measure_metal(show)
+    report["package"] = __version__
+    _tell(options.json, report, partial(tables.print_metal, report))
     return 0
 
 

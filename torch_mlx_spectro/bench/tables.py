@@ -174,6 +174,46 @@ def print_pipeline(report: Mapping[str, Any], console: Console) -> None:
     print_machine(report["machine"], console)
 
 
+def print_metal(report: Mapping[str, Any], console: Console) -> None:
+    """Print what calls move, and how long that takes at the bandwidth of named GPUs."""
+    gpus = [gpu["name"] for gpu in report["gpus"]]
+    heads = ("", "runs", "MB in+out", "floor", "group", "waits", *gpus)
+    cells: dict[str, list[tuple[str, ...]]] = {}
+    for counts in report["counts"]:
+        words = f"{counts['operation']}, {read_case(counts['case'])}"
+        times = (counts["predicted"].get(name) for name in gpus)
+        row = (
+            counts["side"],
+            str(counts["launches"]),
+            f"{_number(counts['read'] / 1e6)}+{_number(counts['written'] / 1e6)}",
+            f"{counts['floor']:.2f}x",
+            str(counts["memory"]),
+            f"{counts['barriers']:.0f}",
+            *("" if seconds is None else _number(1e6 * seconds) for seconds in times),
+        )
+        cells.setdefault(words, []).append(row)
+    _print_cells("What Metal kernels move, counted in the emulator", heads, cells, console)
+    bandwidths = ", ".join(
+        f"{gpu['name']} {gpu['bandwidth'] / 1e9:.0f} GB/s and {gpu['cores']} cores"
+        for gpu in report["gpus"]
+    )
+    peer, seconds = report["peer"], sum(counts["seconds"] for counts in report["counts"])
+    lines = (
+        "runs: launches of a call. MB in+out: device memory that is read and written, counted once"
+        " for each threadgroup. floor: times the bytes of signal and spectrum. group: bytes of"
+        " threadgroup memory. waits: a group's barriers.",
+        "The last columns are a prediction, not a measurement: us for these bytes alone"
+        f" ({bandwidths}). Ours are planned for the cores that are named.",
+        f"mlx-spectro {peer}: its kernels were emulated; of MLX's own operations the inputs and"
+        " outputs are counted once."
+        if peer
+        else "without mlx-spectro: it is not installed",
+        f"Counting took {seconds:.0f} s; of ours one row of a batch was computed.",
+    )
+    for line in lines:
+        console.print(line, soft_wrap=not console.is_terminal)
+
+
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print every cell that changed, and how many did not."""
     for line in comparison.machines:

@@ -19,7 +19,8 @@ from .operation import WINDOW
 
 #: Types whose values never change, so that a key of them may be kept. A 0-d tensor's may change.
 _VALUES = frozenset({int, bool, str, type(None)})
-is_grad_enabled, float32 = torch_state.is_grad_enabled, torch.float32
+is_grad_enabled, is_deterministic = torch_state.is_grad_enabled, torch_state.is_deterministic
+float32 = torch.float32
 #: The last format in which equal strings are always equal bytes.
 _MARSHAL_FORMAT = 2
 #: complex64 values, and windows in pairs, are read whole.
@@ -96,7 +97,8 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
     dtype = tensor.dtype
     return (
         backend,
-        None if backend != "auto" else _describe_state(),
+        # A trial may have found another walk, which such programs do not take (kernels/chooser.py).
+        (is_deterministic(),) if backend != "auto" else _describe_state(),
         torch.mps.compile_shader,  # the emulator puts another function here
         tensor.shape,
         tensor.stride(),
@@ -115,7 +117,7 @@ def make_key(op: str, backend: str, tensor: Any, window: Any, others: tuple[Any,
 
 def _describe_state() -> Key:
     """Describe what ``auto`` depends on in torch, besides what :func:`.is_intercepted` answers."""
-    return (torch_state.is_deterministic(), torch.get_num_threads(), torch_state.recomputes())
+    return (is_deterministic(), torch.get_num_threads(), torch_state.recomputes())
 
 
 def can_be_kept(others: tuple[Any, ...]) -> bool:
@@ -125,4 +127,5 @@ def can_be_kept(others: tuple[Any, ...]) -> bool:
 
 def name_backend(key: Key, backend: str) -> Key:
     """Return the key of the same call with a backend asked for by name."""
-    return (backend, None, *key[2:])
+    state: Any = key[1]
+    return (backend, state[:1], *key[2:])

@@ -59,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="the same as one line of JSON")
     parser.add_argument(
+        "--as-mlx-spectro",
+        action="store_true",
+        help="import mlx_spectro gives the program this package (docs/migrating.md)",
+    )
+    parser.add_argument(
         "--stats-file", type=Path, metavar="PATH", help="write the statistics there, as JSON"
     )
 
@@ -99,6 +104,8 @@ def command(options: argparse.Namespace) -> int:
         folder = report.at_exit(options.json, options.stats_file, with_children=options.children)
     if options.children:
         os.environ.update(parent.make_environment(backend, options.strict, folder))
+    if options.as_mlx_spectro:
+        _stand_in_for_mlx_spectro()
     tms.patch(backend, strict=options.strict)
     interrupts.raise_again()
     return launch.launch(resolved)
@@ -112,3 +119,15 @@ def _check_environment(options: argparse.Namespace, asks_report: bool) -> None:
             (asks_report, "--environment runs nothing, so it has no statistics to report"),
         )
     )
+
+
+def _stand_in_for_mlx_spectro() -> None:
+    """Put this package in mlx-spectro's place.
+
+    Raises:
+        Problem: mlx-spectro is imported already (by a ``.pth`` file, say).
+    """
+    try:
+        tms.as_mlx_spectro()
+    except RuntimeError as error:
+        raise Problem(f"--as-mlx-spectro: {error}") from None

@@ -242,6 +242,8 @@ def resolve_istft(
     onesided: Any = None,
     length: Any = None,
     return_complex: Any = False,
+    *,
+    with_gaps: bool = False,
 ) -> IstftParams:
     """Resolve the arguments of ``torch.istft``.
 
@@ -250,6 +252,7 @@ def resolve_istft(
         window: shape and kind of the window, or None.
         n_fft, hop_length, win_length, center, normalized, onesided, length, return_complex:
             as of ``torch.istft``, unconverted.
+        with_gaps: take hops longer than the window, too, which leave samples that no frame covers.
 
     Raises:
         UnresolvedArguments: torch rejects these arguments, or only torch can judge them.
@@ -261,7 +264,8 @@ def resolve_istft(
     asked_onesided = _optional_flag(onesided)
     _require(spectrum.is_complex and len(spectrum.shape) in (2, 3), "input is a complex spectrum")
     _require(0 not in spectrum.shape, "input is not empty")
-    _require(0 < win <= n_fft and 0 < hop <= win, "0 < hop <= win <= n_fft")
+    _require(0 < win <= n_fft and hop > 0, "0 < win <= n_fft, 0 < hop")
+    _require(with_gaps or hop <= win, "hop <= win")
     _require(window is None or window.shape == (win,), "window is 1-D of win_length values")
     batched = len(spectrum.shape) == 3
     rows, bins, frames = spectrum.shape if batched else (1, *spectrum.shape)

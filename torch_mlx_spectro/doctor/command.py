@@ -33,6 +33,8 @@ DESCRIPTION = (
 
 #: Seconds after which a self-check counts as hanging: it takes about one, compilations a few more.
 HANGS_AFTER = 120
+#: The same where every variant is compiled.
+HANGS_AFTER_ALL = 3600
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +57,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="print, or write, Markdown for an issue, without paths and names of users",
     )
     parser.add_argument(
+        "--pipelines",
+        action="store_true",
+        help="compile every variant of the kernels on the GPU, not a few; takes minutes",
+    )
+    parser.add_argument(
+        "--write-kernels",
+        type=Path,
+        metavar="FOLDER",
+        help="write the text of every variant of the Metal kernels there, and do nothing else",
+    )
+    parser.add_argument(
         "--no-self-check", action="store_true", help="compute nothing, should that end or hang"
     )
 
@@ -67,11 +80,15 @@ def command(options: argparse.Namespace) -> int:
     """
     from . import show
 
-    absent = _find_absence_of_torch()
-    if absent:
-        return _report_without_torch(options, absent)
-    with _end_if_it_hangs():
-        found = examine(self_check=not options.no_self_check)
+    found = _examine_without_torch()
+    if found is None:
+        from . import pipelines
+
+        if options.write_kernels is not None:
+            print(f"written: {pipelines.write_kernels(options.write_kernels)} kernels")
+            return 0
+        with _end_if_it_hangs(HANGS_AFTER_ALL if options.pipelines else HANGS_AFTER):
+            found = examine(self_check=not options.no_self_check, every_pipeline=options.pipelines)
     if options.json:
         print(json.dumps(found, indent=2))
     elif options.fix:
@@ -82,30 +99,21 @@ def command(options: argparse.Namespace) -> int:
             print(f"written: {options.report}")
     else:
         show.print_summary(found, sys.stdout)
-        if options.verbose:
+        if "backends" in found and (options.verbose or options.pipelines):
             show.print_tables(found, sys.stdout)
     return 0 if found["ok"] else 1
 
 
-def _find_absence_of_torch() -> str:
-    """Find out why torch cannot be imported; ``""`` if it can."""
+def _examine_without_torch() -> dict[str, Any] | None:
+    """Report what can be said where torch cannot be imported; None if it can."""
+    from . import findings
+
     try:
         importlib.import_module("torch")
+        return None
     except (ImportError, OSError) as error:  # OSError: a library that it loads
-        return str(error)
-    return ""
-
-
-def _report_without_torch(options: argparse.Namespace, reason: str) -> int:
-    """Report what can be said where torch cannot be imported; return 1.
-
-    Raises:
-        Problem: the report cannot be written.
-    """
-    from . import findings, show
-
-    finding = dataclasses.asdict(findings.explain_torch(reason))
-    found = {
+        finding = dataclasses.asdict(findings.explain_torch(str(error)))
+    return {
         "versions": findings.list_versions(__version__),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
@@ -113,28 +121,20 @@ def _report_without_torch(options: argparse.Namespace, reason: str) -> int:
         "ok": False,
         "next": [finding["text"]],
     }
-    if options.json:
-        print(json.dumps(found, indent=2))
-    elif options.fix:
-        show.print_commands(found, sys.stdout)
-    elif options.report:
-        write_file("report", options.report, show.write_markdown(found))
-    else:
-        show.print_summary(found, sys.stdout)
-    return 1
 
 
-def examine(self_check: bool = True) -> dict[str, Any]:
+def examine(self_check: bool = True, every_pipeline: bool = False) -> dict[str, Any]:
     """Examine everything that ``doctor`` reports; return a JSON object. Raises nothing.
 
     Args:
-        self_check: compute something by every backend.
+        self_check: compute something by every backend, and compile what programs usually need.
+        every_pipeline: compile all variants of the kernels.
     """
     import torch_mlx_spectro as tms
 
     from ..native import private_state as torch_state
     from ..patching import names_left
-    from . import checks, findings, state
+    from . import checks, findings, golden, pipelines, state
 
     backends = {
         name: {"available": backend.available, "reason": backend.reason}
@@ -164,6 +164,8 @@ def examine(self_check: bool = True) -> dict[str, Any]:
         "mps_storage": state.examine_mps_storage(),
         "self_check": _select_mlx(checked, backends),
         "self_checks": checked,
+        "bits": golden.compare() if self_check else [],
+        "pipelines": pipelines.examine_pipelines(every_pipeline) if self_check else [],
         "matrix": checks.matrix(),
         "verdicts": state.read_verdicts(),
         "folders": state.measure_folders(),
@@ -202,14 +204,14 @@ def _settings() -> dict[str, Any]:
 
 
 @contextmanager
-def _end_if_it_hangs() -> Iterator[None]:
+def _end_if_it_hangs(seconds: int) -> Iterator[None]:
     """End the process and print every thread's stack, if the block takes too long.
 
     A deadlock may hold Python's global lock; faulthandler's timer does not need it.
     """
     stream = sys.__stderr__
     if stream is not None:
-        faulthandler.dump_traceback_later(HANGS_AFTER, exit=True, file=stream)
+        faulthandler.dump_traceback_later(seconds, exit=True, file=stream)
     try:
         yield
     finally:

@@ -165,6 +165,13 @@ def _list_computation(found: Mapping[str, Any]) -> Iterator[Table]:
     yield "State", ("", ""), rows
     columns = ("", "result", "time", "largest errors", "calls")
     yield "Self-check", columns, [_check(check) for check in found["self_checks"]]
+    if found["bits"]:
+        compared = ("", "agrees with the emulator", "probe by probe")
+        yield "Bits of the kernels' results", compared, [_bits(one) for one in found["bits"]]
+    if found["pipelines"]:
+        allowed = ("kernel", "threads of a group", "allowed", "SIMD width", "compiled in")
+        pipelines = [_pipeline(one) for one in found["pipelines"]]
+        yield "Pipelines, as torch tells them", allowed, pipelines
     for device in found["devices"]:
         asked = ("auto", *registry.list_backends(device))
         header = ("call", *(f"backend {name}" for name in asked))
@@ -172,6 +179,24 @@ def _list_computation(found: Mapping[str, Any]) -> Iterator[Table]:
         yield title, header, tuple(_matrix_rows(found["matrix"], device, asked))
     if found["absent"]:
         yield "Other devices", ("", ""), [(name, "absent") for name in found["absent"]]
+
+
+def _bits(compared: Mapping[str, Any]) -> tuple[str, ...]:
+    """Describe what came of a comparison with golden.json."""
+    agrees = "; ".join(compared["agrees"]) or "in no mode with all of them"
+    note = f" ({compared['note']})" if compared["note"] else ""
+    probes = (f"{name}: {', '.join(m) or 'none'}" for name, m in compared["probes"].items())
+    return str(compared["backend"]), agrees + note, "" if compared["agrees"] else "; ".join(probes)
+
+
+def _pipeline(pipeline: Mapping[str, Any]) -> tuple[str, ...]:
+    allowed = str(pipeline["allowed"])
+    if pipeline["error"]:
+        allowed = f"REFUSED: {pipeline['error']}"
+    elif pipeline["allowed"] < pipeline["group"]:
+        allowed += ", too few"
+    width, seconds = str(pipeline["width"]), f"{pipeline['seconds']:.2f} s"
+    return str(pipeline["name"]), str(pipeline["group"]), allowed, width, seconds
 
 
 def _check(check: Mapping[str, Any]) -> tuple[str, ...]:

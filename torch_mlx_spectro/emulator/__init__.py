@@ -21,11 +21,15 @@ What it cannot tell:
 
 - Registers: how many threads a pipeline really allows (``max_threads`` can pretend), spilling,
   occupancy, speed.
-- Apple's compiler: its own faults, and what it accepts or refuses beyond what is listed in
-  ``errors.Rejected`` and ``lint.py``. Methods can be called on objects in any address space.
-- Arithmetic: fast-math, flushed denormals, the last places of sin, exp and their like, the order
-  in which simd_sum adds. Products and sums are rounded separately, ``fma`` once. A literal without
-  suffix is rounded to float by way of double.
+- Apple's compiler: its own faults, and what it accepts or refuses beyond what ``reading.py``
+  lists. Texts that declare methods of an address space are not read as C++14. Recursion and calls
+  through pointers are refused, though Metal has had them in kernels since 2.4 and 2.3.
+- Arithmetic: fast-math, the last places of sin, exp and their like, the order in which simd_sum
+  adds. A literal without suffix is rounded to float by way of double, and a constant that clang
+  computes itself may be a denormal number.
+- Alignment: only what is left of an access after clang has optimised it is looked at, so that a
+  vector of which one component is read counts as that one; and vectors of 16 bytes whose type
+  needs 8 (``packed_long2``) have to lie at multiples of 16.
 - Memory: the order in which groups see each other's writes (here they run one after the other, and
   meet only in atomics), and what the hardware does with accesses out of bounds. An array of one
   thread is not checked for its bounds. A buffer's bounds are those of the view that MLX passes,
@@ -34,16 +38,18 @@ What it cannot tell:
 - SIMD functions in divergent code: all lanes of a SIMD group that have not returned must meet at
   the same call.
 - Text: textures, function constants, quad groups' shuffles, ``simdgroup_matrix``, ``bfloat``
-  arithmetic, matrices and vectors of bool are not there.
+  arithmetic and matrices are not there. Vectors of bool are those of uchar to overloads.
 """
 
 from __future__ import annotations
 
+from .compiled import CompiledFunction
 from .errors import (
     BarrierDivergence,
     EmulatorError,
     InactiveLane,
     KernelFault,
+    Misaligned,
     OrderDependent,
     OutOfBounds,
     Race,
@@ -54,6 +60,7 @@ from .errors import (
 )
 from .execute import Launch, Traffic
 from .machine import DEFAULT_ORDERS, MAX_THREADS, Machine
+from .reading import judge
 from .toolchain import reason_unavailable
 
 
@@ -66,11 +73,13 @@ __all__ = [
     "DEFAULT_ORDERS",
     "MAX_THREADS",
     "BarrierDivergence",
+    "CompiledFunction",
     "EmulatorError",
     "InactiveLane",
     "KernelFault",
     "Launch",
     "Machine",
+    "Misaligned",
     "OrderDependent",
     "OutOfBounds",
     "Race",
@@ -80,4 +89,5 @@ __all__ = [
     "UninitialisedRead",
     "Unwritten",
     "available",
+    "judge",
 ]

@@ -41,7 +41,7 @@ class Capture:
 
     def __init__(self, mx: Any, kernel: Callable[..., Any]) -> None:
         self._mx = mx
-        self._kernel = kernel
+        self.kernel = kernel
         self._captured: OrderedDict[Any, Captured] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -75,7 +75,7 @@ class Capture:
         seen: list[dict[str, Any]] = []
 
         def trace(*arrays: Any) -> Any:
-            return self._kernel(inputs=list(arrays), **call)
+            return self.kernel(inputs=list(arrays), **call)
 
         self._mx.export_function(seen.append, trace, *inputs)
         for fact in seen:

@@ -10,15 +10,16 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from ..store import files as disk
-from . import calls, lint, shader, translate
+from . import shader
 from .errors import EmulatorError, Rejected
 from .library import KernelLibrary, Runtime, load_runtime
-from .toolchain import RUNTIME, Toolchain, sources_digest, toolchain
+from .reading import IR, Request, call_clang, read
+from .toolchain import sources_digest, toolchain
 
 #: On disk; a library is 10 to 200 KB.
 CACHE_FILES = 6000
@@ -27,44 +28,11 @@ CACHE_BYTES = 400 << 20
 LOADED = 512
 _FACTS_BYTES = 1 << 20
 
-# Where the library's own constants are: linker symbols.
-_IMAGE = """
-# 1 "image"
-extern "C" {
-extern __attribute__((visibility("hidden"))) const char __ehdr_start[];
-extern __attribute__((visibility("hidden"))) const char _end[];
-__attribute__((visibility("default"))) const void* mtl_image() {
-  return (const void*)__ehdr_start;
-}
-__attribute__((visibility("default"))) const void* mtl_image_end() {
-  return (const void*)_end;
-}
-}
-"""
-
 
 def default_cache_dir() -> Path | None:
     """Return the default folder of compiled kernels; None where the user has no home."""
     folder = disk.cache_folder()
     return None if folder is None else folder / "emulator"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to compile: the text (transformed or not), the kernel's name, and how.
-
-    Attributes:
-        is_shader: it is of ``torch.mps.compile_shader``, not MLX's.
-    """
-
-    text: str
-    name: str
-    checked: bool
-    is_shader: bool = False
-
-    def key(self, tools: Toolchain) -> str:
-        parts = (tools.identity, self.name, str(self.checked), str(self.is_shader), self.text)
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
 
 
 class Compiler:
@@ -153,61 +121,28 @@ class Compiler:
         return facts
 
     def _build(self, request: Request, work: Path) -> dict[str, Any]:
-        """Translate, compile and link into ``work``.
+        """Read, compile and link into ``work``.
 
         Returns:
             The threadgroup variables' names, and what a shader's buffers are.
         """
         tools = self._tools
-        buffers: list[shader.Buffer] = []
-        if request.is_shader:
-            tokens = translate.tokenize(self._preprocess(request, work))
-            tokens = shader.without_others(tokens, request.name)
-            signature, buffers = shader.signature(tokens, request.name)
-        else:
-            signature = translate.signature(request.text, request.name)
-            tokens = translate.tokenize(self._preprocess(request, work))
-        lint.check(tokens, request.name)
-        text = translate.rewrite(tokens, request.name) + translate.entry(signature) + _IMAGE
-        (work / "kernel.cpp").write_text(text, encoding="utf-8")
+        reading = read(tools, request, work)
         sanitize = ["-fsanitize=thread"] if request.checked else []
-        self._clang(
-            request,
-            work,
-            *(*tools.metal, *sanitize, "-Xclang", "-disable-llvm-passes", "-emit-llvm", "-S"),
-            *("kernel.cpp", "-o", "kernel.ll"),
-        )
-        calls.check((work / "kernel.ll").read_text(encoding="utf-8"), request.name)
         instrument = ["-mllvm", "-tsan-instrument-read-before-write=1"] if request.checked else []
-        self._clang(
+        call_clang(
+            tools,
             request,
             work,
             *("-x", "ir", "-O1", *tools.common, *sanitize, *instrument),
-            *("-c", "kernel.ll", "-o", "kernel.o"),
+            *("-c", IR, "-o", "kernel.o"),
         )
         runtime = os.path.join(os.pardir, self._runtime_name())  # zig inherits no descriptors
         tools.link(["kernel.o", runtime], "kernel.so", "kernel.so", work)
         return {
-            "arrays": translate.array_names(tokens, request.name),
-            "buffers": [astuple(buffer) for buffer in buffers],
+            "arrays": reading.arrays,
+            "buffers": [astuple(buffer) for buffer in reading.buffers],
         }
-
-    def _preprocess(self, request: Request, work: Path) -> str:
-        text = lint.without_standard_includes(translate.without_instantiation(request.text))
-        (work / "metal").write_text(text, encoding="utf-8")
-        return self._clang(
-            request,
-            work,
-            *("-x", "c++", "-E", "-undef", "-nostdinc", "-D__METAL__=1"),
-            *("-D__METAL_VERSION__=310", "-D__HAVE_BFLOAT__=0", "metal"),
-        )
-
-    def _clang(self, request: Request, work: Path, *arguments: str) -> str:
-        done = self._tools.call("clang", *arguments, cwd=work)
-        if done.returncode != 0:
-            message = done.stderr.replace(str(RUNTIME) + os.sep, "")
-            raise Rejected(f"{request.name}: {message.strip()}")
-        return done.stdout
 
 
 def _read_facts(kept: disk.CodeFolder, key: str) -> dict[str, Any] | None:

@@ -19,6 +19,10 @@ class OutOfBounds(EmulatorError):
     """An access outside of every buffer, array and stack of the launch, or a write to an input."""
 
 
+class Misaligned(EmulatorError):
+    """An access to a vector or number at an address that is no multiple of its size."""
+
+
 class UninitialisedRead(EmulatorError):
     """A read of threadgroup memory or of an output that nobody has written."""
 

@@ -50,6 +50,8 @@ class Launch:
         kernel: the name given to ``metal_kernel``.
         threads: that ran, in one order.
         threadgroup_bytes: of memory that the kernel declared.
+        barriers: how often the threads of a group waited for each other, all groups together.
+        simd_barriers: the same of SIMD groups.
         seconds: for all orders.
         traffic: by buffer; empty unless the machine is checked.
         device_read, device_written: bytes of buffers in device memory, or None.
@@ -61,6 +63,8 @@ class Launch:
     threadgroup: tuple[int, ...]
     threads: int = 0
     threadgroup_bytes: int = 0
+    barriers: int = 0
+    simd_barriers: int = 0
     seconds: float = 0.0
     traffic: dict[str, Traffic] = field(default_factory=dict)
     device_read: int | None = None
@@ -152,6 +156,7 @@ def execute(
     orders: Sequence[Order],
     *,
     checked: bool,
+    flush: bool,
 ) -> tuple[list[Any], Launch]:
     """Run a launch in every order.
 
@@ -174,7 +179,9 @@ def execute(
         ]
         return inputs + written, outputs
 
-    outputs, launch = in_every_order(runtime, library, call, prepare, orders, checked=checked)
+    outputs, launch = in_every_order(
+        runtime, library, call, prepare, orders, checked=checked, flush=flush
+    )
     return [output.array() for output in outputs], launch
 
 
@@ -186,11 +193,13 @@ def in_every_order(
     orders: Sequence[Order],
     *,
     checked: bool,
+    flush: bool,
 ) -> tuple[list[Written], Launch]:
     """Run a launch in every order, each with outputs of its own; all must give the same bits.
 
     Args:
         prepare: makes a run's arguments, which include its outputs.
+        flush: denormal numbers in single precision are zeros.
 
     Raises:
         EmulatorError: what went wrong; see ``errors.py``.
@@ -199,7 +208,7 @@ def in_every_order(
     first: list[Written] | None = None
     for order in orders:
         arguments, outputs = prepare()
-        _run_once(runtime, library, call, arguments, order, launch, checked)
+        _run_once(runtime, library, call, arguments, order, launch, checked, flush)
         _check_canaries(call, outputs)
         if first is None:
             first = outputs
@@ -233,6 +242,7 @@ def _run_once(
     order: Order,
     launch: Launch,
     checked: bool,
+    flush: bool,
 ) -> None:
     buffers, pointers = _bound(arguments)
     data = LaunchData(
@@ -243,6 +253,7 @@ def _run_once(
         order=_ORDERS[order if isinstance(order, str) else order[0]],
         seed=0 if isinstance(order, str) else order[1] & (2**64 - 1),
         checked=checked,
+        flush=flush,
         threadgroup_limit=THREADGROUP_BYTES,
         image=library.image,
         image_end=library.image_end,
@@ -256,6 +267,8 @@ def _run_once(
         raise reports.failure(data, call.names.kernel, order, arguments, library.arrays)
     launch.threads = int(data.threads_run)
     launch.threadgroup_bytes = int(data.threadgroup_bytes)
+    launch.barriers = int(data.barriers)
+    launch.simd_barriers = int(data.simd_barriers)
     if checked:
         reports.check_written(call.names.kernel, arguments, buffers)
         _count(launch, arguments, buffers)

@@ -77,11 +77,14 @@ class LaunchData(ctypes.Structure):
         ("grid", ctypes.c_uint32 * 3),
         ("group", ctypes.c_uint32 * 3),
         ("checked", ctypes.c_uint32),
+        ("flush", ctypes.c_uint32),
         ("threadgroup_limit", ctypes.c_uint32),
         ("image", ctypes.c_void_p),
         ("image_end", ctypes.c_void_p),
         ("threads_run", ctypes.c_uint64),
         ("threadgroup_bytes", ctypes.c_uint64),
+        ("barriers", ctypes.c_uint64),
+        ("simd_barriers", ctypes.c_uint64),
         ("report", Report),
     )
 

@@ -8,27 +8,12 @@ from __future__ import annotations
 
 import re
 
-from .errors import Rejected
 from .tokens import Token, find_closing, text_of
+from .words import SPACES, reject
 
 _STANDARD_INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*<(?:metal|simd)[\w/.]*>", re.MULTILINE)
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 
-SPACES = frozenset({"thread", "device", "threadgroup", "constant", "threadgroup_imageblock"})
-_BANNED = {
-    "goto": "Metal has no goto",
-    "throw": "Metal has no exceptions",
-    "try": "Metal has no exceptions",
-    "catch": "Metal has no exceptions",
-    "new": "Metal has no new",
-    "delete": "Metal has no delete",
-    "dynamic_cast": "Metal has no run-time type information",
-    "typeid": "Metal has no run-time type information",
-    "virtual": "Metal has no virtual functions",
-    "thread_local": "Metal has no thread_local",
-    "double": "Metal has no double",
-    "asm": "Metal has no inline assembly",
-}
 _NO_VARIABLE = {
     *("typedef", "using", "static_assert", "friend", "namespace", "return", "struct", "class"),
     *("union", "enum", "extern", "case", "else", "goto"),
@@ -47,17 +32,7 @@ def check(tokens: list[Token], name: str) -> None:
     Raises:
         Rejected: Metal's compiler would refuse it.
     """
-    for index, token in enumerate(tokens):
-        # A deleted function is not the operator.
-        if token.text == "delete" and tokens[index - 1].text == "=":
-            continue
-        if token.text in _BANNED:
-            raise _reject(token, _BANNED[token.text])
     _Walk(tokens, name).run()
-
-
-def _reject(token: Token, what: str) -> Rejected:
-    return Rejected(f"line {token.line}: {what}")
 
 
 def _without_template(statement: list[Token]) -> list[Token]:
@@ -165,32 +140,42 @@ class _Walk:
         scope = self.scopes[-1]
         if scope in {"kernel", "function"}:
             self.local(statement, texts)
+        elif texts[0] in {"typedef", "using"}:
+            if texts[-1] in {"*", "&"} or (texts[0] == "typedef" and "*" in texts):
+                self.needs_space(statement)
         elif _NO_VARIABLE.isdisjoint(texts):
             if _is_function(texts):
                 self.parameters(statement)
             elif scope == "namespace" or "static" in texts:
                 self.outside(statement[0], texts)
+            elif _declares_pointer(statement):
+                self.needs_space(statement)
 
     def outside(self, first: Token, texts: list[str]) -> None:
         """A variable of a namespace, or a static member."""
         if "threadgroup" in texts:
-            raise _reject(first, "a threadgroup variable must be declared in a kernel function")
+            raise reject(first, "a threadgroup variable must be declared in a kernel function")
         if "constant" not in texts:
-            raise _reject(first, "a variable outside of functions must be `constant`")
+            raise reject(first, "a variable outside of functions must be `constant`")
 
     def local(self, statement: list[Token], texts: list[str]) -> None:
         if "static" in texts and "constant" not in texts:
-            raise _reject(statement[0], "a static variable must be `constant`")
+            raise reject(statement[0], "a static variable must be `constant`")
         if not _NO_VARIABLE.isdisjoint(texts[:1]):
             return
         pointer = "*" in texts or "&" in texts
         if texts[0] == "threadgroup" and not pointer and self.scopes[-1] != "kernel":
-            raise _reject(
+            raise reject(
                 statement[0], "a threadgroup variable must be declared in a kernel function"
             )
-        if pointer and SPACES.isdisjoint(texts) and _declares_pointer(statement):
-            raise _reject(
-                statement[0], f"a pointer or reference needs an address space: {text_of(statement)}"
+        if pointer and _declares_pointer(statement):
+            self.needs_space(statement)
+
+    def needs_space(self, declared: list[Token]) -> None:
+        """Refuse pointers and references that name no address space."""
+        if SPACES.isdisjoint(token.text for token in declared):
+            raise reject(
+                declared[0], f"a pointer or reference needs an address space: {text_of(declared)}"
             )
 
     def parameters(self, head: list[Token]) -> None:
@@ -204,6 +189,8 @@ class _Walk:
             elif text == "(":
                 end = find_closing(head, index)
                 if before != "operator":
+                    if index > 1 and head[index - 2].text in {"*", "&"}:  # of the result
+                        self.needs_space(head[: index - 1])
                     _check_parameters(head[index + 1 : end])
                     return
                 index = end
@@ -222,7 +209,7 @@ def _check_parameters(tokens: list[Token]) -> None:
         if "=" in texts:
             texts = texts[: texts.index("=")]
         if {"*", "&", "&&"} & set(texts) and SPACES.isdisjoint(texts):
-            raise _reject(
+            raise reject(
                 parameter[0], f"a pointer or reference needs an address space: {text_of(parameter)}"
             )
 

@@ -9,13 +9,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
+from .arithmetic import choose_arithmetic
 from .capture import Capture
-from .compiler import Compiler, Request, default_cache_dir
+from .compiled import TRACING, Compiled, CompiledFunction, find_trace, make_opaque
+from .compiler import Compiler, default_cache_dir
 from .errors import Unavailable
 from .execute import Call, Launch, Names, execute, in_every_order
 from .library import KernelLibrary, Order, Runtime
+from .reading import Request
 from .shading import ShaderCall, ShaderLibrary, TensorOutput
 from .toolchain import reason_unavailable
 
@@ -46,8 +49,10 @@ class Kernel:
         verbose: bool = False,
         stream: Any = None,
     ) -> list[Any]:
-        """Launch the kernel; returns its outputs, evaluated. ``stream`` is ignored."""
-        arrays = self._machine.evaluate(inputs)
+        """Launch the kernel; returns its outputs, evaluated. ``stream`` is ignored.
+
+        In a function that ``Machine.compile`` traces it is launched when that function is called.
+        """
         passed = {
             "template": template,
             "grid": grid,
@@ -57,7 +62,20 @@ class Kernel:
             "init_value": init_value,
             "verbose": verbose,
         }
-        return self._machine.run(
+        try:
+            arrays = self._machine.evaluate(inputs)
+        except ValueError as error:
+            trace = find_trace()
+            if TRACING not in str(error):
+                raise
+            if trace is not None:
+                return trace.meet(self, inputs, passed)
+            try:  # mx.export_function, which computes nothing
+                real: list[Any] = self._capture.kernel(inputs=list(inputs), **passed)
+                return real
+            except RuntimeError:
+                raise error from None
+        outputs = self._machine.run(
             Call(
                 names=self._names,
                 captured=self._capture(arrays, passed),
@@ -69,6 +87,7 @@ class Kernel:
                 init_value=init_value,
             )
         )
+        return self._machine.evaluate(make_opaque(self._machine._mx, arrays, outputs))
 
 
 class Machine:
@@ -83,9 +102,14 @@ class Machine:
         transform: applied to a text before it is compiled.
         updates: kernels of ``compile_shader`` may read and keep what the tensors that they write
             hold; else they have to write all of it.
+        contract: a product and a sum of one expression are rounded once, as by Metal; None for what
+            the environment says.
+        denormals: "flush" takes those of single precision for zeros, as Metal does; "keep" computes
+            with them; None for what the environment says.
 
     Attributes:
         launches: what has run, oldest first; the oldest are dropped beyond 10,000.
+        compiled_functions: what became of functions that ``mx.compile`` was given, in the same way.
         max_threads: threads of a group that a pipeline allows: a number, or a function of the
             kernel's name as it was given to ``metal_kernel``.
 
@@ -102,6 +126,8 @@ class Machine:
         cache_dir: Path | str | None = None,
         transform: Callable[[str], str] | None = None,
         updates: bool = False,
+        contract: bool | None = None,
+        denormals: Literal["flush", "keep"] | None = None,
     ) -> None:
         reason = reason_unavailable()
         if reason is not None:
@@ -109,13 +135,16 @@ class Machine:
         import mlx.core as mx
 
         self._mx: Any = mx
-        self._real: Callable[..., Any] = _real_factory(mx.fast.metal_kernel)
+        self._real: Callable[..., Any] = _find_real(mx.fast.metal_kernel, "_real")
+        self._real_compile: Callable[..., Any] = _find_real(mx.compile, "_real_compile")
         self.orders = tuple(orders)
         self.checked = checked
         self.transform = transform
         self.updates = updates
+        self.arithmetic = choose_arithmetic(contract, denormals)
         self.max_threads: int | Callable[[str], int] = MAX_THREADS
         self.launches: deque[Launch] = deque(maxlen=_LAUNCHES)
+        self.compiled_functions: deque[CompiledFunction] = deque(maxlen=_LAUNCHES)
         self._compiler = Compiler(Path(cache_dir) if cache_dir else default_cache_dir())
         self._runtime: Runtime | None = None
         self._lock = Lock()
@@ -158,6 +187,17 @@ class Machine:
     #: Says of ``mx.fast.metal_kernel`` that it works without Metal.
     metal_kernel.emulated = True  # type: ignore[attr-defined]
 
+    def compile(
+        self,
+        fun: Callable[..., Any],
+        inputs: object | None = None,
+        outputs: object | None = None,
+        shapeless: bool = False,
+    ) -> Callable[..., Any]:
+        """As ``mx.compile``, for functions that launch kernels, too."""
+        options = {"inputs": inputs, "outputs": outputs, "shapeless": shapeless}
+        return Compiled(self._mx, self._real_compile, fun, options, self.compiled_functions.append)
+
     def compile_shader(self, source: str) -> ShaderLibrary:
         """As ``torch.mps.compile_shader``; the kernels take host tensors.
 
@@ -173,10 +213,12 @@ class Machine:
     def installed(self) -> Iterator[Machine]:
         """Put this machine in for ``mx.fast.metal_kernel`` and ``torch.mps.compile_shader``.
 
-        torch's function is replaced only if torch has been imported before.
+        ``mx.compile`` is the machine's, too, since MLX's own traces kernels without values. torch's
+        function is replaced only if torch has been imported before.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(_replace(self._mx.fast, "metal_kernel", self.metal_kernel))
+            stack.enter_context(_replace(self._mx, "compile", self.compile))
             torch: Any = sys.modules.get("torch")
             if torch is not None:
                 stack.enter_context(_replace(torch.mps, "compile_shader", self.compile_shader))
@@ -207,7 +249,9 @@ class Machine:
         runtime, library = self._load(call.captured.text, call.captured.name)
         started = time.perf_counter()
         outputs, launch = execute(
-            self._mx, runtime, library, call, self.orders, checked=self.checked
+            *(self._mx, runtime, library, call, self.orders),
+            checked=self.checked,
+            flush=self.arithmetic.flush,
         )
         self._note(launch, started)
         return outputs
@@ -234,6 +278,7 @@ class Machine:
             lambda: call.prepare(self.updates),
             self.orders,
             checked=self.checked,
+            flush=self.arithmetic.flush,
         )
         self._note(launch, started)
         return outputs
@@ -247,7 +292,8 @@ class Machine:
     def _load(self, text: str, name: str, is_shader: bool = False) -> tuple[Runtime, KernelLibrary]:
         runtime = self._start_runtime()  # kernels are linked against it
         changed = text if self.transform is None else self.transform(text)
-        return runtime, self._compiler.load(Request(changed, name, self.checked, is_shader))
+        request = Request(changed, name, self.checked, is_shader, self.arithmetic)
+        return runtime, self._compiler.load(request)
 
     def _note(self, launch: Launch, started: float) -> None:
         launch.seconds = time.perf_counter() - started
@@ -267,10 +313,11 @@ def _replace(owner: Any, name: str, function: Any) -> Iterator[None]:
             setattr(owner, name, before)
 
 
-def _real_factory(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """MLX's own ``metal_kernel``, also where another machine is installed."""
-    owner = getattr(factory, "__self__", None)
-    return owner._real if isinstance(owner, Machine) else factory
+def _find_real(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Find MLX's own function, also where another machine is installed."""
+    owner = getattr(function, "__self__", None)
+    real: Callable[..., Any] = getattr(owner, name) if isinstance(owner, Machine) else function
+    return real
 
 
 def _check_orders(orders: tuple[Order, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,9 @@ HostArray = npt.NDArray[Any]
 POISON = 0x7FC0DEAD
 #: Around each output: to see stray writes without checking every access.
 CANARY_BYTES = 256
+
+#: The largest alignment of a type that clang loads at once.
+VECTOR_BYTES = 16
 
 #: What a buffer is to a kernel.
 INPUT, CONSTANT, OUTPUT = 0, 1, 2
@@ -54,14 +58,27 @@ def row_contiguous(mx: Any, array: Any) -> bool:
 
 
 def input_memory(mx: Any, array: Any) -> Memory:
-    """Memory of an evaluated array; nothing is copied."""
+    """Memory of an evaluated array, at a multiple of as many bytes as it would be on a Mac."""
     viewed = _view(mx, array)
     host: HostArray = np.asarray(viewed)
     if host.nbytes and not np.shares_memory(host, np.asarray(viewed)):
         raise EmulatorError("MLX copied an array instead of showing its memory")
-    pointer = host.ctypes.data
     low, size = span(host.shape, host.strides, host.itemsize)
-    return Memory((viewed, host), pointer, pointer + low, size, min(host.itemsize, 4))
+    base, granule = host.ctypes.data + low, min(host.itemsize, 4)
+    skew = _allocation_skew(mx)
+    if skew == 0:
+        return Memory((viewed, host), base - low, base, size, granule)
+    whole = np.empty(size + 2 * VECTOR_BYTES, np.uint8)
+    start = whole.ctypes.data + -whole.ctypes.data % VECTOR_BYTES + (base - skew) % VECTOR_BYTES
+    ctypes.memmove(start, base, size)
+    return Memory(whole, start - low, start, size, granule)
+
+
+def _allocation_skew(mx: Any) -> int:
+    """Bytes by which MLX's arrays on a CPU miss alignment; Metal's buffers begin at pages."""
+    probe = mx.zeros(4)
+    mx.eval(probe)
+    return int(np.asarray(probe).ctypes.data) % VECTOR_BYTES
 
 
 def span(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from .errors import (
     EmulatorError,
     InactiveLane,
     KernelFault,
+    Misaligned,
     OutOfBounds,
     Race,
     Rejected,
@@ -62,6 +63,9 @@ def failure(
             f"{report.other_thread}, which takes no part{end}"
         ),
         9: EmulatorError(f"{kernel}: no memory for the launch"),
+        10: Misaligned(
+            f"{who}: {memory}, at address {report.address:#x}, no multiple of {report.bytes}{end}"
+        ),
     }
     return kinds[report.failure]
 

@@ -23,6 +23,7 @@ class Buffer:
         type: of an element, as the text has it: ``float``.
         space: its address space.
         is_const: the kernel promises not to write it.
+        is_reference: one element is passed, by reference.
     """
 
     index: int
@@ -30,6 +31,7 @@ class Buffer:
     type: str
     space: str
     is_const: bool
+    is_reference: bool = False
 
 
 def kernels_of(text: str) -> list[str]:
@@ -138,4 +140,5 @@ def _buffer(parameter: Parameter, index: int) -> Buffer:
         type=" ".join(_QUALIFIERS.sub(" ", parameter.type).split()),
         space=space,
         is_const="const" in words or space == "constant",
+        is_reference=parameter.reference == "&",
     )

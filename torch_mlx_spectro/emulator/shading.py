@@ -37,11 +37,17 @@ _SCALARS = {
     "half": np.float16,
     "long": np.int64,
     "int64_t": np.int64,
+    "ulong": np.uint64,
+    "uint64_t": np.uint64,
     "int": np.int32,
     "int32_t": np.int32,
+    "uint": np.uint32,
+    "uint32_t": np.uint32,
     "short": np.int16,
+    "ushort": np.uint16,
     "char": np.int8,
     "uchar": np.uint8,
+    "bool": np.bool_,
 }
 #: What Metal copies into a command at most.
 _BYTES_LIMIT = 4096
@@ -215,6 +221,23 @@ def _numbers(values: list[Any]) -> HostArray:
         raise RuntimeError(f"Unable to cast Python instance: {error}") from error
 
 
+def _is_read_right(values: HostArray, expected: Any, buffer: shader.Buffer) -> bool:
+    """Whether a kernel that reads numbers of another type reads the values that were meant.
+
+    torch binds integers with 64 bits; a Mac reads the low bytes of one that is passed by reference.
+    """
+    if values.dtype == expected:
+        return True
+    if values.dtype != np.int64 or not buffer.is_reference:
+        return False
+    if expected is np.bool_:
+        return int(values[0]) in (0, 1)
+    if not np.issubdtype(expected, np.integer):
+        return False
+    limits = np.iinfo(expected)
+    return int(limits.min) <= int(values[0]) <= int(limits.max)
+
+
 class TensorOutput(Output):
     """A tensor that a kernel may write: memory of its own, stored into the tensor at the end."""
 
@@ -292,7 +315,7 @@ class ShaderCall:
             if not buffer.is_const:
                 raise EmulatorError(f"{self.name}: numbers for {buffer.name!r}, which is written")
             expected = _SCALARS.get(buffer.type)
-            if expected is not None and one.values.dtype != expected:
+            if expected is not None and not _is_read_right(one.values, expected, buffer):
                 raise EmulatorError(
                     f"{self.name}: {buffer.type} {buffer.name!r} is bound to {one.values.dtype}"
                 )

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from . import standard
 from .errors import EmulatorError, Unavailable
 
 RUNTIME = Path(__file__).parent / "runtime"
@@ -48,7 +49,7 @@ class Toolchain:
 
     @property
     def common(self) -> tuple[str, ...]:
-        """The flags of every compilation. A product and a sum stay two roundings, as in MLX."""
+        """The flags of every compilation; the front end has others for sums (arithmetic.py)."""
         return (
             *("-target", self.target, *self.features, "-fPIC", "-fvisibility=hidden"),
             *("-ffp-contract=off", "-fno-math-errno", "-fno-color-diagnostics"),
@@ -68,9 +69,19 @@ class Toolchain:
         )
 
     @property
+    def standard(self) -> tuple[str, ...]:
+        """The flags for reading a kernel as strict C++14."""
+        return (
+            *standard.FLAGS,
+            *("-target", self.target, "-fno-color-diagnostics", "-ferror-limit=100"),
+            *("-include", str(RUNTIME / "prelude.h")),
+        )
+
+    @property
     def identity(self) -> str:
         """Return a text that changes with whatever changes the result of a compilation."""
-        parts = [self.version, self.target, *self.features, *self.metal[:-1], sources_digest()]
+        parts = [self.version, self.target, *self.features, *self.metal[:-1], *self.standard[:-1]]
+        parts.append(sources_digest())
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def call(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

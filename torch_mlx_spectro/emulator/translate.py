@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from .errors import Rejected
 from .tokens import Token, find, find_closing, join, text_of, tokenize
+from .words import VECTOR
 
-_VECTOR = re.compile(r"(?:float|half|char|uchar|short|ushort|int|uint|long|ulong)[234]")
 _INSTANTIATION = re.compile(
     r"^template \[\[host_name\(\"[^\"]*\"\)\]\] \[\[kernel\]\] decltype\((?P<target>.*)\) .*;$",
     re.MULTILINE,
@@ -116,7 +116,7 @@ def without_instantiation(text: str) -> str:
     return _INSTANTIATION.sub("", text)
 
 
-def entry(of: Signature) -> str:
+def entry(of: Signature, function: str = "mtl_entry") -> str:
     """Write the function that the runtime calls; it spreads its two arguments over the kernel's."""
     arguments = []
     indices = iter(of.buffer_indices)
@@ -132,7 +132,7 @@ def entry(of: Signature) -> str:
         '#pragma clang attribute push (__attribute__((no_sanitize("thread"))), '
         "apply_to=function)\n"
         'extern "C" __attribute__((visibility("default")))\n'
-        "void mtl_entry(void* const* a, const mtl_thread* t) {\n"
+        f"void {function}(void* const* a, const mtl_thread* t) {{\n"
         f"  {of.target}({', '.join(arguments)});\n"
         "}\n"
         "#pragma clang attribute pop\n"
@@ -174,11 +174,22 @@ def body_of(tokens: list[Token], name: str) -> tuple[int, int]:
     raise Rejected(f"{name}: no kernel of that name in the preprocessed text")
 
 
-def rewrite(tokens: list[Token], name: str) -> str:
-    """Rewrite text for clang; each line stays where it was."""
-    opening, end = body_of(tokens, name)
+def rewrite(tokens: list[Token], *names: str) -> str:
+    """Rewrite text with these kernels for clang; each line stays where it was."""
     pieces = [token.lead + token.text for token in tokens]
     arrays = 0
+    for name in names:
+        arrays = _rewrite_arrays(tokens, pieces, body_of(tokens, name), arrays)
+    for index in range(len(tokens)):
+        _vector_constructor(tokens, index, pieces)
+    return "".join(pieces)
+
+
+def _rewrite_arrays(
+    tokens: list[Token], pieces: list[str], body: tuple[int, int], arrays: int
+) -> int:
+    """Rewrite the threadgroup variables of a kernel; returns how many there are up to its end."""
+    opening, end = body
     for index in range(opening + 1, end):
         if tokens[index].text == "threadgroup" and tokens[index - 1].text in {";", "{", "}"}:
             last = find(tokens, ";", index)
@@ -188,9 +199,7 @@ def rewrite(tokens: list[Token], name: str) -> str:
                 for other in range(index + 1, last + 1):
                     # Line breaks stay, so that the lines after it keep their numbers.
                     pieces[other] = "\n" * tokens[other].lead.count("\n")
-    for index in range(len(tokens)):
-        _vector_constructor(tokens, index, pieces)
-    return "".join(pieces)
+    return arrays
 
 
 def _vector_constructor(tokens: list[Token], index: int, pieces: list[str]) -> None:
@@ -198,7 +207,7 @@ def _vector_constructor(tokens: list[Token], index: int, pieces: list[str]) -> N
     last = index
     if tokens[index].text == "vec" and index + 1 < len(tokens) and tokens[index + 1].text == "<":
         last = find_closing(tokens, index + 1)
-    elif not _VECTOR.fullmatch(tokens[index].text):
+    elif not VECTOR.fullmatch(tokens[index].text):
         return
     if last + 2 >= len(tokens) or (index and tokens[index - 1].text in {"operator", "mtl_make"}):
         return
@@ -208,7 +217,10 @@ def _vector_constructor(tokens: list[Token], index: int, pieces: list[str]) -> N
         return
     if pieces[index].strip() != tokens[index].text:
         return  # part of an array's declaration, and replaced already
-    pieces[index] = f"{tokens[index].lead}mtl_make<{tokens[index].text}"
+    made = f"mtl_make<{tokens[index].text}"
+    if tokens[index].text.startswith("bool"):
+        made = f"mtl_make_bool<{tokens[index].text[-1]}"
+    pieces[index] = tokens[index].lead + made
     pieces[last] += ">"
 
 

@@ -32,9 +32,9 @@ CHECKING_KERNELS = ("synthesis", "synthesis_walk", "add_frames")
 #: Headers by kernel; these include all others that the kernel needs.
 HEADERS = MappingProxyType(
     {
-        "analysis": ("element.h",),
-        "synthesis": ("element.h",),
-        "synthesis_walk": ("element.h",),
+        "analysis": ("analysis.h", "element.h"),
+        "synthesis": ("synthesis.h", "element.h"),
+        "synthesis_walk": ("synthesis_walk.h",),
         "cut_frames": ("framing.h", "element.h"),
         "add_frames": ("framing.h", "element.h"),
     }

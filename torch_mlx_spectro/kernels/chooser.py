@@ -1,12 +1,18 @@
 """Choose among launches that compute the same: once for a kernel, for signals of all lengths.
 
 The first launch that the device accepts is taken; a GPU may allow a compiled kernel fewer threads
-than asked. If a trial finds a faster shape of its groups, that shape is taken instead. The findings
+than asked. If a trial finds a faster one among its rivals, that one is taken instead. The findings
 are kept between processes.
 
-Only shapes whose results are equal bit by bit compete, and a trial compares them. So the results of
-a program do not depend on how a trial went. A trial is bounded in seconds and in shapes, and
-nothing needs it.
+The rivals of an analysis are its groups' other shapes. Their results are equal bit by bit, which a
+trial compares, so the results of a program do not depend on how a trial went. The rivals of a walk
+are the other walks among the launches, of which there are several on Apple's GPUs alone. They add
+frames in other orders, so their results differ by rounding. So none is tried, or taken from an
+earlier trial, while the program wants deterministic algorithms, and the call that runs a trial
+returns the winner's result.
+
+A trial is bounded in seconds and in launches, and nothing needs it. Compilation is no part of a
+time.
 """
 
 from __future__ import annotations
@@ -25,6 +31,8 @@ from ..store.verdicts import Store, store
 from .describe import list_shapes
 from .launches import Launch
 
+#: The kernel whose launches differ in rounding.
+WALK = "synthesis_walk"
 #: The section of the store.
 SECTION = "threads"
 VARIABLE = "SPEC_MLX_TGX"
@@ -33,6 +41,11 @@ CACHE_ENTRIES = 256
 #: A kernel that takes longer to compile is not tuned, since each shape would take as long.
 KERNEL_SECONDS = 1.0
 PROCESS_SECONDS = 10.0
+#: The same for the walks of one kernel, which are few, and each of them long to compile.
+WALK_SECONDS = 4.0
+#: Largest difference between results of walks that compete, relative to the largest value. Rounding
+#: differs by some 1e-6.
+WALK_AGREEMENT = 1e-4
 #: Launches that are timed at once, and how often; the best of them counts.
 LAUNCHES = 16
 ROUNDS = 3
@@ -50,8 +63,16 @@ Equal = Callable[[Any, Any], bool]
 
 
 def describe_shape(launch: Launch) -> Shape:
-    """Return threads and frames of a launch's groups."""
-    return [launch.threadgroup[0], 1 if launch.plan is None else launch.plan.frames]
+    """Return threads and frames of a launch's groups, and a 1 if these are exchanged by halves."""
+    plan = launch.plan
+    return [launch.threadgroup[0], *([1] if plan is None else [plan.frames, 1][: 1 + plan.half])]
+
+
+def list_rivals(launches: Sequence[Launch]) -> tuple[Launch, ...]:
+    """List the launches that a trial compares with the first of these."""
+    first, *others = launches
+    walks = (launch for launch in others if launch.kernel == first.kernel == WALK)
+    return (*list_shapes(first), *walks)
 
 
 def accept_first(launches: Sequence[Launch], accept: Callable[[Launch], Made]) -> tuple[int, Made]:
@@ -95,6 +116,7 @@ class Chooser:
         verdicts: returns the store of verdicts.
         clock: returns seconds.
         settings: the environment's; read here where not given.
+        is_deterministic: whether the program wants deterministic algorithms.
     """
 
     def __init__(
@@ -104,16 +126,22 @@ class Chooser:
         verdicts: Callable[[], Store] = store,
         clock: Callable[[], float] = time.perf_counter,
         settings: AutotuneSettings | None = None,
+        is_deterministic: Callable[[], bool] = lambda: False,
     ) -> None:
         self._device = device
+        self._is_deterministic = is_deterministic
         self._verdicts = verdicts
         self._clock = clock
         self._settings = settings or autotune_settings()
         self._left = PROCESS_SECONDS
         self._busy = threading.Lock()
-        #: By the first launch's kernel, template and device: the index of the launch that is taken,
-        #: among the launches and their other shapes.
+        #: By :meth:`_identify`: the index of the launch that is taken, among the launches and the
+        #: shapes of the first one.
         self._taken: Cache[Hashable, int] = Cache(CACHE_ENTRIES)
+
+    def count_chosen(self) -> int:
+        """Return how many kernels' groups are chosen."""
+        return len(self._taken)
 
     def find_group(self, kernel: str) -> int | None:
         """Return the threads that the environment demands for a kernel's groups, if any."""
@@ -122,11 +150,19 @@ class Chooser:
 
     def find(self, launches: Sequence[Launch], device: Hashable = None) -> Launch | None:
         """Find the launch that was chosen before, for this or another length of the signal."""
-        first, own = launches[0], len(launches)
-        index = self._taken.find((first.kernel, first.template, device))
+        own = len(launches)
+        index = self._taken.find(self._identify(launches[0], device))
         if index is None:
             return None
-        return launches[index] if index < own else list_shapes(first)[index - own]
+        return launches[index] if index < own else list_shapes(launches[0])[index - own]
+
+    def _identify(self, launch: Launch, device: Hashable) -> Hashable:
+        """Return the key of a choice, by the first launch."""
+        return launch.kernel, launch.template, device, self.is_fixed(launch)
+
+    def is_fixed(self, launch: Launch) -> bool:
+        """Whether the rivals of a launch must not compete now, since the bits would change."""
+        return launch.kernel == WALK and self._is_deterministic()
 
     def choose(
         self,
@@ -142,7 +178,7 @@ class Chooser:
             accept: makes a launch ready to run, or runs it; raises KernelRefused. It returns None
                 where there are no values to run with; then the choice is not kept.
             run: launches so many times and waits for the results; raises KernelRefused.
-            equal: returns whether two results are the same bits.
+            equal: returns whether two results are the same (:func:`agree`).
             device: where it is launched, for a launcher of several devices.
 
         Returns:
@@ -156,35 +192,38 @@ class Chooser:
         if chosen is not None:
             return chosen, None
         first = launches[0]
-        others = self._list_rivals(first)
-        every = [*launches, *others]
-        recalled = self._recall(every) if others else None
-        order = [*([] if recalled is None else [recalled]), *range(len(launches))]
+        rivals = self._list_rivals(launches)
+        recalled = self._recall([first, *rivals]) if rivals else None
+        order = [*([] if recalled is None else [recalled]), *launches]
         begin = self._clock()
         try:
-            index, made = accept_first([every[index] for index in order], accept)
+            index, made = accept_first(order, accept)
         except KernelRefused as refused:
             if self.find_group(launches[-1].kernel) is None:
                 raise
             raise ValueError(f"{VARIABLE} cannot be satisfied: {refused}") from None
-        index = order[index]
+        taken = order[index]
         if made is None or 0 in first.shape:
-            return every[index], made
-        tried = None
-        if others and recalled is None:
+            return taken, made
+        fastest = None
+        if rivals and recalled is None:
             name, seconds = self._name(first), self._clock() - begin
-            tried = self._try(name, [every[index], *others], seconds, run, equal)
-        if tried:
-            index, made = len(launches) + tried - 1, None
+            others = [rival for rival in rivals if rival is not taken]
+            fastest = self._try(name, [taken, *others], seconds, run, equal)
+        if fastest not in (None, taken):
+            taken, made = fastest, None
         # While another thread runs a trial, this entry is preliminary: its result will replace it.
-        key = (first.kernel, first.template, device)
-        self._taken.put(key, index, replace=tried is not None)
-        return every[index], made
+        index = [*launches, *list_shapes(first)].index(taken)
+        self._taken.put(self._identify(first, device), index, replace=fastest is not None)
+        return taken, made
 
-    def _list_rivals(self, launch: Launch) -> Sequence[Launch]:
-        """List the shapes to try; none where the environment demands one or times mean nothing."""
+    def _list_rivals(self, launches: Sequence[Launch]) -> Sequence[Launch]:
+        """List the launches to try; none where the environment demands one or nothing is timed."""
+        first = launches[0]
         is_timed = self._device is not None and self._settings.measure
-        return list_shapes(launch) if is_timed and self.find_group(launch.kernel) is None else ()
+        if not is_timed or self.is_fixed(first) or self.find_group(first.kernel) is not None:
+            return ()
+        return list_rivals(launches)
 
     def _name(self, launch: Launch) -> str:
         """Return the key of a launch's verdict: GPU, kernel, and what that is compiled for."""
@@ -192,16 +231,15 @@ class Chooser:
         numbers = ",".join(f"{name}={int(value)}" for name, value in launch.template)
         return f"{self._device()} {launch.kernel} {numbers}"
 
-    def _recall(self, launches: Sequence[Launch]) -> int | None:
-        """Return the index of the launch that an earlier trial, of any process, found best."""
+    def _recall(self, launches: Sequence[Launch]) -> Launch | None:
+        """Return the launch that an earlier trial, of any process, found best."""
         wanted = self._verdicts().get(SECTION, self._name(launches[0]))
-        shapes = [describe_shape(launch) for launch in launches]
-        return shapes.index(wanted) if wanted in shapes else None
+        return next((launch for launch in launches if describe_shape(launch) == wanted), None)
 
     def _try(
         self, name: str, launches: Sequence[Launch], seconds: float, run: Run, equal: Equal
-    ) -> int | None:
-        """Run a trial; return the index of the fastest launch, or None where no trial can be run.
+    ) -> Launch | None:
+        """Run a trial; return the fastest launch, or None where no trial can be run.
 
         Two threads do not run trials at once, since each would time the other's launches, too.
 
@@ -209,26 +247,27 @@ class Chooser:
             name: the key of the verdict.
             launches: the first one was accepted, which took ``seconds``, compilation included.
         """
-        is_worth_it = seconds <= KERNEL_SECONDS and self._left > 0
+        allowed = WALK_SECONDS if launches[0].kernel == WALK else KERNEL_SECONDS
+        is_worth_it = seconds <= allowed and self._left > 0
         if not (is_worth_it and self._busy.acquire(blocking=False)):
             return None
         begin = self._clock()
         try:
-            deadline = begin + min(KERNEL_SECONDS, self._left)
-            index = self._find_fastest(launches, deadline, run, equal)
+            deadline = begin + min(allowed, self._left)
+            fastest = self._find_fastest(launches, deadline, run, equal)
         finally:
             self._left -= self._clock() - begin
             self._busy.release()
-        self._verdicts().put(SECTION, name, describe_shape(launches[index]))
-        return index
+        self._verdicts().put(SECTION, name, describe_shape(fastest))
+        return fastest
 
     def _find_fastest(
         self, launches: Sequence[Launch], deadline: float, run: Run, equal: Equal
-    ) -> int:
+    ) -> Launch:
         (reference,) = run(launches[0], 1)
         count = max(1, min(LAUNCHES, RESULT_BYTES // max(1, reference.nbytes)))
-        best, least = 0, self._time(launches[0], count, run) / ADVANTAGE
-        for index, launch in enumerate(launches[1:], start=1):
+        best, least = launches[0], self._time(launches[0], count, run) / ADVANTAGE
+        for launch in launches[1:]:
             if self._clock() >= deadline:
                 break
             try:
@@ -239,7 +278,7 @@ class Chooser:
                 continue
             seconds = self._time(launch, count, run)
             if seconds < least:
-                best, least = index, seconds
+                best, least = launch, seconds
         return best
 
     def _time(self, launch: Launch, count: int, run: Run) -> float:

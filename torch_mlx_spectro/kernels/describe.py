@@ -35,7 +35,7 @@ from .radices import (
     with_frames,
 )
 from .tables import make_table
-from .walks import END_SAMPLES, WalkPlan, resize_walk, walk_plan
+from .walks import END_SAMPLES, WalkPlan, list_walks, resize_any_walk
 
 #: MLX counts dimensions and grids, and the kernels frames, in 32 bits.
 MAX_COUNT = (1 << 31) - 1
@@ -64,6 +64,7 @@ def list_analyses(
     group: int | None = None,
     step: int | None = None,
     frames_fastest: bool = False,
+    cores: int | None = None,
 ) -> tuple[Launch, ...]:
     """List launches of the fused analysis kernel, best first; none where it covers no such call.
 
@@ -74,6 +75,7 @@ def list_analyses(
         step: from one value of the window to the next, in elements. None: there are n_fft values,
             contiguous and aligned to pairs. ``NO_WINDOW``: there is no window.
         frames_fastest: neighbouring frames of the spectrum are to be neighbours in memory.
+        cores: as in :func:`.kernels.radices.find_gpu`.
 
     Raises:
         ValueError: no group has so many threads.
@@ -81,7 +83,7 @@ def list_analyses(
     fused = find_fused_points(params)
     if fused is None:
         return ()
-    found = list_analysis_plans(fused[0], params.frames * params.rows)
+    found = list_analysis_plans(fused[0], params.frames * params.rows, cores)
     if frames_fastest:
         found = tuple(dict.fromkeys(with_frames(plan, FASTEST_FRAMES) for plan in found))
     if group is not None:
@@ -203,7 +205,7 @@ def list_syntheses(
         frames_fastest: neighbouring frames of the spectrum are neighbours in memory.
         adjoint: leave the envelope out, and fold the padding of an analysis back.
         walk_group, group: threads of a group of either kernel; None for what the plans say.
-        cores: cores of the GPU; None for those of the GPU that plans were sized for.
+        cores: as in :func:`.kernels.radices.find_gpu`.
         step: as in :func:`list_analyses`.
 
     Raises:
@@ -224,16 +226,16 @@ def list_syntheses(
         ("ENVELOPE", adjoint is None),
         ("FOLD", adjoint is not None and adjoint.padding > 0),
     ]
-    walk = None
+    found: tuple[Launch, ...] = ()
     if packed and not complex_window and not (adjoint is not None and adjoint.both_halves):
-        walk = _make_walk(params, frames_fastest, adjoint, walk_group, cores, step)
-    if walk is not None and walk_group is not None:
-        return (walk,)
-    found = list_plans(points, least_frames=least)
+        found = _make_walks(params, frames_fastest, adjoint, walk_group, cores, step)
+    if found and walk_group is not None:
+        return found
+    plans = list_plans(points, least_frames=least)
     if group is not None:
-        found = (resize_group(found[0], group),)
-    general = [_make_synthesis(params, plan, flags, adjoint, step) for plan in found]
-    return tuple(general if walk is None else [walk, *general])
+        plans = (resize_group(plans[0], group),)
+    general = (_make_synthesis(params, plan, flags, adjoint, step) for plan in plans)
+    return (*found, *general)
 
 
 def _count_folded(params: IstftParams, adjoint: Adjoint | None) -> int:
@@ -244,29 +246,28 @@ def _count_folded(params: IstftParams, adjoint: Adjoint | None) -> int:
     return (adjoint.padding + 2) // 2 * 2
 
 
-def _make_walk(
+def _make_walks(
     params: IstftParams,
     frames_fastest: bool,
     adjoint: Adjoint | None,
     group: int | None,
     cores: int | None,
     step: int | None,
-) -> Launch | None:
-    """Make the launch of the walking kernel; None where the general kernel serves the call."""
+) -> tuple[Launch, ...]:
+    """Make launches of the walking kernel; none where the general kernel serves the call."""
     even = all(
         number % 2 == 0 for number in (params.hop_length, params.start, params.output_length)
     )
     folded = _count_folded(params, adjoint)
     if 2 * folded >= params.output_length - 1:
-        return None
-    plan = walk_plan(
-        params.n_fft // 2, params.hop_length, 2 if even else 1, frames_fastest, folded == 0
+        return ()
+    width, halves = 2 if even else 1, folded == 0
+    plans = list_walks(params.n_fft // 2, params.hop_length, width, frames_fastest, halves, cores)
+    if plans and group is not None:
+        plans = (resize_any_walk(plans, group),)
+    return tuple(
+        walk(params, plan, frames_fastest, adjoint, cores=cores, step=step) for plan in plans
     )
-    if plan is None:
-        return None
-    if group is not None:
-        plan = resize_walk(plan, group)
-    return walk(params, plan, frames_fastest, adjoint, cores=cores, step=step)
 
 
 def walk(

@@ -17,7 +17,7 @@ class Kernels(ABC):
     """The four functions that kernels compute.
 
     Attributes:
-        cores: cores of the GPU; None for those of the GPU that plans were sized for.
+        cores: of an Apple GPU; None for any other (:func:`.kernels.radices.find_gpu`).
     """
 
     cores: int | None = None
@@ -72,7 +72,7 @@ class Kernels(ABC):
         kinds = (complex_signal, complex_window, divisor)
         group = self.chooser.find_group("analysis")
         fused = describe_demanded(
-            describe.list_analyses, params, *kinds, group, step, frames_fastest
+            describe.list_analyses, params, *kinds, group, step, frames_fastest, self.cores
         )
         return fused or self.list_cuts(params, complex_signal, window, divisor)
 

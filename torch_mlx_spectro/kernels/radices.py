@@ -35,15 +35,7 @@ SYNTHESIS_GROUP = 256
 SHAPE_VALUES = (8, 16, 32)
 SHAPE_GROUPS = (128, 256, 64, 512)
 MAX_SHAPES = 8
-#: Cores of the GPU that plans were sized for, an H100.
-CORES = 132
-#: Cores of an Apple GPU (which has 7 to 80) where their number cannot be read. Too high a number
-#: costs less: some frames are transformed twice, while too low a number leaves cores idle. Not
-#: measured.
-APPLE_CORES = 40
-#: Threads that a core runs at once; and the multiple of all cores' threads from which on frames
-#: count as many.
-CORE_THREADS = 2048
+#: Multiple of the threads that all cores run at once from which on frames count as many.
 ANALYSIS_WAVES = 2
 #: Radices of an analysis: none needs more than the best plan's values, or few more.
 ANALYSIS_RADICES = (2, 3, 4, 5, 6, 7, 8, 9, 10)
@@ -60,6 +52,54 @@ FASTEST_FRAMES = 4
 #: Output samples of a synthesis group, in frames' lengths: less means more frames computed twice.
 TILE_FRAMES = 4
 MAX_TILE_SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What plans depend on in a GPU.
+
+    Attributes:
+        cores: how many it has.
+        threads: that a core runs at once.
+        registers: of 32 bits, of a core.
+        memory_bytes: group memory of a core; None where registers always run out before.
+    """
+
+    cores: int
+    threads: int
+    registers: int
+    memory_bytes: int | None = None
+
+
+#: The GPU that plans were sized for. Only where ``cores`` is None, so for no Apple GPU.
+H100 = Gpu(cores=132, threads=2048, registers=65536)
+
+
+#: Cores of the largest GPU of Apple's that has a name with this end (M1 to M4: M1 Pro has 16, M2
+#: Max 38). Smaller ones have the same name. Too high a number costs less: some frames are
+#: transformed twice, while too low a number leaves cores idle. Not measured.
+_APPLE_CORES = {"Pro": 20, "Max": 40, "Ultra": 80}
+_LEAST_APPLE_CORES = 10
+#: Cores that emulated kernels are planned for: those of an M2, M3 or M4.
+EMULATED_CORES = 10
+
+
+def guess_cores(name: str) -> int:
+    """Guess the cores of an Apple GPU by its name, such as "Apple M2 Max"."""
+    last = name.split()[-1:] or [""]
+    return _APPLE_CORES.get(last[0], _LEAST_APPLE_CORES)
+
+
+def find_gpu(cores: int | None) -> Gpu:
+    """Return the Apple GPU of so many cores, or the H100 for None.
+
+    What a core of Apple's has is not documented by Apple. The numbers are public measurements of
+    families 7 and 8 (M1, M2; philipturner/metal-benchmarks): 208 KB of registers, some 60 KB of
+    group memory, at most 3072 threads. A thread of our analyses has some 56 registers.
+    """
+    if cores is None:
+        return H100
+    return Gpu(cores, threads=896, registers=208 << 8, memory_bytes=60 << 10)
 
 
 @dataclass(frozen=True)
@@ -186,19 +226,21 @@ def is_power_of_two(number: int) -> bool:
     return number & (number - 1) == 0
 
 
-def list_analysis_plans(points: int, frames: int) -> tuple[FftPlan, ...]:
+def list_analysis_plans(points: int, frames: int, cores: int | None = None) -> tuple[FftPlan, ...]:
     """List plans of an analysis, as :func:`list_plans` does.
 
     Args:
         frames: of all rows. If they are more than run at once, plans whose frames each fill one
             SIMD group come first. Those are as fast, and a group reads samples that its frames
             share once.
+        cores: as in :func:`find_gpu`.
     """
     radices = find_analysis_radices(points)
     if points >= LONG_POINTS:
         return _list_plans(points, radices, LONG_VALUES, ANALYSIS_GROUP, 1)
     found = _list_plans(points, radices, ANALYSIS_VALUES, ANALYSIS_GROUP, 1)
-    if frames * found[0].threads > ANALYSIS_WAVES * CORES * CORE_THREADS:
+    gpu = find_gpu(cores)
+    if frames * found[0].threads > ANALYSIS_WAVES * gpu.cores * gpu.threads:
         lean = _list_plans(points, radices, ANALYSIS_VALUES[1:], SYNTHESIS_GROUP, 1)
         if lean[0].threads == SIMD_WIDTH:
             return lean

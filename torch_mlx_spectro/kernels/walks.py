@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from .radices import (
-    CORES,
     GROUP_MEMORY_BYTES,
+    H100,
     MAX_GROUP_THREADS,
     MAX_PASSES,
     MAX_POINTS,
     FftPlan,
+    Gpu,
     count_values,
     find_even_radices,
+    find_gpu,
     find_radices,
     is_power_of_two,
     resize_group,
@@ -33,9 +36,14 @@ KEPT_SUMS = 32
 #: Radices of a walk's first pass, best first, and of the others.
 FIRST_RADICES = (8, 10, 6, 4, 12, 2)
 LATER_RADICES = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 16)
-#: Registers of a core. A walking thread needs this many: a base, and more for each one that it
-#: keeps and for each value that it holds beyond 16. The numbers fit what the compiler took.
-CORE_REGISTERS = 65536
+#: Group memory of the walks that a GPU may try beside the first choice.
+WALK_MEMORIES = (8 << 10, 16 << 10, 32 << 10)
+#: A walk whose threads hold 8 values, not 16: its radices, and its group memory to aim at.
+LEAN_MEMORY = 16 << 10
+LEAN_FIRST_RADICES = (4,)
+LEAN_RADICES = (2, 3, 4, 5, 6, 7, 8)
+#: A walking thread needs this many registers: a base, and more for each one that it keeps and for
+#: each value that it holds beyond 16. The numbers fit what CUDA's compiler took.
 WALK_REGISTERS = 72
 KEPT_REGISTERS = 0.85
 VALUE_REGISTERS = 3
@@ -94,7 +102,19 @@ class WalkPlan:
 
     @property
     def resident(self) -> int:
-        """How many groups a core holds at once, by the registers that their threads need."""
+        """How many groups a core of the GPU that plans were sized for holds at once."""
+        return self.count_resident(H100)
+
+    def count_resident(self, gpu: Gpu) -> int:
+        """Count the groups that a core holds at once, by their registers and their memory."""
+        fitting = int(gpu.registers / self.registers)
+        if gpu.memory_bytes is not None:
+            fitting = min(fitting, gpu.memory_bytes // self.fft.memory_bytes)
+        return max(1, fitting)
+
+    @property
+    def registers(self) -> float:
+        """The registers that a group needs, of all its threads."""
         kept = self.sums + self._owned * self.width
         if self.keeps_window:
             kept += self.overlap * self._owned * self.width
@@ -103,8 +123,7 @@ class WalkPlan:
             kept += self.sums + reached
         values = count_values(self.fft.points, self.fft.radices, self.fft.threads)
         held = max(0, values - 2 * FIRST_RADICES[0]) * VALUE_REGISTERS
-        registers = WALK_REGISTERS + KEPT_REGISTERS * kept + held
-        return max(1, int(CORE_REGISTERS / (self.fft.group * registers)))
+        return self.fft.group * (WALK_REGISTERS + KEPT_REGISTERS * kept + held)
 
     def template(self) -> list[tuple[str, int]]:
         """The plan as a kernel's template arguments."""
@@ -123,18 +142,18 @@ class WalkPlan:
         is the sum of both, in rounds; it ordered the runs as measured.
 
         Args:
-            cores: cores of the GPU; None for those of an H100. With fewer cores, fewer groups keep
+            cores: as in :func:`.kernels.radices.find_gpu`. With fewer cores, fewer groups keep
                 all of them busy, and longer runs transform fewer frames twice.
         """
-        cores = cores or CORES
-        frames = self.fft.frames
+        gpu = find_gpu(cores)
+        cores, resident, frames = gpu.cores, self.count_resident(gpu), self.fft.frames
         fewest = -(-self.overlap // frames)
         long = frames < WALK_FASTEST_FRAMES
         costs = []
         for rounds in range(fewest, max(MOST_FRAMES // frames, fewest) + 1):
             run = rounds * frames - (self.overlap - 1)
             groups = -(-hops // run) * rows
-            waves = -(-groups // (cores * self.resident))
+            waves = -(-groups // (cores * resident))
             most = MOST_FRAMES
             if frames_fastest and not (long and waves == 1):
                 most = MOST_LONG_FASTEST_FRAMES if long else MOST_FASTEST_FRAMES
@@ -144,17 +163,73 @@ class WalkPlan:
         return -min(costs)[1]
 
 
-def mirrored_radices(points: int) -> tuple[int, ...] | None:
-    """Find radices whose first pass takes mirrored pairs of bins as they lie; None: none."""
-    for first in FIRST_RADICES:
+def mirrored_radices(
+    points: int,
+    firsts: tuple[int, ...] = FIRST_RADICES,
+    others: tuple[int, ...] = LATER_RADICES,
+) -> tuple[int, ...] | None:
+    """Find radices whose first pass takes mirrored pairs of bins as they lie; None: none.
+
+    Args:
+        firsts: radices of the first pass, best first.
+        others: radices of the later passes.
+    """
+    for first in firsts:
         if points % (2 * first) == 0:
-            later = find_even_radices(points // first, LATER_RADICES)
+            later = find_even_radices(points // first, others)
             if later is not None and len(later) < MAX_PASSES:
                 # Powers of two stand around the others, since their exchanges are swizzled.
                 powers = [radix for radix in later if is_power_of_two(radix)]
-                others = [radix for radix in later if not is_power_of_two(radix)]
-                return (first, *powers[:1], *others, *powers[1:])
+                between = [radix for radix in later if not is_power_of_two(radix)]
+                return (first, *powers[:1], *between, *powers[1:])
     return None
+
+
+def list_walks(
+    points: int, hop: int, width: int, frames_fastest: bool, halves: bool, cores: int | None
+) -> tuple[WalkPlan, ...]:
+    """List plans of walks for one call, best first; none where :func:`walk_plan` has none.
+
+    An H100 has one, which was measured. For Apple's GPUs nothing was, so their launchers try
+    several on first use. There the first one is the first whose registers a core has; smaller ones
+    follow, for a GPU that refuses it, and larger ones at the end.
+
+    Args:
+        cores: as in :func:`.kernels.radices.find_gpu`.
+    """
+    best = walk_plan(points, hop, width, frames_fastest, halves)
+    if best is None or cores is None:
+        return () if best is None else (best,)
+    found = {best: None} | dict.fromkeys(_list_other_walks(best, halves and width == 2))
+    smaller = sorted(
+        (plan for plan in found if plan.fft.group <= best.fft.group and plan is not best),
+        key=lambda plan: -plan.fft.group,
+    )
+    larger = [plan for plan in found if plan.fft.group > best.fft.group]
+    ordered = [best, *smaller, *larger]
+    registers = find_gpu(cores).registers
+    fitting = (plan for plan in ordered if plan.registers <= registers)
+    first = next(fitting, min(ordered, key=lambda plan: plan.registers))
+    return (first, *(plan for plan in ordered if plan is not first))
+
+
+def _list_other_walks(best: WalkPlan, halves: bool) -> Iterator[WalkPlan]:
+    """Yield walks of other group memories, and one of more threads that hold fewer values."""
+    points = best.fft.points
+    one = replace(best.fft, frames=1, half=False)
+    found = []
+    for memory in WALK_MEMORIES:
+        half = halves and one.memory_bytes > memory
+        frames = memory // replace(one, half=half).memory_bytes
+        found.append(replace(one, frames=frames, half=half))
+    radices = mirrored_radices(points, LEAN_FIRST_RADICES, LEAN_RADICES)
+    if radices is not None and len(radices) > 1:
+        lean = FftPlan(points, radices, points // radices[0] // 2, 1)
+        found.append(replace(lean, frames=max(1, LEAN_MEMORY // lean.memory_bytes)))
+    for fft in found:
+        plan = replace(best, fft=fft)
+        if fft.frames and fft.group <= WALK_FASTEST_GROUP and plan.sums <= KEPT_SUMS:
+            yield plan
 
 
 def walk_plan(
@@ -191,12 +266,22 @@ def walk_plan(
     return plan if fft.group <= MAX_GROUP_THREADS and plan.sums <= KEPT_SUMS else None
 
 
-def resize_walk(plan: WalkPlan, group: int) -> WalkPlan:
-    """Return the plan with groups of so many threads.
+def resize_any_walk(plans: Sequence[WalkPlan], group: int) -> WalkPlan:
+    """Return the first plan that can have groups of so many threads, with these.
 
     Raises:
-        ValueError: no group has so many.
+        ValueError: none can; why the first one cannot.
     """
+    refusals = []
+    for plan in plans:
+        try:
+            return _resize_walk(plan, group)
+        except ValueError as refusal:
+            refusals.append(refusal)
+    raise refusals[0]
+
+
+def _resize_walk(plan: WalkPlan, group: int) -> WalkPlan:
     found = replace(plan, fft=resize_group(plan.fft, group, same_threads=True))
     if found.sums > KEPT_SUMS:
         raise ValueError(f"threads of a group of {group} would have to keep {found.sums} sums")

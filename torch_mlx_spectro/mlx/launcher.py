@@ -13,6 +13,7 @@ before the body.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,14 +22,13 @@ import numpy as np
 from ..core.params import IstftParams, StftParams
 from ..errors import KernelRefused
 from ..kernels.arguments import CHECKING_KERNELS, HEADERS, INPUTS, OUTPUTS, VANISHING
-from ..kernels.chooser import Chooser
+from ..kernels.chooser import WALK_AGREEMENT, Chooser
 from ..kernels.describe import MAX_COUNT, largest_count
 from ..kernels.functions import Kernels
 from ..kernels.launches import Launch
-from ..kernels.radices import APPLE_CORES, MAX_GROUP_THREADS, find_fused_points
+from ..kernels.radices import EMULATED_CORES, MAX_GROUP_THREADS, find_fused_points, guess_cores
 from ..kernels.tables import make_table
-from ..kernels.texts import cuda
-from ..kernels.texts.metal import body, header
+from ..kernels.texts import cuda, metal
 from ..store.caches import Cache, cached
 from .host import copy_to_mlx
 
@@ -57,7 +57,7 @@ class MetalKernels(Kernels):
         mx: the module ``mlx.core``.
         factory: ``mx.fast.metal_kernel``, or what stands in for it.
         chooser: chooses among launches; one that tries no shapes if not given.
-        cores: cores of the GPU; None for those of the GPU that plans were sized for.
+        cores: as in the base class.
     """
 
     def __init__(
@@ -107,11 +107,7 @@ class MetalKernels(Kernels):
         first, window = (self._in_device_memory(given, stream) for given in (first, window))
 
         def inputs(launch: Launch) -> list[Any]:
-            integers, plan = self._keep(np.int64, self._numbers(launch)), launch.plan
-            if plan is None:
-                return [first, window, integers]
-            table = self._tables.get(plan, lambda: self.constant(make_table(plan)[0]))
-            return [first, window, table, integers, self._number(edge)]
+            return self.list_inputs(launch, first, window, edge)
 
         chosen = launches[0] if launches[0].plan is None else self.chooser.find(launches)
         if chosen is not None:
@@ -133,6 +129,14 @@ class MetalKernels(Kernels):
 
         launch, result = self.chooser.choose(launches, accept, run, self._is_equal)
         return self._launch(launch, inputs(launch), stream) if result is None else result
+
+    def list_inputs(self, launch: Launch, first: Any, window: Any, edge: float = 1.0) -> list[Any]:
+        """List the inputs of a launch's kernel."""
+        integers, plan = self._keep(np.int64, self._numbers(launch)), launch.plan
+        if plan is None:
+            return [first, window, integers]
+        table = self._tables.get(plan, lambda: self.constant(make_table(plan)[0]))
+        return [first, window, table, integers, self._number(edge)]
 
     def _evaluate(self, launch: Launch, given: list[Any], stream: Any, count: int = 1) -> list[Any]:
         """Return the evaluated results of so many launches.
@@ -158,14 +162,18 @@ class MetalKernels(Kernels):
         return value
 
     def _is_equal(self, first: Any, second: Any) -> bool:
+        """Whether two spectra are the same bits, and two signals the same but for rounding."""
         mx = self._mx
+        if not self._is_complex(first):
+            differ, largest = mx.max(mx.abs(first - second)), mx.max(mx.abs(first))
+            return bool(differ <= WALK_AGREEMENT * largest)
         bits = [mx.view(result, mx.uint32) for result in (first, second)]
         return bool(mx.array_equal(*bits))
 
     def _launch(self, launch: Launch, inputs: list[Any], stream: Any) -> Any:
         mx = self._mx
         grid, template = self._arrange(launch)
-        (result,) = self._kernel(launch)(
+        (result,) = self.make_kernel(launch)(
             inputs=inputs,
             template=template,
             grid=grid,
@@ -180,11 +188,19 @@ class MetalKernels(Kernels):
         """Return a launch's threads, as MLX counts them, and what its kernel is compiled for."""
         return launch.grid, list(launch.template)
 
-    def _kernel(self, launch: Launch) -> Any:
+    def make_kernel(self, launch: Launch) -> Any:
+        """Make the kernel of a launch, or find it among those that were made."""
         name = launch.kernel
         return self._kernels.get(
-            name, lambda: self._make_kernel(name, INPUTS[name], header(*HEADERS[name]), body(name))
+            name,
+            lambda: self._make_kernel(
+                name, INPUTS[name], metal.write_header(name), metal.body(name)
+            ),
         )
+
+    def list_made(self) -> list[str]:
+        """List the kernels that were made, each as often as it was compiled for another group."""
+        return [key if isinstance(key, str) else key[0] for key in self._kernels.list_keys()]
 
     def _make_kernel(self, name: str, inputs: Sequence[str], head: str, source: str) -> Any:
         return self._factory(
@@ -230,7 +246,7 @@ def write_header(kernel: str, group: int, resident: int | None) -> str:
     registers than a large group has. So the word is redefined here to mean both.
     """
     return (
-        f"{header('cuda.h', *HEADERS[kernel])}\n"
+        f"{metal.header('cuda.h', *HEADERS[kernel])}\n"
         "#undef __global__\n"
         f"#define __global__ __attribute__((global)) {cuda.write_bounds(group, resident)}\n"
     )
@@ -278,7 +294,7 @@ class MlxCudaKernels(MetalKernels):
         more = (("FLAT", flat), ("GROUP", group), ("INTEGERS", len(launch.integers)))
         return (blocks * group, rows, layers), [*launch.template, *more]
 
-    def _kernel(self, launch: Launch) -> Any:
+    def make_kernel(self, launch: Launch) -> Any:
         name, bounds = launch.kernel, (launch.threadgroup[0], launch.resident)
         inputs = [EDGE if given == "edge" else given for given in INPUTS[name]]
         return self._kernels.get(
@@ -301,18 +317,40 @@ def device_name(mx: Any) -> str:
     return str(mx.device_info().get("device_name", mx.default_device()))
 
 
+def is_deterministic() -> bool:
+    """Whether the program, if it has imported torch, wants deterministic algorithms."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.are_deterministic_algorithms_enabled())
+
+
+def count_cores(name: str) -> tuple[int, str]:
+    """Count the cores of an Apple GPU, and say who told. MLX itself tells no number.
+
+    Args:
+        name: MLX's name of the device.
+    """
+    torch = sys.modules.get("torch")
+    try:
+        told = 0 if torch is None else int(torch.backends.mps.get_core_count())
+    except (AttributeError, RuntimeError):
+        told = 0
+    return (told, "torch") if told > 0 else (guess_cores(name), "a table, by its name")
+
+
 @cached(4)
 def _make_kernels(mx: Any, factory: Callable[..., Any]) -> MetalKernels:
     if getattr(factory, "emulated", False):
-        return MetalKernels(mx, factory)
-    return MetalKernels(mx, factory, Chooser(lambda: device_name(mx)), APPLE_CORES)
+        return MetalKernels(mx, factory, cores=EMULATED_CORES)
+    name = device_name(mx)
+    chooser = Chooser(lambda: name, is_deterministic=is_deterministic)
+    return MetalKernels(mx, factory, chooser, count_cores(name)[0])
 
 
 def metal_kernels(mx: Any, device_type: str) -> MetalKernels | None:
     """Return the kernels for tensors of a device: a GPU's own for MPS, emulated ones for any."""
-    kernels = _make_kernels(mx, mx.fast.metal_kernel)
-    if kernels.emulated or (device_type == "mps" and mx.metal.is_available()):
-        return kernels
+    factory = mx.fast.metal_kernel
+    if getattr(factory, "emulated", False) or (device_type == "mps" and mx.metal.is_available()):
+        return _make_kernels(mx, factory)
     return None
 
 

@@ -29,6 +29,10 @@ MINIMUM_MLX = (0, 32, 4)
 #: More streams than this would outgrow MLX's 32 MB buffer cache and fault pages in again.
 MAX_STREAMS = 8
 
+#: The part of a Mac's memory that MLX may keep of what was freed, if nobody else has a say: of 8 GB
+#: 256 MB. By default it is nearly all memory, and torch keeps freed memory of its own.
+KEPT_SHARE = 32
+
 FORKED = "this process was forked after MLX was loaded, and MLX's threads do not survive a fork"
 
 
@@ -125,6 +129,7 @@ class _Process:
 
 def _load() -> Runtime | str:
     """Import MLX and make its streams; return the reason when that fails."""
+    is_the_programs = "mlx.core" in sys.modules
     try:
         mx = importlib.import_module("mlx.core")
     except (ImportError, OSError) as error:
@@ -136,12 +141,30 @@ def _load() -> Runtime | str:
     if version_numbers(version) < MINIMUM_MLX:
         wanted = ".".join(map(str, MINIMUM_MLX))
         return f"mlx {version} is older than {wanted}: pip install -U mlx"
+    if not is_the_programs:
+        _bound_cache(mx)
     streams = min(MAX_STREAMS, usable_cpus())
     return Runtime(
         mx,
         tuple(mx.new_thread_unsafe_stream(mx.cpu) for _ in range(streams)),
         threading.Lock(),
     )
+
+
+def _bound_cache(mx: Any) -> None:
+    """Bound the memory that MLX keeps on a Mac, unless a lower bound is set.
+
+    Only for programs that have not imported MLX. In others the setting is theirs, and one that
+    imports MLX later may set its own.
+    """
+    if not mx.metal.is_available():
+        return
+    memory = int(mx.device_info().get("memory_size", 0))
+    if memory:
+        wanted = memory // KEPT_SHARE
+        before = mx.set_cache_limit(wanted)
+        if before < wanted:
+            mx.set_cache_limit(before)
 
 
 _process = _Process()

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from ..core.params import (
     PAD_MODES,
@@ -24,15 +23,20 @@ from ..core.params import (
     resolve_stft,
 )
 from ..errors import UnresolvedArguments
+from ..mlx.runtime import runtime
 from ..store.caches import cached
 
-_LAYOUTS = ("bfn", "bnf")
-_POLICIES = ("auto", "mlx_fft", "metal", "torch_fallback")
+#: mlx-spectro's names of the values that some arguments take.
+STFTOutputLayout: TypeAlias = Literal["bfn", "bnf"]
+ISTFTBackendPolicy: TypeAlias = Literal["auto", "mlx_fft", "metal", "torch_fallback"]
+CenterPadMode: TypeAlias = Literal["constant", "reflect", "replicate", "circular"]
+CenterTailPad: TypeAlias = Literal["symmetric", "minimal"]
+_LAYOUTS, _POLICIES = get_args(STFTOutputLayout), get_args(ISTFTBackendPolicy)
 #: By argument, its accepted values.
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "pad_mode": PAD_MODES,
-        "center_tail_pad": ("symmetric", "minimal"),
+        "center_tail_pad": get_args(CenterTailPad),
         # The dimensions of a signal before its last one: one batch, as in mlx-spectro, or any.
         "leading": ("batch", "any"),
         "input_layout": _LAYOUTS,
@@ -64,6 +68,59 @@ def check_choice(name: str, value: Any, accepted: tuple[str | None, ...]) -> Non
     """
     if value not in accepted:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}; got {value!r}")
+
+
+def check_array(entry: str, value: Any) -> None:
+    """Check that a method was given an MLX array.
+
+    Args:
+        entry: the name of the method: ``"stft"``, ``"istft_stream"``.
+
+    Raises:
+        TypeError: it is none; names what it is, and which function takes it or how to convert it.
+    """
+    if isinstance(value, runtime().mx.array):
+        return
+    library, kind = type(value).__module__.partition(".")[0], type(value).__qualname__
+    found = kind if library == "builtins" else f"{library}.{kind}"
+    advice = "mx.array(...) makes one"
+    if library == "torch":
+        door = entry.partition("_")[0]
+        advice = (
+            f"torch_mlx_spectro.{door} takes tensors"
+            if door in ("stft", "istft")
+            else "mx.array(...) of its numpy() makes one"
+        )
+    elif value is None:
+        found, advice = "None", "the first argument is missing"
+    raise TypeError(f"{entry} expects an MLX array (mlx.core.array); got {found}: {advice}")
+
+
+def read_number(name: str, value: Any) -> float:
+    """Return a number as a float.
+
+    Raises:
+        ValueError: the value is not a finite number; names the argument.
+    """
+    try:
+        number = math.nan if isinstance(value, (bool, str, bytes)) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be a number; got {value!r}")
+    return number
+
+
+def read_count(name: str, value: Any, least: int = 1) -> int:
+    """Return an integer that is at least ``least``.
+
+    Raises:
+        ValueError: it is none; names the argument.
+    """
+    count = read_integer(name, value)
+    if count < least:
+        raise ValueError(f"{name} must be at least {least}; got {count}")
+    return count
 
 
 def read_integer(name: str, value: Any) -> int:
@@ -138,13 +195,21 @@ class Sizes:
         )
 
 
-@contextmanager
-def _say_why(name: str, *arguments: Any) -> Iterator[None]:
-    """Turn UnresolvedArguments within the context into a ValueError with the reason."""
-    try:
-        yield
-    except UnresolvedArguments as refused:
-        raise ValueError(f"{name} needs that {refused}; got {arguments}") from None
+def _check_samples(sizes: Sizes, samples: int) -> None:
+    """Check that a signal is long enough for its padding.
+
+    Raises:
+        ValueError: it is not; names the padding, what it needs and how long the signal is.
+    """
+    if not sizes.center or sizes.pad_mode == "constant":
+        return
+    mode, half = sizes.pad_mode, sizes.n_fft // 2
+    least = {"reflect": half + 1, "replicate": 1, "circular": half}[mode]
+    if samples < max(1, least):
+        raise ValueError(
+            f"stft: {mode} padding of n_fft={sizes.n_fft} needs at least {max(1, least)} samples; "
+            f"got {samples} (pad_mode='constant' takes any number)"
+        )
 
 
 @cached(RESOLVED_CALLS)
@@ -156,7 +221,8 @@ def resolve_stft_call(sizes: Sizes, samples: int, is_complex: bool) -> StftParam
     """
     onesided = sizes.onesided and not is_complex
     short = not sizes.center and samples < sizes.n_fft
-    with _say_why("stft", sizes, samples, is_complex):
+    _check_samples(sizes, samples)
+    try:
         params = resolve_stft(
             TensorFacts((1, sizes.n_fft if short else samples), is_complex),
             sizes.n_fft,
@@ -168,6 +234,8 @@ def resolve_stft_call(sizes: Sizes, samples: int, is_complex: bool) -> StftParam
             onesided=onesided,
             return_complex=True,
         )
+    except UnresolvedArguments as refused:
+        raise ValueError(f"stft of {samples} samples needs that {refused}") from None
     if short:  # padded at its end with zeros
         return replace(params, samples=samples)
     if sizes.center and sizes.tail_pad == "minimal":
@@ -187,7 +255,11 @@ def resolve_istft_call(
     if sizes.center and sizes.tail_pad == "minimal" and length is None:
         raise ValueError("length is required when center_tail_pad='minimal' for istft")
     bins = sizes.n_fft if return_complex else sizes.n_fft // 2 + 1
-    with _say_why("istft", sizes, frames, length, return_complex):
+    if frames == 0:
+        raise ValueError("istft expects at least one frame; the spectrum has none")
+    if length is not None and length <= 0:
+        raise ValueError(f"length must be positive; got {length}")
+    try:
         return resolve_istft(
             TensorFacts((1, bins, frames), True),
             sizes.n_fft,
@@ -198,7 +270,14 @@ def resolve_istft_call(
             onesided=not return_complex,
             length=length,
             return_complex=return_complex,
+            with_gaps=True,
         )
+    except UnresolvedArguments as refused:
+        given = f"{frames} frames of n_fft={sizes.n_fft}, hop_length={sizes.hop_length}"
+        raise ValueError(
+            f"istft of {given} and length={length} needs that {refused}; "
+            "a centred signal begins and ends half a frame later than its frames"
+        ) from None
 
 
 def resolve_fft_params(

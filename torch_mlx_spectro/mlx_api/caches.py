@@ -15,6 +15,7 @@ from ..settings import mlx_settings
 from ..store.caches import Cache
 from ..store.fork import after_fork
 from .functions import get_map
+from .ops import kernels
 
 RECENT_EVENTS = 128
 #: How many transforms :func:`.mlx_api.transform.get_transform_mlx` keeps.
@@ -93,12 +94,24 @@ def get_cache_debug_stats(*, reset: bool = False) -> dict[str, Any]:
 
     Returns:
         ``enabled``, ``counts`` by event, ``last_key_shapes`` by event, ``recent_events``,
-        ``kernel_cache`` (the functions that were made, one for a kind of call) and
-        ``transform_cache``.
+        ``kernel_cache`` and ``transform_cache``. ``kernel_cache`` has mlx-spectro's keys, and
+        ``maps``: the functions that were made, one for a kind of call. Here one kernel computes
+        overlap-add, envelope and quotient, so the first three values are equal. Shapes of groups
+        (``tgx``) are written to their file as soon as they are found, so none is ever "dirty".
     """
+    found = kernels()
+    inverts = found is not None and any("synthesis" in name for name in found.list_made())
     stats = {
         **_events.snapshot(),
-        "kernel_cache": {"maps": get_map.cache_info()._asdict()},
+        "kernel_cache": {
+            "ola_kernel_compiled": inverts,
+            "ola_norm_kernel_compiled": inverts,
+            "envelope_kernel_compiled": inverts,
+            "tgx_entries": 0 if found is None else found.chooser.count_chosen(),
+            "tgx_loaded": found is not None and found.chooser.count_chosen() > 0,
+            "tgx_dirty": False,
+            "maps": get_map.cache_info()._asdict(),
+        },
         "transform_cache": transforms.info(),
     }
     if reset:

@@ -6,7 +6,9 @@ The arguments are checked here; :mod:`.mlx_api.functions` computes the maps.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,16 +19,25 @@ from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
 from ..mlx.runtime import runtime
 from ..settings import mlx_settings
 from . import ops as mlx_maps
-from .arguments import Sizes, check_choices, read_integer, resolve_istft_call, resolve_stft_call
+from .arguments import (
+    Sizes,
+    check_array,
+    check_choices,
+    read_integer,
+    resolve_istft_call,
+    resolve_stft_call,
+)
 from .caches import make_counted
 from .functions import get_map
-from .windows import WindowName, make_window
+from .windows import WindowLike, WindowName, is_window_name, make_window
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 #: How many envelopes a transform keeps, of 2 n_fft values each.
 ENVELOPES = 32
+#: How many calls a transform remembers whether their envelope vanishes.
+VERDICTS = 256
 #: How far ``validate=True`` lets the two computations of an istft differ.
 VALIDATION_TOLERANCE = 1e-5
 
@@ -54,7 +65,7 @@ class TransformCore:
         win_length: int | None = None,
         window_fn: WindowName = "hann",
         *,
-        window: Any = None,
+        window: WindowLike = None,
         periodic: bool = True,
         center: bool = True,
         normalized: bool = False,
@@ -81,15 +92,19 @@ class TransformCore:
         self.leading, self.istft_backend_policy = leading, policy
         self._set_window(window)
 
-    def _set_window(self, window: Any) -> None:
+    def _set_window(self, window: WindowLike) -> None:
         sizes = self._sizes
+        if is_window_name(window):
+            self.window_fn, window = window, None
         self._window = make_window(
             window, self.window_fn, sizes.win_length, sizes.n_fft, self.periodic
         )
         #: A window by name (``window_fn``) is a constant. Any other may be differentiated.
         self.has_window_by_name = window is None
-        mlx_maps.is_traced(self._window)  # evaluates it if possible: threads get no lazy arrays
+        # This evaluates the window if possible: threads get no lazy arrays.
+        self._has_values = not mlx_maps.is_traced(self._window)
         self._envelopes = make_counted("ola_envelope_cache", ENVELOPES)
+        self._verdicts = make_counted("ola_safety_cache", VERDICTS)
 
     @property
     def window(self) -> Any:
@@ -106,7 +121,15 @@ class TransformCore:
         return self._window
 
     @window.setter
-    def window(self, window: Any) -> None:
+    def window(self, window: WindowLike) -> None:
+        self._set_window(window)
+
+    def set_window(self, window: WindowLike) -> None:
+        """Set the window, as ``transform.window = window`` does.
+
+        Args:
+            window: an MLX array, a name, or None for the window of ``window_fn``.
+        """
         self._set_window(window)
 
     @property
@@ -141,11 +164,11 @@ class TransformCore:
     def onesided(self) -> bool:
         return self._sizes.onesided
 
-    def with_window(self, window: Any) -> Self:
+    def with_window(self, window: WindowLike) -> Self:
         """Return the same transform with another window, in which ``mx.grad`` may differentiate it.
 
         Args:
-            window: real MLX array of ``win_length`` or ``n_fft`` values.
+            window: real MLX array of ``win_length`` or ``n_fft`` values; or a name.
 
         Raises:
             ValueError: the window's shape does not fit.
@@ -190,9 +213,11 @@ class TransformCore:
     def _take_signal_rows(self, x: Any, name: str) -> tuple[Any, tuple[int, ...]]:
         """Return a signal as (rows, samples), and the leading dimensions of its spectrum."""
         mx = runtime().mx
+        check_array(name, x)
         if x.ndim == 0 or (self.leading == "batch" and x.ndim > 2):
             raise ValueError(
-                f"{name} expects 1D or 2D input, got {x.shape}; leading='any' takes more dimensions"
+                f"{name} expects 1D or 2D input, [T] or [B, T]; got shape {x.shape} "
+                "(leading='any' takes more dimensions)"
             )
         if x.dtype == mx.float64:
             raise ValueError(f"{name} computes in single precision; got float64")
@@ -216,16 +241,17 @@ class TransformCore:
     ) -> Any:
         """Compute the signal of a spectrum.
 
-        Where the overlap-added squared window is below torch's NOLA threshold, samples are zero.
+        Where the overlap-added squared window is below torch's NOLA threshold, samples are zero,
+        and a RuntimeWarning says so, once for a transform's window and the sizes of the call.
 
         Args:
             z: shape [F, N] or [B, F, N] (``"bfn"``), [N, F] or [B, N, F] (``"bnf"``), complex64,
                 with the bins of a onesided or a two-sided spectrum.
             length: samples of the result; zeros follow where frames end earlier.
             validate: compute with and without fusing, and compare.
-            torch_like: raise where torch does, which is where the envelope vanishes in the result.
+            torch_like: where the envelope vanishes in the result raise, as torch does.
             allow_fused: if False, divide by the envelope in an operation of its own.
-            safety: ``"off"`` keeps ``torch_like`` from raising.
+            safety: ``"off"`` asks for neither the exception nor the warning.
             long_mode_strategy: has no effect; mlx-spectro's values are accepted.
             backend_policy: replaces the transform's ``istft_backend_policy`` in this call.
             input_layout: ``"bfn"`` or ``"bnf"``.
@@ -247,8 +273,8 @@ class TransformCore:
         length = None if length is None else read_integer("length", length)
         rows, lead = self._take_spectrum_rows(z, input_layout, return_complex)
         params = resolve_istft_call(self._sizes, rows.shape[1], length, return_complex)
-        if torch_like and safety != "off":
-            self._check_envelope(params)
+        if safety != "off":
+            self._check_envelope(params, must_raise=torch_like)
         if policy == "metal" and mlx_maps.kernels() is None:
             raise RuntimeError("backend_policy='metal' needs a GPU that runs Metal kernels")
         fused = allow_fused and mlx_settings().fuse_norm
@@ -263,8 +289,15 @@ class TransformCore:
         """Return a spectrum as (rows, frames, bins that are read), and its leading dimensions."""
         mx = runtime().mx
         check_choices(input_layout=layout)
+        check_array("istft", z)
         if z.ndim < 2 or (self.leading == "batch" and z.ndim > 3):
-            raise ValueError(f"istft expects a 2D or 3D spectrum, got {z.shape}")
+            raise ValueError(
+                f"istft expects a 2D or 3D spectrum; got shape {z.shape} "
+                "(leading='any' takes more dimensions)"
+            )
+        if z.dtype != mx.complex64:
+            kind = str(z.dtype).removeprefix("mlx.core.")
+            raise ValueError(f"istft expects a spectrum of complex64; got {kind}")
         half, full = self.n_fft // 2 + 1, self.n_fft
         read = full if return_complex else half
         bins = z.shape[-2 if layout == "bfn" else -1]
@@ -276,7 +309,7 @@ class TransformCore:
                 f"is the layout {other!r}?"
             )
         lead = tuple(z.shape[:-2])
-        rows = mx.reshape(z.astype(mx.complex64), (math.prod(lead), *z.shape[-2:]))
+        rows = mx.reshape(z, (math.prod(lead), *z.shape[-2:]))
         if layout == "bfn":
             rows = mx.swapaxes(rows, 1, 2)
         return rows[..., :read], lead
@@ -300,15 +333,36 @@ class TransformCore:
         given = (self.window, self.hop_length, few, params.scale)
         return self._envelopes.get(given[2:], lambda: mlx_maps.compute_inverse_rows(*given))
 
-    def _check_envelope(self, params: IstftParams) -> None:
-        if not self.has_window_by_name and mlx_maps.is_traced(self.window):
-            raise ValueError("torch_like reads the window's values; this one is being traced")
-        whole = replace(params, win_length=params.n_fft)  # this window is padded already
-        if resolve_envelope(np.asarray(self.window), whole).vanishes:
-            raise RuntimeError(
-                "istft: window overlap-add envelope is too small: below "
-                f"{NOLA_THRESHOLD} in the kept range, for which torch.istft raises; take another "
-                "window or hop, or safety='off'"
+    def _check_envelope(self, params: IstftParams, *, must_raise: bool) -> None:
+        """Raise where the envelope vanishes within the result, or warn of it once.
+
+        A window that is being traced has no values, so nothing is known of its envelope.
+        """
+        if not self._has_values:
+            if must_raise:
+                raise ValueError("torch_like reads the window's values; this one is being traced")
+            return
+        is_first = False
+
+        def compute() -> bool:
+            nonlocal is_first
+            is_first = True
+            whole = replace(params, win_length=params.n_fft)  # this window is padded already
+            return resolve_envelope(np.asarray(self.window), whole).vanishes
+
+        if not self._verdicts.get(params, compute):
+            return
+        message = (
+            "istft: the window overlap-add envelope is degenerate: below "
+            f"{NOLA_THRESHOLD} somewhere in the result, where torch.istft raises"
+        )
+        if must_raise:
+            raise RuntimeError(f"{message}; take another window or hop, or safety='off'")
+        if is_first:
+            warnings.warn(
+                f"{message}. Its samples are zero there; safety='off' asks for no warning",
+                RuntimeWarning,
+                stacklevel=3,
             )
 
     def _compare(self, signal: Any, other: Any) -> None:
@@ -318,3 +372,9 @@ class TransformCore:
         difference = float(mx.max(mx.abs(signal - other))) if signal.size else 0.0
         if difference > VALIDATION_TOLERANCE * max(1.0, float(mx.max(mx.abs(other)))):
             raise RuntimeError(f"istft mismatch: max diff {difference:.3e}")
+
+
+# Python names a function by this where it is called by wrong keywords; programs know one class.
+for _each in vars(TransformCore).values():
+    if isinstance(_each, FunctionType):
+        _each.__qualname__ = f"SpectralTransform.{_each.__name__}"

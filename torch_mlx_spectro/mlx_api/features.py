@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ..mlx.host import copy_to_mlx
 from ..mlx.runtime import runtime
-from .arguments import check_choice
+from .arguments import check_array, check_choice, read_count, read_number
 from .transform import SpectralTransform
 from .windows import Values, WindowName
 
@@ -36,7 +37,8 @@ def _make_transform(
     n_fft: int, win_length: int | None, hop_length: int | None, window_fn: WindowName, **more: Any
 ) -> SpectralTransform:
     """Make a transform of signals [..., T], with torchaudio's default hop length."""
-    win = n_fft if win_length is None else win_length
+    n_fft = read_count("n_fft", n_fft)
+    win = n_fft if win_length is None else read_count("win_length", win_length)
     hop = win // 2 if hop_length is None else hop_length
     return SpectralTransform(n_fft, hop, win, window_fn, leading="any", **more)
 
@@ -76,8 +78,6 @@ class Spectrogram:
             raise ValueError(
                 f"normalized must be a bool, 'window' or 'frame_length'; got {normalized!r}"
             )
-        if pad < 0:
-            raise ValueError(f"pad must be >= 0; got {pad}")
         self.transform = _make_transform(
             n_fft,
             win_length,
@@ -88,11 +88,13 @@ class Spectrogram:
             normalized=normalized == "frame_length",
             onesided=onesided,
         )
-        self.pad, self.power = pad, power
+        self.pad = read_count("pad", pad, least=0)
+        self.power = None if power is None else _read_power(power)
         self._is_scaled = normalized in (True, "window")
 
     def __call__(self, x: Any) -> Any:
         mx = runtime().mx
+        check_array("Spectrogram", x)
         if self.pad:
             x = mx.pad(x, [(0, 0)] * (x.ndim - 1) + [(self.pad, self.pad)])
         spectrum = self.transform.stft(x)
@@ -100,6 +102,18 @@ class Spectrogram:
             energy = float(np.sum(np.asarray(self.transform.window) ** 2.0))
             spectrum = spectrum * (1.0 / math.sqrt(energy))
         return spectrum if self.power is None else magnitude(spectrum, self.power)
+
+
+def _read_power(power: Any) -> float:
+    """Return the exponent of a magnitude.
+
+    Raises:
+        ValueError: it is not a positive number.
+    """
+    exponent = read_number("power", power)
+    if exponent <= 0:
+        raise ValueError(f"power must be positive; got {power!r}")
+    return exponent
 
 
 def magnitude(spectrum: Any, power: float) -> Any:
@@ -148,9 +162,11 @@ class MelSpectrogram:
         self.spectrogram = Spectrogram(
             n_fft, win_length, hop_length, pad, window_fn, power, normalized, center, pad_mode
         )
-        self.n_mels = n_mels
-        end = float(sample_rate // 2) if f_max is None else f_max
-        filters = mel_filters(n_fft // 2 + 1, f_min, end, n_mels, sample_rate, norm, mel_scale)
+        bins = self.spectrogram.transform.n_fft // 2 + 1
+        self.n_mels, rate = read_count("n_mels", n_mels), read_count("sample_rate", sample_rate)
+        low = read_number("f_min", f_min)
+        end = float(rate // 2) if f_max is None else read_number("f_max", f_max)
+        filters = mel_filters(bins, low, end, self.n_mels, rate, norm, mel_scale)
         self.filters = copy_to_mlx(runtime().mx, filters.T.astype(np.float32))
 
     def __call__(self, x: Any) -> Any:
@@ -199,7 +215,13 @@ class MFCC:
     ) -> None:
         if dct_type != 2:
             raise ValueError(f"dct_type must be 2; got {dct_type!r}")
-        self.mel = MelSpectrogram(sample_rate=sample_rate, **(melkwargs or {}))
+        n_mfcc, given = read_count("n_mfcc", n_mfcc), {} if melkwargs is None else melkwargs
+        if not isinstance(given, Mapping) or "sample_rate" in given:
+            raise ValueError(
+                "melkwargs must be a dict of MelSpectrogram's arguments without sample_rate; "
+                f"got {given!r}"
+            )
+        self.mel = MelSpectrogram(sample_rate=sample_rate, **given)
         if n_mfcc > self.mel.n_mels:
             raise ValueError(f"n_mfcc ({n_mfcc}) must be <= n_mels ({self.mel.n_mels})")
         self.log_mels = log_mels
@@ -243,19 +265,32 @@ class GriffinLim:
         length: int | None = None,
         rand_init: bool = True,
     ) -> None:
+        momentum = read_number("momentum", momentum)
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in range [0, 1); got {momentum}")
         self.transform = _make_transform(n_fft, win_length, hop_length, window_fn)
-        self.n_iter, self.power, self.length = n_iter, power, length
+        self.n_iter, self.power = read_count("n_iter", n_iter, least=0), _read_power(power)
+        self.length = None if length is None else read_count("length", length)
         self.rand_init, self.momentum = rand_init, momentum / (1 + momentum)
 
     def __call__(self, specgram: Any, key: Any = None) -> Any:
         """Compute the signal.
 
         Args:
+            specgram: magnitudes to the power, shape [..., bins, frames].
             key: key of ``mx.random`` for the first phases; None for MLX's global state.
+
+        Raises:
+            ValueError: the shape or dtype does not fit.
         """
         mx = runtime().mx
+        check_array("GriffinLim", specgram)
+        bins = self.transform.n_fft // 2 + 1
+        if specgram.ndim < 2 or specgram.shape[-2] != bins or specgram.dtype == mx.complex64:
+            raise ValueError(
+                f"GriffinLim expects real magnitudes of shape [..., {bins}, frames]; got shape "
+                f"{specgram.shape}, {str(specgram.dtype).removeprefix('mlx.core.')}"
+            )
         size = mx.power(specgram, 1.0 / self.power)
         if self.rand_init:
             parts = mx.random.uniform(shape=(2, *size.shape), key=key)

@@ -27,6 +27,8 @@ from ..store.caches import cached
 
 #: Part of MLX's message about an array that has no values and cannot be computed.
 _WITHOUT_VALUES = "without a primitive"
+#: How many sides of padded signals are kept as positions, of n_fft // 2 integers each.
+SOURCES = 64
 #: The calls that kernels may compute: see :func:`kernels_where`.
 _allowed: ContextVar[str] = ContextVar("torch_mlx_spectro_kernels_where", default="values")
 
@@ -146,23 +148,32 @@ def compute_analysis(analysis: Analysis, signal: Any, window: Any) -> Any:
 
 
 def _cut_frames(mx: Any, params: StftParams, signal: Any) -> Any:
-    """Cut the frames of the padded rows, shape (rows, frames, n_fft), from pieces of a hop each.
+    """Cut the frames of the padded rows, shape (rows, frames, n_fft).
 
-    A strided view would be simpler, but MLX does not vectorise strided views (``mx.vmap``).
+    They are a strided view. MLX does not vectorise strided views (``mx.vmap``), so where the signal
+    is traced they are made of pieces of a hop each.
     """
     hop, n_fft, frames, left = params.hop_length, params.n_fft, params.frames, params.padding
     overlap = -(-n_fft // hop)
     hops = frames + overlap - 1
     if sides := padded_sides(params):
-        sources = (padding_sources(params, side).astype(np.int32) for side in sides)
-        before, after = (mx.take(signal, copy_to_mlx(mx, each), axis=1) for each in sources)
+        before, after = (mx.take(signal, _find_sources(mx, params, s), axis=1) for s in sides)
         signal, left = mx.concatenate([before, signal, after], axis=1), 0
     samples = signal[:, : hops * hop - left]
     samples = _pad(mx, samples, left, hops * hop - left - samples.shape[1])
+    if not has_placeholder(signal):
+        rows, length = samples.shape
+        return mx.as_strided(samples, (rows, frames, n_fft), (length, hop, 1))
     by_hops = mx.reshape(samples, (samples.shape[0], hops, hop))
     pieces = [by_hops[:, piece : piece + frames] for piece in range(overlap)]
     pieces[-1] = pieces[-1][..., : n_fft - (overlap - 1) * hop]
     return mx.concatenate(pieces, axis=-1) if overlap > 1 else pieces[0]
+
+
+@cached(SOURCES)
+def _find_sources(mx: Any, params: StftParams, side: int) -> Any:
+    """Return the positions of a signal that the padding on one side is made of, as an MLX array."""
+    return copy_to_mlx(mx, padding_sources(params, side).astype(np.int32))
 
 
 def compute_adjoint(analysis: Analysis, spectrum: Any, window: Any) -> Any:

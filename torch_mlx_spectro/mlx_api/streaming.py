@@ -188,11 +188,12 @@ class IstftStream:
         if rows.shape[1]:
             self._add(rows)
         complete = self._frames * self._sizes.hop_length
+        covered = complete - self._sizes.hop_length + self._sizes.n_fft
         if self._length is None:  # this may be the end, which is trimmed as the beginning is
-            end = complete - self._sizes.hop_length + self._sizes.n_fft - self._first_kept
+            end = covered - self._first_kept
         else:
             end = self._first_kept + self._length
-        return self._emit(min(complete, end), self._begun, ENDLESS)
+        return self._emit(min(complete, covered, end), self._begun, ENDLESS)
 
     def finish(self) -> Any:
         """Return the samples that are left.
@@ -206,6 +207,8 @@ class IstftStream:
         mx = runtime().mx
         params = resolve_istft_call(self._sizes, self._frames, self._length, False)
         self._finished = True
+        if self._window is self._transform.window:
+            self._transform._check_envelope(params, must_raise=False)
         end, rows = params.start + params.kept, self._invert_envelope(params.frames)
         rest = self._emit(end, rows, params.frames)
         return mx.pad(rest, [(0, 0)] * (rest.ndim - 1) + [(0, params.zero_tail)])

@@ -6,20 +6,23 @@ names run them in ``mx.compile``. Those with "differentiable" in their names onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import wraps
+from inspect import signature
 from typing import Any
 
 from ..mlx.launcher import device_name
 from ..mlx.runtime import runtime
 from ..store.caches import Cache
 from . import ops as mlx_maps
-from .arguments import check_choices, read_integer, resolve_fft_params
+from .arguments import check_array, check_choices, read_integer, resolve_fft_params
 from .caches import make_counted, transforms
 from .core import TransformCore
 from .functions import serves
 from .streaming import IstftStream, StftStream
+from .windows import WindowLike, is_window_name
 
 __all__ = ["SpectralTransform", "get_transform_mlx", "resolve_fft_params", "spec_mlx_device_key"]
 
@@ -42,7 +45,8 @@ class SpectralTransform(TransformCore):
         hop_length: samples from frame to frame; ``n_fft // 4`` where None.
         win_length: size of the window, zero-padded to ``n_fft``.
         window_fn: name of the window, or name and parameters: ``"hann"``, ``("kaiser", 14.0)``.
-        window: the window itself, of ``win_length`` or ``n_fft`` values; may be differentiated.
+        window: the window itself, of ``win_length`` or ``n_fft`` values; may be differentiated. A
+            name takes the place of ``window_fn``.
         periodic: windows by name are periodic, as Fourier transforms want them; else symmetric.
         center: frame ``t`` is centred at sample ``t * hop_length``.
         normalized: multiply spectra by ``n_fft ** -0.5``.
@@ -60,7 +64,7 @@ class SpectralTransform(TransformCore):
         ValueError: sizes, names or modes that do not fit.
     """
 
-    def _set_window(self, window: Any) -> None:
+    def _set_window(self, window: WindowLike) -> None:
         super()._set_window(window)
         self._compiled_stft: Cache[Hashable, Function] = make_counted(
             "compiled_stft_cache", COMPILED
@@ -94,6 +98,7 @@ class SpectralTransform(TransformCore):
     ) -> Function:
         """Return ``istft`` for a loop of steady shapes; ``options`` are those of :meth:`istft`."""
         check_choices(input_layout=input_layout)
+        _check_options("get_compiled_istft", options)
         return self._compiled_istft.get(
             (length, input_layout, *sorted(options.items())),
             lambda: _compile_steady(
@@ -164,6 +169,41 @@ class SpectralTransform(TransformCore):
             mx.eval(pair[1](pair[0](mx.zeros((int(warmup_batch), length)))))
         return pair
 
+    def compiled_pair_nd(
+        self, length: int, leading_shape: Sequence[int], layout: str = "bfn"
+    ) -> tuple[Function, Function]:
+        """Return ``stft`` and ``istft`` of signals of one shape, for a loop.
+
+        Args:
+            length: samples of the signals.
+            leading_shape: the dimensions of the signals before their samples, such as [B, C].
+            layout: the layout of the spectra between the two.
+
+        Raises:
+            ValueError: there are no leading dimensions, or one is not positive.
+        """
+        mx, length = runtime().mx, read_integer("length", length)
+        leading = tuple(read_integer("leading_shape", each) for each in leading_shape)
+        if not leading or min(leading) <= 0:
+            raise ValueError(f"leading_shape must be positive dimensions; got {leading_shape}")
+        rows = math.prod(leading)
+        stft, istft = self.compiled_pair(length, layout, rows)
+
+        def stft_nd(x: Any) -> Any:
+            check_array("stft", x)
+            if x.shape != (*leading, length):
+                raise ValueError(f"stft expects shape {(*leading, length)}; got {x.shape}")
+            spectrum = stft(mx.reshape(x, (rows, length)))
+            return mx.reshape(spectrum, (*leading, *spectrum.shape[1:]))
+
+        def istft_nd(z: Any) -> Any:
+            check_array("istft", z)
+            if z.shape[:-2] != leading:
+                raise ValueError(f"istft expects {leading} before bins and frames; got {z.shape}")
+            return mx.reshape(istft(mx.reshape(z, (rows, *z.shape[-2:]))), (*leading, length))
+
+        return stft_nd, istft_nd
+
     def warmup(self, batch: int = 1, length: int = WARM_UP_SAMPLES) -> None:
         """Transform zeros and back, so that later calls find everything prepared."""
         self._compute_zeros(self.stft, self.istft, batch, length)
@@ -224,6 +264,23 @@ class SpectralTransform(TransformCore):
         yield stream.finish()
 
 
+_OPTIONS = frozenset(signature(SpectralTransform.istft).parameters) - {"self", "z"}
+
+
+def _check_options(name: str, options: Iterable[str]) -> None:
+    """Check the names of options that :meth:`SpectralTransform.istft` is called with later.
+
+    Raises:
+        TypeError: it has no such option.
+    """
+    for option in options:
+        if option not in _OPTIONS:
+            raise TypeError(
+                f"{name}() got an unexpected keyword argument {option!r}; options of istft are "
+                + ", ".join(sorted(_OPTIONS))
+            )
+
+
 def _compile_steady(transform: SpectralTransform, function: Function, work: float) -> Function:
     """Compile a function, which still runs uncompiled if its input is traced or fit for blocks.
 
@@ -258,11 +315,14 @@ def get_transform_mlx(**arguments: Any) -> SpectralTransform:
     Args:
         arguments: those of :class:`SpectralTransform`.
     """
-    if arguments.get("window") is not None:
-        return SpectralTransform(**arguments)
+    window = arguments.pop("window", None)
+    if is_window_name(window):
+        arguments["window_fn"] = window
+    elif window is not None:
+        return SpectralTransform(window=window, **arguments)
     key = tuple(sorted(arguments.items()))
     found: SpectralTransform = transforms.get(key, lambda: SpectralTransform(**arguments))
-    if not found.has_window_by_name:
+    if not found.has_window_by_name or found.window_fn != arguments.get("window_fn", "hann"):
         found = transforms.put(key, SpectralTransform(**arguments))
     return found
 

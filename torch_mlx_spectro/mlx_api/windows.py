@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import signature
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ from ..mlx.runtime import runtime
 Values = npt.NDArray[Any]
 #: A window by name, or by name and parameters: ``"hann"``, ``("kaiser", 14.0)``.
 WindowName = str | tuple[Any, ...]
+#: What is taken for a window: its name, an MLX array of its values (or what NumPy makes an array
+#: of), or None for the default.
+WindowLike: TypeAlias = WindowName | Any | None
 #: Bisections that shrink any interval to the spacing of doubles.
 BISECTIONS = 128
 #: Inverse iterations; each divides the part of all other eigenvectors by millions.
@@ -239,7 +242,8 @@ def window_values(window_fn: WindowName, win_length: int, periodic: bool = True)
         ValueError: the name is unknown (known ones are listed), parameters are missing or too many,
             or the length is not positive.
     """
-    name, *parameters = (window_fn,) if isinstance(window_fn, str) else window_fn
+    parts = window_fn if isinstance(window_fn, (tuple, list)) else (window_fn,)
+    name, *parameters = parts or ("",)
     formula = WINDOWS.get(ALIASES.get(name, name)) if isinstance(name, str) else None
     if formula is None:
         names = ", ".join(sorted([*WINDOWS, *ALIASES]))
@@ -263,13 +267,21 @@ def window_values(window_fn: WindowName, win_length: int, periodic: bool = True)
         raise ValueError(f"window_fn {window_fn!r}: {error}") from error
 
 
+def is_window_name(window: Any) -> TypeGuard[WindowName]:
+    """Whether this is a name, or a name and parameters; not an array of values."""
+    return isinstance(window, str) or (
+        isinstance(window, tuple) and bool(window) and isinstance(window[0], str)
+    )
+
+
 def make_window(
-    window: Any, window_fn: WindowName, win_length: int, n_fft: int, periodic: bool
+    window: WindowLike, window_fn: WindowName, win_length: int, n_fft: int, periodic: bool
 ) -> Any:
     """Make a window of ``n_fft`` values as an MLX array, float32, zero-padded on both sides.
 
     Args:
-        window: an MLX array to use, of ``win_length`` or ``n_fft`` values; None for one by name.
+        window: an MLX array to use, of ``win_length`` or ``n_fft`` values; a name, which takes the
+            place of ``window_fn``; None for ``window_fn``.
         window_fn: see :func:`window_values`.
         win_length: values before padding.
         n_fft: values after padding.
@@ -279,22 +291,28 @@ def make_window(
         ValueError: the window's shape does not fit, it is complex, or its name is unknown.
     """
     mx = runtime().mx
-    if window is None:
+    given: Any = window
+    if is_window_name(window):
+        given, window_fn = None, window
+    if given is None:
         if win_length > n_fft:
             raise ValueError(f"win_length ({win_length}) must be <= n_fft ({n_fft})")
         values = pad_window(window_values(window_fn, win_length, periodic), win_length, n_fft)
         return copy_to_mlx(mx, values.astype(np.float32))
-    if not isinstance(window, mx.array):
-        window = copy_to_mlx(mx, np.asarray(window))
-    if window.ndim != 1:
-        raise ValueError(f"window must be 1D, got shape {window.shape}")
-    if window.dtype == mx.complex64:
+    if not isinstance(given, mx.array):
+        values = np.asarray(given)
+        if values.dtype.kind not in "fiubc":
+            raise TypeError(f"window must be a name or an array of numbers; got {given!r}")
+        given = copy_to_mlx(mx, values)
+    if given.ndim != 1:
+        raise ValueError(f"window must be 1D, got shape {given.shape}")
+    if given.dtype == mx.complex64:
         raise ValueError("window must be real; got complex64")
-    length = window.shape[0]
+    length = given.shape[0]
     if length not in (win_length, n_fft):
         raise ValueError(
             f"window length must be win_length ({win_length}) or n_fft ({n_fft}), got {length}"
         )
     left = (n_fft - length) // 2
     # By MLX's operations, since the window may be traced or differentiated.
-    return mx.pad(window.astype(mx.float32), (left, n_fft - length - left))
+    return mx.pad(given.astype(mx.float32), (left, n_fft - length - left))

@@ -95,6 +95,10 @@ class Recent(Generic[Key, Value]):
     def __contains__(self, key: Key) -> bool:
         return key in self._values
 
+    def list_keys(self) -> list[Key]:
+        """Return the keys, least recently used first."""
+        return list(self._values)
+
     def find(self, key: Key) -> Value | None:
         """Return the value of a key, which becomes the most recent one; None if there is none."""
         value = self._values.get(key)

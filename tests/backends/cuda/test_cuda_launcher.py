@@ -95,7 +95,7 @@ def test_a_text_is_whole_and_says_what_it_is_compiled_for() -> None:
     assert "constexpr bool PACKED = 1;" in text
     assert f"__launch_bounds__({launch.threadgroup[0]})" in text
     assert "__shared__ __align__(128) float2 exchange[" in text
-    assert text.count("__shared__") == 1 + cuda_text.source("cuda.h").count("__shared__")
+    assert text.count("__shared__") == 1 + cuda_text.header("cuda.h").count("__shared__")
 
 
 def test_grids_of_many_rows_are_counted_by_one_dimension() -> None:

@@ -406,3 +406,44 @@ def test_a_launch_that_fails_after_all_is_natives(
         found = torch.stft(signal, 16, **given)
     assert dict(tms.stats().fallbacks) == {"not any more": 1}
     assert torch.equal(found, native.stft(signal, 16, **given))
+
+
+@needs_emulator
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_natives_with_the_reason(machine: emulator.Machine, dtype: Any) -> None:
+    """Whatever native does with it: on MPS it computes float16 as complex32, the host refuses."""
+    signal, window = random_tensor(0, 2, 2000).to(dtype), torch.ones(64, dtype=dtype)
+    given = {"window": window, "return_complex": True}
+    with tms.backend("mps"):
+        route = tms.explain("stft", signal, 64, **given)
+        with pytest.raises(RuntimeError) as ours:
+            torch.stft(signal, 64, **given)
+    assert route.backend == "native"
+    assert any(str(dtype).removeprefix("torch.") in reason for reason in route.reasons)
+    with pytest.raises(RuntimeError) as natives:
+        native.stft(signal, 64, **given)
+    assert str(ours.value) == str(natives.value)
+    assert not machine.launches
+
+
+@needs_emulator
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_autocast_leaves_single_precision_to_the_kernels(
+    machine: emulator.Machine, device: str, dtype: Any
+) -> None:
+    """Neither function is in MPS's list of autocast: its dtype is that of its input."""
+    signal, window = random_tensor(0, 2, 2000), torch.hann_window(64)
+    sizes = {"n_fft": 64, "window": window}
+    spectrum = torch.stft(signal, return_complex=True, **sizes)
+    back = torch.istft(spectrum, **sizes)
+    with torch.autocast(device, dtype=dtype):
+        found = torch.stft(signal, return_complex=True, **sizes)
+        assert torch.equal(found, spectrum)
+        assert torch.equal(torch.istft(found, **sizes), back)
+    assert [launch.kernel for launch in machine.launches] == [
+        "spectro_analysis",
+        "spectro_synthesis",
+        "spectro_analysis",
+        "spectro_synthesis",
+    ]

@@ -21,7 +21,6 @@ from ..base import Backend, Optional, Prepared
 from ..envelope import VANISHES
 from .blocks import (
     AddAll,
-    Inverse,
     Target,
     add_blocks,
     analyse_at_once,
@@ -30,7 +29,7 @@ from .blocks import (
     fits_one_block,
 )
 from .memory import memory
-from .windows import LastWindow, get_inverse, prepare_window
+from .windows import Inverse, LastWindow, get_inverse, prepare_window
 
 
 class TorchBlocks(Backend):

@@ -1,9 +1,9 @@
 """Transforms of the host by torch's own FFT, in blocks of frames that fit the processor's cache.
 
-No frame matrix of a whole call exists: in flight is one block of about two mebibytes, its spectrum
-and what of it is added up. Torch's threads share the work on a block, as many as it is told to use
-(``torch.set_num_threads``), so that there is nothing here that a fork, a signal or another thread
-would have to know of. A short row is one block together with others, a long one is cut.
+No frame matrix of a whole call exists: in flight is one block for each of torch's threads, its
+spectrum and what of it is added up. A short row is one block together with others, a long one is
+cut. Where threads take whole blocks (:mod:`.threads`), how a call is cut, and with it the last bits
+of sums, depends on its sizes alone.
 
 Blocks of 256 KiB lose everywhere, since torch's FFT makes its plan anew for each, and blocks of
 8 MiB leave the cache. Torch's transforms write into memory of their own, from where
@@ -12,33 +12,31 @@ Blocks of 256 KiB lose everywhere, since torch's FFT makes its plan anew for eac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from ...core.envelope import row_of_hop
 from ...core.linear import Analysis
 from ...core.params import IstftParams, StftParams
 from .frames import cover_samples, invert_frames, weigh_edges
+from .threads import find_team, share
+from .windows import MAX_WHOLE, Cuts, Inverse
 
 Optional = torch.Tensor | None
 
-#: Bytes that the frames of a block fill for each of torch's threads, at most. With one on a core
-#: with 1 MiB of second-level cache (AMD EPYC) 2 MiB were the fastest or as fast as 1 and 4 MiB at
-#: all sizes. Threads that share the machine with other programs wait for each other several times
-#: a block, so that more of them get larger ones.
+#: Bytes that the frames of a block fill, at most. On a core with 1 MiB of second-level cache (AMD
+#: EPYC) 2 MiB were as fast as 1 MiB at all sizes, and 4 MiB were not.
 BLOCK_BYTES = 2 << 20
-#: Threads for which blocks grow.
+#: Blocks that a call is cut into, at least, for threads to share, unless they became smaller than
+#: this share of a block.
+BLOCKS = 8
+SMALLEST = 4
+#: Threads for which blocks grow where torch's operations on each are shared.
 MAX_GROWTH = 8
 #: Values that are added at once, at least, where memory allows: frames of a smaller hop are added
 #: in several passes, each of frames that lie several hops apart.
 ADDED_VALUES = 64
-
-
-#: Samples up to which the inverse envelope of a whole call is kept with its window.
-MAX_WHOLE = 1 << 16
 
 
 class Block(NamedTuple):
@@ -49,22 +47,26 @@ class Block(NamedTuple):
     last: int
 
 
-def cut_blocks(rows: int, first: int, last: int, frame_bytes: int) -> Iterator[Block]:
+def cut_blocks(rows: int, first: int, last: int, frame_bytes: int) -> list[Block]:
     """Cut frames ``first ... last - 1`` of all rows into blocks of about the same size.
 
     The blocks of a row follow each other.
     """
     frames = last - first
-    most = max(1, _find_block_bytes() // frame_bytes)
+    smallest, largest = _find_block_bytes()
+    most = max(1, max(smallest, min(largest, rows * frames * frame_bytes // BLOCKS)) // frame_bytes)
     if frames <= most:
         together = max(1, most // max(frames, 1))
-        for row in range(0, rows, together):
-            yield Block(slice(row, row + together), first, last)
-        return
+        return [
+            Block(slice(row, min(row + together, rows)), first, last)
+            for row in range(0, rows, together)
+        ]
     each = -(-frames // -(-frames // most))
-    for row in range(rows):
-        for begin in range(first, last, each):
-            yield Block(slice(row, row + 1), begin, min(begin + each, last))
+    return [
+        Block(slice(row, row + 1), begin, min(begin + each, last))
+        for row in range(rows)
+        for begin in range(first, last, each)
+    ]
 
 
 def fits_one_block(params: StftParams | IstftParams, dtype: torch.dtype) -> bool:
@@ -73,11 +75,16 @@ def fits_one_block(params: StftParams | IstftParams, dtype: torch.dtype) -> bool
     Args:
         dtype: of its spectrum.
     """
-    return params.rows * params.frames * count_frame_bytes(params, dtype) <= _find_block_bytes()
+    size = params.rows * params.frames * count_frame_bytes(params, dtype)
+    return size <= _find_block_bytes()[0]
 
 
-def _find_block_bytes() -> int:
-    return BLOCK_BYTES * min(torch.get_num_threads(), MAX_GROWTH)
+def _find_block_bytes() -> tuple[int, int]:
+    """The bytes of the smallest block of a call that is cut, and of the largest."""
+    if find_team() is None:
+        largest = BLOCK_BYTES * min(torch.get_num_threads(), MAX_GROWTH)
+        return largest, largest
+    return BLOCK_BYTES // SMALLEST, BLOCK_BYTES
 
 
 def transform_frames(
@@ -108,11 +115,15 @@ def analyse_blocks(
         edge: factor of the bins that are their own conjugates, of a onesided spectrum.
     """
     cuts = Cuts(inverse)
-    for block in cut_blocks(params.rows, 0, params.frames, count_frame_bytes(params, out.dtype)):
+
+    def analyse(block: Block) -> None:
         frames = _cut_frames(params, signal, block, cuts)
         spectrum = out[block.rows, block.first : block.last]
         transform_frames(params, frames, window, spectrum)
         weigh_edges(params, spectrum, edge)
+
+    frame_bytes = count_frame_bytes(params, out.dtype)
+    share(cut_blocks(params.rows, 0, params.frames, frame_bytes), analyse)
 
 
 def analyse_at_once(
@@ -164,67 +175,19 @@ def correlate_blocks(
     """
     params = analysis.params
     wide = torch.complex128 if params.complex_fft else torch.float64
-    total = torch.zeros(params.n_fft, dtype=wide, device="cpu")
-    for block in cut_blocks(
-        params.rows, 0, params.frames, count_frame_bytes(params, by_frames.dtype)
-    ):
+    frame_bytes = count_frame_bytes(params, by_frames.dtype)
+    blocks = cut_blocks(params.rows, 0, params.frames, frame_bytes)
+    sums = torch.zeros(len(blocks), params.n_fft, dtype=wide, device="cpu")
+
+    def correlate(index: int) -> None:
+        block = blocks[index]
         frames = _cut_frames(params, signal, block, None)
         spectrum = by_frames[block.rows, block.first : block.last].resolve_conj().resolve_neg()
         inverted = invert_frames(params, spectrum, analysis.inverse_edge, analysis.both_halves)
-        total += (frames.conj() * inverted).sum((0, 1), dtype=wide)
-    return total
+        sums[index] = (frames.conj() * inverted).sum((0, 1), dtype=wide)
 
-
-class Inverse:
-    """The inverse envelope of calls, by samples of their overlap-added signals.
-
-    Args:
-        rows: of :class:`~torch_mlx_spectro.core.envelope.Envelope`.
-        vanishes: the calls are torch's, which raises.
-        params: of the calls, but for their rows.
-
-    Attributes:
-        whole: the inverse of all samples that are kept, of short calls; else None.
-    """
-
-    def __init__(self, rows: torch.Tensor, vanishes: bool, params: IstftParams) -> None:
-        self.rows, self.vanishes, self.hop = rows, vanishes, params.hop_length
-        self._frames, self._overlap = params.frames, params.overlap
-        self.kept = (params.start, params.start + params.kept)
-        self.whole = self.cut(*self.kept) if params.kept <= MAX_WHOLE else None
-
-    def move(self, begin: int, end: int) -> tuple[int, int]:
-        """Other samples of the same values: blocks in the midst of a row share one."""
-        hop, head = self.hop, self._overlap - 1
-        if begin < head * hop or end > self._frames * hop:
-            return begin, end
-        moved = (begin // hop - head) * hop  # all hops there are alike
-        return begin - moved, end - moved
-
-    def cut(self, begin: int, end: int) -> torch.Tensor:
-        """The inverse envelope of samples ``begin ... end - 1``."""
-        hop, first = self.hop, begin // self.hop
-        hops = np.arange(first, -(-end // hop), dtype=np.int64)
-        rows = self.rows[torch.from_numpy(row_of_hop(hops, self._frames, self._overlap))]
-        return rows.reshape(-1)[begin - first * hop : end - first * hop]
-
-
-class Cuts:
-    """Parts of an inverse envelope, for one call, which asks for few different ones."""
-
-    def __init__(self, inverse: Inverse | None) -> None:
-        self.inverse = inverse
-        self._last: tuple[tuple[int, int], torch.Tensor] | None = None
-
-    def find(self, begin: int, end: int) -> torch.Tensor:
-        """As :meth:`Inverse.cut`; there is an inverse."""
-        assert self.inverse is not None
-        if self.inverse.whole is not None and self.inverse.kept == (begin, end):
-            return self.inverse.whole
-        key = self.inverse.move(begin, end)
-        if self._last is None or self._last[0] != key:
-            self._last = (key, self.inverse.cut(*key))
-        return self._last[1]
+    share(range(len(blocks)), correlate)
+    return sums.sum(0)
 
 
 class Target(NamedTuple):
@@ -250,7 +213,7 @@ def add_blocks(
 ) -> None:
     """Write the overlap-add of the inverse transforms of a spectrum.
 
-    What a block adds to samples that the next one adds to, too, is handed on to it.
+    What a block adds to samples that its neighbours add to, too, is added up at the end.
 
     Args:
         by_frames: shape (rows, frames, bins), any strides and bits.
@@ -268,22 +231,53 @@ def add_blocks(
             target.values[:, : first * hop - target.begin].zero_()
         if covered < target.end:
             target.values[:, max(0, covered - target.begin) :].zero_()
-    left, cuts = None, Cuts(inverse)
+    cuts, over = Cuts(inverse), max(0, n_fft - hop)
     # Where the window is wider than the spectrum denormals would lose digits that the result has.
     dtype = targets[0].values.dtype.to_complex()
-    for block in cut_blocks(params.rows, first, last, count_frame_bytes(params, dtype)):
+    blocks = cut_blocks(params.rows, first, last, count_frame_bytes(params, dtype))
+    edges: list[Edges | None] = [None] * len(blocks)
+
+    def add(index: int) -> None:
+        block = blocks[index]
         spectrum = by_frames[block.rows, block.first : block.last].to(dtype)
         frames = _invert_block(params, spectrum, edge, both_halves)
-        reach = (block.last - block.first - 1) * hop + n_fft
-        done = reach if block.last == last else (block.last - block.first) * hop
+        own = (block.last - block.first) * hop
+        reach = own - hop + n_fft
+        tail = own if block.last < last else reach
         width = frames.dtype if window is None else torch.result_type(frames, window)
-        added = frames.new_zeros((frames.shape[0], max(reach, done)), dtype=width)
-        if left is not None and block.first != first:
-            added[:, : left.shape[1]] = left
+        added = frames.new_zeros((frames.shape[0], max(reach, tail)), dtype=width)
         _add_frames(added, frames, window, hop)
+        head = over if block.first > first else 0
+        if tail < head:  # all of it is others', too
+            edges[index] = Edges(added, own, None)
+            return
         for target in targets:
-            _write(target, block, added, block.first * hop, done, cuts)
-        left = added[:, done:]
+            _write(target, block, added[:, head:tail], block.first * hop + head, cuts)
+        edges[index] = Edges(added[:, :head].clone(), head, added[:, tail:].clone())
+
+    share(range(len(blocks)), add)
+    left = None
+    for block, found in zip(blocks, edges, strict=True):
+        assert found is not None
+        if left is not None and block.first > first:
+            found.head[:, :over] += left
+            for target in targets:
+                _write(target, block, found.head[:, : found.done], block.first * hop, cuts)
+        left = found.head[:, found.done :] if found.tail is None else found.tail
+
+
+class Edges(NamedTuple):
+    """Sums of a block that its neighbours add to.
+
+    Attributes:
+        head: begins with what the blocks before add to.
+        done: samples of the head that no later block adds to.
+        tail: what the blocks behind add to; None where it is the rest of the head.
+    """
+
+    head: torch.Tensor
+    done: int
+    tail: Optional
 
 
 class AddAll:
@@ -363,7 +357,7 @@ def _add_frames(added: torch.Tensor, frames: torch.Tensor, window: Optional, hop
         passing = frames if step == 1 else frames[:, phase::step]
         begin = phase * hop
         pieces = torch.split(passing, length, 2)
-        # Earlier frames first, as across blocks: then sums do not depend on how a row is cut.
+        # Earlier frames first.
         for index in range(len(pieces) - 1, -1, -1):
             piece, strides = pieces[index], (added.shape[1], length, 1)
             places = added.as_strided(piece.shape, strides, begin + index * length)
@@ -373,14 +367,12 @@ def _add_frames(added: torch.Tensor, frames: torch.Tensor, window: Optional, hop
                 places.addcmul_(piece, windows[index])
 
 
-def _write(
-    target: Target, block: Block, added: torch.Tensor, begin: int, count: int, cuts: Cuts
-) -> None:
-    """Write what a target wants of ``count`` sums, which begin at sample ``begin``."""
-    first, last = max(target.begin, begin), min(target.end, begin + count)
+def _write(target: Target, block: Block, sums: torch.Tensor, begin: int, cuts: Cuts) -> None:
+    """Write what a target wants of sums, which begin at sample ``begin``."""
+    first, last = max(target.begin, begin), min(target.end, begin + sums.shape[1])
     if last <= first:
         return
-    values = added[:, first - begin : last - begin]
+    values = sums[:, first - begin : last - begin]
     place = target.values[block.rows, first - target.begin : last - target.begin]
     if cuts.inverse is None:
         place.copy_(values)

@@ -11,13 +11,13 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from ...core.envelope import resolve_envelope
+from ...core.envelope import resolve_envelope, row_of_hop
 from ...core.params import IstftParams, StftParams
 from ...store.caches import Cache
-from .blocks import Inverse
 from .frames import resolve
 
 Optional = torch.Tensor | None
@@ -25,8 +25,63 @@ Optional = torch.Tensor | None
 CACHE_ENTRIES = 128
 #: Values of a window beyond which nothing is kept for it: 128 entries are 128 MiB then at most.
 MAX_KEPT = 1 << 16
+#: Samples up to which the inverse envelope of a whole call is kept with its window.
+MAX_WHOLE = 1 << 16
 
 _prepared: Cache[Hashable, Any] = Cache(CACHE_ENTRIES)
+
+
+class Inverse:
+    """The inverse envelope of calls, by samples of their overlap-added signals.
+
+    Args:
+        rows: of :class:`~torch_mlx_spectro.core.envelope.Envelope`.
+        vanishes: the calls are torch's, which raises.
+        params: of the calls, but for their rows.
+
+    Attributes:
+        whole: the inverse of all samples that are kept, of short calls; else None.
+    """
+
+    def __init__(self, rows: torch.Tensor, vanishes: bool, params: IstftParams) -> None:
+        self.rows, self.vanishes, self.hop = rows, vanishes, params.hop_length
+        self._frames, self._overlap = params.frames, params.overlap
+        self.kept = (params.start, params.start + params.kept)
+        self.whole = self.cut(*self.kept) if params.kept <= MAX_WHOLE else None
+
+    def move(self, begin: int, end: int) -> tuple[int, int]:
+        """Other samples of the same values: blocks in the midst of a row share one."""
+        hop, head = self.hop, self._overlap - 1
+        if begin < head * hop or end > self._frames * hop:
+            return begin, end
+        moved = (begin // hop - head) * hop  # all hops there are alike
+        return begin - moved, end - moved
+
+    def cut(self, begin: int, end: int) -> torch.Tensor:
+        """The inverse envelope of samples ``begin ... end - 1``."""
+        hop, first = self.hop, begin // self.hop
+        hops = np.arange(first, -(-end // hop), dtype=np.int64)
+        rows = self.rows[torch.from_numpy(row_of_hop(hops, self._frames, self._overlap))]
+        return rows.reshape(-1)[begin - first * hop : end - first * hop]
+
+
+class Cuts:
+    """Parts of an inverse envelope, for one call, which asks for few different ones."""
+
+    def __init__(self, inverse: Inverse | None) -> None:
+        self.inverse = inverse
+        self._known: dict[tuple[int, int], torch.Tensor] = {}
+
+    def find(self, begin: int, end: int) -> torch.Tensor:
+        """As :meth:`Inverse.cut`; there is an inverse."""
+        assert self.inverse is not None
+        if self.inverse.whole is not None and self.inverse.kept == (begin, end):
+            return self.inverse.whole
+        key = self.inverse.move(begin, end)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self.inverse.cut(*key)
+        return found
 
 
 def prepare_window(

@@ -17,9 +17,10 @@ import torch
 
 from ...errors import KernelRefused, find_error_line
 from ...kernels.arguments import CHECKING_KERNELS, Verdict
-from ...kernels.chooser import Chooser, accept_first
+from ...kernels.chooser import WALK_AGREEMENT, Chooser, accept_first
 from ...kernels.describe import MAX_COUNT, Launch
 from ...kernels.launches import Template
+from ...kernels.radices import EMULATED_CORES, guess_cores
 from ...kernels.tables import make_table
 from ...kernels.texts.mps import list_arguments, write_text
 from ...native import private_state as torch_state
@@ -81,7 +82,7 @@ class MpsKernels(TensorKernels):
     Args:
         compile_shader: ``torch.mps.compile_shader``, or what stands in for it.
         chooser: chooses among launches; one that tries no shapes if not given.
-        cores: cores of the GPU; None for those of the GPU that plans were sized for.
+        cores: as in the base class.
     """
 
     def __init__(
@@ -96,8 +97,8 @@ class MpsKernels(TensorKernels):
             self.chooser = chooser
         #: Kernels, or why Metal refuses them.
         self._kernels: Recent[tuple[str, Template], Any] = Recent(CACHE_ENTRIES)
-        #: By the identity of the best of several launches and the device: that launch, which is so
-        #: kept alive, and the one that is ready.
+        #: By :meth:`_identify`: the best of several launches, which is so kept alive, and the one
+        #: that is ready.
         self._ready: Cache[Any, tuple[Launch, _Ready]] = Cache(CACHE_ENTRIES)
         #: Tables by their plans, and the flag of :attr:`_Ready.unread`.
         self._constants: Recent[Any, torch.Tensor] = Recent(CACHE_ENTRIES)
@@ -181,13 +182,16 @@ class MpsKernels(TensorKernels):
         return ready.bind(first.stride(), allocate, edge)(first, window, vanishing)
 
     def _find_ready(self, launches: Sequence[Launch], device: torch.device) -> _Ready | None:
-        # By identity, since hashing a launch takes longer than all else here. The launch is kept,
-        # so no other object can have its identity.
-        found = self._ready.find((id(launches[0]), device))
+        found = self._ready.find(self._identify(launches, device))
         return None if found is None else found[1]
 
+    def _identify(self, launches: Sequence[Launch], device: torch.device) -> Any:
+        # By identity, since hashing a launch takes longer than all else here. The launch is kept,
+        # so no other object can have its identity.
+        return id(launches[0]), device, self.chooser.is_fixed(launches[0])
+
     def _keep_ready(self, launches: Sequence[Launch], device: torch.device, ready: _Ready) -> None:
-        self._ready.put((id(launches[0]), device), (launches[0], ready))
+        self._ready.put(self._identify(launches, device), (launches[0], ready))
 
     def _accept(self, launch: Launch, device: torch.device) -> _Ready:
         """Compile a launch and make it ready; groups whose threads do not cooperate may shrink.
@@ -237,7 +241,9 @@ class MpsKernels(TensorKernels):
 
 
 def _is_equal(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Whether two spectra are the same bits."""
+    """Whether two spectra are the same bits, and two signals the same but for rounding."""
+    if not first.is_complex():
+        return bool((first - second).abs().max() <= WALK_AGREEMENT * first.abs().max())
     bits = [torch.view_as_real(result).view(torch.int32) for result in (first, second)]
     return torch.equal(*bits)
 
@@ -245,8 +251,9 @@ def _is_equal(first: torch.Tensor, second: torch.Tensor) -> bool:
 @cached(4)
 def _make_kernels(compile_shader: Callable[[str], Any]) -> MpsKernels:
     if getattr(compile_shader, "emulated", False):
-        return MpsKernels(compile_shader)
-    return MpsKernels(compile_shader, Chooser(lambda: "torch mps"), torch_state.mps_cores())
+        return MpsKernels(compile_shader, cores=EMULATED_CORES)
+    chooser = Chooser(lambda: "torch mps", is_deterministic=torch_state.is_deterministic)
+    return MpsKernels(compile_shader, chooser, torch_state.mps_cores() or guess_cores(""))
 
 
 def mps_kernels() -> MpsKernels:

@@ -2,9 +2,10 @@
 // runtime.cpp.
 #pragma once
 
+// The pass says "unaligned" of what the type allows to be so: packed vectors, copies of structs.
 #define ACCESS(bytes)                                                                        \
-  EXPORT void __tsan_read##bytes(void* a) { shadow_access(a, bytes, false, false); }         \
-  EXPORT void __tsan_write##bytes(void* a) { shadow_access(a, bytes, true, false); }         \
+  EXPORT void __tsan_read##bytes(void* a) { shadow_aligned(a, bytes, false); }               \
+  EXPORT void __tsan_write##bytes(void* a) { shadow_aligned(a, bytes, true); }               \
   EXPORT void __tsan_unaligned_read##bytes(void* a) { shadow_access(a, bytes, false, false); } \
   EXPORT void __tsan_unaligned_write##bytes(void* a) { shadow_access(a, bytes, true, false); }
 ACCESS(1)

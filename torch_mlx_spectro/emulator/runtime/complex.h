@@ -12,8 +12,13 @@ template <class T> struct complex_t {
   constexpr complex_t(const complex_t&) = default;
   // A reference of the generic address space does not reach constant memory.
   constexpr complex_t(const constant complex_t& z) : real(z.real), imag(z.imag) {}
+#ifdef __OPENCL_CPP_VERSION__
   complex_t& operator=(const complex_t&) = default;
-  constexpr operator metal::vec<T, 2>() const { return (metal::vec<T, 2>)(real, imag); }
+#else
+  constexpr complex_t(const device complex_t& z) : real(z.real), imag(z.imag) {}
+  constexpr complex_t(const threadgroup complex_t& z) : real(z.real), imag(z.imag) {}
+#endif
+  constexpr operator metal::vec<T, 2>() const { return metal::vec<T, 2>{real, imag}; }
 };
 typedef complex_t<float> complex64_t;
 

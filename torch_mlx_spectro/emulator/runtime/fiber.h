@@ -1,7 +1,7 @@
 // Fibers: one stack per Metal thread, switched by hand on x86-64 and aarch64.
 //
 // A switch saves what a function call keeps (callee-saved registers) and nothing else; the state
-// of the floating-point unit is never changed by a kernel.
+// of the floating-point unit is that of the launch, and never changed by a kernel.
 #pragma once
 
 #include <stddef.h>

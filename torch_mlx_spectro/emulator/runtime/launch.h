@@ -32,6 +32,7 @@ enum Failure : uint32_t {
   THREADGROUP_MEMORY,
   INACTIVE_LANE,
   NO_MEMORY,
+  MISALIGNED,
 };
 
 enum Space : uint32_t { UNKNOWN = 0, DEVICE_BUFFER = 1, THREADGROUP_ARRAY = 2 };
@@ -68,10 +69,13 @@ struct Launch {
   uint64_t seed;
   uint32_t grid[3], group[3];
   uint32_t checked;
+  uint32_t flush;              // denormal numbers in single precision are zeros
   uint32_t threadgroup_limit;  // bytes
   const char *image, *image_end;  // the library's own constants
   uint64_t threads_run;           // result
   uint64_t threadgroup_bytes;     // result
+  // Results: how often a group's threads, and those of a SIMD group, have waited for each other.
+  uint64_t barriers, simd_barriers;
   Report report;                  // result
 };
 

@@ -1,23 +1,14 @@
-// The Metal language as far as ordinary kernels use it, for clang's C++ for OpenCL mode.
+// The Metal language as far as ordinary kernels use it, for two compilers' modes of clang.
 //
-// That mode has Metal's address spaces under other names and checks them as Metal's compiler does;
-// it also refuses double, function pointers, virtual functions and variable-length arrays. What
-// needs the machine (barriers, lanes of a SIMD group, atomics) is an extern "C" call into
-// runtime.cpp, which the kernel's library is linked against.
+// C++ for OpenCL makes the code that runs: it has Metal's address spaces under other names, and
+// refuses double, function pointers, virtual functions and variable-length arrays. Strict C++14
+// only reads the text (dialect.h has what differs). What needs the machine (barriers, lanes of a
+// SIMD group, atomics) is an extern "C" call into runtime.cpp, which the kernel's library is
+// linked against.
 #pragma once
-#pragma OPENCL EXTENSION cl_khr_fp16 : enable
+#pragma clang system_header
 
-#define device __global
-#define threadgroup __local
-#define thread __private
-#define kernel
-// Keywords of OpenCL that are ordinary names in Metal.
-#define local mtl_name_local
-#define global mtl_name_global
-#define generic mtl_name_generic
-#define pipe mtl_name_pipe
-#define event_t mtl_name_event_t
-#define sampler_t mtl_name_sampler_t
+#include "dialect.h"
 
 typedef unsigned char uchar;
 typedef unsigned short ushort;
@@ -35,33 +26,7 @@ typedef uint uint32_t;
 typedef ulong uint64_t;
 typedef half float16_t;
 
-#define MTL_VECTORS(T)                                   \
-  typedef T T##2 __attribute__((ext_vector_type(2)));    \
-  typedef T T##3 __attribute__((ext_vector_type(3)));    \
-  typedef T T##4 __attribute__((ext_vector_type(4)));
-MTL_VECTORS(float)
-MTL_VECTORS(half)
-MTL_VECTORS(char)
-MTL_VECTORS(uchar)
-MTL_VECTORS(short)
-MTL_VECTORS(ushort)
-MTL_VECTORS(int)
-MTL_VECTORS(uint)
-MTL_VECTORS(long)
-MTL_VECTORS(ulong)
-#undef MTL_VECTORS
-
-// A vector that needs no more alignment than its components.
-struct packed_float2 {
-  float components[2];
-
-  operator float2() const {
-    float2 value;
-    value.x = components[0];
-    value.y = components[1];
-    return value;
-  }
-};
+#include "vectors.h"
 
 struct mtl_thread {
   uint grid[3], group_nominal[3], group[3], groups[3];
@@ -140,7 +105,32 @@ template <class V, class... A> inline constexpr V mtl_make(A... a) {
   typedef typename mtl_vector<V>::Element E;
   static_assert((int(mtl_vector<A>::COUNT) + ...) == int(mtl_vector<V>::COUNT),
                 "as many values as the vector has elements");
+#ifdef __OPENCL_CPP_VERSION__
   return V{mtl_part<E>(a)...};
+#else
+  (void(mtl_part<E>(a)), ...);  // C++14 has no list of shorter vectors; nothing is computed there
+  return V{};
+#endif
+}
+
+// What a comparison of vectors becomes; one of numbers stays what it is.
+template <class T> inline constexpr auto mtl_bool(T a) {
+  if constexpr (mtl_vector<T>::IS) {
+    return __builtin_convertvector(a, vec<mtl_truth, mtl_vector<T>::COUNT>) & mtl_truth(1);
+  } else {
+    return a;
+  }
+}
+// What bool2(...) becomes.
+template <class A> inline constexpr auto mtl_truths(A a) {
+  if constexpr (mtl_vector<A>::IS) {
+    return mtl_bool(a != A(0));
+  } else {
+    return mtl_truth(bool(a));
+  }
+}
+template <int N, class... A> inline constexpr vec<mtl_truth, N> mtl_make_bool(A... a) {
+  return mtl_make<vec<mtl_truth, N>>(mtl_truths(a)...);
 }
 
 template <class To, class From> inline constexpr To as_type(From x) {
@@ -193,7 +183,7 @@ template <class T> inline T reverse_bits(T x) { return __builtin_elementwise_bit
 inline uint clz(uint x) { return x ? uint(__builtin_clz(x)) : 32u; }
 inline uint ctz(uint x) { return x ? uint(__builtin_ctz(x)) : 32u; }
 inline uint mulhi(uint x, uint y) { return uint((ulong(x) * y) >> 32); }
-template <class T> inline bool isnan(T x) { return x != x; }
+template <class T> inline auto isnan(T x) { return mtl_bool(x != x); }
 inline bool isinf(float x) { return __builtin_isinf(x); }
 inline bool isfinite(float x) { return __builtin_isfinite(x); }
 inline float sincos(float x, thread float& cosine) {
@@ -204,7 +194,34 @@ inline float sincos(float x, thread float& cosine) {
 inline float sinpi(float x) { return sin(3.14159265358979f * x); }
 inline float cospi(float x) { return cos(3.14159265358979f * x); }
 template <class T> inline T select(T no, T yes, bool condition) { return condition ? yes : no; }
+#ifdef __OPENCL_CPP_VERSION__
+#define MTL_TRUTHS(C, who)
+#else
+#define MTL_TRUTHS(C, who) \
+  static_assert(is_same_v<C, bool> || is_same_v<typename mtl_vector<C>::Element, mtl_truth>, who " takes vectors of bool");
+#endif
+template <class C> inline bool any(C truths) {
+  MTL_TRUTHS(C, "any")
+  if constexpr (mtl_vector<C>::IS) {
+    bool found = false;
+    for (int i = 0; i < mtl_vector<C>::COUNT; ++i) found = found || truths[i];
+    return found;
+  } else {
+    return truths;
+  }
+}
+template <class C> inline bool all(C truths) {
+  MTL_TRUTHS(C, "all")
+  if constexpr (mtl_vector<C>::IS) {
+    bool found = true;
+    for (int i = 0; i < mtl_vector<C>::COUNT; ++i) found = found && truths[i];
+    return found;
+  } else {
+    return truths;
+  }
+}
 template <class T, class C> inline T select(T no, T yes, C condition) {
+  MTL_TRUTHS(C, "select")
   T result;
   for (uint i = 0; i < sizeof(T) / sizeof(no[0]); ++i) result[i] = condition[i] ? yes[i] : no[i];
   return result;

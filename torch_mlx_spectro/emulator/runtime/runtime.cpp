@@ -5,6 +5,7 @@
 #include "launch.h"
 
 #include "fiber.h"
+#include "denormals.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -155,7 +156,10 @@ bool release_simd(uint32_t simd, bool& released) {
     if (!together(*waiting, first[i])) return diverged(*waiting, first[i]);
   }
   if (gather) exchange(first, lanes);
-  if (!gather) shadow_simd_barrier(simd, waiting->flags);
+  if (!gather) {
+    s.launch->simd_barriers += 1;
+    shadow_simd_barrier(simd, waiting->flags);
+  }
   for (uint32_t i = 0; i < lanes; ++i) {
     if (first[i].state != RETURNED) first[i].state = READY;
   }
@@ -176,6 +180,7 @@ bool release() {
   for (uint32_t i = 0; i < s.count; ++i) {
     if (!together(*waiting, s.fibers[i])) return diverged(*waiting, s.fibers[i]);
   }
+  s.launch->barriers += 1;
   shadow_barrier(waiting->flags);
   for (uint32_t i = 0; i < s.count; ++i) s.fibers[i].state = READY;
   return true;
@@ -313,7 +318,9 @@ EXPORT uint32_t mtl_run(Launch* launch) {
   action.sa_sigaction = on_signal;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
   for (int i = 0; i < 4; ++i) sigaction(SIGNALS[i], &action, &previous[i]);
+  const uint64_t rounding = set_denormals(launch->flush);
   run_grid();
+  restore_denormals(rounding);
   for (int i = 0; i < 4; ++i) sigaction(SIGNALS[i], &previous[i], nullptr);
   sigaltstack(&old_stack, nullptr);
 

@@ -300,4 +300,28 @@ inline void shadow_access(const volatile void* pointer, uint64_t bytes, bool wri
   report_nowhere(access);
 }
 
+// As above, for a type that is aligned to its size.
+inline void shadow_aligned(const volatile void* pointer, uint64_t bytes, bool write) {
+  shadow_access(pointer, bytes, write, false);
+  const uint64_t address = reinterpret_cast<uint64_t>(pointer);
+  if (address % bytes == 0 || !s.current) return;
+  Access access = {address, uint32_t(bytes), write, false, 0, 0, 0};
+  const uint64_t arena = reinterpret_cast<uint64_t>(s.arena);
+  for (uint32_t i = 0; i < s.n_arrays; ++i) {
+    const uint64_t begin = arena + s.arrays[i].begin;
+    if (!s.arrays[i].used || address < begin || address >= begin + s.arrays[i].bytes) continue;
+    access.space = THREADGROUP_ARRAY;
+    access.index = i;
+    access.offset = address - begin;
+  }
+  for (uint32_t i = 0; i < s.launch->n_buffers; ++i) {
+    const uint64_t begin = reinterpret_cast<uint64_t>(s.launch->buffers[i].base);
+    if (address < begin || address >= begin + s.launch->buffers[i].bytes) continue;
+    access.space = DEVICE_BUFFER;
+    access.index = i;
+    access.offset = address - begin;
+  }
+  report_access(MISALIGNED, access);
+}
+
 }  // namespace emulator

@@ -15,7 +15,7 @@ from ..arguments import CHECKING_KERNELS, HEADERS, INPUTS, OUTPUTS, VANISHING
 from ..launches import Launch, Template
 from ..radices import FftPlan
 from ..tables import make_table
-from .metal import header, write_constants
+from .metal import header, strip_comments, write_constants
 
 #: Blocks in a grid's second and third dimension, and in its first.
 MAX_ROWS = (1 << 16) - 1
@@ -90,7 +90,7 @@ def find_grid(launch: Launch) -> tuple[int, int, int]:
 
 def write_body(kernel: str) -> str:
     """Write a kernel's body, with its group memory declared for CUDA."""
-    return _SHARED.sub("__shared__ __align__(128) ", source(f"{kernel}.metal"))
+    return _SHARED.sub("__shared__ __align__(128) ", strip_comments(source(f"{kernel}.metal")))
 
 
 def positions(grid: str, *, cooperate: bool, early: bool = False) -> str:

@@ -14,7 +14,8 @@ from ...store.caches import cached
 from ...store.sources import source
 from ..arguments import CHECKING_KERNELS, HEADERS, INPUTS, OUTPUTS, VANISHING
 from ..launches import Template
-from .metal import header, write_constants
+from ..radices import SIMD_WIDTH
+from .metal import header, strip_comments, write_constants
 
 #: torch compiles in Metal's safe mode, unless PYTORCH_MPS_FAST_MATH asks for fast mathematics in
 #: its own kernels. Compilers older than this pragma (before macOS 15) warn of it and go on.
@@ -64,15 +65,20 @@ def write_text(kernel: str, template: Template) -> str:
         declared.append(f"{types.get(name, 'const device float*')} {spelled}")
     parameters = [f"{one} [[buffer({index})]]" for index, one in enumerate(declared)]
     parameters += [f"uint3 {name} [[{name}]]" for name in _POSITIONS if name in body]
+    bounds, values = "", dict(template)
+    if "THREADS" in values:
+        # Else the compiler may take so many registers that the GPU refuses the group.
+        threads = -(-values["FRAMES"] * values["THREADS"] // SIMD_WIDTH) * SIMD_WIDTH
+        bounds = f"[[max_total_threads_per_threadgroup({threads})]] "
     text = "".join(
         [
             _BEGIN,
             header(*HEADERS[kernel]),
-            f"\n[[kernel]] void spectro_{kernel}(\n    ",
+            f"{bounds}[[kernel]] void spectro_{kernel}(\n    ",
             ",\n    ".join(parameters),
             ") {\n",
             write_constants(template),
-            body,
+            strip_comments(body),
             "}\n",
         ]
     )
