@@ -20,17 +20,17 @@ NAME = "torch_mlx_spectro"
 PACKAGE = Path(torch_mlx_spectro.__file__).parent
 
 #: What modules of a folder, or a module beside the folders, may import besides their own folder.
-LEAVES = {"version", "errors", "interrupts"}
+LEAVES = {"version", "errors", "interrupts", "fitting"}
 VALUES = {"version", "errors", "settings", "core"}
 STORED = VALUES | {"store"}
 OF_TORCH = STORED | {"native", "calls"}
 OF_MLX = STORED | {"kernels", "mlx"}
 COMPUTING = OF_TORCH | OF_MLX | {"backends", "autograd"}
 PUBLIC = COMPUTING | {"verify", "dispatch", "functional", "patching"}
-PROGRAMS = PUBLIC | {"", "mlx_api", "terminal", "interrupts", "emulator"}
+PROGRAMS = PUBLIC | {"", "mlx_api", "fitting", "terminal", "interrupts", "emulator"}
 BELOW: dict[str, set[str]] = {
     **{name: set[str]() for name in LEAVES},
-    "terminal": {"errors"},
+    "terminal": {"errors", "fitting"},
     "settings": {"errors"},
     "core": {"errors", "settings"},
     "store": VALUES,

@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from rich.console import Console
 
-from torch_mlx_spectro import terminal
+from torch_mlx_spectro import fitting, terminal
 from torch_mlx_spectro.bench import session as bench
 from torch_mlx_spectro.errors import Problem
 
@@ -66,7 +66,7 @@ def test_a_file_is_written_or_printed(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 WIDTHS = (60, 80, 120)
-WORDS = st.text("abcdefghij-/.1", min_size=1, max_size=terminal.LONGEST_WORD)
+WORDS = st.text("abcdefghij-/.1", min_size=1, max_size=fitting.LONGEST_WORD)
 TEXTS = st.lists(WORDS, max_size=12).map(" ".join)
 NUMBERS = st.sampled_from(["", "1", "12.3 ms", "1.23e-05", "cpu, native"])
 
@@ -80,7 +80,7 @@ def print_in(width: int, *printed: object) -> list[str]:
 
 
 @st.composite
-def tables(draw: st.DrawFn) -> terminal.Table:
+def tables(draw: st.DrawFn) -> fitting.Table:
     texts, numbers = draw(st.integers(1, 4)), draw(st.integers(0, 8))
     heading = st.lists(WORDS.map(lambda word: word[:12]), max_size=3).map(" ".join)
     row = st.tuples(*[TEXTS] * texts, *[NUMBERS] * numbers)
@@ -92,7 +92,7 @@ def tables(draw: st.DrawFn) -> terminal.Table:
 @pytest.mark.parametrize("width", WIDTHS)
 @hypothesis.settings(max_examples=40)
 @hypothesis.given(made=tables())
-def test_a_table_fits_folds_no_word_and_loses_none(width: int, made: terminal.Table) -> None:
+def test_a_table_fits_folds_no_word_and_loses_none(width: int, made: fitting.Table) -> None:
     lines = print_in(width, made)
     assert max(map(len, lines), default=0) <= width
     printed = Counter(" ".join(lines).split())
