@@ -31,7 +31,7 @@ COMMAND_LINES = {
     "run --backend": "argument --backend: expected one argument",
     "run missing.py": "'missing.py' is neither a file nor a console script of this Python",
     "run -m": "-m needs a module after it",
-    "run --stats-file no/such/folder/a -c 1": "--stats-file {any}no/such/folder/a: not a file name in",
+    "run --stats-file no/folder/a -c 1": "--stats-file {any}no/folder/a: not a file name in an",
     "demo a.wav": "unrecognized arguments: a.wav",
     "demo --input missing.wav": "--input missing.wav: No such file or directory",
     "parity --cases quik": "--cases: invalid choice: 'quik' {any}; did you mean 'quick'?",

@@ -119,17 +119,25 @@ class Table:
 
     def _list_rows(self, room: int) -> Iterator[RenderableType]:
         """List every row as its first cell and, below it, headings and values."""
+        from rich.cells import cell_len
         from rich.padding import Padding
+        from rich.table import Column
         from rich.table import Table as Pairs
         from rich.text import Text
 
+        headings = self.headings[1 : self.texts]
+        words = max(map(cell_len, " ".join(headings).split()), default=0)
+        # Headings that take more than a third of a line fold, so that values have room.
+        width = min(max(map(cell_len, headings), default=0), max(words, room // 3))
         for row in self.rows:
             if isinstance(row, str):
                 yield Text(row)
                 continue
             if row[0]:  # else it is that of the row above
                 yield Padding(Text(row[0], style="bold"), (0, 2))
-            pairs = Pairs.grid("", "", padding=(0, 2, 0, 0))
+            pairs = Pairs.grid(
+                Column(width=width, overflow="fold"), Column(overflow="fold"), padding=(0, 2, 0, 0)
+            )
             numbers = ""
             for index, (heading, value) in enumerate(zip(self.headings, row, strict=True)):
                 if index and value and index < self.texts:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from ..errors import suggest
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: In the place of a backend's name: torch's own functions.
 NATIVE = "native"
+#: What programs ask for, as editors and type checkers know it.
+BackendName: TypeAlias = Literal["auto", "native", "cpu", "mlx", "mps", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def names() -> tuple[str, ...]:
     return (NATIVE, *_specs)
 
 
-def check_name(name: str, source: str) -> str:
+def check_name(name: str, source: str) -> BackendName:
     """Return a name if it is ``"auto"`` or a backend's.
 
     Raises:
@@ -88,7 +90,7 @@ def check_name(name: str, source: str) -> str:
         raise ValueError(
             f"{source} must be one of {', '.join(accepted)}; got {name!r}{suggest(name, accepted)}"
         )
-    return name
+    return cast(BackendName, name)
 
 
 def specs() -> tuple[Spec, ...]:

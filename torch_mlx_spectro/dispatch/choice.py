@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ..backends import registry
+from ..backends.registry import BackendName
 from ..native import private_state as torch_state
 from ..settings import (
     BACKEND_VARIABLE,
@@ -102,7 +103,7 @@ def set_patched_choice(choice: Choice | None) -> Choice | None:
 
 
 @contextmanager
-def backend(name: str, strict: bool = False, verify: int | None = None) -> Iterator[None]:
+def backend(name: BackendName, strict: bool = False, verify: int | None = None) -> Iterator[None]:
     """Choose the backend of :func:`stft` and :func:`istft`, and of torch's while patched.
 
     Applies to this thread or task until the context ends; contexts nest.

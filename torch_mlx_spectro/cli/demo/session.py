@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import torch_mlx_spectro as tms
 
+from ...backends.registry import BackendName
 from ...bench.measuring import make_clock
 from ...dispatch.decide import MEASURED_NOW
 from ...errors import Problem
@@ -173,13 +174,13 @@ def _compare(audio: torch.Tensor) -> tuple[dict[str, dict[str, Any]], Stems, flo
         exact = separate(audio.double(), N_FFT, HOP, on_progress=follow("reference in float64"))
         stems, results = {}, {}
         for name, description in (("native", "torch alone"), ("patched", "with patch()")):
-            backend = "native" if name == "native" else "auto"
+            backend: BackendName = "native" if name == "native" else "auto"
             stems[name], results[name] = _measure(backend, audio, exact, follow(description))
     return results, stems["patched"], _find_largest(stems["patched"], stems["native"])
 
 
 def _measure(
-    backend: str, audio: torch.Tensor, exact: Stems, on_progress: Callable[[float], None]
+    backend: BackendName, audio: torch.Tensor, exact: Stems, on_progress: Callable[[float], None]
 ) -> tuple[Stems, dict[str, Any]]:
     """Run the whole separation under the patch.
 
