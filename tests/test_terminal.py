@@ -110,6 +110,7 @@ def test_a_table_gets_narrower_before_it_becomes_a_list() -> None:
     assert any(line.split() == ["a", "name", *["12345"] * 6] for line in print_in(60, made))
     assert print_in(40, made) == [
         "title",
+        "name",
         "  a name",
         "    number 0 12345   number 1 12345",
         "    number 2 12345   number 3 12345",

@@ -129,6 +129,8 @@ class Table:
         words = max(map(cell_len, " ".join(headings).split()), default=0)
         # Headings that take more than a third of a line fold, so that values have room.
         width = min(max(map(cell_len, headings), default=0), max(words, room // 3))
+        if self.headings[0]:
+            yield Text(self.headings[0], style="underline")
         for row in self.rows:
             if isinstance(row, str):
                 yield Text(row)
