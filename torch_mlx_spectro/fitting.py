@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -45,27 +46,36 @@ class Table:
 
         if self.title:
             yield Text(self.title, style="italic")
-        for gap in (3, 2, 1):
-            widths = self._choose_widths(options.max_width, gap)
+        # Columns get closer to each other before texts fold.
+        for folds, gap in itertools.product((False, True), (3, 2, 1)):
+            widths = self._choose_widths(options.max_width, gap, folds)
             if widths is not None:
                 yield from self._draw_rows(widths, gap)
                 return
         yield from self._list_rows(options.max_width)
 
-    def _choose_widths(self, room: int, gap: int) -> list[int] | None:
-        """Choose a width for each column; None if there is no room for the texts of all."""
+    def _choose_widths(self, room: int, gap: int, folds: bool) -> list[int] | None:
+        """Choose a width for each column; None if there is no room for the texts of all.
+
+        Args:
+            room: columns of the terminal.
+            gap: blanks between two columns of the table.
+            folds: texts may take several lines.
+        """
         from rich.cells import cell_len
 
         rows = [row for row in self.rows if not isinstance(row, str)]
         least, most = [], []
         for index, column in enumerate(zip(self.headings, *rows, strict=True)):
-            is_text = index < self.texts
-            # Of numbers the heading alone folds.
-            words = [*" ".join(column).split()] if is_text else [*column[0].split(), *column[1:]]
-            longest = max([1, *map(cell_len, words)])
-            least.append(min(longest, LONGEST_WORD) if is_text else longest)
             lines = [line for cell in column for line in cell.splitlines()]
-            most.append(max(map(cell_len, lines), default=0))
+            most.append(max([1, *map(cell_len, lines)]))
+            if index >= self.texts:  # of numbers the heading alone folds
+                least.append(max([1, *map(cell_len, [*column[0].split(), *column[1:]])]))
+            elif folds:
+                longest = max(map(cell_len, " ".join(column).split()), default=1)
+                least.append(min(longest, LONGEST_WORD))
+            else:
+                least.append(most[-1])
         room -= gap * len(self.headings) + 1
         if sum(least) > room:
             return None
