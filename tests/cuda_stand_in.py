@@ -108,6 +108,9 @@ class StandIn(CudaBackend):
     def explain_absence(self, device_type: str | None = None) -> str | None:
         return None
 
+    def explain_sure_absence(self) -> str | None:
+        return None
+
     def explain_device(self, device: int) -> str | None:
         return None
 

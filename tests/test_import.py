@@ -44,10 +44,14 @@ sys.meta_path.insert(0, Blocker())
 """
 
 NATIVE_ONLY = """\
-import sys, torch, torch_mlx_spectro as tms
+import sys, warnings, torch, torch_mlx_spectro as tms
 signal, window = torch.randn(200), torch.hann_window(16)
 expected = torch.stft(signal, 16, window=window, return_complex=True)
-tms.patch(backend="mlx")
+with warnings.catch_warnings(record=True) as given:
+    warnings.simplefilter("always")
+    tms.patch(backend="mlx")
+(warning,) = given
+assert "patch('mlx'): mlx cannot be imported: there is no mlx" in str(warning.message)
 actual = torch.stft(signal, 16, window=window, return_complex=True)
 torch.istft(actual, 16, window=window)
 assert torch.equal(actual, expected)

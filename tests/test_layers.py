@@ -20,33 +20,35 @@ NAME = "torch_mlx_spectro"
 PACKAGE = Path(torch_mlx_spectro.__file__).parent
 
 #: What modules of a folder, or a module beside the folders, may import besides their own folder.
-LEAVES = {"version", "errors", "interrupts", "fitting"}
+LEAVES = {"version", "errors", "interrupts"}
 VALUES = {"version", "errors", "settings", "core"}
 STORED = VALUES | {"store"}
-OF_TORCH = STORED | {"native", "calls"}
+OF_TORCH = STORED | {"terminal", "native", "calls"}
 OF_MLX = STORED | {"kernels", "mlx"}
 COMPUTING = OF_TORCH | OF_MLX | {"backends", "autograd"}
-PUBLIC = COMPUTING | {"verify", "dispatch", "functional", "patching"}
-PROGRAMS = PUBLIC | {"", "mlx_api", "fitting", "terminal", "interrupts", "emulator"}
+DECIDING = COMPUTING | {"verify"}
+PUBLIC = DECIDING | {"dispatch", "functional", "patching"}
+PROGRAMS = PUBLIC | {"", "mlx_api", "magic", "interrupts", "emulator"}
 BELOW: dict[str, set[str]] = {
     **{name: set[str]() for name in LEAVES},
-    "terminal": {"errors", "fitting"},
+    "terminal": {"errors"},
     "settings": {"errors"},
     "core": {"errors", "settings"},
     "store": VALUES,
     "native": STORED,
-    "calls": STORED | {"native"},
+    "calls": STORED | {"terminal", "native"},
     "verify": OF_TORCH,
     "kernels": STORED,
     "mlx": STORED | {"kernels"},
-    "mlx_api": OF_MLX,
+    "mlx_api": OF_MLX | {"terminal"},
     "emulator": {"settings", "store"},
     "backends": OF_TORCH | OF_MLX,
     "autograd": OF_TORCH | OF_MLX | {"backends"},
-    "dispatch": COMPUTING | {"verify"},
-    "functional": COMPUTING | {"verify", "dispatch"},
-    "patching": COMPUTING | {"verify", "dispatch", "functional"},
-    "": PUBLIC | {"mlx_api"},
+    "dispatch": DECIDING,
+    "functional": DECIDING | {"dispatch"},
+    "patching": DECIDING | {"dispatch", "functional"},
+    "magic": PUBLIC,
+    "": PUBLIC | {"mlx_api", "magic"},
     "doctor": PROGRAMS,
     "bench": PROGRAMS | {"doctor"},
     "cli": PROGRAMS | {"doctor", "bench"},

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import itertools
 import pickle
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,10 +18,12 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 import torch
+from cli_process import python
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro import patching
+from torch_mlx_spectro.backends.cuda.backend import CUDA
 from torch_mlx_spectro.dispatch import choice as routing
 
 #: torch's own functions.
@@ -378,7 +383,7 @@ def test_names_that_do_not_mean_the_function_are_left_and_told(library: ModuleTy
         left = {name for name in patch.left if name.startswith(here)}
         assert left == {f"{here}native", f"{here}inverse"}
         assert f"{here}native" in repr(patch)
-        assert "patch('mlx', strict=True): in force; left to torch: " in repr(patch)
+        assert "patch('mlx', strict=True): in force; left to torch:" in repr(patch)
         # A program that compares us with native compares us with native.
         expected = transform(library.native)
         assert tms.stats().calls == {}
@@ -490,3 +495,90 @@ def test_concurrent_patching_ends_in_one_state() -> None:
     assert is_torchs_own()
     assert not tms.is_patched()
     assert tms.stats().calls == {("stft", "mlx"): 40}
+
+
+def list_warnings(*names: str, **options: Any) -> list[str]:
+    """Patch by these names in turn, and return what was warned of."""
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        for name in names:
+            with tms.patch(name, **options):
+                pass
+    assert {(warning.category, warning.filename) for warning in given} <= {
+        (RuntimeWarning, __file__)
+    }
+    return [str(warning.message) for warning in given]
+
+
+@pytest.fixture
+def untold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was told of missing backends so far."""
+    monkeypatch.setattr(patching._state, "missed", set())
+
+
+def test_a_backend_that_is_not_here_is_told_once(
+    untold: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    (told,) = list_warnings("cuda", "cuda", "cpu", "auto", "native", "cuda")
+    assert told.startswith("patch('cuda'): this torch is built without CUDA; it needs an NVIDIA")
+    assert "pip install 'torch-mlx-spectro[cuda]'" in told
+    assert "torch itself computes every call" in told
+
+
+def test_strict_calls_raise_and_nothing_is_told(
+    untold: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert list_warnings("cuda", strict=True) == []
+    with tms.patch("cuda", strict=True), pytest.raises(tms.NotAccelerated):
+        torch.stft(torch.ones(64), 16, window=WINDOW, return_complex=True)
+
+
+def test_the_choice_of_the_environment_is_told_too(
+    untold: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setenv("TORCH_MLX_SPECTRO_BACKEND", "cuda")
+    (told,) = list_warnings("auto")
+    assert told.startswith("patch('cuda'): ")
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_devices_are_counted_without_using_cuda(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """``is_available`` would forbid CUDA to children that are forked later."""
+
+    def refuse() -> bool:
+        raise AssertionError("CUDA was used")
+
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", refuse)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(sys, "platform", "linux")
+    reason = CUDA.explain_sure_absence()
+    if count:
+        has_core = importlib.util.find_spec("cuda") and importlib.util.find_spec("cuda.core")
+        assert reason == (None if has_core else "cuda-core is not installed")
+    else:
+        assert reason == "torch finds no CUDA device"
+
+
+def test_a_missing_mlx_is_told_and_mlx_is_not_loaded(tmp_path: Path) -> None:
+    """A child that is forked after MLX was loaded cannot use it."""
+    program = """\
+import sys, warnings, importlib.util, torch, torch_mlx_spectro as tms
+tms.patch("mlx")
+assert "mlx" not in sys.modules
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name == "mlx" else find(name, *more)
+with warnings.catch_warnings(record=True) as given:
+    warnings.simplefilter("always")
+    tms.patch("mlx")
+    tms.patch("mlx")
+(warning,) = given
+assert str(warning.message).startswith("patch('mlx'): mlx is not installed: pip install mlx.")
+"""
+    finished = python("-W", "error", "-c", program, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr

@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import inspect
 import json
+import logging
 import pickle
 import threading
 import warnings
@@ -246,6 +247,8 @@ def test_a_snapshot_stays_and_serialises() -> None:
         "verified": 0,
         "mismatches": 0,
         "refused": 0,
+        "estimated": {},
+        "left": [],
     }
 
 
@@ -258,3 +261,56 @@ def test_the_refusal_carries_its_reasons(copied: Callable[[Any], Any]) -> None:
     assert error.op == "istft"
     assert error.reasons == ("dtype torch.complex128 of input is not accelerated",)
     assert all(part in str(error) for part in ("istft", *error.reasons))
+
+
+def list_logged(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
+    """Return what was logged at a level since the last time, and forget it."""
+    found = [record.getMessage() for record in caplog.records if record.levelno == level]
+    caplog.clear()
+    return found
+
+
+def test_the_first_call_of_a_site_is_logged_and_each_decision(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "torch_mlx_spectro")
+    frame = inspect.currentframe()
+    assert frame is not None
+    with tms.backend("cpu"):
+        for _ in range(3):
+            tms.stft(SIGNAL, 16, window=WINDOW, return_complex=True)
+        line = frame.f_lineno - 1
+        decided = [one.getMessage() for one in caplog.records if one.levelno == logging.DEBUG]
+        assert list_logged(caplog, logging.INFO) == [f"torch.stft at {__file__}:{line}: cpu"]
+        # Whatever has a plan is neither decided nor logged.
+        assert len(decided) == 1
+        assert decided[0].startswith("decided torch.stft of 1 rows, ")
+        assert decided[0].endswith(": cpu (torch operations)")
+        with tms.backend("mlx"):
+            tms.stft(SIGNAL.double(), 16, window=WINDOW.double(), return_complex=True)
+        (told,) = list_logged(caplog, logging.INFO)
+        assert "native: dtype torch.float64 of input" in told
+
+
+def test_small_and_refused_calls_are_logged_with_their_reasons(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "torch_mlx_spectro")
+    for _ in range(2):
+        tms.stft(SIGNAL, 16, window=WINDOW, return_complex=True)
+    (told,) = list_logged(caplog, logging.INFO)
+    assert told.endswith(": native: auto: too small to be faster on the CPU")
+    with tms.backend("mlx", strict=True), pytest.raises(tms.NotAccelerated):
+        tms.stft(SIGNAL.double(), 16, window=WINDOW.double(), return_complex=True)
+    (told,) = list_logged(caplog, logging.INFO)
+    assert ": refused: dtype torch.float64" in told
+
+
+def test_a_program_without_logging_sees_nothing(tmp_path: Path) -> None:
+    program = (
+        "import torch, torch_mlx_spectro as tms\n"
+        "with tms.backend('cpu'):\n"
+        "    tms.stft(torch.ones(64), 16, window=torch.ones(16), return_complex=True)\n"
+    )
+    finished = python("-c", program, cwd=tmp_path)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")

@@ -11,9 +11,10 @@ import hypothesis.strategies as st
 import pytest
 from rich.console import Console
 
-from torch_mlx_spectro import fitting, terminal
+from torch_mlx_spectro import terminal
 from torch_mlx_spectro.bench import session as bench
 from torch_mlx_spectro.errors import Problem
+from torch_mlx_spectro.terminal import fitting
 
 
 def test_a_log_has_a_line_now_and_then() -> None:

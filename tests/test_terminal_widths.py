@@ -13,13 +13,13 @@ import pytest
 from bench_reports import report as make_bench_report
 from rich.console import Console
 
-from torch_mlx_spectro import fitting
 from torch_mlx_spectro.bench import comparing
 from torch_mlx_spectro.bench import tables as bench_tables
 from torch_mlx_spectro.bench.cases import HOST_TABLE, TABLES, UNIT
 from torch_mlx_spectro.cli.demo import session as demo
 from torch_mlx_spectro.doctor import command as doctor
 from torch_mlx_spectro.doctor import show
+from torch_mlx_spectro.terminal import fitting
 
 WIDTHS = (60, 80, 120)
 

@@ -33,6 +33,7 @@ __all__ = [
     "get_transform_mlx",
     "is_patched",
     "istft",
+    "load_ipython_extension",
     "make_window",
     "patch",
     "reset_cache_debug_stats",
@@ -48,10 +49,11 @@ __all__ = [
 if TYPE_CHECKING:
     from .backends.cpu.memory import set_result_memory
     from .calls.kind import Route
-    from .dispatch.choice import Availability, available_backends, backend
-    from .dispatch.statistics import Stats
+    from .dispatch.choice import Availability, available_backends, backend, is_patched
+    from .dispatch.snapshot import Stats
     from .errors import NotAccelerated
     from .functional import explain, istft, reset_stats, stats, stft
+    from .magic import load_ipython_extension
     from .mlx_api.arguments import (
         CenterPadMode,
         CenterTailPad,
@@ -68,7 +70,7 @@ if TYPE_CHECKING:
         spec_mlx_device_key,
     )
     from .mlx_api.windows import WindowLike, make_window
-    from .patching import Patch, is_patched, patch, unpatch
+    from .patching import Patch, patch, unpatch
     from .store.caches import clear_caches
 else:
     _HOMES = {
@@ -84,10 +86,11 @@ else:
             "STFTOutputLayout",
         ),
         "mlx_api.predecessor": ("as_mlx_spectro",),
+        "magic": ("load_ipython_extension",),
         "mlx_api.caches": ("get_cache_debug_stats", "reset_cache_debug_stats"),
-        "patching": ("Patch", "is_patched", "patch", "unpatch"),
-        "dispatch.choice": ("Availability", "available_backends", "backend"),
-        "dispatch.statistics": ("Stats",),
+        "patching": ("Patch", "patch", "unpatch"),
+        "dispatch.choice": ("Availability", "available_backends", "backend", "is_patched"),
+        "dispatch.snapshot": ("Stats",),
         "mlx_api.transform": (
             "SpectralTransform",
             "get_transform_mlx",

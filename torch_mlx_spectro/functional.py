@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ from .dispatch.choice import Choice, current_choice, patched_choice
 from .dispatch.decide import NATIVE_ASKED, TOO_SMALL, decide
 from .dispatch.recording import Answer
 from .dispatch.run import counters, dispatch
-from .dispatch.statistics import REFUSED, Stats
+from .dispatch.snapshot import Stats
+from .dispatch.statistics import REFUSED, Mark
 from .errors import NotAccelerated
 from .mlx import runtime
 from .native import asking
@@ -287,12 +289,27 @@ def explain(function: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Ro
     raise ValueError(f"function must be stft or istft; got {function!r}")
 
 
+def names_left() -> tuple[str, ...]:
+    """Names in loaded modules, as ``module.name``, under which a patch leaves torch's functions."""
+    return native.list_names_left(routing.is_patched())
+
+
 def stats() -> Stats:
     """Return what was computed where since the start or :func:`reset_stats`, and why.
 
     Calls are counted. Their derivatives are computed where the call was, and not counted.
     """
-    return counters.snapshot()
+    return stats_since(None)
+
+
+def stats_since(before: Mark | None) -> Stats:
+    """Return what :func:`stats` does, but of calls after a moment alone.
+
+    Args:
+        before: what ``counters.mark()`` returned then; None for the start.
+    """
+    left = names_left() if routing.is_patched() else ()
+    return replace(counters.snapshot(before), left=left)
 
 
 def reset_stats() -> None:

@@ -6,30 +6,29 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import torch
 
+from .backends import registry
 from .backends.registry import BackendName
 from .dispatch.choice import Choice, check_choice, set_patched_choice
 from .dispatch.statistics import levels_to_caller
-from .functional import make_compiled_tag, patched_istft, patched_stft
+from .functional import make_compiled_tag, names_left, patched_istft, patched_stft
 from .native import functions as native
 from .native import private_state as torch_state
 from .native import torchscript
 from .store.fork import after_fork
+from .terminal import Rows, fold, write_html
 
 #: (torch's own, ours)
 _PAIRS: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
     (native.stft, patched_stft),
     (native.istft, patched_istft),
 )
-
-#: The only modules of torch in which its own functions are replaced.
-_TORCH_MODULES = frozenset({"torch", "torch.functional"})
 
 _ask = torch.overrides.handle_torch_function
 
@@ -50,6 +49,8 @@ class _State:
     lock: Any = field(default_factory=threading.RLock)
     scopes: list[_Scope] = field(default_factory=list)
     installed: bool = False
+    #: Backends of which this process was told that they are not here.
+    missed: set[str] = field(default_factory=set)
 
 
 _state = _State()
@@ -105,13 +106,26 @@ class Patch:
         return [scope for scope in _state.scopes if scope.patch() is self]
 
     def __repr__(self) -> str:
+        call, state, left = self._describe()
+        kept = f"; left to torch: {', '.join(left)}" if left else ""
+        return fold(f"<torch_mlx_spectro.{call}: {state}{kept}>".split(" "))
+
+    def _repr_html_(self) -> str:
+        call, state, left = self._describe()
+        return write_html(
+            [f"torch_mlx_spectro.{call}"],
+            [Rows(("", ""), (), [("state", state), ("left to torch", ", ".join(left) or "none")])],
+        )
+
+    def _describe(self) -> tuple[str, str, tuple[str, ...]]:
+        """Return the call that made it, whether it is in force, and which names it leaves."""
         choice, scopes = self._choice, self._scopes()
         strict = ", strict=True" if choice.strict else ""
         verify = f", verify={choice.verify}" if choice.verify else ""
         holds = scopes[-1:] == _state.scopes[-1:]
         state = "ended" if not scopes else "in force" if holds else "behind a later one"
-        left = f"; left to torch: {', '.join(self.left)}" if scopes and self.left else ""
-        return f"<torch_mlx_spectro.patch({choice.backend!r}{strict}{verify}): {state}{left}>"
+        left = self.left if scopes else ()
+        return f"patch({choice.backend!r}{strict}{verify})", state, left
 
 
 def patch(
@@ -139,9 +153,12 @@ def patch(
         ValueError: the backend is not known, or ``verify`` is not a number of calls.
 
     Warns:
-        RuntimeWarning: another package has replaced torch's functions; it is left in place.
+        RuntimeWarning: another package has replaced torch's functions; it is left in place. Or the
+            backend is named and this machine lacks it, so that torch computes everything: told
+            once in a process.
     """
     begun = Patch(check_choice(backend, strict, verify))
+    _tell_absence(begun._choice)
     with _state.lock:
         _begin(begun, begun._choice, is_entered=False)
     return begun
@@ -158,21 +175,22 @@ def unpatch() -> None:
         _hold([], [])
 
 
-def is_patched() -> bool:
-    """Whether :func:`patch` is in force."""
-    return bool(_state.scopes)
-
-
-def names_left() -> tuple[str, ...]:
-    """Names in loaded modules, as ``module.name``, under which a patch leaves torch's functions."""
-    originals = {id(original): original.__name__ for original, _ in _PAIRS}
-    patched = is_patched()
-    return tuple(
-        f"{module_name}.{name}"
-        for module_name, module in _modules()
-        if module_name not in _TORCH_MODULES
-        for name, value in list(module.__dict__.items())
-        if originals.get(id(value), name) != name or (patched and id(value) in originals)
+def _tell_absence(choice: Choice) -> None:
+    """Warn once of a backend that the program names and that is not here; strict calls raise."""
+    name = choice.backend
+    if name in ("auto", registry.NATIVE) or choice.strict or name in _state.missed:
+        return
+    reason = registry.load(name).explain_sure_absence()
+    if reason is None:
+        return
+    _state.missed.add(name)
+    needs = registry.find(name).needs
+    advice = f"; it needs {needs}" if needs else ""
+    warnings.warn(
+        f"patch({name!r}): {reason}{advice}. Here torch itself computes every call instead, as"
+        " stats() tells. patch() takes what is here, and strict=True makes such calls raise.",
+        RuntimeWarning,
+        stacklevel=levels_to_caller(),
     )
 
 
@@ -277,22 +295,10 @@ def _rebind(
     modules: tuple[str, ...] | None = None,
 ) -> None:
     """Replace ``old`` by ``new`` under these names of these modules; None: all loaded modules."""
-    for module_name, module in _modules():
+    for module_name, module in native.list_modules():
         if modules is not None and module_name not in modules:
             continue
         # The module's own dictionary: attribute access would run lazy modules.
         for name, value in list(module.__dict__.items()):
             if value is old and (names is None or name in names):
                 module.__dict__[name] = new
-
-
-def _modules() -> Iterator[tuple[str, ModuleType]]:
-    package, seen = __name__.rpartition(".")[0], set[int]()
-    for name, module in list(sys.modules.items()):
-        ours = name == package or name.startswith(package + ".")
-        torchs = name.startswith("torch.") and name not in _TORCH_MODULES
-        if ours or torchs or id(module) in seen:
-            continue
-        if isinstance(getattr(module, "__dict__", None), dict):
-            seen.add(id(module))
-            yield name, module

@@ -12,6 +12,7 @@ import torch
 from computing import ROUTES, Computing, computing_by
 from needs import ONCE_ONLY
 from reference import close, random_tensor
+from torch.utils.checkpoint import checkpoint
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.autograd.prepared import MAX_LAYOUTS
@@ -104,6 +105,23 @@ def test_a_call_that_comes_again_is_a_launch_forward_and_one_back(
     first_result, first_gradient, _, _ = call(2)
     assert is_same(result, first_result)
     assert is_same(gradient, first_gradient)
+
+
+@pytest.mark.parametrize("op", ["stft", "istft"])
+def test_a_checkpoint_may_compute_by_the_rules_and_then_by_a_launch(
+    computing: Computing, op: str
+) -> None:
+    """Torch compares what the two computations of a checkpointed call have saved, in its order."""
+    _, shape, is_complex, window, given = USUAL[op]
+    given = complete(op, given)
+    tensor = random_tensor(0, *shape, complex_values=is_complex).requires_grad_()
+    result = checkpoint(
+        lambda tensor: computing.call(op, tensor, window, **given), tensor, use_reentrant=False
+    )
+    assert isinstance(result, torch.Tensor)
+    (gradient,) = torch.autograd.grad(result.abs().square().sum(), tensor)
+    expected = natively(op, tensor, window, given).abs().square().sum()
+    close(gradient, torch.autograd.grad(expected, tensor)[0])
 
 
 #: Ways for a cotangent of shape (3, 9, 21) to lie in memory.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import venv
 from pathlib import Path
 from typing import Any
@@ -255,3 +256,12 @@ def test_what_an_environment_cannot_have_is_told(
     result = python(*CLI, "run", *arguments, cwd=folder)
     assert result.returncode == 2
     assert message in result.stderr
+
+
+def test_only_the_first_process_tells_that_a_backend_is_not_here(folder: Path) -> None:
+    missing = "cuda" if sys.platform == "darwin" else "mps"
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import torch'])"
+    result = python(*RUN, "--children", "--backend", missing, "-c", child, cwd=folder)
+    (told,) = result.stderr.splitlines()
+    reason = f"this torch is built without {missing.upper()}"
+    assert told.startswith(f"torch-mlx-spectro run: patch('{missing}'): {reason}")

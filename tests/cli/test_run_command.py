@@ -52,7 +52,7 @@ def test_statistics_go_to_stderr_even_when_the_program_raises(program):
     assert ended.stdout == "done\n"
     assert "ValueError: late\ntorch_mlx_spectro: 2 calls accelerated, 1 native\n" in ended.stderr
     assert "dtype torch.float64" in ended.stderr
-    assert [f"{program}:5", "0", "1"] in [line.split() for line in ended.stderr.splitlines()]
+    assert ["program.py:5", "0", "1"] in [line.split() for line in ended.stderr.splitlines()]
 
 
 def test_statistics_as_json(program):
@@ -85,7 +85,8 @@ def test_statistics_tell_what_keeps_torchs_own(program):
         if option == "--json":
             assert json.loads(ended.stderr)["left"] == ["early.native"]
         else:
-            assert "early.native was left to torch" in ended.stderr
+            (line,) = (x for x in ended.stderr.splitlines() if x.startswith("left to torch"))
+            assert line.endswith(": early.native")
 
 
 def test_strict_raises_at_the_call_that_would_fall_back(program):

@@ -376,6 +376,9 @@ def test_what_is_measured_is_counted_with_its_reason(monkeypatch: pytest.MonkeyP
     stats = tms.stats()
     if not 0 < stats.accelerated <= TRIALS < stats.native:
         pytest.fail(f"other calls than were to be made: {stats}")
+    (seconds,) = (race.list_seconds()["native"] for race in trials._races._values.values())
+    measured = stats.native - MAX_TRIALS
+    assert stats.estimated == {("stft", "native"): (measured, pytest.approx(measured * seconds), 0)}
     assert not stats.fallbacks
     assert stats.choices == {
         "auto: being measured": MAX_TRIALS,
@@ -458,6 +461,10 @@ def test_training_is_timed_there_and_back(
     race = races.find(next(key for key in races._values if "grad" in str(key)))
     assert race is not None
     assert race.list_seconds() == pytest.approx({"native": sum(native), "cpu": sum(cpu)})
+    # The statistics are those of the last step.
+    spent, base = sum(native if winner == "native" else cpu), sum(native)
+    estimated = {("stft", winner): pytest.approx((1, spent, base - spent))}
+    assert tms.stats().estimated == estimated
 
 
 def test_what_is_differentiated_in_vain_is_timed_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,6 +472,7 @@ def test_what_is_differentiated_in_vain_is_timed_there(monkeypatch: pytest.Monke
     costs.spend(monkeypatch)
     decided = 2 * TRIALS + MAX_ASKED
     assert costs.train(decided + 3, backward=False)[decided:] == ["cpu"] * 3
+    assert tms.stats().estimated == {("stft", "cpu"): pytest.approx((1, 0.1, 0.1))}
 
 
 def test_checkpointed_calls_are_always_the_same_ones(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import sys
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 
-from torch_mlx_spectro.dispatch import statistics
+from torch_mlx_spectro.dispatch import recording, statistics
+from torch_mlx_spectro.dispatch.recording import Took
 from torch_mlx_spectro.dispatch.statistics import (
     OTHER_REASONS,
     OTHER_SITES,
@@ -170,7 +173,50 @@ def test_as_dict_is_json() -> None:
         "verified": 0,
         "mismatches": 0,
         "refused": 0,
+        "estimated": {},
+        "left": [],
     }
+
+
+def test_what_was_measured_estimates_the_seconds_of_all_calls() -> None:
+    counters, frame = Counters(), here()[0]
+    for took, calls in ((Took(3.0, 1.0), 2), (Took(0.5, 0.25), 4), (None, 5)):
+        for _ in range(calls):
+            counters.count(Answer("stft", "cpu", took=took), frame)
+    counters.count(Answer("istft", "native", ("why",), True, Took(2.0, 2.0)), frame)
+    stats = counters.snapshot()
+    assert stats.calls == {("stft", "cpu"): 11, ("istft", "native"): 1}
+    assert stats.estimated == {("stft", "cpu"): (6, 3.0, 5.0), ("istft", "native"): (1, 2.0, 0.0)}
+    assert stats.as_dict()["estimated"] == {
+        "stft/cpu": {"calls": 6, "seconds": 3.0, "saved": 5.0},
+        "istft/native": {"calls": 1, "seconds": 2.0, "saved": 0.0},
+    }
+
+
+def test_seconds_of_several_processes_add_up(tmp_path: Path) -> None:
+    frame = here()[0]
+    for took in (Took(3.0, 1.0), Took(0.5, 0.25)):
+        counters = Counters()
+        counters.record(tmp_path)
+        counters.count(Answer("stft", "cpu", took=took), frame)
+        counters.count(Answer("stft", "cpu"), frame)
+    together = statistics.add_up(recording.read(tmp_path))
+    assert together.calls == {("stft", "cpu"): 4}
+    assert together.estimated == {("stft", "cpu"): (2, 1.25, 2.25)}
+
+
+def test_times_are_bounded_and_no_call_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs whose calls are of ever new sizes have ever new times."""
+    monkeypatch.setattr(statistics, "MAX_COUNTS", 20)
+    counters, frame = Counters(), here()[0]
+    for index in range(100):
+        answer = Answer("stft", "cpu", took=Took(2.0 * index, float(index)))
+        assert counters.sites(answer) is counters.sites(answer)
+        counters.count(answer, frame)
+    stats = counters.snapshot()
+    assert stats.accelerated == 100
+    assert stats.estimated["stft", "cpu"].calls == 20
+    assert len(counters._sites_by_answer) <= 20 + 1
 
 
 def test_sites_are_bounded_and_no_call_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,4 +279,35 @@ def test_a_forked_child_counts_from_zero_although_its_parent_was_counting() -> N
     counters.after_fork_in_child()
     assert counters.snapshot() == Stats(0, 0, {}, {}, {})
     counters.count(Answer("stft", "mlx"), here()[0])
+    assert counters.snapshot().accelerated == 1
+
+
+def test_what_was_measured_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "torch_mlx_spectro")
+    counters, frame = Counters(), here()[0]
+    for _ in range(2):
+        counters.count(Answer("stft", "cpu", took=Took(3e-3, 1e-3)), frame, ("auto: faster",))
+    counters.count(Answer("stft", "native", ("why",), True, Took(2.0, 2.0)), frame, ("why",))
+    told = [record.getMessage().partition(f"{__file__}:")[2] for record in caplog.records]
+    assert [line.partition(": ")[2] for line in told] == [
+        "cpu: auto: faster; 1 ms a call, native 3 ms",
+        "native: why; 2 s a call",
+    ]
+
+
+def test_a_handler_that_reads_the_statistics_does_not_wait_for_ever() -> None:
+    class Reader(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(counters.snapshot().accelerated)
+
+    counters, seen = Counters(), list[int]()
+    handler, level = Reader(), statistics.logger.level
+    statistics.logger.addHandler(handler)
+    statistics.logger.setLevel(logging.INFO)
+    try:
+        counters.count(Answer("stft", "cpu"), here()[0])
+    finally:
+        statistics.logger.removeHandler(handler)
+        statistics.logger.setLevel(level)
+    assert seen == [0]
     assert counters.snapshot().accelerated == 1

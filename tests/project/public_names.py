@@ -72,6 +72,10 @@ def choose(signal: torch.Tensor) -> tuple[str, ...]:
     return (found["mlx"].reason, route.backend, route.kernel, *route.reasons)
 
 
+# What `%load_ext torch_mlx_spectro` calls.
+EXTENSION: Callable[..., None] = tms.load_ipython_extension
+
+
 def count() -> int:
     counted: tms.Stats = tms.stats()
     tms.reset_stats()

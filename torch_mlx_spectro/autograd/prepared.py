@@ -92,8 +92,9 @@ def _forward(ctx: Any, call: PreparedCall, tensor: torch.Tensor, window: Optiona
     if window is not None:
         # An alias: a program may have ``window.data`` be of other sizes before the backward pass.
         window = window.clone() if call.copies_window else window.detach()
-    # Not for its values: torch then refuses what it refuses natively.
-    ctx.save_for_backward(window, tensor if call.refers else None)
+    # The input not for its values: torch then refuses what it refuses natively. In the order of the
+    # rules, since checkpoints compare what the two computations of a call have saved.
+    ctx.save_for_backward(tensor if call.refers else None, window)
     # Hooks for saved tensors may return a window with another layout in memory.
     ctx.state = call, saved_tensors_hooks(False) is None
     return result
@@ -104,7 +105,7 @@ def _backward(ctx: Any, cotangent: Optional) -> tuple[None, Optional, None]:
     # its caches. On an H200's host each operation here takes two to three times as long as forward.
     if cotangent is None:
         return None, None, None
-    (window, signal), (call, is_window_itself) = ctx.saved_tensors, ctx.state
+    (signal, window), (call, is_window_itself) = ctx.saved_tensors, ctx.state
     layout: Hashable = None
     if is_compiling() or is_grad_enabled():
         if signal is not None:

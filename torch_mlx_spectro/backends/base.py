@@ -45,6 +45,13 @@ class Backend(ABC):
             device_type: the type of device that its tensors are on; None for any that it takes.
         """
 
+    def explain_sure_absence(self) -> str | None:
+        """Why this backend is surely not here, as far as that is known without loading a library.
+
+        What is not known here, :meth:`explain_absence` finds out with the first call.
+        """
+        return self.explain_absence()
+
     @abstractmethod
     def name_kernel(self, call: Call) -> str:
         """Name what computes a call, for reports."""

@@ -39,6 +39,7 @@ class Spec:
         has_metal_kernels: it computes the host's tensors while Metal is emulated.
         loads_library: a large library is imported to find out whether it is here: ``auto`` asks it
             last.
+        needs: what a machine needs to have it, for people.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Spec:
     takes_doubles: bool = False
     has_metal_kernels: bool = False
     loads_library: bool = False
+    needs: str = ""
 
 
 _HOST = "cpu"
@@ -67,8 +69,20 @@ _specs: dict[str, Spec] = {
             has_metal_kernels=True,
             loads_library=True,
         ),
-        Spec("mps", ("mps",), f"{_HERE}.mps.backend:MPS", priority=1, has_metal_kernels=True),
-        Spec("cuda", ("cuda",), f"{_HERE}.cuda.backend:CUDA"),
+        Spec(
+            "mps",
+            ("mps",),
+            f"{_HERE}.mps.backend:MPS",
+            priority=1,
+            has_metal_kernels=True,
+            needs="a Mac with Apple silicon, and torch's build for it",
+        ),
+        Spec(
+            "cuda",
+            ("cuda",),
+            f"{_HERE}.cuda.backend:CUDA",
+            needs="an NVIDIA GPU, a CUDA build of torch, and pip install 'torch-mlx-spectro[cuda]'",
+        ),
     )
 }
 _loaded: dict[str, Backend] = {}

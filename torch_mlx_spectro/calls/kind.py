@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from ..native import private_state as torch_state
+from ..terminal import Shown
 
 if TYPE_CHECKING:  # a program whose calls all go native never resolves one
     from ..core.params import IstftParams, StftParams
@@ -20,8 +21,8 @@ if TYPE_CHECKING:  # a program whose calls all go native never resolves one
 LEAST_FRAMED: Mapping[str, int] = MappingProxyType({"stft": 1 << 20, "istft": 3 << 14})
 
 
-@dataclass(frozen=True)
-class Route:
+@dataclass(frozen=True, repr=False)
+class Route(Shown):
     """Who computes a call, and why.
 
     Attributes:
@@ -35,6 +36,9 @@ class Route:
     backend: str
     kernel: str
     reasons: tuple[str, ...] = ()
+
+    def _list_shown(self) -> Mapping[str, object]:
+        return asdict(self)
 
 
 class CallKind(NamedTuple):

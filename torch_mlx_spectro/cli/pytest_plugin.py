@@ -28,9 +28,9 @@ import pytest
 
 from .. import settings as environment
 from ..backends import registry
-from ..dispatch.choice import environment_settings
+from ..dispatch.choice import environment_settings, is_patched
 from ..functional import stats
-from ..patching import is_patched, patch
+from ..patching import patch
 
 #: Not ``auto``, which would choose native torch for the small tensors of tests.
 DEFAULT_BACKEND = "mlx"

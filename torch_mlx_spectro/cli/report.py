@@ -10,19 +10,19 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import torch_mlx_spectro as tms
 
 from ..errors import Problem
-from ..terminal import make_console, table
+from ..terminal import make_console, print_tables, table
 
 if TYPE_CHECKING:
     from ..dispatch.recording import Process
+    from ..dispatch.snapshot import Stats
 
-#: Modules of this package that have the counts to report.
-_COUNTING = ("functional", "patching")
 #: Processes that have a row of their own.
 MAX_PROCESSES = 40
 
@@ -55,10 +55,10 @@ def at_exit(as_json: bool, path: Path | None, with_children: bool) -> Path | Non
         if os.getpid() != owner:  # a forked child that ends by sys.exit gets here, too
             return
         # Not by an import, which would import torch again if its first import failed.
-        functional, patching = (sys.modules.get(f"{tms.__name__}.{name}") for name in _COUNTING)
-        if functional is None or patching is None:
+        functional = sys.modules.get(f"{tms.__name__}.functional")
+        if functional is None:
             return
-        own, left = counters.get_counted(), patching.names_left()
+        own, left = counters.get_counted(), functional.names_left()
         children = [] if folder is None else _gather(folder)
         _tell(own, children, left, as_json, path)
 
@@ -84,11 +84,11 @@ def _tell(
 ) -> None:
     from ..dispatch.statistics import add_up
 
-    stats = add_up([own, *children])
+    stats = replace(add_up([own, *children]), left=tuple(left))
     parts = [
         {"name": child.name, "pid": child.pid, **add_up([child]).as_dict()} for child in children
     ]
-    line = json.dumps(stats.as_dict() | {"left": list(left), "children": parts})
+    line = json.dumps(stats.as_dict() | {"children": parts})
     if path is not None:
         path.write_text(line + "\n", encoding="utf-8")
         return
@@ -99,47 +99,14 @@ def _tell(
     if as_json:
         print(line, file=stream, flush=True)
     else:
-        print_stats(stats, stream, left)
+        print_stats(stats, stream)
         if children:
             print_processes([own, *children], stream)
 
 
-def print_stats(stats: tms.Stats, stream: TextIO, left: Sequence[str] = ()) -> None:
-    """Print what was accelerated, what was not and why, and where the calls came from.
-
-    Args:
-        left: names of modules that still have torch's own functions.
-    """
-    console = make_console(stream)
-    refused = f", {stats.refused} refused" if stats.refused else ""
-    console.print(
-        f"torch_mlx_spectro: {stats.accelerated} calls accelerated, {stats.native} native{refused}"
-    )
-    if stats.verified:
-        console.print(
-            f"{stats.verified} of them verified against native torch, {stats.mismatches} wrong"
-        )
-    for name in left:
-        console.print(f"{name} was left to torch: it is not named stft or istft.", soft_wrap=True)
-    if not stats.calls:
-        console.print("Neither torch.stft nor torch.istft was called in this process.")
-        return
-    calls = [(f"torch.{op}", by, str(count)) for (op, by), count in sorted(stats.calls.items())]
-    console.print(table(("operation", "backend"), ("calls",), rows=calls))
-    for title, counts in (
-        ("why a call was not accelerated", stats.fallbacks),
-        ("why a call was left to torch by choice", stats.choices),
-    ):
-        if counts:
-            ordered = sorted(counts, key=lambda reason: (-counts[reason], reason))
-            reasons = [(reason, str(counts[reason])) for reason in ordered]
-            console.print(table((title,), ("calls",), rows=reasons))
-    columns = ("accelerated", "native", *(("refused",) if stats.refused else ()))
-    sites = [
-        (site, *(str(numbers.get(column, 0)) for column in columns))
-        for site, numbers in sorted(stats.sites.items())
-    ]
-    console.print(table(("called from",), columns, rows=sites))
+def print_stats(stats: Stats, stream: TextIO) -> None:
+    """Print what was accelerated, what was not and why, and where the calls came from."""
+    print_tables(make_console(stream), stats.list_lines(), stats.list_tables())
 
 
 def print_processes(processes: Sequence[Process], stream: TextIO) -> None:

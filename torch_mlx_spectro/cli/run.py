@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -106,9 +108,18 @@ def command(options: argparse.Namespace) -> int:
         os.environ.update(parent.make_environment(backend, options.strict, folder))
     if options.as_mlx_spectro:
         _stand_in_for_mlx_spectro()
-    tms.patch(backend, strict=options.strict)
+    _patch(backend, options.strict)
     interrupts.raise_again()
     return launch.launch(resolved)
+
+
+def _patch(backend: registry.BackendName, strict: bool) -> None:
+    """Patch this process, and print what patch() warns of: it names no line of the program."""
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        tms.patch(backend, strict=strict)
+    for warning in given:
+        print(f"torch-mlx-spectro run: {warning.message}", file=sys.stderr)
 
 
 def _check_environment(options: argparse.Namespace, asks_report: bool) -> None:

@@ -278,6 +278,12 @@ class Trials:
             return fastest, False
         return self._keep_winner(both, progress.race, candidates), False
 
+    def list_seconds(self, kind: Hashable) -> dict[str, float]:
+        """Return the best time that each backend has for calls of a kind."""
+        with self._lock:
+            race = self._races.find(kind)
+            return {} if race is None else race.list_seconds()
+
     def _read_progress(self, kind: Hashable, candidates: tuple[str, ...]) -> _Progress:
         """Collect the times that have come by now, and say how a race stands."""
         earlier = {} if kind in self._races else self._recall_times(kind)

@@ -78,6 +78,11 @@ def patched_choice() -> Choice:
     return NATIVE if patched is None else _ambient.get() or patched
 
 
+def is_patched() -> bool:
+    """Whether :func:`patch` is in force."""
+    return _default.patched is not None
+
+
 def _environment_choice() -> Choice:
     if _default.environment is None:
         found = environment_settings()

@@ -29,7 +29,7 @@ from ..native import private_state as torch_state
 from ..native.private_state import PLAIN_TYPES
 from . import choice as routing
 from .choice import Choice, current_choice, patched_choice
-from .decide import decide, ledger
+from .decide import decide, ledger, log_decision
 from .plans import Plan, plans
 from .run import dispatch
 
@@ -119,6 +119,7 @@ def _compute_gradient(
     from ..autograd import derivatives
 
     backend = registry.load(plan.route.backend)
+    log_decision(plan)
     run = derivatives.bind_gradient(params, backend, tensor, window)
     gradient = run(cotangent, window)
     if key is not None and plan.settled:

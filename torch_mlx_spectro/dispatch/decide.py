@@ -7,6 +7,7 @@ wrong before? Who is faster?
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +30,8 @@ from . import choice as routing
 from .autotune import Trials
 from .choice import Choice
 from .plans import Plan
+from .recording import Took
+from .statistics import logger
 
 if TYPE_CHECKING:  # a program whose calls all go native never resolves one
     from ..core.params import IstftParams, StftParams
@@ -54,6 +57,27 @@ def native_plan(
     """Make the plan of a call that native computes, with the reasons."""
     route = Route(op.name, "native", "torch", reasons)
     return Plan(route, rejected=rejected, fallback=fallback)
+
+
+def log_decision(plan: Plan) -> None:
+    """Log a decision, with the sizes of the call if a backend computes it."""
+    if not logger.isEnabledFor(logging.DEBUG):
+        return
+    route, params = plan.route, plan.params
+    sizes = (
+        ""
+        if params is None
+        else (
+            f" of {params.rows} rows, {params.frames} frames, n_fft {params.n_fft},"
+            f" hop_length {params.hop_length}"
+        )
+    )
+    reasons = f": {'; '.join(route.reasons)}" if route.reasons else ""
+    final = "" if plan.settled else ", not final"
+    logger.debug(
+        "decided torch.%s%s: %s (%s)%s%s",
+        *(route.op, sizes, route.backend, route.kernel, final, reasons),
+    )
 
 
 def decide(op: Operation, choice: Choice, args: Any, kwargs: Any) -> Plan:
@@ -95,11 +119,13 @@ def _choose_route(
         reasons = (pick.why, *refused) if pick.why else ()
         if pick.backend == "native":
             route = Route(op.name, "native", "torch", reasons)
-            return Plan(route, trial=pick.trial, settled=pick.settled)
+            return Plan(route, trial=pick.trial, settled=pick.settled, took=pick.took)
         kernel, refusal = _kernel(op, choice, pick.backend, params, tensor, window)
         if refusal is None:
             route = Route(op.name, pick.backend, kernel, reasons)
-            return Plan(route, bound, params, trial=pick.trial, settled=pick.settled)
+            return Plan(
+                route, bound, params, trial=pick.trial, settled=pick.settled, took=pick.took
+            )
         refused.append(refusal)
         left = tuple(name for name in left if name != pick.backend)
     plan = native_plan(op, *dict.fromkeys(refused), fallback=True)
@@ -163,13 +189,14 @@ def _resolve(op: Operation, bound: dict[str, Any]) -> StftParams | IstftParams:
 class Pick(NamedTuple):
     """The backend for a call, and why; the call's kind, if it is to be timed.
 
-    ``settled`` means that the pick is final for calls like it.
+    ``settled`` means that the pick is final for calls like it, ``took`` what they take.
     """
 
     backend: str
     why: str = ""
     trial: CallKind | None = None
     settled: bool = False
+    took: Took | None = None
 
 
 def _pick_backend(
@@ -204,7 +231,16 @@ def _pick_backend(
         return Pick(name, MEASURED_NOW, kind)
     if trials.is_running(kind) or trials.is_running(kind.both_ways):
         return Pick(name, MEASURED_NOW)
-    return Pick(name, MEASURED, settled=True)
+    return Pick(name, MEASURED, settled=True, took=_find_seconds(kind, name))
+
+
+def _find_seconds(kind: CallKind, name: str) -> Took | None:
+    """Find what a call of this kind takes, with its gradient where that was measured, too."""
+    for measured in (kind.both_ways, kind) if kind.is_differentiated else (kind,):
+        seconds = trials.list_seconds(measured)
+        if "native" in seconds and name in seconds:
+            return Took(seconds["native"], seconds[name])
+    return None
 
 
 def _why_unmeasured(tensor: torch.Tensor, window: torch.Tensor | None) -> str | None:

@@ -21,7 +21,7 @@ from ..calls.key import Key
 from ..calls.kind import CallKind, Route
 from ..store.caches import note_preparation, register_cache
 from ..store.fork import after_fork
-from .recording import Answer
+from .recording import Answer, Took
 from .statistics import Sites
 
 if TYPE_CHECKING:  # a program whose calls all go native never resolves one
@@ -44,6 +44,7 @@ class Plan:
         fallback: whether native computes the call although another backend was wanted.
         trial: the kind for which ``auto`` times this call; None if it is not timed.
         settled: whether the decision is final.
+        took: seconds of a call like it, if ``auto`` has decided by them.
         run: computes calls like it; None where native does, and before the first was computed.
         epoch: the ledger's epoch when the call was decided.
         warns: whether torch warns of calls like it: once, or of each if the program asks for that.
@@ -57,6 +58,7 @@ class Plan:
     fallback: bool = False
     trial: CallKind | None = None
     settled: bool = False
+    took: Took | None = None
     run: Run | None = None
     epoch: int = 0
     warns: bool = False
@@ -67,7 +69,7 @@ class Plan:
         """What calls by this plan are counted as, with reasons where native computes them."""
         reasons = self.route.reasons if self.params is None else ()
         by_choice = bool(reasons) and not (self.fallback or self.rejected)
-        return Answer(self.route.op, self.route.backend, reasons, by_choice)
+        return Answer(self.route.op, self.route.backend, reasons, by_choice, self.took)
 
 
 class PlanTable:

@@ -20,6 +20,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 
+class Took(NamedTuple):
+    """Seconds that one call takes, as ``auto`` has measured for calls of its kind.
+
+    Attributes:
+        native: by native torch.
+        here: by the backend that computes it.
+    """
+
+    native: float
+    here: float
+
+
 class Answer(NamedTuple):
     """What calls are counted by, besides their site.
 
@@ -27,12 +39,14 @@ class Answer(NamedTuple):
         backend: who computed them, or ``"refused"``.
         reasons: why they were not accelerated; empty where they were.
         by_choice: they were not to be.
+        took: seconds of one of them; None where those were not measured.
     """
 
     op: str
     backend: str
     reasons: tuple[str, ...] = ()
     by_choice: bool = False
+    took: Took | None = None
 
 
 class Counted(NamedTuple):
@@ -152,6 +166,6 @@ def _read_one(path: Path) -> Process:
 
 def _read_counted(labels: Iterable[dict[str, Any]], counts: memoryview[int]) -> Iterable[Counted]:
     for label in labels:
-        op, backend, reasons, by_choice = label["answer"]
-        answer = Answer(op, backend, tuple(reasons), by_choice)
+        op, backend, reasons, by_choice, took = label["answer"]
+        answer = Answer(op, backend, tuple(reasons), by_choice, took and Took(*took))
         yield Counted(answer, label["site"], counts[label["place"]])

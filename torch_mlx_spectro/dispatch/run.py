@@ -27,7 +27,7 @@ from ..native.strides import with_view
 from . import checking
 from .checking import CallChecks
 from .choice import Choice
-from .decide import NOT_RESOLVED, decide, ledger, native_plan, trials
+from .decide import NOT_RESOLVED, decide, ledger, log_decision, native_plan, trials
 from .gradient_timer import GradientTimer
 from .plans import Plan, Run, plans
 from .recording import Answer
@@ -79,7 +79,7 @@ def dispatch(
                 (id(caller.f_code), caller.f_lasti)
             )  # as find_site, without calling it
             if bump is None:
-                counters.count(decided.answer, caller)
+                counters.count(decided.answer, caller, decided.route.reasons)
             else:
                 bump()
             return result
@@ -130,7 +130,8 @@ def _dispatch(
         plan, result = checks.compare(plan, result)
     if kept is None:
         _keep(replace(plan, epoch=epoch), found, result)
-    counters.count(plan.answer, caller)
+        log_decision(plan)
+    counters.count(plan.answer, caller, plan.route.reasons)
     return result
 
 

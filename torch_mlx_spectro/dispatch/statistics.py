@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FrameType, MappingProxyType
-from typing import Any
+from typing import NamedTuple
 
 from ..native.functions import is_inner_frame
 from ..store.fork import after_fork
+from ..terminal import show_seconds
 from .recording import Answer, Counted, Process, Record, name_process
+from .snapshot import Estimate, Stats
+
+#: INFO: who computes calls of a kind and why, once for each of its sites. DEBUG: each decision.
+logger = logging.getLogger(__name__.partition(".")[0])
+logger.addHandler(logging.NullHandler())
 
 #: Call sites and routes counted one by one; further ones are counted together.
 MAX_COUNTS = 2000
@@ -44,50 +50,6 @@ def find_site(frame: FrameType) -> Site:
     Both of these would read all of the code.
     """
     return id(frame.f_code), frame.f_lasti
-
-
-@dataclass(frozen=True)
-class Stats:
-    """A snapshot of the counters.
-
-    Attributes:
-        accelerated: calls computed by an accelerated backend.
-        native: calls answered by native torch, by fallback or by choice of routing.
-        calls: (op, backend) to count; op is ``"stft"`` or ``"istft"``, and backend may be
-            ``"refused"``.
-        fallbacks: reason to count, for calls that were to be accelerated and could not be.
-        choices: reason to count, for calls that were native torch's by choice: the program's, or
-            that of ``auto``.
-        sites: ``file:line`` of the caller to ``{"accelerated": n, "native": n}``, and
-            ``"refused"`` where there are such.
-        verified: results and gradients of accelerated calls that were compared with native torch's.
-        mismatches: those of them that were wrong; calls with wrong results are among the fallbacks.
-        refused: calls for which strict mode raised :class:`NotAccelerated`.
-    """
-
-    accelerated: int
-    native: int
-    calls: Mapping[tuple[str, str], int]
-    fallbacks: Mapping[str, int]
-    sites: Mapping[str, Mapping[str, int]]
-    verified: int = 0
-    mismatches: int = 0
-    refused: int = 0
-    choices: Mapping[str, int] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The snapshot in JSON's types; keys of ``calls`` read ``"stft/mlx"``."""
-        return {
-            "accelerated": self.accelerated,
-            "native": self.native,
-            "calls": {f"{op}/{backend}": n for (op, backend), n in self.calls.items()},
-            "fallbacks": dict(self.fallbacks),
-            "choices": dict(self.choices),
-            "sites": {site: dict(counts) for site, counts in self.sites.items()},
-            "verified": self.verified,
-            "mismatches": self.mismatches,
-            "refused": self.refused,
-        }
 
 
 class _Count:
@@ -121,6 +83,24 @@ class _Count:
         return f"{self.code.co_filename}:{self.code.co_firstlineno}"
 
 
+class _Verified:
+    """How many calls were compared, and how many of them were wrong."""
+
+    __slots__ = ("calls", "wrong")
+
+    def __init__(self) -> None:
+        self.calls = self.wrong = 0
+
+
+class Mark(NamedTuple):
+    """The counts at one moment."""
+
+    calls: Mapping[_Count, int]
+    verified: _Verified
+    verified_calls: int
+    wrong: int
+
+
 class Counters:
     """Thread-safe counters; a call costs well under a microsecond."""
 
@@ -128,7 +108,7 @@ class Counters:
         self._lock = threading.Lock()
         self._counts: list[_Count] = []
         self._sites_by_answer: dict[Answer, Sites] = {}
-        self._verified = self._mismatches = 0
+        self._verified = _Verified()
         #: Where other processes read these counts, and those of forked children.
         self._folder: Path | None = None
         self._folder_of_children: Path | None = None
@@ -153,57 +133,86 @@ class Counters:
         It is the same dictionary for good, so whoever calls often may keep it.
         """
         with self._lock:
-            return self._sites_by_answer.setdefault(answer, {})
+            return self._find_sites(answer)
 
-    def count(self, answer: Answer, caller: FrameType) -> None:
-        """Count one answered call.
+    def _find_sites(self, answer: Answer) -> Sites:
+        # Times differ from kind to kind, of which a program may have any number.
+        if answer not in self._sites_by_answer and len(self._sites_by_answer) >= MAX_COUNTS:
+            answer = answer._replace(took=None)
+        return self._sites_by_answer.setdefault(answer, {})
+
+    def count(self, answer: Answer, caller: FrameType, why: tuple[str, ...] = ()) -> None:
+        """Count one answered call, and log the first of its kind at its site.
 
         Args:
             caller: the frame that made the call.
+            why: reasons for the log, besides the answer's.
         """
         sites = self._sites_by_answer.get(answer)
         bump = None if sites is None else sites.get(find_site(caller))
         if bump is None:
             with self._lock:
-                bump = self._first(answer, caller)
+                bump, new = self._first(answer, caller)
+            if new is not None and logger.isEnabledFor(logging.INFO):
+                logger.info("%s", _describe(new.answer, new.site(), why))
         bump()
 
-    def _first(self, answer: Answer, caller: FrameType) -> Bump:
-        """The count of a answer that is new at ``caller``, or past torch's methods behind it."""
+    def _first(self, answer: Answer, caller: FrameType) -> tuple[Bump, _Count | None]:
+        """Return what counts an answer at ``caller``, or past torch's methods behind it.
+
+        The second value is the count itself if it is new.
+        """
         frame: FrameType | None = caller
         while frame is not None and _is_transparent(frame):
             frame = frame.f_back
         if len(self._counts) >= MAX_COUNTS:
-            frame, answer = None, answer._replace(reasons=answer.reasons and (OTHER_REASONS,))
+            reasons = answer.reasons and (OTHER_REASONS,)
+            frame, answer = None, answer._replace(reasons=reasons, took=None)
         site = (0, 0) if frame is None else find_site(frame)
-        sites = self._sites_by_answer.setdefault(answer, {})
-        bump = sites.get(site)
+        sites = self._find_sites(answer)
+        bump, counted = sites.get(site), None
         if bump is None:
             counted = _Count(answer, None if frame is None else frame.f_code, site[1])
             self._counts.append(counted)
             if (record := self._get_record()) is not None:
                 counted.bump = record.add(answer, counted.site(), counted.bump)
             bump = sites[site] = counted.bump
-        return bump
+        return bump, counted
 
     def count_verified(self, agrees: bool) -> None:
         """Count one call that was computed twice and compared."""
         with self._lock:
-            self._verified += 1
-            self._mismatches += not agrees
+            self._verified.calls += 1
+            self._verified.wrong += not agrees
             if (record := self._get_record()) is not None:
-                record.set_verified(self._verified, self._mismatches)
+                record.set_verified(self._verified.calls, self._verified.wrong)
 
-    def get_counted(self) -> Process:
-        """What this process has counted so far."""
+    def mark(self) -> Mark:
+        """Note how far the counts are, to tell later what was counted since."""
         with self._lock:
-            counts, verified, mismatches = [*self._counts], self._verified, self._mismatches
-        counted = tuple(Counted(count.answer, count.site(), count.calls) for count in counts)
-        return Process(name_process(), os.getpid(), counted, verified, mismatches)
+            calls = {count: count.calls for count in self._counts}
+            return Mark(calls, self._verified, self._verified.calls, self._verified.wrong)
 
-    def snapshot(self) -> Stats:
-        """The counters as they are now."""
-        return add_up([self.get_counted()])
+    def get_counted(self, since: Mark | None = None) -> Process:
+        """What this process has counted so far, or since a mark.
+
+        Resetting the counters makes them anew: then all that they have comes after the mark.
+        """
+        with self._lock:
+            counts, verified = [*self._counts], self._verified
+            compared, wrong = verified.calls, verified.wrong
+        before = {} if since is None else since.calls
+        if since is not None and since.verified is verified:
+            compared, wrong = compared - since.verified_calls, wrong - since.wrong
+        counted = tuple(
+            Counted(count.answer, count.site(), count.calls - before.get(count, 0))
+            for count in counts
+        )
+        return Process(name_process(), os.getpid(), counted, compared, wrong)
+
+    def snapshot(self, since: Mark | None = None) -> Stats:
+        """The counters as they are now, or what they have counted since a mark."""
+        return add_up([self.get_counted(since)])
 
     def reset(self) -> None:
         """Set every counter to zero."""
@@ -214,7 +223,7 @@ class Counters:
         for sites in self._sites_by_answer.values():
             sites.clear()
         self._counts.clear()
-        self._verified = self._mismatches = 0
+        self._verified = _Verified()
         if self._record is not None:
             self._record.remove()
             self._record = None
@@ -241,11 +250,19 @@ def add_up(processes: Sequence[Process]) -> Stats:
     fallbacks: Counter[str] = Counter()
     choices: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
+    estimated: dict[tuple[str, str], Estimate] = {}
     sites: dict[str, dict[str, int]] = {}
     for answer, place, number in (each for process in processes for each in process.counted):
         if not number:
             continue  # another thread is about to count the first
         calls[answer.op, answer.backend] += number
+        if (took := answer.took) is not None:
+            known = estimated.get((answer.op, answer.backend), Estimate(0, 0.0, 0.0))
+            estimated[answer.op, answer.backend] = Estimate(
+                known.calls + number,
+                known.seconds + number * took.here,
+                known.saved + number * (took.native - took.here),
+            )
         for reason in answer.reasons:
             (choices if answer.by_choice else fallbacks)[reason] += number
         site = sites.setdefault(place, {"accelerated": 0, "native": 0})
@@ -262,7 +279,18 @@ def add_up(processes: Sequence[Process]) -> Stats:
         sites=MappingProxyType(sites),
         verified=sum(process.verified for process in processes),
         mismatches=sum(process.mismatches for process in processes),
+        estimated=MappingProxyType(estimated),
     )
+
+
+def _describe(answer: Answer, site: str, why: tuple[str, ...]) -> str:
+    """Say in a line who computes calls of a kind, and why."""
+    parts = [*dict.fromkeys((*answer.reasons, *why))]
+    if answer.took is not None:
+        here, native = map(show_seconds, (answer.took.here, answer.took.native))
+        parts.append(f"{native} a call" if here == native else f"{here} a call, native {native}")
+    reasons = f": {'; '.join(parts)}" if parts else ""
+    return f"torch.{answer.op} at {site}: {answer.backend}{reasons}"
 
 
 def _is_transparent(frame: FrameType) -> bool:

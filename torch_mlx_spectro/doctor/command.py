@@ -132,8 +132,8 @@ def examine(self_check: bool = True, every_pipeline: bool = False) -> dict[str, 
     """
     import torch_mlx_spectro as tms
 
+    from ..functional import names_left
     from ..native import private_state as torch_state
-    from ..patching import names_left
     from . import checks, findings, golden, pipelines, state
 
     backends = {

@@ -9,6 +9,7 @@ lock here makes sure of that. A call uses every core, so calls in parallel lose 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 import threading
@@ -174,6 +175,21 @@ def unavailable_reason() -> str | None:
     """Return why MLX cannot be used in this process, or None. MLX is imported on first use."""
     found = _process.resolve()
     return found if isinstance(found, str) else None
+
+
+def find_absence() -> str | None:
+    """Return why this machine surely has no MLX, without importing it; None if that is not known.
+
+    A forked child cannot use the MLX that its parent has loaded, but the machine has one.
+    """
+    if is_resolved():
+        reason = unavailable_reason()
+        return None if reason == FORKED else reason
+    try:
+        is_missing = "mlx" not in sys.modules and importlib.util.find_spec("mlx") is None
+    except (ImportError, ValueError) as error:
+        return f"mlx cannot be imported: {error}"
+    return "mlx is not installed: pip install mlx" if is_missing else None
 
 
 def is_resolved() -> bool:

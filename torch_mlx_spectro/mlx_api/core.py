@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from ..core.linear import Analysis, describe_analysis
 from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
 from ..mlx.runtime import runtime
 from ..settings import mlx_settings
+from ..terminal import Shown, Words
 from . import ops as mlx_maps
 from .arguments import (
     Sizes,
@@ -55,7 +57,7 @@ def analyse(params: StftParams, rows: Any, window: Any, lead: tuple[int, ...], l
     return mx.reshape(spectrum, (*lead, *spectrum.shape[1:]))
 
 
-class TransformCore:
+class TransformCore(Shown):
     """Sizes, window, ``stft`` and ``istft``; its arguments are :class:`.SpectralTransform`'s."""
 
     def __init__(
@@ -105,6 +107,29 @@ class TransformCore:
         self._has_values = not mlx_maps.is_traced(self._window)
         self._envelopes = make_counted("ola_envelope_cache", ENVELOPES)
         self._verdicts = make_counted("ola_safety_cache", VERDICTS)
+
+    def _list_shown(self) -> Mapping[str, object]:
+        """Return sizes and window, and every other argument that is not as by default."""
+        sizes = self._sizes
+        by_name = {"window_fn": self.window_fn}
+        given = {"window": Words(f"{self.window.size} values")}
+        shown = {
+            "n_fft": sizes.n_fft,
+            "hop_length": sizes.hop_length,
+            "win_length": sizes.win_length,
+            **(by_name if self.has_window_by_name else given),
+        }
+        others = (
+            ("periodic", self.periodic, True),
+            ("center", sizes.center, True),
+            ("normalized", sizes.normalized, False),
+            ("istft_backend_policy", self.istft_backend_policy, "auto"),
+            ("onesided", sizes.onesided, True),
+            ("pad_mode", sizes.pad_mode, "reflect"),
+            ("center_tail_pad", sizes.tail_pad, "symmetric"),
+            ("leading", self.leading, "batch"),
+        )
+        return shown | {name: value for name, value, default in others if value != default}
 
     @property
     def window(self) -> Any:

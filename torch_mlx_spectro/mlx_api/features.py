@@ -16,6 +16,7 @@ import numpy as np
 
 from ..mlx.host import copy_to_mlx
 from ..mlx.runtime import runtime
+from ..terminal import Shown
 from .arguments import check_array, check_choice, read_count, read_number
 from .transform import SpectralTransform
 from .windows import Values, WindowName
@@ -43,7 +44,14 @@ def _make_transform(
     return SpectralTransform(n_fft, hop, win, window_fn, leading="any", **more)
 
 
-class Spectrogram:
+def _list_sizes(transform: SpectralTransform) -> dict[str, object]:
+    """Return what a transform shows of itself, by torchaudio's names."""
+    shown = transform._list_shown()
+    hidden = ("leading", "normalized")  # as every feature has it, or shown by the feature itself
+    return {name: value for name, value in shown.items() if name not in hidden}
+
+
+class Spectrogram(Shown):
     """``|stft(x)| ** power``, shape [..., bins, frames] for [..., T].
 
     Args:
@@ -90,7 +98,13 @@ class Spectrogram:
         )
         self.pad = read_count("pad", pad, least=0)
         self.power = None if power is None else _read_power(power)
+        self.normalized = normalized
         self._is_scaled = normalized in (True, "window")
+
+    def _list_shown(self) -> Mapping[str, object]:
+        others = (("pad", self.pad, 0), ("normalized", self.normalized, False))
+        given = {name: value for name, value, default in others if value != default}
+        return {**_list_sizes(self.transform), "power": self.power, **given}
 
     def __call__(self, x: Any) -> Any:
         mx = runtime().mx
@@ -125,7 +139,7 @@ def magnitude(spectrum: Any, power: float) -> Any:
     return size if power == 1.0 else mx.power(size, power)
 
 
-class MelSpectrogram:
+class MelSpectrogram(Shown):
     """A spectrogram in ``n_mels`` triangular bands of the mel scale, shape [..., n_mels, frames].
 
     Args:
@@ -163,11 +177,24 @@ class MelSpectrogram:
             n_fft, win_length, hop_length, pad, window_fn, power, normalized, center, pad_mode
         )
         bins = self.spectrogram.transform.n_fft // 2 + 1
-        self.n_mels, rate = read_count("n_mels", n_mels), read_count("sample_rate", sample_rate)
-        low = read_number("f_min", f_min)
-        end = float(rate // 2) if f_max is None else read_number("f_max", f_max)
-        filters = mel_filters(bins, low, end, self.n_mels, rate, norm, mel_scale)
+        self.n_mels = read_count("n_mels", n_mels)
+        self.sample_rate = read_count("sample_rate", sample_rate)
+        self.f_min = read_number("f_min", f_min)
+        end = float(self.sample_rate // 2) if f_max is None else read_number("f_max", f_max)
+        self.f_max, self.norm, self.mel_scale = end, norm, mel_scale
+        filters = mel_filters(bins, self.f_min, end, self.n_mels, self.sample_rate, norm, mel_scale)
         self.filters = copy_to_mlx(runtime().mx, filters.T.astype(np.float32))
+
+    def _list_shown(self) -> Mapping[str, object]:
+        return {
+            "sample_rate": self.sample_rate,
+            **self.spectrogram._list_shown(),
+            "n_mels": self.n_mels,
+            "f_min": self.f_min,
+            "f_max": self.f_max,
+            "norm": self.norm,
+            "mel_scale": self.mel_scale,
+        }
 
     def __call__(self, x: Any) -> Any:
         return runtime().mx.matmul(self.filters, self.spectrogram(x))
@@ -189,7 +216,7 @@ def decibels(power: Any, top_db: float | None = 80.0) -> Any:
     return mx.maximum(found, mx.max(found, axis=axes, keepdims=True) - top_db)
 
 
-class MFCC:
+class MFCC(Shown):
     """Cosine transform of mel energies in decibels, shape [..., n_mfcc, frames].
 
     Args:
@@ -224,9 +251,17 @@ class MFCC:
         self.mel = MelSpectrogram(sample_rate=sample_rate, **given)
         if n_mfcc > self.mel.n_mels:
             raise ValueError(f"n_mfcc ({n_mfcc}) must be <= n_mels ({self.mel.n_mels})")
-        self.log_mels = log_mels
+        self.n_mfcc, self.norm, self.log_mels = n_mfcc, norm, log_mels
         matrix = dct_matrix(n_mfcc, self.mel.n_mels, norm)
         self.dct = copy_to_mlx(runtime().mx, matrix.astype(np.float32))
+
+    def _list_shown(self) -> Mapping[str, object]:
+        return {
+            "n_mfcc": self.n_mfcc,
+            "norm": self.norm,
+            "log_mels": self.log_mels,
+            "mel": self.mel,
+        }
 
     def __call__(self, x: Any) -> Any:
         mx = runtime().mx
@@ -235,7 +270,7 @@ class MFCC:
         return mx.matmul(self.dct, levels)
 
 
-class GriffinLim:
+class GriffinLim(Shown):
     """A signal whose spectrogram is the given one, by alternating projections with momentum.
 
     Griffin and Lim 1984; the momentum is that of Perraudin, Balazs and Søndergaard 2013, "A fast
@@ -272,6 +307,17 @@ class GriffinLim:
         self.n_iter, self.power = read_count("n_iter", n_iter, least=0), _read_power(power)
         self.length = None if length is None else read_count("length", length)
         self.rand_init, self.momentum = rand_init, momentum / (1 + momentum)
+        self._given_momentum = momentum
+
+    def _list_shown(self) -> Mapping[str, object]:
+        return {
+            **_list_sizes(self.transform),
+            "n_iter": self.n_iter,
+            "power": self.power,
+            "momentum": self._given_momentum,
+            "length": self.length,
+            "rand_init": self.rand_init,
+        }
 
     def __call__(self, specgram: Any, key: Any = None) -> Any:
         """Compute the signal.

@@ -10,8 +10,9 @@ they would name our lines. So it is called from a frame that stands for the prog
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import FrameType, FunctionType
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType, FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ _PACKAGE = __name__.partition(".")[0]
 #: Folders of this package that are programs: warnings about their calls name their own lines.
 _PROGRAMS = ("bench", "cli", "doctor", "emulator")
 
+#: The only modules of torch in which its own functions are replaced.
+TORCH_MODULES = frozenset({"torch", "torch.functional"})
 
 #: Once-only warnings that this process has had through us, and that are not asked for again. Those
 #: of stft by what they are about, those of istft as ``"windowless"`` and ``"padded"``.
@@ -86,6 +89,41 @@ def is_inner_frame(frame: FrameType) -> bool:
     """Whether a call only passes through this frame, on its way from a program to torch."""
     package, _, folder = (frame.f_globals.get("__package__") or "").partition(".")
     return package == _PACKAGE and folder.partition(".")[0] not in _PROGRAMS
+
+
+def list_modules() -> Iterator[tuple[str, ModuleType]]:
+    """Yield the loaded modules in which a program may hold torch's functions, with their names."""
+    seen = set[int]()
+    for name, module in list(sys.modules.items()):
+        ours = name == _PACKAGE or name.startswith(_PACKAGE + ".")
+        torchs = name.startswith("torch.") and name not in TORCH_MODULES
+        if ours or torchs or id(module) in seen:
+            continue
+        if isinstance(getattr(module, "__dict__", None), dict):
+            seen.add(id(module))
+            yield name, module
+
+
+def list_names_left(is_patched: bool) -> tuple[str, ...]:
+    """List names in loaded modules, as ``module.name``, under which a patch leaves the functions.
+
+    Args:
+        is_patched: names that a patch replaces are left if they hold the functions all the same.
+    """
+    originals = {id(stft): "stft", id(istft): "istft"}
+    holders = (
+        (module_name, module)
+        for module_name, module in list_modules()
+        if module_name not in TORCH_MODULES
+        # Most hold neither, which this finds out in a fraction of the time.
+        and not originals.keys().isdisjoint(map(id, list(module.__dict__.values())))
+    )
+    return tuple(
+        f"{module_name}.{name}"
+        for module_name, module in holders
+        for name, value in list(module.__dict__.items())
+        if originals.get(id(value), name) != name or (is_patched and id(value) in originals)
+    )
 
 
 def call_at_line(

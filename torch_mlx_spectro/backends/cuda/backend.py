@@ -7,6 +7,7 @@ the envelope of a window that is new.
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from collections.abc import Callable
@@ -31,6 +32,17 @@ from .timer import CudaTimer
 NOT_PREPARED = "a CUDA graph is being captured, and this call was not made before"
 
 
+def _explain_machine(has_device: Callable[[], bool]) -> str | None:
+    """Explain why CUDA kernels cannot run on this machine; None where they can."""
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA"
+    if not has_device():
+        return "torch finds no CUDA device"
+    if not sys.platform.startswith("linux"):
+        return "CUDA kernels are compiled on Linux only"
+    return None
+
+
 class CudaBackend(KernelBackend):
     """Our kernels on CUDA tensors, by NVRTC and CUDA's driver."""
 
@@ -44,16 +56,22 @@ class CudaBackend(KernelBackend):
 
     @cached_property
     def _absence(self) -> str | None:
-        if torch.version.cuda is None:
-            return "this torch is built without CUDA"
-        if not torch.cuda.is_available():
-            return "torch finds no CUDA device"
-        if not sys.platform.startswith("linux"):
-            return "CUDA kernels are compiled on Linux only"
+        if (reason := _explain_machine(torch.cuda.is_available)) is not None:
+            return reason
         try:
             self.kernels()
         except (CudaProblem, ImportError) as problem:
             return str(problem)
+        return None
+
+    def explain_sure_absence(self) -> str | None:
+        # torch asks NVML how many devices there are. By is_available() it would begin to use CUDA,
+        # which children that are forked later could not do any more.
+        if (reason := _explain_machine(lambda: torch.cuda.device_count() > 0)) is not None:
+            return reason
+        found = importlib.util.find_spec("cuda") and importlib.util.find_spec("cuda.core")
+        if found is None:
+            return "cuda-core is not installed"
         return None
 
     def explain_device(self, device: int) -> str | None:

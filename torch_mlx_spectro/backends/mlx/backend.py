@@ -59,6 +59,10 @@ class MlxBackend(Backend):
             return "this MLX has no GPU to take MPS tensors to"
         return reason
 
+    def explain_sure_absence(self) -> str | None:
+        # Not loaded: a child that is forked later could not use MLX any more.
+        return runtime.find_absence()
+
     def name_kernel(self, call: Call) -> str:
         by_kernels = find_kernels(call.tensor, call.params) is not None
         return ops.name_kernel(call.params) if by_kernels else "mlx cpu blocks"

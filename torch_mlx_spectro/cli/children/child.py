@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ def begin(asked: dict[str, Any]) -> None:
     Args:
         asked: what :func:`parent.make_environment` wrote.
     """
-    patch(asked["backend"], strict=asked["strict"])
+    with warnings.catch_warnings():
+        # That the backend is not here was said once, by the first process.
+        warnings.filterwarnings("ignore", r"patch\(", RuntimeWarning)
+        patch(asked["backend"], strict=asked["strict"])
     if asked["folder"] is not None:
         counters.record(Path(asked["folder"]))
