@@ -19,7 +19,7 @@ PIPELINES := tests/pipelines
 help:
 	@echo "make demo            separate a clip with and without patch(): who computed, what it gains"
 	@echo "make test            the tests"
-	@echo "make lint            ruff, mypy and the schema of the workflows"
+	@echo "make lint            ruff, mypy, pyright and the schema of the workflows"
 	@echo "make bench           speed against native torch, on this machine"
 	@echo "make parity          equality with native torch on many more cases, into parity.html"
 	@echo "make test-pipelines  real separation programs; needs Debian's alsa-utils and a C compiler"
@@ -54,6 +54,7 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 bench: $(INSTALLED)

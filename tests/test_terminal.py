@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from pathlib import Path
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
+from rich.console import Console
 
 from torch_mlx_spectro import terminal
 from torch_mlx_spectro.bench import session as bench
 from torch_mlx_spectro.errors import Problem
+from torch_mlx_spectro.terminal import fitting
 
 
 def test_a_log_has_a_line_now_and_then() -> None:
@@ -61,6 +66,76 @@ def test_a_file_is_written_or_printed(tmp_path: Path, capsys: pytest.CaptureFixt
         terminal.write_file("json", tmp_path, "text")
 
 
-def test_a_table_has_its_rows() -> None:
-    made = terminal.table(("name",), ("n",), "title", [("a", "1"), ["b", "2"]])
-    assert [list(column.cells) for column in made.columns] == [["a", "b"], ["1", "2"]]
+WIDTHS = (60, 80, 120)
+WORDS = st.text("abcdefghij-/.1", min_size=1, max_size=fitting.LONGEST_WORD)
+TEXTS = st.lists(WORDS, max_size=12).map(" ".join)
+NUMBERS = st.sampled_from(["", "1", "12.3 ms", "1.23e-05", "cpu, native"])
+
+
+def print_in(width: int, *printed: object) -> list[str]:
+    """What a terminal of this width shows, without blanks at the ends of lines."""
+    file = io.StringIO()
+    for one in printed:
+        Console(file=file, width=width, markup=False, highlight=False, emoji=False).print(one)
+    return [line.rstrip() for line in file.getvalue().splitlines()]
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> fitting.Table:
+    texts, numbers = draw(st.integers(1, 4)), draw(st.integers(0, 8))
+    heading = st.lists(WORDS.map(lambda word: word[:12]), max_size=3).map(" ".join)
+    row = st.tuples(*[TEXTS] * texts, *[NUMBERS] * numbers)
+    rows = draw(st.lists(st.one_of(row, row, TEXTS), min_size=1, max_size=5))
+    headings = draw(st.tuples(*[heading] * (texts + numbers)))
+    return terminal.table(headings[:texts], headings[texts:], draw(TEXTS), rows)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@hypothesis.settings(max_examples=40)
+@hypothesis.given(made=tables())
+def test_a_table_fits_folds_no_word_and_loses_none(width: int, made: fitting.Table) -> None:
+    lines = print_in(width, made)
+    assert max(map(len, lines), default=0) <= width
+    printed = Counter(" ".join(lines).split())
+    for row in made.rows:
+        printed.subtract(Counter((row if isinstance(row, str) else " ".join(row)).split()))
+    assert min(printed.values(), default=0) >= 0, printed
+
+
+def test_a_table_gets_narrower_before_it_becomes_a_list() -> None:
+    numbers = [f"number {n}" for n in range(6)]
+    made = terminal.table(("name",), tuple(numbers), "title", [("a name", *["12345"] * 6)])
+    title, top, head, *_ = print_in(120, made)
+    assert (title, top) == ("title", "")
+    assert head.split() == ["name", *" ".join(numbers).split()]
+    assert any(line.split() == ["a", "name", *["12345"] * 6] for line in print_in(60, made))
+    assert print_in(40, made) == [
+        "title",
+        "name",
+        "  a name",
+        "    number 0 12345   number 1 12345",
+        "    number 2 12345   number 3 12345",
+        "    number 4 12345   number 5 12345",
+        "",
+    ]
+
+
+def test_rows_below_a_heading_are_in_the_columns_of_all() -> None:
+    rows = ["heading", ("a", "1"), "another heading", ("longer", "123")]
+    lines = print_in(60, terminal.table(("name",), ("n",), "title", rows))
+    assert lines == [
+        "title",
+        " name       n",
+        "──────────────",
+        "heading",
+        " a          1",
+        "another heading",
+        " longer   123",
+        "",
+    ]
+
+
+def test_a_path_that_is_longer_than_a_column_folds() -> None:
+    path = "/" + "folder/" * 20
+    lines = print_in(60, terminal.table(("", ""), rows=[("files", path)]))
+    assert "".join("".join(lines).split()) == f"files{path}"

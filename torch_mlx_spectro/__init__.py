@@ -105,7 +105,11 @@ else:
     def __getattr__(name):
         home = _HOME_OF.get(name)
         if home is None:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            import sys
+
+            # Told the name and the module, Python suggests a similar name below the traceback.
+            message, here = f"module {__name__!r} has no attribute {name!r}", sys.modules[__name__]
+            raise AttributeError(message, name=name, obj=here)
         from importlib import import_module
 
         value = globals()[name] = getattr(import_module(f".{home}", __name__), name)

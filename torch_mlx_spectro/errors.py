@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
+from types import MappingProxyType
+
 
 class NotAccelerated(RuntimeError):
     """Raised in strict mode for a call that would otherwise be answered by native torch.
@@ -39,6 +43,22 @@ class Problem(Exception):
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+#: What else people call a backend; a word that resembles none of our names needs no guess.
+_SYNONYMS = MappingProxyType(
+    {"metal": "mps", "gpu": "mps" if sys.platform == "darwin" else "cuda", "torch": "native"}
+)
+
+
+def suggest(name: object, known: Iterable[str]) -> str:
+    """Return a question after the known name that a mistyped one resembles, or ``""``."""
+    import difflib  # when something is mistyped
+
+    plain = {one.lower().lstrip("-"): one for one in known}
+    plain = {word: meant for word, meant in _SYNONYMS.items() if meant in plain} | plain
+    found = difflib.get_close_matches(str(name).lower().lstrip("-"), plain, n=1)
+    return f"; did you mean {plain[found[0]]!r}?" if found else ""
 
 
 def find_error_line(problem: Exception, mark: str) -> str:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -231,8 +231,40 @@ def _signature(op: Operation) -> inspect.Signature:
 
 _SIGNATURES = {op.name: _signature(op) for op in (STFT, ISTFT)}
 
-stft = _function(STFT, __name__, current_choice)
-istft = _function(ISTFT, __name__, current_choice)
+if TYPE_CHECKING:  # torch's parameters, for editors; inspect.signature shows torch's own
+
+    def stft(
+        input: torch.Tensor,
+        n_fft: int,
+        hop_length: int | None = None,
+        win_length: int | None = None,
+        window: torch.Tensor | None = None,
+        center: bool = True,
+        pad_mode: str = "reflect",
+        normalized: bool = False,
+        onesided: bool | None = None,
+        return_complex: bool | None = None,
+        align_to_window: bool | None = None,
+    ) -> torch.Tensor:
+        """Compute what ``torch.stft`` does, by the backend that is chosen."""
+
+    def istft(
+        input: torch.Tensor,
+        n_fft: int,
+        hop_length: int | None = None,
+        win_length: int | None = None,
+        window: torch.Tensor | None = None,
+        center: bool = True,
+        normalized: bool = False,
+        onesided: bool | None = None,
+        length: int | None = None,
+        return_complex: bool = False,
+    ) -> torch.Tensor:
+        """Compute what ``torch.istft`` does, by the backend that is chosen."""
+
+else:
+    stft = _function(STFT, __name__, current_choice)
+    istft = _function(ISTFT, __name__, current_choice)
 #: What ``patch`` puts in the place of torch's own: pickled by reference to torch's names, and
 #: native wherever it is still held after ``unpatch``.
 patched_stft = _function(STFT, "torch.functional", patched_choice)

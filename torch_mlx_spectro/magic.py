@@ -48,7 +48,7 @@ def _run_cell(ipython: Any, line: str, cell: str) -> None:
         raise error
 
 
-def _read_backend(line: str) -> str | None:
+def _read_backend(line: str) -> registry.BackendName | None:
     """Return the backend to patch torch with for a cell; None to leave it as it is."""
     from IPython.core.error import UsageError
 

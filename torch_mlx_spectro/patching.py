@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from .backends import registry
+from .backends.registry import BackendName
 from .dispatch.choice import Choice, check_choice, set_patched_choice
 from .dispatch.statistics import levels_to_caller
 from .functional import make_compiled_tag, names_left, patched_istft, patched_stft
@@ -127,7 +128,9 @@ class Patch:
         return f"patch({choice.backend!r}{strict}{verify})", state, left
 
 
-def patch(backend: str = "auto", *, strict: bool = False, verify: int | None = None) -> Patch:
+def patch(
+    backend: BackendName = "auto", *, strict: bool = False, verify: int | None = None
+) -> Patch:
     """Let this package compute ``torch.stft`` and ``torch.istft`` from now on.
 
     Replaces ``torch.stft``, ``torch.istft``, ``torch.functional.*``, and the same functions where

@@ -64,6 +64,16 @@ RECOGNISED: Mapping[str, str] = MappingProxyType(
     }
 )
 
+
+def list_unread() -> list[str]:
+    """List variables that are named like this package's and that nothing reads: misspelt ones."""
+    return sorted(
+        name
+        for name in os.environ
+        if name.startswith("TORCH_MLX_SPECTRO_") and name not in RECOGNISED
+    )
+
+
 #: In ``AutotuneSettings.threads``: every kernel that has no entry of its own.
 ANY_KERNEL = "*"
 #: Of a threadgroup, on any Metal or CUDA device.

@@ -127,7 +127,10 @@ def test_a_device_is_the_default_where_there_is_one(monkeypatch):
 
 
 def test_missing_matplotlib_is_told_first(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name)
+    )
     code, _, err = run(capsys, "--plot", tmp_path / "a.png")
     assert code == 2
     assert "pip install 'torch-mlx-spectro[plot]'" in err

@@ -308,7 +308,11 @@ def test_a_device_that_is_not_here_is_said(
 def test_a_page_without_matplotlib_is_refused_before_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(parity.importlib.util, "find_spec", lambda name: None)
+    find = parity.importlib.util.find_spec
+    absent = ("jinja2", "matplotlib")
+    monkeypatch.setattr(
+        parity.importlib.util, "find_spec", lambda name: None if name in absent else find(name)
+    )
     assert cli.main(["parity", "--html", "x.html"]) == 2
     assert "--html needs jinja2 and matplotlib" in capsys.readouterr().err
 

@@ -27,6 +27,13 @@ from torch_mlx_spectro.cli.main import main
 sys.exit(main(["doctor", "--json"]))
 """
 
+WITHOUT_TORCH = """\
+import sys
+sys.modules["torch"] = None
+from torch_mlx_spectro.cli.main import main
+sys.exit(main(["doctor", *sys.argv[1:]]))
+"""
+
 
 def examined(capsys, *options: str) -> tuple[int, dict]:
     code = cli.main(["doctor", "--json", *options])
@@ -62,8 +69,66 @@ def test_what_earlier_versions_told_is_still_told(capsys):
     assert found["settings"]["values"]["backend"] == "auto"
 
 
-def test_table_says_the_same(capsys):
+def test_the_verdict_and_the_next_step_come_first(capsys):
     assert cli.main(["doctor"]) == 0
+    verdict, following, *others = capsys.readouterr().out.splitlines()
+    assert verdict == "All is well."
+    assert following.startswith("Next: Call torch_mlx_spectro.patch() at the start of a program")
+    text = "\n".join(others)
+    assert "small calls on the CPU" in text
+    assert f"torch {torch.__version__}" in text
+    rows = [line.split() for line in others]
+    assert ["cpu", "yes", "passed", "on", "cpu"] in rows
+    assert len(others) < 20  # details are asked for
+
+
+def test_what_is_wrong_comes_before_all_else(monkeypatch, capsys):
+    monkeypatch.setenv("TORCH_MLX_SPECTRO_BACKEND", "metall")
+    monkeypatch.setenv("TORCH_MLX_SPECTRO_BAKEND", "mlx")
+    assert cli.main(["doctor", "--no-self-check"]) == 1
+    verdict, error, fix, warning, *_ = capsys.readouterr().out.splitlines()
+    assert verdict == "Not all is well: 1 error, 1 warning."
+    assert "TORCH_MLX_SPECTRO_BACKEND must be one of auto, native" in error
+    assert fix == "    unset TORCH_MLX_SPECTRO_BACKEND"
+    assert warning == (
+        "warning: Nothing reads the environment variable TORCH_MLX_SPECTRO_BAKEND; did you mean"
+        " 'TORCH_MLX_SPECTRO_BACKEND'?"
+    )
+
+
+def test_missing_torch_is_told_with_what_installs_it(tmp_path):
+    ended = python("-c", WITHOUT_TORCH, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    verdict, error, fix, versions = ended.stdout.splitlines()
+    assert verdict == "Not all is well: 1 error."
+    assert error.startswith("error: PyTorch is not installed (")
+    assert sys.executable in error
+    assert fix.endswith(" -m pip install --upgrade torch")
+    assert f"torch_mlx_spectro {tms.__version__}, " in versions
+
+
+@pytest.mark.parametrize("form", ["--json", "--fix", "--report"])
+def test_missing_torch_is_told_in_every_form(form, tmp_path):
+    ended = python("-c", WITHOUT_TORCH, form, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert "PyTorch is not installed" in ended.stdout
+    if form == "--json":
+        assert json.loads(ended.stdout)["ok"] is False
+
+
+@pytest.mark.parametrize("command", [("demo",), ("bench",), ("parity",), ("run", "-c", "1")])
+def test_commands_that_need_torch_say_so(command, tmp_path):
+    ended = python("-c", WITHOUT_TORCH.replace('"doctor", ', ""), *command, cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(
+        f"torch-mlx-spectro {command[0]}: error: PyTorch is not installed"
+    )
+    assert "pip install" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_verbose_shows_everything(capsys):
+    assert cli.main(["doctor", "--verbose"]) == 0
     text = capsys.readouterr().out
     words = text.split()
     assert tms.__version__ in words
@@ -203,7 +268,7 @@ def test_a_mac_is_told_with_its_device_and_notes(as_on_a_mac, capsys):
     }
     assert kernels["stft", "n_fft 1024"] == "metal analysis"
     assert not any("float64" in kind for _, kind in kernels)
-    for form in ([], ["--report"]):
+    for form in (["--verbose"], ["--report"]):
         assert cli.main(["doctor", "--no-self-check", *form]) == 0
         text = capsys.readouterr().out
         assert "Who computes mps tensors" in text

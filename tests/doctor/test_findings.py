@@ -32,6 +32,7 @@ GOOD: dict[str, Any] = {
     "folders": [{"path": "/cache/cuda", "problem": ""}],
     "processes": {"forked": False},
     "left": [],
+    "unread": [],
     "absent_names": {},
 }
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from reports import AWKWARD, mixed, report, result, well
 from rich.console import Console
 
@@ -9,9 +10,9 @@ from stft_parity import Report
 from stft_parity.report.summary import print_summary
 
 
-def printed(made: Report, **options: object) -> str:
+def printed(made: Report, width: int = 200, **options: object) -> str:
     out = io.StringIO()
-    print_summary(made, Console(file=out, width=200), **options)  # type: ignore[arg-type]
+    print_summary(made, Console(file=out, width=width), **options)  # type: ignore[arg-type]
     return out.getvalue()
 
 
@@ -63,3 +64,14 @@ def test_the_smallest_case_is_printed_in_place_of_the_first() -> None:
     text = printed(report(first), smaller={first.case: small})
     assert "manual_seed(222)" in text
     assert "manual_seed(111)" not in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_counts_by_argument_are_readable_in_every_terminal(width: int) -> None:
+    lines = printed(mixed(), width).partition("unsupported, 1 case")[0].splitlines()
+    assert max(map(len, lines)) <= width
+    words = {word.strip(":,") for line in lines for word in line.split()}
+    assert words >= {"pad_mode", "replicate", "circular", "n_fft", "differs", "unsupported"}
+    numbers = [line for line in lines if "replicate" in line]
+    assert len(numbers) == 1
+    assert "4" in numbers[0]

@@ -11,13 +11,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+
+from ..errors import suggest
 
 if TYPE_CHECKING:
     from .base import Backend
 
 #: In the place of a backend's name: torch's own functions.
 NATIVE = "native"
+#: What programs ask for, as editors and type checkers know it.
+BackendName: TypeAlias = Literal["auto", "native", "cpu", "mlx", "mps", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def names() -> tuple[str, ...]:
     return (NATIVE, *_specs)
 
 
-def check_name(name: str, source: str) -> str:
+def check_name(name: str, source: str) -> BackendName:
     """Return a name if it is ``"auto"`` or a backend's.
 
     Raises:
@@ -97,8 +101,10 @@ def check_name(name: str, source: str) -> str:
     """
     accepted = ("auto", *names())
     if name not in accepted:
-        raise ValueError(f"{source} must be one of {', '.join(accepted)}; got {name!r}")
-    return name
+        raise ValueError(
+            f"{source} must be one of {', '.join(accepted)}; got {name!r}{suggest(name, accepted)}"
+        )
+    return cast(BackendName, name)
 
 
 def specs() -> tuple[Spec, ...]:

@@ -17,6 +17,7 @@ import torch
 
 import torch_mlx_spectro as tms
 
+from ..backends.registry import BackendName
 from ..native import functions as native
 from .cases import ISTFT, ISTFT_BACKWARD, LARGEST, ROUND_TRIP, STFT, STFT_BACKWARD, Workload
 from .measuring import Side, make_clock, take_turns
@@ -59,7 +60,12 @@ def measure_overhead(rounds: int = ROUNDS) -> Iterator[Cost]:
     """Measure how many microseconds a patched call adds where native computes it."""
     signal, window = torch.randn(1, 16), torch.hann_window(4)
     spectrum = native.stft(signal, 4, 2, window=window, return_complex=True)
-    for backend, train in (("auto", False), ("native", False), ("auto", True)):
+    sides: tuple[tuple[BackendName, bool], ...] = (
+        ("auto", False),
+        ("native", False),
+        ("auto", True),
+    )
+    for backend, train in sides:
         x = signal.clone().requires_grad_(train)
         z = spectrum.clone().requires_grad_(train)
         given = {"stft": (x, {"return_complex": True}), "istft": (z, {})}

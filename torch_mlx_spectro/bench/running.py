@@ -85,7 +85,7 @@ def find_backends(device: str) -> tuple[tuple[str, ...], dict[str, str]]:
     reasons = {}
     for name in registry.list_backends(device):
         # By a call, which also shows if a backend is here but does not take this device.
-        with tms.backend(name):
+        with tms.backend(registry.check_name(name, "backend")):
             route = tms.explain("stft", signal, 512, window=window, return_complex=True)
         if route.backend != name:
             reasons[name] = "; ".join(route.reasons) or "native torch computes it"

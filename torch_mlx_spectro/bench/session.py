@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ..backends import registry
 from ..doctor.anonymous import anonymise, find_revealing
-from ..errors import Problem
+from ..errors import Problem, suggest
 from ..terminal import STDOUT, make_console, progress, refuse, write_file
 from ..version import __version__
 from . import cases, comparing, costs, host, pipeline, programs, running, schema, tables
@@ -67,7 +67,11 @@ def _choose_settings(options: argparse.Namespace) -> running.Settings:
     asked = found if options.backends is None else options.backends.split(",")
     others = f"for tensors on {device} there are {', '.join(found)}"
     refuse(
-        (name not in found, f"--backends {name or repr(name)}: {reasons.get(name, others)}")
+        (
+            name not in found,
+            f"--backends {name or repr(name)}:"
+            f" {reasons.get(name) or f'{others}{suggest(name, found)}'}",
+        )
         for name in asked
     )
     settings = running.Settings(device, tuple(dict.fromkeys(asked)))
@@ -81,7 +85,10 @@ def _choose_tables(options: argparse.Namespace) -> dict[str, cases.Table]:
         return dict(cases.TABLES)
     tables = (*cases.TABLES, COSTS)
     there = f"there are {', '.join(tables)} and all; metal goes with no other"
-    refuse((name not in tables, f"--table {name or repr(name)}: {there}") for name in names)
+    refuse(
+        (name not in tables, f"--table {name or repr(name)}: {there}{suggest(name, tables)}")
+        for name in names
+    )
     return {name: table for name, table in cases.TABLES.items() if name in names}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -47,7 +48,7 @@ def print_report(report: Report, console: Console) -> None:
     )
     absent = (f"without {name}: {reason}" for name, reason in report["unavailable"].items())
     for line in (*failures, *absent):
-        console.print(line, soft_wrap=True)
+        console.print(line)
     print_machine(report["machine"], console)
 
 
@@ -67,18 +68,8 @@ def _print_cells(
     title: str, heads: tuple[str, ...], cells: dict[str, list[tuple[str, ...]]], console: Console
 ) -> None:
     """Print rows below the words that they belong to, all in columns of the same widths."""
-    every = [heads, *(row for rows in cells.values() for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*every, strict=True)]
-    console.print(title, style="italic")
-    for words, rows in ("", []), *cells.items():
-        if words:
-            console.print(words, soft_wrap=True)
-        made = table(heads[:1], heads[1:], rows=rows)
-        made.show_header, made.show_edge = not words, False
-        for column, width in zip(made.columns, widths, strict=True):
-            column.min_width = width
-        console.print(made)
-    console.print()
+    rows = chain.from_iterable((words, *part) for words, part in cells.items())
+    console.print(table(heads[:1], heads[1:], title, rows))
 
 
 def _timing_row(timing: Timing) -> tuple[str, ...]:
@@ -125,7 +116,6 @@ def _print_host(report: Report, console: Console) -> None:
         console.print(
             "Without a device: kernels of the mps backend that compute nothing, on the host's"
             " tensors.",
-            soft_wrap=True,
         )
 
 
@@ -153,14 +143,12 @@ def print_machine(machine: Machine, console: Console) -> None:
     console.print(
         f"{machine['processor']}, {machine['cpus']} CPUs, {machine['threads']} threads of torch;"
         f" tensors on {device}; {machine['system']} {machine['system_release']}; {versions}",
-        soft_wrap=True,
     )
     load = machine["load"]
     if load is not None and load > BUSY * machine["cpus"]:
         console.print(
             f"The machine was busy with something else (load {load:.1f} before the run): these"
             " are no numbers to publish.",
-            soft_wrap=True,
         )
 
 
@@ -229,7 +217,7 @@ def print_metal(report: Mapping[str, Any], console: Console) -> None:
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print every cell that changed, and how many did not."""
     for line in comparison.machines:
-        console.print(f"different machines, {line}: only ratios mean something", soft_wrap=True)
+        console.print(f"different machines, {line}: only ratios mean something")
     for name, (old, new) in comparison.versions.items():
         console.print(f"{name}: {old} before, {new} now")
     changed = [change for change in comparison.changes if change.verdict != "same"]
@@ -242,11 +230,10 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         f"{len(comparison.regressions)} regressions, {len(changed)} changes in"
         f" {len(comparison.changes)} measurements; {same} are the same to {THRESHOLD:.0%}"
         f" (chance of a false regression by noise as passes show it: at most {LEVEL:.0%})",
-        soft_wrap=True,
     )
     missing = (f"not measured now: {words}" for words in comparison.missing)
     for line in (*missing, *(f"FAILED: {words}" for words in comparison.broken)):
-        console.print(line, soft_wrap=True)
+        console.print(line)
 
 
 def _row(change: Change) -> tuple[str, ...]:
@@ -266,13 +253,14 @@ def _number(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-INCHES, ROW_INCHES = 11.0, 3.2
+#: Width of the picture, and what a row of it and its margins are high.
+INCHES, ROW_INCHES, MARGIN_INCHES = 8.0, 0.19, 1.3
 _MARKERS = "osv^DPX*p<>hd"
-COLOURS = ("#777777", "#0072b2", "#d55e00", "#009e73", "#cc79a7")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#777777")
 
 
 def draw(report: Report, kind: str) -> bytes:
-    """Draw the picture, and return it as the bytes of a file.
+    """Draw speed-ups and their quartiles on a logarithmic axis, a row for each operation and size.
 
     Args:
         report: has timings; without any the picture says so.
@@ -284,85 +272,89 @@ def draw(report: Report, kind: str) -> bytes:
     # The object interface: pyplot would pick a backend and keep figures in global state.
     from matplotlib.figure import Figure
 
-    timings = [timing for timing in report["timings"] if timing["table"] != HOST_TABLE]
-    names = list(dict.fromkeys(timing["table"] for timing in timings))
-    rows = len(names) + 1
-    figure = Figure(figsize=(INCHES, ROW_INCHES * rows), layout="constrained")
-    axes = figure.subplots(rows, 1, squeeze=False)[:, 0]
-    backends = [NATIVE, *report["settings"]["backends"]]
-    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(backends)}
-    for axis, name in zip(axes, names, strict=False):
-        chosen = [timing for timing in timings if timing["table"] == name]
-        _draw_bars(axis, TABLES[name].title if name in TABLES else name, chosen, colours)
-    _draw_ratios(axes[-1], timings, colours)
+    rows = _list_rows(report)
+    figure = Figure(
+        figsize=(INCHES, MARGIN_INCHES + ROW_INCHES * max(3, len(rows))), layout="constrained"
+    )
+    axis = figure.subplots()
+    backends = [name for name in report["settings"]["backends"] if name != NATIVE]
+    for index, backend in enumerate(backends):
+        # The dots of a row are below each other, so that no interval hides another.
+        shift = (index - (len(backends) - 1) / 2) * 0.6 / max(1, len(backends))
+        _draw_dots(axis, rows, backend, shift, index)
+    axis.axvline(1, color="black", lw=0.8, zorder=0)
+    axis.set_yticks(range(len(rows)), [words for words, _ in rows], fontsize=7)
+    axis.tick_params(axis="y", length=0)
+    for (_, sides), label in zip(rows, axis.get_yticklabels(), strict=True):
+        label.set_fontweight("normal" if sides else "bold")
+    axis.set_ylim(max(3, len(rows)) - 0.5, -0.5)  # the first row on top
     machine = report["machine"]
-    figure.suptitle(f"{machine['device_name']}, torch {machine['versions']['torch']}", fontsize=9)
+    axis.set_title(
+        f"{machine['device_name']}, torch {machine['versions']['torch']}", loc="left", fontsize=9
+    )
+    if any(sides for _, sides in rows):
+        _scale_ratios(axis, rows)
+        axis.legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=4)
+    else:
+        axis.text(0.5, 0.5, "nothing was timed", transform=axis.transAxes, ha="center")
     file = io.BytesIO()
-    figure.savefig(file, format=kind, dpi=110)
+    figure.savefig(file, format=kind, dpi=150)
     return file.getvalue()
 
 
-def _draw_bars(axis: Axes, title: str, timings: Sequence[Timing], colours: dict[str, str]) -> None:
-    """Draw medians as bars and quartiles as whiskers, on a logarithmic scale."""
-    places: dict[str, dict[str, Timing]] = {}
-    for timing in timings:
-        label = f"{timing['operation']}\n{read_case(timing['case'])}".replace(" n_fft", "\nn_fft")
-        places.setdefault(label, {})[timing["backend"]] = timing
-    width = 0.8 / len(colours)
-    for index, (backend, colour) in enumerate(colours.items()):
-        shown = {at: sides[backend] for at, sides in enumerate(places.values()) if backend in sides}
-        seconds = [timing["seconds"] for timing in shown.values()]
-        if shown:
-            axis.bar(
-                [at + (index - (len(colours) - 1) / 2) * width for at in shown],
-                [1e3 * taken["median"] for taken in seconds],
-                width,
-                yerr=_whiskers(seconds, 1e3),
-                color=colour,
-                label=backend,
-                error_kw={"lw": 0.8},
-            )
-    axis.set(yscale="log", ylabel="ms")
-    axis.set_title(title, loc="left", fontsize=10)
-    axis.set_xticks(range(len(places)), list(places), fontsize=6)
-    axis.legend(fontsize=7, frameon=False)
+#: The words of a row, and the ratios of native's time to those of backends.
+Row = tuple[str, dict[str, Summary]]
 
 
-def _whiskers(summaries: Sequence[Summary], scale: float = 1.0) -> list[list[float]]:
-    """Return how far the quartiles are below and above the medians."""
+def _list_rows(report: Report) -> list[Row]:
+    """List what was timed against native, below the title of each table."""
+    rows: dict[tuple[str, str], dict[str, Summary]] = {}
+    for timing in report["timings"]:
+        name, ratio = timing["table"], timing["ratio"]
+        if name != HOST_TABLE and ratio is not None:
+            rows.setdefault((name, ""), {})  # a heading
+            words = f"{timing['operation']}, {read_case(timing['case'])}"
+            rows.setdefault((name, words), {})[timing["backend"]] = ratio
     return [
-        [scale * (one["median"] - one["low"]) for one in summaries],
-        [scale * (one["high"] - one["median"]) for one in summaries],
+        (words or (TABLES[name].title if name in TABLES else name), sides)
+        for (name, words), sides in rows.items()
     ]
 
 
-def _draw_ratios(axis: Axes, timings: Sequence[Timing], colours: dict[str, str]) -> None:
-    """Draw native's time over ours against the samples in all frames."""
-    series: dict[tuple[str, str], list[tuple[int, Any]]] = {}
-    for timing in timings:
-        if timing["ratio"] is not None:
-            case = read_case(timing["case"])
-            point = case.rows * case.frames * case.n_fft, timing["ratio"]
-            series.setdefault((timing["backend"], timing["operation"]), []).append(point)
-    markers = dict(zip(dict.fromkeys(operation for _, operation in series), _MARKERS, strict=False))
-    for (backend, operation), points in series.items():
-        points.sort(key=lambda point: point[0])
-        sizes, ratios = zip(*points, strict=True)
-        axis.errorbar(
-            sizes,
-            [ratio["median"] for ratio in ratios],
-            yerr=_whiskers(ratios),
-            color=colours.get(backend, COLOURS[0]),
-            marker=markers[operation],
-            lw=0.9,
-            ms=4,
-            label=f"{backend}, {operation}",
-        )
-    axis.axhline(1, color="black", lw=0.6)
-    axis.set_title("Speed-up against size, quartiles", loc="left", fontsize=10)
-    axis.set_ylabel("native / backend")
-    if not series:
-        axis.text(0.5, 0.5, "nothing was timed", transform=axis.transAxes, ha="center")
+def _draw_dots(axis: Axes, rows: Sequence[Row], backend: str, shift: float, index: int) -> None:
+    """Draw the medians of a backend as dots, and the quartiles as lines."""
+    found = [(at, sides[backend]) for at, (_, sides) in enumerate(rows) if backend in sides]
+    if not found:
         return
-    axis.set(xscale="log", yscale="log", xlabel="samples in all frames")
-    axis.legend(fontsize=6, frameon=False, ncols=2)
+    ratios = [ratio for _, ratio in found]
+    axis.errorbar(
+        [ratio["median"] for ratio in ratios],
+        [at + shift for at, _ in found],
+        xerr=[
+            [ratio["median"] - ratio["low"] for ratio in ratios],
+            [ratio["high"] - ratio["median"] for ratio in ratios],
+        ],
+        fmt=_MARKERS[index % len(_MARKERS)],
+        color=COLOURS[index % len(COLOURS)],
+        ms=4,
+        lw=1.2,
+        label=backend,
+    )
+
+
+def _scale_ratios(axis: Axes, rows: Sequence[Row]) -> None:
+    """Give the axis of ratios ticks that people read, and 1x a place on it."""
+    found = [ratio for _, sides in rows for ratio in sides.values()]
+    low = min(1.0, *(ratio["low"] for ratio in found)) / 1.15
+    high = max(1.0, *(ratio["high"] for ratio in found)) * 1.15
+    axis.set(xscale="log", xlim=(low, high))
+    ticks = [
+        scale * digit
+        for scale in (0.01, 0.1, 1.0, 10.0, 100.0)
+        for digit in (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+    ]
+    shown = [tick for tick in ticks if low <= tick <= high]
+    axis.set_xticks(shown, [f"{tick:g}x" for tick in shown], fontsize=8)
+    axis.set_xticks([], minor=True)
+    axis.grid(axis="x", color="#dddddd", lw=0.6, zorder=0)
+    axis.set_xlabel("speed-up over native torch: medians, quartiles", fontsize=8)

@@ -113,7 +113,7 @@ def command(options: argparse.Namespace) -> int:
     return launch.launch(resolved)
 
 
-def _patch(backend: str, strict: bool) -> None:
+def _patch(backend: registry.BackendName, strict: bool) -> None:
     """Patch this process, and print what patch() warns of: it names no line of the program."""
     with warnings.catch_warnings(record=True) as given:
         warnings.simplefilter("always")

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ..backends import registry
+from ..backends.registry import BackendName
 from ..native import private_state as torch_state
 from ..settings import (
     BACKEND_VARIABLE,
@@ -107,7 +108,7 @@ def set_patched_choice(choice: Choice | None) -> Choice | None:
 
 
 @contextmanager
-def backend(name: str, strict: bool = False, verify: int | None = None) -> Iterator[None]:
+def backend(name: BackendName, strict: bool = False, verify: int | None = None) -> Iterator[None]:
     """Choose the backend of :func:`stft` and :func:`istft`, and of torch's while patched.
 
     Applies to this thread or task until the context ends; contexts nest.
@@ -118,9 +119,11 @@ def backend(name: str, strict: bool = False, verify: int | None = None) -> Itera
         verify: as of ``patch``; None leaves it at what holds outside of this context.
 
     Raises:
-        ValueError: the name is not known, or ``verify`` is not a number of calls.
+        ValueError: the name is not known, ``strict`` is neither True nor False, or ``verify`` is
+            not a number of calls.
     """
     checked = registry.check_name(name, "backend")
+    _check_strict(strict)
     if verify is None:
         outer = _ambient.get() or _default.patched or _default.environment
         every = verify_setting() if outer is None else outer.verify
@@ -187,12 +190,20 @@ def missing_reason(device_type: str, name: str) -> str | None:
     return registry.load(name).explain_absence(device_type)
 
 
+def _check_strict(strict: bool) -> None:
+    """Refuse ``"no"``, which is true, and whatever else is no bool."""
+    if strict not in (True, False):
+        raise ValueError(f"strict must be True or False; got {strict!r}")
+
+
 def check_choice(name: str, strict: bool, verify: int | None = None) -> Choice:
     """A choice by ``patch``'s arguments; ``"auto"`` and None leave it to the environment, if any.
 
     Raises:
-        ValueError: the name or the number, or the environment's, is not one.
+        ValueError: the name or the number, or the environment's, is not one; or ``strict`` is
+            neither True nor False.
     """
     checked = registry.check_name(name, "backend")
+    _check_strict(strict)
     every = verify_setting() if verify is None else check_verify(verify, "verify")
     return Choice(environment_settings().backend if checked == "auto" else checked, strict, every)

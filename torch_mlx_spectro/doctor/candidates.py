@@ -85,7 +85,7 @@ def make_strict(backend: str) -> Candidate:
             kernel = ""
             tms.reset_stats()
             try:
-                with tms.backend(backend, strict=True):
+                with tms.backend(registry.check_name(backend, "backend"), strict=True):
                     result = ours(*args, **kwargs)
                     # This gives the kernel's name only; the counters say whether it was called.
                     kernel = tms.explain(op, *args, **kwargs).kernel

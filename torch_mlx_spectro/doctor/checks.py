@@ -16,7 +16,7 @@ import torch
 
 import torch_mlx_spectro as tms
 
-from ..backends.registry import NATIVE, list_backends, list_present_devices, load
+from ..backends.registry import NATIVE, check_name, list_backends, list_present_devices, load
 from ..calls.timer import HostTimer
 from ..verify import criterion as agreement
 
@@ -130,7 +130,7 @@ def find_disturbed(backend: str, device: str) -> list[str]:
     signal = torch.randn(SAMPLES, generator=noise).to(device)
     window = torch.hann_window(N_FFT).to(device)
     found: dict[str, list[torch.Tensor]] = {}
-    with tms.backend(backend, strict=True, verify=0):
+    with tms.backend(check_name(backend, "backend"), strict=True, verify=0):
         for round in range(ROUNDS):
             # torch's commands read this after the result is freed; the next may get its memory.
             louder = signal * STEP**round
@@ -166,7 +166,7 @@ def _compute(backend: str, device: str, dtype: torch.dtype) -> dict[str, torch.T
     window = torch.hann_window(N_FFT, dtype=torch.float64).to(dtype).to(device)
     signal = chirp.to(dtype).to(device)[OFFSET:].requires_grad_()
     # Without verification, which the program may have asked for: it would compute more.
-    with tms.backend(backend, strict=backend != "native", verify=0):
+    with tms.backend(check_name(backend, "backend"), strict=backend != "native", verify=0):
         spectrum = tms.stft(signal, N_FFT, HOP, window=window, return_complex=True)
         back = tms.istft(spectrum, N_FFT, HOP, window=window, length=SAMPLES)
         (gradient,) = torch.autograd.grad(back, signal, weights)
@@ -240,7 +240,7 @@ def _explain(
     asked: str, op: str, call: tuple[Any, ...], keywords: dict[str, Any]
 ) -> dict[str, object]:
     try:
-        with tms.backend(asked, verify=0):
+        with tms.backend(check_name(asked, "backend"), verify=0):
             route = tms.explain(op, *call, **keywords)
     except Exception as error:  # doctor reports whatever a broken backend raises
         return _format_error(error)

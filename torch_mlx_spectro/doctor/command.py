@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import faulthandler
+import importlib
 import json
 import os
 import platform
@@ -15,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from ..backends import registry
-from ..settings import RECOGNISED, autotune_settings, mlx_settings
+from ..settings import RECOGNISED, autotune_settings, list_unread, mlx_settings
 from ..terminal import STDOUT, write_file
+from ..version import __version__
 
-HELP = "versions, backends, a self-check, and what to do next"
+HELP = "whether all is well here, and what to do next"
 DESCRIPTION = (
-    "Show versions, known problems of these, backends, settings and caches; compute a small stft,"
-    " istft and gradient by every backend that is here and compare them with float64; tell which"
-    " backend would compute which calls. Exit code 0 when all is well; 1 when something is wrong:"
+    "Tell whether all is well, and what to do next. A small stft, istft and gradient are computed"
+    " by every backend that is here and compared with float64; versions, settings and files are"
+    " looked through for known problems. --verbose shows these, and which backend would compute"
+    " which calls. Exit code 0 when all is well; 1 when something is wrong:"
     " no backend is here that accelerates, one computes wrongly, a release is known to be bad, a"
     " setting is not one, or the check takes too long; 2 for wrong usage. Warnings and notes alone"
     " leave it at 0."
@@ -37,6 +40,11 @@ HANGS_AFTER_ALL = 3600
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--verbose",
+        action="store_true",
+        help="show everything that was looked at, and who computes which calls, too",
+    )
     form.add_argument("--json", action="store_true", help="print one JSON object instead")
     form.add_argument(
         "--fix", action="store_true", help="print the commands that mend what was found; runs none"
@@ -70,13 +78,17 @@ def command(options: argparse.Namespace) -> int:
     Raises:
         Problem: the report cannot be written.
     """
-    from . import pipelines, show
+    from . import show
 
-    if options.write_kernels is not None:
-        print(f"written: {pipelines.write_kernels(options.write_kernels)} kernels")
-        return 0
-    with _end_if_it_hangs(HANGS_AFTER_ALL if options.pipelines else HANGS_AFTER):
-        found = examine(self_check=not options.no_self_check, every_pipeline=options.pipelines)
+    found = _examine_without_torch()
+    if found is None:
+        from . import pipelines
+
+        if options.write_kernels is not None:
+            print(f"written: {pipelines.write_kernels(options.write_kernels)} kernels")
+            return 0
+        with _end_if_it_hangs(HANGS_AFTER_ALL if options.pipelines else HANGS_AFTER):
+            found = examine(self_check=not options.no_self_check, every_pipeline=options.pipelines)
     if options.json:
         print(json.dumps(found, indent=2))
     elif options.fix:
@@ -86,8 +98,29 @@ def command(options: argparse.Namespace) -> int:
         if options.report != STDOUT:
             print(f"written: {options.report}")
     else:
-        show.print_tables(found, sys.stdout)
+        show.print_summary(found, sys.stdout)
+        if "backends" in found and (options.verbose or options.pipelines):
+            show.print_tables(found, sys.stdout)
     return 0 if found["ok"] else 1
+
+
+def _examine_without_torch() -> dict[str, Any] | None:
+    """Report what can be said where torch cannot be imported; None if it can."""
+    from . import findings
+
+    try:
+        importlib.import_module("torch")
+        return None
+    except (ImportError, OSError) as error:  # OSError: a library that it loads
+        finding = dataclasses.asdict(findings.explain_torch(str(error)))
+    return {
+        "versions": findings.list_versions(__version__),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "findings": [finding],
+        "ok": False,
+        "next": [finding["text"]],
+    }
 
 
 def examine(self_check: bool = True, every_pipeline: bool = False) -> dict[str, Any]:
@@ -113,7 +146,7 @@ def examine(self_check: bool = True, every_pipeline: bool = False) -> dict[str, 
     ]
     present = registry.list_present_devices()
     found: dict[str, Any] = {
-        "versions": findings.list_versions(tms.__version__),
+        "versions": findings.list_versions(__version__),
         "package": str(Path(__file__).parents[2]),
         "platform": platform.platform(),
         "system": platform.system(),
@@ -126,6 +159,7 @@ def examine(self_check: bool = True, every_pipeline: bool = False) -> dict[str, 
         "variables": dict(RECOGNISED),
         "settings": _settings(),
         "processes": state.describe_process(),
+        "unread": list_unread(),
         "left": list(names_left()),
         "mps_storage": state.examine_mps_storage(),
         "self_check": _select_mlx(checked, backends),
@@ -139,7 +173,7 @@ def examine(self_check: bool = True, every_pipeline: bool = False) -> dict[str, 
     gathered = findings.gather_findings(found)
     found["findings"] = [dataclasses.asdict(finding) for finding in gathered]
     found["ok"] = all(finding.level != "error" for finding in gathered)
-    well = (findings.WELL,) if found["ok"] else ()
+    well = (f"All is well. {findings.NEXT}",) if found["ok"] else ()
     return found | {"next": [*(finding.text for finding in gathered), *well]}
 
 

@@ -8,6 +8,7 @@ no release, the entry is placed by the releases between which the thread's chang
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import platform
 import re
 import shlex
@@ -18,6 +19,7 @@ from itertools import chain
 from typing import Any
 
 from ..backends import registry
+from ..errors import suggest
 from ..mlx.runtime import MINIMUM_MLX, version_numbers
 from ..settings import RECOGNISED
 
@@ -137,6 +139,18 @@ KNOWN_BAD = (
 )
 
 
+def explain_torch(reason: str) -> Finding:
+    """Explain that torch cannot be imported, and what there is without it."""
+    is_here = importlib.util.find_spec("torch") is not None
+    return Finding(
+        "error",
+        f"PyTorch {'cannot be imported' if is_here else 'is not installed'} ({reason}). Install"
+        f" torch for this Python, {sys.executable}. Until then there are the transforms of MLX's"
+        " own arrays alone.",
+        (f"{shlex.quote(sys.executable)} -m pip install --upgrade torch",),
+    )
+
+
 def list_versions(own: str) -> dict[str, str | None]:
     """List versions by package, None for one that is not installed; imports none of them."""
     versions: dict[str, str | None] = {
@@ -168,8 +182,9 @@ def find_known_bad(versions: Mapping[str, str | None], mps: bool) -> tuple[Known
 #: note costs nothing.
 LEVELS = ("error", "warning", "note")
 
-WELL = (
-    "All is well. Call torch_mlx_spectro.patch() at the start of a program, or start it by"
+#: The next step where nothing is wrong.
+NEXT = (
+    "Call torch_mlx_spectro.patch() at the start of a program, or start it by"
     " `torch-mlx-spectro run --stats PROGRAM`; `torch-mlx-spectro demo` shows an example."
 )
 
@@ -213,7 +228,15 @@ def _examine_settings(found: Mapping[str, Any]) -> Examined:
     error = found["settings"]["error"]
     named = [name for name in RECOGNISED if re.search(rf"\b{name}\b", error)]
     text = f"Correct or unset the environment variable: {error}."
-    return [(error, Finding("error", text, tuple(f"unset {name}" for name in named)))]
+    unread = "Nothing reads the environment variable"
+    return [
+        (error, Finding("error", text, tuple(f"unset {name}" for name in named))),
+        *(
+            (True, Finding("warning", f"{unread} {name}{like or '.'}", (f"unset {name}",)))
+            for name in found["unread"]
+            for like in (suggest(name, RECOGNISED),)
+        ),
+    ]
 
 
 def _examine_backends(found: Mapping[str, Any]) -> Examined:

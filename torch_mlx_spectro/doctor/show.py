@@ -2,25 +2,78 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from ..backends import registry
 from ..terminal import make_console, table
 from .anonymous import cut_paths
+from .findings import LEVELS, NEXT
+
+#: Packages whose versions everybody wants to know.
+_CHIEF = ("torch_mlx_spectro", "torch", "mlx", "python", "macos")
+#: Who computes by default: the tables of ``--verbose`` show how it stands before any call.
+AUTO = (
+    "By default torch itself computes small calls on the CPU. The first of all other calls are"
+    " timed, and the fastest backend computes those that follow."
+)
+
+
+def print_summary(found: Mapping[str, Any], stream: TextIO) -> None:
+    """Print the verdict, what to do next, and which backends are here."""
+    console = make_console(stream)
+    findings = found["findings"]
+    console.print(_judge(found), style="bold green" if found["ok"] else "bold red")
+    for finding in findings:
+        console.print(_line(finding))
+        for command in finding["fix"] if finding["level"] != "note" else ():
+            console.print(f"    {command}", soft_wrap=True)  # in one piece, to be copied
+    if found["ok"]:
+        console.print(f"Next: {NEXT}")
+    if "backends" in found:
+        rows = [
+            (name, *_describe_backend(name, backend, found["self_checks"]))
+            for name, backend in found["backends"].items()
+            if name != registry.NATIVE
+        ]
+        console.print(table(("backend", "here", "self-check"), rows=rows))
+        console.print(AUTO)
+    versions = [
+        f"{name} {found['versions'][name] or 'not installed'}"
+        for name in _CHIEF
+        if found["versions"][name] or name != "macos"
+    ]
+    console.print(", ".join(versions))
+    if "backends" in found:
+        console.print("`torch-mlx-spectro doctor --verbose` shows everything that was looked at.")
+
+
+def _judge(found: Mapping[str, Any]) -> str:
+    counts = Counter(finding["level"] for finding in found["findings"])
+    listed = [f"{n} {level}{'s' * (n > 1)}" for level in LEVELS if (n := counts[level])]
+    verdict = "All is well" if found["ok"] else "Not all is well"
+    joined = ", with " if found["ok"] else ": "
+    return f"{verdict}{joined if listed else ''}{', '.join(listed)}."
+
+
+def _describe_backend(
+    name: str, backend: Mapping[str, Any], checks: Sequence[Mapping[str, Any]]
+) -> tuple[str, str]:
+    """Say whether a backend is here, and how its self-checks ended."""
+    ended = [
+        f"{'passed' if check['ok'] else 'FAILED'} on {check['device']}"
+        for check in checks
+        if check["backend"] == name
+    ]
+    return "yes" if backend["available"] else f"no: {backend['reason']}", ", ".join(ended)
 
 
 def print_tables(found: Mapping[str, Any], stream: TextIO) -> None:
-    """Print the findings for a person."""
+    """Print everything that was looked at."""
     console = make_console(stream)
     for title, header, rows in (*_list_installation(found), *_list_computation(found)):
         console.print(table(header, title=title, rows=rows))
-    for finding in found["findings"]:
-        console.print(_line(finding), soft_wrap=True)
-    if found["ok"]:
-        console.print(found["next"][-1], soft_wrap=True)
-    elif any(finding["fix"] for finding in found["findings"]):
-        console.print("`torch-mlx-spectro doctor --fix` lists the commands.", soft_wrap=True)
 
 
 def print_commands(found: Mapping[str, Any], stream: TextIO) -> None:
@@ -36,7 +89,9 @@ def write_markdown(found: Mapping[str, Any]) -> str:
     state = "all is well" if found["ok"] else "not all is well"
     findings = [f"- {_cell(_line(finding))}" for finding in found["findings"]]
     lines = [f"### torch-mlx-spectro doctor: {state}", "", *(findings or ["- no findings"])]
-    for title, header, rows in (*_list_versions(found), *_list_computation(found)):
+    examined = "backends" in found  # torch is here
+    computation = _list_computation(found) if examined else ()
+    for title, header, rows in (*_list_versions(found), *computation):
         lines += ["", f"**{title}**", "", _row(header), _row(["---"] * len(header))]
         lines += [_row([_cell(value) for value in row]) for row in rows]
     return "\n".join(lines) + "\n"
@@ -64,6 +119,8 @@ def _list_versions(found: Mapping[str, Any]) -> list[Table]:
         for name, version in found["versions"].items()
         if version or name != "macos"
     } | {"platform": found["platform"], "CPUs": str(found["cpu_count"])}
+    if "backends" not in found:
+        return [("Versions", ("", ""), tuple(versions.items()))]
     states = {
         name: "available" if backend["available"] else f"not available: {backend['reason']}"
         for name, backend in found["backends"].items()
@@ -167,6 +224,7 @@ def _matrix_rows(
 
 def _who(cell: Mapping[str, Any]) -> str:
     backend, kernel, reasons = cell["backend"], cell["kernel"], "; ".join(cell["reasons"])
+    reasons = reasons.replace("auto: ", "")  # the column's heading says so
     if backend in (registry.NATIVE, "none"):
         return f"{backend}: {reasons}" if reasons else str(backend)
     return str(kernel) if kernel.startswith(backend) else f"{backend}: {kernel}"

@@ -9,6 +9,7 @@ from stft_parity.results import Report, Result
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 #: Failing cases that are printed of each group, and groups, unless told otherwise.
 CASES, GROUPS = 1, 20
@@ -110,10 +111,35 @@ def _print_arguments(report: Report, console: Console) -> None:
         if len(rows) < len(values):
             table.add_row("", f"({len(values) - len(rows)} more)")
         table.add_section()
-    if table.row_count:
+    if table.row_count and _find_least_width(table) <= console.width:
         console.print(table)
+    elif table.row_count:
+        _list_arguments(table, console)
     if passing:
         _line(console, f"cases fail no more than others with any value of {', '.join(passing)}")
+
+
+def _find_least_width(table: Table) -> int:
+    """Find how wide the table is if it folds no word, and no column of numbers at all."""
+    width = 1
+    for column in table.columns:
+        cells = [str(cell) for cell in (column.header, *column.cells)]
+        pieces = cells if column.no_wrap else " ".join(cells).split()
+        width += max(map(len, pieces)) + 3
+    return width
+
+
+def _list_arguments(table: Table, console: Console) -> None:
+    """List the rows of the table where the terminal is too narrow for its columns."""
+    headings = [str(column.header) for column in table.columns][2:]
+    _line(console, "By argument")
+    cells = [list(column.cells) for column in table.columns]
+    for argument, value, *counts in zip(*cells, strict=True):
+        if argument:
+            _line(console, f"  {argument}", "bold")
+        found = [f"{n} {name}" for n, name in zip(counts, headings, strict=True) if n]
+        words = f"    {value}: {', '.join(found)}" if found else f"    {value}"
+        console.print(tables.printable(words), markup=False, highlight=False)
 
 
 def _print_failures(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -97,3 +98,45 @@ def test_synthesised_clip_is_the_same_at_every_call():
         assert np.abs(ours.samples).max() > 0.05
     mix = first[0].samples + first[1].samples
     assert np.abs(mix).max() == pytest.approx(0.8, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [("a.flac", 1e-4), ("a.ogg", 0.05), ("a.mp3", 0.05), ("a.wav", 1e-4)]
+)
+def test_other_formats_are_read_by_soundfile(name, error, tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    time = np.arange(22050) / 22050
+    tones = 0.5 * np.sin(2 * np.pi * np.array([[440.0], [880.0]]) * time)
+    soundfile.write(tmp_path / name, tones.T, 22050)
+    recording = audio.read(tmp_path / name)
+    assert (recording.rate, recording.samples.dtype) == (22050, np.float32)
+    assert recording.samples.flags.c_contiguous
+    # MP3 has some samples more than were written.
+    assert recording.samples.shape[0] == 2
+    middle = slice(4000, 16000)
+    loud = np.sqrt(np.mean(recording.samples[:, middle] ** 2, axis=1))
+    np.testing.assert_allclose(loud, 0.5 / np.sqrt(2), rtol=error)
+
+
+def test_without_soundfile_other_formats_are_told_with_what_reads_them(tmp_path, monkeypatch):
+    path = tmp_path / "a.flac"
+    path.write_bytes(b"fLaC" + bytes(100))
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(UnreadableAudio, match=r"FLAC, OGG and MP3, need soundfile: python -m pip"):
+        audio.read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"fLaC" + bytes(100), b"hello"])
+def test_what_soundfile_cannot_read_is_told(content, tmp_path):
+    pytest.importorskip("soundfile")
+    path = tmp_path / "a.flac"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableAudio, match=r"not a WAV file of .*, and soundfile says: "):
+        audio.read(path)
+
+
+def test_a_file_without_samples_is_told(tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    soundfile.write(tmp_path / "a.aiff", np.zeros((0, 1)), 8000)
+    with pytest.raises(UnreadableAudio, match="holds no samples"):
+        audio.read(tmp_path / "a.aiff")

@@ -1,7 +1,8 @@
-"""WAV files and the recording that the demo makes up."""
+"""Recordings: WAV files, those that soundfile reads, and the one that the demo makes up."""
 
 from __future__ import annotations
 
+import importlib
 import struct
 import wave
 from collections.abc import Iterator
@@ -34,6 +35,42 @@ class Recording:
     rate: int
 
 
+def read(path: Path) -> Recording:
+    """Read a recording: WAV, and with the package soundfile whatever it reads, FLAC, OGG and MP3.
+
+    Raises:
+        UnreadableAudio: the file is missing, or of another kind.
+    """
+    try:
+        with path.open("rb") as file:
+            begin = file.read(12)
+    except OSError as error:
+        raise UnreadableAudio(error.strerror or str(error)) from None
+    if begin[:4] == b"RIFF" and begin[8:] == b"WAVE":
+        return read_wav(path)
+    try:
+        soundfile = importlib.import_module("soundfile")
+    except (ImportError, OSError):  # OSError: libsndfile, which it loads, is missing
+        raise UnreadableAudio(
+            f"not {READABLE}; others, FLAC, OGG and MP3, need soundfile:"
+            " python -m pip install soundfile"
+        ) from None
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise UnreadableAudio(f"not {READABLE}, and soundfile says: {error}") from None
+    return _check_samples(np.ascontiguousarray(samples.T), rate)
+
+
+def _check_samples(samples: Samples, rate: int) -> Recording:
+    """Make a recording of samples (channels, samples) that can be heard."""
+    if not samples.size:
+        raise UnreadableAudio("holds no samples")
+    if not np.isfinite(samples).all():
+        raise UnreadableAudio("holds samples which are infinite or not a number")
+    return Recording(samples, rate)
+
+
 def read_wav(path: Path) -> Recording:
     """Read a WAV file of any number of channels.
 
@@ -59,11 +96,7 @@ def read_wav(path: Path) -> Recording:
         raise UnreadableAudio("damaged: it says 0 channels or 0 samples per second")
     flat = _decode(chunks[b"data"], tag, bits)
     flat = flat[: len(flat) // channels * channels]
-    if not len(flat):
-        raise UnreadableAudio("holds no samples")
-    if not np.isfinite(flat).all():
-        raise UnreadableAudio("holds samples which are infinite or not a number")
-    return Recording(np.ascontiguousarray(flat.reshape(-1, channels).T), rate)
+    return _check_samples(np.ascontiguousarray(flat.reshape(-1, channels).T), rate)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -9,15 +9,19 @@ HELP = "separate a recording by torch alone and with patch(), and tell what it g
 DESCRIPTION = (
     "Separate a recording into its harmonic and percussive parts by a plain torch program, first"
     " as it is, then with patch(); tell who computed torch.stft and torch.istft, and how much"
-    " faster that was on this machine; compare the results, and write both parts as WAV and a"
-    " picture. Exit code 1 when they differ by more than rounding."
+    " faster that was on this machine; compare the results, and write both parts as WAV, and a"
+    " picture of both sides. Exit code 1 when they differ by more than rounding."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "--input", type=Path, metavar="FILE.wav", help="a recording (default: a synthesised clip)"
+        "--input",
+        type=Path,
+        metavar="FILE",
+        help="a recording: WAV; with the package soundfile FLAC, OGG or MP3, too (default: a"
+        " synthesised clip)",
     )
     parser.add_argument(
         "--output",

@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +18,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import torch_mlx_spectro as tms
 
+from ...backends.registry import BackendName
 from ...bench.measuring import make_clock
 from ...dispatch.decide import MEASURED_NOW
 from ...errors import Problem
 from ...terminal import make_console, table
-from . import audio
+from . import audio, picture
 from .separation import separate
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 N_FFT, HOP = 2048, 512
 #: How far the error against float64 may exceed native torch's own before it is no rounding error.
@@ -57,13 +55,13 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise Problem(f"--output {options.output}: {error.strerror}") from None
     samples = torch.from_numpy(recording.samples)
-    calls = _measure_calls(samples)
+    calls, spectra = _measure_calls(samples)
     results, stems, difference = _compare(samples)
     parts = {
         name: audio.Recording(stem.numpy(), recording.rate)
         for name, stem in zip(("harmonic", "percussive"), stems, strict=True)
     }
-    files, notes = _write(options.output, {"input": recording} | parts)
+    files = _write_parts(options.output, {"input": recording} | parts)
     ours, native = (results[name]["stem_error"] for name in ("patched", "native"))
     report = {
         "ok": ours <= ERROR_RATIO * native,
@@ -76,8 +74,9 @@ def run(options: argparse.Namespace) -> int:
         "results": results,
         "max_difference": difference,
         "files": files,
-        "notes": notes,
+        "notes": [],
     }
+    _add_picture(options.output, spectra, report)
     if options.json:
         print(json.dumps(report, indent=2))
     else:
@@ -92,7 +91,7 @@ def _load(path: Path | None) -> tuple[str, audio.Recording]:
         mix = audio.Recording(chords.samples + drums.samples, chords.rate)
         return "a clip synthesised by this program: chords and drums, no real recording", mix
     try:
-        recording = audio.read_wav(path)
+        recording = audio.read(path)
     except audio.UnreadableAudio as error:
         raise Problem(f"--input {path}: {error}") from None
     if recording.samples.shape[1] <= N_FFT:
@@ -100,12 +99,15 @@ def _load(path: Path | None) -> tuple[str, audio.Recording]:
     return str(path), recording
 
 
-def _measure_calls(audio: torch.Tensor) -> dict[str, dict[str, Any]]:
+def _measure_calls(
+    audio: torch.Tensor,
+) -> tuple[dict[str, dict[str, Any]], dict[str, picture.Spectrum]]:
     """Time the demo's two functions on the whole recording, torch alone and under ``patch()``.
 
     Returns:
         By function: who computes it under the patch (``backend``, ``kernel``, ``reasons``), the
-        median seconds of both sides, and ``gain``, the median ratio of torch's time to the other.
+        median seconds of both sides, and ``gain``, the median ratio of torch's time to the other;
+        and the first channel's spectrum by torch alone and under the patch.
     """
     window = torch.hann_window(N_FFT)
     given: dict[str, Any] = {"n_fft": N_FFT, "hop_length": HOP, "window": window}
@@ -114,7 +116,8 @@ def _measure_calls(audio: torch.Tensor) -> dict[str, dict[str, Any]]:
         "stft": (audio, given | {"return_complex": True}),
         "istft": (spectrum, given | {"length": audio.shape[1]}),
     }
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
+    spectra = {"native": _take_channel(spectrum)}
     for op, (tensor, arguments) in asked.items():
 
         def call(
@@ -130,6 +133,8 @@ def _measure_calls(audio: torch.Tensor) -> dict[str, dict[str, Any]]:
                 if MEASURED_NOW not in route.reasons:
                     break
             seconds = _take_turns(call)
+            if op == "stft":
+                spectra["patched"] = _take_channel(call())
         pairs = zip(seconds["native"], seconds["patched"], strict=True)
         found[op] = {
             "backend": route.backend,
@@ -138,7 +143,12 @@ def _measure_calls(audio: torch.Tensor) -> dict[str, dict[str, Any]]:
             **{f"{side}_seconds": statistics.median(taken) for side, taken in seconds.items()},
             "gain": statistics.median(native / ours for native, ours in pairs),
         }
-    return found
+    return found, spectra
+
+
+def _take_channel(spectrum: torch.Tensor) -> picture.Spectrum:
+    """Copy the first channel of a spectrum."""
+    return np.array(spectrum[0].numpy())
 
 
 def _take_turns(call: Callable[[], torch.Tensor]) -> dict[str, list[float]]:
@@ -173,13 +183,13 @@ def _compare(audio: torch.Tensor) -> tuple[dict[str, dict[str, Any]], Stems, flo
         exact = separate(audio.double(), N_FFT, HOP, on_progress=follow("reference in float64"))
         stems, results = {}, {}
         for name, description in (("native", "torch alone"), ("patched", "with patch()")):
-            backend = "native" if name == "native" else "auto"
+            backend: BackendName = "native" if name == "native" else "auto"
             stems[name], results[name] = _measure(backend, audio, exact, follow(description))
     return results, stems["patched"], _find_largest(stems["patched"], stems["native"])
 
 
 def _measure(
-    backend: str, audio: torch.Tensor, exact: Stems, on_progress: Callable[[float], None]
+    backend: BackendName, audio: torch.Tensor, exact: Stems, on_progress: Callable[[float], None]
 ) -> tuple[Stems, dict[str, Any]]:
     """Run the whole separation under the patch.
 
@@ -205,22 +215,40 @@ def _find_largest(got: Stems, expected: Stems) -> float:
     return max(float((a - b).abs().max()) for a, b in zip(got, expected, strict=True))
 
 
-def _write(folder: Path, parts: dict[str, audio.Recording]) -> tuple[list[str], list[str]]:
-    """Write WAV files and the picture; return their paths, and remarks about them."""
-    files, notes = [], []
+def _write_parts(folder: Path, parts: dict[str, audio.Recording]) -> list[str]:
+    """Write WAV files and return their paths.
+
+    Raises:
+        Problem: one cannot be written.
+    """
+    files = []
     try:
         for name, recording in parts.items():
             audio.write_wav(folder / f"{name}.wav", recording)
             files.append(str(folder / f"{name}.wav"))
-        picture = folder / "separation.png"
-        samples = {name: part.samples for name, part in parts.items()}
-        draw(picture, samples, parts["input"].rate)
-        files.append(str(picture))
+    except OSError as error:
+        raise Problem(f"--output {folder}: {error.strerror or error}") from None
+    return files
+
+
+def _add_picture(
+    folder: Path, spectra: dict[str, picture.Spectrum], report: dict[str, Any]
+) -> None:
+    """Write the picture; add its path to the report, or why there is none.
+
+    Raises:
+        Problem: it cannot be written.
+    """
+    path = folder / "separation.png"
+    try:
+        picture.draw(path, spectra, report, N_FFT)
+        report["files"].append(str(path))
     except OSError as error:
         raise Problem(f"--output {folder}: {error.strerror or error}") from None
     except ImportError:
-        notes.append("no picture: it needs matplotlib, pip install 'torch-mlx-spectro[plot]'")
-    return files, notes
+        report["notes"].append(
+            "no picture: it needs matplotlib, pip install 'torch-mlx-spectro[plot]'"
+        )
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -274,63 +302,3 @@ def _count_calls(calls: dict[str, int]) -> str:
     for key, count in calls.items():
         counted[key.split("/")[1]] += count
     return ", ".join(f"{_name(name)} ({count})" for name, count in counted.items())
-
-
-FLOOR = -80.0  # dB below the loudest bin of the input
-MAX_COLUMNS = 1600  # frames drawn; the picture has fewer pixels across
-
-
-def draw(path: Path, parts: dict[str, audio.Samples], rate: int) -> None:
-    """Write a PNG: the waveform of the first part, then the spectrogram of each.
-
-    Args:
-        path: where to write.
-        parts: samples (channels, samples) by name; the first sets the scale of decibels.
-        rate: samples per second.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    # The object interface: pyplot would pick a backend and keep figures in global state.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 2.4 * (len(parts) + 1)), layout="constrained")
-    axes = figure.subplots(len(parts) + 1, 1, sharex=True)
-    name, samples = next(iter(parts.items()))
-    _draw_waveform(axes[0], samples.mean(axis=0), rate)
-    axes[0].set_title(f"{name}: waveform", loc="left")
-    loudest = float(_magnitude(samples).max())
-    for axis, (name, samples) in zip(axes[1:], parts.items(), strict=True):
-        decibels = 20 * np.log10(np.maximum(_magnitude(samples), 1e-12) / max(loudest, 1e-12))
-        image = axis.imshow(
-            decibels,
-            origin="lower",
-            aspect="auto",
-            extent=(0, samples.shape[1] / rate, 0, rate / 2000),
-            vmin=FLOOR,
-            vmax=0,
-            cmap="magma",
-        )
-        axis.set_title(f"{name}: spectrogram", loc="left")
-        axis.set_ylabel("kHz")
-    axes[-1].set_xlabel("seconds")
-    figure.colorbar(image, ax=list(axes[1:]), label="dB")
-    figure.savefig(path, dpi=110)
-
-
-def _draw_waveform(axis: Axes, mono: audio.Samples, rate: int) -> None:
-    """Fill between the least and the greatest sample of each column of the picture."""
-    width = max(1, len(mono) // MAX_COLUMNS)
-    columns = mono[: len(mono) // width * width].reshape(-1, width)
-    time = np.arange(len(columns)) * width / rate
-    axis.fill_between(time, columns.min(axis=1), columns.max(axis=1), linewidth=0.5)
-    axis.set(ylim=(-1, 1), ylabel="amplitude")
-
-
-def _magnitude(samples: audio.Samples) -> audio.Samples:
-    """Compute magnitudes (bins, frames) of the channels' mean, in about ``MAX_COLUMNS`` frames."""
-    n_fft = 2048
-    hop = max(n_fft // 4, samples.shape[1] // MAX_COLUMNS)
-    mono = torch.from_numpy(np.ascontiguousarray(samples.mean(axis=0)))
-    spectrum = torch.stft(mono, n_fft, hop, window=torch.hann_window(n_fft), return_complex=True)
-    return np.asarray(spectrum.abs().numpy(), np.float32)

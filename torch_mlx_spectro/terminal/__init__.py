@@ -15,11 +15,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
-from .errors import Problem
+from ..errors import Problem
+from .fitting import Table
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 #: In the place of a file's name: standard output.
 STDOUT = "-"
@@ -47,23 +47,10 @@ def table(
     text: tuple[str, ...],
     numbers: tuple[str, ...] = (),
     title: str | None = None,
-    rows: Iterable[Sequence[str]] = (),
+    rows: Iterable[Sequence[str] | str] = (),
 ) -> Table:
-    """A table whose text columns fold where the terminal ends, so that nothing is cut off."""
-    from rich import box
-    from rich.table import Column, Table
-
-    columns = (
-        *(Column(name, overflow="fold") for name in text),
-        *(Column(name, justify="right", no_wrap=True) for name in numbers),
-    )
-    titles = any((*text, *numbers))
-    made = Table(
-        *columns, box=box.SIMPLE_HEAD, title=title, title_justify="left", show_header=titles
-    )
-    for row in rows:
-        made.add_row(*row)
-    return made
+    """A table of columns of texts and then columns of numbers, given by their headings."""
+    return Table((*text, *numbers), len(text), title, list(rows))
 
 
 class Rows(NamedTuple):
