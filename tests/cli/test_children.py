@@ -47,6 +47,8 @@ if __name__ == "__main__":
     )
     print(sum(int(batch.sum()) for batch in loader))
 """
+#: The barrier is for torch: a thread of gloo lets go of the tensor, for which it takes Python's
+#: lock, and aborts the process if Python has ended by then.
 RANKS = """\
 import task, torch
 import torch.distributed as dist
@@ -55,6 +57,7 @@ dist.init_process_group("gloo")
 total = torch.tensor(task.transform(640 * (1 + dist.get_rank())))
 dist.all_reduce(total)
 assert total == 3 * 640
+dist.barrier()
 dist.destroy_process_group()
 """
 KILLED = """\
