@@ -59,11 +59,12 @@ def share(parts: Sequence[Part], work: Callable[[Part], None]) -> None:
             work(part)
         return
     left = iter(parts)
-    done: list[Part] = []
     errors: list[BaseException] = []
+    has_ended = False
     caller, is_inference = threading.get_ident(), torch.is_inference_mode_enabled()
 
     def take(_: Any) -> None:
+        nonlocal has_ended
         try:
             # Of a thread's modes this one alone matters: without it the caller's tensors may
             # not be written. The caller itself, whom an interrupt may stop anywhere, changes none.
@@ -71,15 +72,16 @@ def share(parts: Sequence[Part], work: Callable[[Part], None]) -> None:
             with nullcontext() if is_caller else torch.inference_mode(is_inference):
                 for part in left:
                     work(part)
-                    done.append(part)
                     if errors:
-                        return
+                        break
+            has_ended |= is_caller
         except BaseException as error:  # raised where the caller sees it
             errors.append(error)
 
     team(take, threads)
     if errors:
         raise errors[0]
-    if len(done) < len(parts):
-        # An interrupt between the C function and the first line above is only reported.
+    if not has_ended:
+        # An interrupt of the caller between the C function and the first line is only reported;
+        # meanwhile another thread may have done all parts.
         raise KeyboardInterrupt
