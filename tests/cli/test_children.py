@@ -70,7 +70,7 @@ STARTS = [
     pytest.param(start, marks=pytest.mark.skipif(os.name == "nt", reason="no fork on this system"))
     if start != "spawn"
     else start
-    for start in ("spawn", "fork", "forkserver")
+    for start in ("spawn", "fork")
 ]
 #: Bare "cpu" backend calls: every one is accelerated, whatever its size.
 CHILDREN = (*RUN, "--children", "--json", "--backend", "cpu")
