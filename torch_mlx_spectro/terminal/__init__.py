@@ -35,11 +35,16 @@ WIDTH = 80
 _CELL = "vertical-align:top;padding:0.1em 1.5em 0.1em 0"
 
 
-def make_console(stream: TextIO) -> Console:
-    """Make a console that prints text as it is: it reads no markup."""
+def make_console(stream: TextIO, width: int | None = None) -> Console:
+    """Make a console that prints text as it is: it reads no markup.
+
+    Args:
+        width: columns; None: those of the terminal, or lines that are not folded without one.
+    """
     from rich.console import Console
 
-    width = None if stream.isatty() else UNFOLDED
+    if width is None and not stream.isatty():
+        width = UNFOLDED
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
@@ -77,11 +82,8 @@ def print_tables(console: Console, lines: Iterable[str], tables: Iterable[Rows])
 
 def write_text(lines: Iterable[str], tables: Iterable[Rows]) -> str:
     """Write lines and tables as a text that fits the terminal, or 80 columns without one."""
-    from rich.console import Console
-
     stream = io.StringIO()
-    width = shutil.get_terminal_size().columns
-    console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    console = make_console(stream, shutil.get_terminal_size().columns)
     print_tables(console, lines, tables)
     return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())
 
