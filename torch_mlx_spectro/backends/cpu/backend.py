@@ -20,8 +20,8 @@ from ...native.strides import drop_rows, host_spectrum_strides, in_order, with_r
 from ..base import Backend, Optional, Prepared
 from ..envelope import VANISHES
 from .blocks import (
-    AddAll,
     Target,
+    add_at_once,
     add_blocks,
     analyse_at_once,
     analyse_blocks,
@@ -111,7 +111,7 @@ class CpuBackend(TorchBlocks):
         params, tensor, window = call
         dtype = _to_complex(tensor, window)
         if isinstance(params, IstftParams):
-            return _bind_istft(params, dtype, is_mixed=tensor.dtype != dtype)
+            return _bind_istft(params, dtype)
         strides = host_spectrum_strides(params, with_rows(params, tensor), window)
         known = LastWindow(lambda window: prepare_window(params, window, dtype, params.scale))
 
@@ -122,31 +122,15 @@ class CpuBackend(TorchBlocks):
         return transform
 
 
-def _bind_istft(params: IstftParams, dtype: torch.dtype, is_mixed: bool) -> Prepared:
+def _bind_istft(params: IstftParams, dtype: torch.dtype) -> Prepared:
     """What computes an istft in this dtype, which may be wider than the spectrum's own."""
-    if is_mixed or not AddAll.can_compute(params, dtype):
-        known = LastWindow(partial(_read_window, params, dtype))
+    known = LastWindow(partial(_read_window, params, dtype))
 
-        def invert(spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-            batch = with_rows(params, spectrum)
-            return drop_rows(params, _synthesise(params, dtype, batch, known.find(window)))
+    def invert(spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
+        batch = with_rows(params, spectrum)
+        return drop_rows(params, _synthesise(params, dtype, batch, known.find(window)))
 
-        return invert
-    add_all = AddAll(params)
-
-    def read(window: Optional) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-        prepared, inverse = _read_window(params, dtype, window)
-        assert inverse.whole is not None
-        by_hops = () if prepared is None else torch.split(prepared, params.hop_length)
-        return by_hops, inverse.whole
-
-    known_by_hops = LastWindow(read)
-
-    def invert_at_once(spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
-        by_frames = _by_frames(with_rows(params, spectrum).detach())
-        return drop_rows(params, add_all.compute(by_frames, *known_by_hops.find(window)))
-
-    return invert_at_once
+    return invert
 
 
 CPU = CpuBackend()
@@ -198,6 +182,9 @@ def _synthesise(
 ) -> torch.Tensor:
     """The signal of a spectrum of this dtype, by what is known of its window."""
     prepared, inverse = window
+    if inverse.whole is not None and not params.zero_tail and fits_one_block(params, dtype):
+        by_frames = _by_frames(spectrum.detach()).to(dtype)
+        return add_at_once(params, by_frames, prepared, inverse.whole)
     out = _make_signal(params.rows, params.output_length, dtype, params.return_complex)
     target = Target(params.start, out.data)
     add_blocks(params, _by_frames(spectrum.detach()), prepared, [target], inverse=inverse)

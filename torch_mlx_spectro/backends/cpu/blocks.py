@@ -2,8 +2,8 @@
 
 No frame matrix of a whole call exists: in flight is one block for each of torch's threads, its
 spectrum and what of it is added up. A short row is one block together with others, a long one is
-cut. Where threads take whole blocks (:mod:`.threads`), how a call is cut, and with it the last bits
-of sums, depends on its sizes alone.
+cut. Threads that take whole blocks (:mod:`.threads`) hold Python's lock for each operation's first
+microseconds and wait for each other there, so that operations are few and views are made before.
 
 Blocks of 256 KiB lose everywhere, since torch's FFT makes its plan anew for each, and blocks of
 8 MiB leave the cache. Torch's transforms write into memory of their own, from where
@@ -12,31 +12,33 @@ Blocks of 256 KiB lose everywhere, since torch's FFT makes its plan anew for eac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 
 from ...core.linear import Analysis
 from ...core.params import IstftParams, StftParams
-from .frames import cover_samples, invert_frames, weigh_edges
+from .frames import cover_samples, find_unpadded, invert_frames, weigh_edges
 from .threads import find_team, share
-from .windows import MAX_WHOLE, Cuts, Inverse
+from .windows import Cuts, Inverse
 
 Optional = torch.Tensor | None
 
 #: Bytes that the frames of a block fill, at most. On a core with 1 MiB of second-level cache (AMD
 #: EPYC) 2 MiB were as fast as 1 MiB at all sizes, and 4 MiB were not.
 BLOCK_BYTES = 2 << 20
-#: Blocks that a call is cut into, at least, for threads to share, unless they became smaller than
-#: this share of a block.
-BLOCKS = 8
+#: Blocks for each thread that a call is cut into, at least, where threads take whole ones, unless
+#: they became smaller than this share of a block.
+BLOCKS = 2
 SMALLEST = 4
-#: Threads for which blocks grow where torch's operations on each are shared.
+#: Bytes of the frames of a block, at most, that grows since its neighbours transform its last
+#: frames once more: these are a quarter then, or less.
+GROWN_BYTES = 8 << 20
+#: Threads for which blocks grow where they share each operation: as they do where torch has no
+#: team, and in short calls, since a team that begins takes as long as a call of a mebibyte.
 MAX_GROWTH = 8
-#: Values that are added at once, at least, where memory allows: frames of a smaller hop are added
-#: in several passes, each of frames that lie several hops apart.
-ADDED_VALUES = 64
 
 
 class Block(NamedTuple):
@@ -47,14 +49,16 @@ class Block(NamedTuple):
     last: int
 
 
-def cut_blocks(rows: int, first: int, last: int, frame_bytes: int) -> list[Block]:
+def cut_blocks(rows: int, first: int, last: int, frame_bytes: int, overlap: int = 0) -> list[Block]:
     """Cut frames ``first ... last - 1`` of all rows into blocks of about the same size.
 
-    The blocks of a row follow each other.
+    Args:
+        overlap: frames of a block that the next one needs as well.
     """
     frames = last - first
-    smallest, largest = _find_block_bytes()
-    most = max(1, max(smallest, min(largest, rows * frames * frame_bytes // BLOCKS)) // frame_bytes)
+    size = _find_block_bytes(rows * frames * frame_bytes)
+    size = max(size, min(GROWN_BYTES, 4 * overlap * frame_bytes))
+    most = max(1, size // frame_bytes)
     if frames <= most:
         together = max(1, most // max(frames, 1))
         return [
@@ -76,15 +80,16 @@ def fits_one_block(params: StftParams | IstftParams, dtype: torch.dtype) -> bool
         dtype: of its spectrum.
     """
     size = params.rows * params.frames * count_frame_bytes(params, dtype)
-    return size <= _find_block_bytes()[0]
+    return size <= _find_block_bytes(size)
 
 
-def _find_block_bytes() -> tuple[int, int]:
-    """The bytes of the smallest block of a call that is cut, and of the largest."""
-    if find_team() is None:
-        largest = BLOCK_BYTES * min(torch.get_num_threads(), MAX_GROWTH)
-        return largest, largest
-    return BLOCK_BYTES // SMALLEST, BLOCK_BYTES
+def _find_block_bytes(size: int) -> int:
+    """The bytes of the largest block of a call of this size."""
+    threads = torch.get_num_threads()
+    whole = BLOCK_BYTES * min(threads, MAX_GROWTH)
+    if size <= whole or find_team() is None:
+        return whole  # torch's threads share each operation
+    return max(BLOCK_BYTES // SMALLEST, min(BLOCK_BYTES, size // (BLOCKS * threads)))
 
 
 def transform_frames(
@@ -116,14 +121,32 @@ def analyse_blocks(
     """
     cuts = Cuts(inverse)
 
-    def analyse(block: Block) -> None:
-        frames = _cut_frames(params, signal, block, cuts)
+    def prepare(block: Block) -> tuple[Block, Optional, torch.Tensor]:
         spectrum = out[block.rows, block.first : block.last]
+        is_view = inverse is None and within[0] <= block.first and block.last <= within[1]
+        return block, _cut_frames(params, signal, block, cuts) if is_view else None, spectrum
+
+    def analyse(part: tuple[Block, Optional, torch.Tensor]) -> None:
+        block, frames, spectrum = part
+        if frames is None:
+            frames = _cut_frames(params, signal, block, cuts)
         transform_frames(params, frames, window, spectrum)
         weigh_edges(params, spectrum, edge)
 
+    within = find_unpadded(params)
+    ends = (
+        [0, *within, params.frames]
+        if 2 * (within[1] - within[0]) > params.frames
+        else [0, params.frames]
+    )
     frame_bytes = count_frame_bytes(params, out.dtype)
-    share(cut_blocks(params.rows, 0, params.frames, frame_bytes), analyse)
+    blocks = [
+        block
+        for first, last in pairwise(ends)
+        if first < last
+        for block in cut_blocks(params.rows, first, last, frame_bytes)
+    ]
+    share([prepare(block) for block in blocks], analyse)
 
 
 def analyse_at_once(
@@ -201,6 +224,31 @@ class Target(NamedTuple):
         return self.begin + self.values.shape[1]
 
 
+class Write(NamedTuple):
+    """Sums of a block from ``begin`` on go to ``place``, times ``inverse`` unless that is None.
+
+    An inverse of fewer values is that of each hop.
+    """
+
+    begin: int
+    place: torch.Tensor
+    inverse: Optional
+
+
+class Sums(NamedTuple):
+    """Hops of an overlap-added signal, and what computes them.
+
+    Attributes:
+        spectrum: of all frames that add to these hops, shape (rows, frames, bins).
+        before, behind: frames of zeros that add to them, too.
+    """
+
+    spectrum: torch.Tensor
+    before: int
+    behind: int
+    writes: list[Write]
+
+
 def add_blocks(
     params: StftParams | IstftParams,
     by_frames: torch.Tensor,
@@ -213,7 +261,7 @@ def add_blocks(
 ) -> None:
     """Write the overlap-add of the inverse transforms of a spectrum.
 
-    What a block adds to samples that its neighbours add to, too, is added up at the end.
+    The few frames that two blocks add to are transformed by both: threads share nothing then.
 
     Args:
         by_frames: shape (rows, frames, bins), any strides and bits.
@@ -223,108 +271,72 @@ def add_blocks(
         edge, both_halves: see :func:`.invert_frames`.
     """
     hop, n_fft = params.hop_length, params.n_fft
-    covered = (params.frames - 1) * hop + n_fft
     begin, end = min(at.begin for at in targets), max(at.end for at in targets)
     first, last = max(0, (begin - n_fft) // hop + 1), min(params.frames, -(-end // hop))
+    covered = (last - 1) * hop + n_fft
     for target in targets:
         if first * hop > target.begin:
             target.values[:, : first * hop - target.begin].zero_()
         if covered < target.end:
             target.values[:, max(0, covered - target.begin) :].zero_()
-    cuts, over = Cuts(inverse), max(0, n_fft - hop)
     # Where the window is wider than the spectrum denormals would lose digits that the result has.
     dtype = targets[0].values.dtype.to_complex()
-    blocks = cut_blocks(params.rows, first, last, count_frame_bytes(params, dtype))
-    edges: list[Edges | None] = [None] * len(blocks)
+    cuts, others = Cuts(inverse), -(-n_fft // hop) - 1
+    # A hop may be far longer than all that is wanted of a lone frame.
+    step = hop if last - first > 1 else min(hop, n_fft)
 
-    def add(index: int) -> None:
-        block = blocks[index]
-        spectrum = by_frames[block.rows, block.first : block.last].to(dtype)
-        frames = _invert_block(params, spectrum, edge, both_halves)
-        own = (block.last - block.first) * hop
-        reach = own - hop + n_fft
-        tail = own if block.last < last else reach
-        width = frames.dtype if window is None else torch.result_type(frames, window)
-        added = frames.new_zeros((frames.shape[0], max(reach, tail)), dtype=width)
-        _add_frames(added, frames, window, hop)
-        head = over if block.first > first else 0
-        if tail < head:  # all of it is others', too
-            edges[index] = Edges(added, own, None)
-            return
-        for target in targets:
-            _write(target, block, added[:, head:tail], block.first * hop + head, cuts)
-        edges[index] = Edges(added[:, :head].clone(), head, added[:, tail:].clone())
+    def prepare(block: Block) -> Sums:
+        behind = others if block.last == last else 0
+        own = max(first, block.first - others)
+        begin, hops = block.first * hop, block.last + behind - block.first
+        writes = _find_writes(targets, block.rows, begin, begin + hops * step, cuts)
+        before = others - (block.first - own)
+        return Sums(by_frames[block.rows, own : block.last], before, behind, [*writes])
 
-    share(range(len(blocks)), add)
-    left = None
-    for block, found in zip(blocks, edges, strict=True):
-        assert found is not None
-        if left is not None and block.first > first:
-            found.head[:, :over] += left
-            for target in targets:
-                _write(target, block, found.head[:, : found.done], block.first * hop, cuts)
-        left = found.head[:, found.done :] if found.tail is None else found.tail
+    def add(sums: Sums) -> None:
+        frames = _invert_block(params, sums.spectrum.to(dtype), edge, both_halves)
+        added = _add_frames(frames, window, step, sums.before, sums.behind)
+        for begin, place, factor in sums.writes:
+            values = added.narrow(1, begin, place.shape[1])
+            if factor is None:
+                place.copy_(values)
+            elif factor.shape[0] == values.shape[1]:
+                torch.mul(values, factor, out=place)
+            else:
+                by_hops = (place.shape[0], -1, factor.shape[0])
+                torch.mul(values.view(by_hops), factor, out=place.view(by_hops))
+
+    frame_bytes = count_frame_bytes(params, dtype)
+    blocks = cut_blocks(params.rows, first, last, frame_bytes, others)
+    share([prepare(block) for block in blocks], add)
 
 
-class Edges(NamedTuple):
-    """Sums of a block that its neighbours add to.
-
-    Attributes:
-        head: begins with what the blocks before add to.
-        done: samples of the head that no later block adds to.
-        tail: what the blocks behind add to; None where it is the rest of the head.
-    """
-
-    head: torch.Tensor
-    done: int
-    tail: Optional
-
-
-class AddAll:
-    """As :func:`add_blocks`, of short calls that are alike, with little for the host to do.
+def add_at_once(
+    params: IstftParams, by_frames: torch.Tensor, window: Optional, inverse: torch.Tensor
+) -> torch.Tensor:
+    """As :func:`add_blocks`, of a short call without samples that no frame covers.
 
     Args:
-        params: of the calls, which are one block and add no zeros.
+        inverse: of all samples that are kept.
+
+    Returns:
+        Shape (rows, kept).
     """
+    others = params.overlap - 1
+    frames = _invert_block(params, by_frames, 1.0, False)
+    added = _add_frames(frames, window, params.hop_length, others, others)
+    return added.narrow(1, params.start, params.kept) * inverse
 
-    def __init__(self, params: IstftParams) -> None:
-        self._params, hop, n_fft = params, params.hop_length, params.n_fft
-        self._strides = (params.covered, hop, 1)
-        begins = range(0, n_fft, hop)
-        self._pieces = [
-            (begin, (params.rows, params.frames, min(hop, n_fft - begin))) for begin in begins
-        ]
 
-    @staticmethod
-    def can_compute(params: IstftParams, dtype: torch.dtype) -> bool:
-        """Whether this is for calls like one; ``dtype`` is that of its spectrum."""
-        is_short = fits_one_block(params, dtype) and params.kept <= MAX_WHOLE
-        return is_short and not params.zero_tail and params.hop_length >= ADDED_VALUES
-
-    def compute(
-        self, by_frames: torch.Tensor, windows: Sequence[torch.Tensor], inverse: torch.Tensor
-    ) -> torch.Tensor:
-        """The signals, shape (rows, kept).
-
-        Args:
-            by_frames: see :func:`add_blocks`.
-            windows: the window by hops; none where it is all ones.
-            inverse: of all samples that are kept.
-        """
-        params = self._params
-        frames = _invert_block(params, by_frames, 1.0, False).contiguous()
-        dtype = torch.result_type(frames, inverse)
-        added = frames.new_zeros((params.rows, params.covered), dtype=dtype)
-        between = (params.frames * params.n_fft, params.n_fft, 1)
-        for index in range(len(self._pieces) - 1, -1, -1):  # as _add_frames does
-            begin, shape = self._pieces[index]
-            piece = frames.as_strided(shape, between, begin)
-            places = added.as_strided(shape, self._strides, begin)
-            if windows:
-                places.addcmul_(piece, windows[index])
-            else:
-                places += piece
-        return added.narrow(1, params.start, params.kept) * inverse
+def _find_writes(
+    targets: list[Target], rows: slice, begin: int, end: int, cuts: Cuts
+) -> Iterator[Write]:
+    """What targets want of the sums of these samples."""
+    for target in targets:
+        first, last = max(target.begin, begin), min(target.end, end)
+        for piece in cuts.split(first, last) if first < last else ():
+            place = target.values[rows, piece.begin - target.begin : piece.end - target.begin]
+            yield Write(piece.begin - begin, place, piece.inverse)
 
 
 def _invert_block(
@@ -341,40 +353,38 @@ def _invert_block(
     return frames
 
 
-def _add_frames(added: torch.Tensor, frames: torch.Tensor, window: Optional, hop: int) -> None:
+def _add_frames(
+    frames: torch.Tensor, window: Optional, hop: int, before: int, behind: int
+) -> torch.Tensor:
     """Add windowed frames up, each ``hop`` samples behind the one before.
 
-    Piece by piece of all frames at once, of which no two meet in a sample.
+    One sum over a view of the frames, in which those that meet in a hop lie above each other.
 
     Args:
-        added: contiguous.
+        frames: shape (rows, frames, n_fft).
+        before, behind: frames of zeros around them.
+
+    Returns:
+        Shape (rows, samples): all hops that have a piece of as many frames as meet in one.
     """
-    _, count, n_fft = frames.shape
-    step = max(1, min(ADDED_VALUES // hop, n_fft // hop))
-    length = step * hop
-    windows = None if window is None else torch.split(window, length)
-    for phase in range(min(step, count)):
-        passing = frames if step == 1 else frames[:, phase::step]
-        begin = phase * hop
-        pieces = torch.split(passing, length, 2)
-        # Earlier frames first.
-        for index in range(len(pieces) - 1, -1, -1):
-            piece, strides = pieces[index], (added.shape[1], length, 1)
-            places = added.as_strided(piece.shape, strides, begin + index * length)
-            if windows is None:
-                places += piece
-            else:
-                places.addcmul_(piece, windows[index])
-
-
-def _write(target: Target, block: Block, sums: torch.Tensor, begin: int, cuts: Cuts) -> None:
-    """Write what a target wants of sums, which begin at sample ``begin``."""
-    first, last = max(target.begin, begin), min(target.end, begin + sums.shape[1])
-    if last <= first:
-        return
-    values = sums[:, first - begin : last - begin]
-    place = target.values[block.rows, first - target.begin : last - target.begin]
-    if cuts.inverse is None:
-        place.copy_(values)
+    rows, count, n_fft = frames.shape
+    meeting = -(-n_fft // hop)
+    width = meeting * hop
+    dtype = frames.dtype if window is None else torch.result_type(frames, window)
+    spread = frames.new_empty((rows, before + count + behind, width), dtype=dtype)
+    if before:
+        spread[:, :before].zero_()
+    if behind:
+        spread[:, before + count :].zero_()
+    if width > n_fft:
+        spread[:, :, n_fft:].zero_()
+    own = spread[:, before : before + count, :n_fft]
+    if window is None:
+        own.copy_(frames)
     else:
-        torch.mul(values, cuts.find(first, last), out=place)
+        torch.mul(frames, window, out=own)
+    hops = before + count + behind - meeting + 1
+    # A piece of the earliest frame first: its last one, a hop before the next frame's.
+    shape, strides = (rows, hops, meeting, hop), (spread.stride(0), width, width - hop, 1)
+    added: torch.Tensor = spread.as_strided(shape, strides, width - hop).sum(2)
+    return added.view(rows, hops * hop)

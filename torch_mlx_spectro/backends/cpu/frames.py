@@ -18,6 +18,13 @@ def resolve(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().resolve_conj().resolve_neg()
 
 
+def find_unpadded(params: StftParams) -> tuple[int, int]:
+    """Frames that reach beyond neither end of the signal: the first, the one behind the last."""
+    hop, inside = params.hop_length, params.samples - params.n_fft + params.padding
+    first = -(-params.padding // hop)
+    return first, max(first, min(params.frames, inside // hop + 1))
+
+
 def cover_samples(params: StftParams, signal: torch.Tensor, first: int, count: int) -> torch.Tensor:
     """The padded samples that frames ``first ... first + count - 1`` cover.
 

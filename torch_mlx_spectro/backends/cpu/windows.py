@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ Optional = torch.Tensor | None
 CACHE_ENTRIES = 128
 #: Values of a window beyond which nothing is kept for it: 128 entries are 128 MiB then at most.
 MAX_KEPT = 1 << 16
+#: Hops below which nothing is gained by their being alike.
+FEW_HOPS = 16
 #: Samples up to which the inverse envelope of a whole call is kept with its window.
 MAX_WHOLE = 1 << 16
 
@@ -57,12 +59,34 @@ class Inverse:
         moved = (begin // hop - head) * hop  # all hops there are alike
         return begin - moved, end - moved
 
+    def find_alike(self, begin: int, end: int) -> tuple[int, int, torch.Tensor]:
+        """Whole hops among samples ``begin ... end - 1`` that are all alike, and one of them.
+
+        Returns:
+            Their first sample, the one behind their last (the same where they are few), and the
+            inverse envelope of a hop.
+        """
+        hop, head = self.hop, self._overlap - 1
+        first = -(-max(begin, head * hop) // hop) * hop
+        last = min(end // hop, self._frames) * hop
+        if last - first < FEW_HOPS * hop or (self.whole is not None and self.kept == (begin, end)):
+            last = first
+        return first, last, self.rows[min(head, self.rows.shape[0] - 1)]
+
     def cut(self, begin: int, end: int) -> torch.Tensor:
         """The inverse envelope of samples ``begin ... end - 1``."""
         hop, first = self.hop, begin // self.hop
         hops = np.arange(first, -(-end // hop), dtype=np.int64)
         rows = self.rows[torch.from_numpy(row_of_hop(hops, self._frames, self._overlap))]
         return rows.reshape(-1)[begin - first * hop : end - first * hop]
+
+
+class Piece(NamedTuple):
+    """Samples ``begin ... end - 1`` and their inverse envelope, or that of each hop of them."""
+
+    begin: int
+    end: int
+    inverse: Optional
 
 
 class Cuts:
@@ -82,6 +106,20 @@ class Cuts:
         if found is None:
             found = self._known[key] = self.inverse.cut(*key)
         return found
+
+    def split(self, begin: int, end: int) -> list[Piece]:
+        """Samples in pieces: at most one of many hops, which are all alike."""
+        if self.inverse is None:
+            return [Piece(begin, end, None)]
+        first, last, row = self.inverse.find_alike(begin, end)
+        if last <= first:
+            return [Piece(begin, end, self.find(begin, end))]
+        pieces = [Piece(first, last, row)]
+        if begin < first:
+            pieces.insert(0, Piece(begin, first, self.find(begin, first)))
+        if last < end:
+            pieces.append(Piece(last, end, self.find(last, end)))
+        return pieces
 
 
 def prepare_window(
