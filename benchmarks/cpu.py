@@ -152,7 +152,7 @@ def by_auvux(data: Data) -> Pair:
 
 PEERS: dict[str, Callable[[Data], Pair]] = {
     "native": lambda data: by_torch(data, torch.stft, torch.istft),
-    "auto": lambda data: by_backend(data, "auto"),
+    "auto": lambda data: by_torch(data, tms.stft, tms.istft),
     "cpu": lambda data: by_backend(data, "cpu"),
     "mlx": lambda data: by_backend(data, "mlx"),
     "mx.fft.stft": by_mlx_itself,
