@@ -29,6 +29,7 @@ from .arguments import (
 )
 from .caches import make_counted
 from .functions import get_map
+from .graphs import MOST_OVERLAP, Graphs, build_analysis, build_inverse
 from .windows import WindowLike, WindowName, is_window_name, make_window
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class TransformCore:
         self._has_values = not mlx_maps.is_traced(self._window)
         self._envelopes = make_counted("ola_envelope_cache", ENVELOPES)
         self._verdicts = make_counted("ola_safety_cache", VERDICTS)
+        self._graphs = Graphs()
 
     @property
     def window(self) -> Any:
@@ -206,8 +208,17 @@ class TransformCore:
         """
         mx = runtime().mx
         check_choices(output_layout=output_layout)
+        check_array("stft", x)
+        call = ("stft", x.shape, x.dtype, output_layout)
+        if (found := self._graphs.compute(call, x)) is not None:
+            return found
         rows, lead = self._take_signal_rows(x, "stft")
         params = resolve_stft_call(self._sizes, rows.shape[1], rows.dtype == mx.complex64)
+        if self._has_values:
+            every = replace(params, rows=rows.shape[0])
+            self._graphs.note(
+                call, every, lambda: build_analysis(params, output_layout, lead), self._window
+            )
         return analyse(params, rows, self.window, lead, output_layout)
 
     def _take_signal_rows(self, x: Any, name: str) -> tuple[Any, tuple[int, ...]]:
@@ -265,12 +276,23 @@ class TransformCore:
             RuntimeError: ``torch_like``, ``validate`` or policy ``"metal"`` is not satisfied.
         """
         policy = backend_policy or self.istft_backend_policy
-        check_choices(safety=safety, long_mode_strategy=long_mode_strategy, backend_policy=policy)
+        check_choices(
+            safety=safety,
+            long_mode_strategy=long_mode_strategy,
+            backend_policy=policy,
+            input_layout=input_layout,
+        )
         if policy != "auto" and long_mode_strategy != "native":
             raise ValueError(
                 "When backend_policy is not 'auto', long_mode_strategy must be 'native'."
             )
         length = None if length is None else read_integer("length", length)
+        check_array("istft", z)
+        options = (length, input_layout, bool(return_complex), bool(torch_like), safety == "off")
+        call = ("istft", z.shape, z.dtype, *options)
+        is_usual = allow_fused and not validate and policy != "metal"
+        if is_usual and (found := self._graphs.compute(call, z)) is not None:
+            return found
         rows, lead = self._take_spectrum_rows(z, input_layout, return_complex)
         params = resolve_istft_call(self._sizes, rows.shape[1], length, return_complex)
         if safety != "off":
@@ -278,6 +300,14 @@ class TransformCore:
         if policy == "metal" and mlx_maps.kernels() is None:
             raise RuntimeError("backend_policy='metal' needs a GPU that runs Metal kernels")
         fused = allow_fused and mlx_settings().fuse_norm
+        if is_usual and fused and self.has_window_by_name and params.overlap <= MOST_OVERLAP:
+            every = replace(params, rows=rows.shape[0])
+            self._graphs.note(
+                call,
+                every,
+                lambda: build_inverse(params, input_layout, lead, self._find_inverse_rows(params)),
+                self._window,
+            )
         signal = self._synthesise(params, rows, fused=fused)
         if validate:
             self._compare(signal, self._synthesise(params, rows, fused=not fused))

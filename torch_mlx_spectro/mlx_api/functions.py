@@ -50,6 +50,17 @@ _TRANSFORMING = "inside a graph transformation"
 Function = Callable[..., Any]
 
 
+def is_on_host() -> bool:
+    """Whether MLX's own operations compute on the CPU: no GPU, and no emulated kernels."""
+    mx = runtime().mx
+    return mx.default_device() == mx.Device(mx.cpu) and mlx_maps.kernels() is None
+
+
+def suits_graphs(work: int) -> bool:
+    """Whether a call with so many samples in all frames is a small one on the CPU."""
+    return work < WORTHWHILE and is_on_host()
+
+
 def serves(work: int, *arrays: Any) -> bool:
     """Whether to compute in blocks: the arrays are large, on the host, and have values.
 
@@ -57,13 +68,7 @@ def serves(work: int, *arrays: Any) -> bool:
         work: samples in all frames of all rows.
         arrays: the arrays; they are evaluated if the answer is yes.
     """
-    mx = runtime().mx
-    return (
-        work >= WORTHWHILE
-        and mx.default_device() == mx.Device(mx.cpu)
-        and mlx_maps.kernels() is None
-        and not mlx_maps.is_traced(*arrays)
-    )
+    return work >= WORTHWHILE and is_on_host() and not mlx_maps.is_traced(*arrays)
 
 
 def _scale_window(window: Any, factor: float) -> Any:
