@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ..terminal import table
-from .cases import HOST_TABLE, TABLES, UNIT
+from .cases import HOST_TABLE, MLX_TABLE, TABLES, UNIT
 from .comparing import LEVEL, THRESHOLD, Change, Comparison, read_case
 from .running import NATIVE
 from .schema import Accuracy, Machine, Report, Summary, Timing
@@ -59,7 +59,8 @@ def _print_timings(name: str, timings: list[Timing], console: Console) -> None:
             words = f"{timing['operation']}, {read_case(timing['case'])}"
             cells.setdefault(words, []).append(_timing_row(timing))
     title = TABLES[name].title if name in TABLES else name
-    heads = ("backend", "ms", "quartiles", "n", "native / it", "quartiles")
+    reference = TABLES[name].reference if name in TABLES else NATIVE
+    heads = ("backend", "ms", "quartiles", "n", f"{reference} / it", "quartiles")
     _print_cells(f"{title}: medians", heads, cells, console)
 
 
@@ -284,7 +285,8 @@ def draw(report: Report, kind: str) -> bytes:
     # The object interface: pyplot would pick a backend and keep figures in global state.
     from matplotlib.figure import Figure
 
-    timings = [timing for timing in report["timings"] if timing["table"] != HOST_TABLE]
+    apart = (HOST_TABLE, MLX_TABLE)  # their sides are no backends
+    timings = [timing for timing in report["timings"] if timing["table"] not in apart]
     names = list(dict.fromkeys(timing["table"] for timing in timings))
     rows = len(names) + 1
     figure = Figure(figsize=(INCHES, ROW_INCHES * rows), layout="constrained")

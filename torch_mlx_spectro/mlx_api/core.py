@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import replace
+from functools import partial
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -215,10 +216,8 @@ class TransformCore:
         rows, lead = self._take_signal_rows(x, "stft")
         params = resolve_stft_call(self._sizes, rows.shape[1], rows.dtype == mx.complex64)
         if self._has_values:
-            every = replace(params, rows=rows.shape[0])
-            self._graphs.note(
-                call, every, lambda: build_analysis(params, output_layout, lead), self._window
-            )
+            build = partial(build_analysis, params, output_layout, lead)
+            self._graphs.note(call, params, rows.shape[0], build, self._window)
         return analyse(params, rows, self.window, lead, output_layout)
 
     def _take_signal_rows(self, x: Any, name: str) -> tuple[Any, tuple[int, ...]]:
@@ -276,12 +275,8 @@ class TransformCore:
             RuntimeError: ``torch_like``, ``validate`` or policy ``"metal"`` is not satisfied.
         """
         policy = backend_policy or self.istft_backend_policy
-        check_choices(
-            safety=safety,
-            long_mode_strategy=long_mode_strategy,
-            backend_policy=policy,
-            input_layout=input_layout,
-        )
+        check_choices(safety=safety, long_mode_strategy=long_mode_strategy, backend_policy=policy)
+        check_choices(input_layout=input_layout)
         if policy != "auto" and long_mode_strategy != "native":
             raise ValueError(
                 "When backend_policy is not 'auto', long_mode_strategy must be 'native'."
@@ -301,13 +296,9 @@ class TransformCore:
             raise RuntimeError("backend_policy='metal' needs a GPU that runs Metal kernels")
         fused = allow_fused and mlx_settings().fuse_norm
         if is_usual and fused and self.has_window_by_name and params.overlap <= MOST_OVERLAP:
-            every = replace(params, rows=rows.shape[0])
-            self._graphs.note(
-                call,
-                every,
-                lambda: build_inverse(params, input_layout, lead, self._find_inverse_rows(params)),
-                self._window,
-            )
+            inverse = partial(self._find_inverse_rows, params)
+            build = partial(build_inverse, params, input_layout, lead, inverse)
+            self._graphs.note(call, params, rows.shape[0], build, self._window)
         signal = self._synthesise(params, rows, fused=fused)
         if validate:
             self._compare(signal, self._synthesise(params, rows, fused=not fused))
@@ -318,8 +309,6 @@ class TransformCore:
     ) -> tuple[Any, tuple[int, ...]]:
         """Return a spectrum as (rows, frames, bins that are read), and its leading dimensions."""
         mx = runtime().mx
-        check_choices(input_layout=layout)
-        check_array("istft", z)
         if z.ndim < 2 or (self.leading == "batch" and z.ndim > 3):
             raise ValueError(
                 f"istft expects a 2D or 3D spectrum; got shape {z.shape} "

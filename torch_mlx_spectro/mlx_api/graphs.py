@@ -66,6 +66,7 @@ class Graphs:
         self,
         key: Hashable,
         params: StftParams | IstftParams,
+        rows: int,
         prepare: Callable[[], Build],
         window: Any,
     ) -> None:
@@ -73,11 +74,12 @@ class Graphs:
 
         Args:
             key: everything that the graph depends on.
-            params: of all rows.
+            params: of one row.
+            rows: how many there are.
             prepare: returns what builds the graph.
             window: of ``n_fft`` values.
         """
-        work = params.rows * params.frames * params.n_fft
+        work = rows * params.frames * params.n_fft
         if not work or not suits_graphs(work):
             return
         found = self._calls.find(key)
@@ -135,18 +137,20 @@ def build_analysis(params: StftParams, layout: str, lead: tuple[int, ...]) -> Bu
     return build
 
 
-def build_inverse(params: IstftParams, layout: str, lead: tuple[int, ...], rows: Any) -> Build:
+def build_inverse(
+    params: IstftParams, layout: str, lead: tuple[int, ...], find_rows: Callable[[], Any]
+) -> Build:
     """Return a function that computes an istft, as :func:`.mlx_api.ops.compute_inverse` does.
 
     Args:
         params: of one row.
         layout: of the spectrum.
         lead: leading dimensions of the spectrum.
-        rows: rows of the inverse envelope.
+        find_rows: returns the rows of the inverse envelope.
     """
     hop, end = params.hop_length, params.start + params.kept
     skipped, hops = params.start // hop * hop, np.arange(params.start // hop, -(-end // hop))
-    inverse = np.asarray(rows)[row_of_hop(hops, params.frames, params.overlap)]
+    inverse = np.asarray(find_rows())[row_of_hop(hops, params.frames, params.overlap)]
     inverse = inverse.reshape(-1)[params.start - skipped : end - skipped]
 
     def build(spectrum: Any, window: Any) -> Any:

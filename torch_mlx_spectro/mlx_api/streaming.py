@@ -11,7 +11,7 @@ from ..core.linear import describe_analysis
 from ..core.padding import outside_positions
 from ..mlx.host import copy_to_mlx
 from ..mlx.runtime import runtime
-from .arguments import check_choices, resolve_istft_call, resolve_stft_call
+from .arguments import check_array, check_choices, resolve_istft_call, resolve_stft_call
 from .core import TransformCore, analyse
 from .functions import get_map
 from .ops import compute_inverse_rows, read_envelope
@@ -180,6 +180,8 @@ class IstftStream:
         """
         if self._finished:
             raise RuntimeError("this stream is finished")
+        check_choices(input_layout=input_layout)
+        check_array("istft", chunk)
         rows, lead = self._transform._take_spectrum_rows(chunk, input_layout, False)
         if self._pending is None:
             self._lead, self._pending = lead, runtime().mx.zeros((rows.shape[0], 0))
