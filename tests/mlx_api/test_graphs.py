@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mlx_cases import close, noise
 
 from torch_mlx_spectro import SpectralTransform, clear_caches
-from torch_mlx_spectro.mlx_api import core
+from torch_mlx_spectro.mlx_api import functions
 from torch_mlx_spectro.mlx_api import ops as mlx_maps
 
 pytestmark = pytest.mark.filterwarnings("ignore:istft. the window overlap-add:RuntimeWarning")
@@ -28,7 +28,7 @@ def repeat(call: Callable[[], Any]) -> tuple[Any, Any]:
     first = call()
     call()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(core, "get_map", None)
+        patch.setattr(functions, "COMPUTATIONS", None)
         return first, call()
 
 
@@ -114,6 +114,23 @@ def test_transformed_calls_are_left_to_the_maps(transform: SpectralTransform) ->
     close(mx.compile(transform.stft)(signal), np.array(fresh.stft(signal)), 1e-6)
 
 
+def test_a_backward_pass_builds_no_gradient_of_a_window_by_name() -> None:
+    signal, seen = mx.array(noise(1, 400)), []
+    correlate = mlx_maps.compute_correlation
+
+    def note(*arguments: Any) -> Any:
+        seen.append(arguments)
+        return correlate(*arguments)
+
+    whole = functions.COMPUTATIONS | {"correlation": (note, None)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(functions, "COMPUTATIONS", whole)
+        for window, wanted in (("hann", 0), (mx.ones(64), 1)):
+            made = SpectralTransform(64, 16, window=window)
+            mx.grad(lambda x, made=made: mx.square(mx.abs(made.stft(x))).sum())(signal)
+            assert len(seen) == wanted
+
+
 def test_the_gradient_in_a_given_window_is_not_lost() -> None:
     signal, window = mx.array(noise(3, 400)), mx.array(np.hanning(64).astype(np.float32))
     made = SpectralTransform(64, 16, window=window)
@@ -131,7 +148,7 @@ def test_a_graph_is_lazy(transform: SpectralTransform) -> None:
     with pytest.raises(RuntimeError, match="without a primitive"):
         mx.eval(never)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(core, "get_map", None)
+        patch.setattr(functions, "COMPUTATIONS", None)
         transform.stft(never)
 
 

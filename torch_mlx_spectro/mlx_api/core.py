@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.envelope import resolve_envelope
-from ..core.linear import Analysis, describe_analysis
-from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
+from ..core.linear import describe_analysis
+from ..core.params import NOLA_THRESHOLD, IstftParams
 from ..mlx.runtime import runtime
 from ..settings import mlx_settings
 from . import ops as mlx_maps
@@ -29,7 +29,7 @@ from .arguments import (
     resolve_stft_call,
 )
 from .caches import make_counted
-from .functions import get_map
+from .functions import analyse, get_map
 from .graphs import MOST_OVERLAP, Graphs, build_analysis, build_inverse
 from .windows import WindowLike, WindowName, is_window_name, make_window
 
@@ -42,19 +42,6 @@ ENVELOPES = 32
 VERDICTS = 256
 #: How far ``validate=True`` lets the two computations of an istft differ.
 VALIDATION_TOLERANCE = 1e-5
-
-
-def analyse(params: StftParams, rows: Any, window: Any, lead: tuple[int, ...], layout: str) -> Any:
-    """Compute the spectrum of a signal's rows, with its leading dimensions restored."""
-    mx = runtime().mx
-    if 0 in (rows.shape[0], params.frames):
-        spectrum = mx.zeros((rows.shape[0], params.frames, params.bins), mx.complex64)
-    else:
-        analysis = Analysis(params, params.complex_fft, complex_window=False)
-        spectrum = get_map("analysis", analysis)(rows, window)
-    if layout == "bfn":
-        spectrum = mx.swapaxes(spectrum, 1, 2)
-    return mx.reshape(spectrum, (*lead, *spectrum.shape[1:]))
 
 
 class TransformCore:
@@ -218,7 +205,8 @@ class TransformCore:
         if self._has_values:
             build = partial(build_analysis, params, output_layout, lead)
             self._graphs.note(call, params, rows.shape[0], build, self._window)
-        return analyse(params, rows, self.window, lead, output_layout)
+        is_fixed = self.has_window_by_name
+        return analyse(params, rows, self.window, lead, output_layout, is_fixed)
 
     def _take_signal_rows(self, x: Any, name: str) -> tuple[Any, tuple[int, ...]]:
         """Return a signal as (rows, samples), and the leading dimensions of its spectrum."""

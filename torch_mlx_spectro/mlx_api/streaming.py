@@ -12,8 +12,8 @@ from ..core.padding import outside_positions
 from ..mlx.host import copy_to_mlx
 from ..mlx.runtime import runtime
 from .arguments import check_array, check_choices, resolve_istft_call, resolve_stft_call
-from .core import TransformCore, analyse
-from .functions import get_map
+from .core import TransformCore
+from .functions import analyse, get_map
 from .ops import compute_inverse_rows, read_envelope
 
 #: More frames than any stream is given: it stands for their number until a stream is finished.
