@@ -27,7 +27,7 @@ from ..store.caches import cached
 
 #: Part of MLX's message about an array that has no values and cannot be computed.
 _WITHOUT_VALUES = "without a primitive"
-#: How many sides of padded signals are kept as positions, of n_fft // 2 integers each.
+#: How many sides of padded signals are remembered.
 SOURCES = 64
 #: The calls that kernels may compute: see :func:`kernels_where`.
 _allowed: ContextVar[str] = ContextVar("torch_mlx_spectro_kernels_where", default="values")
@@ -137,7 +137,7 @@ def compute_analysis(analysis: Analysis, signal: Any, window: Any) -> Any:
         return maps.launch_analysis(found, mx, params, signal, given, None, edge=analysis.edge)
     return maps.compute_spectra(
         mx,
-        _cut_frames(mx, params, signal),
+        cut_frames(mx, params, signal),
         _scale(mx, window, params.scale),
         n_fft=params.n_fft,
         onesided=params.onesided,
@@ -147,21 +147,24 @@ def compute_analysis(analysis: Analysis, signal: Any, window: Any) -> Any:
     )
 
 
-def _cut_frames(mx: Any, params: StftParams, signal: Any) -> Any:
+def cut_frames(mx: Any, params: StftParams, signal: Any, *, strided: bool | None = None) -> Any:
     """Cut the frames of the padded rows, shape (rows, frames, n_fft).
 
     They are a strided view. MLX does not vectorise strided views (``mx.vmap``), so where the signal
     is traced they are made of pieces of a hop each.
+
+    Args:
+        strided: whether a strided view will do; None to find out.
     """
     hop, n_fft, frames, left = params.hop_length, params.n_fft, params.frames, params.padding
     overlap = -(-n_fft // hop)
     hops = frames + overlap - 1
     if sides := padded_sides(params):
-        before, after = (mx.take(signal, _find_sources(mx, params, s), axis=1) for s in sides)
+        before, after = (_pick_side(mx, params, signal, side) for side in sides)
         signal, left = mx.concatenate([before, signal, after], axis=1), 0
     samples = signal[:, : hops * hop - left]
     samples = _pad(mx, samples, left, hops * hop - left - samples.shape[1])
-    if not has_placeholder(signal):
+    if not has_placeholder(signal) if strided is None else strided:
         rows, length = samples.shape
         return mx.as_strided(samples, (rows, frames, n_fft), (length, hop, 1))
     by_hops = mx.reshape(samples, (samples.shape[0], hops, hop))
@@ -170,10 +173,20 @@ def _cut_frames(mx: Any, params: StftParams, signal: Any) -> Any:
     return mx.concatenate(pieces, axis=-1) if overlap > 1 else pieces[0]
 
 
+def _pick_side(mx: Any, params: StftParams, signal: Any, side: int) -> Any:
+    """Return the samples that the padding on one side consists of."""
+    first, step = _find_sources(params, side)
+    if step == 0:  # one sample, again and again
+        return mx.repeat(signal[:, first : first + 1], params.padding, axis=1)
+    end = first + step * params.padding
+    return signal[:, first : end if end >= 0 else None : step]
+
+
 @cached(SOURCES)
-def _find_sources(mx: Any, params: StftParams, side: int) -> Any:
-    """Return the positions of a signal that the padding on one side is made of, as an MLX array."""
-    return copy_to_mlx(mx, padding_sources(params, side).astype(np.int32))
+def _find_sources(params: StftParams, side: int) -> tuple[int, int]:
+    """Return the first position that the padding on one side repeats, and the step to the next."""
+    sources = padding_sources(params, side)
+    return int(sources[0]), int(sources[1] - sources[0]) if len(sources) > 1 else 1
 
 
 def compute_adjoint(analysis: Analysis, spectrum: Any, window: Any) -> Any:
@@ -195,7 +208,7 @@ def compute_adjoint(analysis: Analysis, spectrum: Any, window: Any) -> Any:
 def _add_frames(mx: Any, analysis: Analysis, spectrum: Any, window: Any) -> Any:
     """Overlap-add frames and fold the padding back: the adjoint of cutting padded frames.
 
-    Strided views are not used here either, see :func:`_cut_frames`.
+    Strided views are not used here either, see :func:`cut_frames`.
     """
     params = analysis.params
     padding, samples, hop = params.padding, params.samples, params.hop_length
@@ -226,7 +239,7 @@ def compute_correlation(analysis: Analysis, signal: Any, spectrum: Any) -> Any:
         spectrum: shape (rows, frames, bins), complex64.
     """
     mx, params = runtime().mx, analysis.params
-    frames = _cut_frames(mx, params, signal)
+    frames = cut_frames(mx, params, signal)
     total = _scale(mx, maps.correlate(mx, analysis, frames, spectrum, None), analysis.inverse_scale)
     return mx.real(total) if params.complex_fft else total
 
