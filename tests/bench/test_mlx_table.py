@@ -40,6 +40,9 @@ def test_each_operation_is_timed_on_both_sides():
     seen = [(timing["operation"], timing["backend"]) for timing in report["timings"]]
     wanted = TABLES[MLX_TABLE].operations
     assert seen == [(operation, side) for operation in wanted for side in (OWN, OURS)]
+    assert [error["backend"] for error in report["accuracy"]] == [OWN, OURS]
+    for error in report["accuracy"]:
+        assert 0.0 < max(error[name] for name in ("stft", "istft", "round_trip")) < 1e-4
     for timing in report["timings"]:
         assert timing["computed_by"] == [timing["backend"]]
         assert (timing["ratio"] is None) == (timing["backend"] == OWN)

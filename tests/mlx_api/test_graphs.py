@@ -19,6 +19,7 @@ from mlx_cases import close, noise
 from torch_mlx_spectro import SpectralTransform, clear_caches
 from torch_mlx_spectro.mlx_api import functions
 from torch_mlx_spectro.mlx_api import ops as mlx_maps
+from torch_mlx_spectro.mlx_api.graphs import Graphs
 
 pytestmark = pytest.mark.filterwarnings("ignore:istft. the window overlap-add:RuntimeWarning")
 
@@ -70,9 +71,6 @@ def test_graphs_compute_what_the_maps_compute(
     first, again = repeat(lambda: transform.stft(signal, layout))
     assert np.array_equal(first, again)
     assert "Compiled" not in name_operations(transform.stft(signal, layout))
-    most = 64 * transform.hop_length
-    if transform.n_fft > most:
-        return
     length = data.draw(st.sampled_from([shape[-1], shape[-1] - 30, shape[-1] + 200]))
 
     def istft() -> Any:
@@ -112,6 +110,63 @@ def test_transformed_calls_are_left_to_the_maps(transform: SpectralTransform) ->
     both = mx.stack([signal, signal * 3.0])
     close(mx.vmap(ours)(both), np.array(mx.vmap(theirs)(both)), 1e-5)
     close(mx.compile(transform.stft)(signal), np.array(fresh.stft(signal)), 1e-6)
+
+
+def list_derivatives(made: SpectralTransform, signal: Any, spectrum: Any) -> list[Any]:
+    """Gradients, tangents and second derivatives of both functions, also of many cotangents."""
+    found = []
+    for call, x in ((made.stft, signal), (lambda z: made.istft(z, 380), spectrum)):
+
+        def measure(x: Any, call: Any = call) -> Any:
+            return mx.square(mx.abs(call(x))).sum() + mx.abs(call(x * x)).sum()
+
+        def pull(cotangent: Any, call: Any = call, x: Any = x) -> Any:
+            return mx.vjp(call, [x], [cotangent])[1][0]
+
+        def push(tangent: Any, call: Any = call, x: Any = x) -> Any:
+            return mx.jvp(call, [x], [tangent])[1][0]
+
+        y = call(x)
+        found += [
+            mx.grad(measure)(x),
+            pull(y),
+            push(x),
+            mx.grad(lambda c: mx.abs(pull(c)).sum())(y),
+        ]
+        slope = mx.grad(measure)
+        found += [mx.grad(lambda x, slope=slope: mx.square(mx.abs(slope(x))).sum())(x)]
+        found += [mx.vmap(pull)(mx.stack([y, y * 2.0])), mx.vmap(push)(mx.stack([x, x * 2.0]))]
+        found += [mx.compile(slope)(x), mx.vmap(slope)(mx.stack([x, x * 2.0]))]
+    return found
+
+
+@pytest.mark.parametrize("mode", ["reflect", "constant", "replicate", "circular"])
+@pytest.mark.parametrize("layout", ["one", "two"])
+def test_derivatives_of_graphs_are_those_of_the_maps(mode: str, layout: str) -> None:
+    sizes = {"pad_mode": mode, "normalized": True}
+    signal = mx.array(noise(4, 400) if layout == "one" else noise(4, 2, 400))
+    spectrum = SpectralTransform(64, 24, 50, **sizes).stft(signal) * 1.5
+    with_graphs, without = (SpectralTransform(64, 24, 50, **sizes) for _ in range(2))
+    repeat(lambda: with_graphs.stft(signal))
+    repeat(lambda: with_graphs.istft(spectrum, 380))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Graphs, "compute", lambda *_: None)
+        patch.setattr(Graphs, "note", lambda *_: None)
+        expected = [np.array(each) for each in list_derivatives(without, signal, spectrum)]
+    for found, wanted in zip(
+        list_derivatives(with_graphs, signal, spectrum), expected, strict=True
+    ):
+        assert found.shape == wanted.shape
+        close(found, wanted, 1e-5 * np.abs(wanted).max())
+
+
+def test_a_gradient_that_comes_again_is_not_of_the_maps(transform: SpectralTransform) -> None:
+    signal = mx.array(noise(0, 400))
+    spectrum = transform.stft(signal)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(functions, "COMPUTATIONS", None)
+        mx.eval(mx.grad(lambda x: mx.abs(transform.stft(x)).sum())(signal))
+        mx.eval(mx.grad(lambda z: mx.abs(transform.istft(z, 400)).sum())(spectrum))
 
 
 def test_a_backward_pass_builds_no_gradient_of_a_window_by_name() -> None:

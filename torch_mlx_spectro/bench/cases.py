@@ -264,8 +264,13 @@ class Workload:
     def _bind_istft(self, namespace: ModuleType, **more: torch.Tensor) -> Any:
         return partial(namespace.istft, **self._sizes, **more, length=self.case.samples)
 
-    def measure_errors(self, namespace: ModuleType, backend: str) -> Accuracy:
-        """Measure the largest errors on the first set, by the backend that the caller chose."""
+    def measure_errors(self, namespace: Any, backend: str) -> Accuracy:
+        """Measure the largest errors on the first set, by the backend that the caller chose.
+
+        Args:
+            namespace: has stft and istft, of tensors.
+            backend: the name of that backend.
+        """
         signal, spectrum = self.signals[0], self.spectra[0]
         known, wide_window = {"window": self.window}, {"window": self.window.cpu().double()}
         stft, istft = self._bind_stft(namespace, **known), self._bind_istft(namespace, **known)

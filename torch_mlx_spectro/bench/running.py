@@ -158,12 +158,17 @@ def measure(
         for case in table.cases
         for operation in table.operations
     ]
-    exact = [case for table in tables.values() if not table.operations for case in table.cases]
+    exact = [
+        (case, table.reference)
+        for table in tables.values()
+        if not table.operations or table.reference == OWN
+        for case in table.cases
+    ]
     total, done = len(exact) + settings.passes * len(cells), 0
     failures: list[Failure] = []
     accuracy: list[Accuracy] = []
-    for case in exact:
-        accuracy += _errors(case, settings, failures)
+    for case, reference in exact:
+        accuracy += _errors(case, reference, settings, failures)
         progress(done := done + 1, total, f"errors, {case}")
     for number in range(settings.passes):
         for cell in cells:
@@ -223,11 +228,16 @@ def choose_backend(
     return partial(use, backend, strict=backend != AUTO, verify=0)
 
 
-def _errors(case: Case, settings: Settings, failures: list[Failure]) -> list[Accuracy]:
+def _errors(
+    case: Case, reference: str, settings: Settings, failures: list[Failure]
+) -> list[Accuracy]:
     found: list[Accuracy] = []
     workload = Workload(case, settings.device)
-    for backend in (NATIVE, *settings.backends):
+    for backend in (reference, *settings.backends):
         try:
+            if backend in (OURS, OWN):
+                found.append(workload.measure_errors(mlx_arrays.make_namespace(backend), backend))
+                continue
             with choose_backend(backend)():
                 found.append(workload.measure_errors(native if backend == NATIVE else tms, backend))
         except RuntimeError as error:  # NotAccelerated, or the device's

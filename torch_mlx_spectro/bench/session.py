@@ -121,6 +121,7 @@ def _measure_tables(
             sides = replace(settings, backends=(cases.OURS,))
             added = running.measure(sides, {name: chosen[name]}, show)
         report["timings"] += added["timings"]
+        report["accuracy"] += added["accuracy"]
         report["failures"] += added["failures"]
         report["settings"]["tables"].append(name)
     return report

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ..terminal import table
-from .cases import HOST_TABLE, MLX_TABLE, TABLES, UNIT
+from .cases import HOST_TABLE, MLX_TABLE, OWN, TABLES, UNIT
 from .comparing import LEVEL, THRESHOLD, Change, Comparison, read_case
 from .running import NATIVE
 from .schema import Accuracy, Machine, Report, Summary, Timing
@@ -124,7 +124,7 @@ def _print_accuracy(errors: list[Accuracy], console: Console) -> None:
     numbers = ("istft(stft(x)) - x", "stft against float64", "istft against float64")
     rows = [
         (
-            str(read_case(error["case"])) if error["backend"] == NATIVE else "",
+            str(read_case(error["case"])) if error["backend"] in (NATIVE, OWN) else "",
             error["backend"],
             f"{error['round_trip']:.2e}",
             f"{error['stft']:.2e}",

@@ -32,7 +32,7 @@ from .arguments import (
 )
 from .caches import make_counted
 from .functions import analyse, get_map
-from .graphs import MOST_OVERLAP, Graphs, build_analysis, build_inverse
+from .graphs import Graphs, plan_istft, plan_stft
 from .windows import WindowLike, WindowName, is_window_name, make_window
 
 if TYPE_CHECKING:
@@ -227,10 +227,10 @@ class TransformCore(Shown):
             return found
         rows, lead = self._take_signal_rows(x, "stft")
         params = resolve_stft_call(self._sizes, rows.shape[1], rows.dtype == mx.complex64)
-        if self._has_values:
-            build = partial(build_analysis, params, output_layout, lead)
-            self._graphs.note(call, params, rows.shape[0], build, self._window)
         is_fixed = self.has_window_by_name
+        if self._has_values:
+            plan = partial(plan_stft, params, output_layout, lead, self._window, x, is_fixed)
+            self._graphs.note(call, params, rows.shape[0], plan, self._window)
         return analyse(params, rows, self.window, lead, output_layout, is_fixed)
 
     def _take_signal_rows(self, x: Any, name: str) -> tuple[Any, tuple[int, ...]]:
@@ -308,10 +308,10 @@ class TransformCore(Shown):
         if policy == "metal" and mlx_maps.kernels() is None:
             raise RuntimeError("backend_policy='metal' needs a GPU that runs Metal kernels")
         fused = allow_fused and mlx_settings().fuse_norm
-        if is_usual and fused and self.has_window_by_name and params.overlap <= MOST_OVERLAP:
-            inverse = partial(self._find_inverse_rows, params)
-            build = partial(build_inverse, params, input_layout, lead, inverse)
-            self._graphs.note(call, params, rows.shape[0], build, self._window)
+        if is_usual and fused and self.has_window_by_name:
+            find_rows = partial(self._find_inverse_rows, params)
+            plan = partial(plan_istft, params, input_layout, lead, self._window, z, find_rows)
+            self._graphs.note(call, params, rows.shape[0], plan, self._window)
         signal = self._synthesise(params, rows, fused=fused)
         if validate:
             self._compare(signal, self._synthesise(params, rows, fused=not fused))
