@@ -99,14 +99,11 @@ def test_other_words_are_told(shell: Any, line: str, told: str) -> None:
         shell.run_cell_magic("stft_stats", line, CELL)
 
 
-class ZMQInteractiveShell:
-    """A notebook's session, by whose name rich knows that it is in one."""
-
-
 def test_in_a_notebook_texts_are_returned_and_nothing_is_shown_besides(
     shell: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("builtins.get_ipython", ZMQInteractiveShell, raising=False)
+    # The name by which rich knows that it is in a notebook.
+    monkeypatch.setattr(shell, "__class__", type("ZMQInteractiveShell", (type(shell),), {}))
     (shown,) = show(shell, "cpu")
     assert shown["text/plain"].startswith("torch_mlx_spectro: 1 calls accelerated, 0 native")
 
@@ -116,4 +113,9 @@ def test_call_sites_in_cells_are_named_as_in_tracebacks(shell: Any) -> None:
         before = counters.mark()
         shell.run_cell(CELL, store_history=True)
         text = str(tms.functional.stats_since(before))
-    assert "Cell In[1], line 3  " in text
+        assert "Cell In[1], line 3  " in text
+        with IPython.utils.capture.capture_output() as captured:
+            shell.run_cell(f"%%stft_stats cpu\n{CELL}", store_history=True)
+    (shown,) = captured.outputs
+    assert "Cell In[2], line 3  " in shown.data["text/plain"]
+    assert shell.execution_count == 3
