@@ -15,7 +15,8 @@ place of broadcasts.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -119,18 +120,32 @@ def _keep_graphs(calculation: Calculation, window: Any) -> Function:
     compiled = mx.compile(trace)
     if calculation.build_back is None:
         return lambda array: compiled(array, window, known)
-    differentiated = _make_differentiable(calculation, calculation.build_back, window)
+    # Whether the last result was differentiated. Then the next one is taken for such a one, too:
+    # MLX says by an exception that it is, which takes 20 us. Either function serves both.
+    was_differentiated = False
+
+    def note_gradient() -> None:
+        nonlocal was_differentiated
+        was_differentiated = True
+
+    differentiated = _make_differentiable(
+        calculation, calculation.build_back, window, note_gradient
+    )
 
     def call(array: Any) -> Any:
-        try:
-            return compiled(array, window, known)
-        except _Traced:
-            return differentiated(array)
+        nonlocal was_differentiated
+        if not was_differentiated:
+            with suppress(_Traced):
+                return compiled(array, window, known)
+        was_differentiated = False
+        return differentiated(array)
 
     return call
 
 
-def _make_differentiable(calculation: Calculation, build_back: Build, window: Any) -> Function:
+def _make_differentiable(
+    calculation: Calculation, build_back: Build, window: Any, note_gradient: Callable[[], None]
+) -> Function:
     """Return the function for arrays that the program differentiates, to any order.
 
     Such graphs cannot be kept, but these are built of half as many operations as by the maps, which
@@ -143,7 +158,11 @@ def _make_differentiable(calculation: Calculation, build_back: Build, window: An
     def map_ahead(array: Any) -> Any:
         return (calculation.compute if mlx_maps.has_placeholder(array) else ahead)(array)
 
-    ahead.vjp(lambda _, cotangent, __: back(cotangent))
+    def pull(_: Any, cotangent: Any, __: Any) -> Any:
+        note_gradient()
+        return back(cotangent)
+
+    ahead.vjp(pull)
     ahead.jvp(lambda _, tangent: map_ahead(tangent))
     back.vjp(lambda _, cotangent, __: map_ahead(cotangent))
     return cast(Function, map_ahead)
@@ -194,7 +213,8 @@ def plan_istft(
     """
     mx, analysis, rows = runtime().mx, describe_analysis(params), find_rows()
     inverse = mlx_maps.inverse_envelope(params, rows)
-    mx.eval(inverse)
+    factors = inverse * analysis.params.scale
+    mx.eval(inverse, factors)
 
     def build(spectrum: Any, window: Any) -> Any:
         values = _take_rows(mx, spectrum, layout)
@@ -213,7 +233,8 @@ def plan_istft(
         return mx.reshape(signal, (*lead, params.output_length))
 
     is_plain = params.onesided and params.bins == like.shape[-2 if layout == "bfn" else -1]
-    back = _build_analysis(analysis, layout, lead, inverse) if is_plain else None
+    unscaled = replace(analysis, params=replace(analysis.params, scale=1.0))
+    back = _build_analysis(unscaled, layout, lead, factors) if is_plain else None
     return Calculation(build, compute, back)
 
 
