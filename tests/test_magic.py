@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import torch_mlx_spectro as tms
+from torch_mlx_spectro.dispatch.run import counters
 
 IPython = pytest.importorskip("IPython")
 
@@ -96,3 +97,25 @@ def test_what_a_cell_raises_is_shown_once_and_raised_on(shell: Any) -> None:
 def test_other_words_are_told(shell: Any, line: str, told: str) -> None:
     with pytest.raises(IPython.core.error.UsageError, match=told):
         shell.run_cell_magic("stft_stats", line, CELL)
+
+
+def test_in_a_notebook_texts_are_returned_and_nothing_is_shown_besides(
+    shell: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The name by which rich knows that it is in a notebook.
+    monkeypatch.setattr(shell, "__class__", type("ZMQInteractiveShell", (type(shell),), {}))
+    (shown,) = show(shell, "cpu")
+    assert shown["text/plain"].startswith("torch_mlx_spectro: 1 calls accelerated, 0 native")
+
+
+def test_call_sites_in_cells_are_named_as_in_tracebacks(shell: Any) -> None:
+    with tms.patch("cpu"):
+        before = counters.mark()
+        shell.run_cell(CELL, store_history=True)
+        text = str(tms.functional.stats_since(before))
+        assert "Cell In[1], line 3  " in text
+        with IPython.utils.capture.capture_output() as captured:
+            shell.run_cell(f"%%stft_stats cpu\n{CELL}", store_history=True)
+    (shown,) = captured.outputs
+    assert "Cell In[2], line 3  " in shown.data["text/plain"]
+    assert shell.execution_count == 3

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -35,7 +36,8 @@ def _run_cell(ipython: Any, line: str, cell: str) -> None:
     backend = _read_backend(line)
     before = counters.mark()
     with nullcontext() if backend is None else patch(backend):
-        result = ipython.run_cell(cell)
+        with _keep_number(ipython):
+            result = ipython.run_cell(cell)
         stats = stats_since(before)
     shown = {"text/plain": str(stats), "text/html": stats._repr_html_()}
     from IPython.display import display
@@ -46,6 +48,17 @@ def _run_cell(ipython: Any, line: str, cell: str) -> None:
         # Whoever runs all cells has to stop here; the traceback was shown already.
         error._render_traceback_ = list
         raise error
+
+
+@contextmanager
+def _keep_number(ipython: Any) -> Iterator[None]:
+    """Give what is run the number of the cell that is running; IPython 9 has counted on."""
+    count = ipython.execution_count
+    ipython.execution_count = min(count, max(1, len(ipython.user_ns.get("In", ())) - 1))
+    try:
+        yield
+    finally:
+        ipython.execution_count = count
 
 
 def _read_backend(line: str) -> registry.BackendName | None:

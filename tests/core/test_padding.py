@@ -13,10 +13,10 @@ from reference import drawn, random_array, random_tensor, stft_params
 
 from torch_mlx_spectro.core.padding import (
     covered_samples,
+    find_sources,
     fold_side,
     outside_positions,
     padded_sides,
-    padding_sources,
 )
 from torch_mlx_spectro.core.params import StftParams
 
@@ -155,7 +155,11 @@ def test_what_falls_on_padding_goes_to_the_samples_that_it_repeats(mode: str, n_
     assert padded_sides(params) == (() if mode == "constant" else (-padding, samples))
     for side in padded_sides(params):
         fallen = cotangent[None, padding + side : 2 * padding + side].numpy()
+        sources = np.arange(-padding, samples + padding)[padding + side :][:padding]
+        repeated = outside_positions(sources, samples, mode)
+        begin, step = find_sources(params, side)
+        assert list(repeated) == [begin + step * index for index in range(padding)]
         first, values = fold_side(params, side, fallen)
-        assert first == padding_sources(params, side).min()
+        assert first == repeated.min()
         found[:, first : first + values.shape[1]] += values
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-12)

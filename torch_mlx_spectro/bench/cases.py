@@ -28,6 +28,10 @@ OPERATIONS = (
     *(STFT, ISTFT, ISTFT_BINS, STFT_FRESH, ISTFT_FRESH),
     *(STFT_BACKWARD, ISTFT_BACKWARD, MEAN_SQUARE, ROUND_TRIP),
 )
+#: Both functions forward, on MLX arrays.
+THERE_AND_BACK = "round trip"
+#: The sides of calls on MLX arrays: this package's transform, and MLX's own functions.
+OURS, OWN = "SpectralTransform", "mx.fft"
 #: The unit of the host's time: one allocation of a spectrum.
 UNIT = "torch.empty_strided"
 
@@ -107,8 +111,11 @@ PUBLISHED: Mapping[str, Table] = MappingProxyType(
 
 #: The table of the host's time, see :mod:`.host`.
 HOST_TABLE = "host"
+#: The table of MLX arrays, see :mod:`.mlx_arrays`.
+MLX_TABLE = "mlx"
 #: All tables. Besides the published ones: sizes of this project's own (other hops, both layouts of
-#: a spectrum, each backward pass), what a training program waits for, and the host's time.
+#: a spectrum, each backward pass), what a training program waits for, the host's time, and MLX's
+#: arrays.
 TABLES: Mapping[str, Table] = MappingProxyType(
     {
         **PUBLISHED,
@@ -141,6 +148,20 @@ TABLES: Mapping[str, Table] = MappingProxyType(
             (STFT, ISTFT, STFT_FRESH, ISTFT_FRESH, STFT_BACKWARD, ISTFT_BACKWARD, ROUND_TRIP),
             (Case(1, 4_000, 512, 128),),
             reference=UNIT,
+        ),
+        MLX_TABLE: Table(
+            "SpectralTransform beside MLX's own functions, on MLX arrays",
+            (STFT, ISTFT, THERE_AND_BACK, MEAN_SQUARE),
+            (
+                Case(1, 1_600, 400, 160),
+                Case(1, 16_000, 512, 128),
+                Case(1, 60_000, 1024, 256),
+                Case(4, 160_000, 1024, 256),
+                Case(2, 352_800, 2048, 441),
+                Case(2, 441_000, 6144, 1024),
+                Case(8, 480_000, 1024, 256),
+            ),
+            reference=OWN,
         ),
     }
 )
@@ -243,8 +264,13 @@ class Workload:
     def _bind_istft(self, namespace: ModuleType, **more: torch.Tensor) -> Any:
         return partial(namespace.istft, **self._sizes, **more, length=self.case.samples)
 
-    def measure_errors(self, namespace: ModuleType, backend: str) -> Accuracy:
-        """Measure the largest errors on the first set, by the backend that the caller chose."""
+    def measure_errors(self, namespace: Any, backend: str) -> Accuracy:
+        """Measure the largest errors on the first set, by the backend that the caller chose.
+
+        Args:
+            namespace: has stft and istft, of tensors.
+            backend: the name of that backend.
+        """
         signal, spectrum = self.signals[0], self.spectra[0]
         known, wide_window = {"window": self.window}, {"window": self.window.cpu().double()}
         stft, istft = self._bind_stft(namespace, **known), self._bind_istft(namespace, **known)

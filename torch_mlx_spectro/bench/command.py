@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--table",
         metavar="NAME[,NAME]",
         help="stft, istft, roundtrip, accuracy (these by default), sizes, backward, auraloss,"
-        " training, host, costs, or all of these; or metal alone: what Metal kernels move, counted"
-        " in the emulator",
+        " training, host, mlx, costs, or all of these; or metal alone: what Metal kernels move,"
+        " counted in the emulator",
     )
     what.add_argument("--threads", type=int, metavar="N", help="of torch (default: its own)")
     what.add_argument("--quick", action="store_true", help="fewer samples: a look, not a number")

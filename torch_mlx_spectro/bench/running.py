@@ -26,7 +26,8 @@ from ..backends import registry
 from ..dispatch.autotune import MAX_TRIALS
 from ..doctor.findings import list_versions
 from ..native import functions as native
-from .cases import UNIT, Case, Table, Workload, describe_case, describe_disagreement
+from . import mlx_arrays
+from .cases import OURS, OWN, UNIT, Case, Table, Workload, describe_case, describe_disagreement
 from .measuring import Clock, Side, choose_batch, compute_ratios, make_clock, summarise, take_turns
 from .programs import PROGRAMS
 from .schema import SCHEMA, VERSION, Accuracy, Failure, Machine, Report, Timing
@@ -157,12 +158,17 @@ def measure(
         for case in table.cases
         for operation in table.operations
     ]
-    exact = [case for table in tables.values() if not table.operations for case in table.cases]
+    exact = [
+        (case, table.reference)
+        for table in tables.values()
+        if not table.operations or table.reference == OWN
+        for case in table.cases
+    ]
     total, done = len(exact) + settings.passes * len(cells), 0
     failures: list[Failure] = []
     accuracy: list[Accuracy] = []
-    for case in exact:
-        accuracy += _errors(case, settings, failures)
+    for case, reference in exact:
+        accuracy += _errors(case, reference, settings, failures)
         progress(done := done + 1, total, f"errors, {case}")
     for number in range(settings.passes):
         for cell in cells:
@@ -193,10 +199,14 @@ def make_side(backend: str, workload: Workload, operation: str) -> Side:
     """Make a backend's side of an operation; native's calls do not pass through this package.
 
     Args:
-        backend: a backend's name, or :data:`.cases.UNIT` for the unit.
+        backend: a backend's name; :data:`.cases.UNIT` for the unit; or a side of MLX arrays.
     """
     if backend == UNIT:
         return Side(UNIT, nullcontext, workload.make_allocation())
+    if backend in (OURS, OWN):
+        given = workload.signals[0].cpu().numpy()
+        made = mlx_arrays.make_call(backend, operation, workload.case, given)
+        return Side(backend, nullcontext, made)
     namespace = native if backend == NATIVE else tms
     use = tms.patch if operation in PROGRAMS else tms.backend
     return Side(backend, choose_backend(backend, use), workload.call(operation, namespace))
@@ -218,11 +228,16 @@ def choose_backend(
     return partial(use, backend, strict=backend != AUTO, verify=0)
 
 
-def _errors(case: Case, settings: Settings, failures: list[Failure]) -> list[Accuracy]:
+def _errors(
+    case: Case, reference: str, settings: Settings, failures: list[Failure]
+) -> list[Accuracy]:
     found: list[Accuracy] = []
     workload = Workload(case, settings.device)
-    for backend in (NATIVE, *settings.backends):
+    for backend in (reference, *settings.backends):
         try:
+            if backend in (OURS, OWN):
+                found.append(workload.measure_errors(mlx_arrays.make_namespace(backend), backend))
+                continue
             with choose_backend(backend)():
                 found.append(workload.measure_errors(native if backend == NATIVE else tms, backend))
         except RuntimeError as error:  # NotAccelerated, or the device's
@@ -270,7 +285,8 @@ def _warm_up(cell: _Cell, side: Side, workload: Workload, settings: Settings, cl
         with side.context():
             got = side.call(0)
         if settings.computes:
-            expected = make_side(NATIVE, workload, cell.operation).call(0)
+            against = OWN if cell.reference == OWN else NATIVE
+            expected = make_side(against, workload, cell.operation).call(0)
             if wrong := describe_disagreement(expected, got):
                 return wrong
         _call(side, count, clock, settings.seconds_per_case)
@@ -279,7 +295,8 @@ def _warm_up(cell: _Cell, side: Side, workload: Workload, settings: Settings, cl
     except RuntimeError as error:
         return f"{type(error).__name__}: {error}"
     counted = {backend for _, backend in tms.stats().calls}
-    cell.computed_by[side.name] = sorted(counted) or [NATIVE]  # which counts nothing
+    # Nothing is counted of native, nor of MLX arrays.
+    cell.computed_by[side.name] = sorted(counted) or [OURS if side.name == OURS else NATIVE]
     return ""
 
 

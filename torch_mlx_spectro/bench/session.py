@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ..doctor.anonymous import anonymise, find_revealing
 from ..errors import Problem, suggest
 from ..terminal import STDOUT, make_console, progress, refuse, write_file
 from ..version import __version__
-from . import cases, comparing, costs, host, pipeline, programs, running, schema, tables
+from . import cases, comparing, costs, host, mlx_arrays, pipeline, programs, running, schema, tables
 
 #: A name for --table besides the tables of cases: what a call costs besides its transform.
 COSTS = "costs"
@@ -96,6 +96,8 @@ def _measure(
     options: argparse.Namespace, settings: running.Settings, chosen: dict[str, cases.Table]
 ) -> schema.Report:
     absent = programs.explain_absence(chosen)
+    if cases.MLX_TABLE in chosen and (reason := mlx_arrays.explain_absence()):
+        absent[cases.MLX_TABLE] = reason
     here = {name: table for name, table in chosen.items() if name not in absent}
     with progress("measuring") as show:
         report = _measure_tables(settings, here, show)
@@ -108,14 +110,20 @@ def _measure(
 def _measure_tables(
     settings: running.Settings, chosen: Mapping[str, cases.Table], show: running.Progress
 ) -> schema.Report:
-    """Measure tables; the host's time has backends and a clock of its own."""
-    others = {name: table for name, table in chosen.items() if name != cases.HOST_TABLE}
+    """Measure tables; the host's time and MLX arrays have sides of their own."""
+    apart = (cases.HOST_TABLE, cases.MLX_TABLE)
+    others = {name: table for name, table in chosen.items() if name not in apart}
     report = running.measure(settings, others, show)
-    if cases.HOST_TABLE in chosen:
-        of_host = host.measure_host(settings, show)
-        report["timings"] += of_host["timings"]
-        report["failures"] += of_host["failures"]
-        report["settings"]["tables"].append(cases.HOST_TABLE)
+    for name in (name for name in apart if name in chosen):
+        if name == cases.HOST_TABLE:
+            added = host.measure_host(settings, show)
+        else:
+            sides = replace(settings, backends=(cases.OURS,))
+            added = running.measure(sides, {name: chosen[name]}, show)
+        report["timings"] += added["timings"]
+        report["accuracy"] += added["accuracy"]
+        report["failures"] += added["failures"]
+        report["settings"]["tables"].append(name)
     return report
 
 

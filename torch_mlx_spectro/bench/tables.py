@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ..terminal import table
-from .cases import HOST_TABLE, TABLES, UNIT
+from .cases import HOST_TABLE, MLX_TABLE, OWN, TABLES, UNIT
 from .comparing import LEVEL, THRESHOLD, Change, Comparison, read_case
 from .running import NATIVE
 from .schema import Accuracy, Machine, Report, Summary, Timing
@@ -60,7 +60,8 @@ def _print_timings(name: str, timings: list[Timing], console: Console) -> None:
             words = f"{timing['operation']}, {read_case(timing['case'])}"
             cells.setdefault(words, []).append(_timing_row(timing))
     title = TABLES[name].title if name in TABLES else name
-    heads = ("backend", "ms", "quartiles", "n", "native / it", "quartiles")
+    reference = TABLES[name].reference if name in TABLES else NATIVE
+    heads = ("backend", "ms", "quartiles", "n", f"{reference} / it", "quartiles")
     _print_cells(f"{title}: medians", heads, cells, console)
 
 
@@ -123,7 +124,7 @@ def _print_accuracy(errors: list[Accuracy], console: Console) -> None:
     numbers = ("istft(stft(x)) - x", "stft against float64", "istft against float64")
     rows = [
         (
-            str(read_case(error["case"])) if error["backend"] == NATIVE else "",
+            str(read_case(error["case"])) if error["backend"] in (NATIVE, OWN) else "",
             error["backend"],
             f"{error['round_trip']:.2e}",
             f"{error['stft']:.2e}",
@@ -311,7 +312,7 @@ def _list_rows(report: Report) -> list[Row]:
     rows: dict[tuple[str, str], dict[str, Summary]] = {}
     for timing in report["timings"]:
         name, ratio = timing["table"], timing["ratio"]
-        if name != HOST_TABLE and ratio is not None:
+        if name not in (HOST_TABLE, MLX_TABLE) and ratio is not None:  # sides are backends
             rows.setdefault((name, ""), {})  # a heading
             words = f"{timing['operation']}, {read_case(timing['case'])}"
             rows.setdefault((name, words), {})[timing["backend"]] = ratio

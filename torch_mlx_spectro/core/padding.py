@@ -50,13 +50,21 @@ def padded_sides(params: StftParams) -> tuple[int, ...]:
     return (-params.padding, params.samples) if repeats else ()
 
 
-def padding_sources(params: StftParams, start: int) -> Any:
-    """Return the signal positions that the padding of one side repeats, from ``start`` on.
+def find_sources(params: StftParams, start: int) -> tuple[int, int]:
+    """Find the signal positions that the padding of one side repeats.
 
-    They are one position, or neighbours in either order.
+    Args:
+        start: where the padding begins, of :func:`padded_sides`.
+
+    Returns:
+        The position that the padding begins with, and the step to the next: 1, -1 or 0.
     """
-    positions = np.arange(start, start + params.padding, dtype=np.int64)
-    return outside_positions(positions, params.samples, params.pad_mode)
+    is_left, last = start < 0, params.samples - 1
+    if params.pad_mode == "reflect":
+        return params.padding if is_left else last - 1, -1
+    if params.pad_mode == "replicate":
+        return 0 if is_left else last, 0
+    return params.samples - params.padding if is_left else 0, 1
 
 
 def fold_side(params: StftParams, start: int, fallen: Any) -> tuple[int, Any]:
@@ -69,11 +77,10 @@ def fold_side(params: StftParams, start: int, fallen: Any) -> tuple[int, Any]:
     Returns:
         A signal position, and what is to be added to the samples from there on.
     """
-    sources = padding_sources(params, start)
-    first, last = int(sources[0]), int(sources[-1])
-    if first == last:
+    first, step = find_sources(params, start)
+    if step == 0:
         return first, fallen.sum(axis=1, keepdims=True)
-    return (last, fallen[:, ::-1]) if first > last else (first, fallen)
+    return (first, fallen) if step > 0 else (first - params.padding + 1, fallen[:, ::-1])
 
 
 def covered_samples(row: Samples, params: StftParams, first: int, count: int) -> Samples:

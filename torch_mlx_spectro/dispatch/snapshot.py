@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -178,10 +179,14 @@ class Stats:
 def shorten(site: str, folder: PurePath | None) -> str:
     """Shorten a ``file:line``: what is installed to its package, the program's to its folder.
 
+    A cell of a notebook has a file with a name that nobody knows; its number is shown instead.
+
     Args:
         folder: the working directory; None if there is none.
     """
     name, colon, line = site.rpartition(":")
+    if cell := _name_cell(name):
+        return f"{cell}, line {line}"
     path = PurePath(name)
     at = [index for index, part in enumerate(path.parts) if part in _INSTALLED]
     if at and path.parts[at[-1] + 1 :]:
@@ -189,6 +194,16 @@ def shorten(site: str, folder: PurePath | None) -> str:
     if folder is not None and path.is_relative_to(folder):
         return str(path.relative_to(folder)) + colon + line
     return site
+
+
+def _name_cell(file: str) -> str | None:
+    """Name a cell of this IPython session as its tracebacks do; None for any other file."""
+    ipython = sys.modules.get("IPython")
+    session = None if ipython is None else ipython.get_ipython()
+    if session is None:
+        return None
+    found = session.compile.format_code_name(file)
+    return None if found is None else " ".join(found)
 
 
 def _find_folder() -> PurePath | None:

@@ -9,14 +9,15 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.envelope import resolve_envelope
-from ..core.linear import Analysis, describe_analysis
-from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
+from ..core.linear import describe_analysis
+from ..core.params import NOLA_THRESHOLD, IstftParams
 from ..mlx.runtime import runtime
 from ..settings import mlx_settings
 from ..terminal import Shown, Words
@@ -30,7 +31,8 @@ from .arguments import (
     resolve_stft_call,
 )
 from .caches import make_counted
-from .functions import get_map
+from .functions import analyse, get_map
+from .graphs import Graphs, plan_istft, plan_stft
 from .windows import WindowLike, WindowName, is_window_name, make_window
 
 if TYPE_CHECKING:
@@ -42,19 +44,6 @@ ENVELOPES = 32
 VERDICTS = 256
 #: How far ``validate=True`` lets the two computations of an istft differ.
 VALIDATION_TOLERANCE = 1e-5
-
-
-def analyse(params: StftParams, rows: Any, window: Any, lead: tuple[int, ...], layout: str) -> Any:
-    """Compute the spectrum of a signal's rows, with its leading dimensions restored."""
-    mx = runtime().mx
-    if 0 in (rows.shape[0], params.frames):
-        spectrum = mx.zeros((rows.shape[0], params.frames, params.bins), mx.complex64)
-    else:
-        analysis = Analysis(params, params.complex_fft, complex_window=False)
-        spectrum = get_map("analysis", analysis)(rows, window)
-    if layout == "bfn":
-        spectrum = mx.swapaxes(spectrum, 1, 2)
-    return mx.reshape(spectrum, (*lead, *spectrum.shape[1:]))
 
 
 class TransformCore(Shown):
@@ -107,6 +96,7 @@ class TransformCore(Shown):
         self._has_values = not mlx_maps.is_traced(self._window)
         self._envelopes = make_counted("ola_envelope_cache", ENVELOPES)
         self._verdicts = make_counted("ola_safety_cache", VERDICTS)
+        self._graphs = Graphs()
 
     def _list_shown(self) -> Mapping[str, object]:
         """Return sizes and window, and every other argument that is not as by default."""
@@ -231,9 +221,17 @@ class TransformCore(Shown):
         """
         mx = runtime().mx
         check_choices(output_layout=output_layout)
+        check_array("stft", x)
+        call = ("stft", x.shape, x.dtype, output_layout)
+        if (found := self._graphs.compute(call, x)) is not None:
+            return found
         rows, lead = self._take_signal_rows(x, "stft")
         params = resolve_stft_call(self._sizes, rows.shape[1], rows.dtype == mx.complex64)
-        return analyse(params, rows, self.window, lead, output_layout)
+        is_fixed = self.has_window_by_name
+        if self._has_values:
+            plan = partial(plan_stft, params, output_layout, lead, self._window, x, is_fixed)
+            self._graphs.note(call, params, rows.shape[0], plan, self._window)
+        return analyse(params, rows, self.window, lead, output_layout, is_fixed)
 
     def _take_signal_rows(self, x: Any, name: str) -> tuple[Any, tuple[int, ...]]:
         """Return a signal as (rows, samples), and the leading dimensions of its spectrum."""
@@ -291,11 +289,18 @@ class TransformCore(Shown):
         """
         policy = backend_policy or self.istft_backend_policy
         check_choices(safety=safety, long_mode_strategy=long_mode_strategy, backend_policy=policy)
+        check_choices(input_layout=input_layout)
         if policy != "auto" and long_mode_strategy != "native":
             raise ValueError(
                 "When backend_policy is not 'auto', long_mode_strategy must be 'native'."
             )
         length = None if length is None else read_integer("length", length)
+        check_array("istft", z)
+        options = (length, input_layout, bool(return_complex), bool(torch_like), safety == "off")
+        call = ("istft", z.shape, z.dtype, *options)
+        is_usual = allow_fused and not validate and policy != "metal"
+        if is_usual and (found := self._graphs.compute(call, z)) is not None:
+            return found
         rows, lead = self._take_spectrum_rows(z, input_layout, return_complex)
         params = resolve_istft_call(self._sizes, rows.shape[1], length, return_complex)
         if safety != "off":
@@ -303,6 +308,10 @@ class TransformCore(Shown):
         if policy == "metal" and mlx_maps.kernels() is None:
             raise RuntimeError("backend_policy='metal' needs a GPU that runs Metal kernels")
         fused = allow_fused and mlx_settings().fuse_norm
+        if is_usual and fused and self.has_window_by_name:
+            find_rows = partial(self._find_inverse_rows, params)
+            plan = partial(plan_istft, params, input_layout, lead, self._window, z, find_rows)
+            self._graphs.note(call, params, rows.shape[0], plan, self._window)
         signal = self._synthesise(params, rows, fused=fused)
         if validate:
             self._compare(signal, self._synthesise(params, rows, fused=not fused))
@@ -313,8 +322,6 @@ class TransformCore(Shown):
     ) -> tuple[Any, tuple[int, ...]]:
         """Return a spectrum as (rows, frames, bins that are read), and its leading dimensions."""
         mx = runtime().mx
-        check_choices(input_layout=layout)
-        check_array("istft", z)
         if z.ndim < 2 or (self.leading == "batch" and z.ndim > 3):
             raise ValueError(
                 f"istft expects a 2D or 3D spectrum; got shape {z.shape} "

@@ -20,7 +20,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..core.linear import Analysis, describe_analysis
-from ..core.params import IstftParams
+from ..core.params import IstftParams, StftParams
 from ..mlx.blocks import adjoint_blocks, istft_blocks, stft_blocks
 from ..mlx.host import HostArray, HostView, copy_to_mlx, fill_array
 from ..mlx.runtime import runtime
@@ -50,6 +50,17 @@ _TRANSFORMING = "inside a graph transformation"
 Function = Callable[..., Any]
 
 
+def is_on_host() -> bool:
+    """Whether MLX's own operations compute on the CPU: no GPU, and no emulated kernels."""
+    mx = runtime().mx
+    return mx.default_device() == mx.Device(mx.cpu) and mlx_maps.kernels() is None
+
+
+def suits_graphs(work: int) -> bool:
+    """Whether a call with so many samples in all frames is a small one on the CPU."""
+    return work < WORTHWHILE and is_on_host()
+
+
 def serves(work: int, *arrays: Any) -> bool:
     """Whether to compute in blocks: the arrays are large, on the host, and have values.
 
@@ -57,13 +68,7 @@ def serves(work: int, *arrays: Any) -> bool:
         work: samples in all frames of all rows.
         arrays: the arrays; they are evaluated if the answer is yes.
     """
-    mx = runtime().mx
-    return (
-        work >= WORTHWHILE
-        and mx.default_device() == mx.Device(mx.cpu)
-        and mlx_maps.kernels() is None
-        and not mlx_maps.is_traced(*arrays)
-    )
+    return work >= WORTHWHILE and is_on_host() and not mlx_maps.is_traced(*arrays)
 
 
 def _scale_window(window: Any, factor: float) -> Any:
@@ -135,15 +140,17 @@ COMPUTATIONS: Mapping[str, tuple[Callable[..., Any], Callable[..., Any] | None]]
 
 
 @cached(FUNCTIONS)
-def get_map(name: str, subject: Analysis | IstftParams) -> Function:
+def get_map(name: str, subject: Analysis | IstftParams, is_fixed: bool = False) -> Function:
     """Return a map of one analysis or istft, for any number of rows, with its derivatives.
 
     Args:
         name: the map's name.
         subject: the analysis; for ``"inverse"`` the parameters of the istft.
+        is_fixed: the window is a constant. Otherwise MLX asks for its gradient, too, in each
+            backward pass, and the graph of that takes longer to build than all else.
     """
     mx = runtime().mx
-    gradients = _list_gradients(name, subject)
+    gradients = _list_gradients(name, subject, is_fixed)
     function = mx.custom_function(partial(_compute, name, subject))
 
     def pull(primals: Any, cotangent: Any, _: Any) -> Any:
@@ -154,14 +161,16 @@ def get_map(name: str, subject: Analysis | IstftParams) -> Function:
 
     def push(primals: Any, tangents: Any) -> Any:
         parts = [
-            get_map(name, subject)(*primals[:index], tangents[index], *primals[index + 1 :])
+            get_map(name, subject, is_fixed)(
+                *primals[:index], tangents[index], *primals[index + 1 :]
+            )
             for index, gradient in enumerate(gradients)
             if gradient is not None and tangents[index] is not None
         ]
         return sum(parts[1:], parts[0])
 
     def vectorise(inputs: Any, axes: Any) -> Any:
-        each = get_map(name, subject)
+        each = get_map(name, subject, is_fixed)
         if name != "correlation" and all(axis is None for axis in axes[1:]):
             return _take_examples_as_rows(mx, each, inputs, axes)
         return _take_one_by_one(mx, each, inputs, axes)
@@ -170,6 +179,30 @@ def get_map(name: str, subject: Analysis | IstftParams) -> Function:
     function.jvp(push)
     function.vmap(vectorise)
     return cast(Function, function)
+
+
+def analyse(
+    params: StftParams,
+    rows: Any,
+    window: Any,
+    lead: tuple[int, ...],
+    layout: str,
+    is_fixed: bool = False,
+) -> Any:
+    """Compute the spectrum of a signal's rows, with its leading dimensions restored.
+
+    Args:
+        is_fixed: the window is a constant.
+    """
+    mx = runtime().mx
+    if 0 in (rows.shape[0], params.frames):
+        spectrum = mx.zeros((rows.shape[0], params.frames, params.bins), mx.complex64)
+    else:
+        analysis = Analysis(params, params.complex_fft, complex_window=False)
+        spectrum = get_map("analysis", analysis, is_fixed)(rows, window)
+    if layout == "bfn":
+        spectrum = mx.swapaxes(spectrum, 1, 2)
+    return mx.reshape(spectrum, (*lead, *spectrum.shape[1:]))
 
 
 def _compute(name: str, subject: Analysis | IstftParams, first: Any, *others: Any) -> Any:
@@ -189,7 +222,9 @@ def _compute(name: str, subject: Analysis | IstftParams, first: Any, *others: An
     return whole(subject, first, *others)
 
 
-def _list_gradients(name: str, subject: Analysis | IstftParams) -> list[Function | None]:
+def _list_gradients(
+    name: str, subject: Analysis | IstftParams, is_fixed: bool
+) -> list[Function | None]:
     """List the gradients in each argument, as functions of cotangent and arguments, or None.
 
     None stands for an argument that is a constant.
@@ -201,16 +236,20 @@ def _list_gradients(name: str, subject: Analysis | IstftParams) -> list[Function
     def differentiate(wanted: str, cotangent: Any, primals: Any) -> Any:
         values = {**dict(zip(arguments, primals, strict=True)), result: cotangent}
         (found,) = (each for each, (*_, returned) in ARGUMENTS.items() if returned == wanted)
-        return get_map(found, subject)(*(values[argument] for argument in ARGUMENTS[found][:2]))
+        given = (values[argument] for argument in ARGUMENTS[found][:2])
+        return get_map(found, subject, is_fixed)(*given)
 
-    return [partial(differentiate, argument) for argument in arguments]
+    return [
+        None if is_fixed and argument == "window" else partial(differentiate, argument)
+        for argument in arguments
+    ]
 
 
 def _differentiate_inverse(params: IstftParams, cotangent: Any, primals: Any) -> Any:
     """Compute the adjoint of an istft: the analysis of the cotangent times the inverse envelope."""
     _, window, rows = primals
     kept = cotangent[:, : params.kept] * mlx_maps.inverse_envelope(params, rows)
-    return get_map("analysis", describe_analysis(params))(kept, window)
+    return get_map("analysis", describe_analysis(params), is_fixed=True)(kept, window)
 
 
 def _take_examples_as_rows(mx: Any, function: Function, inputs: Any, axes: Any) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core.envelope import overlap_added_square, row_of_hop
 from ..core.linear import Analysis, describe_analysis
-from ..core.padding import fold_side, padded_sides, padding_sources
+from ..core.padding import find_sources, fold_side, padded_sides
 from ..core.params import NOLA_THRESHOLD, IstftParams, StftParams
 from ..kernels.describe import describe_adjoint
 from ..mlx import ops as maps
@@ -27,8 +27,6 @@ from ..store.caches import cached
 
 #: Part of MLX's message about an array that has no values and cannot be computed.
 _WITHOUT_VALUES = "without a primitive"
-#: How many sides of padded signals are kept as positions, of n_fft // 2 integers each.
-SOURCES = 64
 #: The calls that kernels may compute: see :func:`kernels_where`.
 _allowed: ContextVar[str] = ContextVar("torch_mlx_spectro_kernels_where", default="values")
 
@@ -112,7 +110,7 @@ def _make_refused(mx: Any) -> Any:
     return seen[0]
 
 
-def _scale(mx: Any, array: Any, factor: float) -> Any:
+def scale(mx: Any, array: Any, factor: float) -> Any:
     """Return ``array * factor``, or the array itself where that is the same."""
     return array if factor == 1.0 else mx.multiply(array, factor)
 
@@ -137,8 +135,8 @@ def compute_analysis(analysis: Analysis, signal: Any, window: Any) -> Any:
         return maps.launch_analysis(found, mx, params, signal, given, None, edge=analysis.edge)
     return maps.compute_spectra(
         mx,
-        _cut_frames(mx, params, signal),
-        _scale(mx, window, params.scale),
+        cut_frames(mx, params, signal),
+        scale(mx, window, params.scale),
         n_fft=params.n_fft,
         onesided=params.onesided,
         complex_fft=params.complex_fft,
@@ -147,21 +145,24 @@ def compute_analysis(analysis: Analysis, signal: Any, window: Any) -> Any:
     )
 
 
-def _cut_frames(mx: Any, params: StftParams, signal: Any) -> Any:
+def cut_frames(mx: Any, params: StftParams, signal: Any, *, strided: bool | None = None) -> Any:
     """Cut the frames of the padded rows, shape (rows, frames, n_fft).
 
     They are a strided view. MLX does not vectorise strided views (``mx.vmap``), so where the signal
     is traced they are made of pieces of a hop each.
+
+    Args:
+        strided: whether a strided view will do; None to find out.
     """
     hop, n_fft, frames, left = params.hop_length, params.n_fft, params.frames, params.padding
     overlap = -(-n_fft // hop)
     hops = frames + overlap - 1
     if sides := padded_sides(params):
-        before, after = (mx.take(signal, _find_sources(mx, params, s), axis=1) for s in sides)
+        before, after = (_pick_side(mx, params, signal, side) for side in sides)
         signal, left = mx.concatenate([before, signal, after], axis=1), 0
     samples = signal[:, : hops * hop - left]
     samples = _pad(mx, samples, left, hops * hop - left - samples.shape[1])
-    if not has_placeholder(signal):
+    if not has_placeholder(signal) if strided is None else strided:
         rows, length = samples.shape
         return mx.as_strided(samples, (rows, frames, n_fft), (length, hop, 1))
     by_hops = mx.reshape(samples, (samples.shape[0], hops, hop))
@@ -170,10 +171,13 @@ def _cut_frames(mx: Any, params: StftParams, signal: Any) -> Any:
     return mx.concatenate(pieces, axis=-1) if overlap > 1 else pieces[0]
 
 
-@cached(SOURCES)
-def _find_sources(mx: Any, params: StftParams, side: int) -> Any:
-    """Return the positions of a signal that the padding on one side is made of, as an MLX array."""
-    return copy_to_mlx(mx, padding_sources(params, side).astype(np.int32))
+def _pick_side(mx: Any, params: StftParams, signal: Any, side: int) -> Any:
+    """Return the samples that the padding on one side consists of."""
+    first, step = find_sources(params, side)
+    if step == 0:  # one sample, again and again
+        return mx.repeat(signal[:, first : first + 1], params.padding, axis=1)
+    end = first + step * params.padding
+    return signal[:, first : end if end >= 0 else None : step]
 
 
 def compute_adjoint(analysis: Analysis, spectrum: Any, window: Any) -> Any:
@@ -187,27 +191,48 @@ def compute_adjoint(analysis: Analysis, spectrum: Any, window: Any) -> Any:
     back, fold = describe_adjoint(analysis)
     found = _find_kernels(back, spectrum, window) if params.samples else None
     if found is None:
-        return _add_frames(mx, analysis, spectrum, _scale(mx, window, analysis.inverse_scale))
+        return add_frames(mx, analysis, spectrum, scale(mx, window, analysis.inverse_scale))
     given = mx.contiguous(window)
     return maps.launch_synthesis(found, mx, back, spectrum, given, None, adjoint=fold)
 
 
-def _add_frames(mx: Any, analysis: Analysis, spectrum: Any, window: Any) -> Any:
+def add_frames(mx: Any, analysis: Analysis, spectrum: Any, window: Any) -> Any:
     """Overlap-add frames and fold the padding back: the adjoint of cutting padded frames.
 
-    Strided views are not used here either, see :func:`_cut_frames`.
+    Strided views are not used here either, see :func:`cut_frames`.
     """
     params = analysis.params
-    padding, samples, hop = params.padding, params.samples, params.hop_length
-    overlap = -(-params.n_fft // hop)
     frames = maps.compute_adjoint_frames(mx, analysis, spectrum, window, None)
-    added: Any = 0.0
-    for piece in range(overlap):
-        part = frames[..., piece * hop : (piece + 1) * hop]
-        if short := hop - part.shape[2]:
-            part = mx.pad(part, [(0, 0), (0, 0), (0, short)])
-        added = _pad(mx, part, piece, overlap - 1 - piece) + added
-    covered = mx.flatten(added, 1, 2)
+    return fold_padding(mx, params, overlap_add(mx, frames, params.hop_length))
+
+
+def overlap_add(mx: Any, frames: Any, hop: int) -> Any:
+    """Overlap-add frames, shape (rows, (frames + overlap - 1) * hop).
+
+    Of each frame the pieces of a hop become rows of their own, each a hop longer than its values.
+    Read with rows that are a hop shorter, piece k is k hops later, and a sum adds what meets.
+
+    Args:
+        frames: shape (rows, frames, n_fft).
+    """
+    rows, count, n_fft = frames.shape
+    overlap = -(-n_fft // hop)
+    hops = count + overlap - 1
+    if short := overlap * hop - n_fft:
+        frames = mx.pad(frames, [(0, 0), (0, 0), (0, short)])
+    pieces = mx.swapaxes(mx.unflatten(frames, 2, (overlap, hop)), 1, 2)
+    pieces = mx.pad(pieces, [(0, 0), (0, 0), (0, overlap), (0, 0)])
+    shifted = mx.flatten(pieces, 1)[:, : overlap * hops * hop]
+    return mx.sum(mx.reshape(shifted, (rows, overlap, hops * hop)), axis=1)
+
+
+def fold_padding(mx: Any, params: StftParams, covered: Any) -> Any:
+    """Fold padding back: the adjoint of padding rows.
+
+    Args:
+        covered: the samples that frames cover, with what is on the padding.
+    """
+    padding, samples = params.padding, params.samples
     covered = _pad(mx, covered, 0, max(0, samples + 2 * padding - covered.shape[1]))
     signal = covered[:, padding : padding + samples]
     for side in padded_sides(params):
@@ -226,8 +251,8 @@ def compute_correlation(analysis: Analysis, signal: Any, spectrum: Any) -> Any:
         spectrum: shape (rows, frames, bins), complex64.
     """
     mx, params = runtime().mx, analysis.params
-    frames = _cut_frames(mx, params, signal)
-    total = _scale(mx, maps.correlate(mx, analysis, frames, spectrum, None), analysis.inverse_scale)
+    frames = cut_frames(mx, params, signal)
+    total = scale(mx, maps.correlate(mx, analysis, frames, spectrum, None), analysis.inverse_scale)
     return mx.real(total) if params.complex_fft else total
 
 

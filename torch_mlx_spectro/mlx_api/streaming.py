@@ -11,9 +11,9 @@ from ..core.linear import describe_analysis
 from ..core.padding import outside_positions
 from ..mlx.host import copy_to_mlx
 from ..mlx.runtime import runtime
-from .arguments import check_choices, resolve_istft_call, resolve_stft_call
-from .core import TransformCore, analyse
-from .functions import get_map
+from .arguments import check_array, check_choices, resolve_istft_call, resolve_stft_call
+from .core import TransformCore
+from .functions import analyse, get_map
 from .ops import compute_inverse_rows, read_envelope
 
 #: More frames than any stream is given: it stands for their number until a stream is finished.
@@ -180,6 +180,8 @@ class IstftStream:
         """
         if self._finished:
             raise RuntimeError("this stream is finished")
+        check_choices(input_layout=input_layout)
+        check_array("istft", chunk)
         rows, lead = self._transform._take_spectrum_rows(chunk, input_layout, False)
         if self._pending is None:
             self._lead, self._pending = lead, runtime().mx.zeros((rows.shape[0], 0))

@@ -20,7 +20,7 @@ from . import ops as mlx_maps
 from .arguments import check_array, check_choices, read_integer, resolve_fft_params
 from .caches import make_counted, transforms
 from .core import TransformCore
-from .functions import serves
+from .functions import is_on_host
 from .streaming import IstftStream, StftStream
 from .windows import WindowLike, is_window_name
 
@@ -89,7 +89,6 @@ class SpectralTransform(TransformCore):
             lambda: _compile_steady(
                 self,
                 lambda x: self.stft(x, output_layout=output_layout),
-                self.n_fft / self.hop_length,
             ),
         )
 
@@ -104,7 +103,6 @@ class SpectralTransform(TransformCore):
             lambda: _compile_steady(
                 self,
                 lambda z: self.istft(z, length, input_layout=input_layout, **options),
-                self.n_fft / (self.n_fft // 2 + 1),
             ),
         )
 
@@ -281,19 +279,17 @@ def _check_options(name: str, options: Iterable[str]) -> None:
             )
 
 
-def _compile_steady(transform: SpectralTransform, function: Function, work: float) -> Function:
-    """Compile a function, which still runs uncompiled if its input is traced or fit for blocks.
+def _compile_steady(transform: SpectralTransform, function: Function) -> Function:
+    """Compile a function, which still runs uncompiled on a CPU, or if its input is traced.
 
-    The transform's window is compiled in, so another window makes it compile anew.
-
-    Args:
-        work: samples in all frames for each value of its input.
+    On a CPU a transform's methods compute in blocks, or have graphs that are compiled already. The
+    transform's window is compiled in, so another window makes it compile anew.
     """
     compiled_for: tuple[Any, Function] = (None, function)
 
     def call(array: Any) -> Any:
         nonlocal compiled_for
-        if serves(int(array.size * work), array) or mlx_maps.has_placeholder(array):
+        if is_on_host() or mlx_maps.has_placeholder(array):
             return function(array)
         window, compiled = compiled_for
         if window is not transform.window:

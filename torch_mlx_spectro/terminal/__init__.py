@@ -45,7 +45,10 @@ def make_console(stream: TextIO, width: int | None = None) -> Console:
 
     if width is None and not stream.isatty():
         width = UNFOLDED
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    # In notebooks rich would display the text there, and write nothing to the stream.
+    return Console(
+        file=stream, width=width, highlight=False, markup=False, emoji=False, force_jupyter=False
+    )
 
 
 def table(
