@@ -216,14 +216,16 @@ def test_parity_suite_runs_alone(lone_environment):
         "import importlib.util as u, json, sys, stft_parity as parity\n"
         "absent = [n for n in ('mlx', 'torch_mlx_spectro') if u.find_spec(n) is None]\n"
         "from stft_parity.__main__ import main\n"
-        "sys.exit(main(['--select', 'n_fft=15', '--json', 'torch']) or print(absent, parity))\n"
+        "code = main(['--select', 'n_fft=15', '--json', 'torch'])\n"
+        "print(json.dumps([absent, parity.__file__]))\n"
+        "sys.exit(code)\n"
     )
     ended = run(lone_environment, "python", "-c", code)
     assert ended.stderr == ""
-    report, rest = json.JSONDecoder().raw_decode(ended.stdout)
-    assert rest.split("\n")[0] == "", rest
-    assert "['mlx', 'torch_mlx_spectro']" in ended.stdout
-    assert str(lone_environment) in ended.stdout
+    report, end = json.JSONDecoder().raw_decode(ended.stdout)
+    absent, file = json.loads(ended.stdout[end:])
+    assert absent == ["mlx", "torch_mlx_spectro"]
+    assert Path(file).is_relative_to(lone_environment)
     assert report["ok"]
 
 
