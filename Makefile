@@ -20,16 +20,16 @@ PIPELINES := tests/pipelines
 	wheel test-wheels clean
 
 help:
-	@echo "make demo            separate a clip with and without patch(): who computed, what it gains"
+	@echo "make demo            separate a clip with and without patch()"
 	@echo "make test            the tests"
 	@echo "make lint            ruff, mypy, pyright and the schema of the workflows"
 	@echo "make bench           speed against native torch, on this machine"
-	@echo "make parity          equality with native torch on many more cases, into parity.html"
-	@echo "make test-pipelines  real separation programs; needs Debian's alsa-utils and a C compiler"
-	@echo "make test-peers      mlx-spectro's own tests and kernels in the Metal emulator; minutes"
-	@echo "make test-dependants the tests of programs that use mlx-spectro; needs FFmpeg's headers"
+	@echo "make parity          equality with native torch on many calls: parity.html"
+	@echo "make test-pipelines  separation programs; needs Debian's alsa-utils and cc"
+	@echo "make test-peers      mlx-spectro's own tests in the Metal emulator; minutes"
+	@echo "make test-dependants tests of what uses mlx-spectro; needs FFmpeg's headers"
 	@echo "make wheel           build this package and the parity suite into dist/"
-	@echo "make test-wheels     both wheels, each alone in an environment of its own"
+	@echo "make test-wheels     each wheel alone, installed and run"
 	@echo "make clean           remove environments, caches and outputs"
 
 $(PRODUCT): pyproject.toml parity/pyproject.toml hatch_build.py constraints.txt \
