@@ -227,4 +227,4 @@ def test_what_a_case_does_not_tell_apart_is_said() -> None:
 )
 def test_warnings_in_words(wanted: Any, got: Any, said: str) -> None:
     expected, actual = (Outcome(None, None, tuple(warned)) for warned in (wanted, got))
-    assert said in behaviour.of_warnings(expected, actual)
+    assert said in behaviour.describe_warnings(expected, actual)
