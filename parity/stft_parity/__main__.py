@@ -67,9 +67,8 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--select {wrong[0]}: write it as argument=value")
     if options.processes < 1:
         raise ValueError(f"--processes {options.processes}: at least 1")
-    missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
-    if options.html and missing:
-        raise ValueError(f"--html needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+    if options.html and importlib.util.find_spec("jinja2") is None:
+        raise ValueError("--html needs jinja2: pip install jinja2")
 
 
 def _compare(options: argparse.Namespace) -> Report:
