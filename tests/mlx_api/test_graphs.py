@@ -143,7 +143,7 @@ def list_derivatives(made: SpectralTransform, signal: Any, spectrum: Any) -> lis
 @pytest.mark.parametrize("mode", ["reflect", "constant", "replicate", "circular"])
 @pytest.mark.parametrize("layout", ["one", "two"])
 def test_derivatives_of_graphs_are_those_of_the_maps(mode: str, layout: str) -> None:
-    sizes = {"pad_mode": mode, "normalized": True}
+    sizes: dict[str, Any] = {"pad_mode": mode, "normalized": True}
     signal = mx.array(noise(4, 400) if layout == "one" else noise(4, 2, 400))
     spectrum = SpectralTransform(64, 24, 50, **sizes).stft(signal) * 1.5
     with_graphs, without = (SpectralTransform(64, 24, 50, **sizes) for _ in range(2))
@@ -177,7 +177,7 @@ def test_a_backward_pass_builds_no_gradient_of_a_window_by_name() -> None:
         seen.append(arguments)
         return correlate(*arguments)
 
-    whole = functions.COMPUTATIONS | {"correlation": (note, None)}
+    whole = {**functions.COMPUTATIONS, "correlation": (note, None)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(functions, "COMPUTATIONS", whole)
         for window, wanted in (("hann", 0), (mx.ones(64), 1)):
