@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 import torch
@@ -249,14 +248,17 @@ def _install() -> None:
                 stacklevel=levels_to_caller(),
             )
     torchscript.install(_PAIRS)
-    for original, ours in _PAIRS:
-        _rebind(original, ours, (original.__name__,))
+    for _, module in native.list_modules():
+        for original, ours in _PAIRS:
+            if module.__dict__.get(original.__name__) is original:
+                _set(module, original.__name__, ours)
     _tell_torch((_ask, _ask_with_torchs_own), make_compiled_tag)
 
 
 def _remove() -> None:
-    for original, ours in _PAIRS:
-        _rebind(ours, original)
+    for _, module in native.list_holders([ours for _, ours in _PAIRS]):
+        for original, ours in _PAIRS:
+            _rebind(module, ours, original)
     _tell_torch((_ask_with_torchs_own, _ask), None)
 
 
@@ -265,14 +267,11 @@ def _tell_torch(
 ) -> None:
     """Replace the function that asks modes and subclasses, and have torch.compile know ours.
 
-    torch.compile then looks up torch's names again, since it recognises functions by identity.
+    torch.compile recognises functions by identity: its table is told of both, and not emptied, as
+    reading thousands of names again takes 40 ms.
     """
-    _rebind(*ask, modules=("torch.functional",))
-    rules = sys.modules.get("torch._dynamo.trace_rules")
-    forget = getattr(rules, "clear_lru_cache", None)
-    if forget is not None:
-        forget()
-        torch_state.show_compiler(_PAIRS)
+    _rebind(torch.functional, *ask)
+    torch_state.show_compiler(_PAIRS)
     torch_state.tag_compiled(tag)
 
 
@@ -288,17 +287,13 @@ def _ask_with_torchs_own(
     return _ask(shown, relevant_args, *args, **kwargs)
 
 
-def _rebind(
-    old: Callable[..., Any],
-    new: Callable[..., Any],
-    names: tuple[str, ...] | None = None,
-    modules: tuple[str, ...] | None = None,
-) -> None:
-    """Replace ``old`` by ``new`` under these names of these modules; None: all loaded modules."""
-    for module_name, module in native.list_modules():
-        if modules is not None and module_name not in modules:
-            continue
-        # The module's own dictionary: attribute access would run lazy modules.
-        for name, value in list(module.__dict__.items()):
-            if value is old and (names is None or name in names):
-                module.__dict__[name] = new
+def _rebind(module: ModuleType, old: Callable[..., Any], new: Callable[..., Any]) -> None:
+    """Replace ``old`` by ``new`` under every name of a module."""
+    for name, value in list(module.__dict__.items()):
+        if value is old:
+            _set(module, name, new)
+
+
+def _set(module: ModuleType, name: str, function: Callable[..., Any]) -> None:
+    """Put a function in a module's own dictionary: attribute access would run lazy modules."""
+    module.__dict__[name] = function
