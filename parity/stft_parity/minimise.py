@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import takewhile
 
 from stft_parity.cases import Case
 from stft_parity.cases.choices import VALUES, Choice, plain
@@ -71,18 +72,14 @@ def minimise(result: Result, judge: Judge) -> Result:
         return result
     # One aspect is enough, and the most serious one mostly explains the others.
     aspect = result.main.aspect
-    best, left = result, TRIALS
-    improved = True
-    while improved and left > 0:
-        improved = False
-        for smaller in _smaller(best.case):
-            if left <= 0:
-                break
-            left -= 1
-            tried = judge(smaller)
-            if any(difference.aspect == aspect for difference in tried.differences):
-                best, improved = tried, True
-                break
+    best, smaller = result, _smaller(result.case)
+    for _ in range(TRIALS):
+        case = next(smaller, None)
+        if case is None:
+            break
+        tried = judge(case)
+        if any(difference.aspect == aspect for difference in tried.differences):
+            best, smaller = tried, _smaller(tried.case)
     return best
 
 
@@ -112,28 +109,22 @@ def _values(case: Case, choice: Choice) -> Choice:
 
 
 def _of_choice(op: str, choice: Choice) -> Iterator[Case]:
-    for argument in _ORDER:
-        if argument not in choice:
-            continue
-        for value in _simpler(op, argument, choice):
-            smaller = make_call(op, {**choice, argument: value})
-            if smaller is not None:
-                yield smaller
+    made = (
+        make_call(op, {**choice, argument: value})
+        for argument in _ORDER
+        if argument in choice
+        for value in _simpler(op, argument, choice)
+    )
+    return filter(None, made)
 
 
 def _simpler(op: str, argument: str, choice: Choice) -> Iterator[str]:
     """Values of an argument that are simpler than the present one, the simplest first."""
-    present = choice[argument]
-    if argument not in _SMALLER:
-        if present != plain(op)[argument]:
-            yield plain(op)[argument]
-        return
-    for value in _SMALLER[argument]:
-        if value == present:
-            return
-        if argument == "n_fft" and int(value) >= int(present):
-            return
-        yield value
+    present, values = choice[argument], _SMALLER.get(argument, (plain(op)[argument],))
+    return takewhile(
+        lambda value: value != present and (argument != "n_fft" or int(value) < int(present)),
+        values,
+    )
 
 
 def _of_arguments(case: Case) -> Iterator[Case]:

@@ -43,9 +43,8 @@ PORTION = 100
 Progress = Callable[[int, int, Sequence[Result]], None]
 
 
-#: What a process is told: candidate, reference, device, gradients, known, aspects, how many to
-#: diagnose.
-Settings = tuple[str, str, str, bool, tuple[Known, ...], tuple[str, ...], int]
+#: What a process is told: the arguments of ``Judge`` by name.
+Settings = tuple[tuple[str, Any], ...]
 
 
 def select(cases: str | Iterable[Case], seed: int = 0) -> tuple[Case, ...]:
@@ -111,23 +110,22 @@ def run(
         known_differences.read(known if known is not None else ()), compared
     )
     chosen = tuple(case for case in _selected(cases, seed) if _fits(case, select or {}))
+    settings: Settings = (
+        ("reference", reference),
+        ("device", device),
+        ("gradients", gradients),
+        ("known", entries),
+        ("aspects", compared),
+    )
     used = _the_candidate(stft, istft, candidate)
     portions: Generator[list[Result], None, None]
     if processes > 1:
         if not isinstance(candidate, str):
             raise ValueError("several processes need a candidate by its import path")
-        settings = (candidate, reference, device, gradients, entries, compared, DIAGNOSED)
-        judge_portion = functools.partial(_portion, settings)
+        judge_portion = functools.partial(_portion, (("candidate", candidate), *settings))
         portions = workers.compute(judge_portion, _portions(chosen), processes)
     else:
-        judge = Judge(
-            used,
-            reference,
-            device=device,
-            gradients=gradients,
-            known=entries,
-            aspects=compared,
-        )
+        judge = Judge(used, **dict(settings))
         portions = ([judge(case) for case in portion] for portion in _portions(chosen))
     results: list[Result] = []
     with contextlib.closing(portions):
@@ -296,16 +294,7 @@ def _portions(cases: Sequence[Case]) -> list[Sequence[Case]]:
 def _judge(settings: Settings) -> Judge:
     """The one of this process, which is one of several: a candidate is loaded once."""
     torch.set_num_threads(1)
-    candidate, reference, device, gradients, known, aspects, diagnosed = settings
-    return Judge(
-        candidate,
-        reference,
-        device=device,
-        gradients=gradients,
-        known=known,
-        aspects=aspects,
-        diagnosed=diagnosed,
-    )
+    return Judge(**dict(settings))
 
 
 def _portion(settings: Settings, cases: Sequence[Case]) -> list[Result]:

@@ -62,23 +62,17 @@ def make_call(op: str, choice: Choice, *, more: Mapping[str, str] | None = None)
     if tensor is None:
         return None
     window = signals.window(choice["window"], choice["window layout"], win)
-    if window is None and choice["window layout"] != "contiguous":
-        return None
     differentiate = _choose_differentiated(choice)
-    if differentiate is None:
-        return None
-    if not _usable(choice, differentiate):
+    bare = window is None and choice["window layout"] != "contiguous"
+    if bare or differentiate is None or not _usable(choice, differentiate):
         return None
     given = _arguments(op, choice, n_fft, hop, window)
     fault = choice["fault"]
     if fault != "none":
         changes = (STFT_FAULTS if op == "stft" else ISTFT_FAULTS)[fault]
         sizes = {"n_fft": n_fft, "hop": hop, "win": win}
-        for name, expression in changes.items():
-            if expression is None:
-                given.pop(name, None)
-            else:
-                given[name] = expression.format(**sizes)
+        given |= {name: text.format(**sizes) for name, text in changes.items() if text is not None}
+        given = {name: text for name, text in given.items() if changes.get(name, "") is not None}
     labels = {"op": op, **choice, **(more or {})}
     if labels["hop"].isdigit() and labels["hop"] != "1":
         labels["hop"] = hop_label(hop, n_fft)
@@ -107,11 +101,9 @@ def _positional(op: str, passed: str, given: Mapping[str, str]) -> int:
 def _choose_differentiated(choice: Choice) -> tuple[str, ...] | None:
     """Tensors that require a gradient; None where one of them cannot."""
     names = {"none": (), "input": ("x",), "window": ("w",), "both": ("x", "w")}[choice["gradient"]]
-    if "x" in names and choice["dtype"] in ("int16", "bool"):
-        return None
-    if "w" in names and choice["window"] in ("none", "integers"):
-        return None
-    return names
+    input_cannot = "x" in names and choice["dtype"] in ("int16", "bool")
+    window_cannot = "w" in names and choice["window"] in ("none", "integers")
+    return None if input_cannot or window_cannot else names
 
 
 def _usable(choice: Choice, differentiate: tuple[str, ...]) -> bool:
@@ -119,16 +111,15 @@ def _usable(choice: Choice, differentiate: tuple[str, ...]) -> bool:
     name = choice["use"]
     use = USES[name]
     layout = {"": "", "x": choice["layout"], "w": choice["window layout"]}[use.changed]
-    if "w" in (*use.inference, use.changed) and choice["window"] == "none":
-        return False
-    # Autograd takes no tensor of inference mode for a leaf.
-    if shares_memory(layout) or set(use.inference) & set(differentiate):
-        return False
-    if name in BEFORE_BACKWARD and not differentiate:
-        return False
-    if name == "vmap of gradients" and len(differentiate) != 1:
-        return False
-    return name != "vmap over rows" or choice["rows"] not in ("no batch", "0")
+    return not (
+        ("w" in (*use.inference, use.changed) and choice["window"] == "none")
+        # Autograd takes no tensor of inference mode for a leaf.
+        or shares_memory(layout)
+        or set(use.inference) & set(differentiate)
+        or (name in BEFORE_BACKWARD and not differentiate)
+        or (name == "vmap of gradients" and len(differentiate) != 1)
+        or (name == "vmap over rows" and choice["rows"] in ("no batch", "0"))
+    )
 
 
 def _arguments(op: str, choice: Choice, n_fft: int, hop: int, window: str | None) -> dict[str, str]:

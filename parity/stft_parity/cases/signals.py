@@ -196,34 +196,33 @@ def signal(name: str, layout: str, shape: Shape, dtype: str, n_fft: int) -> str 
         return content(name, lengths, dtype, n_fft)
 
     complex_values = dtype.startswith("complex")
-    if layout == "contiguous":
-        return make(*shape)
-    if len(shape) not in (1, 2):
-        return None
     *rows, samples = shape
-    if layout == "offset":
-        return f"{make(*rows, samples + 5)}[..., 3:-2]"
-    if layout in ("every second", "every third"):
-        step = 2 if layout == "every second" else 3
-        return f"{make(*rows, step * samples)}[..., {step - 1}::{step}]"
-    if layout == "expanded samples":
-        return f"{make(*rows, 1)}.expand({shape})"
-    if layout == "conjugated" and complex_values:
-        return f"{make(*shape)}.conj()"
-    if layout == "negated":
-        if complex_values:
-            return f"torch._neg_view({make(*shape)}.conj())"
-        return f"{make(*shape, dtype='complex64')}.conj().imag" if dtype == "float32" else None
-    if layout == "part of complex" and dtype == "float32":
-        return f"{make(*shape, dtype='complex64')}.real"
-    if not rows or not rows[0]:
-        return None
-    return {
-        "transposed": f"{make(samples, *rows)}.t()",
-        "every second row": f"{make(2 * rows[0], samples)}[::2]",
-        "expanded rows": f"{make(1, samples)}.expand({shape})",
-        "overlapping rows": f"{make(samples + rows[0] - 1)}.unfold(0, {samples}, 1)",
-    }.get(layout)
+    by_layout: dict[str, Callable[[], str]] = {
+        "contiguous": lambda: make(*shape),
+        "offset": lambda: f"{make(*rows, samples + 5)}[..., 3:-2]",
+        "every second": lambda: f"{make(*rows, 2 * samples)}[..., 1::2]",
+        "every third": lambda: f"{make(*rows, 3 * samples)}[..., 2::3]",
+        "expanded samples": lambda: f"{make(*rows, 1)}.expand({shape})",
+    }
+    by_rows = {
+        "transposed": lambda: f"{make(samples, *rows)}.t()",
+        "every second row": lambda: f"{make(2 * rows[0], samples)}[::2]",
+        "expanded rows": lambda: f"{make(1, samples)}.expand({shape})",
+        "overlapping rows": lambda: f"{make(samples + rows[0] - 1)}.unfold(0, {samples}, 1)",
+    }
+    of_complex = {
+        "conjugated": lambda: f"{make(*shape)}.conj()",
+        "negated": lambda: f"torch._neg_view({make(*shape)}.conj())",
+    }
+    of_float32 = {
+        "negated": lambda: f"{make(*shape, dtype='complex64')}.conj().imag",
+        "part of complex": lambda: f"{make(*shape, dtype='complex64')}.real",
+    }
+    by_layout |= by_rows if rows and rows[0] else {}
+    by_layout |= of_complex if complex_values else {}
+    by_layout |= of_float32 if dtype == "float32" else {}
+    known = layout in by_layout and (layout == "contiguous" or len(shape) in (1, 2))
+    return by_layout[layout]() if known else None
 
 
 def spectrum(name: str, layout: str, shape: Shape, dtype: str, n_fft: int) -> str | None:
@@ -241,30 +240,30 @@ def spectrum(name: str, layout: str, shape: Shape, dtype: str, n_fft: int) -> st
         return _spectral_content(name, lengths, dtype, n_fft)
 
     *rows, bins, frames = shape
-    if layout == "native":
+
+    def native(frames: int = frames, bins: int = bins) -> str:
         return f"{make(*rows, frames, bins)}.mT"
-    if layout == "contiguous":
-        return (
-            make(*shape) if name not in _BY_BIN else f"{make(*rows, frames, bins)}.mT.contiguous()"
-        )
-    if layout == "every second bin":
-        return f"{make(*rows, frames, 2 * bins)}.mT[..., 1::2, :]"
-    if layout == "every third frame":
-        return f"{make(*rows, 3 * frames, bins)}.mT[..., 2::3]"
-    if layout == "offset":
-        return f"{make(*rows, frames + 3, bins + 2)}.mT[..., 2:, 3:]"
-    if layout == "expanded frames":
-        return f"{make(*rows, 1, bins)}.mT.expand({shape})"
-    if layout in ("conjugated", "negated") and dtype.startswith("complex"):
-        base = f"{make(*rows, frames, bins)}.mT"
-        return f"{base}.conj()" if layout == "conjugated" else f"torch._neg_view({base})"
-    if not rows or not rows[0]:
-        return None
-    return {
-        "permuted": f"{make(bins, frames, *rows)}.permute(2, 0, 1)",
-        "every second row": f"{make(2 * rows[0], frames, bins)}.mT[1::2]",
-        "expanded rows": f"{make(1, frames, bins)}.mT.expand({shape})",
-    }.get(layout)
+
+    by_layout: dict[str, Callable[[], str]] = {
+        "native": native,
+        "contiguous": lambda: f"{native()}.contiguous()" if name in _BY_BIN else make(*shape),
+        "every second bin": lambda: f"{native(bins=2 * bins)}[..., 1::2, :]",
+        "every third frame": lambda: f"{native(3 * frames)}[..., 2::3]",
+        "offset": lambda: f"{native(frames + 3, bins + 2)}[..., 2:, 3:]",
+        "expanded frames": lambda: f"{native(1)}.expand({shape})",
+    }
+    by_rows = {
+        "permuted": lambda: f"{make(bins, frames, *rows)}.permute(2, 0, 1)",
+        "every second row": lambda: f"{make(2 * rows[0], frames, bins)}.mT[1::2]",
+        "expanded rows": lambda: f"{make(1, frames, bins)}.mT.expand({shape})",
+    }
+    of_complex = {
+        "conjugated": lambda: f"{native()}.conj()",
+        "negated": lambda: f"torch._neg_view({native()})",
+    }
+    by_layout |= by_rows if rows and rows[0] else {}
+    by_layout |= of_complex if dtype.startswith("complex") else {}
+    return by_layout[layout]() if layout in by_layout else None
 
 
 #: Contents that single bins have: their last dimension is that of the bins.
@@ -296,16 +295,15 @@ def window(name: str, layout: str, length: int) -> str | None:
     if name == "none":
         return None
     make = _WINDOWS[name]
-    if layout == "strided":
-        return f"{make(2 * length)}[::2]"
-    if layout == "offset":
-        return f"{make(length + 3)}[3:]"
-    if layout == "expanded":
-        return f"{make(2)}[1:].expand({length})"
-    if layout == "lazy bit":
-        # The conjugate bit for a complex window, the negative bit for a real one.
-        return f"{make(length)}.conj()" if name == "complex" else f"torch._neg_view({make(length)})"
-    return make(length)
+    lazy = "{}.conj()" if name == "complex" else "torch._neg_view({})"
+    by_layout: dict[str, Callable[[], str]] = {
+        "contiguous": lambda: make(length),
+        "strided": lambda: f"{make(2 * length)}[::2]",
+        "offset": lambda: f"{make(length + 3)}[3:]",
+        "expanded": lambda: f"{make(2)}[1:].expand({length})",
+        "lazy bit": lambda: lazy.format(make(length)),
+    }
+    return by_layout[layout]()
 
 
 _WINDOWS: dict[str, Callable[[int], str]] = {

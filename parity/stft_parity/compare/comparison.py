@@ -146,7 +146,10 @@ def compare_case(
         _compare_errors(findings, expected, actual)
     # Where one call broke off, the warnings that are missing say nothing more.
     if (expected.error is None) == (actual.error is None):
-        _compare_warnings(findings, expected, actual)
+        if actual.warned != expected.warned:
+            findings.add("warnings", "warnings differ", expected, actual)
+        elif actual.lines != expected.lines:
+            findings.add("warning line", "warnings name other lines", expected, actual)
     if expected.error is None and actual.error is None:
         _compare_layout(findings, expected, actual)
         if readable(actual.result):
@@ -160,7 +163,9 @@ def compare_case(
                                partial(reference, *args, **kwargs))  # fmt: skip
             if not (of_arrays or case.how.vmapped):
                 findings.add_wrong(compare_views(expected.result, actual.result))
-    _compare_state(findings, expected, actual)
+    if actual.changed != expected.changed:
+        what = ", ".join(actual.changed) or "nothing"
+        findings.add("state", f"the call changes {what}", ", ".join(expected.changed), what)
     found.differences = sort_differences(findings.differences)
     return found
 
@@ -201,26 +206,18 @@ def _assert_none(
         raise Discrepancy(case, "\n".join(told)) from cause
 
 
-def _compare_warnings(findings: _Findings, expected: Outcome, actual: Outcome) -> None:
-    if actual.warned != expected.warned:
-        findings.add("warnings", "warnings differ", expected, actual)
-    elif actual.lines != expected.lines:
-        findings.add("warning line", "warnings name other lines", expected, actual)
-
-
 def _compare_errors(findings: _Findings, expected: Outcome, actual: Outcome) -> None:
     """The same type of exception and the same text, or none on both sides."""
     wanted, got = (
         None if e is None else (type(e), error_text(e)) for e in (expected.error, actual.error)
     )
-    if wanted == got:
-        return
     kind = "error texts"
     if wanted is None or got is None:
         kind = "refusals" if wanted is None else "missing errors"
     elif wanted[0] is not got[0]:
         kind = "error types"
-    findings.add("exception", EXCEPTIONS[kind], expected, actual, kind=kind)
+    if wanted != got:
+        findings.add("exception", EXCEPTIONS[kind], expected, actual, kind=kind)
 
 
 _LAYOUT: tuple[tuple[str, str, Callable[[torch.Tensor], Any]], ...] = (
@@ -247,11 +244,9 @@ def _compare_layout(findings: _Findings, expected: Outcome, actual: Outcome) -> 
         return
     for aspect, name, look in _LAYOUT:
         # Other shapes have other strides, of which nothing more is to be said.
-        if aspect == "strides" and wanted.shape != got.shape:
-            continue
-        if aspect == "strides" and findings.case.how.vmapped:
-            look = find_strides
-        if look(wanted) != look(got):
+        told = aspect == "strides" and wanted.shape != got.shape
+        seen = find_strides if aspect == "strides" and findings.case.how.vmapped else look
+        if not told and seen(wanted) != seen(got):
             findings.add(aspect, f"{name} differ", wanted, got)
 
 
@@ -345,16 +340,9 @@ def _wrong_later(findings: _Findings, expected: Outcome, actual: Outcome) -> str
         return "the result requires a gradient under torch.no_grad()"
     if got.shape != wanted.shape or got.dtype != wanted.dtype:
         return f"{after} the call gives another shape or dtype"
+    said = f"{after} the call gives wrong values, as if it had kept something of the first call"
     measured = measure(findings.case, findings.tensors, wanted, got, findings.reference)
-    if measured.admitted:
-        return ""
-    return f"{after} the call gives wrong values, as if it had kept something of the first call"
-
-
-def _compare_state(findings: _Findings, expected: Outcome, actual: Outcome) -> None:
-    if actual.changed != expected.changed:
-        what = ", ".join(actual.changed) or "nothing"
-        findings.add("state", f"the call changes {what}", ", ".join(expected.changed), what)
+    return "" if measured.admitted else said
 
 
 def _write_in_place(result: torch.Tensor) -> str:
@@ -374,15 +362,10 @@ def _compare_arguments(findings: _Findings, before: Snapshot, what: str) -> None
         findings.add("arguments", told, "arguments as they were", told)
 
 
-def _describe_warnings(outcome: Outcome) -> str:
-    return "; ".join(f"{name}: {text}" for name, text in outcome.warned) or "no warning"
-
-
-def _find_warned_lines(outcome: Outcome) -> str:
-    return "; ".join(outcome.lines)
-
-
-_SHOWN = {"warnings": _describe_warnings, "warning line": _find_warned_lines}
+_SHOWN: dict[str, Callable[[Any], str]] = {
+    "warnings": lambda outcome: "; ".join(map(": ".join, outcome.warned)) or "no warning",
+    "warning line": lambda outcome: "; ".join(outcome.lines),
+}
 
 
 def _show(value: Any) -> str:

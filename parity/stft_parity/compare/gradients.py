@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -82,36 +83,25 @@ def compare_gradients(
         exact = oracle.true_gradients(case, tensors, cotangent, reference)
     except RuntimeError:
         # As in ``measure``: what torch accepts in half precision alone.
-        return [
-            Wrong(OF[name], "the gradient is another one", wanted[name], got[name])
-            for name in case.differentiate
-            if not _alike(wanted[name], got[name])
-        ]
-    found: list[Wrong] = []
-    for name in case.differentiate:
-
-        def move(name: str = name) -> torch.Tensor:
-            return _of_rounded_inputs(case, tensors, cotangent, exact, reference, name)
-
-        what = _wrong(wanted[name], got[name], exact[name], move)
-        if what:
-            found.append(Wrong(OF[name], what, wanted[name], got[name]))
+        return _list_other("the gradient is another one", wanted, got)
+    move = partial(_of_rounded_inputs, case, tensors, cotangent, exact, reference)
+    said = {
+        name: _wrong(wanted[name], got[name], exact[name], partial(move, name))
+        for name in case.differentiate
+    }
+    found = [Wrong(OF[name], what, wanted[name], got[name]) for name, what in said.items() if what]
     return found or [*_other_strides(wanted, got), *_wrong_again(case, tensors, actual, got)]
 
 
 def _other_strides(expected: Gradients, actual: Gradients) -> list[Wrong]:
     """Gradients that lie otherwise in memory: a ``view`` of them works or fails by it."""
-    found = []
-    for name, wanted in expected.items():
-        got = actual[name]
-        if wanted is None or got is None or find_strides(wanted) == find_strides(got):
-            continue
-        what = (
-            f"{OF[name]}: the strides are {got.stride()} where the reference's are "
-            f"{wanted.stride()}"
-        )
-        found.append(Wrong("gradient strides", what, wanted, got))
-    return found
+    both = ((OF[name], wanted, actual[name]) for name, wanted in expected.items())
+    said = "{}: the strides are {} where the reference's are {}"
+    return [
+        Wrong("gradient strides", said.format(of, got.stride(), wanted.stride()), wanted, got)
+        for of, wanted, got in both
+        if wanted is not None and got is not None and find_strides(wanted) != find_strides(got)
+    ]
 
 
 def compare_changed(
@@ -134,12 +124,15 @@ def compare_changed(
     aspect = "changed before backward"
     if isinstance(wanted, Exception) or isinstance(got, Exception):
         return _wrong_exception(aspect, wanted, got)
+    return _list_other("the {} is another one than the reference's", wanted, got, aspect)
+
+
+def _list_other(what: str, expected: Gradients, actual: Gradients, aspect: str = "") -> list[Wrong]:
+    """The gradients that are not alike, with what is said of each."""
     return [
-        Wrong(
-            aspect, f"the {OF[name]} is another one than the reference's", wanted[name], got[name]
-        )
-        for name in case.differentiate
-        if not _alike(wanted[name], got[name])
+        Wrong(aspect or OF[name], what.format(OF[name]), wanted, actual[name])
+        for name, wanted in expected.items()
+        if not _alike(wanted, actual[name])
     ]
 
 
@@ -230,11 +223,8 @@ def _wrong(
         given = actual if expected is None else expected
         other = given is None or not given.any()
         return "" if other else "there is a gradient on one side only"
-    for name, wanted, got in (
-        ("shape", expected.shape, actual.shape),
-        ("dtype", expected.dtype, actual.dtype),
-        ("device", expected.device, actual.device),
-    ):
+    for name in ("shape", "dtype", "device"):
+        wanted, got = getattr(expected, name), getattr(actual, name)
         if wanted != got:
             return f"the gradient's {name} is {got}, not {wanted}"
     terms = max(exact.shape, default=1)

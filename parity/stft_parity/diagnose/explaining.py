@@ -95,25 +95,22 @@ def arrangements(
     """Ways to read a result as numbers, each with what is wrong when it is to be read so."""
     got = actual.detach().resolve_conj().resolve_neg().cpu()
     if not truth.is_complex() or got.is_complex():
-        numbers = wide(got)
-        said = ""
-        if got.is_complex() and not expected.is_complex():
-            said = (
-                "the result is complex where pairs of real and imaginary parts were asked for"
-                if truth.is_complex()
-                else "the result is complex where a real signal was asked for"
-            )
-        yield said, numbers
+        asked = (
+            "pairs of real and imaginary parts were" if truth.is_complex() else "a real signal was"
+        )
+        said = f"the result is complex where {asked} asked for"
+        yield said if got.is_complex() and not expected.is_complex() else "", wide(got)
         return
     for dim in reversed(range(got.dim())):
-        if got.shape[dim] != 2 or got.dim() != truth.dim() + 1:
-            continue
-        wrong = []
-        if expected.is_complex():
-            wrong.append("the result is pairs of real and imaginary parts instead of complex")
-        if dim != got.dim() - 1:
-            wrong.append(f"real and imaginary parts are in dimension {dim} instead of the last one")
-        yield "; ".join(wrong), torch.complex(*got.double().unbind(dim))
+        if got.shape[dim] == 2 and got.dim() == truth.dim() + 1:
+            wrong = {
+                "the result is pairs of real and imaginary parts instead of complex":
+                    expected.is_complex(),
+                f"real and imaginary parts are in dimension {dim} instead of the last one":
+                    dim != got.dim() - 1,
+            }  # fmt: skip
+            said = "; ".join(text for text, holds in wrong.items() if holds)
+            yield said, torch.complex(*got.double().unbind(dim))
     yield "", got.double() + 0j
 
 
@@ -162,19 +159,19 @@ def of_factor(evidence: Evidence, at: Setting) -> Iterator[Cause]:
 
 def _normalization(steps: Analysis | Synthesis, op: str, found: complex) -> str:
     """What a factor has to do with ``normalized``."""
-    root = math.sqrt(steps.n_fft)
-    if steps.n_fft == 1:
-        return ""
-    undone = root if op == "stft" else 1 / root
-    for factor, given, said in (
+    undone = math.sqrt(steps.n_fft) if op == "stft" else 1 / math.sqrt(steps.n_fft)
+    asked = not math.isclose(steps.scale, 1.0)
+    rows = (
         (undone, True, ": normalized=True is ignored"),
         (1 / undone, False, ": as with normalized=True"),
         (1 / undone, True, ": normalized=True is applied twice"),
-    ):
-        asked = not math.isclose(steps.scale, 1.0)
-        if asked == given and abs(found - factor) <= rearranged.SAME_FACTOR * factor:
-            return said
-    return ""
+    )
+    said = (
+        text
+        for factor, given, text in rows
+        if asked == given and abs(found - factor) <= rearranged.SAME_FACTOR * factor
+    )
+    return next(said, "") if steps.n_fft > 1 else ""
 
 
 def _unfinite(at: Setting, evidence: Evidence) -> str:
@@ -203,14 +200,13 @@ def _without_unfinite(tensor: torch.Tensor) -> torch.Tensor:
 
 def _shapes(at: Setting, truth: torch.Tensor, got: torch.Tensor) -> str:
     """What can be said of another shape when no cause gives it."""
-    names = ("frame", "bin") if at.case.op == "stft" else ("sample",)
     if truth.dim() != got.dim():
         return f"the result has {got.dim()} dimensions instead of {truth.dim()}"
-    said = []
-    for dim in range(1, truth.dim() + 1):
-        surplus = got.shape[-dim] - truth.shape[-dim]
-        name = names[dim - 1] if dim <= len(names) else "row"
-        if surplus:
-            plural = "s" if abs(surplus) != 1 else ""
-            said.append(f"{abs(surplus)} {name}{plural} too {'many' if surplus > 0 else 'few'}")
+    names = (*(("frame", "bin") if at.case.op == "stft" else ("sample",)), *["row"] * truth.dim())
+    surplus = [ours - wanted for ours, wanted in zip(got.shape, truth.shape, strict=True)]
+    said = (
+        f"{abs(more)} {name}{'s' if abs(more) != 1 else ''} too {'many' if more > 0 else 'few'}"
+        for more, name in zip(reversed(surplus), names, strict=False)
+        if more
+    )
     return f"the result has {' and '.join(said)}, and no cause that is known gives its values"

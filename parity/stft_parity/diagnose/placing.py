@@ -65,13 +65,11 @@ def _name_place(place: tuple[int, ...], op: str) -> str:
 
 def region(off: torch.Tensor, op: str, *, rows: bool) -> str:
     """Which rows, bins, frames or samples a mask touches."""
-    said = []
-    for dim, name in enumerate(_axes(off.dim(), op)):
-        if name == "row" and not rows:
-            continue
-        touched = off.movedim(dim, 0).flatten(1).any(-1) if off.dim() > 1 else off
-        said.append(_along(touched, name))
-    return ", ".join(said)
+    return ", ".join(
+        _along(off.movedim(dim, 0).flatten(1).any(-1) if off.dim() > 1 else off, name)
+        for dim, name in enumerate(_axes(off.dim(), op))
+        if rows or name != "row"
+    )
 
 
 def _along(touched: torch.Tensor, name: str) -> str:

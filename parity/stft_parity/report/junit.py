@@ -75,13 +75,16 @@ def _name(result: Result) -> str:
     """What the call passes, on one line; the seed tells calls on other values apart."""
     case = result.case
     passed = ", ".join(f"{name}={value}" for name, value in case.arguments)
-    tensors = f"x={case.x}" + (f"; w={case.w}" if case.w is not None else "")
-    more = f"; gradient of {', '.join(case.differentiate)}" if case.differentiate else ""
-    if case.positional:
-        more += f"; {case.positional} by position"
-    if case.use != "plain":
-        more += f"; {case.use}"
-    return f"{case.op}({passed}); {tensors}{more}; seed {case.seed}"
+    parts = {
+        f"{case.op}({passed})": True,
+        f"x={case.x}": True,
+        f"w={case.w}": case.w is not None,
+        f"gradient of {', '.join(case.differentiate)}": case.differentiate,
+        f"{case.positional} by position": case.positional,
+        case.use: case.use != "plain",
+        f"seed {case.seed}": True,
+    }
+    return "; ".join(part for part, there in parts.items() if there)
 
 
 def _group_name(result: Result) -> str:
@@ -94,7 +97,7 @@ def _group_name(result: Result) -> str:
 
 
 def _properties(suite: ElementTree.Element, report: Report) -> None:
-    properties = ElementTree.SubElement(suite, "properties")
+    properties = _element(suite, "properties")
     told = {
         "headline": tables.headline(report),
         "candidate": report.candidate,
@@ -129,10 +132,9 @@ def _failure(test: ElementTree.Element, failed: list[Result], of: int, device: s
     first = tables.first_diagnosis(failed[0])
     message = f"{len(failed)} of {of} cases: {first}" if of > 1 else first
     failure = _element(test, "failure", message=message, type=failed[0].failing)
-    text = "\n\n".join(_describe_failure(result, device) for result in failed[:TOLD])
-    if len(failed) > TOLD:
-        text += f"\n\nand {len(failed) - TOLD} more"
-    failure.text = tables.printable(text)
+    told = [_describe_failure(result, device) for result in failed[:TOLD]]
+    told += [f"and {len(failed) - TOLD} more"] if len(failed) > TOLD else []
+    failure.text = tables.printable("\n\n".join(told))
 
 
 def _describe_failure(result: Result, device: str) -> str:

@@ -187,14 +187,29 @@ def _describe(results: Sequence[Result], kind: str) -> str:
         return told[0]
     if kind == "error texts":
         return f"{EXCEPTIONS[kind]}, {len(told)} different ones"
-    bare = [_without_brackets(text) for text in told]
-    columns = iter(list(zip(*map(_NUMBER.findall, bare), strict=True)))
+    texts = [_BRACKETS.sub(" (...)", text) for text in told]
+    brackets = [_BRACKETS.findall(text) for text in told]
+    if len({len(found) for found in brackets}) == 1:
+        shared = [
+            each[0] if len(set(each)) == 1 else " (...)" for each in zip(*brackets, strict=True)
+        ]
+        texts = [_fill_brackets(text, shared) for text in told]
+    numbers = [_NUMBER.findall(text) for text in texts]
+    if len({len(found) for found in numbers}) > 1:  # of brackets within brackets
+        texts = [_without_brackets(text) for text in told]
+        numbers = [_NUMBER.findall(text) for text in texts]
+    columns = iter(list(zip(*numbers, strict=True)))
 
     def span(found: re.Match[str]) -> str:
         numbers = sorted(set(next(columns)), key=float)
         return numbers[0] if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
 
-    return _NUMBER.sub(span, bare[0])
+    return _NUMBER.sub(span, texts[0])
+
+
+def _fill_brackets(text: str, brackets: Iterable[str]) -> str:
+    left = iter(brackets)
+    return _BRACKETS.sub(lambda _: next(left), text)
 
 
 def _cause(diagnosis: str) -> str:
