@@ -12,14 +12,17 @@ PIPELINES_VENV := .venv-pipelines
 INSTALLED := $(VENV)/installed
 PIPELINES_INSTALLED := $(PIPELINES_VENV)/installed
 PIPELINES := tests/pipelines
+DOCS_VENV := .venv-docs
+DOCS_INSTALLED := $(DOCS_VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench parity test-pipelines test-peers test-dependants wheel clean
+.PHONY: help demo test lint bench docs parity test-pipelines test-peers test-dependants wheel clean
 
 help:
 	@echo "make demo            separate a clip with and without patch(): who computed, what it gains"
 	@echo "make test            the tests"
 	@echo "make lint            ruff, mypy, pyright and the schema of the workflows"
+	@echo "make docs            the documentation site, into site/; any warning is an error"
 	@echo "make bench           speed against native torch, on this machine"
 	@echo "make parity          equality with native torch on many more cases, into parity.html"
 	@echo "make test-pipelines  real separation programs; needs Debian's alsa-utils and a C compiler"
@@ -42,6 +45,17 @@ $(PIPELINES_INSTALLED): pyproject.toml constraints.txt $(wildcard $(PIPELINES)/r
 	$(PIPELINES_VENV)/bin/python -m pip install $(PIP_ARGS) --no-deps \
 		-r $(PIPELINES)/requirements-no-deps.txt
 	@touch $@
+
+# pip knows groups of dependencies from 25.1 on. Neither torch nor the package is installed.
+$(DOCS_INSTALLED): pyproject.toml
+	$(PYTHON) -m venv --clear $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install $(PIP_ARGS) 'pip>=25.1'
+	$(DOCS_VENV)/bin/python -m pip install $(PIP_ARGS) --group docs
+	@touch $@
+
+# Its theme would tell at each build that MkDocs 2 is another program.
+docs: $(DOCS_INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
 
 demo: $(INSTALLED)
 	$(VENV)/bin/torch-mlx-spectro demo
@@ -79,6 +93,6 @@ wheel: $(INSTALLED)
 	$(VENV)/bin/hatchling build -t wheel
 
 clean:
-	rm -rf $(VENV) $(PIPELINES_VENV) build dist demo-output parity.html *.egg-info
+	rm -rf $(VENV) $(PIPELINES_VENV) $(DOCS_VENV) build dist site demo-output parity.html *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
