@@ -37,8 +37,12 @@ def run(command: str, folder: Path) -> str:
     start = [sys.executable, *(["-m", "torch_mlx_spectro"] if program != "python" else [])]
     found = subprocess.run(
         [*start, *arguments, "--output", str(folder)],
-        cwd=EXAMPLES.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True,
-    )  # fmt: skip
+        cwd=EXAMPLES.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
     lines = (line.rstrip() for line in found.stdout.splitlines())
     return "\n".join(line for line in lines if not line.startswith("wrote ")).strip()
 

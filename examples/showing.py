@@ -19,7 +19,7 @@ SETTLING, PATIENCE = 40, 5.0
 #: Runs of each side that are timed.
 TURNS = 7
 #: Decibels below the loudest that a picture shows, and the cells that it has.
-RANGE, COLUMNS, ROWS = 60.0, 240, 64
+RANGE, COLUMNS, ROWS = 60.0, 200, 60
 #: Legible on white and on black: pictures have no background of their own.
 INK = "#808080"
 
@@ -85,7 +85,7 @@ def draw(path: Path, sounds: Mapping[str, torch.Tensor], n_fft: int = 512, top: 
         n_fft: of the spectrograms.
         top: the highest frequency that is drawn, in Hz.
     """
-    figure = make_figure(6.4, 1.75 * len(sounds))
+    figure = make_figure(5.4, 1.7 * len(sounds))
     axes = figure.subplots(len(sounds), 1, sharex=True, squeeze=False)[:, 0]
     cells = [cut_cells(sound, n_fft, top) for sound in sounds.values()]
     loudest = max(float(values.max()) for values in cells)
@@ -98,7 +98,7 @@ def draw(path: Path, sounds: Mapping[str, torch.Tensor], n_fft: int = 512, top: 
             extent=(0, sound.shape[-1] / RATE, 0, top / 1000), vmin=-RANGE, vmax=0,
         )  # fmt: skip
         finish_axis(axis, title, "kHz")
-    axes[-1].set_xlabel("seconds", color=INK)
+    axes[-1].set_xlabel("seconds", color=INK, fontsize=11)
     save(figure, path)
 
 
@@ -106,16 +106,16 @@ def draw_features(path: Path, features: Sequence[torch.Tensor]) -> None:
     """Draw the features of clips, each (bands, frames), side by side into a PNG."""
     wide = 3
     high = -(-len(features) // wide)
-    figure = make_figure(6.4, 1.1 * high + 0.2)
+    figure = make_figure(5.4, 1.0 * high + 0.2)
     for index, axis in enumerate(figure.subplots(high, wide, squeeze=False).flat):
         axis.set_axis_off()
         if index < len(features):
-            cells = torch.nn.functional.adaptive_max_pool2d(features[index][None], (32, 90))[0]
+            cells = torch.nn.functional.adaptive_max_pool2d(features[index][None], (24, 60))[0]
             axis.imshow(
                 cells.numpy(), origin="lower", aspect="auto", interpolation="nearest", cmap="magma",
                 vmin=-5, vmax=2,
             )  # fmt: skip
-            axis.set_title(f"clip {index}", loc="left", fontsize=8, color=INK)
+            axis.set_title(f"clip {index}", loc="left", fontsize=11, color=INK)
     save(figure, path)
 
 
@@ -145,9 +145,9 @@ def make_figure(width: float, height: float) -> Any:
 
 def finish_axis(axis: Any, title: str, label: str) -> None:
     """Write what an axis shows, in a colour that is legible on white and on black."""
-    axis.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
-    axis.set_ylabel(label, color=INK)
-    axis.tick_params(colors=INK)
+    axis.set_title(title, loc="left", fontsize=12, color=INK, fontweight="bold")
+    axis.set_ylabel(label, color=INK, fontsize=11)
+    axis.tick_params(colors=INK, labelsize=11)
     axis.set_facecolor("none")
     for spine in axis.spines.values():
         spine.set_color(INK)
@@ -156,5 +156,5 @@ def finish_axis(axis: Any, title: str, label: str) -> None:
 def save(figure: Any, path: Path) -> None:
     """Write a PNG and say so."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=130)
     print(f"wrote {path}")

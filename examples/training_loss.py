@@ -17,7 +17,7 @@ from typing import Any
 import sounds
 import torch
 from losses import MultiResolutionStftLoss
-from showing import describe_calls, draw, finish_axis, make_figure, parse, save
+from showing import INK, describe_calls, draw, finish_axis, make_figure, parse, save
 from torch import nn
 
 import torch_mlx_spectro as tms
@@ -112,14 +112,14 @@ def report(alone: Training, patched: Training) -> None:
 
 def draw_curves(path: Path, alone: Training, patched: Training) -> None:
     """Draw both loss curves."""
-    figure = make_figure(6.4, 2.6)
+    figure = make_figure(5.4, 2.6)
     axis = figure.subplots()
     # The wide pale line stays visible below the other, on which it should lie.
     axis.plot(alone.losses, "#e69f00", linewidth=6, alpha=0.5, label="torch alone")
     axis.plot(patched.losses, "#0072b2", linewidth=1.5, label="with patch()")
     finish_axis(axis, "Loss by step", "loss")
-    axis.set_xlabel("step", color="#808080")
-    axis.legend(frameon=False, labelcolor="#808080")
+    axis.set_xlabel("step", color=INK, fontsize=11)
+    axis.legend(frameon=False, labelcolor=INK, fontsize=11)
     save(figure, path)
 
 

@@ -47,6 +47,18 @@ def read_numbers(label: str, printed: str) -> list[float]:
     return [float(number) for number in re.findall(r"-?\d+\.?\d*(?:e-\d+)?", line)]
 
 
+def read_labels(printed: str) -> list[str]:
+    """Read what the lines are about."""
+    lines = printed.strip().splitlines()
+    return [line.partition(":")[0] for line in lines if not line.startswith("wrote ")]
+
+
+def read_outputs(name: str) -> list[str]:
+    """Read what the page of an example shows of its commands' outputs."""
+    page = (GALLERY / f"{name.replace('_', '-')}.md").read_text(encoding="utf-8")
+    return [output.strip() for output in re.findall(r"(?ms)^```console\n\$ .*?\n(.*?)^```$", page)]
+
+
 def check_files(folder: Path, sounds: int) -> None:
     """Every sound can be heard, and there is a picture."""
     assert list(folder.glob("*.png"))
@@ -81,6 +93,7 @@ def test_what_is_cleaned_is_closer_to_the_truth(
     assert after > before + gain
     assert "computed by:  istft cpu (1), stft cpu (1)" in printed
     assert read_numbers("difference", printed)[0] < 1e-6
+    assert read_labels(printed) == read_labels(*read_outputs(name))
     check_files(tmp_path, sounds)
 
 
@@ -94,6 +107,7 @@ def test_the_bell_is_learned_alike_by_both(
     assert last < 0.5 * first
     assert "computed by:  stft cpu (120)" in printed
     assert read_numbers("difference", printed)[0] < 1e-2
+    assert read_labels(printed) == read_labels(*read_outputs("training_loss"))
     check_files(tmp_path, 3)
 
 
@@ -109,6 +123,7 @@ def test_streams_give_what_the_whole_gives(
     printed = capsys.readouterr().out
     assert read_numbers("in blocks", printed)[0] < 1e-6
     assert read_numbers("live", printed)[0] < 1e-6
+    assert read_labels(printed) == read_labels(*read_outputs("streaming"))
     check_files(tmp_path, 2)
 
 
@@ -120,7 +135,26 @@ def test_workers_of_the_corpus_are_accelerated(tmp_path: Path) -> None:
         str(EXAMPLES / "corpus.py"), *options, cwd=tmp_path,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
+    alone, accelerated = read_outputs("corpus")
+    assert re.sub(r"\d+", "N", alone) == re.sub(r"\d+", "N", found.stdout.splitlines()[0])
+    assert "torch_mlx_spectro: " in accelerated
     assert "2 clips of 2 s" in found.stdout
     calls = json.loads(report.read_text())["calls"]
     assert calls == {"stft/cpu": 4, "istft/cpu": 2}
     assert (tmp_path / "corpus.png").exists()
+
+
+def test_pages_show_what_is_there_and_small() -> None:
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in GALLERY.glob("*.md")}
+    assert pages.keys() == {"index", *(name.replace("_", "-") for name in EXAMPLE_NAMES)}
+    files = [file for file in GALLERY.iterdir() if file.suffix != ".md"]
+    for name in EXAMPLE_NAMES:
+        assert f'--8<-- "examples/{name}.py"' in pages[name.replace("_", "-")]
+    shown = {
+        name
+        for text in pages.values()
+        for name in re.findall(r'(?:\(|src=")([\w-]+\.(?:png|flac))', text)
+    }
+    assert shown == {file.name for file in files}
+    for file in files:
+        assert file.stat().st_size < {".png": 100_000, ".flac": 150_000}[file.suffix], file.name
