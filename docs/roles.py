@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import griffe
 
 PACKAGE = Path(__file__).resolve().parents[1] / "torch_mlx_spectro" / "__init__.py"
 ROLE = re.compile(r":(?:class|func|meth|data|mod):`~?\.?([\w.]+)`")
+#: A section that the reader of docstrings does not know, and would put into a box.
+SHAPE = re.compile(r"^Shape:\n((?:    .*\n?)+)", re.MULTILINE)
 
 
 def _list_public() -> frozenset[str]:
@@ -31,6 +34,7 @@ class Roles(griffe.Extension):
         """Rewrite one docstring before it is read."""
         if obj.docstring:
             text = ROLE.sub(lambda role: self._link(obj, role[1]), obj.docstring.value)
+            text = SHAPE.sub(lambda shape: f"**Shape:**\n\n{dedent(shape[1])}", text)
             obj.docstring.value = text.replace("``", "`")
 
     def _link(self, obj: griffe.Object, target: str) -> str:

@@ -314,7 +314,10 @@ def test_a_page_without_matplotlib_is_refused_before_the_run(
         parity.importlib.util, "find_spec", lambda name: None if name in absent else find(name)
     )
     assert cli.main(["parity", "--html", "x.html"]) == 2
-    assert "--html needs jinja2 and matplotlib" in capsys.readouterr().err
+    assert (
+        "--html needs jinja2 and matplotlib: pip install jinja2 matplotlib"
+        in capsys.readouterr().err
+    )
 
 
 def test_without_mlx_our_own_backend_is_refused(

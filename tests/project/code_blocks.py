@@ -11,8 +11,8 @@ import contextlib
 import json
 import os
 import re
-import runpy
 import shlex
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -89,30 +89,17 @@ def split_console(text: str) -> tuple[str, str]:
 
 
 def _run_command(line: str) -> None:
-    """Run a line of shell in this process: a script, or a command of ours.
+    """Run a line of shell: a script, or a command of ours.
 
     Raises:
         ValueError: it is neither.
-        SystemExit: the command ended with another code than 0.
+        CalledProcessError: the command ended with another code than 0.
     """
     program, *arguments = shlex.split(line, comments=True)
-    code: Any = 0
-    try:
-        if program == "torch-mlx-spectro":
-            from torch_mlx_spectro.cli.main import main
-
-            sys.argv = [program, *arguments]
-            code = main(arguments)
-        elif program == "python":
-            sys.argv = arguments
-            # Spawned workers read it again, from the folder that this process began in.
-            runpy.run_path(str(Path(arguments[0]).resolve()), run_name="__main__")
-        else:
-            raise ValueError(f"only python and torch-mlx-spectro are run: {line}")
-    except SystemExit as end:
-        code = end.code
-    if code:
-        raise SystemExit(f"{line}: exit code {code}")
+    if program not in ("python", "torch-mlx-spectro"):
+        raise ValueError(f"only python and torch-mlx-spectro are run: {line}")
+    module = () if program == "python" else ("-m", "torch_mlx_spectro")
+    subprocess.run([sys.executable, *module, *arguments], check=True, stdin=subprocess.DEVNULL)
 
 
 def _run_block(block: Block, names: dict[str, Any]) -> None:

@@ -107,6 +107,16 @@ def test_blocks_run_and_print_what_the_page_shows(server, page: Path):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_page)
+def test_every_file_of_a_page_is_run(page: Path):
+    blocks = read_blocks(page)
+    for at, block in enumerate(blocks):
+        if block.file:
+            name = block.file.removesuffix(".py")
+            later = [other for other in blocks[at + 1 :] if is_run(other) and name in other.text]
+            assert later, f"{name_page(page)}:{block.line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_page)
 def test_every_block_is_run_or_says_why_not(page: Path):
     before: Block | None = None
     for block in read_blocks(page):
@@ -180,7 +190,7 @@ def test_blocks_are_found():
         ("0.3...", "0.4...", "line 7: the page has"),
         ("$ python own.py\n2", "$ python own.py\n3", "line 21: the page has"),
         ("1 / 3", "1 / 0", "ZeroDivisionError"),
-        ("$ python own.py", "$ python other.py", "FileNotFoundError"),
+        ("$ python own.py", "$ python other.py", "CalledProcessError"),
         ("Words", "Words", None),
     ],
 )

@@ -143,7 +143,7 @@ def _check(options: argparse.Namespace) -> None:
             ),
             (
                 options.html and missing,
-                f"--html needs {' and '.join(missing)}: pip install 'torch-mlx-spectro[plot]'",
+                f"--html needs {' and '.join(missing)}: pip install {' '.join(missing)}",
             ),
         )
     )

@@ -52,7 +52,7 @@ class SpectralTransform(TransformCore):
         normalized: multiply spectra by ``n_fft ** -0.5``.
         istft_backend_policy: ``"metal"`` makes istft raise where no kernel computes it. The other
             policies of mlx-spectro are accepted and have no effect.
-        onesided: bins 0 ... n_fft // 2 of real signals; complex signals always have all.
+        onesided: bins ``0`` to ``n_fft // 2`` of real signals; complex signals always have all.
         pad_mode: what lies beyond the ends of a centred signal: ``"reflect"``, ``"constant"``,
             ``"replicate"`` or ``"circular"``.
         center_pad_mode: another name of ``pad_mode``, mlx-spectro's.
