@@ -113,7 +113,7 @@ def draw_features(path: Path, features: Sequence[torch.Tensor]) -> None:
             cells = torch.nn.functional.adaptive_max_pool2d(features[index][None], (24, 60))[0]
             axis.imshow(
                 cells.numpy(), origin="lower", aspect="auto", interpolation="nearest", cmap="magma",
-                vmin=-5, vmax=2,
+                vmin=-3, vmax=4,
             )  # fmt: skip
             axis.set_title(f"clip {index}", loc="left", fontsize=11, color=INK)
     save(figure, path)
