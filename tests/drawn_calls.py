@@ -7,7 +7,7 @@ import warnings
 from patched import NATIVE
 
 from stft_parity.cases import Case
-from stft_parity.measuring import measure
+from stft_parity.compare.measuring import measure
 from torch_mlx_spectro.backends.base import Backend
 from torch_mlx_spectro.calls.operation import ISTFT, STFT, Call
 from torch_mlx_spectro.dispatch.choice import unsupported_reasons

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from stft_parity.tolerances import OWN_ERROR, SHARE_OF_PEAK
+from stft_parity.compare.tolerances import OWN_ERROR, SHARE_OF_PEAK
 
 Function = Callable[..., torch.Tensor]
 Named = dict[str, torch.Tensor]

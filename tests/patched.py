@@ -14,7 +14,7 @@ from strategies import istft_cases, stft_cases
 import torch_mlx_spectro as tms
 from stft_parity.adapting import adapter
 from stft_parity.cases import Case
-from stft_parity.comparison import compare
+from stft_parity.compare.comparison import compare
 
 #: torch's own functions: patch() rebinds the globals of modules, but not what these refer to.
 NATIVE: dict[str, Callable[..., Any]] = {"stft": torch.stft, "istft": torch.istft}

@@ -16,7 +16,7 @@ from typing import Any
 import hypothesis.strategies as st
 
 from stft_parity.cases import PARAMETERS, Case
-from stft_parity.faults import ISTFT_FAULTS, STFT_FAULTS, UNUSUAL, Changes
+from stft_parity.cases.faults import ISTFT_FAULTS, STFT_FAULTS, UNUSUAL, Changes
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 Shape = tuple[int, ...]

@@ -15,7 +15,7 @@ from patched import NATIVE, accelerated_calls, check_patched
 from strategies import istft_cases, stft_cases
 
 import torch_mlx_spectro as tms
-from stft_parity.cases import (
+from stft_parity.cases.case import (
     COMPLEX_SIGNAL,
     PARAMETERS,
     SIGNAL,
@@ -25,8 +25,8 @@ from stft_parity.cases import (
     istft_case,
     stft_case,
 )
-from stft_parity.faults import ISTFT_FAULTS, STFT_FAULTS, UNUSUAL
-from stft_parity.observing import observe
+from stft_parity.cases.faults import ISTFT_FAULTS, STFT_FAULTS, UNUSUAL
+from stft_parity.compare.observing import observe
 
 Check = Callable[[Case], bool]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from stft_parity.cases import Case
-from stft_parity.choices import VALUES, Choice, plain
-from stft_parity.making import make_call, size
+from stft_parity.cases.choices import VALUES, Choice, plain
+from stft_parity.cases.making import make_call, size
 from stft_parity.results import Result
 
 #: Compares a case.

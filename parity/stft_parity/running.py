@@ -18,13 +18,13 @@ from stft_parity import known as known_differences
 from stft_parity import workers
 from stft_parity.candidates import Candidate, FellBack, Unsupported, load, native
 from stft_parity.cases import Case, Unmakeable
-from stft_parity.choices import VALUES
-from stft_parity.comparison import Comparison, compare_case
-from stft_parity.diagnosis import diagnose
-from stft_parity.draws import draws
-from stft_parity.grid import grid, quick
+from stft_parity.cases.choices import VALUES
+from stft_parity.cases.draws import draws
+from stft_parity.cases.grid import grid, quick
+from stft_parity.cases.models import models
+from stft_parity.compare.comparison import Comparison, compare_case
+from stft_parity.diagnose import diagnose
 from stft_parity.known import Known
-from stft_parity.models import models
 from stft_parity.results import Difference, Report, Result
 
 SELECTIONS = ("quick", "grid", "draws", "models", "all")

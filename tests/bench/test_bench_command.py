@@ -263,7 +263,7 @@ def test_submission_that_would_not_be_valid_is_not_written():
 @needs_mlx
 def test_parity_of_a_submission_is_strict_and_counted(monkeypatch):
     import stft_parity
-    from stft_parity.grid import quick
+    from stft_parity.cases.grid import quick
 
     run_all = stft_parity.run
     few = quick()[:12]

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 import torch_mlx_spectro as tms
 from stft_parity.cases import Case, istft_case, stft_case
-from stft_parity.comparison import check_layout, compare
+from stft_parity.compare.comparison import check_layout, compare
 from torch_mlx_spectro.backends.cpu.backend import CPU
 from torch_mlx_spectro.calls import operation as operations
 from torch_mlx_spectro.dispatch import decide as deciding

@@ -22,7 +22,7 @@ from stft_parity import (
     with_arguments,
 )
 from stft_parity.cases import istft_case, stft_case
-from stft_parity.comparison import compare_case
+from stft_parity.compare.comparison import compare_case
 
 SIGNAL = torch.randn(2, 40)
 

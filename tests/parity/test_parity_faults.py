@@ -18,11 +18,11 @@ from faulty_candidates import Function, after, changed, edited, kept, with_gradi
 
 from stft_parity.candidates import Unsupported
 from stft_parity.cases import Case, istft_case, stft_case
-from stft_parity.grid import quick
+from stft_parity.cases.grid import quick
+from stft_parity.cases.uses import USES
 from stft_parity.known import Known
 from stft_parity.results import ASPECTS
 from stft_parity.running import run
-from stft_parity.uses import USES
 
 BATCH = stft_case()
 LONG = stft_case(x="torch.randn((2, 480), generator=g)", w="torch.hann_window(64)", n_fft="64")

@@ -9,9 +9,9 @@ import torch
 
 from stft_parity import Candidate, Known, Misstated, run
 from stft_parity.cases import Case
-from stft_parity.choices import complete_choice, plain
+from stft_parity.cases.choices import complete_choice, plain
+from stft_parity.cases.making import make_call
 from stft_parity.known import apply_entries, problems, read
-from stft_parity.making import make_call
 from stft_parity.results import Difference, Result
 from torch_mlx_spectro.doctor.candidates import KNOWN_DIFFERENCES, list_known_differences
 

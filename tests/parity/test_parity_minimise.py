@@ -10,10 +10,10 @@ import torch
 
 from stft_parity import Candidate, Judge, Result, minimise
 from stft_parity.cases import Case, istft_case, stft_case
-from stft_parity.choices import complete_choice, plain
-from stft_parity.draws import draws
-from stft_parity.making import make_call
-from stft_parity.models import models
+from stft_parity.cases.choices import complete_choice, plain
+from stft_parity.cases.draws import draws
+from stft_parity.cases.making import make_call
+from stft_parity.cases.models import models
 
 
 def case(op: str, **values: str) -> Case:

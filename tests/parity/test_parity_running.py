@@ -26,8 +26,8 @@ from stft_parity import (
     select,
 )
 from stft_parity.cases import istft_case, stft_case
-from stft_parity.choices import VALUES
-from stft_parity.grid import quick
+from stft_parity.cases.choices import VALUES
+from stft_parity.cases.grid import quick
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.doctor import candidates as own
 from torch_mlx_spectro.doctor.candidates import KNOWN_DIFFERENCES

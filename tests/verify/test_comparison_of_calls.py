@@ -17,8 +17,8 @@ from cli_process import python
 from patched import NATIVE, verify_drawn
 
 import torch_mlx_spectro as tms
-from stft_parity import tolerances
 from stft_parity.cases import Case, istft_case, stft_case
+from stft_parity.compare import tolerances
 from torch_mlx_spectro.backends.cpu.backend import CPU
 from torch_mlx_spectro.backends.mlx.backend import MLX
 from torch_mlx_spectro.calls import operation as operations

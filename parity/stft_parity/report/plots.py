@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stft_parity.compare.tolerances import OWN_ERROR
 from stft_parity.report import tables
 from stft_parity.report.svg import (
     INK,
@@ -22,7 +23,6 @@ from stft_parity.report.svg import (
     verdict_colour,
 )
 from stft_parity.results import FAILURES, Report, Result
-from stft_parity.tolerances import OWN_ERROR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

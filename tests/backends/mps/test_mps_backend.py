@@ -20,7 +20,7 @@ from reference import istft_params, random_tensor, stft_params
 import stft_parity
 import torch_mlx_spectro as tms
 from stft_parity.cases import Case
-from stft_parity.grid import quick
+from stft_parity.cases.grid import quick
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.backends.mps import backend as mps_backend
 from torch_mlx_spectro.backends.mps.backend import MPS

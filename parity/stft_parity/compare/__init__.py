@@ -1,0 +1,1 @@
+"""Compares one call of a candidate with native torch, in every respect."""

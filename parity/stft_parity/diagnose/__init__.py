@@ -1,0 +1,119 @@
+"""Names the cause of a difference: one sentence, as specific as the evidence allows.
+
+Causes are tried, not guessed: the reference is computed again in double precision with one thing
+changed, and a cause is named when what comes of it is what the candidate has given. Where nothing
+explains the values, the sentence says where the error sits.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+
+from stft_parity.cases import Case, Tensors
+from stft_parity.compare.observing import Function, readable
+from stft_parity.diagnose import behaviour, explaining, gradients
+
+__all__ = ["diagnose"]
+
+
+def diagnose(
+    aspect: str, case: Case, tensors: Tensors, expected: Any, actual: Any, native: Function
+) -> str:
+    """Say in one sentence what is wrong; this never raises.
+
+    Args:
+        aspect: one of ``results.ASPECTS``.
+        case: the call.
+        tensors: that it was made on.
+        expected: what the reference gave: for exceptions and warnings the outcome, for gradients
+            the gradient, for repeatability the candidate's first result, else the result.
+        actual: what the candidate gave, likewise.
+        native: the reference's function.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _diagnose(aspect, case, tensors, expected, actual, native)
+    except Exception as error:  # whatever a result is made of: the difference itself is still told
+        return f"{aspect} differs (and the search for the cause failed: {error!r})"
+
+
+def _diagnose(
+    aspect: str, case: Case, tensors: Tensors, expected: Any, actual: Any, native: Function
+) -> str:
+    if aspect in ("values", "shape"):
+        if not readable(actual):
+            return ""  # the dtype says what is wrong
+        return explaining.of_result(
+            explaining.read_setting(case, tensors, native), expected, actual
+        )
+    if aspect.startswith("gradient of"):
+        return _of_gradient(aspect, case, tensors, expected, actual, native)
+    if aspect == "dtype":
+        return _of_dtype(explaining.read_setting(case, tensors, native), expected, actual)
+    if aspect in ("strides", "gradient strides"):
+        gradient = aspect != "strides" or case.use == "vmap of gradients"
+        return behaviour.of_strides(case, expected, actual, gradient=gradient)
+    if aspect == "changed before backward":
+        return behaviour.of_change(case, expected, actual)
+    if aspect == "repeatability":
+        return behaviour.of_repetition(expected, actual, case.op)
+    if aspect == "arguments":
+        return behaviour.of_arguments(actual)
+    sentence = _PLAIN.get(aspect)
+    return "" if sentence is None else sentence(expected, actual)
+
+
+_PLAIN = {
+    "exception": behaviour.of_exceptions,
+    "warnings": behaviour.of_warnings,
+    "warning line": behaviour.of_lines,
+    "type": behaviour.of_type,
+    "device": behaviour.of_device,
+    "layout": behaviour.of_layout,
+    "requires_grad": behaviour.of_requires_grad,
+    "bits": behaviour.of_bits,
+    "aliasing": behaviour.of_aliasing,
+    "state": behaviour.of_state,
+    "writability": behaviour.of_writing,
+}
+
+
+def _of_dtype(at: explaining.Setting, expected: torch.Tensor, actual: torch.Tensor) -> str:
+    """Another dtype, and with complex for real values also what these are."""
+    if not readable(actual):
+        return behaviour.of_dtype(expected, actual, False)
+    said = behaviour.of_dtype(expected, actual, explaining.right_values(at, expected, actual))
+    if actual.is_complex() != expected.is_complex() and actual.shape == expected.shape:
+        return f"{said}: {explaining.of_result(at, expected, actual)}"
+    return said
+
+
+def _of_gradient(
+    aspect: str, case: Case, tensors: Tensors, expected: Any, actual: Any, native: Function
+) -> str:
+    """What is wrong with a gradient, its values or that it is there."""
+    leaf = "x" if aspect.endswith("input") else "w"
+    if isinstance(actual, str):
+        return actual
+    if isinstance(actual, Exception) or isinstance(expected, Exception):
+        return behaviour.of_backward(expected, actual)
+    if actual is None:
+        return "the gradient is missing (None): it does not reach this argument"
+    if expected is None:
+        return "there is a gradient where the reference has none"
+    for name in ("shape", "dtype", "device"):
+        wanted, got = getattr(expected, name), getattr(actual, name)
+        if wanted != got:
+            return f"the gradient's {name} is {got} instead of {wanted}"
+    at = explaining.read_setting(case, tensors, native)
+    here = {
+        name: value.detach().cpu() if isinstance(value, torch.Tensor) else value
+        for name, value in tensors.items()
+    }
+    args, kwargs = case.bind(here)
+    result = native(*args, **kwargs)
+    return gradients.of_gradient(at, leaf, expected, actual, result)
