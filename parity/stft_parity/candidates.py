@@ -130,7 +130,10 @@ def _list_required(function: Function) -> list[str]:
 
 
 def with_arguments(
-    function: Function, names: Iterable[str] | Mapping[str, str], *, op: str = "stft"
+    function: Function,
+    names: Iterable[str] | Mapping[str, str] | None = None,
+    *,
+    op: str = "stft",
 ) -> Function:
     """A function that takes only some of torch's arguments, as one that takes all.
 
@@ -141,9 +144,12 @@ def with_arguments(
 
     Args:
         function: takes the input by position and the others by name.
-        names: torch's names of the others, or a map from these to the function's own names.
+        names: torch's names of the others, or a map from these to the function's own names; by
+            default the names of the function's parameters.
         op: whose arguments they are.
     """
+    if names is None:
+        names = tuple(inspect.signature(function).parameters)[1:]
     own = dict(names) if isinstance(names, Mapping) else {name: name for name in names}
     unknown = own.keys() - set(PARAMETERS[op])
     if unknown:
@@ -215,15 +221,15 @@ def from_numpy(function: Function) -> Function:
 def from_mlx(function: Function) -> Function:
     """A function of MLX arrays as one of tensors.
 
-    Gradients are those of ``mx.vjp``. Dtypes that MLX would narrow are unsupported. MLX has no
-    strides to show: the result is contiguous. Views and uses are as with ``from_numpy``.
+    Gradients are those of ``mx.vjp``. Dtypes that MLX would narrow are unsupported, and integers
+    of NumPy are passed as Python's. Views and uses are as with ``from_numpy``.
     """
 
     def adapted(*args: Any, **kwargs: Any) -> Any:
         import numpy as np
 
         devices = _devices(args, kwargs)
-        given = {**dict(enumerate(args)), **kwargs}
+        given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
         leaves = {
             key: value
             for key, value in given.items()
@@ -237,7 +243,7 @@ def from_mlx(function: Function) -> Function:
 
         others = {key: _to_mlx(value) for key, value in given.items() if key not in leaves}
         if leaves:
-            return _MlxCall.apply(compute, *leaves.values())
+            return _MlxCall.apply(compute, *leaves.values())  # type: ignore[no-untyped-call]
         return _from_numpy(np.array(compute()), devices)
 
     return adapter(adapted, function, arrays=True)
@@ -250,7 +256,7 @@ class _MlxCall(torch.autograd.Function):
     def forward(ctx: Any, function: Function, *leaves: torch.Tensor) -> Any:
         import numpy as np
 
-        ctx.function, ctx.leaves = function, [_to_mlx(leaf.detach()) for leaf in leaves]
+        ctx.function, ctx.leaves = function, [_to_mlx(leaf) for leaf in leaves]
         ctx.devices = _devices(leaves, {})
         return _from_numpy(np.array(function(*ctx.leaves)), ctx.devices)
 
@@ -293,8 +299,10 @@ def _from_numpy(result: Any, devices: list[torch.device]) -> Any:
 
 def _to_mlx(value: Any) -> Any:
     import mlx.core as mx
+    import numpy as np
 
     if isinstance(value, torch.Tensor) and value.dtype in (torch.float64, torch.complex128):
         raise Unsupported(f"dtype {value.dtype}")
-    array = _to_numpy(value)
-    return mx.array(array) if isinstance(value, torch.Tensor) else array
+    if isinstance(value, np.integer):
+        return int(value)
+    return mx.array(_to_numpy(value.detach())) if isinstance(value, torch.Tensor) else value

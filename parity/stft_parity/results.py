@@ -150,6 +150,15 @@ class Report:
         return compared and not self.problems and not any(r.failed for r in self.results)
 
     @property
+    def ordinary(self) -> int:
+        """How many calls that the reference accepts were compared.
+
+        With none, an adapter refuses whatever programs call: what is left are calls that both
+        reject, of which nothing can be learned.
+        """
+        return sum(one.accepted and one.verdict != "unsupported" for one in self.results)
+
+    @property
     def failures(self) -> tuple[Result, ...]:
         return tuple(result for result in self.results if result.failed)
 
