@@ -168,7 +168,7 @@ def test_what_is_unsupported_is_no_failure(
     assert report["counts"]["unsupported"] == report["counts"]["pass"] == 1
     # But of a candidate that offers nothing nothing has been shown.
     code, report = told(capsys, "--stft", "some_candidates:nothing", *FEW)
-    assert code == 1
+    assert code == 4
     assert report["counts"]["unsupported"] == len(report["results"])
 
 
@@ -305,16 +305,26 @@ def test_a_device_that_is_not_here_is_said(
     assert "torch has no such device here" in capsys.readouterr().err
 
 
-def test_a_page_without_matplotlib_is_refused_before_the_run(
+def test_aspects_are_selected_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = ["--candidate", "some_candidates:make", *FEW]
+    code, report = told(capsys, *wrong, "--aspects", "strides, warnings")
+    assert (code, report["counts"]["differs"]) == (0, 0)
+    code, report = told(capsys, *wrong, "--aspects", "values")
+    assert code == 1
+    assert set(report["aspects"]) == {"values"}
+    assert cli.main(["parity", *wrong, "--aspects", "value"]) == 2
+    assert "aspects are one or more of exception, warnings" in capsys.readouterr().err
+
+
+def test_a_page_without_jinja_is_refused_before_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     find = parity.importlib.util.find_spec
-    absent = ("jinja2", "matplotlib")
     monkeypatch.setattr(
-        parity.importlib.util, "find_spec", lambda name: None if name in absent else find(name)
+        parity.importlib.util, "find_spec", lambda name: None if name == "jinja2" else find(name)
     )
     assert cli.main(["parity", "--html", "x.html"]) == 2
-    assert "--html needs jinja2 and matplotlib" in capsys.readouterr().err
+    assert "--html needs jinja2: pip" in capsys.readouterr().err
 
 
 def test_without_mlx_our_own_backend_is_refused(
