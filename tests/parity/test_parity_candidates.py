@@ -25,6 +25,7 @@ from stft_parity import (
 )
 from stft_parity.cases import istft_case, stft_case
 from stft_parity.compare.comparison import compare_case
+from stft_parity.report import tables
 
 SIGNAL = torch.randn(2, 40)
 
@@ -176,13 +177,19 @@ def test_the_documented_adapter_compares_ordinary_calls() -> None:
     assert not report.failures
 
 
-def test_a_run_knows_that_no_ordinary_call_was_compared() -> None:
+def test_a_run_says_that_no_ordinary_call_was_compared() -> None:
     def refuses(*args: Any, **kwargs: Any) -> Any:
         torch.stft(*args, **kwargs)
         raise Unsupported("whatever torch computes")
 
-    report = parity.run(stft=refuses, cases=[stft_case(), stft_case(fault="no rows", input="x[:0]")])
-    assert report.ordinary == 0
+    report = parity.run(stft=refuses, cases=[stft_case(), stft_case(input="x[:0]", fault="rows")])
+    assert report.counts()["pass"] == 1  # both reject the second one
+    assert (report.ordinary, report.ok, report.exit_code) == (0, False, 4)
+    assert tables.conclude(report) == "no ordinary call was compared"
+    assert tables.headline(report).startswith("no ordinary call was compared: ")
+    # Nothing but calls that torch rejects is another matter: that was asked for.
+    faults = parity.run(stft=refuses, cases=[stft_case(input="x[:0]", fault="rows")])
+    assert (faults.ok, faults.refuses_all) == (True, False)
     assert parity.run(stft=torch.stft, cases=[stft_case()]).ordinary == 1
 
 
