@@ -76,6 +76,5 @@ def _window(window: Any, win_length: Any, n_fft: Any) -> Any:
     return window.numpy()
 
 
-_COMMON = ("n_fft", "hop_length", "win_length", "window", "center")
-stft = with_arguments(adapter(_stft, auvux.dsp.stft), (*_COMMON, "pad_mode"))
-istft = with_arguments(adapter(_istft, auvux.dsp.istft), (*_COMMON, "length"), op="istft")
+stft = with_arguments(adapter(_stft, auvux.dsp.stft))
+istft = with_arguments(adapter(_istft, auvux.dsp.istft), op="istft")

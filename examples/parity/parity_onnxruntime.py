@@ -75,5 +75,4 @@ def _stft(
     return spectrum if x.ndim == 2 else spectrum[0]
 
 
-_NAMES = ("n_fft", "hop_length", "win_length", "window", "center", "pad_mode", "onesided")
-stft = from_numpy(with_arguments(_stft, _NAMES))
+stft = from_numpy(with_arguments(_stft))

@@ -81,6 +81,5 @@ def _istft(
     return module.inverse(spectrum.abs(), spectrum.angle())
 
 
-_COMMON = ("n_fft", "hop_length", "win_length", "window")
-stft = with_arguments(adapter(_stft, torch_stft.STFT.transform), _COMMON)
-istft = with_arguments(adapter(_istft, torch_stft.STFT.inverse), (*_COMMON, "length"), op="istft")
+stft = with_arguments(adapter(_stft, torch_stft.STFT.transform))
+istft = with_arguments(adapter(_istft, torch_stft.STFT.inverse), op="istft")

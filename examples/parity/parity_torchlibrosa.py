@@ -67,8 +67,5 @@ def _istft(
     return module(frames.real, frames.imag, length)
 
 
-_COMMON = ("n_fft", "hop_length", "win_length", "window", "center")
-stft = with_arguments(adapter(_stft, torchlibrosa.STFT.forward), (*_COMMON, "pad_mode"))
-istft = with_arguments(
-    adapter(_istft, torchlibrosa.ISTFT.forward), (*_COMMON, "length"), op="istft"
-)
+stft = with_arguments(adapter(_stft, torchlibrosa.STFT.forward))
+istft = with_arguments(adapter(_istft, torchlibrosa.ISTFT.forward), op="istft")
