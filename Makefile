@@ -8,42 +8,56 @@ PIP_ARGS ?=
 
 VENV := .venv-make
 PIPELINES_VENV := .venv-pipelines
-# Touched when an installation is complete: one that was broken off is done again.
+# Touched when an installation is complete: one that was broken off is done again. The first is the
+# product alone; the second, in the same environment, has what it is developed with as well.
+PRODUCT := $(VENV)/product
 INSTALLED := $(VENV)/installed
 PIPELINES_INSTALLED := $(PIPELINES_VENV)/installed
 PIPELINES := tests/pipelines
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench parity test-pipelines test-peers test-dependants wheel clean
+.PHONY: help demo test lint bench parity test-pipelines test-peers test-dependants \
+	wheel test-wheels clean
 
 help:
-	@echo "make demo            separate a clip with and without patch(): who computed, what it gains"
+	@echo "make demo            separate a clip with and without patch()"
 	@echo "make test            the tests"
 	@echo "make lint            ruff, mypy, pyright and the schema of the workflows"
 	@echo "make bench           speed against native torch, on this machine"
-	@echo "make parity          equality with native torch on many more cases, into parity.html"
-	@echo "make test-pipelines  real separation programs; needs Debian's alsa-utils and a C compiler"
-	@echo "make test-peers      mlx-spectro's own tests and kernels in the Metal emulator; minutes"
-	@echo "make test-dependants the tests of programs that use mlx-spectro; needs FFmpeg's headers"
-	@echo "make wheel           build the wheel into dist/"
+	@echo "make parity          equality with native torch on many calls: parity.html"
+	@echo "make test-pipelines  separation programs; needs Debian's alsa-utils and cc"
+	@echo "make test-peers      mlx-spectro's own tests in the Metal emulator; minutes"
+	@echo "make test-dependants tests of what uses mlx-spectro; needs FFmpeg's headers"
+	@echo "make wheel           build this package and the parity suite into dist/"
+	@echo "make test-wheels     each wheel alone, installed and run"
 	@echo "make clean           remove environments, caches and outputs"
 
-$(INSTALLED): pyproject.toml constraints.txt examples/constraints.txt
+$(PRODUCT): pyproject.toml parity/pyproject.toml hatch_build.py constraints.txt \
+		examples/constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt -c examples/constraints.txt \
-		-e '.[dev,plot]'
+		-e ./parity -e '.[plot]'
+	@touch $@
+
+# Python brings a pip that may be too old to read dependency groups.
+$(INSTALLED): $(PRODUCT)
+	$(VENV)/bin/python -m pip install $(PIP_ARGS) 'pip>=25.1'
+	$(VENV)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt -c examples/constraints.txt \
+		--group dev
 	@touch $@
 
 # PyTorch comes first, with the package: the requirements would bring a release of their own.
-$(PIPELINES_INSTALLED): pyproject.toml constraints.txt $(wildcard $(PIPELINES)/requirements*.txt)
+$(PIPELINES_INSTALLED): pyproject.toml parity/pyproject.toml hatch_build.py constraints.txt \
+		$(wildcard $(PIPELINES)/requirements*.txt)
 	$(PYTHON) -m venv --clear $(PIPELINES_VENV)
+	$(PIPELINES_VENV)/bin/python -m pip install $(PIP_ARGS) 'pip>=25.1'
 	$(PIPELINES_VENV)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt \
-		-e '.[dev]' -r $(PIPELINES)/requirements.txt
+		-e ./parity -e '.[plot]' --group dev -r $(PIPELINES)/requirements.txt
 	$(PIPELINES_VENV)/bin/python -m pip install $(PIP_ARGS) --no-deps \
 		-r $(PIPELINES)/requirements-no-deps.txt
 	@touch $@
 
-demo: $(INSTALLED)
+demo: $(PRODUCT)
 	$(VENV)/bin/torch-mlx-spectro demo
 
 # A process for each core; tests that build environments or compile are spread by stealing.
@@ -76,9 +90,13 @@ test-dependants:
 	PIP_ARGS="$(PIP_ARGS)" $(PYTHON) tests/dependants/run.py
 
 wheel: $(INSTALLED)
-	$(VENV)/bin/hatchling build -t wheel
+	$(VENV)/bin/hatchling build
+	cd parity && ../$(VENV)/bin/hatchling build -d ../dist
+
+test-wheels: wheel
+	PIP_ARGS="$(PIP_ARGS)" $(PYTHON) tests/wheels/run.py dist
 
 clean:
-	rm -rf $(VENV) $(PIPELINES_VENV) build dist demo-output parity.html *.egg-info
+	rm -rf $(VENV) $(PIPELINES_VENV) build dist parity/dist demo-output parity.html *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

@@ -313,7 +313,7 @@ def plot(path: Path, reports: dict[str, dict[str, Any]]) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise Missing("--plot: pip install 'torch-mlx-spectro[plot]'") from None
+        raise Missing("--plot: pip install matplotlib") from None
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     for axis, (name, report) in zip(figure.subplots(1, len(reports)), reports.items(), strict=True):

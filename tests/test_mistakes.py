@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkout import ROOT
 from needs import needs_mlx
 
 import torch_mlx_spectro as tms
@@ -43,6 +44,9 @@ COMMAND_LINES = {
     "bench --device npu": "--device: invalid choice: 'npu' (choose from {any}",
     "bench --compare missing.json": "--compare missing.json: No such file or directory",
 }
+
+#: What a message says to install.
+HINT = re.compile(r"pip install (?:-[-\w]+ )*'?([\w.{-]+)")
 
 NAMES = "auto, native, cpu, mlx, mps, cuda"
 VERIFY = "verify must be 0 (verify nothing) or a positive integer N (every Nth accelerated call)"
@@ -211,3 +215,12 @@ def test_a_similar_name_is_suggested_and_no_other() -> None:
     assert suggest("metal", ("stft",)) == ""  # what it is called elsewhere is not meant here
     assert suggest("x.py", ("run", "doctor")) == ""
     assert suggest(None, ("auto",)) == ""
+
+
+def test_a_hint_installs_what_is_missing_itself():
+    """pip may not know this package by its name: it is installed from a checkout, or not at all."""
+    sources = [*ROOT.glob("torch_mlx_spectro/**/*.py"), *ROOT.glob("parity/**/*.py")]
+    told = [(path.name, text) for path in sources for text in HINT.findall(path.read_text())]
+    assert len(told) > 8
+    ours = ("torch-mlx-spectro", "stft-parity", "torch_mlx_spectro")
+    assert [(name, text) for name, text in told if text.startswith(ours)] == []

@@ -522,7 +522,7 @@ def test_a_backend_that_is_not_here_is_told_once(
     monkeypatch.setattr(torch.version, "cuda", None)
     (told,) = list_warnings("cuda", "cuda", "cpu", "auto", "native", "cuda")
     assert told.startswith("patch('cuda'): this torch is built without CUDA; it needs an NVIDIA")
-    assert "pip install 'torch-mlx-spectro[cuda]'" in told
+    assert "pip install cuda-core" in told
     assert "torch itself computes every call" in told
 
 

@@ -133,7 +133,7 @@ def test_missing_matplotlib_is_told_first(capsys, monkeypatch, tmp_path):
     )
     code, _, err = run(capsys, "--plot", tmp_path / "a.png")
     assert code == 2
-    assert "pip install 'torch-mlx-spectro[plot]'" in err
+    assert "pip install matplotlib" in err
 
 
 def test_planted_regression_ends_with_1_and_names_it(files, capsys):

@@ -324,7 +324,7 @@ def test_a_page_without_jinja_is_refused_before_the_run(
         parity.importlib.util, "find_spec", lambda name: None if name == "jinja2" else find(name)
     )
     assert cli.main(["parity", "--html", "x.html"]) == 2
-    assert "--html needs jinja2: pip" in capsys.readouterr().err
+    assert "--html needs jinja2: pip install jinja2" in capsys.readouterr().err
 
 
 def test_without_mlx_our_own_backend_is_refused(

@@ -77,7 +77,7 @@ def test_without_mlx_other_backends_compute():
 def test_a_cuda_device_without_the_extra_is_a_warning():
     finding = only(devices=["cpu", "cuda"])
     assert finding.level == "warning"
-    assert finding.fix == ("python -m pip install 'torch-mlx-spectro[cuda]'",)
+    assert finding.fix == ("python -m pip install cuda-core",)
 
 
 def test_a_python_for_intel_on_a_mac_is_an_error():

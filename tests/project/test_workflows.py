@@ -101,13 +101,18 @@ def test_a_workflow_may_only_read_and_ends(path: Path):
 
 def test_every_make_target_is_one():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    phony = re.search(r"^\.PHONY: ((?:.*\\\n)*.*)$", makefile, re.MULTILINE)
     assert phony
     targets = {*phony[1].split(), ".venv-make/installed"}
     assert "INSTALLED := $(VENV)/installed" in makefile
+    told = re.findall(r'^\t@echo "(make (\S+) .*)"$', makefile, re.MULTILINE)
+    assert {target for _, target in told} == set(phony[1].replace("\\", "").split()) - {"help"}
+    assert [line for line, _ in told if len(line) > 80] == []
     named = [word for words in commands() if words[0] == "make" for word in words[1:]]
     assert set(named) <= targets
-    assert {"lint", "test", "demo", "wheel", "test-pipelines", "test-dependants"} <= set(named)
+    assert {"lint", "test", "demo", "test-wheels", "test-pipelines", "test-dependants"} <= set(
+        named
+    )
 
 
 def test_every_command_of_ours_is_one():

@@ -81,7 +81,7 @@ _specs: dict[str, Spec] = {
             "cuda",
             ("cuda",),
             f"{_HERE}.cuda.backend:CUDA",
-            needs="an NVIDIA GPU, a CUDA build of torch, and pip install 'torch-mlx-spectro[cuda]'",
+            needs="an NVIDIA GPU, a CUDA build of torch, and pip install cuda-core",
         ),
     )
 }

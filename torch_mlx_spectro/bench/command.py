@@ -121,7 +121,7 @@ def _check(options: argparse.Namespace) -> None:
             ),
             (
                 plot and importlib.util.find_spec("matplotlib") is None,
-                "--plot needs matplotlib: pip install 'torch-mlx-spectro[plot]'",
+                "--plot needs matplotlib: pip install matplotlib",
             ),
             (
                 plot and plot.suffix not in (".png", ".svg", ".pdf"),

@@ -181,7 +181,7 @@ def _check(options: argparse.Namespace) -> None:
             ),
             (
                 options.html and importlib.util.find_spec("jinja2") is None,
-                "--html needs jinja2: pip install 'torch-mlx-spectro[plot]'",
+                "--html needs jinja2: pip install jinja2",
             ),
         )
     )

@@ -276,7 +276,7 @@ def _examine_backends(found: Mapping[str, Any]) -> Examined:
             Finding(
                 "warning",
                 f"CUDA tensors go to native torch: {backends['cuda']['reason']}.",
-                ("python -m pip install 'torch-mlx-spectro[cuda]'",),
+                ("python -m pip install cuda-core",),
             ),
         ),
         *(

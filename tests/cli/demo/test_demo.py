@@ -90,7 +90,7 @@ def test_without_matplotlib_there_is_no_picture_and_all_is_well(
     assert cli.main(["demo", "--input", str(clip), "--output", str(tmp_path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert len(report["files"]) == 3
-    assert "torch-mlx-spectro[plot]" in report["notes"][0]
+    assert "pip install matplotlib" in report["notes"][0]
 
 
 @pytest.mark.parametrize(

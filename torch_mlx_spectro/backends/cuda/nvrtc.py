@@ -47,7 +47,7 @@ def nvrtc_version() -> tuple[int, int]:
     except (ImportError, AttributeError, RuntimeError) as missing:
         raise CudaProblem(
             f"cuda-core with NVRTC is not usable here ({str(missing).partition(chr(10))[0]}); "
-            "install the extra torch-mlx-spectro[cuda]"
+            "pip install cuda-core"
         ) from missing
     if int(error) != 0:
         raise CudaProblem(f"NVRTC answers with {error}")

@@ -246,9 +246,7 @@ def _add_picture(
     except OSError as error:
         raise Problem(f"--output {folder}: {error.strerror or error}") from None
     except ImportError:
-        report["notes"].append(
-            "no picture: it needs matplotlib, pip install 'torch-mlx-spectro[plot]'"
-        )
+        report["notes"].append("no picture: it needs matplotlib, pip install matplotlib")
 
 
 def _print(report: dict[str, Any]) -> None:
