@@ -155,8 +155,8 @@ class Result:
 
     @property
     def valued(self) -> bool:
-        """Whether the candidate's values were compared, or cannot be since their shape is wrong."""
-        return self.error is not None or any(d.aspect in VALUES for d in self.differences)
+        """Whether the candidate's values were compared, or cannot be since they are wrong."""
+        return self.error is not None or self.failing == "wrong values"
 
     @property
     def failing(self) -> str:
