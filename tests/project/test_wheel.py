@@ -192,8 +192,15 @@ def test_pip_finds_the_parity_suite_in_a_repository(tmp_path):
         assert find_parity(clone) == by_folder
 
 
-def test_wheel_has_the_version_of_the_package(wheel):
-    assert wheel.name.startswith(f"torch_mlx_spectro-{torch_mlx_spectro.__version__}-py3-none-any")
+def test_versions_agree(wheel, parity_wheel):
+    version = torch_mlx_spectro.__version__
+    assert wheel.name.startswith(f"torch_mlx_spectro-{version}-py3-none-any")
+    citation = (CHECKOUT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall("^version: (.*)$", citation, re.MULTILINE) == [version]
+    assert (
+        parity_wheel.name
+        == f"stft_parity-{read_metadata(parity_wheel)['Version']}-py3-none-any.whl"
+    )
 
 
 def test_strict_stft_runs_from_the_wheel(environment):
