@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-WIDTH, ROW, TOP, LEFT = 470, 20, 54, 190
+WIDTH, ROW, TOP, LEFT = 480, 20, 54, 200
 #: Colours by function: on a light page, and on a dark one.
 COLOURS = {"stft": ("#0072b2", "#56b4e9"), "istft": ("#d55e00", "#e69f00")}
 
@@ -86,7 +86,7 @@ def read_page(text: str) -> tuple[list[Row], str]:
 def draw(rows: list[Row], where: str) -> str:
     """Draw a bar for each measurement, those of one size below each other."""
     sizes = list(dict.fromkeys(size for _, size, _ in rows))
-    most = max(ratio for *_, ratio in rows) * 1.18
+    most = max(ratio for *_, ratio in rows) * 1.2
     scale = (WIDTH - LEFT - 16) / most
     height = TOP + len(sizes) * (2 * ROW + 14) + 34
     title = "times as fast as torch alone"
