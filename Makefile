@@ -14,15 +14,18 @@ PRODUCT := $(VENV)/product
 INSTALLED := $(VENV)/installed
 PIPELINES_INSTALLED := $(PIPELINES_VENV)/installed
 PIPELINES := tests/pipelines
+DOCS_VENV := .venv-docs
+DOCS_INSTALLED := $(DOCS_VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench parity test-pipelines test-peers test-dependants \
+.PHONY: help demo test lint docs bench parity test-pipelines test-peers test-dependants \
 	wheel test-wheels clean
 
 help:
 	@echo "make demo            separate a clip with and without patch()"
 	@echo "make test            the tests"
 	@echo "make lint            ruff, mypy, pyright and the schema of the workflows"
+	@echo "make docs            the documentation site, into site/; warnings are errors"
 	@echo "make bench           speed against native torch, on this machine"
 	@echo "make parity          equality with native torch on many calls: parity.html"
 	@echo "make test-pipelines  separation programs; needs Debian's alsa-utils and cc"
@@ -56,6 +59,17 @@ $(PIPELINES_INSTALLED): pyproject.toml parity/pyproject.toml hatch_build.py cons
 	$(PIPELINES_VENV)/bin/python -m pip install $(PIP_ARGS) --no-deps \
 		-r $(PIPELINES)/requirements-no-deps.txt
 	@touch $@
+
+# Neither torch nor the package is installed: the site is made of their text.
+$(DOCS_INSTALLED): pyproject.toml
+	$(PYTHON) -m venv --clear $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install $(PIP_ARGS) 'pip>=25.1'
+	$(DOCS_VENV)/bin/python -m pip install $(PIP_ARGS) --group docs
+	@touch $@
+
+# Its theme would say in each build that MkDocs 2 is another program.
+docs: $(DOCS_INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
 
 demo: $(PRODUCT)
 	$(VENV)/bin/torch-mlx-spectro demo
@@ -97,6 +111,6 @@ test-wheels: wheel
 	PIP_ARGS="$(PIP_ARGS)" $(PYTHON) tests/wheels/run.py dist
 
 clean:
-	rm -rf $(VENV) $(PIPELINES_VENV) build dist parity/dist demo-output parity.html *.egg-info
+	rm -rf $(VENV) $(PIPELINES_VENV) $(DOCS_VENV) build dist site parity/dist demo-output parity.html *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

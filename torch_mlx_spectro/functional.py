@@ -246,7 +246,41 @@ if TYPE_CHECKING:  # torch's parameters, for editors; inspect.signature shows to
         return_complex: bool | None = None,
         align_to_window: bool | None = None,
     ) -> torch.Tensor:
-        """Compute what ``torch.stft`` does, by the backend that is chosen."""
+        """Compute what ``torch.stft`` computes, by the backend that is chosen.
+
+        Signature, results, warnings and exceptions are those of ``torch.stft``. Values differ from
+        torch's by rounding.
+
+        Args:
+            input: the signal, in samples; float32 or float64, or complex.
+            n_fft: samples of a frame, and points of its Fourier transform.
+            hop_length: samples from one frame to the next; ``n_fft // 4`` where None.
+            win_length: samples of the window, which zeros on both sides extend to ``n_fft``;
+                ``n_fft`` where None.
+            window: ``win_length`` values; ones where None, as in torch.
+            center: pad the signal by ``n_fft // 2`` samples at both ends, so that frame ``t`` is
+                centred at sample ``t * hop_length``.
+            pad_mode: ``"reflect"``, ``"constant"``, ``"replicate"`` or ``"circular"``.
+            normalized: multiply the spectrum by ``n_fft ** -0.5``.
+            onesided: return ``n_fft // 2 + 1`` bins instead of ``n_fft``; True where None and
+                signal and window are real.
+            return_complex: return complex numbers; torch asks for True or False for real input.
+            align_to_window: as in torch: with ``center=False``, place frames by the window.
+
+        Shape:
+            - input: ``(samples,)`` or ``(batch, samples)``
+            - result: ``(bins, frames)`` or ``(batch, bins, frames)``, with the strides of
+              ``torch.stft``. There are ``1 + samples // hop_length`` frames where ``center`` is
+              True (and ``n_fft`` even).
+
+        Returns:
+            complex64 for float32, complex128 for float64. With ``return_complex=False`` the real
+            and imaginary parts lie in one more dimension of size 2.
+
+        Raises:
+            NotAccelerated: strict mode, and torch would have to compute this call.
+            RuntimeError: torch rejects the arguments; the exception is torch's own.
+        """
 
     def istft(
         input: torch.Tensor,
@@ -260,7 +294,40 @@ if TYPE_CHECKING:  # torch's parameters, for editors; inspect.signature shows to
         length: int | None = None,
         return_complex: bool = False,
     ) -> torch.Tensor:
-        """Compute what ``torch.istft`` does, by the backend that is chosen."""
+        """Compute what ``torch.istft`` computes, by the backend that is chosen.
+
+        Signature, results, warnings and exceptions are those of ``torch.istft``. Values differ from
+        torch's by rounding.
+
+        Args:
+            input: the spectrum; complex64 or complex128.
+            n_fft: samples of a frame.
+            hop_length: samples from one frame to the next; ``n_fft // 4`` where None.
+            win_length: samples of the window; ``n_fft`` where None.
+            window: ``win_length`` values; ones where None.
+            center: the spectrum is of a centred stft: the padding is cut off.
+            normalized: the spectrum is of an stft with ``normalized=True``.
+            onesided: the spectrum has ``n_fft // 2 + 1`` bins instead of ``n_fft``; where None, its
+                number of bins tells.
+            length: samples of the result; None for what the frames cover.
+            return_complex: return a complex signal, of a spectrum with all ``n_fft`` bins.
+
+        Shape:
+            - input: ``(bins, frames)`` or ``(batch, bins, frames)``
+            - result: ``(length,)`` or ``(batch, length)``
+
+        Returns:
+            float32 for complex64, float64 for complex128; complex with ``return_complex=True``. The
+            imaginary parts of DC and Nyquist are ignored, on every device.
+
+        Raises:
+            NotAccelerated: strict mode, and torch would have to compute this call.
+            RuntimeError: torch rejects the arguments, or the envelope of the window is below 1e-11
+                somewhere in the result; the exception is torch's own.
+
+        Warns:
+            UserWarning: ``length`` exceeds what the frames cover; zeros follow.
+        """
 
 else:
     stft = _function(STFT, __name__, current_choice)
@@ -274,8 +341,15 @@ patched_istft = _function(ISTFT, "torch.functional", patched_choice)
 def explain(function: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Route:
     """Explain who would compute ``function(*args, **kwargs)`` here and now, and why.
 
+    Nothing is computed, timed or counted.
+
     Args:
         function: ``torch.stft``, ``torch.istft``, ours, or ``"stft"`` or ``"istft"``.
+        args: the positional arguments of the call.
+        kwargs: its keyword arguments.
+
+    Returns:
+        Backend, kernel and every reason.
 
     Raises:
         ValueError: ``function`` is none of these.
@@ -298,6 +372,9 @@ def stats() -> Stats:
     """Return what was computed where since the start or :func:`reset_stats`, and why.
 
     Calls are counted. Their derivatives are computed where the call was, and not counted.
+
+    Returns:
+        A snapshot; ``print`` shows it as tables. Times are in seconds.
     """
     return stats_since(None)
 
@@ -313,5 +390,5 @@ def stats_since(before: Mark | None) -> Stats:
 
 
 def reset_stats() -> None:
-    """Set every counter to zero."""
+    """Set every counter of :func:`stats` to zero. What was measured or verified is kept."""
     counters.reset()

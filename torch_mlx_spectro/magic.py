@@ -18,7 +18,11 @@ AS_IS = "--as-is"
 
 
 def load_ipython_extension(ipython: Any) -> None:
-    """Add ``%%stft_stats`` to an IPython session; ``%load_ext torch_mlx_spectro`` calls this."""
+    """Add ``%%stft_stats`` to an IPython session; ``%load_ext torch_mlx_spectro`` calls this.
+
+    Args:
+        ipython: the session, ``get_ipython()``.
+    """
     magic = partial(_run_cell, ipython)
     magic.__doc__ = _run_cell.__doc__
     ipython.register_magic_function(magic, "cell", NAME)

@@ -223,7 +223,22 @@ class Report:
     def ok(self) -> bool:
         """Something was compared, nothing differs but what is known, and that still differs."""
         compared = any(result.verdict in COMPARED for result in self.results)
-        return compared and not self.problems and not any(r.failed for r in self.results)
+        if not compared or self.refuses_all:
+            return False
+        return not self.problems and not any(r.failed for r in self.results)
+
+    @property
+    def ordinary(self) -> int:
+        """How many calls that the reference accepts were compared."""
+        return sum(one.accepted and one.verdict != "unsupported" for one in self.results)
+
+    @property
+    def refuses_all(self) -> bool:
+        """Whether the candidate refuses every call that the reference accepts.
+
+        What is left are calls that the reference rejects: nothing can be learned of them.
+        """
+        return self.ordinary == 0 and any(one.accepted for one in self.results)
 
     @property
     def failures(self) -> tuple[Result, ...]:
@@ -271,10 +286,12 @@ class Report:
         Returns:
             0 where nothing differs but what is known; 1 where values are wrong, calls raise or
             fall back, or the list of known differences has problems; 3 where only conventions
-            differ; 4 where nothing was compared.
+            differ; 4 where nothing was compared, or no call that the reference accepts.
         """
         if self.ok:
             return 0
+        if self.refuses_all:
+            return 4
         failing = self.failing()
         if not any(failing.values()) and not self.problems:
             return 4

@@ -403,3 +403,38 @@ def test_a_candidate_that_lets_native_compute_does_not_hide_it(
     with tms.backend("native"):
         tms.stft(torch.zeros(100), 16, return_complex=True, window=torch.ones(16))
     assert "native torch computed it" in candidate.fallback()
+
+
+def test_new_writes_an_adapter_that_is_compared_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["parity", "--new", "begun.py"]) == 0
+    said = capsys.readouterr().out
+    command = "torch-mlx-spectro parity --candidate begun --html begun.html"
+    assert f"  {command}\n" in said
+    assert command in Path("begun.py").read_text()
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    chosen = ("--select", "op=stft", "--select", "fault=none", "--select", "use=plain")
+    cli.main(["parity", "--candidate", "begun", "--json", "--no-gradients", *chosen])
+    report = json.loads(capsys.readouterr().out)
+    measured = [result for result in report["results"] if result["error"] is not None]
+    assert len(measured) > 80
+    told = [difference["aspect"] for one in measured for difference in one["differences"]]
+    assert {"values", "shape"} & set(told) == set()
+    sys.modules.pop("begun")
+
+
+def test_new_says_what_is_wrong_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("begun.py").touch()
+    for given, said in (
+        (("--new", "begun.py"), "is there already"),
+        (("--new", "be-gun.py"), "name it as a module"),
+        (("--new", "none/begun.py"), "No such file"),
+        (("--arrays", "mlx"), "goes with --new"),
+    ):
+        assert cli.main(["parity", *given]) == 2
+        assert said in capsys.readouterr().err

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from checkout import ROOT
+from code_blocks import find_blocks
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.cli import main as cli
 
 ON_A_MAC = ROOT / "docs" / "on-a-mac.md"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 #: Put behind each statement on Apple hardware that nobody has put to the test.
 MARKER = re.compile(r"\*\(designed for, unmeasured: `([^`]+)`\)\*")
@@ -27,6 +29,10 @@ SPEED = re.compile(
     r"\b\d[\d.,]*\s?(?:x|times (?:faster|slower|as fast)|ms|us|µs|ns|[GT]B/s|[GT]FLOPS|GHz)\b"
     r"|\b\d[\d.,]*\s?% (?:faster|slower|of the bandwidth)"
 )
+
+
+def name_page(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
 def statements(text: str) -> Iterator[str]:
@@ -49,7 +55,7 @@ def unmarked(text: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_page)
 def test_no_page_has_a_number_of_apple_hardware_without_the_marker(page: Path):
     assert unmarked(page.read_text(encoding="utf-8")) == []
 
@@ -117,15 +123,16 @@ def test_the_program_of_the_page_on_macs_runs(capsys):
 
 def our_commands(text: str) -> Iterator[str]:
     """The command lines of ours in a page, from blocks of shell and from backticks in its text."""
-    for block in re.findall(r"^```(?:sh|console)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            if line.startswith("torch-mlx-spectro "):
-                yield line
+    for block in find_blocks(text):
+        for line in block.text.replace("\\\n", " ").splitlines():
+            command = line.removeprefix("$ ")
+            if block.language in ("sh", "console") and command.startswith("torch-mlx-spectro "):
+                yield command
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     yield from re.findall(r"`(torch-mlx-spectro [^`]+)`", " ".join(prose.split()))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_page)
 def test_every_command_of_a_page_is_one(page: Path):
     for line in our_commands(page.read_text(encoding="utf-8")):
         _, name, *arguments = shlex.split(line, comments=True)
@@ -135,10 +142,10 @@ def test_every_command_of_a_page_is_one(page: Path):
             with contextlib.redirect_stderr(None):
                 cli.build_parser().parse_args([name, *arguments])
         except SystemExit:
-            pytest.fail(f"{page.name}: {line}")
+            pytest.fail(f"{name_page(page)}: {line}")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_page)
 def test_every_link_to_a_file_leads_somewhere(page: Path):
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:\s]+)(?:#[\w-]+)?\)", text):
@@ -147,3 +154,11 @@ def test_every_link_to_a_file_leads_somewhere(page: Path):
     anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
     for anchor in re.findall(r"\]\(#([\w-]+)\)", text):
         assert anchor in anchors
+
+
+def test_the_picture_of_speed_shows_the_numbers_of_its_page():
+    drawing = runpy.run_path(str(ROOT / "docs" / "assets" / "draw_speed.py"))
+    rows, where = drawing["read_page"]((ROOT / "docs" / "measured.md").read_text(encoding="utf-8"))
+    assert len(rows) == 16
+    picture = (ROOT / "docs" / "assets" / "speed.svg").read_text(encoding="utf-8")
+    assert drawing["draw"](rows, where) == picture

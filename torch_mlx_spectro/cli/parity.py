@@ -24,6 +24,15 @@ SELECTIONS = ("quick", "grid", "draws", "models", "all")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    first = parser.add_argument_group("an adapter to begin with")
+    first.add_argument(
+        "--new", type=Path, metavar="FILE.py", help="write one that works, to put an STFT into"
+    )
+    first.add_argument(
+        "--arrays",
+        choices=("numpy", "torch", "mlx"),
+        help="what that STFT takes (default: numpy)",
+    )
     what = parser.add_argument_group("what is compared")
     what.add_argument(
         "--candidate",
@@ -100,11 +109,28 @@ def command(options: argparse.Namespace) -> int:
     Raises:
         Problem: wrong usage, or what was asked for is not available.
     """
+    if options.new:
+        return _write_new(options.new, options.arrays or "numpy")
     _check(options)
     from . import parity_session as session  # imports torch
 
     interrupts.raise_again()
     return session.run(options, _find_backend(options))
+
+
+def _write_new(path: Path, arrays: str) -> int:
+    """Write an adapter to begin with, and say how to compare it."""
+    from stft_parity.starting import write_adapter  # imports torch
+
+    from ..errors import Problem
+
+    try:
+        compare = write_adapter(path, arrays, "torch-mlx-spectro parity")
+    except (OSError, ValueError) as error:
+        raise Problem(f"--new: {error}") from None
+    print(f"{path} compares an STFT that is written out in it. Run it, then put yours in:\n")
+    print(f"  {compare}")
+    return 0
 
 
 def _find_backend(options: argparse.Namespace) -> str | None:
@@ -128,6 +154,7 @@ def _check(options: argparse.Namespace) -> None:
     refuse(
         (
             (options.candidate and single, "either --candidate, or --stft and --istft"),
+            (options.arrays, "--arrays goes with --new"),
             (
                 options.backend and not own,
                 "--backend is this package's own: it goes without a candidate",

@@ -46,7 +46,12 @@ NATIVE = Choice(registry.NATIVE)
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a backend can be used here; ``reason`` says why not, and is empty otherwise."""
+    """Whether a backend can be used here.
+
+    Attributes:
+        available: whether it can.
+        reason: why not; ``""`` if it can.
+    """
 
     available: bool
     reason: str = ""
@@ -79,7 +84,7 @@ def patched_choice() -> Choice:
 
 
 def is_patched() -> bool:
-    """Whether :func:`patch` is in force."""
+    """Return whether a :func:`patch` is in force in this process."""
     return _default.patched is not None
 
 
@@ -137,7 +142,12 @@ def backend(name: BackendName, strict: bool = False, verify: int | None = None) 
 
 
 def available_backends() -> dict[str, Availability]:
-    """Every backend by name, with the reason why it cannot be used here."""
+    """Return every backend by name, and whether it can be used here.
+
+    Returns:
+        ``"native"``, ``"cpu"``, ``"mlx"``, ``"mps"`` and ``"cuda"``, each with its
+        :class:`Availability`. Libraries such as MLX are loaded to find out.
+    """
     found = {registry.NATIVE: Availability(True)}
     for spec in registry.specs():
         reason = registry.load(spec.name).explain_absence()

@@ -24,7 +24,8 @@ LINE_POINTS = 16
 
 #: Values that one thread holds in a pass: in the best plan, and in plans for GPUs that allow a
 #: group fewer threads. A synthesis thread holds output samples, too. For analysis 8 values were
-#: faster than 16 in all sizes tried but the longest, where fewer passes were (docs/gpu.md).
+#: faster than 16 in all sizes tried but the longest, where fewer passes were
+#: (docs/contributing/kernels.md).
 ANALYSIS_VALUES = (8, 16, 32, 64)
 SYNTHESIS_VALUES = (8, 16, 32, 64)
 #: Threads of a group to aim at; fewer for analysis, whose frames share nothing.

@@ -26,11 +26,15 @@ from ..errors import UnresolvedArguments
 from ..mlx.runtime import runtime
 from ..store.caches import cached
 
-#: mlx-spectro's names of the values that some arguments take.
+# mlx-spectro's names of the values that some arguments take.
 STFTOutputLayout: TypeAlias = Literal["bfn", "bnf"]
+"""Layouts of spectra: (batch, bins, frames) or (batch, frames, bins)."""
 ISTFTBackendPolicy: TypeAlias = Literal["auto", "mlx_fft", "metal", "torch_fallback"]
+"""Policies of ``istft``: ``"metal"`` raises where no kernel computes; the others are equal."""
 CenterPadMode: TypeAlias = Literal["constant", "reflect", "replicate", "circular"]
+"""What lies beyond the ends of a centred signal."""
 CenterTailPad: TypeAlias = Literal["symmetric", "minimal"]
+"""Padding at the end: as at the beginning, or enough for ``ceil(samples / hop_length)`` frames."""
 _LAYOUTS, _POLICIES = get_args(STFTOutputLayout), get_args(ISTFTBackendPolicy)
 #: By argument, its accepted values.
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -290,6 +294,9 @@ def resolve_fft_params(
         hop_length: ``n_fft // 4`` where None.
         win_length: ``n_fft`` where None.
         pad: samples by which a frame grows on either side.
+
+    Returns:
+        The three sizes, in samples.
 
     Raises:
         ValueError: a size is not a positive integer, or ``win_length`` exceeds the padded frame.

@@ -149,34 +149,42 @@ class TransformCore(Shown):
 
     @property
     def n_fft(self) -> int:
+        """Samples of a frame, and points of its Fourier transform."""
         return self._sizes.n_fft
 
     @property
     def hop_length(self) -> int:
+        """Samples from one frame to the next."""
         return self._sizes.hop_length
 
     @property
     def win_length(self) -> int:
+        """Samples of the window before zeros extend it to ``n_fft``."""
         return self._sizes.win_length
 
     @property
     def center(self) -> bool:
+        """Whether frame ``t`` is centred at sample ``t * hop_length``."""
         return self._sizes.center
 
     @property
     def center_pad_mode(self) -> str:
+        """What lies beyond the ends of a centred signal."""
         return self._sizes.pad_mode
 
     @property
     def center_tail_pad(self) -> str:
+        """How far the padding at the end reaches."""
         return self._sizes.tail_pad
 
     @property
     def normalized(self) -> bool:
+        """Whether spectra are multiplied by ``n_fft ** -0.5``."""
         return self._sizes.normalized
 
     @property
     def onesided(self) -> bool:
+        """Whether spectra of real signals have ``n_fft // 2 + 1`` bins."""
         return self._sizes.onesided
 
     def with_window(self, window: WindowLike) -> Self:

@@ -63,7 +63,13 @@ class Spectrogram(Shown):
         power: exponent of the magnitude; None for the complex spectrum.
         normalized: True or ``"window"``: divided by the window's norm; ``"frame_length"``: by
             ``sqrt(n_fft)``; False.
-        center, pad_mode, onesided: see :class:`.SpectralTransform`.
+        center: as of :class:`.SpectralTransform`.
+        pad_mode: as of :class:`.SpectralTransform`.
+        onesided: as of :class:`.SpectralTransform`.
+
+    Shape:
+        - input: [..., T], real MLX array
+        - result: [..., n_fft // 2 + 1, frames]; all ``n_fft`` bins with ``onesided=False``
 
     Raises:
         ValueError: sizes, names or modes that do not fit.
@@ -107,6 +113,7 @@ class Spectrogram(Shown):
         return {**_list_sizes(self.transform), "power": self.power, **given}
 
     def __call__(self, x: Any) -> Any:
+        """Compute the spectrogram of a signal, shape [..., T]."""
         mx = runtime().mx
         check_array("Spectrogram", x)
         if self.pad:
@@ -143,16 +150,31 @@ class MelSpectrogram(Shown):
     """A spectrogram in ``n_mels`` triangular bands of the mel scale, shape [..., n_mels, frames].
 
     Args:
-        sample_rate: of the signal.
-        n_fft, win_length, hop_length, pad, window_fn, power, normalized, center, pad_mode: see
-            :class:`Spectrogram`.
-        f_min, f_max: where the bands begin and end, in Hz; ``sample_rate / 2`` where None.
+        sample_rate: samples of the signal in a second.
+        n_fft: as of :class:`Spectrogram`.
+        win_length: as of :class:`Spectrogram`.
+        hop_length: as of :class:`Spectrogram`.
+        f_min: where the bands begin, in Hz.
+        f_max: where they end, in Hz; ``sample_rate // 2`` where None.
+        pad: as of :class:`Spectrogram`.
         n_mels: bands.
+        window_fn: as of :class:`Spectrogram`.
+        power: as of :class:`Spectrogram`.
+        normalized: as of :class:`Spectrogram`.
+        center: as of :class:`Spectrogram`.
+        pad_mode: as of :class:`Spectrogram`.
         norm: ``"slaney"``: bands of unit area; None.
         mel_scale: ``"htk"`` or ``"slaney"``.
 
+    Shape:
+        - input: [..., T], real MLX array
+        - result: [..., n_mels, frames]
+
     Raises:
         ValueError: sizes, names or modes that do not fit.
+
+    Warns:
+        UserWarning: some bands have no bin.
     """
 
     def __init__(
@@ -197,6 +219,7 @@ class MelSpectrogram(Shown):
         }
 
     def __call__(self, x: Any) -> Any:
+        """Compute the bands of a signal, shape [..., T]."""
         return runtime().mx.matmul(self.filters, self.spectrogram(x))
 
 
@@ -220,12 +243,16 @@ class MFCC(Shown):
     """Cosine transform of mel energies in decibels, shape [..., n_mfcc, frames].
 
     Args:
-        sample_rate: of the signal.
+        sample_rate: samples of the signal in a second.
         n_mfcc: coefficients; at most the bands.
         dct_type: 2 is the only one.
         norm: ``"ortho"`` or None.
         log_mels: take natural logarithms instead of decibels.
         melkwargs: arguments of :class:`MelSpectrogram`.
+
+    Shape:
+        - input: [..., T], real MLX array
+        - result: [..., n_mfcc, frames]
 
     Raises:
         ValueError: there are more coefficients than bands, or the type or norm is not accepted.
@@ -264,6 +291,7 @@ class MFCC(Shown):
         }
 
     def __call__(self, x: Any) -> Any:
+        """Compute the coefficients of a signal, shape [..., T]."""
         mx = runtime().mx
         mel = self.mel(x)
         levels = mx.log(mel + LOG_OFFSET) if self.log_mels else decibels(mel)
@@ -274,15 +302,22 @@ class GriffinLim(Shown):
     """A signal whose spectrogram is the given one, by alternating projections with momentum.
 
     Griffin and Lim 1984; the momentum is that of Perraudin, Balazs and Søndergaard 2013, "A fast
-    Griffin-Lim algorithm". Input of shape [..., bins, frames], output [..., T].
+    Griffin-Lim algorithm".
 
     Args:
-        n_fft, win_length, hop_length, window_fn: see :class:`Spectrogram`.
+        n_fft: as of :class:`Spectrogram`.
         n_iter: iterations.
+        win_length: as of :class:`Spectrogram`.
+        hop_length: as of :class:`Spectrogram`.
+        window_fn: as of :class:`Spectrogram`.
         power: exponent of the magnitude that is given.
         momentum: from 0 to below 1.
         length: samples of the result.
         rand_init: begin with random phases, else with zeros.
+
+    Shape:
+        - input: [..., n_fft // 2 + 1, frames], real MLX array of magnitudes to the power
+        - result: [..., length]; without ``length`` what the frames cover
 
     Raises:
         ValueError: the momentum, sizes or names do not fit.
@@ -325,6 +360,9 @@ class GriffinLim(Shown):
         Args:
             specgram: magnitudes to the power, shape [..., bins, frames].
             key: key of ``mx.random`` for the first phases; None for MLX's global state.
+
+        Returns:
+            float32, shape [..., T].
 
         Raises:
             ValueError: the shape or dtype does not fit.

@@ -52,7 +52,7 @@ class SpectralTransform(TransformCore):
         normalized: multiply spectra by ``n_fft ** -0.5``.
         istft_backend_policy: ``"metal"`` makes istft raise where no kernel computes it. The other
             policies of mlx-spectro are accepted and have no effect.
-        onesided: bins 0 ... n_fft // 2 of real signals; complex signals always have all.
+        onesided: bins ``0`` to ``n_fft // 2`` of real signals; complex signals always have all.
         pad_mode: what lies beyond the ends of a centred signal: ``"reflect"``, ``"constant"``,
             ``"replicate"`` or ``"circular"``.
         center_pad_mode: another name of ``pad_mode``, mlx-spectro's.
@@ -74,15 +74,37 @@ class SpectralTransform(TransformCore):
         )
 
     def differentiable_stft(self, x: Any) -> Any:
-        """Compute :meth:`stft` in layout ``"bnf"``; every other method is differentiable, too."""
+        """Compute :meth:`stft` in layout ``"bnf"``; every other method is differentiable, too.
+
+        Args:
+            x: the signal, shape [T] or [B, T].
+
+        Returns:
+            complex64, shape [B, frames, bins].
+        """
         return self.stft(x, output_layout="bnf")
 
     def differentiable_istft(self, z: Any, *, length: int | None = None) -> Any:
-        """Compute :meth:`istft` of layout ``"bnf"``; every other method is differentiable, too."""
+        """Compute :meth:`istft` of layout ``"bnf"``; every other method is differentiable, too.
+
+        Args:
+            z: the spectrum, shape [N, F] or [B, N, F].
+            length: samples of the result.
+
+        Returns:
+            float32, shape [length] or [B, length].
+        """
         return self.istft(z, length=length, input_layout="bnf")
 
     def get_compiled_stft(self, *, output_layout: str = "bfn") -> Function:
-        """Return ``stft`` for a loop of steady shapes, in ``mx.compile`` where that is faster."""
+        """Return ``stft`` for a loop of steady shapes, in ``mx.compile`` where that is faster.
+
+        Args:
+            output_layout: as of :meth:`stft`.
+
+        Returns:
+            A function of a signal, shape [T] or [B, T]; the same one for the same layout.
+        """
         check_choices(output_layout=output_layout)
         return self._compiled_stft.get(
             output_layout,
@@ -95,7 +117,19 @@ class SpectralTransform(TransformCore):
     def get_compiled_istft(
         self, *, length: int | None = None, input_layout: str = "bfn", **options: Any
     ) -> Function:
-        """Return ``istft`` for a loop of steady shapes; ``options`` are those of :meth:`istft`."""
+        """Return ``istft`` for a loop of steady shapes; ``options`` are those of :meth:`istft`.
+
+        Args:
+            length: samples of the result.
+            input_layout: as of :meth:`istft`.
+            options: other arguments of :meth:`istft`.
+
+        Returns:
+            A function of a spectrum; the same one for the same arguments.
+
+        Raises:
+            TypeError: :meth:`istft` has no such option.
+        """
         check_choices(input_layout=input_layout)
         _check_options("get_compiled_istft", options)
         return self._compiled_istft.get(
@@ -107,11 +141,11 @@ class SpectralTransform(TransformCore):
         )
 
     def stft_compiled(self, x: Any, *, output_layout: str = "bfn") -> Any:
-        """Compute :meth:`stft` by the function of :meth:`get_compiled_stft`."""
+        """Compute :meth:`stft`, in its shapes, by the function of :meth:`get_compiled_stft`."""
         return self.get_compiled_stft(output_layout=output_layout)(x)
 
     def istft_compiled(self, z: Any, *, length: int | None = None, **options: Any) -> Any:
-        """Compute :meth:`istft` by the function of :meth:`get_compiled_istft`."""
+        """Compute :meth:`istft`, in its shapes, by the function of :meth:`get_compiled_istft`."""
         return self.get_compiled_istft(length=length, **options)(z)
 
     @staticmethod
@@ -126,6 +160,9 @@ class SpectralTransform(TransformCore):
         Args:
             function: may call any methods of any transforms, and ``mx.grad``.
             options: passed to ``mx.compile``.
+
+        Returns:
+            The compiled function.
         """
         compiled = runtime().mx.compile(function, **options)
 
@@ -154,6 +191,13 @@ class SpectralTransform(TransformCore):
             length: samples of the signals.
             layout: the layout of the spectra between the two.
             warmup_batch: compile now for signals of so many rows.
+
+        Returns:
+            Two functions: of signals [B, length], and of spectra [B, bins, frames] (``"bfn"``) or
+            [B, frames, bins] (``"bnf"``).
+
+        Raises:
+            ValueError: ``length`` is not an integer, or the layout is unknown.
         """
         length = read_integer("length", length)
         if mlx_maps.kernels() is not None:
@@ -177,8 +221,12 @@ class SpectralTransform(TransformCore):
             leading_shape: the dimensions of the signals before their samples, such as [B, C].
             layout: the layout of the spectra between the two.
 
+        Returns:
+            Two functions: of signals [*leading_shape, length], and of their spectra.
+
         Raises:
-            ValueError: there are no leading dimensions, or one is not positive.
+            ValueError: there are no leading dimensions, or one is not positive; or later a signal
+                or spectrum has another shape.
         """
         mx, length = runtime().mx, read_integer("length", length)
         leading = tuple(read_integer("leading_shape", each) for each in leading_shape)
@@ -203,7 +251,12 @@ class SpectralTransform(TransformCore):
         return stft_nd, istft_nd
 
     def warmup(self, batch: int = 1, length: int = WARM_UP_SAMPLES) -> None:
-        """Transform zeros and back, so that later calls find everything prepared."""
+        """Transform zeros and back, so that later calls find everything prepared.
+
+        Args:
+            batch: rows of the signals.
+            length: their samples.
+        """
         self._compute_zeros(self.stft, self.istft, batch, length)
 
     def prewarm_kernels(self, batch: int = 1, length: int | None = None) -> None:
@@ -226,7 +279,15 @@ class SpectralTransform(TransformCore):
         mx.eval(istft(stft(mx.zeros((int(batch), samples))), length=samples, **options))
 
     def stft_stream(self) -> StftStream:
-        """Return an stft of a signal in chunks; frames equal those of :meth:`stft`, bit by bit."""
+        """Return an stft of a signal in chunks; frames equal those of :meth:`stft`, bit by bit.
+
+        Returns:
+            A stream: ``push(chunk)`` takes [T] or [B, T] and returns the frames that are complete,
+            [B, bins, frames]; ``finish()`` returns the last ones.
+
+        Raises:
+            ValueError: the transform pads circularly.
+        """
         return StftStream(self)
 
     def istft_stream(self, length: int | None = None) -> IstftStream:
@@ -234,6 +295,10 @@ class SpectralTransform(TransformCore):
 
         Args:
             length: samples of the whole result; None for what the frames cover.
+
+        Returns:
+            A stream: ``push(chunk)`` takes [F, N] or [B, F, N] and returns the samples that no
+            later frame reaches, [N] or [B, N]; ``finish()`` returns the last ones.
         """
         return IstftStream(self, length)
 
@@ -242,6 +307,13 @@ class SpectralTransform(TransformCore):
 
         Args:
             chunks: the chunks of one signal, each of shape [T] or [B, T].
+            output_layout: as of :meth:`stft`.
+
+        Yields:
+            Frames, shape [B, bins, frames] for ``"bfn"``; there may be none.
+
+        Raises:
+            ValueError: chunks differ in their leading dimensions or kind.
         """
         stream = self.stft_stream()
         for chunk in chunks:
@@ -255,6 +327,14 @@ class SpectralTransform(TransformCore):
 
         Args:
             chunks: the chunks of one spectrum, each of shape [F, N] or [B, F, N].
+            length: samples of the whole result; None for what the frames cover.
+            input_layout: as of :meth:`istft`.
+
+        Yields:
+            Samples, shape [N] or [B, N]; there may be none.
+
+        Raises:
+            ValueError: chunks differ in their leading dimensions.
         """
         stream = self.istft_stream(length)
         for chunk in chunks:
@@ -310,6 +390,12 @@ def get_transform_mlx(**arguments: Any) -> SpectralTransform:
 
     Args:
         arguments: those of :class:`SpectralTransform`.
+
+    Returns:
+        The transform; up to 64 are kept.
+
+    Raises:
+        ValueError: sizes, names or modes that do not fit.
     """
     window = arguments.pop("window", None)
     if is_window_name(window):
@@ -324,7 +410,11 @@ def get_transform_mlx(**arguments: Any) -> SpectralTransform:
 
 
 def spec_mlx_device_key() -> str:
-    """Name what MLX computes on: the GPU, or MLX's default device."""
+    """Name what MLX computes on, as files of measurements do.
+
+    Returns:
+        The GPU's name, or MLX's default device as text.
+    """
     mx = runtime().mx
     is_gpu = mx.default_device() == mx.Device(mx.gpu)
     return device_name(mx) if is_gpu else str(mx.default_device())

@@ -24,9 +24,9 @@ from ..mlx.runtime import runtime
 Values = npt.NDArray[Any]
 #: A window by name, or by name and parameters: ``"hann"``, ``("kaiser", 14.0)``.
 WindowName = str | tuple[Any, ...]
-#: What is taken for a window: its name, an MLX array of its values (or what NumPy makes an array
-#: of), or None for the default.
 WindowLike: TypeAlias = WindowName | Any | None
+"""What is taken for a window: its name, an MLX array of its values (or what NumPy makes an array
+of), or None for the default."""
 #: Bisections that shrink any interval to the spacing of doubles.
 BISECTIONS = 128
 #: Inverse iterations; each divides the part of all other eigenvectors by millions.
@@ -282,13 +282,17 @@ def make_window(
     Args:
         window: an MLX array to use, of ``win_length`` or ``n_fft`` values; a name, which takes the
             place of ``window_fn``; None for ``window_fn``.
-        window_fn: see :func:`window_values`.
+        window_fn: name of the window, or name and parameters: ``"hann"``, ``("kaiser", 14.0)``.
         win_length: values before padding.
         n_fft: values after padding.
         periodic: periodic, as Fourier transforms want it; else symmetric.
 
+    Returns:
+        float32, shape [n_fft].
+
     Raises:
         ValueError: the window's shape does not fit, it is complex, or its name is unknown.
+        TypeError: it is neither a name nor an array of numbers.
     """
     mx = runtime().mx
     given: Any = window

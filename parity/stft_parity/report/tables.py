@@ -292,6 +292,8 @@ def headline(report: Report) -> str:
     said[0] += f" besides {known:,} known" if known else ""
     if not compared:
         said = ["values: compared in no case"]
+    if report.refuses_all:
+        said = ["no ordinary call was compared: each that the reference accepts is unsupported"]
     said += [f"{what} in {failing[what]:,}" for what in ("raised", "fell back") if failing[what]]
     kinds = report.conventions()
     if kinds:
@@ -313,6 +315,8 @@ def conclude(report: Report) -> str:
     """Say in a few words what came of the run; as exit codes tell it apart."""
     if not is_compared(report):
         return "nothing was compared"
+    if report.refuses_all:
+        return "no ordinary call was compared"
     if report.exit_code == 3 and any(result.valued for result in report.results):
         return "the reference's values, NOT its conventions"
     return "as the reference" if report.ok else "NOT as the reference"

@@ -29,7 +29,8 @@ _POSITIONS = """\
   uint3 thread_position_in_grid = threadgroup_position_in_grid;
   thread_position_in_grid.x = thread_position_in_grid.x * GROUP + threadIdx.x;
 """
-#: After what every thread computes from its own position: there it cost the least (docs/gpu.md).
+#: After what every thread computes from its own position: there it cost the least
+#: (docs/contributing/kernels.md).
 _WAIT = "  after_earlier_launches();\n"
 _EXACT = "  if (thread_position_in_grid.x >= {grid}[0]) return;\n"
 
