@@ -57,10 +57,11 @@ def _browse(page: Path, folder: Path, *options: str) -> subprocess.CompletedProc
     )  # fmt: skip
 
 
-def visit(page: Path, folder: Path) -> Visit:
+def visit(page: Path, folder: Path, *options: str) -> Visit:
     """Open a page and note what it does."""
     log = folder / "requests.json"
-    found = _browse(page, folder, "--dump-dom", "--enable-logging=stderr", f"--log-net-log={log}")
+    told = ("--dump-dom", "--enable-logging=stderr", f"--log-net-log={log}")
+    found = _browse(page, folder, *told, *options)
     console = tuple(line for line in found.stderr.splitlines() if ":CONSOLE:" in line)
     events = json.loads(log.read_text())["events"]
     told = [event["params"] for event in events if "initiator" in event.get("params", {})]

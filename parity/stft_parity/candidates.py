@@ -130,18 +130,26 @@ def _list_required(function: Function) -> list[str]:
 
 
 def with_arguments(
-    function: Function, names: Iterable[str] | Mapping[str, str], *, op: str = "stft"
+    function: Function,
+    names: Iterable[str] | Mapping[str, str] | None = None,
+    *,
+    op: str = "stft",
 ) -> Function:
     """A function that takes only some of torch's arguments, as one that takes all.
 
     An argument that the function does not take may be passed with torch's default value, which
-    the function is then expected to mean, and is unsupported with any other.
+    the function is then expected to mean, and is unsupported with any other. Of ``return_complex``,
+    which torch has no usable default for, ``stft`` is expected to mean True: pairs of real numbers
+    are unsupported.
 
     Args:
         function: takes the input by position and the others by name.
-        names: torch's names of the others, or a map from these to the function's own names.
+        names: torch's names of the others, or a map from these to the function's own names; by
+            default the names of the function's parameters.
         op: whose arguments they are.
     """
+    if names is None:
+        names = tuple(inspect.signature(function).parameters)[1:]
     own = dict(names) if isinstance(names, Mapping) else {name: name for name in names}
     unknown = own.keys() - set(PARAMETERS[op])
     if unknown:
@@ -150,9 +158,11 @@ def with_arguments(
     def adapted(*args: Any, **kwargs: Any) -> Any:
         passed = bound(op, args, kwargs)
         tensor = passed.pop("input")
-        refused = [name for name in passed.keys() - own.keys() if not _default(op, name, passed)]
+        refused = [name for name in passed.keys() - own.keys() if not _means(op, name, passed)]
         if refused:
             raise Unsupported(", ".join(f"{name}={passed[name]!r}" for name in sorted(refused)))
+        if op == "stft" and "return_complex" not in own and _asks_for_pairs(tensor, passed):
+            raise Unsupported("a spectrum of pairs of real numbers")
         return function(tensor, **{own[name]: passed[name] for name in passed if name in own})
 
     return adapter(adapted, function)
@@ -173,9 +183,21 @@ def bound(op: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, A
     return passed | kwargs
 
 
-def _default(op: str, name: str, passed: Mapping[str, Any]) -> bool:
+def _means(op: str, name: str, passed: Mapping[str, Any]) -> bool:
+    """Whether a function that does not take an argument is expected to mean its value."""
     value = passed[name]
+    if (op, name) == ("stft", "return_complex"):
+        return True  # told by _asks_for_pairs
     return name in DEFAULTS[op] and (value is None or value == DEFAULTS[op][name])
+
+
+def _asks_for_pairs(tensor: Any, passed: Mapping[str, Any]) -> bool:
+    """Whether a call is not one that returns a complex spectrum."""
+    given = passed.get("return_complex")
+    if given is None:
+        tensors = (tensor, passed.get("window"))
+        return not any(isinstance(one, torch.Tensor) and one.is_complex() for one in tensors)
+    return not given
 
 
 def from_numpy(function: Function) -> Function:
@@ -199,20 +221,54 @@ def from_numpy(function: Function) -> Function:
 def from_mlx(function: Function) -> Function:
     """A function of MLX arrays as one of tensors.
 
-    Tensors that require a gradient are unsupported, and so are dtypes that MLX would narrow. MLX
-    has no strides to show: the result is contiguous. Views and uses are as with ``from_numpy``.
+    Gradients are those of ``mx.vjp``. Dtypes that MLX would narrow are unsupported, and integers
+    of NumPy are passed as Python's. Views and uses are as with ``from_numpy``.
     """
 
     def adapted(*args: Any, **kwargs: Any) -> Any:
         import numpy as np
 
         devices = _devices(args, kwargs)
-        result = function(
-            *map(_to_mlx, args), **{name: _to_mlx(value) for name, value in kwargs.items()}
-        )
-        return _from_numpy(np.array(result), devices)
+        given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
+        leaves = {
+            key: value
+            for key, value in given.items()
+            if isinstance(value, torch.Tensor) and value.requires_grad and torch.is_grad_enabled()
+        }
+
+        def compute(*arrays: Any) -> Any:
+            values = {**others, **dict(zip(leaves, arrays, strict=True))}
+            by_name = {key: values[key] for key in kwargs}
+            return function(*(values[place] for place in range(len(args))), **by_name)
+
+        others = {key: _to_mlx(value) for key, value in given.items() if key not in leaves}
+        if leaves:
+            return _MlxCall.apply(compute, *leaves.values())  # type: ignore[no-untyped-call]
+        return _from_numpy(np.array(compute()), devices)
 
     return adapter(adapted, function, arrays=True)
+
+
+class _MlxCall(torch.autograd.Function):
+    """A call of a function of MLX arrays, with the gradients of ``mx.vjp``."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Function, *leaves: torch.Tensor) -> Any:
+        import numpy as np
+
+        ctx.function, ctx.leaves = function, [_to_mlx(leaf) for leaf in leaves]
+        ctx.devices = _devices(leaves, {})
+        return _from_numpy(np.array(function(*ctx.leaves)), ctx.devices)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> Any:
+        import mlx.core as mx
+        import numpy as np
+
+        given = [_to_mlx(cotangent) for cotangent in cotangents]
+        _, gradients = mx.vjp(lambda *leaves: [ctx.function(*leaves)], ctx.leaves, given)
+        return None, *(_from_numpy(np.array(one), ctx.devices) for one in gradients)
 
 
 def _devices(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.device]:
@@ -243,8 +299,10 @@ def _from_numpy(result: Any, devices: list[torch.device]) -> Any:
 
 def _to_mlx(value: Any) -> Any:
     import mlx.core as mx
+    import numpy as np
 
     if isinstance(value, torch.Tensor) and value.dtype in (torch.float64, torch.complex128):
         raise Unsupported(f"dtype {value.dtype}")
-    array = _to_numpy(value)
-    return mx.array(array) if isinstance(value, torch.Tensor) else array
+    if isinstance(value, np.integer):
+        return int(value)
+    return mx.array(_to_numpy(value.detach())) if isinstance(value, torch.Tensor) else value

@@ -102,6 +102,16 @@ def _entry(given: Mapping[str, Any], place: str) -> Known:
     return Known(where, aspects, reason.strip(), given.get("diagnosis", ""))
 
 
+def limit(entries: Iterable[Known], aspects: Iterable[str]) -> tuple[Known, ...]:
+    """The entries, each with those of its aspects that are compared; those without any go."""
+    compared = set(aspects)
+    limited = (
+        replace(entry, aspects=tuple(a for a in entry.aspects if a in compared))
+        for entry in entries
+    )
+    return tuple(entry for entry in limited if entry.aspects)
+
+
 def apply_entries(result: Result, entries: Iterable[Known]) -> Result:
     """The result with the verdict ``"known"`` where all that differs is known."""
     if not result.failed:

@@ -67,11 +67,10 @@ def minimise(result: Result, judge: Judge) -> Result:
         result: of a failing case.
         judge: compares a case with the same candidate.
     """
-    aspects = {difference.aspect for difference in result.differences}
-    if not aspects:
+    if result.main is None:
         return result
-    # One aspect is enough, and the first is the one that explains the others.
-    aspect = result.differences[0].aspect
+    # One aspect is enough, and the most serious one mostly explains the others.
+    aspect = result.main.aspect
     best, left = result, TRIALS
     improved = True
     while improved and left > 0:

@@ -25,7 +25,10 @@ from stft_parity.cases.models import models
 from stft_parity.compare.comparison import Comparison, compare_case
 from stft_parity.diagnose import diagnose
 from stft_parity.known import Known
-from stft_parity.results import Difference, Report, Result
+from stft_parity.results import ASPECTS, Difference, Report, Result
+
+#: What a result differs in where its values cannot be laid upon the reference's.
+HINDERING = ("exception", "type", "shape", "dtype", "device", "layout")
 
 SELECTIONS = ("quick", "grid", "draws", "models", "all")
 
@@ -40,8 +43,9 @@ PORTION = 100
 Progress = Callable[[int, int, Sequence[Result]], None]
 
 
-#: What a process is told: candidate, reference, device, gradients, known, how many to diagnose.
-Settings = tuple[str, str, str, bool, tuple[Known, ...], int]
+#: What a process is told: candidate, reference, device, gradients, known, aspects, how many to
+#: diagnose.
+Settings = tuple[str, str, str, bool, tuple[Known, ...], tuple[str, ...], int]
 
 
 def select(cases: str | Iterable[Case], seed: int = 0) -> tuple[Case, ...]:
@@ -77,6 +81,7 @@ def run(
     processes: int = 1,
     progress: Progress | None = None,
     select: Mapping[str, str | Iterable[str]] | None = None,
+    aspects: Iterable[str] = ASPECTS,
 ) -> Report:
     """Compare a candidate with torch, case by case.
 
@@ -94,24 +99,35 @@ def run(
             and compute with one thread each.
         progress: called from time to time.
         select: argument to a label or labels: only the cases that have these.
+        aspects: what is compared; a call that raises where the reference does not fails by any.
 
     Raises:
         ValueError: an argument is none of these.
         known.Misstated: the list of known differences is no such list.
     """
     started = time.perf_counter()
-    entries = known_differences.read(known if known is not None else ())
+    compared = _check_aspects(aspects)
+    entries = known_differences.limit(
+        known_differences.read(known if known is not None else ()), compared
+    )
     chosen = tuple(case for case in _selected(cases, seed) if _fits(case, select or {}))
     used = _the_candidate(stft, istft, candidate)
     portions: Generator[list[Result], None, None]
     if processes > 1:
         if not isinstance(candidate, str):
             raise ValueError("several processes need a candidate by its import path")
-        settings = (candidate, reference, device, gradients, entries, DIAGNOSED)
+        settings = (candidate, reference, device, gradients, entries, compared, DIAGNOSED)
         judge_portion = functools.partial(_portion, settings)
         portions = workers.compute(judge_portion, _portions(chosen), processes)
     else:
-        judge = Judge(used, reference, device=device, gradients=gradients, known=entries)
+        judge = Judge(
+            used,
+            reference,
+            device=device,
+            gradients=gradients,
+            known=entries,
+            aspects=compared,
+        )
         portions = ([judge(case) for case in portion] for portion in _portions(chosen))
     results: list[Result] = []
     with contextlib.closing(portions):
@@ -135,6 +151,20 @@ def run(
 
 # The parameter of ``run`` has this name, too.
 _selected = select
+
+
+def _check_aspects(aspects: Iterable[str]) -> tuple[str, ...]:
+    """The aspects in their order.
+
+    Raises:
+        ValueError: there is no such aspect, or none is given.
+    """
+    given = set(aspects)
+    if not given or given - set(ASPECTS):
+        raise ValueError(
+            f"aspects are one or more of {', '.join(ASPECTS)}; got {', '.join(sorted(given))}"
+        )
+    return tuple(aspect for aspect in ASPECTS if aspect in given)
 
 
 def _the_candidate(
@@ -186,6 +216,7 @@ class Judge:
         device: where the tensors are made.
         gradients: whether gradients are compared, too.
         known: differences that are accepted.
+        aspects: what is compared.
         diagnosed: how many failing cases are looked into for the cause.
     """
 
@@ -197,13 +228,14 @@ class Judge:
         device: str = "cpu",
         gradients: bool = True,
         known: tuple[Known, ...] = (),
+        aspects: tuple[str, ...] = ASPECTS,
         diagnosed: int = DIAGNOSED,
     ) -> None:
         # First the reference: a candidate that replaces torch's functions does not replace it.
         self._reference = native() if reference == "torch" else load(reference)
         self._candidate = load(candidate) if isinstance(candidate, str) else candidate
         self._device, self._gradients = device, gradients
-        self._known, self._left = known, diagnosed
+        self._known, self._aspects, self._left = known, aspects, diagnosed
 
     def __call__(self, case: Case) -> Result:
         """Compare one case."""
@@ -240,6 +272,11 @@ class Judge:
         if accepted and self._candidate.route is not None:
             route = self._candidate.route()
         differences = found.differences
+        if self._aspects != ASPECTS:
+            # Where values cannot be compared, what hinders it stays.
+            hindered = "values" in self._aspects and accepted and found.error is None
+            kept = (*self._aspects, *HINDERING) if hindered else self._aspects
+            differences = tuple(d for d in differences if d.aspect in kept)
         verdict = "differs" if differences else "pass"
         if accepted and found.actual.error is not None:
             verdict = "raised"
@@ -259,13 +296,14 @@ def _portions(cases: Sequence[Case]) -> list[Sequence[Case]]:
 def _judge(settings: Settings) -> Judge:
     """The one of this process, which is one of several: a candidate is loaded once."""
     torch.set_num_threads(1)
-    candidate, reference, device, gradients, known, diagnosed = settings
+    candidate, reference, device, gradients, known, aspects, diagnosed = settings
     return Judge(
         candidate,
         reference,
         device=device,
         gradients=gradients,
         known=known,
+        aspects=aspects,
         diagnosed=diagnosed,
     )
 

@@ -168,7 +168,7 @@ def test_what_is_unsupported_is_no_failure(
     assert report["counts"]["unsupported"] == report["counts"]["pass"] == 1
     # But of a candidate that offers nothing nothing has been shown.
     code, report = told(capsys, "--stft", "some_candidates:nothing", *FEW)
-    assert code == 1
+    assert code == 4
     assert report["counts"]["unsupported"] == len(report["results"])
 
 
@@ -305,19 +305,26 @@ def test_a_device_that_is_not_here_is_said(
     assert "torch has no such device here" in capsys.readouterr().err
 
 
-def test_a_page_without_matplotlib_is_refused_before_the_run(
+def test_aspects_are_selected_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = ["--candidate", "some_candidates:make", *FEW]
+    code, report = told(capsys, *wrong, "--aspects", "strides, warnings")
+    assert (code, report["counts"]["differs"]) == (0, 0)
+    code, report = told(capsys, *wrong, "--aspects", "values")
+    assert code == 1
+    assert set(report["aspects"]) == {"values"}
+    assert cli.main(["parity", *wrong, "--aspects", "value"]) == 2
+    assert "aspects are one or more of exception, warnings" in capsys.readouterr().err
+
+
+def test_a_page_without_jinja_is_refused_before_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     find = parity.importlib.util.find_spec
-    absent = ("jinja2", "matplotlib")
     monkeypatch.setattr(
-        parity.importlib.util, "find_spec", lambda name: None if name in absent else find(name)
+        parity.importlib.util, "find_spec", lambda name: None if name == "jinja2" else find(name)
     )
     assert cli.main(["parity", "--html", "x.html"]) == 2
-    assert (
-        "--html needs jinja2 and matplotlib: pip install jinja2 matplotlib"
-        in capsys.readouterr().err
-    )
+    assert "--html needs jinja2: pip install jinja2" in capsys.readouterr().err
 
 
 def test_without_mlx_our_own_backend_is_refused(
@@ -396,3 +403,38 @@ def test_a_candidate_that_lets_native_compute_does_not_hide_it(
     with tms.backend("native"):
         tms.stft(torch.zeros(100), 16, return_complex=True, window=torch.ones(16))
     assert "native torch computed it" in candidate.fallback()
+
+
+def test_new_writes_an_adapter_that_is_compared_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["parity", "--new", "begun.py"]) == 0
+    said = capsys.readouterr().out
+    command = "torch-mlx-spectro parity --candidate begun --html begun.html"
+    assert f"  {command}\n" in said
+    assert command in Path("begun.py").read_text()
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    chosen = ("--select", "op=stft", "--select", "fault=none", "--select", "use=plain")
+    cli.main(["parity", "--candidate", "begun", "--json", "--no-gradients", *chosen])
+    report = json.loads(capsys.readouterr().out)
+    measured = [result for result in report["results"] if result["error"] is not None]
+    assert len(measured) > 80
+    told = [difference["aspect"] for one in measured for difference in one["differences"]]
+    assert {"values", "shape"} & set(told) == set()
+    sys.modules.pop("begun")
+
+
+def test_new_says_what_is_wrong_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("begun.py").touch()
+    for given, said in (
+        (("--new", "begun.py"), "is there already"),
+        (("--new", "be-gun.py"), "name it as a module"),
+        (("--new", "none/begun.py"), "No such file"),
+        (("--arrays", "mlx"), "goes with --new"),
+    ):
+        assert cli.main(["parity", *given]) == 2
+        assert said in capsys.readouterr().err

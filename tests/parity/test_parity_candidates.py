@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import stft_parity as parity
 import torch_mlx_spectro as tms
 from stft_parity import (
     Candidate,
@@ -23,6 +25,7 @@ from stft_parity import (
 )
 from stft_parity.cases import istft_case, stft_case
 from stft_parity.compare.comparison import compare_case
+from stft_parity.report import tables
 
 SIGNAL = torch.randn(2, 40)
 
@@ -109,6 +112,7 @@ def few(signal: torch.Tensor, n_fft: int, hop: int, window: torch.Tensor | None)
 
 def test_fewer_arguments_are_passed_by_the_functions_names() -> None:
     adapted = with_arguments(few, {"n_fft": "n_fft", "hop_length": "hop", "window": "window"})
+    adapted = partial(adapted, return_complex=True)
     window = torch.ones(8)
     expected = (SIGNAL, 8, 2, window)
     defaults = {"center": True, "pad_mode": "reflect", "onesided": None, "win_length": None}
@@ -134,6 +138,59 @@ def test_other_arguments_are_unsupported(given: dict[str, Any], named: str) -> N
     with pytest.raises(Unsupported) as refused:
         adapted(SIGNAL, 8, 2, window=None, **given)
     assert str(refused.value) == named
+
+
+def test_the_names_are_those_of_the_functions_parameters() -> None:
+    adapted = with_arguments(lambda signal, n_fft, window=None, center=True: (n_fft, center))
+    assert adapted(SIGNAL, 8, center=False, hop_length=None, return_complex=True) == (8, False)
+    with pytest.raises(Unsupported, match="hop_length=2"):
+        adapted(SIGNAL, 8, 2, return_complex=True)
+    with pytest.raises(ValueError, match="no argument size"):
+        with_arguments(lambda signal, size: None)
+
+
+def test_a_complex_spectrum_is_meant_where_a_function_does_not_take_return_complex() -> None:
+    adapted = with_arguments(few, {"n_fft": "n_fft", "hop_length": "hop", "window": "window"})
+    complex_window = torch.ones(8, dtype=torch.complex64)
+    for signal, window in ((SIGNAL + 0j, None), (SIGNAL, complex_window)):
+        assert adapted(signal, 8, 2, window=window)[1] == 8
+    for given in (False, None):
+        with pytest.raises(Unsupported, match="pairs of real numbers"):
+            adapted(SIGNAL, 8, 2, window=None, return_complex=given)
+    with pytest.raises(Unsupported, match="pairs of real numbers"):
+        adapted(SIGNAL + 0j, 8, 2, window=None, return_complex=False)
+    # An istft without it returns a real signal, as torch's does by default.
+    inverse = with_arguments(few, ["n_fft", "hop", "window"][:1], op="istft")
+    with pytest.raises(Unsupported, match="return_complex=True"):
+        inverse(SIGNAL + 0j, 8, return_complex=True)
+
+
+def test_the_documented_adapter_compares_ordinary_calls() -> None:
+    def analysis(signal: Any, n_fft: int, hop_length: Any = None, window: Any = None) -> Any:
+        return torch.stft(signal, n_fft, hop_length, window=window, return_complex=True)
+
+    cases = [case for case in parity.select("quick") if case.use == "plain"][:100]
+    adapted = with_arguments(analysis, ["n_fft", "hop_length", "window"])
+    report = parity.run(stft=adapted, cases=cases)
+    assert report.counts()["unsupported"] < 70
+    assert report.ordinary > 25
+    assert not report.failures
+
+
+def test_a_run_says_that_no_ordinary_call_was_compared() -> None:
+    def refuses(*args: Any, **kwargs: Any) -> Any:
+        torch.stft(*args, **kwargs)
+        raise Unsupported("whatever torch computes")
+
+    report = parity.run(stft=refuses, cases=[stft_case(), stft_case(input="x[:0]", fault="rows")])
+    assert report.counts()["pass"] == 1  # both reject the second one
+    assert (report.ordinary, report.ok, report.exit_code) == (0, False, 4)
+    assert tables.conclude(report) == "no ordinary call was compared"
+    assert tables.headline(report).startswith("no ordinary call was compared: ")
+    # Nothing but calls that torch rejects is another matter: that was asked for.
+    faults = parity.run(stft=refuses, cases=[stft_case(input="x[:0]", fault="rows")])
+    assert (faults.ok, faults.refuses_all) == (True, False)
+    assert parity.run(stft=torch.stft, cases=[stft_case()]).ordinary == 1
 
 
 def test_arguments_of_neither_are_an_error() -> None:
@@ -163,17 +220,32 @@ def test_numpy_functions_get_arrays() -> None:
     assert from_numpy(lambda signal: None)(SIGNAL) is None
 
 
-@pytest.mark.parametrize("adapt", [from_numpy, from_mlx])
-def test_gradients_and_foreign_dtypes_are_unsupported(adapt: Any) -> None:
+def test_what_arrays_do_not_have_is_unsupported() -> None:
     with pytest.raises(Unsupported, match="gradients"):
-        adapt(lambda signal: signal)(SIGNAL.clone().requires_grad_())
-    if adapt is from_numpy:
-        with pytest.raises(Unsupported, match="bfloat16"):
-            adapt(lambda signal: signal)(SIGNAL.bfloat16())
-    else:
-        for dtype in (torch.float64, torch.complex128):
-            with pytest.raises(Unsupported, match=str(dtype)):
-                adapt(lambda signal: signal)(SIGNAL.to(dtype))
+        from_numpy(lambda signal: signal)(SIGNAL.clone().requires_grad_())
+    with pytest.raises(Unsupported, match="bfloat16"):
+        from_numpy(lambda signal: signal)(SIGNAL.bfloat16())
+    for dtype in (torch.float64, torch.complex128):
+        with pytest.raises(Unsupported, match=str(dtype)):
+            from_mlx(lambda signal: signal)(SIGNAL.to(dtype))
+
+
+def test_gradients_of_mlx_functions_are_those_of_vjp() -> None:
+    function = from_mlx(lambda signal, size, window, step: (signal * window) ** 2 * size * step)
+    signal, window = SIGNAL.clone().requires_grad_(), torch.ones(40, requires_grad=True)
+    result = function(signal, np.int64(3), window=window, step=2)
+    assert torch.allclose(result, 6 * SIGNAL**2)
+    gradients = torch.autograd.grad(result.sum(), (signal, window))
+    assert torch.allclose(gradients[0], 12 * SIGNAL)
+    assert torch.allclose(gradients[1], (12 * SIGNAL**2).sum(0))
+    with torch.no_grad():
+        assert not function(signal, 3, window=window, step=2).requires_grad
+    # Of complex numbers, too, as torch means them.
+    spectrum = from_mlx(mx.fft.rfft)(signal)
+    (found,) = torch.autograd.grad(spectrum, signal, torch.full_like(spectrum.detach(), 1 + 2j))
+    expected = torch.fft.rfft(signal)
+    (right,) = torch.autograd.grad(expected, signal, torch.full_like(expected.detach(), 1 + 2j))
+    assert torch.allclose(found, right, atol=1e-5)
 
 
 def test_mlx_functions_get_arrays() -> None:

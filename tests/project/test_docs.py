@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,3 +154,11 @@ def test_every_link_to_a_file_leads_somewhere(page: Path):
     anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
     for anchor in re.findall(r"\]\(#([\w-]+)\)", text):
         assert anchor in anchors
+
+
+def test_the_picture_of_speed_shows_the_numbers_of_its_page():
+    drawing = runpy.run_path(str(ROOT / "docs" / "assets" / "draw_speed.py"))
+    rows, where = drawing["read_page"]((ROOT / "docs" / "measured.md").read_text(encoding="utf-8"))
+    assert len(rows) == 16
+    picture = (ROOT / "docs" / "assets" / "speed.svg").read_text(encoding="utf-8")
+    assert drawing["draw"](rows, where) == picture

@@ -15,13 +15,24 @@ DESCRIPTION = (
     "Compare the stft and istft of a candidate with torch's on many calls: exceptions, warnings,"
     " layout, values, gradients, memory. Without a candidate it is this package's own backend, of"
     " which a call that fell back to native torch counts as failed. Exit code 0 when nothing"
-    " differs but what is known, 1 otherwise, 2 for wrong usage."
+    " differs but what is known; 1 when values are wrong or calls fail; 3 when the values are right"
+    " and conventions differ, such as strides or error texts; 4 when nothing was compared; 2 for"
+    " wrong usage."
 )
 SELECTIONS = ("quick", "grid", "draws", "models", "all")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    first = parser.add_argument_group("an adapter to begin with")
+    first.add_argument(
+        "--new", type=Path, metavar="FILE.py", help="write one that works, to put an STFT into"
+    )
+    first.add_argument(
+        "--arrays",
+        choices=("numpy", "torch", "mlx"),
+        help="what that STFT takes (default: numpy)",
+    )
     what = parser.add_argument_group("what is compared")
     what.add_argument(
         "--candidate",
@@ -55,6 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ARGUMENT=VALUE",
         help="only calls with this value; may be repeated",
     )
+    which.add_argument(
+        "--aspects",
+        type=_split,
+        metavar="A,B,...",
+        help="compare only these, such as values,shape,dtype (default: all)",
+    )
     which.add_argument("--no-gradients", action="store_true", help="do not compare gradients")
     which.add_argument(
         "--known", type=Path, metavar="FILE.toml", help="differences that are accepted, strictly"
@@ -75,6 +92,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--html", type=Path, metavar="FILE.html", help="write a page")
 
 
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
+
+
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -83,16 +104,33 @@ def _positive(text: str) -> int:
 
 
 def command(options: argparse.Namespace) -> int:
-    """Run the comparison and report it; return 0 if only known differences were found, else 1.
+    """Run the comparison and report it; return the exit code of what it found.
 
     Raises:
         Problem: wrong usage, or what was asked for is not available.
     """
+    if options.new:
+        return _write_new(options.new, options.arrays or "numpy")
     _check(options)
     from . import parity_session as session  # imports torch
 
     interrupts.raise_again()
     return session.run(options, _find_backend(options))
+
+
+def _write_new(path: Path, arrays: str) -> int:
+    """Write an adapter to begin with, and say how to compare it."""
+    from stft_parity.starting import write_adapter  # imports torch
+
+    from ..errors import Problem
+
+    try:
+        compare = write_adapter(path, arrays, "torch-mlx-spectro parity")
+    except (OSError, ValueError) as error:
+        raise Problem(f"--new: {error}") from None
+    print(f"{path} compares an STFT that is written out in it. Run it, then put yours in:\n")
+    print(f"  {compare}")
+    return 0
 
 
 def _find_backend(options: argparse.Namespace) -> str | None:
@@ -113,10 +151,10 @@ def _check(options: argparse.Namespace) -> None:
     own, emulates, several = _find_backend(options), options.emulate_metal, options.processes > 1
     single, by_default = options.stft or options.istft, _find_default(options.device)
     metal = [spec.name for spec in registry.specs() if spec.has_metal_kernels]
-    missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
     refuse(
         (
             (options.candidate and single, "either --candidate, or --stft and --istft"),
+            (options.arrays, "--arrays goes with --new"),
             (
                 options.backend and not own,
                 "--backend is this package's own: it goes without a candidate",
@@ -142,8 +180,8 @@ def _check(options: argparse.Namespace) -> None:
                 for name, path in (("junit", options.junit), ("html", options.html))
             ),
             (
-                options.html and missing,
-                f"--html needs {' and '.join(missing)}: pip install {' '.join(missing)}",
+                options.html and importlib.util.find_spec("jinja2") is None,
+                "--html needs jinja2: pip install jinja2",
             ),
         )
     )

@@ -25,7 +25,7 @@ MINIMISED = 10
 
 
 def run(options: argparse.Namespace, own: str | None) -> int:
-    """Run the comparison and report it; return 0 if only known differences were found, else 1.
+    """Run the comparison and report it; return the exit code of what it found.
 
     Args:
         options: the command's options.
@@ -34,6 +34,7 @@ def run(options: argparse.Namespace, own: str | None) -> int:
     Raises:
         Problem: what was asked for is not available, or is misstated.
     """
+    aspects = options.aspects or stft_parity.ASPECTS
     accepted = options.known or (() if own is None else list_known_differences(own))
     try:
         entries = known.read(accepted)
@@ -52,14 +53,15 @@ def run(options: argparse.Namespace, own: str | None) -> int:
                 options.reference,
                 device=options.device,
                 gradients=not options.no_gradients,
-                known=entries,
+                known=known.limit(entries, aspects),
+                aspects=aspects,
             )
             # Smaller cases that are only tried are not diagnosed; the last one is.
             trying, final = judge(diagnosed=0), judge()
             firsts = [group.results[0] for group in tables.groups(report)[:MINIMISED]]
             smaller = {one.case: final(stft_parity.minimise(one, trying).case) for one in firsts}
     _report(options, report, smaller)
-    return 0 if report.ok else 1
+    return report.exit_code
 
 
 def _emulate(options: argparse.Namespace) -> AbstractContextManager[object]:
@@ -143,8 +145,9 @@ def _compare(
                 processes=options.processes,
                 progress=show,
                 select=chosen,
+                aspects=options.aspects or stft_parity.ASPECTS,
             )
-    except ValueError as error:  # about the reference; all else was checked before
+    except ValueError as error:  # about aspects or the reference; all else was checked before
         raise Problem(str(error)) from None
     if not report.results:
         raise Problem(f"no case of {options.cases!r} has {' and '.join(options.select)}")

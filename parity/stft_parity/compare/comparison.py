@@ -34,13 +34,18 @@ from stft_parity.compare.observing import (
     snapshot,
 )
 from stft_parity.compare.views import compare_views
-from stft_parity.results import Difference, sort_differences
+from stft_parity.results import EXCEPTIONS, Difference, sort_differences
 
 #: Names a difference's cause in one sentence: aspect, case, its tensors, what the reference gave,
 #: what the candidate gave, the reference. For values and layout these are the results, for
 #: exceptions and warnings the outcomes, for gradients the gradients, for repeatability and
 #: aliasing two results of the candidate, else text.
 Diagnose = Callable[[str, Case, Tensors, Any, Any, Function], str]
+
+
+#: Below so many times the reference's own error, an error may be one of rounding: half precision
+#: has 8192 times the rounding of single.
+ROUNDED = 1e5
 
 
 class Discrepancy(AssertionError):
@@ -80,16 +85,21 @@ class _Findings:
     diagnose: Diagnose | None
     differences: list[Difference] = field(default_factory=list)
 
-    def add(self, aspect: str, what: str, expected: Any, actual: Any) -> None:
-        """Note a difference; ``what`` is said of it where nothing names its cause."""
+    def add(
+        self, aspect: str, what: str, expected: Any, actual: Any, *, kind: str = "", note: str = ""
+    ) -> None:
+        """Note a difference; ``what`` is said of it where nothing names its cause.
+
+        ``note`` is added to what is said.
+        """
         said = what
         if self.diagnose is not None:
             said = self.diagnose(aspect, self.case, self.tensors, expected, actual, self.reference)
-        said = said or what
+        said = (said or what) + note
         if self.case.how.phrase:
             said = f"{self.case.how.phrase}: {said}"
         shown = _SHOWN.get(aspect, _show)
-        self.differences.append(Difference(aspect, said, shown(expected), shown(actual)))
+        self.differences.append(Difference(aspect, said, shown(expected), shown(actual), kind))
 
     def add_wrong(self, found: list[Wrong]) -> None:
         """Note differences that somebody else has found."""
@@ -203,8 +213,14 @@ def _compare_errors(findings: _Findings, expected: Outcome, actual: Outcome) -> 
     wanted, got = (
         None if e is None else (type(e), error_text(e)) for e in (expected.error, actual.error)
     )
-    if wanted != got:
-        findings.add("exception", "exceptions differ", expected, actual)
+    if wanted == got:
+        return
+    kind = "error texts"
+    if wanted is None or got is None:
+        kind = "refusals" if wanted is None else "missing errors"
+    elif wanted[0] is not got[0]:
+        kind = "error types"
+    findings.add("exception", EXCEPTIONS[kind], expected, actual, kind=kind)
 
 
 _LAYOUT: tuple[tuple[str, str, Callable[[torch.Tensor], Any]], ...] = (
@@ -250,7 +266,9 @@ def _compare_results(
         return None
     measured = measure(case, tensors, wanted, got, reference)
     if not measured.admitted:
-        findings.add("values", measured.complaint(), wanted, got)
+        units = measured.in_units
+        note = f"; its error is {units:.3g} times the reference's own" if units < ROUNDED else ""
+        findings.add("values", measured.complaint(), wanted, got, note=note)
     if case.differentiate and gradients and wanted.requires_grad and got.requires_grad:
         findings.add_wrong(compare_gradients(case, tensors, wanted, got, reference))
     return measured.in_units

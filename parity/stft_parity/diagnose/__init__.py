@@ -54,39 +54,15 @@ def _diagnose(
         return _of_gradient(aspect, case, tensors, expected, actual, native)
     if aspect == "dtype":
         return _of_dtype(explaining.read_setting(case, tensors, native), expected, actual)
-    if aspect in ("strides", "gradient strides"):
-        gradient = aspect != "strides" or case.use == "vmap of gradients"
-        return behaviour.of_strides(case, expected, actual, gradient=gradient)
-    if aspect == "changed before backward":
-        return behaviour.of_change(case, expected, actual)
-    if aspect == "repeatability":
-        return behaviour.of_repetition(expected, actual, case.op)
-    if aspect == "arguments":
-        return behaviour.of_arguments(actual)
-    sentence = _PLAIN.get(aspect)
-    return "" if sentence is None else sentence(expected, actual)
-
-
-_PLAIN = {
-    "exception": behaviour.of_exceptions,
-    "warnings": behaviour.of_warnings,
-    "warning line": behaviour.of_lines,
-    "type": behaviour.of_type,
-    "device": behaviour.of_device,
-    "layout": behaviour.of_layout,
-    "requires_grad": behaviour.of_requires_grad,
-    "bits": behaviour.of_bits,
-    "aliasing": behaviour.of_aliasing,
-    "state": behaviour.of_state,
-    "writability": behaviour.of_writing,
-}
+    sentence = behaviour.SENTENCES.get(aspect)
+    return sentence(case, expected, actual) if sentence else ""
 
 
 def _of_dtype(at: explaining.Setting, expected: torch.Tensor, actual: torch.Tensor) -> str:
     """Another dtype, and with complex for real values also what these are."""
     if not readable(actual):
-        return behaviour.of_dtype(expected, actual, False)
-    said = behaviour.of_dtype(expected, actual, explaining.right_values(at, expected, actual))
+        return behaviour.describe_dtype(expected, actual, False)
+    said = behaviour.describe_dtype(expected, actual, explaining.right_values(at, expected, actual))
     if actual.is_complex() != expected.is_complex() and actual.shape == expected.shape:
         return f"{said}: {explaining.of_result(at, expected, actual)}"
     return said
@@ -100,7 +76,7 @@ def _of_gradient(
     if isinstance(actual, str):
         return actual
     if isinstance(actual, Exception) or isinstance(expected, Exception):
-        return behaviour.of_backward(expected, actual)
+        return behaviour.describe_backward(expected, actual)
     if actual is None:
         return "the gradient is missing (None): it does not reach this argument"
     if expected is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +13,9 @@ import torch
 from stft_parity.cases import Case
 from stft_parity.compare.observing import Outcome, error_text, readable
 from stft_parity.diagnose import placing
+from stft_parity.diagnose.evidence import largest
 from stft_parity.diagnose.model import wide
+from stft_parity.results import EXCEPTIONS
 
 #: Characters of a quoted text: so many of its beginning and of its end. torch's messages begin
 #: with the call and end with what is wrong with it.
@@ -25,39 +29,30 @@ def quote(text: str) -> str:
     return f'"{line}"' if len(line) <= front + back else f'"{line[:front]} ... {line[-back:]}"'
 
 
-def _kind(error: Exception) -> str:
-    return type(error).__name__
+def _name_error(error: Exception | None) -> str:
+    return f"{type(error).__name__} {quote(error_text(error))}" if error else ""
 
 
-def of_exceptions(expected: Outcome, actual: Outcome) -> str:
+def describe_exceptions(expected: Outcome, actual: Outcome) -> str:
     """Another exception, or one on one side only."""
     wanted, got = expected.error, actual.error
-    if wanted is not None and got is None:
+    if got is None:
         return (
-            f"the exception is swallowed: the candidate accepts what the reference rejects with "
-            f"{_kind(wanted)} {quote(error_text(wanted))}"
+            f"the exception is swallowed: {EXCEPTIONS['missing errors']} with {_name_error(wanted)}"
         )
-    if got is not None and wanted is None:
+    if wanted is None:
         frames = traceback.extract_tb(got.__traceback__)
         where = f", raised in {frames[-1].name}" if frames else ""
-        return (
-            f"the candidate rejects what the reference accepts: {_kind(got)} "
-            f"{quote(error_text(got))}{where}"
-        )
-    if wanted is None or got is None:
-        return ""
-    if type(wanted) is not type(got):
-        same = error_text(wanted) == error_text(got)
-        text = "the same text" if same else f"the text {quote(error_text(got))}"
-        kinds = f"{_kind(got)} instead of {_kind(wanted)}"
-        return f"the exception is of another type: {kinds}, with {text}"
-    return (
-        f"the exception has another text: {quote(error_text(got))} instead of "
-        f"{quote(error_text(wanted))}"
-    )
+        return f"{EXCEPTIONS['refusals']}: {_name_error(got)}{where}"
+    same, texts = type(wanted) is type(got), (quote(error_text(got)), quote(error_text(wanted)))
+    if same:
+        return f"{EXCEPTIONS['error texts']}: {texts[0]} instead of {texts[1]}"
+    text = "the same text" if texts[0] == texts[1] else f"the text {texts[0]}"
+    kinds = f"{type(got).__name__} instead of {type(wanted).__name__}"
+    return f"{EXCEPTIONS['error types']}: {kinds}, with {text}"
 
 
-def of_warnings(expected: Outcome, actual: Outcome) -> str:
+def describe_warnings(expected: Outcome, actual: Outcome) -> str:
     """Warnings that are missing, too many, of another category or in another order."""
     wanted, got = Counter(expected.warned), Counter(actual.warned)
     missing, extra = list((wanted - got).elements()), list((got - wanted).elements())
@@ -82,35 +77,34 @@ def _list_warnings(warned: list[tuple[str, str]]) -> str:
     return "; ".join(f"{category} {quote(text)}" for category, text in warned)
 
 
-def of_lines(expected: Outcome, actual: Outcome) -> str:
+def describe_lines(expected: Outcome, actual: Outcome) -> str:
     """Warnings that name another line than the reference's do."""
-    for (category, text), wanted, got in zip(
-        actual.warned, expected.lines, actual.lines, strict=True
-    ):
-        if wanted != got:
-            said = f"the warning names {got} where the reference's names {wanted}"
-            return f"{said}: {category} {quote(text)}"
-    return ""
+    lines = zip(actual.warned, expected.lines, actual.lines, strict=True)
+    told = (
+        f"the warning names {got} where the reference's names {wanted}: {category} {quote(text)}"
+        for (category, text), wanted, got in lines
+        if wanted != got
+    )
+    return next(told, "")
 
 
-def of_backward(expected: Any, actual: Any) -> str:
+def describe_backward(expected: Any, actual: Any) -> str:
     """Backward raises, or accepts what the reference's does not."""
     if isinstance(actual, Exception):
-        return f"backward raises {_kind(actual)} {quote(error_text(actual))}"
-    text = quote(error_text(expected))
-    return f"backward accepts what the reference's rejects with {_kind(expected)} {text}"
+        return f"backward raises {_name_error(actual)}"
+    return f"backward accepts what the reference's rejects with {_name_error(expected)}"
 
 
-def of_change(case: Case, expected: Any, actual: Any) -> str:
+def describe_change(case: Case, expected: Any, actual: Any) -> str:
     """What backward makes of an argument that was changed in place after the call."""
     argument = {"x": "input", "w": "window"}.get(case.how.changed, "argument")
-    said = f"after the {argument} is changed in place, "
-    if isinstance(expected, Exception) or isinstance(actual, Exception):
-        return said + of_backward(expected, actual)
-    return f"{said}the gradient is another one than the reference's"
+    raised = isinstance(expected, Exception) or isinstance(actual, Exception)
+    other = "the gradient is another one than the reference's"
+    said = describe_backward(expected, actual) if raised else other
+    return f"after the {argument} is changed in place, {said}"
 
 
-def of_strides(
+def describe_strides(
     case: Case, expected: torch.Tensor, actual: torch.Tensor, *, gradient: bool = False
 ) -> str:
     """What another order in memory means, of a result or of a gradient in its input."""
@@ -120,19 +114,15 @@ def of_strides(
     names = [*axes, *["part"] * pairs]
     names = [*["row"] * (expected.dim() - len(names)), *names]
     wanted, got = (_order(tensor, names) for tensor in (expected, actual))
-    whose = "the gradient's strides" if gradient else "the strides"
+    whose, it = ("the gradient's strides", "it") if gradient else ("the strides", "the result")
     said = f"{whose} are {actual.stride()} where the reference's are {expected.stride()}"
-    if wanted != got and actual.is_contiguous():
-        it = "it" if gradient else "the result"
-        return (
-            f"{said}: {it} is contiguous: {_words(got)} lie in memory where the reference's "
-            f"{_words(wanted)} do"
-        )
+    lie = f"{_words(got)} lie in memory where the reference"
     if wanted != got:
-        return f"{said}: {_words(got)} lie in memory where the reference has {_words(wanted)}"
-    if 0 in actual.stride():
-        return f"{said}: the result is expanded, its elements share memory"
-    return f"{said}: the order is right, but there are gaps between the elements, or none"
+        contiguous = f"{it} is contiguous: {lie}'s {_words(wanted)} do"
+        return f"{said}: {contiguous if actual.is_contiguous() else f'{lie} has {_words(wanted)}'}"
+    gaps = "the order is right, but there are gaps between the elements, or none"
+    shared = "the result is expanded, its elements share memory"
+    return f"{said}: {shared if 0 in actual.stride() else gaps}"
 
 
 def _order(tensor: torch.Tensor, names: list[str]) -> list[str]:
@@ -147,7 +137,7 @@ def _words(order: list[str]) -> str:
     return "(" + ", ".join(f"{name}s" for name in order) + ")"
 
 
-def of_dtype(expected: torch.Tensor, actual: torch.Tensor, right: bool) -> str:
+def describe_dtype(expected: torch.Tensor, actual: torch.Tensor, right: bool) -> str:
     """Another dtype; ``right`` says whether the values are."""
     said = f"the result is {_name(actual.dtype)} where the reference gives {_name(expected.dtype)}"
     if not (actual.dtype.is_floating_point or actual.dtype.is_complex):
@@ -169,77 +159,48 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def of_type(expected: Any, actual: Any) -> str:
+def describe_type(expected: Any, actual: Any) -> str:
     """Another class of result."""
-    if actual is None:
-        return "the candidate returns nothing (None)"
     if isinstance(actual, torch.Tensor):
-        return (
-            f"the result is a {type(actual).__name__}, a subclass, where the reference gives a "
-            f"{type(expected).__name__}"
-        )
+        reference = f"where the reference gives a {type(expected).__name__}"
+        return f"the result is a {type(actual).__name__}, a subclass, {reference}"
     module = type(actual).__module__.partition(".")[0]
-    return f"the result is no tensor, but a {type(actual).__name__} of {module}"
+    other = f"the result is no tensor, but a {type(actual).__name__} of {module}"
+    return "the candidate returns nothing (None)" if actual is None else other
 
 
-def of_device(expected: torch.Tensor, actual: torch.Tensor) -> str:
-    """A result that is not where the input is."""
-    return f"the result is on {actual.device} where the reference's is on {expected.device}"
-
-
-def of_layout(expected: torch.Tensor, actual: torch.Tensor) -> str:
-    """A sparse result, say."""
-    return f"the result is of layout {actual.layout} where the reference gives {expected.layout}"
-
-
-def of_requires_grad(expected: torch.Tensor, actual: torch.Tensor) -> str:
-    """A graph on one side only."""
-    if expected.requires_grad:
-        return (
-            "requires_grad is lost: the result is cut off from the graph, and no gradient reaches "
-            "the arguments"
-        )
-    return "the result requires a gradient, although no argument does, or gradients are disabled"
-
-
-def of_bits(expected: torch.Tensor, actual: torch.Tensor) -> str:
+def describe_bits(expected: torch.Tensor, actual: torch.Tensor) -> str:
     """Bits that stand for an operation not yet done, and the inference flag."""
-    said = []
-    for name, look in (
+    lazily = ", its values are only conjugated or negated when read"
+    flags = (
         ("conjugate bit", torch.is_conj),
         ("negative bit", torch.is_neg),
         ("inference flag", torch.is_inference),
-    ):
-        if look(actual) != look(expected):
-            has, word = look(actual), "has a" if look(actual) else "lacks the"
-            lazily = ", its values are only conjugated or negated when read" if has else ""
-            said.append(f"the result {word} {name}{lazily if 'bit' in name else ''}")
-    return "; ".join(said)
+    )
+    return "; ".join(
+        f"the result {'has a' if look(actual) else 'lacks the'} {name}"
+        + (lazily if look(actual) and "bit" in name else "")
+        for name, look in flags
+        if look(actual) != look(expected)
+    )
 
 
-def of_repetition(first: Any, second: Any, op: str) -> str:
+def describe_repetition(first: Any, second: Any, op: str) -> str:
     """How two answers to the same call differ; text of the second is what is wrong with it."""
     if isinstance(second, str):
         return second
     if isinstance(second, Outcome):
-        if second.error is None:
-            return f"the second call returns a {type(second.result).__name__}"
-        error = second.error
-        return f"the second call raises {_kind(error)} {quote(error_text(error))}"
+        kind = type(second.result).__name__
+        did = f"raises {_name_error(second.error)}" if second.error else f"returns a {kind}"
+        return f"the second call {did}"
     if first.shape != second.shape or first.dtype != second.dtype:
-        return (
-            f"nondeterministic: the second call gives {tuple(second.shape)} {_name(second.dtype)} "
-            f"after {tuple(first.shape)} {_name(first.dtype)}"
-        )
+        shown = (f"{tuple(tensor.shape)} {_name(tensor.dtype)}" for tensor in (second, first))
+        return f"nondeterministic: the second call gives {' after '.join(shown)}"
     a, b = (wide(tensor.detach().cpu()) for tensor in (first, second))
     unequal = (a != b) & ~(a.isnan() & b.isnan())
     if not unequal.any():
         return "nondeterministic: two runs differ in the sign of zeros or in the bits of NaN"
-    size = (a - b).abs()
-    size = size[torch.isfinite(size)]
-    finite = a[torch.isfinite(a)].abs()
-    peak = float(finite.max()) if finite.numel() else 0.0
-    most = float(size.max()) if size.numel() else 0.0
+    most, peak = (largest(z[torch.isfinite(z)]) for z in ((a - b).abs(), a))
     share = f" ({most / peak:.1e} of the largest value)" if peak else ""
     known = op == "stft" and a.is_complex()
     count = int(unequal.sum())
@@ -251,26 +212,40 @@ def of_repetition(first: Any, second: Any, op: str) -> str:
     )
 
 
-def of_aliasing(expected: Any, actual: Any) -> str:
-    """Memory that is shared where it should not be."""
-    if isinstance(actual, str):
-        return f"aliasing: {actual}"
-    return (
-        "aliasing: the result shares memory with a previous result, so writing to one changes the "
-        "other"
-    )
+def _fill(text: str, case: Case, expected: Any, actual: Any) -> str:
+    return text.format(expected=expected, actual=actual)
 
 
-def of_writing(expected: Any, actual: Any) -> str:
-    """Writing to the result in place does something else."""
-    return f"the result is read-only or not its own: {actual}"
-
-
-def of_state(expected: Any, actual: Any) -> str:
-    """State of the program that a call has changed."""
-    return f"the call changes what is not its own: {actual}"
-
-
-def of_arguments(actual: Any) -> str:
-    """Arguments that are not as they were."""
-    return f"the candidate modifies its arguments: {actual}"
+#: What is said of an aspect, filled with what the reference gave and what the candidate gave.
+TEXTS = {
+    "device": "the result is on {actual.device} where the reference's is on {expected.device}",
+    "layout": "the result is of layout {actual.layout} where the reference gives {expected.layout}",
+    "writability": "the result is read-only or not its own: {actual}",
+    "state": "the call changes what is not its own: {actual}",
+    "arguments": "the candidate modifies its arguments: {actual}",
+}
+SHARED = "the result shares memory with a previous result, so writing to one changes the other"
+CUT_OFF = (
+    "requires_grad is lost: the result is cut off from the graph, and no gradient reaches the "
+    "arguments"
+)
+NEEDLESS = "the result requires a gradient, although no argument does, or gradients are disabled"
+#: A sentence for an aspect: of the case, what the reference gave and what the candidate gave.
+SENTENCES: dict[str, Callable[[Case, Any, Any], str]] = {
+    **{aspect: partial(_fill, text) for aspect, text in TEXTS.items()},
+    "exception": lambda _, expected, actual: describe_exceptions(expected, actual),
+    "warnings": lambda _, expected, actual: describe_warnings(expected, actual),
+    "warning line": lambda _, expected, actual: describe_lines(expected, actual),
+    "type": lambda _, expected, actual: describe_type(expected, actual),
+    "bits": lambda _, expected, actual: describe_bits(expected, actual),
+    "requires_grad": lambda _, expected, actual: CUT_OFF if expected.requires_grad else NEEDLESS,
+    "aliasing": lambda _, expected, actual: (
+        f"aliasing: {actual if isinstance(actual, str) else SHARED}"
+    ),
+    "repeatability": lambda case, expected, actual: describe_repetition(expected, actual, case.op),
+    "changed before backward": describe_change,
+    "strides": lambda case, expected, actual: describe_strides(
+        case, expected, actual, gradient=case.use == "vmap of gradients"
+    ),
+    "gradient strides": partial(describe_strides, gradient=True),
+}

@@ -1,4 +1,4 @@
-"""What may have gone wrong in either transform: other windows, places of the window, and hops.
+"""What may have gone wrong in either transform, as rows of tables: windows, their places, hops.
 
 A cause is a sentence and a function of no arguments that gives the values which would come of it.
 Which of them are a candidate's is found in ``explaining``; where two give the same, the order in
@@ -7,10 +7,12 @@ which they are listed is the order of preference.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
 from stft_parity.diagnose.model import Analysis, Synthesis
 
@@ -34,85 +36,90 @@ FAMILIES: dict[str, Callable[..., torch.Tensor]] = {
 SAME_WINDOW = 1e-5
 
 Transform = Analysis | Synthesis
+Row = tuple[str, torch.Tensor]
 
 
-def windows(transform: Transform) -> Iterator[tuple[str, torch.Tensor]]:
-    """Other windows of ``win_length`` samples that a candidate may have used."""
-    window = transform.window
-    yield "the window is missing: frames are taken as they are", torch.ones_like(window)
-    yield from _symmetries(window)
-    for shift, word in ((1, "later"), (-1, "earlier")):
-        yield (
-            f"the window is off by one sample: it is rotated, one sample {word}",
-            window.roll(shift),
-        )
-    for shift, word in ((1, "later"), (-1, "earlier")):
-        moved = torch.zeros_like(window)
-        if shift > 0:
-            moved[1:] = window[:-1]
-        else:
-            moved[:-1] = window[1:]
-        yield f"the window is off by one sample: it lies one sample {word}", moved
-    half = window.shape[0] // 2
-    yield "the window is rotated by half its length", window.roll(half)
-    yield "the window is applied twice (squared)", window * window
-    yield "the square root of the window is applied", window.abs().sqrt()
-    yield "the window is reversed in time", window.flip(0)
-    if window.is_complex():
-        yield "the window is conjugated", window.conj().resolve_conj()
-        yield "the window's imaginary part is dropped", window.real + 0j
-        yield "the window's magnitude is used", window.abs() + 0j
-    yield "the window's absolute value is used", window.abs()
+def change(right: Transform, sentence: str, /, **changes: Any) -> Cause:
+    """Make the cause that some fields of a transform are others."""
+    return Cause(sentence, replace(right, **changes).result)
 
 
-def _symmetries(window: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+def list_common_causes(right: Transform) -> list[Cause]:
+    """List other windows of ``win_length`` samples, and other places of the window in a frame."""
+    short = "a window of win_length < n_fft"
+    room = right.n_fft - right.window.shape[0]
+    places = (
+        (0, "begins with the frame instead of being centred in it"),
+        (room, "ends with the frame instead of being centred in it"),
+        (right.placed + 1, "lies one sample too late in the frame"),
+        (right.placed - 1, "lies one sample too early in the frame"),
+    )
+    return [
+        *(change(right, sentence, window=window) for sentence, window in _windows(right.window)),
+        *(change(right, f"{short} {what}", placed=at) for at, what in places if room),
+    ]
+
+
+def _windows(window: torch.Tensor) -> list[Row]:
+    off = "the window is off by one sample: it"
+    late, early = "one sample later", "one sample earlier"
+    return [
+        ("the window is missing: frames are taken as they are", torch.ones_like(window)),
+        *_symmetries(window),
+        (f"{off} is rotated, {late}", window.roll(1)),
+        (f"{off} is rotated, {early}", window.roll(-1)),
+        (f"{off} lies {late}", pad(window[:-1], (1, 0))),
+        (f"{off} lies {early}", pad(window[1:], (0, 1))),
+        ("the window is rotated by half its length", window.roll(window.shape[0] // 2)),
+        ("the window is applied twice (squared)", window * window),
+        ("the square root of the window is applied", window.abs().sqrt()),
+        ("the window is reversed in time", window.flip(0)),
+        *(_complex_windows(window) if window.is_complex() else ()),
+        ("the window's absolute value is used", window.abs()),
+    ]
+
+
+def _complex_windows(window: torch.Tensor) -> list[Row]:
+    return [
+        ("the window is conjugated", window.conj().resolve_conj()),
+        ("the window's imaginary part is dropped", window.real + 0j),
+        ("the window's magnitude is used", window.abs() + 0j),
+    ]
+
+
+def _symmetries(window: torch.Tensor) -> list[Row]:
     """The window with the other symmetry, and windows of other families."""
     if window.is_complex() or window.shape[0] < 2:
-        return
-    size, given = window.shape[0], None
+        return []
     made = {
-        (name, periodic): family(size, periodic=periodic, dtype=torch.float64)
+        (name, kind): family(window.shape[0], periodic=kind == "periodic", dtype=torch.float64)
         for name, family in FAMILIES.items()
-        for periodic in (True, False)
+        for kind in ("periodic", "symmetric")
     }
-    for key, values in made.items():
-        if torch.allclose(values, window, rtol=0.0, atol=SAME_WINDOW):
-            given = key
-            break
-    kinds = {True: "periodic", False: "symmetric"}
-    if given is not None:
-        name, periodic = given
-        yield (
-            f"the {name} window is {kinds[not periodic]} where a {kinds[periodic]} one was passed",
-            made[name, not periodic],
-        )
-    for (name, periodic), values in made.items():
-        if given is None or name != given[0]:
-            yield (f"a {kinds[periodic]} {name} window is used in place of the one passed", values)
+    same = (key for key, values in made.items()
+            if torch.allclose(values, window, rtol=0.0, atol=SAME_WINDOW))  # fmt: skip
+    own, passed = next(same, ("", ""))
+    return [
+        *((f"the {own} window is {kind} where a {passed} one was passed", values)
+          for (name, kind), values in made.items() if name == own and kind != passed),
+        *((f"a {kind} {name} window is used in place of the one passed", values)
+          for (name, kind), values in made.items() if name != own),
+    ]  # fmt: skip
 
 
-def placements(transform: Transform) -> Iterator[tuple[str, int]]:
-    """Other places of the window in a frame."""
-    room = transform.n_fft - transform.window.shape[0]
-    if not room:
-        return
-    yield "a window of win_length < n_fft begins with the frame instead of being centred in it", 0
-    yield "a window of win_length < n_fft ends with the frame instead of being centred in it", room
-    yield (
-        "a window of win_length < n_fft lies one sample too late in the frame",
-        transform.placed + 1,
-    )
-    yield (
-        "a window of win_length < n_fft lies one sample too early in the frame",
-        transform.placed - 1,
-    )
-
-
-def hops(transform: Transform) -> Iterator[tuple[str, int]]:
-    """Other hops, most of them other defaults."""
-    n_fft, win = transform.n_fft, transform.window.shape[0]
+def name_numbers(named: Iterable[tuple[int, str]], right: int, least: int) -> list[tuple[int, str]]:
+    """Join the names of equal numbers, without the right one and those that are too small."""
     found: dict[int, list[str]] = {}
-    for hop, what in (
+    for number, name in named:
+        if number >= least and number != right:
+            found.setdefault(number, []).append(name)
+    return [(number, " = ".join(names)) for number, names in found.items()]
+
+
+def list_hops(transform: Transform) -> list[tuple[str, int]]:
+    """List other hops, most of them other defaults."""
+    n_fft, win = transform.n_fft, transform.window.shape[0]
+    named = (
         (n_fft // 4, "n_fft // 4"),
         (n_fft // 2, "n_fft // 2"),
         (win // 4, "win_length // 4"),
@@ -121,8 +128,8 @@ def hops(transform: Transform) -> Iterator[tuple[str, int]]:
         (win, "win_length"),
         (transform.hop + 1, "one more"),
         (transform.hop - 1, "one less"),
-    ):
-        if hop > 0 and hop != transform.hop:
-            found.setdefault(hop, []).append(what)
-    for hop, names in found.items():
-        yield f"the hop is {hop} ({' = '.join(names)}) instead of {transform.hop}", hop
+    )
+    return [
+        (f"the hop is {hop} ({names}) instead of {transform.hop}", hop)
+        for hop, names in name_numbers(named, transform.hop, 1)
+    ]

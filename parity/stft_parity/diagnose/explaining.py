@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 
 import torch
 
@@ -14,11 +13,11 @@ from stft_parity.cases import Case, Tensors
 from stft_parity.compare import oracle
 from stft_parity.compare.observing import Function
 from stft_parity.diagnose import placing, rearranged, rounding
-from stft_parity.diagnose.analysis import of_analysis
+from stft_parity.diagnose.analysis import list_analysis_causes
 from stft_parity.diagnose.causes import Cause
 from stft_parity.diagnose.evidence import Evidence, explain, largest
 from stft_parity.diagnose.model import Analysis, NoModel, Synthesis, model, wide
-from stft_parity.diagnose.synthesis import of_synthesis
+from stft_parity.diagnose.synthesis import list_synthesis_causes
 
 #: The steps give what the reference gives, in double precision: as share of the largest value.
 SAME = 1e-9
@@ -76,9 +75,9 @@ def of_result(at: Setting, expected: torch.Tensor, actual: torch.Tensor) -> str:
     got = next(got for _, got in arrangements(at.case, truth, expected, actual))
     if got.shape != truth.shape:
         return _shapes(at, truth, got)
-    return of_precision(at, truth, got, actual.dtype) or placing.where(
-        truth, got, at.case.op, rows=bool(at.rows)
-    )
+    formats = rounding.formats_below(actual.dtype)
+    inner = rounding.find_inner_format(truth, got, at.tensors, formats, at.compute)
+    return inner or placing.where(truth, got, at.case.op, rows=bool(at.rows))
 
 
 def right_values(at: Setting, expected: torch.Tensor, actual: torch.Tensor) -> bool:
@@ -122,18 +121,24 @@ def _suspects(at: Setting, evidence: Evidence) -> Iterator[Cause]:
     """All causes that may apply to the result of a call."""
     truth, steps = evidence.truth, at.steps
     formats = rounding.formats_below(evidence.dtype)
-    lists = [of_factor(evidence, at), rearranged.of_rows(truth, at.rows)]
+    yield from of_factor(evidence, at)
+    yield from rearranged.list_row_causes(truth, at.rows)
     if at.case.op == "istft":
-        lists.append(rearranged.of_signal(truth))
+        yield from rearranged.list_signal_causes(truth)
     if isinstance(steps, Analysis):
-        hop, onesided = steps.hop, steps.onesided
-        lists.append(rearranged.of_spectrum(truth, steps.n_fft, hop, onesided))
-        lists.append(of_analysis(steps))
-    elif isinstance(steps, Synthesis):
-        lists.append(of_synthesis(steps))
-    lists.append(rounding.of_result(truth, formats))
-    lists.append(rounding.of_tensors(at.tensors, formats, at.compute))
-    return chain(*lists)
+        yield from rearranged.list_spectrum_causes(truth, steps.n_fft, steps.hop, steps.onesided)
+    yield from list_step_causes(steps)
+    yield from rounding.list_result_causes(truth, formats)
+    yield from rounding.list_input_causes(at.tensors, formats, at.compute)
+
+
+def list_step_causes(steps: Analysis | Synthesis | None) -> list[Cause]:
+    """List what may be wrong with one step of a transform, as far as its steps are known."""
+    if steps is None:
+        return []
+    if isinstance(steps, Analysis):
+        return list_analysis_causes(steps)
+    return list_synthesis_causes(steps)
 
 
 def of_factor(evidence: Evidence, at: Setting) -> Iterator[Cause]:
@@ -170,12 +175,6 @@ def _normalization(steps: Analysis | Synthesis, op: str, found: complex) -> str:
         if asked == given and abs(found - factor) <= rearranged.SAME_FACTOR * factor:
             return said
     return ""
-
-
-def of_precision(at: Setting, truth: torch.Tensor, got: torch.Tensor, dtype: torch.dtype) -> str:
-    """The number format that the candidate seems to compute in; empty when it seems to be none."""
-    formats = rounding.formats_below(dtype)
-    return rounding.find_inner_format(truth, got, at.tensors, formats, at.compute)
 
 
 def _unfinite(at: Setting, evidence: Evidence) -> str:

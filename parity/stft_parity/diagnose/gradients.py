@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 
@@ -10,12 +9,10 @@ import torch
 
 from stft_parity.compare import oracle
 from stft_parity.diagnose import placing, rearranged, rounding
-from stft_parity.diagnose.analysis import of_analysis
 from stft_parity.diagnose.causes import Cause
 from stft_parity.diagnose.evidence import Evidence, explain
-from stft_parity.diagnose.explaining import Setting, of_factor
-from stft_parity.diagnose.model import Analysis, Synthesis, model, wide
-from stft_parity.diagnose.synthesis import of_synthesis
+from stft_parity.diagnose.explaining import Setting, list_step_causes, of_factor
+from stft_parity.diagnose.model import Synthesis, model, wide
 
 
 def of_gradient(
@@ -28,14 +25,14 @@ def of_gradient(
     evidence = Evidence(truth, wide(actual.detach().cpu()), actual.dtype)
     plain = chain(
         of_factor(evidence, at),
-        rearranged.of_rows(truth, at.rows if leaf == "x" else 0),
-        _of_gradient_values(at, leaf, truth),
-        rounding.of_result(truth, rounding.formats_below(actual.dtype)),
+        rearranged.list_row_causes(truth, at.rows if leaf == "x" else 0),
+        _list_arrangements(at, leaf, truth),
+        rounding.list_result_causes(truth, rounding.formats_below(actual.dtype)),
     )
     said = explain(evidence, plain)
     if said:
         return f"gradient: {said}"
-    said = explain(evidence, _of_changed_transform(at, leaf, cotangent))
+    said = explain(evidence, _list_transforms(at, leaf, cotangent))
     if said:
         return f"the gradient is that of another transform: {said}"
     kind = "stft" if truth.dim() > 1 and at.case.op == "istft" else "istft"
@@ -44,25 +41,23 @@ def of_gradient(
     return f"gradient: {said or placing.where(truth, evidence.actual, kind, rows=rows)}"
 
 
-def _of_gradient_values(at: Setting, leaf: str, truth: torch.Tensor) -> Iterator[Cause]:
+def _list_arrangements(at: Setting, leaf: str, truth: torch.Tensor) -> list[Cause]:
     """What may be wrong with a gradient as a spectrum or as a signal."""
     steps = at.steps
-    spectrum = leaf == "x" and isinstance(steps, Synthesis)
-    if isinstance(steps, Synthesis) and spectrum and truth.shape == steps.spectrum.shape:
-        yield from rearranged.of_spectrum(truth, steps.n_fft, steps.hop, steps.onesided)
-    else:
-        yield from rearranged.of_signal(truth)
+    if leaf == "x" and isinstance(steps, Synthesis) and truth.shape == steps.spectrum.shape:
+        return rearranged.list_spectrum_causes(truth, steps.n_fft, steps.hop, steps.onesided)
+    return rearranged.list_signal_causes(truth)
 
 
-def _of_changed_transform(at: Setting, leaf: str, cotangent: torch.Tensor) -> Iterator[Cause]:
+def _list_transforms(at: Setting, leaf: str, cotangent: torch.Tensor) -> list[Cause]:
     """Gradients of transforms that have one step otherwise."""
     if at.steps is None:
-        return
+        return []
     tensor = at.tensors[leaf].detach().requires_grad_()
-    steps = model(at.case, {**at.tensors, leaf: tensor})
-    changed = of_analysis(steps) if isinstance(steps, Analysis) else of_synthesis(steps)
-    for cause in changed:
-        yield Cause(cause.sentence, partial(_gradient, cause, at.case.op, tensor, cotangent))
+    return [
+        Cause(cause.sentence, partial(_gradient, cause, at.case.op, tensor, cotangent))
+        for cause in list_step_causes(model(at.case, {**at.tensors, leaf: tensor}))
+    ]
 
 
 def _gradient(cause: Cause, op: str, leaf: torch.Tensor, cotangent: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ They need no model of the call: only the true result, in double precision.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -24,113 +24,119 @@ NEAR_ONE = 1e-3
 SAME_FACTOR = 1e-4
 
 
-def of_spectrum(truth: torch.Tensor, n_fft: int, hop: int, onesided: bool) -> Iterator[Cause]:
-    """What may be wrong with a spectrum of shape ``(..., bins, frames)``."""
-    yield Cause("the spectrum is conjugated", lambda: truth.conj().resolve_conj())
-    yield Cause(
-        "real and imaginary parts are exchanged", lambda: torch.complex(truth.imag, truth.real)
-    )
-    yield from _of_edge_bins(truth, n_fft)
-    yield from _of_sides(truth, n_fft, onesided)
-    yield Cause("the bins are reversed", lambda: truth.flip(-2))
-    yield Cause("the bins are rotated by one", lambda: truth.roll(1, -2))
-    yield Cause(
-        "bin 0 is in the middle, as after fftshift", lambda: torch.fft.fftshift(truth, dim=-2)
-    )
-    yield Cause("time axis and bin axis are exchanged", lambda: truth.transpose(-1, -2))
-    yield Cause(
-        "time axis and bin axis are exchanged: values of (frames, bins) were given the shape "
-        "(bins, frames)",
-        lambda: truth.transpose(-1, -2).reshape(truth.shape),
-    )
-    yield Cause("the frames are in reverse order", lambda: truth.flip(-1))
-    yield Cause("only the magnitude is there", lambda: truth.abs() + 0j)
-    yield Cause("only the power is there", lambda: truth.abs() ** 2 + 0j)
-    yield Cause("the imaginary part is missing (zero)", lambda: truth.real + 0j)
-    yield Cause("the real part is missing (zero)", lambda: 1j * truth.imag)
-    yield from _of_phases(truth, n_fft, hop)
+Values = Callable[[], torch.Tensor]
 
 
-def _of_edge_bins(truth: torch.Tensor, n_fft: int) -> Iterator[Cause]:
+def list_spectrum_causes(truth: torch.Tensor, n_fft: int, hop: int, onesided: bool) -> list[Cause]:
+    """List what may be wrong with a spectrum of shape ``(..., bins, frames)``."""
+    exchanged = "time axis and bin axis are exchanged"
+    return [
+        Cause("the spectrum is conjugated", lambda: truth.conj().resolve_conj()),
+        _exchange_parts(truth),
+        *_list_edge_bins(truth, n_fft),
+        *_list_sides(truth, n_fft, onesided),
+        Cause("the bins are reversed", lambda: truth.flip(-2)),
+        Cause("the bins are rotated by one", lambda: truth.roll(1, -2)),
+        Cause("bin 0 is in the middle, as after fftshift", lambda: torch.fft.fftshift(truth, -2)),
+        Cause(exchanged, lambda: truth.transpose(-1, -2)),
+        Cause(
+            f"{exchanged}: values of (frames, bins) were given the shape (bins, frames)",
+            lambda: truth.transpose(-1, -2).reshape(truth.shape),
+        ),
+        Cause("the frames are in reverse order", lambda: truth.flip(-1)),
+        Cause("only the magnitude is there", lambda: truth.abs() + 0j),
+        Cause("only the power is there", lambda: truth.abs() ** 2 + 0j),
+        Cause("the imaginary part is missing (zero)", lambda: truth.real + 0j),
+        Cause("the real part is missing (zero)", lambda: 1j * truth.imag),
+        *_list_phases(truth, n_fft, hop),
+    ]
+
+
+def _exchange_parts(truth: torch.Tensor) -> Cause:
+    said = "real and imaginary parts are exchanged"
+    return Cause(said, lambda: torch.complex(truth.imag, truth.real))
+
+
+def _list_edge_bins(truth: torch.Tensor, n_fft: int) -> list[Cause]:
     """The bins that have no negative counterpart, or the last one."""
     n_bins, nyquist = truth.shape[-2], n_fft // 2
     at = torch.arange(n_bins)[:, None]
-    special = {"last": n_bins - 1, "DC": 0}
-    if n_fft % 2 == 0 and 0 < nyquist < n_bins:
-        special = {"Nyquist": nyquist, "DC": 0}
-    for name, edge in special.items():
-        yield Cause(f"the {name} bin is zero", partial(_where, at == edge, truth, 0.0))
-        yield Cause(f"the {name} bin is missing", partial(_without, truth, edge))
-        yield Cause(
-            f"the imaginary part of the {name} bin is dropped",
-            partial(_where, at == edge, truth, truth.real + 0j),
-        )
+    even = n_fft % 2 == 0 and 0 < nyquist < n_bins
+    special = {"Nyquist": nyquist, "DC": 0} if even else {"last": n_bins - 1, "DC": 0}
     edges = (at == 0) | ((at == nyquist) & (n_fft % 2 == 0))
-    for factor, word in ((2.0, "doubled"), (0.5, "halved"), (math.sqrt(2), "scaled by √2")):
-        scaled = factor * truth
-        yield Cause(
-            f"all bins but DC and Nyquist are {word}", partial(_where, ~edges, truth, scaled)
-        )
-        yield Cause(f"the DC and Nyquist bins are {word}", partial(_where, edges, truth, scaled))
+    factors = ((2.0, "doubled"), (0.5, "halved"), (math.sqrt(2), "scaled by √2"))
+    return [
+        *(
+            cause
+            for name, edge in special.items()
+            for cause in (
+                _set(f"the {name} bin is zero", at == edge, truth,
+                     partial(torch.zeros_like, truth)),
+                Cause(f"the {name} bin is missing", partial(_without, truth, edge)),
+                _set(f"the imaginary part of the {name} bin is dropped", at == edge, truth,
+                     lambda: truth.real + 0j),
+            )
+        ),
+        *(
+            cause
+            for factor, word in factors
+            for scaled in [partial(torch.mul, truth, factor)]
+            for cause in (
+                _set(f"all bins but DC and Nyquist are {word}", ~edges, truth, scaled),
+                _set(f"the DC and Nyquist bins are {word}", edges, truth, scaled),
+            )
+        ),
+    ]  # fmt: skip
 
 
-def _where(mask: torch.Tensor, values: torch.Tensor, there: torch.Tensor | float) -> torch.Tensor:
-    """``values``, and others where the mask is set."""
-    return torch.where(mask, there, values)
+def _set(sentence: str, mask: torch.Tensor, values: torch.Tensor, there: Values) -> Cause:
+    """The values, and others where the mask is set."""
+    return Cause(sentence, lambda: torch.where(mask, there(), values))
 
 
 def _without(truth: torch.Tensor, left_out: int) -> torch.Tensor:
     return truth[..., torch.arange(truth.shape[-2]) != left_out, :]
 
 
-def _of_sides(truth: torch.Tensor, n_fft: int, onesided: bool) -> Iterator[Cause]:
+def _list_sides(truth: torch.Tensor, n_fft: int, onesided: bool) -> list[Cause]:
     """The spectrum has one side where it should have two, or the reverse."""
     half = n_fft // 2 + 1
     if onesided:
         beyond = n_fft - torch.arange(half, n_fft)
-
-        def both() -> torch.Tensor:
-            return torch.cat((truth, truth[..., beyond, :].conj().resolve_conj()), dim=-2)
-
-        yield Cause("the spectrum is two-sided where a onesided one was asked for", both)
-        return
+        whole = "the spectrum is two-sided where a onesided one was asked for"
+        mirror = truth[..., beyond, :].conj().resolve_conj()
+        return [Cause(whole, lambda: torch.cat((truth, mirror), dim=-2))]
     negative = torch.arange(n_fft)[:, None] >= half
     mirrored = truth[..., (n_fft - torch.arange(n_fft)) % n_fft, :]
-    conjugates = mirrored.conj().resolve_conj()
-    yield Cause(
-        "the spectrum is onesided where a two-sided one was asked for",
-        lambda: truth[..., :half, :],
-    )
-    for sentence, values in (
-        ("the negative frequencies are zero", 0.0),
-        ("the negative frequencies are mirrored without conjugation", mirrored),
-        ("the negative frequencies are the conjugates of the positive ones", conjugates),
-    ):
-        yield Cause(sentence, partial(_where, negative, truth, values))
-    yield Cause("the bins run the other way round: bin k holds bin -k", lambda: mirrored)
+    one, frequencies = "the spectrum is onesided where", "the negative frequencies are"
+    return [
+        Cause(f"{one} a two-sided one was asked for", lambda: truth[..., :half, :]),
+        _set(f"{frequencies} zero", negative, truth, lambda: torch.zeros_like(truth)),
+        _set(f"{frequencies} mirrored without conjugation", negative, truth, lambda: mirrored),
+        _set(f"{frequencies} the conjugates of the positive ones", negative, truth,
+             lambda: mirrored.conj().resolve_conj()),
+        Cause("the bins run the other way round: bin k holds bin -k", lambda: mirrored),
+    ]  # fmt: skip
 
 
-def _of_phases(truth: torch.Tensor, n_fft: int, hop: int) -> Iterator[Cause]:
+def _list_phases(truth: torch.Tensor, n_fft: int, hop: int) -> list[Cause]:
     """The phase is right, but counted from somewhere else."""
     begin = torch.arange(truth.shape[-1], dtype=torch.float64) * hop
     one, half = torch.ones(()), n_fft // 2
-    not_of_frame = "not of the frame"
-    yield Cause(
-        "phases are counted from the middle of the frame, not from its start",
-        partial(_shift_frames, truth, n_fft, half * one),
+    counted, frame = "phases are counted from the", "not of the frame"
+    rows = (
+        (f"{counted} middle of the frame, not from its start", half * one),
+        *(
+            row
+            for sign in (-1, 1)
+            for row in (
+                (f"{counted} start of the padded signal, {frame}", sign * begin),
+                (f"{counted} start of the signal, {frame}", sign * (begin - half)),
+                ("phases are off by one sample", sign * one),
+            )
+        ),
     )
-    for sign in (-1, 1):
-        yield Cause(
-            f"phases are counted from the start of the padded signal, {not_of_frame}",
-            partial(_shift_frames, truth, n_fft, sign * begin),
-        )
-        yield Cause(
-            f"phases are counted from the start of the signal, {not_of_frame}",
-            partial(_shift_frames, truth, n_fft, sign * (begin - half)),
-        )
-        yield Cause(
-            "phases are off by one sample", partial(_shift_frames, truth, n_fft, sign * one)
-        )
+    return [Cause(said, partial(_shift_frames, truth, n_fft, samples)) for said, samples in rows]
 
 
 def _shift_frames(truth: torch.Tensor, n_fft: int, samples: torch.Tensor) -> torch.Tensor:
@@ -141,49 +147,48 @@ def _shift_frames(truth: torch.Tensor, n_fft: int, samples: torch.Tensor) -> tor
     return truth * torch.polar(torch.ones_like(angle), angle)
 
 
-def of_signal(truth: torch.Tensor) -> Iterator[Cause]:
-    """What may be wrong with a signal of shape ``(..., samples)``."""
-    yield Cause("the signal is reversed in time", lambda: truth.flip(-1))
-    if truth.is_complex():
-        yield Cause("the signal is conjugated", lambda: truth.conj().resolve_conj())
-        yield Cause(
-            "real and imaginary parts are exchanged", lambda: torch.complex(truth.imag, truth.real)
-        )
-    for sign, word in ((1, "late"), (-1, "early")):
-        yield Cause(
-            f"the signal is rotated: each sample is one place too {word}",
-            partial(torch.roll, truth, sign, -1),
-        )
-    if truth.shape[-1] > 1:
-        yield Cause("the last sample is missing", lambda: truth[..., :-1])
-        yield Cause("the first sample is missing", lambda: truth[..., 1:])
-        yield Cause("the last sample is zero", lambda: pad(truth[..., :-1], (0, 1)))
-    yield Cause("there is one sample too many, a zero at the end", lambda: pad(truth, (0, 1)))
+def list_signal_causes(truth: torch.Tensor) -> list[Cause]:
+    """List what may be wrong with a signal of shape ``(..., samples)``."""
+    conjugated = Cause("the signal is conjugated", lambda: truth.conj().resolve_conj())
+    rotated = "the signal is rotated: each sample is one place too"
+    return [
+        Cause("the signal is reversed in time", lambda: truth.flip(-1)),
+        *((conjugated, _exchange_parts(truth)) if truth.is_complex() else ()),
+        Cause(f"{rotated} late", lambda: truth.roll(1, -1)),
+        Cause(f"{rotated} early", lambda: truth.roll(-1, -1)),
+        *((
+            Cause("the last sample is missing", lambda: truth[..., :-1]),
+            Cause("the first sample is missing", lambda: truth[..., 1:]),
+            Cause("the last sample is zero", lambda: pad(truth[..., :-1], (0, 1))),
+        ) if truth.shape[-1] > 1 else ()),
+        Cause("there is one sample too many, a zero at the end", lambda: pad(truth, (0, 1))),
+    ]  # fmt: skip
 
 
-def of_rows(truth: torch.Tensor, rows: int) -> Iterator[Cause]:
-    """What may be wrong with the batch; ``rows`` is 0 without one."""
-    yield Cause("all values are zero", lambda: torch.zeros_like(truth))
-    if not rows:
-        yield Cause("there is a batch dimension, although the input has none", lambda: truth[None])
-        return
-    if rows == 1:
-        yield Cause("the batch dimension is missing", lambda: truth[0])
-        return
-    of_one = "every row of the batch is computed from the"
-    yield Cause(f"{of_one} first one", lambda: truth[:1].expand(truth.shape))
-    yield Cause(f"{of_one} last one", lambda: truth[-1:].expand(truth.shape))
-    exchanged = "the rows of the batch are exchanged"
-    yield Cause(f"{exchanged} (in reverse order)", lambda: truth.flip(0))
-    for shift in (1, -1):
-        yield Cause(f"{exchanged} (rotated by one)", partial(torch.roll, truth, shift, 0))
-    first = "only the first row of the batch is"
-    yield Cause(
-        f"{first} computed, the others are zero",
-        lambda: torch.cat((truth[:1], torch.zeros_like(truth[1:]))),
+def list_row_causes(truth: torch.Tensor, rows: int) -> list[Cause]:
+    """List what may be wrong with the batch; ``rows`` is 0 without one."""
+    zero = Cause("all values are zero", lambda: torch.zeros_like(truth))
+    added = Cause("there is a batch dimension, although the input has none", lambda: truth[None])
+    missing = Cause("the batch dimension is missing", lambda: truth[0])
+    if rows < 2:
+        return [zero, missing if rows else added]
+    one, exchanged = (
+        "every row of the batch is computed from the",
+        "the rows of the batch are exchanged",
     )
-    yield Cause(f"{first} returned", lambda: truth[0])
-    yield Cause(f"{first} returned", lambda: truth[:1])
+    first = "only the first row of the batch is"
+    blank = f"{first} computed, the others are zero"
+    return [
+        zero,
+        Cause(f"{one} first one", lambda: truth[:1].expand(truth.shape)),
+        Cause(f"{one} last one", lambda: truth[-1:].expand(truth.shape)),
+        Cause(f"{exchanged} (in reverse order)", lambda: truth.flip(0)),
+        Cause(f"{exchanged} (rotated by one)", lambda: truth.roll(1, 0)),
+        Cause(f"{exchanged} (rotated by one)", lambda: truth.roll(-1, 0)),
+        Cause(blank, lambda: torch.cat((truth[:1], torch.zeros_like(truth[1:])))),
+        Cause(f"{first} returned", lambda: truth[0]),
+        Cause(f"{first} returned", lambda: truth[:1]),
+    ]
 
 
 def factor(truth: torch.Tensor, actual: torch.Tensor) -> complex | None:

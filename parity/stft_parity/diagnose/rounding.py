@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,37 +11,38 @@ import torch
 from stft_parity.cases import Tensors
 from stft_parity.diagnose.causes import Cause
 
+Step = Callable[[torch.Tensor], torch.Tensor]
+
 
 @dataclass(frozen=True)
 class Format:
     """A number format: its name, what rounding to it does, and its digits after the first."""
 
     name: str
-    rounded: Callable[[torch.Tensor], torch.Tensor]
+    rounded: Step
     bits: int
 
 
-def _through(dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
-    def rounded(tensor: torch.Tensor) -> torch.Tensor:
-        parts = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-        back = parts.to(dtype).to(torch.float64)
-        return torch.view_as_complex(back) if tensor.is_complex() else back
-
-    return rounded
+def _round_parts(step: Step, tensor: torch.Tensor) -> torch.Tensor:
+    if not tensor.is_complex():
+        return step(tensor)
+    return torch.view_as_complex(step(torch.view_as_real(tensor)))
 
 
-def _tf32(tensor: torch.Tensor) -> torch.Tensor:
-    parts = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+def _through(dtype: torch.dtype) -> Step:
+    return partial(_round_parts, lambda parts: parts.to(dtype).to(torch.float64))
+
+
+def _tf32(parts: torch.Tensor) -> torch.Tensor:
     mantissa, exponent = torch.frexp(parts)
-    back = torch.ldexp(torch.round(mantissa * 2**11) / 2**11, exponent)
-    return torch.view_as_complex(back) if tensor.is_complex() else back
+    return torch.ldexp(torch.round(mantissa * 2**11) / 2**11, exponent)
 
 
 #: From fewest digits to most.
 FORMATS = (
     Format("bfloat16", _through(torch.bfloat16), 7),
     Format("float16", _through(torch.float16), 10),
-    Format("TF32", _tf32, 10),
+    Format("TF32", partial(_round_parts, _tf32), 10),
     Format("float32", _through(torch.float32), 23),
 )
 
@@ -59,21 +60,20 @@ def formats_below(dtype: torch.dtype) -> tuple[Format, ...]:
     return FORMATS if double else FORMATS[:-1]
 
 
-def of_tensors(
+def list_input_causes(
     tensors: Tensors, formats: tuple[Format, ...], compute: Callable[[Tensors], torch.Tensor]
-) -> Iterator[Cause]:
-    """Inputs that were rounded first; ``compute`` is the call in double precision."""
-    for kind in formats:
-        for names, what in (
-            ("xw", "input and window are"),
-            ("x", "the input is"),
-            ("w", "the window is"),
-        ):
-            if all(isinstance(tensors.get(name), torch.Tensor) for name in names):
-                yield Cause(
-                    f"{what} rounded to {kind.name} first",
-                    partial(_compute_rounded, compute, tensors, names, kind),
-                )
+) -> list[Cause]:
+    """List inputs that were rounded first; ``compute`` is the call in double precision."""
+    given = {"xw": "input and window are", "x": "the input is", "w": "the window is"}
+    return [
+        Cause(
+            f"{what} rounded to {kind.name} first",
+            partial(_compute_rounded, compute, tensors, names, kind),
+        )
+        for kind in formats
+        for names, what in given.items()
+        if all(isinstance(tensors.get(name), torch.Tensor) for name in names)
+    ]
 
 
 def _compute_rounded(
@@ -89,13 +89,12 @@ def _round_tensors(tensors: Tensors, names: str, kind: Format) -> Tensors:
     }
 
 
-def of_result(truth: torch.Tensor, formats: tuple[Format, ...]) -> Iterator[Cause]:
-    """The result was computed well, and rounded at the end."""
-    for kind in formats:
-        yield Cause(
-            f"the result is rounded to {kind.name} at the end",
-            partial(kind.rounded, truth),
-        )
+def list_result_causes(truth: torch.Tensor, formats: tuple[Format, ...]) -> list[Cause]:
+    """List ways in which the result was computed well, and rounded at the end."""
+    return [
+        Cause(f"the result is rounded to {kind.name} at the end", partial(kind.rounded, truth))
+        for kind in formats
+    ]
 
 
 def find_inner_format(

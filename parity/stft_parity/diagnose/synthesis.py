@@ -2,66 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 import torch
 from torch.nn.functional import pad
 
-from stft_parity.diagnose.causes import Cause, hops, placements, windows
+from stft_parity.diagnose.causes import Cause, change, list_common_causes, list_hops
 from stft_parity.diagnose.model import Synthesis
 
 #: Numbers that programs add to an envelope, or do not let it fall below.
 SMALL = (1e-8, 1e-5, 1e-4, 1e-3, 1e-2, 0.1)
 
 
-def of_synthesis(right: Synthesis) -> Iterator[Cause]:
-    """All causes, each with the signal of shape ``(..., samples)`` that it gives."""
-    yield from _of_division(right)
-    for sentence, window in windows(right):
-        yield Cause(sentence, replace(right, window=window).result)
-    for sentence, placed in placements(right):
-        yield Cause(sentence, replace(right, placed=placed).result)
-    yield from _of_edge_bins(right)
-    yield from _of_bins(right)
-    yield from _of_trimming(right)
-    yield from _of_length(right)
-    for sentence, hop in hops(right):
-        natural = replace(right, hop=hop).covered - 2 * right.start
-        for n_samples in {right.n_samples, natural}:
-            if n_samples > 0:
-                yield Cause(sentence, replace(right, hop=hop, n_samples=n_samples).result)
+def list_synthesis_causes(right: Synthesis) -> list[Cause]:
+    """List all causes, each with the signal of shape ``(..., samples)`` that it gives."""
+    return [
+        *_list_divisions(right),
+        *list_common_causes(right),
+        *_list_edge_bins(right),
+        *_list_spectra(right),
+        *_list_starts(right),
+        *_list_lengths(right),
+        *(
+            change(right, sentence, hop=hop, n_samples=n_samples)
+            for sentence, hop in list_hops(right)
+            for n_samples in {right.n_samples, replace(right, hop=hop).covered - 2 * right.start}
+            if n_samples > 0
+        ),
+    ]
 
 
-def _of_division(right: Synthesis) -> Iterator[Cause]:
+def _list_divisions(right: Synthesis) -> list[Cause]:
     """The synthesis window, and the division by the envelope."""
     squares = "the overlap-added frames are not divided by Σw²"
-    yield Cause(
-        "the envelope is the sum of the window (Σw) instead of its square (Σw²)",
-        replace(right, power=1).result,
-    )
-    yield Cause(f"the envelope is missing: {squares}", replace(right, power=0).result)
-    for power, over in ((2, "divided by Σw²"), (1, "divided by Σw"), (0, "not divided")):
-        yield Cause(
-            f"the synthesis window is missing: frames are overlap-added as they are and {over}",
-            partial(_divide, right, 0, power),
-        )
-    yield Cause("the window is applied twice, but divided by Σw²", partial(_divide, right, 2, 2))
-    yield Cause("the window is applied twice, and divided by Σw⁴", partial(_divide, right, 2, 4))
-    for name, level in (
+    unwindowed = "the synthesis window is missing: frames are overlap-added as they are and"
+    constant: tuple[tuple[str, Callable[[], torch.Tensor]], ...] = (
         ("its largest value", lambda: right.envelope().abs().max()),
         ("its mean", lambda: right.envelope().mean()),
         ("Σw² / hop, as if it were constant", lambda: (right.window**2).sum() / right.hop),
         ("Σw / hop, as if it were constant", lambda: right.window.sum() / right.hop),
-    ):
-        yield Cause(
-            f"the frames are divided not by the envelope but by {name}",
-            partial(_by_level, right, level),
-        )
-    for small in SMALL:
-        yield Cause(f"the envelope is not let below {small:g}", partial(_clamp, right, small))
-        yield Cause(f"{small:g} is added to the envelope", partial(_raise_envelope, right, small))
+    )
+    summed = "the envelope is the sum of the window (Σw) instead of its square (Σw²)"
+    return [
+        change(right, summed, power=1),
+        change(right, f"the envelope is missing: {squares}", power=0),
+        *(
+            Cause(sentence, partial(_divide, right, applied, power))
+            for applied, power, sentence in (
+                (0, 2, f"{unwindowed} divided by Σw²"),
+                (0, 1, f"{unwindowed} divided by Σw"),
+                (0, 0, f"{unwindowed} not divided"),
+                (2, 2, "the window is applied twice, but divided by Σw²"),
+                (2, 4, "the window is applied twice, and divided by Σw⁴"),
+            )
+        ),
+        *(
+            Cause(
+                f"the frames are divided not by the envelope but by {name}",
+                partial(_divide_by_level, right, level),
+            )
+            for name, level in constant
+        ),
+        *(
+            Cause(sentence, partial(_divide_by, right, least, added))
+            for small in SMALL
+            for sentence, least, added in (
+                (f"the envelope is not let below {small:g}", small, 0.0),
+                (f"{small:g} is added to the envelope", 0.0, small),
+            )
+        ),
+    ]
 
 
 def _divide(right: Synthesis, applied: int, power: int) -> torch.Tensor:
@@ -72,37 +84,38 @@ def _divide(right: Synthesis, applied: int, power: int) -> torch.Tensor:
     return right.divide(signal, replace(right, power=power).envelope())
 
 
-def _by_level(right: Synthesis, level: Callable[[], torch.Tensor]) -> torch.Tensor:
+def _divide_by_level(right: Synthesis, level: Callable[[], torch.Tensor]) -> torch.Tensor:
     return replace(right, power=0).result() / level()
 
 
-def _clamp(right: Synthesis, least: float) -> torch.Tensor:
+def _divide_by(right: Synthesis, least: float, added: float) -> torch.Tensor:
+    """Divide by an envelope that is not let below ``least``, or to which something is added."""
     envelope = right.envelope()
     signal = right.add_frames(right.frames() * right.framed_window())
-    return right.divide(signal, torch.where(envelope.abs() < least, least, envelope))
+    return right.divide(signal, torch.where(envelope.abs() < least, least, envelope) + added)
 
 
-def _raise_envelope(right: Synthesis, by: float) -> torch.Tensor:
-    signal = right.add_frames(right.frames() * right.framed_window())
-    return right.divide(signal, right.envelope() + by)
-
-
-def _of_edge_bins(right: Synthesis) -> Iterator[Cause]:
+def _list_edge_bins(right: Synthesis) -> list[Cause]:
     """The DC and Nyquist bins."""
-    if not right.as_complex:
-        used = "used, which torch ignores"
-        for how, what in (
-            ("added", "imaginary parts of the DC and Nyquist bins are"),
-            ("packed", "imaginary parts of the DC and Nyquist bins are"),
-            ("zero", "imaginary part of the DC bin is"),
-            ("nyquist", "imaginary part of the Nyquist bin is"),
-        ):
-            yield Cause(f"the {what} {used}", replace(right, edge_imaginary=how).result)
-    edges = {"DC": 0}
-    if right.n_fft % 2 == 0:
-        edges = {"Nyquist": right.n_fft // 2, "DC": 0}
-    for name, at in edges.items():
-        yield Cause(f"the {name} bin is missing (taken as zero)", partial(_without_bin, right, at))
+    both, used = "imaginary parts of the DC and Nyquist bins are", "used, which torch ignores"
+    kinds = (
+        ("added", both),
+        ("packed", both),
+        ("zero", "imaginary part of the DC bin is"),
+        ("nyquist", "imaginary part of the Nyquist bin is"),
+    )
+    edges = {"Nyquist": right.n_fft // 2, "DC": 0} if right.n_fft % 2 == 0 else {"DC": 0}
+    return [
+        *(
+            change(right, f"the {what} {used}", edge_imaginary=kind)
+            for kind, what in kinds
+            if not right.as_complex
+        ),
+        *(
+            Cause(f"the {name} bin is missing (taken as zero)", partial(_without_bin, right, at))
+            for name, at in edges.items()
+        ),
+    ]
 
 
 def _without_bin(right: Synthesis, at: int) -> torch.Tensor:
@@ -110,10 +123,10 @@ def _without_bin(right: Synthesis, at: int) -> torch.Tensor:
     return replace(right, spectrum=right.spectrum * keep).result()
 
 
-def _of_bins(right: Synthesis) -> Iterator[Cause]:
+def _list_spectra(right: Synthesis) -> list[Cause]:
     """The spectrum that the frames are made of is another."""
     spectrum = right.spectrum
-    for sentence, other in (
+    rows = (
         (
             "the spectrum is conjugated (a conjugate bit is ignored, or the transform is the "
             "forward one)",
@@ -125,60 +138,58 @@ def _of_bins(right: Synthesis) -> Iterator[Cause]:
         ("the frames are rotated: each is one place too late", spectrum.roll(1, -1)),
         ("the frames are rotated: each is one place too early", spectrum.roll(-1, -1)),
         ("the frames are taken in reverse order", spectrum.flip(-1)),
-    ):
-        yield Cause(sentence, replace(right, spectrum=other).result)
-    if right.as_complex:
-        yield Cause("the imaginary part of the signal is zero", lambda: right.result().real + 0j)
-    elif not right.onesided:
-        whole = replace(right, as_complex=True)
-        yield Cause(
-            "the two-sided spectrum is used in full, where torch uses its first half",
-            lambda: whole.result().real,
-        )
+    )
+    whole = replace(right, as_complex=True)
+    parts = (
+        (right.as_complex, "the imaginary part of the signal is zero",
+         lambda: right.result().real + 0j),
+        (not right.as_complex and not right.onesided,
+         "the two-sided spectrum is used in full, where torch uses its first half",
+         lambda: whole.result().real),
+    )  # fmt: skip
+    return [
+        *(change(right, sentence, spectrum=other) for sentence, other in rows),
+        *(Cause(sentence, values) for possible, sentence, values in parts if possible),
+    ]
 
 
-def _of_trimming(right: Synthesis) -> Iterator[Cause]:
+def _list_starts(right: Synthesis) -> list[Cause]:
     """The signal begins elsewhere."""
-    half, whole = right.n_fft // 2, right.covered
-    if right.start:
-        said = "the signal is not trimmed: the half frame before the first centre is still there"
-        for n_samples in dict.fromkeys((right.n_samples, whole, whole - half)):
-            yield Cause(said, replace(right, start=0, n_samples=n_samples).result)
-    else:
-        trimmed = replace(right, start=half)
+    half, whole, asked = right.n_fft // 2, right.covered, right.n_samples
+    said = "the signal is not trimmed: the half frame before the first centre is still there"
+    start, lengths = 0, dict.fromkeys((asked, whole, whole - half))
+    if not right.start:
         said = "n_fft // 2 samples are trimmed, although center=False"
-        yield Cause(said, trimmed.result)
-        if whole > 2 * half:
-            yield Cause(said, replace(trimmed, n_samples=whole - 2 * half).result)
-    for sign, word in ((1, "late"), (-1, "early")):
-        for shift, what in ((1, "one sample"), (right.hop, "one hop")):
-            moved = replace(right, start=right.start + sign * shift)
-            yield Cause(f"the signal begins {what} too {word}", moved.result)
+        start = half
+        lengths = dict.fromkeys((asked, whole - 2 * half) if whole > 2 * half else (asked,))
+    return [
+        *(change(right, said, start=start, n_samples=n_samples) for n_samples in lengths),
+        *(
+            change(right, f"the signal begins {what} too {word}", start=right.start + sign * shift)
+            for sign, word in ((1, "late"), (-1, "early"))
+            for shift, what in ((1, "one sample"), (right.hop, "one hop"))
+        ),
+    ]
 
 
-def _of_length(right: Synthesis) -> Iterator[Cause]:
+def _list_lengths(right: Synthesis) -> list[Cause]:
     """The signal has another length, or has the right one at the wrong end."""
     natural = right.covered - 2 * right.start
-    surplus = natural - right.n_samples
+    surplus, full = natural - right.n_samples, replace(right, n_samples=natural)
     if natural <= 0 or not surplus:
-        return
-    full = replace(right, n_samples=natural)
-    yield Cause("length is ignored", full.result)
+        return []
+    ignored = Cause("length is ignored", full.result)
+    met, end = "length is met by", "instead of at the end"
     if surplus > 0:
-        yield Cause(
-            "length is met by cutting at the front instead of at the end",
-            replace(right, start=right.start + surplus).result,
-        )
-        yield Cause(
-            "length is met by cutting equally at both ends instead of at the end",
-            replace(right, start=right.start + surplus // 2).result,
-        )
-        return
-    yield Cause(
-        "length is met by zeros at the front instead of at the end",
-        lambda: pad(full.result(), (-surplus, 0)),
-    )
-    yield Cause(
-        "there are zeros beyond the last centre, where the last frame still reaches",
-        lambda: pad(full.result(), (0, -surplus)),
-    )
+        halved = right.start + surplus // 2
+        return [
+            ignored,
+            change(right, f"{met} cutting at the front {end}", start=right.start + surplus),
+            change(right, f"{met} cutting equally at both ends {end}", start=halved),
+        ]
+    beyond = "there are zeros beyond the last centre, where the last frame still reaches"
+    return [
+        ignored,
+        Cause(f"{met} zeros at the front {end}", lambda: pad(full.result(), (-surplus, 0))),
+        Cause(beyond, lambda: pad(full.result(), (0, -surplus))),
+    ]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stft_parity.report import tables
-from stft_parity.report.plots import pictures
+from stft_parity.report import plots, tables
 from stft_parity.results import ASPECTS, VERDICTS, Report
 
 #: Groups of failing cases on a page, and cases that it shows of each.
@@ -23,7 +22,7 @@ def to_html(report: Report, *, smaller: tables.Smaller | None = None) -> str:
         smaller: of failing cases, the smallest that fail alike, which are shown in their place.
 
     Raises:
-        ImportError: jinja2 or matplotlib is not installed.
+        ImportError: jinja2 is not installed.
     """
     import jinja2
 
@@ -56,5 +55,9 @@ def _context(report: Report, smaller: tables.Smaller) -> dict[str, Any]:
         "known": tables.reasons(report, "known").most_common(),
         "unsupported": tables.reasons(report, "unsupported").most_common(),
         "routes": report.routes().most_common(),
-        "pictures": pictures(report),
+        "panels": plots.measure_errors(report),
+        "pairs": plots.find_pairs(report),
+        "headline": tables.headline(report),
+        "separators": tables.list_separators(report),
+        "number_cases": tables.count_cases,
     }

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from xml.etree import ElementTree
 
 from stft_parity.report import tables
-from stft_parity.results import Report, Result
+from stft_parity.results import FAILING, Report, Result
 
 #: Up to so many cases each is a test of its own.
 MOST_TESTS = 2000
@@ -96,6 +96,7 @@ def _group_name(result: Result) -> str:
 def _properties(suite: ElementTree.Element, report: Report) -> None:
     properties = ElementTree.SubElement(suite, "properties")
     told = {
+        "headline": tables.headline(report),
         "candidate": report.candidate,
         "reference": report.reference,
         "device": report.device,
@@ -124,9 +125,10 @@ def _test(
 
 
 def _failure(test: ElementTree.Element, failed: list[Result], of: int, device: str) -> None:
+    failed = sorted(failed, key=lambda result: FAILING.index(result.failing))
     first = tables.first_diagnosis(failed[0])
     message = f"{len(failed)} of {of} cases: {first}" if of > 1 else first
-    failure = _element(test, "failure", message=message, type=failed[0].verdict)
+    failure = _element(test, "failure", message=message, type=failed[0].failing)
     text = "\n\n".join(_describe_failure(result, device) for result in failed[:TOLD])
     if len(failed) > TOLD:
         text += f"\n\nand {len(failed) - TOLD} more"
@@ -139,7 +141,7 @@ def _describe_failure(result: Result, device: str) -> str:
         f"  candidate: {found.actual}"
         for found in result.differences
     ]
-    return "\n".join([result.verdict, *lines, "to reproduce:", result.reproducer(device)])
+    return "\n".join([result.failing, *lines, "to reproduce:", result.reproducer(device)])
 
 
 def _reasons(results: Iterable[Result]) -> str:

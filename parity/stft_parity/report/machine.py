@@ -6,18 +6,18 @@ import json
 import math
 from typing import Any
 
-from stft_parity.report.tables import Smaller
+from stft_parity.report import tables
 from stft_parity.results import Report
 
 
-def to_json(report: Report, *, smaller: Smaller | None = None) -> str:
+def to_json(report: Report, *, smaller: tables.Smaller | None = None) -> str:
     """The report as JSON text; numbers that JSON does not have are text.
 
     Args:
         report: of a run.
         smaller: of failing cases, the smallest that fail alike.
     """
-    told = report.as_dict()
+    told = {"headline": tables.headline(report)} | report.as_dict()
     told["minimised"] = [
         {"of": case.reproducer(report.device), **result.as_dict()}
         for case, result in (smaller or {}).items()

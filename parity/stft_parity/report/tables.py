@@ -8,7 +8,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stft_parity.cases import Case
-from stft_parity.results import ASPECTS, FAILURES, Report, Result
+from stft_parity.results import (
+    ASPECTS,
+    CONVENTIONS,
+    EXCEPTIONS,
+    FAILING,
+    FAILURES,
+    VALUES,
+    Report,
+    Result,
+)
 
 #: Beyond so many values of an argument its numbers are shown by octaves: more rows say less.
 MOST_VALUES = 24
@@ -18,6 +27,9 @@ TELLING = 3
 
 #: A label is telling when the group has so many times the share of its cases that it has of all.
 CONCENTRATION = 2.0
+
+#: Or when the group is so much of the cases that have it.
+NEARLY_ALL = 0.8
 
 #: What XML cannot contain, not even escaped; a terminal would obey some of it.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -101,82 +113,198 @@ class Group:
     """Failing cases that differ in the same way, as far as their diagnosis says.
 
     Attributes:
-        op: ``"stft"`` or ``"istft"``.
-        verdict: of all of them.
-        aspects: in which any of them differs; all differ first in the same one.
-        diagnosis: of the first difference of the first case; the others' has other numbers.
+        op: ``"stft"``, ``"istft"``, or both.
+        failing: what is wrong with all of them, one of ``results.FAILING``.
+        aspects: in which any of them differs; the most serious difference is alike in all.
+        diagnosis: what is said of all of them: numbers that differ from case to case are ranges.
         results: in the order of the run.
         telling: argument and label that all have, and few other cases; the most telling first,
-            with the share of all cases with this label that are in the group.
+            with how many cases of those that could show it have this label.
     """
 
     op: str
-    verdict: str
+    failing: str
     aspects: tuple[str, ...]
     diagnosis: str
     results: tuple[Result, ...]
-    telling: tuple[tuple[str, str, float], ...]
+    telling: tuple[tuple[str, str, int], ...]
 
     def shown(self, smaller: Smaller, most: int) -> tuple[Result, ...]:
         """The first results, so many at most, or the smaller case in the place of each."""
         return tuple(smaller.get(result.case, result) for result in self.results[:most])
 
+    def list_telling(self) -> list[str]:
+        """What the cases have in common and few others have, in words."""
+        number = len(self.results)
+        return [
+            f"{argument}={value}: {number:,} of {total:,} such cases"
+            + (", and no other" if number == total else "")
+            for argument, value, total in self.telling
+        ]
+
 
 def groups(report: Report) -> tuple[Group, ...]:
-    """The failing cases by what is wrong with them, the largest group first."""
+    """The failing cases by what is wrong with them, the most serious first, then the largest.
+
+    What is wrong with a case is its most serious difference. Cases of wrong error texts are one
+    group, whatever the texts are.
+    """
     found: dict[tuple[str, str, str, str], list[Result]] = {}
     for result in report.failures:
-        first = result.differences[0].aspect if result.differences else ""
-        cause = _cause(first_diagnosis(result))
-        found.setdefault((result.case.op, result.verdict, first, cause), []).append(result)
-    totals = Counter(
-        (result.case.op, *label) for result in report.results for label in result.case.labels
-    )
+        kind = result.main.kind if result.main else ""
+        text = kind == "error texts"
+        key = "" if text else result.case.op, kind, "" if text else _cause(first_diagnosis(result))
+        found.setdefault((result.failing, *key), []).append(result)
+    totals = count_labels(report)
     made = [
         Group(
-            op,
-            verdict,
-            _aspects(results),
-            first_diagnosis(results[0]),
+            " and ".join(dict.fromkeys(result.case.op for result in results)),
+            failing,
+            tuple(aspect for aspect in ASPECTS if aspect in _aspects(results)),
+            _describe(results, kind),
             tuple(results),
-            _find_distinctive(op, results, totals),
+            find_telling(totals, results),
         )
-        for (op, verdict, _, _), results in found.items()
+        for (failing, _, kind, _), results in found.items()
     ]
-    return tuple(sorted(made, key=lambda group: -len(group.results)))
+    return tuple(sorted(made, key=_rank))
+
+
+def _rank(group: Group) -> tuple[int, tuple[int, int], int]:
+    main = group.results[0].main
+    rank = main.rank if main and group.failing == "other conventions" else (0, 0)
+    return FAILING.index(group.failing), rank, -len(group.results)
+
+
+def _aspects(results: Iterable[Result]) -> set[str]:
+    return {difference.aspect for result in results for difference in result.differences}
+
+
+def _describe(results: Sequence[Result], kind: str) -> str:
+    """Say what is wrong with all of these cases, whose diagnoses differ in numbers only."""
+    told = list(dict.fromkeys(map(first_diagnosis, results)))
+    if len(told) == 1:
+        return told[0]
+    if kind == "error texts":
+        return f"{EXCEPTIONS[kind]}, {len(told)} different ones"
+    bare = [_without_brackets(text) for text in told]
+    columns = iter(list(zip(*map(_NUMBER.findall, bare), strict=True)))
+
+    def span(found: re.Match[str]) -> str:
+        numbers = sorted(set(next(columns)), key=float)
+        return numbers[0] if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+
+    return _NUMBER.sub(span, bare[0])
 
 
 def _cause(diagnosis: str) -> str:
     """A diagnosis without what is the single case's."""
-    outer, inner = _BRACKETS.sub("", diagnosis), diagnosis
-    while outer != inner:
-        outer, inner = _BRACKETS.sub("", outer), outer
-    return _NUMBER.sub("#", outer)
+    return _NUMBER.sub("#", _without_brackets(diagnosis))
 
 
-def _aspects(results: Iterable[Result]) -> tuple[str, ...]:
-    found = {difference.aspect for result in results for difference in result.differences}
-    return tuple(aspect for aspect in ASPECTS if aspect in found)
+def _without_brackets(text: str) -> str:
+    while (outer := _BRACKETS.sub("", text)) != text:
+        text = outer
+    return text
 
 
 def first_diagnosis(result: Result) -> str:
-    """The diagnosis of what differs first, which mostly explains the rest."""
-    return result.differences[0].diagnosis if result.differences else result.reason
+    """The diagnosis of the most serious difference, which mostly explains the rest."""
+    return result.main.diagnosis if result.main else result.reason
 
 
-def _find_distinctive(
-    op: str, results: Sequence[Result], totals: Counter[tuple[str, str, str]]
-) -> tuple[tuple[str, str, float], ...]:
+Totals = dict[tuple[str, bool], Counter[tuple[str, str]]]
+
+
+def count_labels(report: Report) -> Totals:
+    """Count the labels of the compared cases, by operation and whether the reference accepts."""
+    found: Totals = {}
+    for result in report.results:
+        if result.verdict != "unsupported":
+            key = result.case.op, result.accepted
+            found.setdefault(key, Counter()).update((*result.case.labels, _EVERY))
+    return found
+
+
+#: Counted for every case.
+_EVERY = ("", "")
+
+
+def find_telling(totals: Totals, results: Sequence[Result]) -> tuple[tuple[str, str, int], ...]:
+    """Find labels that all of these cases have and few of the others that could show the same.
+
+    A label that hardly any other such case has is telling however many cases have it.
+    """
+    alike = sum((totals[key] for key in {(r.case.op, r.accepted) for r in results}), Counter())
     shared = set(results[0].case.labels).intersection(*(r.case.labels for r in results))
-    everyone = totals[op, "op", op]
-    shares = [
-        (argument, value, len(results) / totals[op, argument, value])
+    found = [
+        (argument, value, alike[argument, value])
         for argument, value in shared
-        if argument != "op"
-        and len(results) > 1
-        and everyone >= CONCENTRATION * totals[op, argument, value]
-    ]
-    return tuple(sorted(shares, key=lambda share: (-share[2], share[0]))[:TELLING])
+        if len(results) > 1 and argument != "op" and alike[argument, value] < alike[_EVERY]
+        and (NEARLY_ALL * alike[argument, value] <= len(results)
+             or alike[_EVERY] >= CONCENTRATION * alike[argument, value])
+    ]  # fmt: skip
+    return tuple(sorted(found, key=lambda label: (label[2], label[0]))[:TELLING])
+
+
+def list_separators(report: Report) -> list[str]:
+    """Say of which value of an argument (nearly) all cases have wrong values, and no other has.
+
+    Not all: of silence, for one, many wrong functions give silence.
+    """
+    said, totals = [], count_labels(report)
+    for op in dict.fromkeys(result.case.op for result in report.results):
+        wrong = [r for r in report.failures if r.case.op == op and r.failing == "wrong values"]
+        told = find_telling(totals, wrong) if wrong else ()
+        said += [
+            f"torch.{op}: values are wrong in {len(wrong):,} of the {total:,} cases with "
+            f"{argument}={value}, and in no other"
+            for argument, value, total in told
+            if NEARLY_ALL * total <= len(wrong)
+        ]
+    return said
+
+
+def headline(report: Report) -> str:
+    """Answer first whether the values are right, then what else differs; one line."""
+    failing, unsupported = report.failing(), report.counts()["unsupported"]
+    compared = sum(result.valued for result in report.results)
+    known = sum(
+        result.verdict == "known" and any(d.aspect in VALUES for d in result.differences)
+        for result in report.results
+    )
+    said = [f"values: compared in {count_cases(compared)}, wrong in {failing['wrong values']:,}"]
+    said[0] += f" besides {known:,} known" if known else ""
+    if not compared:
+        said = ["values: compared in no case"]
+    if report.refuses_all:
+        said = ["no ordinary call was compared: each that the reference accepts is unsupported"]
+    said += [f"{what} in {failing[what]:,}" for what in ("raised", "fell back") if failing[what]]
+    kinds = report.conventions()
+    if kinds:
+        number = sum(any(d.aspect in CONVENTIONS for d in r.differences) for r in report.failures
+                     if r.verdict == "differs")  # fmt: skip
+        names = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
+        said.append(f"conventions: {number:,} differ ({names})")
+    if unsupported:
+        said.append(f"unsupported: {count_cases(unsupported)}")
+    return "; ".join(said)
+
+
+def count_cases(number: int) -> str:
+    """So many cases, in words."""
+    return f"{number:,} case" if number == 1 else f"{number:,} cases"
+
+
+def conclude(report: Report) -> str:
+    """Say in a few words what came of the run; as exit codes tell it apart."""
+    if not is_compared(report):
+        return "nothing was compared"
+    if report.refuses_all:
+        return "no ordinary call was compared"
+    if report.exit_code == 3 and any(result.valued for result in report.results):
+        return "the reference's values, NOT its conventions"
+    return "as the reference" if report.ok else "NOT as the reference"
 
 
 def reasons(report: Report, verdict: str) -> Counter[str]:

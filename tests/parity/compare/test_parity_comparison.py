@@ -151,9 +151,16 @@ def test_a_wrong_answer_is_noticed(candidate: Candidate, complaint: str) -> None
     assert STFT.reproducer() in str(noticed.value)
 
 
-@pytest.mark.parametrize("candidate", [swallowing, rewording, retyping])
-def test_another_exception_is_noticed(candidate: Candidate) -> None:
-    with pytest.raises(Discrepancy, match="exceptions differ"):
+@pytest.mark.parametrize(
+    ("candidate", "said"),
+    [
+        (swallowing, "the candidate accepts what the reference rejects"),
+        (rewording, "the exception has another text"),
+        (retyping, "the exception is of another type"),
+    ],
+)
+def test_another_exception_is_noticed(candidate: Candidate, said: str) -> None:
+    with pytest.raises(Discrepancy, match=said):
         compare(REJECTED, candidate, torch.stft)
 
 

@@ -13,11 +13,11 @@ import torch
 from stft_parity.cases import Case, istft_case, stft_case
 from stft_parity.compare.observing import Outcome
 from stft_parity.diagnose import behaviour, diagnose, explaining, placing, rearranged
-from stft_parity.diagnose.analysis import of_analysis
+from stft_parity.diagnose.analysis import list_analysis_causes
 from stft_parity.diagnose.causes import Cause
 from stft_parity.diagnose.evidence import Evidence, explain
 from stft_parity.diagnose.model import Analysis, Synthesis, extend
-from stft_parity.diagnose.synthesis import of_synthesis
+from stft_parity.diagnose.synthesis import list_synthesis_causes
 from stft_parity.results import ASPECTS
 
 COMPLEX = "dtype=torch.complex64, generator=g"
@@ -72,13 +72,13 @@ def evaluated(case: Case) -> tuple[torch.Tensor, list[Cause]]:
     """The truth, and all causes that torch can compute; each is computed once."""
     at = setting_of(case)
     truth, steps = at.compute(at.tensors), at.steps
-    causes = [rearranged.of_rows(truth, at.rows)]
+    causes = [rearranged.list_row_causes(truth, at.rows)]
     if isinstance(steps, Analysis):
-        spectrum = rearranged.of_spectrum(truth, steps.n_fft, steps.hop, steps.onesided)
-        causes += [spectrum, of_analysis(steps)]
+        spectrum = rearranged.list_spectrum_causes(truth, steps.n_fft, steps.hop, steps.onesided)
+        causes += [spectrum, list_analysis_causes(steps)]
     else:
         assert isinstance(steps, Synthesis)
-        causes += [rearranged.of_signal(truth), of_synthesis(steps)]
+        causes += [rearranged.list_signal_causes(truth), list_synthesis_causes(steps)]
     found = []
     for cause in itertools.chain(*causes):
         try:
@@ -227,4 +227,4 @@ def test_what_a_case_does_not_tell_apart_is_said() -> None:
 )
 def test_warnings_in_words(wanted: Any, got: Any, said: str) -> None:
     expected, actual = (Outcome(None, None, tuple(warned)) for warned in (wanted, got))
-    assert said in behaviour.of_warnings(expected, actual)
+    assert said in behaviour.describe_warnings(expected, actual)

@@ -12,6 +12,21 @@ def test_everything_is_there() -> None:
     made = mixed()
     told = json.loads(to_json(made))
     assert told["ok"] is False
+    assert told["schema"] == 2
+    assert told["exit_code"] == 1
+    assert told["headline"].startswith("values: compared in 26 cases, wrong in 4;")
+    assert told["failing"] == {
+        "wrong values": 4,
+        "raised": 1,
+        "fell back": 1,
+        "other conventions": 0,
+    }
+    assert {one["failing"] for one in told["results"]} == {
+        "",
+        "wrong values",
+        "raised",
+        "fell back",
+    }
     assert told["counts"] == made.counts()
     assert len(told["results"]) == len(made.results)
     assert told["results"][20]["reproducer"].count("\n") == 4

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from reports import mixed, report, result, well
 
 from stft_parity.report import tables
+from stft_parity.results import Difference, Result
 
 
 @pytest.mark.parametrize(
@@ -44,22 +46,65 @@ def test_names_come_before_numbers() -> None:
     assert tables.in_order(["3d", "b", "1"]) == ["3d", "b", "1"]
 
 
-def test_cases_with_the_same_cause_are_one_group_the_largest_first() -> None:
+def test_cases_with_the_same_cause_are_one_group_the_most_serious_first() -> None:
     cause = "scaled by {} (this case does not tell it from that (at all))"
     found = [
+        result("differs", seed=n, diagnosis="contiguous", aspects=["strides"]) for n in range(9)
+    ]
+    found += [result("raised", diagnosis="scaled by 3", aspects=["exception"])]
+    found += [
         result("differs", seed=n, diagnosis=cause.format(n / 8), window="hann", n_fft=str(n % 2))
         for n in range(3)
     ]
     found.append(result("differs", diagnosis="scaled", op="istft", window="hann"))
-    found.append(result("raised", diagnosis="scaled by 3", window="hann"))
+    found += [
+        result("differs", diagnosis="kept", aspects=["arguments", "strides"], seed=n)
+        for n in (4, 5)
+    ]
     found += [result(window="ones", n_fft="1", seed=n) for n in range(9)]
     groups = tables.groups(report(*found))
-    assert [(g.op, g.verdict, len(g.results)) for g in groups] == [
-        ("stft", "differs", 3),
-        ("istft", "differs", 1),
+    assert [(g.op, g.failing, len(g.results)) for g in groups] == [
+        ("stft", "wrong values", 3),
+        ("istft", "wrong values", 1),
         ("stft", "raised", 1),
+        ("stft", "other conventions", 2),
+        ("stft", "other conventions", 9),
     ]
-    assert groups[0].diagnosis == cause.format(0.0)
+    assert groups[0].diagnosis == "scaled by 0.0 to 0.25"
+    assert groups[3].diagnosis == "kept"
+
+
+def test_a_headline_is_what_is_said_of_all_cases() -> None:
+    one = "the hop is 8 (n_fft) instead of 4, off by 1.5e-3"
+    found = [
+        result("differs", diagnosis=one),
+        result("differs", diagnosis=one.replace("n_fft", "win").replace("1.5e-3", "2e-5"), seed=1),
+    ]
+    (group,) = tables.groups(report(*found))
+    assert group.diagnosis == "the hop is 8 instead of 4, off by 2e-5 to 1.5e-3"
+    assert tables.groups(report(found[0]))[0].diagnosis == one
+
+
+def test_the_most_serious_difference_names_the_group() -> None:
+    first = Difference("strides", "contiguous", "", "")
+    wrong = Difference("values", "the spectrum is conjugated", "", "")
+    (group,) = tables.groups(report(replace(result("differs"), differences=(first, wrong))))
+    assert (group.failing, group.diagnosis) == ("wrong values", "the spectrum is conjugated")
+    assert group.aspects == ("strides", "values")
+
+
+def test_wrong_error_texts_are_one_row_whatever_they_are() -> None:
+    def refused(op: str, n: int) -> Result:
+        texts = Difference("exception", f"the text {chr(97 + n)}", "", "", "error texts")
+        return replace(
+            result("differs", op, seed=n, error=None), accepted=False, differences=(texts,)
+        )
+
+    found = [refused(op, n) for op in ("stft", "istft") for n in range(5)]
+    (group,) = tables.groups(report(*found))
+    assert group.op == "stft and istft"
+    assert group.diagnosis == "the exception has another text, 5 different ones"
+    assert "conventions: 10 differ (error texts 10)" in tables.headline(report(*found))
 
 
 def test_a_group_tells_what_its_cases_share_and_few_others_have() -> None:
@@ -67,7 +112,59 @@ def test_a_group_tells_what_its_cases_share_and_few_others_have() -> None:
     found += [result(seed=n, pad_mode="replicate", center="True") for n in range(3, 4)]
     found += [result(seed=n, pad_mode="reflect", center="True") for n in range(10)]
     (group,) = tables.groups(report(*found))
-    assert group.telling == (("pad_mode", "replicate", 0.75),)
+    assert group.telling == (("pad_mode", "replicate", 4),)
+    assert group.list_telling() == ["pad_mode=replicate: 3 of 4 such cases"]
+
+
+def test_a_value_that_separates_perfectly_is_said_however_frequent_it_is() -> None:
+    found = [
+        result("differs", seed=n, n_fft="16", diagnosis=f"cause {'ab'[n % 2]}") for n in range(30)
+    ]
+    found += [result(seed=n, n_fft="32") for n in range(3)]
+    found += [result("unsupported", n_fft="16"), replace(result(n_fft="16"), accepted=False)]
+    (said,) = tables.list_separators(report(*found))
+    assert (
+        said == "torch.stft: values are wrong in 30 of the 30 cases with n_fft=16, and in no other"
+    )
+    (group,) = tables.groups(
+        report(*(replace(r, differences=found[0].differences) if r.failed else r for r in found))
+    )
+    assert group.list_telling() == ["n_fft=16: 30 of 30 such cases, and no other"]
+    (said,) = tables.list_separators(report(*found, result(n_fft="16", seed=99)))
+    assert "in 30 of the 31 cases with n_fft=16" in said
+    assert tables.list_separators(report(*found, result("differs", n_fft="8"))) == []
+
+
+def test_the_headline_answers_first_whether_values_are_right() -> None:
+    strides = [result("differs", seed=n, aspects=["strides"]) for n in range(3)]
+    odd = result("differs", aspects=["dtype"], error=None)  # its values could not be compared
+    known = result("known", aspects=["values"])
+    made = report(*strides, odd, known, result(), result("unsupported", error=None))
+    assert tables.headline(made) == (
+        "values: compared in 6 cases, wrong in 1 besides 1 known; conventions: 4 differ "
+        "(strides 3, dtype 1); unsupported: 1 case"
+    )
+    assert tables.headline(report()) == "values: compared in no case"
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "said"),
+    [
+        ([result()], 0, "as the reference"),
+        ([result(), result("differs")], 1, "NOT as the reference"),
+        ([result(), result("raised", aspects=["exception"])], 1, "NOT as the reference"),
+        ([result(), result("differs", aspects=["strides"])], 3,
+         "the reference's values, NOT its conventions"),
+        ([result("unsupported")], 4, "nothing was compared"),
+        ([], 4, "nothing was compared"),
+    ],
+)  # fmt: skip
+def test_exit_codes_tell_values_conventions_and_nothing_apart(
+    found: list[Result], code: int, said: str
+) -> None:
+    assert report(*found).exit_code == code
+    assert tables.conclude(report(*found)) == said
+    assert report(result(), problems=("stale",)).exit_code == 1
 
 
 def test_a_single_case_shares_nothing() -> None:

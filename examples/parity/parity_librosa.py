@@ -79,7 +79,5 @@ def _window(window: Any, win_length: Any, n_fft: Any) -> Any:
     return np.ones(n_fft if win_length is None else win_length) if window is None else window
 
 
-#: ``normalized`` is in neither list, nor is ``align_to_window``: librosa has no such argument.
-_COMMON = ("n_fft", "hop_length", "win_length", "window", "center", "onesided")
-stft = from_numpy(with_arguments(_stft, (*_COMMON, "pad_mode", "return_complex")))
-istft = from_numpy(with_arguments(_istft, (*_COMMON, "length"), op="istft"))
+stft = from_numpy(with_arguments(_stft))
+istft = from_numpy(with_arguments(_istft, op="istft"))

@@ -87,7 +87,5 @@ def _istft(
     return transform.istft(whole, start, start + length)
 
 
-#: ``normalized`` is in neither list: SciPy scales to magnitudes and densities, not to unitarity.
-_COMMON = ("n_fft", "hop_length", "win_length", "window", "center", "onesided", "return_complex")
-stft = from_numpy(with_arguments(_stft, (*_COMMON, "pad_mode")))
-istft = from_numpy(with_arguments(_istft, (*_COMMON, "length"), op="istft"))
+stft = from_numpy(with_arguments(_stft))
+istft = from_numpy(with_arguments(_istft, op="istft"))
