@@ -16,10 +16,12 @@ PIPELINES_INSTALLED := $(PIPELINES_VENV)/installed
 PIPELINES := tests/pipelines
 DOCS_VENV := .venv-docs
 DOCS_INSTALLED := $(DOCS_VENV)/installed
+CANDIDATES_VENV := .venv-candidates
+CANDIDATES_INSTALLED := $(CANDIDATES_VENV)/installed
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint docs bench parity test-pipelines test-peers test-dependants \
-	wheel test-wheels clean
+	test-candidates wheel test-wheels clean
 
 help:
 	@echo "make demo            separate a clip with and without patch()"
@@ -31,6 +33,7 @@ help:
 	@echo "make test-pipelines  separation programs; needs Debian's alsa-utils and cc"
 	@echo "make test-peers      mlx-spectro's own tests in the Metal emulator; minutes"
 	@echo "make test-dependants tests of what uses mlx-spectro; needs FFmpeg's headers"
+	@echo "make test-candidates  other STFTs against torch: docs/field.md is current"
 	@echo "make wheel           build this package and the parity suite into dist/"
 	@echo "make test-wheels     each wheel alone, installed and run"
 	@echo "make clean           remove environments, caches and outputs"
@@ -71,6 +74,17 @@ $(DOCS_INSTALLED): pyproject.toml
 docs: $(DOCS_INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
 
+# What they require is told by their own files; torch-stft and torchlibrosa need librosa besides.
+$(CANDIDATES_INSTALLED): pyproject.toml parity/pyproject.toml constraints.txt \
+		tests/candidates/requirements.txt
+	$(PYTHON) -m venv --clear $(CANDIDATES_VENV)
+	$(CANDIDATES_VENV)/bin/python -m pip install $(PIP_ARGS) 'pip>=25.1'
+	$(CANDIDATES_VENV)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt \
+		-e ./parity -e '.[plot]' --group dev
+	$(CANDIDATES_VENV)/bin/python -m pip install $(PIP_ARGS) --pre -c constraints.txt \
+		-r tests/candidates/requirements.txt
+	@touch $@
+
 demo: $(PRODUCT)
 	$(VENV)/bin/torch-mlx-spectro demo
 
@@ -103,6 +117,10 @@ test-peers: $(INSTALLED)
 test-dependants:
 	PIP_ARGS="$(PIP_ARGS)" $(PYTHON) tests/dependants/run.py
 
+test-candidates: $(CANDIDATES_INSTALLED)
+	$(CANDIDATES_VENV)/bin/python -W ignore examples/parity/field.py --check
+	$(CANDIDATES_VENV)/bin/python -m pytest tests/candidates
+
 wheel: $(INSTALLED)
 	$(VENV)/bin/hatchling build
 	cd parity && ../$(VENV)/bin/hatchling build -d ../dist
@@ -111,6 +129,7 @@ test-wheels: wheel
 	PIP_ARGS="$(PIP_ARGS)" $(PYTHON) tests/wheels/run.py dist
 
 clean:
-	rm -rf $(VENV) $(PIPELINES_VENV) $(DOCS_VENV) build dist site parity/dist demo-output parity.html *.egg-info
+	rm -rf $(VENV) $(PIPELINES_VENV) $(DOCS_VENV) $(CANDIDATES_VENV)
+	rm -rf build dist site parity/dist demo-output parity.html *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

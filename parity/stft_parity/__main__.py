@@ -13,8 +13,9 @@ from rich.console import Console
 from stft_parity.candidates import Candidate, load
 from stft_parity.known import read
 from stft_parity.report import junit, machine, summary
-from stft_parity.results import Report, Result
+from stft_parity.results import ASPECTS, Report, Result
 from stft_parity.running import SELECTIONS, run
+from stft_parity.starting import TEMPLATES, write_adapter
 
 #: Columns of lines that go to a file: they are not folded.
 _UNFOLDED = 10_000
@@ -24,16 +25,20 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "stft-parity",
         description="Compare the stft and istft of a candidate with torch's, on many calls, in"
-        " every respect. Exit code 0 when nothing differs but what is known, 1 otherwise, 2 for"
-        " wrong usage.",
+        " every respect. Exit code 0 when nothing differs but what is known, 1 when values are"
+        " wrong or calls raise, 3 when only conventions differ, 4 when no ordinary call was"
+        " compared, 2 for wrong usage.",
     )
     add = parser.add_argument
     add(
         "candidate",
+        nargs="?",
         metavar="MODULE[:NAME]",
         help="a module or an object with stft and istft, a function that returns one, or one of"
         " both functions",
     )
+    add("--new", type=Path, metavar="FILE.py", help="write an adapter that works, to begin with")
+    add("--arrays", choices=TEMPLATES, help="with --new: what your STFT takes (default: numpy)")
     add("--reference", default="torch", metavar="MODULE:NAME", help="what is right, if not torch's")
     add("--device", default="cpu", help="where the tensors are (default: %(default)s)")
     add("--cases", choices=SELECTIONS, default="quick", help="default: %(default)s")
@@ -44,6 +49,13 @@ def _build_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="ARGUMENT=VALUE",
         help="only calls with this value; may be repeated",
+    )
+    add(
+        "--aspects",
+        type=lambda text: text.split(","),
+        default=ASPECTS,
+        metavar="NAME,NAME",
+        help="compare only these, values,shape,dtype for example",
     )
     add("--no-gradients", action="store_true", help="do not compare gradients")
     add("--known", type=Path, metavar="FILE.toml", help="accepted differences, strictly")
@@ -60,6 +72,10 @@ def _check(options: argparse.Namespace) -> None:
     Raises:
         ValueError: wrong usage.
     """
+    if options.arrays and not options.new:
+        raise ValueError("--arrays goes with --new")
+    if not (options.candidate or options.new):
+        raise ValueError("name a candidate, or begin with --new my_parity.py")
     for name, path in (("junit", options.junit), ("html", options.html)):
         if path and not path.resolve().parent.is_dir():
             raise ValueError(f"--{name} {path}: there is no such folder")
@@ -94,6 +110,7 @@ def _compare(options: argparse.Namespace) -> Report:
         processes=options.processes,
         progress=_show if sys.stderr.isatty() else None,
         select=chosen,
+        aspects=options.aspects,
     )
     if not report.results:
         raise ValueError(f"no case of {options.cases!r} has {' and '.join(options.select)}")
@@ -128,6 +145,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.insert(0, "")
     try:
         _check(options)
+        if options.new:
+            print(
+                f"{options.new} compares an STFT that is written out in it. Run it, then put yours"
+            )
+            print(f"in: {write_adapter(options.new, options.arrays or 'numpy')}")
+            return 0
         report = _compare(options)
         _report(options, report)
     except (ValueError, OSError) as error:
@@ -136,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stft-parity: interrupted", file=sys.stderr)
         return 130
-    return 0 if report.ok else 1
+    return report.exit_code
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ from pathlib import Path
 TEMPLATES = {"numpy": "numpy_arrays", "torch": "torch_tensors", "mlx": "mlx_arrays"}
 
 
-def write_adapter(path: Path, arrays: str = "numpy", command: str = "python -m stft_parity") -> str:
+def write_adapter(path: Path, arrays: str = "numpy", command: str = "stft-parity") -> str:
     """Write an adapter that works as it is.
 
     Args:
         path: of the file, which must not exist; its name is that of a module.
         arrays: what the functions take, one of ``TEMPLATES``.
-        command: that compares candidates.
+        command: that compares the candidate which is named next.
 
     Returns:
         The command that compares it.
@@ -28,7 +28,7 @@ def write_adapter(path: Path, arrays: str = "numpy", command: str = "python -m s
     if path.suffix != ".py" or not name.isidentifier() or keyword.iskeyword(name):
         raise ValueError(f"{path}: name it as a module is named, my_parity.py for example")
     template = Path(__file__).parent / "templates" / f"{TEMPLATES[arrays]}.py"
-    run = f"{command} --candidate {name} --html {name}.html"
+    run = f"{command} {name} --html {name}.html"
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(template.read_text(encoding="utf-8").replace("COMMAND", run))

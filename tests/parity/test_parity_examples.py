@@ -1,10 +1,12 @@
-"""librosa and SciPy: what they differ in is what their lists say, and what the page says."""
+"""Candidates that are installed with the tests: their lists and docs/field.md say what they do."""
 
 from __future__ import annotations
 
 import importlib
-import re
+import json
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +15,11 @@ from checkout import ROOT as CHECKOUT
 import stft_parity as parity
 from stft_parity.known import Known, read
 
-EXAMPLES = CHECKOUT / "examples"
-NAMES = ("librosa", "scipy")
+EXAMPLES = CHECKOUT / "examples" / "parity"
+sys.path.insert(0, str(EXAMPLES))
+field = importlib.import_module("field")
+sys.path.remove(str(EXAMPLES))
+NAMES = ("librosa", "scipy", "mlx_fft")
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -44,7 +49,7 @@ def test_it_differs_in_what_its_list_says(compared: tuple[str, parity.Report]) -
     # Something was compared, and the list did not swallow all that could be.
     assert report.counts()["known"] > 100
     assert all(result.accepted or not result.failed for result in report.results)
-    assert (report.counts()["pass"] > 50) == (name == "librosa")
+    assert (report.counts()["pass"] > 50) == (name != "scipy")
 
 
 def test_every_value_that_the_list_names_has_a_case_that_differs(
@@ -71,27 +76,36 @@ def test_what_it_computes_is_right_where_no_list_speaks_of_values(
         for result in report.results
         if any(difference.aspect == "values" for difference in result.differences)
     }
-    assert wrong == {"librosa": {"stft"}, "scipy": {"istft"}}[name]
+    assert wrong == {"librosa": {"stft"}, "scipy": {"istft"}, "mlx_fft": {"istft"}}[name]
     measured = [r for r in report.results if r.error is not None and r.error < 10]
     assert len(measured) > 60
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_page_has_the_same_list(name: str) -> None:
-    text = (CHECKOUT / "docs" / "parity.md").read_text()
-    (section,) = re.findall(rf"^### {name}\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
-    told = [
-        (aspects, where, reason)
-        for aspects, where, reason in re.findall(r"^\| (.*?) \| (.*?) \| (.*?) \|$", section, re.M)
-        if aspects not in ("aspects", "---")
-    ]
-    assert told == [row(entry) for entry in entries(name)]
+def test_the_table_of_the_field_has_what_it_does(compared: tuple[str, parity.Report]) -> None:
+    name, report = compared
+    written = json.loads(field.TABLE.read_text())["columns"][name]
+    assert field.list_changes(written, field.describe(name, report)) == []
 
 
-def row(entry: Known) -> tuple[str, str, str]:
-    """A line of the page's table; of many values only their number is told."""
-    where = [
-        f"{argument} {', '.join(values)}" if len(values) <= 3 else f"{len(values)} {argument}s"
-        for argument, values in entry.where
-    ]
-    return ", ".join(entry.aspects), "; ".join(where), entry.reason
+def test_a_cell_that_changed_is_listed() -> None:
+    written = json.loads(field.TABLE.read_text())["columns"]["onnxruntime"]
+    row = "stft: `n_fft`: 100, 210, 400, 1000"
+    assert "inexact" in written["cells"][row]
+    for cell, changes in (("\N{CHECK MARK}", 1), (written["cells"][row].replace("6", "7"), 0)):
+        now = {**written, "cells": {**written["cells"], row: cell}}
+        assert len(field.list_changes(written, now)) == changes
+
+
+def test_the_page_is_what_the_table_gives() -> None:
+    table, page = json.loads(field.TABLE.read_text()), field.PAGE.read_text()
+    assert set(table["columns"]) == set(field.COLUMNS)
+    assert field.put(page, field.render(table)) == page
+
+
+@pytest.mark.parametrize(
+    "path", sorted(EXAMPLES.glob("parity_*.toml")), ids=lambda path: str(path.stem)
+)
+def test_every_candidate_has_its_list_and_every_list_its_candidate(path: Path) -> None:
+    assert path.with_suffix(".py").exists()
+    assert path.stem.removeprefix("parity_") in field.COLUMNS
+    assert read(path)

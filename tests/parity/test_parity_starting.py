@@ -11,6 +11,7 @@ import torch
 from needs import needs_mlx
 
 import stft_parity as parity
+from stft_parity.__main__ import main
 from stft_parity.cases import Case
 from stft_parity.results import Result
 from stft_parity.starting import TEMPLATES, write_adapter
@@ -42,9 +43,7 @@ def find_wrong(report: parity.Report) -> list[Result]:
 
 @pytest.mark.parametrize("arrays", ["numpy", "torch", pytest.param("mlx", marks=needs_mlx)])
 def test_it_runs_at_once_and_its_numbers_are_right(folder: Path, arrays: str) -> None:
-    assert write_adapter(folder / "begun.py", arrays) == (
-        "python -m stft_parity --candidate begun --html begun.html"
-    )
+    assert write_adapter(folder / "begun.py", arrays) == ("stft-parity begun --html begun.html")
     report = parity.run(candidate="begun", cases=ORDINARY)
     assert find_wrong(report) == []
     measured = [result for result in report.results if result.error is not None]
@@ -82,9 +81,9 @@ def _few() -> list[Case]:
 def test_it_says_what_else_torch_takes_and_how_to_run_it(tmp_path: Path) -> None:
     for arrays in TEMPLATES:
         path = tmp_path / f"my_{arrays}.py"
-        command = write_adapter(path, arrays, "stft-parity")
+        command = write_adapter(path, arrays, "compare")
         text = path.read_text()
-        assert command == f"stft-parity --candidate my_{arrays} --html my_{arrays}.html"
+        assert command == f"compare my_{arrays} --html my_{arrays}.html"
         assert f"    {command}\n" in text
         assert "COMMAND" not in text
         for name in ("normalized", "onesided", "return_complex"):
@@ -104,3 +103,22 @@ def test_a_file_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is there already"):
         write_adapter(path)
     assert path.read_text() == "mine = 1\n"
+
+
+def test_the_suites_own_command_writes_it_and_compares_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    assert main(["--new", "begun.py"]) == 0
+    assert "stft-parity begun --html begun.html" in capsys.readouterr().out
+    chosen = ["--select", "rows=3", "--select", "signal=noise", "--select", "fault=none"]
+    chosen += ["--select", "center=False", "--aspects", "values,shape,dtype"]
+    assert main(["begun", *chosen]) == 0
+    assert "wrong in 0" in capsys.readouterr().out
+    for given, said in (
+        (["--new", "begun.py"], "is there already"),
+        (["--arrays", "mlx"], "--arrays goes with --new"),
+        ([], "name a candidate"),
+    ):
+        assert main(given) == 2
+        assert said in capsys.readouterr().err

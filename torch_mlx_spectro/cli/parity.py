@@ -125,7 +125,7 @@ def _write_new(path: Path, arrays: str) -> int:
     from ..errors import Problem
 
     try:
-        compare = write_adapter(path, arrays, "torch-mlx-spectro parity")
+        compare = write_adapter(path, arrays, "torch-mlx-spectro parity --candidate")
     except (OSError, ValueError) as error:
         raise Problem(f"--new: {error}") from None
     print(f"{path} compares an STFT that is written out in it. Run it, then put yours in:\n")
