@@ -33,7 +33,7 @@ help:
 	@echo "make test-pipelines  separation programs; needs Debian's alsa-utils and cc"
 	@echo "make test-peers      mlx-spectro's own tests in the Metal emulator; minutes"
 	@echo "make test-dependants tests of what uses mlx-spectro; needs FFmpeg's headers"
-	@echo "make test-candidates  other STFTs against torch: docs/field.md is current"
+	@echo "make test-candidates other STFTs against torch: docs/field.md is current"
 	@echo "make wheel           build this package and the parity suite into dist/"
 	@echo "make test-wheels     each wheel alone, installed and run"
 	@echo "make clean           remove environments, caches and outputs"
