@@ -16,7 +16,7 @@ import venv
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 SUITE, PACKAGE = "stft_parity-*.whl", "torch_mlx_spectro-*.whl"
 #: A candidate as its author would write it.
 CANDIDATE = """import torch
