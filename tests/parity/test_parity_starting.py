@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkout import ROOT
 from needs import needs_mlx
 
 import stft_parity as parity
 from stft_parity.__main__ import main
 from stft_parity.cases import Case
+from stft_parity.report.tables import headline
 from stft_parity.results import Result
 from stft_parity.starting import TEMPLATES, write_adapter
 
@@ -72,6 +74,19 @@ def test_what_is_put_into_it_wrongly_is_found(
     path.write_text(text.replace(line, instead))
     wrong = find_wrong(parity.run(candidate="begun", cases=_few()))
     assert {result.case.op for result in wrong} == {op}
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge"])
+def test_the_pages_first_lines_are_those_of_its_commands(folder: Path, mode: str) -> None:
+    """Conventions after them, such as texts of errors, are those of one release of torch."""
+    path = folder / "begun.py"
+    write_adapter(path)
+    path.write_text(path.read_text().replace('sides, mode="reflect")', f'sides, mode="{mode}")'))
+    report = parity.run(candidate="begun", cases="quick")
+    values = headline(report).partition(";")[0]
+    assert values.startswith("values: compared in ")
+    page = (ROOT / "docs/parity.md").read_text()
+    assert page.count(f"```text\n{values};") == 1
 
 
 def _few() -> list[Case]:
