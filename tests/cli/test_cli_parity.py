@@ -15,10 +15,10 @@ import pytest
 import reports
 import torch
 from needs import needs_emulator, needs_mlx
+from small_calls import istft_case, stft_case
 
 import stft_parity
 import torch_mlx_spectro as tms
-from stft_parity.cases import istft_case, stft_case
 from torch_mlx_spectro import emulator, terminal
 from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.cli import main as cli

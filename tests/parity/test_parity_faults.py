@@ -15,9 +15,10 @@ import pytest
 import right_candidates as right
 import torch
 from faulty_candidates import Function, after, changed, edited, kept, with_gradient, with_window
+from small_calls import istft_case, stft_case
 
 from stft_parity.candidates import Unsupported
-from stft_parity.cases import Case, istft_case, stft_case
+from stft_parity.cases import Case
 from stft_parity.cases.grid import quick
 from stft_parity.cases.uses import USES
 from stft_parity.known import Known
