@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,16 +70,9 @@ def _stack(x: torch.Tensor) -> torch.Tensor:
     return torch.stack((x, x.flip(-1)))
 
 
-def _vmap_over_rows(function: Function, leaf: str) -> Function:
+def _vmap(batch: Callable[[torch.Tensor], torch.Tensor], function: Function, leaf: str) -> Function:
     def used(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return _map_rows(lambda row: function(row, *args, **kwargs), x)
-
-    return adapter(used, function)
-
-
-def _vmap_over_stack(function: Function, leaf: str) -> Function:
-    def used(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return _map_rows(lambda row: function(row, *args, **kwargs), _stack(x))
+        return _map_rows(lambda row: function(row, *args, **kwargs), batch(x))
 
     return adapter(used, function)
 
@@ -166,14 +160,14 @@ USES: dict[str, Use] = {
     "vmap over rows": Use(
         "under torch.func.vmap",
         "torch.func.vmap(lambda x: {f}({passed}))(x)",
-        _vmap_over_rows,
+        partial(_vmap, lambda x: x),
         vmapped=True,
         arrays=False,
     ),
     "vmap over a stack": Use(
         "under torch.func.vmap",
         f"torch.func.vmap(lambda x: {{f}}({{passed}}))({_STACK})",
-        _vmap_over_stack,
+        partial(_vmap, _stack),
         vmapped=True,
         arrays=False,
     ),

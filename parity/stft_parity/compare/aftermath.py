@@ -35,14 +35,13 @@ _STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     ),
     "the state of Python's random numbers": (random.getstate, random.setstate),
     "the state of NumPy's random numbers": (
-        lambda: tuple(_hashable(part) for part in np.random.get_state()),
+        lambda: tuple(
+            part.tolist() if isinstance(part, np.ndarray) else part
+            for part in np.random.get_state()
+        ),
         np.random.set_state,
     ),
 }
-
-
-def _hashable(part: Any) -> Any:
-    return tuple(part.tolist()) if isinstance(part, np.ndarray) else part
 
 
 @contextmanager
