@@ -20,10 +20,6 @@ from stft_parity.adapting import Function, adapter
 FACTOR = -0.75
 
 
-def _as_it_is(function: Function, leaf: str) -> Function:
-    return function
-
-
 def _multiply(result: Any) -> Any:
     """The result, multiplied in place by a parameter."""
     return result.mul_(torch.full((), 1.5, device=result.device, requires_grad=True))
@@ -122,7 +118,7 @@ class Use:
 
     phrase: str = ""
     program: str = "{f}({passed})"
-    around: Callable[[Function, str], Function] = _as_it_is
+    around: Callable[[Function, str], Function] = lambda function, leaf: function
     inference: tuple[str, ...] = ()
     changed: str = ""
     vmapped: bool = False

@@ -63,9 +63,12 @@ def alter_values(tensors: Tensors) -> bool:
     found = False
     for name, factor in FACTORS.items():
         tensor = tensors.get(name)
-        if not isinstance(tensor, torch.Tensor) or not tensor.numel() or tensor.is_inference():
-            continue
-        if not (tensor.is_floating_point() or tensor.is_complex()):
+        if (
+            not isinstance(tensor, torch.Tensor)
+            or not tensor.numel()
+            or tensor.is_inference()
+            or not (tensor.is_floating_point() or tensor.is_complex())
+        ):
             continue
         # Of elements that are one in memory only the first may be written to.
         once = tensor[tuple(slice(0, 1 if stride == 0 else None) for stride in tensor.stride())]

@@ -14,14 +14,13 @@ from typing import Any
 
 import torch
 
-from stft_parity.adapting import takes_arrays
+from stft_parity.adapting import Function, takes_arrays
 from stft_parity.candidates import FellBack, Unsupported
 from stft_parity.cases import Case, Tensors
 from stft_parity.compare.aftermath import LATER, alter_values
 from stft_parity.compare.gradients import Wrong, compare_changed, compare_gradients
 from stft_parity.compare.measuring import measure
 from stft_parity.compare.observing import (
-    Function,
     Outcome,
     Snapshot,
     error_text,

@@ -7,11 +7,12 @@ from functools import partial
 
 import torch
 
+from stft_parity.adapting import Function
 from stft_parity.cases import Case, Tensors
 from stft_parity.cases.uses import FACTOR
 from stft_parity.compare import oracle
 from stft_parity.compare.measuring import Rounded, move_by_rounding
-from stft_parity.compare.observing import Function, error_text, find_strides
+from stft_parity.compare.observing import error_text, find_strides
 from stft_parity.compare.values import errors
 
 #: How the aspect calls the tensors of a case.

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 
+from stft_parity.adapting import Function
 from stft_parity.cases import Case, Tensors
 from stft_parity.compare import oracle
-from stft_parity.compare.observing import Function
 from stft_parity.compare.tolerances import ROUNDING_TRIALS
 from stft_parity.compare.values import Errors, errors
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
+from stft_parity.adapting import Function
 from stft_parity.cases import Case, Tensors, widen
 from stft_parity.compare.tolerances import precision
 from stft_parity.compare.values import wide
-
-Function = Callable[..., Any]
 
 
 def truth(case: Case, tensors: Tensors, reference: Function) -> torch.Tensor:

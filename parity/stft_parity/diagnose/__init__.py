@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
+from stft_parity.adapting import Function
 from stft_parity.cases import Case, Tensors
 from stft_parity.compare import oracle
 from stft_parity.compare.gradients import can_compare
-from stft_parity.compare.observing import Function, readable
+from stft_parity.compare.observing import readable
 from stft_parity.diagnose import behaviour, explaining, gradients
 
 __all__ = ["diagnose"]

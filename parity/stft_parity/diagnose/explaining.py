@@ -9,9 +9,9 @@ from functools import partial
 
 import torch
 
+from stft_parity.adapting import Function
 from stft_parity.cases import Case, Tensors
 from stft_parity.compare import oracle
-from stft_parity.compare.observing import Function
 from stft_parity.compare.values import wide
 from stft_parity.diagnose import placing, rearranged, rounding
 from stft_parity.diagnose.analysis import list_analysis_causes

@@ -38,11 +38,15 @@ def _list_divisions(right: Synthesis) -> list[Cause]:
     """The synthesis window, and the division by the envelope."""
     squares = "the overlap-added frames are not divided by Σw²"
     unwindowed = "the synthesis window is missing: frames are overlap-added as they are and"
+    undivided, power = replace(right, power=0).result, (right.window**2).sum()
     constant: tuple[tuple[str, Callable[[], torch.Tensor]], ...] = (
-        ("its largest value", lambda: right.envelope().abs().max()),
-        ("its mean", lambda: right.envelope().mean()),
-        ("Σw² / hop, as if it were constant", lambda: (right.window**2).sum() / right.hop),
-        ("Σw / hop, as if it were constant", lambda: right.window.sum() / right.hop),
+        ("its largest value", lambda: undivided() / right.envelope().abs().max()),
+        ("its mean", lambda: undivided() / right.envelope().mean()),
+        (
+            "Σw² / hop, as if it were constant",
+            lambda: undivided() / power * right.hop,
+        ),
+        ("Σw / hop, as if it were constant", lambda: undivided() / right.window.sum() * right.hop),
     )
     summed = "the envelope is the sum of the window (Σw) instead of its square (Σw²)"
     return [
@@ -59,11 +63,8 @@ def _list_divisions(right: Synthesis) -> list[Cause]:
             )
         ),
         *(
-            Cause(
-                f"the frames are divided not by the envelope but by {name}",
-                partial(_divide_by_level, right, level),
-            )
-            for name, level in constant
+            Cause(f"the frames are divided not by the envelope but by {name}", values)
+            for name, values in constant
         ),
         *(
             Cause(sentence, partial(_divide, right, least=least, added=added))
@@ -93,10 +94,6 @@ def _divide(
         return right.cut(signal)
     envelope = replace(right, power=power).envelope()
     return right.divide(signal, torch.where(envelope.abs() < least, least, envelope) + added)
-
-
-def _divide_by_level(right: Synthesis, level: Callable[[], torch.Tensor]) -> torch.Tensor:
-    return replace(right, power=0).result() / level()
 
 
 def _list_edge_bins(right: Synthesis) -> list[Cause]:
