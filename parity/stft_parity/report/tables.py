@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -40,8 +40,6 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 _BRACKETS = re.compile(r"\s*\([^()]*\)")
 _NUMBER = re.compile(r"[-+]?\b\d+(?:\.\d+)?(?:e[-+]?\d+)?\b")
 
-Label = Callable[[str, str], str]
-
 #: Failing cases -> the result of the smallest case that fails alike, as ``minimise`` finds it.
 Smaller = Mapping[Case, Result]
 
@@ -57,26 +55,15 @@ def octave(number: int) -> str:
     return str(low) if low <= 1 else f"{low}-{2 * low - 1}"
 
 
-def make_label(report: Report) -> Label:
-    """The name under which tables have an argument's value: itself, or the octave of a number."""
-    many = {
-        argument for argument, found in report.by_argument().items() if len(found) > MOST_VALUES
-    }
-
-    def shown(argument: str, value: str) -> str:
-        return octave(int(value)) if argument in many and value.isdigit() else value
-
-    return shown
-
-
 def by_argument(report: Report) -> dict[str, dict[str, Counter[str]]]:
     """``Report.by_argument`` with few values each, numbers in their order and after names."""
-    shown = make_label(report)
     table: dict[str, dict[str, Counter[str]]] = {}
     for argument, values in report.by_argument().items():
+        many = len(values) > MOST_VALUES
         merged: dict[str, Counter[str]] = {}
         for value, counts in values.items():
-            merged.setdefault(shown(argument, value), Counter()).update(counts)
+            name = octave(int(value)) if many and value.isdigit() else value
+            merged.setdefault(name, Counter()).update(counts)
         table[argument] = {value: merged[value] for value in in_order(merged)}
     return table
 
