@@ -45,7 +45,6 @@ VALUES = (
     "gradient of input",
     "gradient of window",
     "repeatability",
-    "changed before backward",
 )
 #: All others are conventions, the most serious first: what corrupts a caller's data, what breaks a
 #: program, what only reads otherwise.
@@ -53,6 +52,8 @@ CONVENTIONS = (
     "arguments",
     "aliasing",
     "state",
+    # The gradient of the call as it was made is right; what differs is what is saved for it.
+    "changed before backward",
     "type",
     "dtype",
     "device",
