@@ -361,7 +361,8 @@ def test_a_log_is_told_now_and_then(
     failing = stft_parity.Result(stft_case(), "raised", True)
     with own.progress() as show:
         show(1, 40, [failing])
-    assert capsys.readouterr().err == "comparing: 1 of 40, 1 failing\n"
+        show(4, 40, [failing])
+    assert capsys.readouterr().err == "comparing: 4 of 40 in 0:00:00, 0:00:00 left, 1 failing\n"
 
 
 def test_selections_devices_and_backends_are_those_that_exist() -> None:
