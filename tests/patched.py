@@ -8,13 +8,13 @@ from typing import Any
 
 import hypothesis
 import torch
+from discrepancy import compare
 from reference import drawn
 from strategies import istft_cases, stft_cases
 
 import torch_mlx_spectro as tms
 from stft_parity.adapting import adapter
 from stft_parity.cases import Case
-from stft_parity.compare.comparison import compare
 from torch_mlx_spectro.dispatch.run import counters
 
 #: torch's own functions: patch() rebinds the globals of modules, but not what these refer to.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from small_calls import istft_case, stft_case
+
 from stft_parity import Case, Difference, Report, Result
-from stft_parity.cases import istft_case, stft_case
 
 #: What XML forbids, HTML would take for markup, and rich for its own.
 AWKWARD = "wrong </td><script>alert(1)</script> [bold]& \"so\"\x00\x1b[31m ]]> 'on' ü"

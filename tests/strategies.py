@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import hypothesis.strategies as st
+from small_calls import UNUSUAL
 
 from stft_parity.cases import PARAMETERS, Case
-from stft_parity.cases.faults import ISTFT_FAULTS, STFT_FAULTS, UNUSUAL, Changes
+from stft_parity.cases.faults import ISTFT_FAULTS, STFT_FAULTS, Changes
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 Shape = tuple[int, ...]

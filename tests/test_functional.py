@@ -12,20 +12,12 @@ import pytest
 import torch
 from conftest import Tally
 from patched import NATIVE, accelerated_calls, check_patched
+from small_calls import COMPLEX_SIGNAL, SIGNAL, SPECTRUM, UNUSUAL, istft_case, stft_case
 from strategies import istft_cases, stft_cases
 
 import torch_mlx_spectro as tms
-from stft_parity.cases.case import (
-    COMPLEX_SIGNAL,
-    PARAMETERS,
-    SIGNAL,
-    SPECTRUM,
-    Call,
-    Case,
-    istft_case,
-    stft_case,
-)
-from stft_parity.cases.faults import ISTFT_FAULTS, STFT_FAULTS, UNUSUAL
+from stft_parity.cases.case import PARAMETERS, Call, Case
+from stft_parity.cases.faults import ISTFT_FAULTS, STFT_FAULTS
 from stft_parity.compare.observing import observe
 
 Check = Callable[[Case], bool]

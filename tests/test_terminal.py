@@ -17,13 +17,25 @@ from torch_mlx_spectro.errors import Problem
 from torch_mlx_spectro.terminal import fitting
 
 
-def test_a_log_has_a_line_now_and_then() -> None:
+def test_a_log_has_a_line_for_about_each_tenth_with_the_time_that_is_left() -> None:
     log, now = io.StringIO(), 100.0
     show = terminal.lines_of_progress("measuring", log, lambda: now)
-    for done in range(8):
-        show(done, 8, f"case {done}")
-        now += 10
-    assert log.getvalue() == "measuring: 3 of 8, case 3\nmeasuring: 6 of 8, case 6\n"
+    for done in range(1, 101):
+        now += 4
+        show(done, 100, f"case {done}")
+    lines = log.getvalue().splitlines()
+    assert lines[0] == "measuring: 10 of 100 in 0:00:40, 0:06:00 left, case 10"
+    assert lines[-1] == "measuring: 100 of 100 in 0:06:40, 0:00:00 left, case 100"
+    assert len(lines) == 10
+
+
+def test_a_short_work_does_not_fill_the_log() -> None:
+    log, now = io.StringIO(), 0.0
+    show = terminal.lines_of_progress("measuring", log, lambda: now)
+    for done in range(1, 9):
+        now += 4
+        show(done, 8, "")
+    assert [line.split()[1] for line in log.getvalue().splitlines()] == ["3", "6"]
 
 
 def test_a_bench_without_a_terminal_tells_its_log(
@@ -35,7 +47,7 @@ def test_a_bench_without_a_terminal_tells_its_log(
     monkeypatch.setattr(terminal, "BETWEEN_LINES", 0.0)
     with bench.progress("measuring") as show:
         show(2, 6, "HTDemucs")
-    assert capsys.readouterr().err == "measuring: 2 of 6, HTDemucs\n"
+    assert capsys.readouterr().err == "measuring: 2 of 6 in 0:00:00, 0:00:00 left, HTDemucs\n"
 
 
 def test_the_first_problem_that_is_there_is_raised() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -14,11 +16,13 @@ from stft_parity.candidates import Candidate, load
 from stft_parity.known import read
 from stft_parity.report import junit, machine, summary
 from stft_parity.results import ASPECTS, Report, Result
-from stft_parity.running import SELECTIONS, run
+from stft_parity.running import SELECTIONS, Progress, run
 from stft_parity.starting import TEMPLATES, write_adapter
 
 #: Columns of lines that go to a file: they are not folded.
 _UNFOLDED = 10_000
+#: Seconds within which no log is told how far a run is.
+_SHORT = 10.0
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -108,7 +112,7 @@ def _compare(options: argparse.Namespace) -> Report:
         known=read(options.known or ()),
         gradients=not options.no_gradients,
         processes=options.processes,
-        progress=_show if sys.stderr.isatty() else None,
+        progress=_make_progress(),
         select=chosen,
         aspects=options.aspects,
     )
@@ -117,9 +121,25 @@ def _compare(options: argparse.Namespace) -> Report:
     return report
 
 
-def _show(done: int, total: int, results: Sequence[Result]) -> None:
-    """Say on stderr how far the comparison is, in one line."""
-    print(f"\rcomparing {done}/{total}", end="\n" if done == total else "", file=sys.stderr)
+def _make_progress() -> Progress:
+    """Make what says on stderr how far the comparison is: a line that moves, or some ten in a log.
+
+    A log of a run that is over within seconds has none.
+    """
+    begun, told, in_terminal = time.monotonic(), 0, sys.stderr.isatty()
+
+    def show(done: int, total: int, results: Sequence[Result]) -> None:
+        nonlocal told
+        past = time.monotonic() - begun
+        times = (timedelta(seconds=round(s)) for s in (past, past * (total - done) / done))
+        line = "comparing {}/{} in {}, {} left".format(done, total, *times)
+        if in_terminal:
+            print(f"\r{line}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        elif past > _SHORT and 10 * (done - told) >= total:
+            told = done
+            print(line, file=sys.stderr, flush=True)
+
+    return show
 
 
 def _report(options: argparse.Namespace, report: Report) -> None:

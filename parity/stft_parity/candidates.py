@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
-from stft_parity.adapting import adapter
+from stft_parity.adapting import Function, adapter
 from stft_parity.cases import PARAMETERS
-
-Function = Callable[..., Any]
 
 #: What torch takes for an argument that is not passed.
 DEFAULTS = {
@@ -226,8 +225,6 @@ def from_mlx(function: Function) -> Function:
     """
 
     def adapted(*args: Any, **kwargs: Any) -> Any:
-        import numpy as np
-
         devices = _devices(args, kwargs)
         given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
         leaves = {
@@ -254,8 +251,6 @@ class _MlxCall(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, function: Function, *leaves: torch.Tensor) -> Any:
-        import numpy as np
-
         ctx.function, ctx.leaves = function, [_to_mlx(leaf) for leaf in leaves]
         ctx.devices = _devices(leaves, {})
         return _from_numpy(np.array(function(*ctx.leaves)), ctx.devices)
@@ -264,7 +259,6 @@ class _MlxCall(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *cotangents: torch.Tensor) -> Any:
         import mlx.core as mx
-        import numpy as np
 
         given = [_to_mlx(cotangent) for cotangent in cotangents]
         _, gradients = mx.vjp(lambda *leaves: [ctx.function(*leaves)], ctx.leaves, given)
@@ -287,8 +281,6 @@ def _to_numpy(value: Any) -> Any:
 
 
 def _from_numpy(result: Any, devices: list[torch.device]) -> Any:
-    import numpy as np
-
     if not isinstance(result, np.ndarray):
         return result
     if any(stride < 0 for stride in result.strides):
@@ -299,7 +291,6 @@ def _from_numpy(result: Any, devices: list[torch.device]) -> Any:
 
 def _to_mlx(value: Any) -> Any:
     import mlx.core as mx
-    import numpy as np
 
     if isinstance(value, torch.Tensor) and value.dtype in (torch.float64, torch.complex128):
         raise Unsupported(f"dtype {value.dtype}")

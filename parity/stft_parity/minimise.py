@@ -86,17 +86,19 @@ def minimise(result: Result, judge: Judge) -> Result:
 def _smaller(case: Case) -> Iterator[Case]:
     """Cases with one thing made simpler, those first that simplify most."""
     choice = dict(case.labels)
-    if choice.keys() >= VALUES[case.op].keys() and _is_made_so(case, choice):
-        yield from _of_choice(case.op, _values(case, choice))
+    named = choice.keys() >= VALUES[case.op].keys()
+    # Whether the case is the one that its labels name.
+    if named and make_call(case.op, made := _values(case, choice)) == case:
+        yield from filter(None, (
+            make_call(case.op, {**made, argument: value})
+            for argument in _ORDER
+            if argument in made
+            for value in _simpler(case.op, argument, made)
+        ))  # fmt: skip
     else:
         # Arguments first: a short signal may need the very padding that does not matter else.
         yield from _of_arguments(case)
         yield from _of_tensors(case)
-
-
-def _is_made_so(case: Case, choice: Choice) -> bool:
-    """Whether the case is the one that its labels name."""
-    return make_call(case.op, _values(case, choice)) == case
 
 
 def _values(case: Case, choice: Choice) -> Choice:
@@ -106,16 +108,6 @@ def _values(case: Case, choice: Choice) -> Choice:
     if hop is not None and size(values["hop"], int(values["n_fft"])) != int(hop.group()):
         values["hop"] = hop.group()
     return values
-
-
-def _of_choice(op: str, choice: Choice) -> Iterator[Case]:
-    made = (
-        make_call(op, {**choice, argument: value})
-        for argument in _ORDER
-        if argument in choice
-        for value in _simpler(op, argument, choice)
-    )
-    return filter(None, made)
 
 
 def _simpler(op: str, argument: str, choice: Choice) -> Iterator[str]:

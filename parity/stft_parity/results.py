@@ -45,7 +45,6 @@ VALUES = (
     "gradient of input",
     "gradient of window",
     "repeatability",
-    "changed before backward",
 )
 #: All others are conventions, the most serious first: what corrupts a caller's data, what breaks a
 #: program, what only reads otherwise.
@@ -53,6 +52,8 @@ CONVENTIONS = (
     "arguments",
     "aliasing",
     "state",
+    # The gradient of the call as it was made is right; what differs is what is saved for it.
+    "changed before backward",
     "type",
     "dtype",
     "device",
@@ -315,23 +316,16 @@ class Report:
             "counts": self.counts(),
             "values_compared": sum(result.valued for result in self.results),
             "failing": self.failing(),
-            "conventions": dict(self.conventions()),
-            "aspects": dict(self.aspects()),
-            "routes": dict(self.routes()),
-            "by_argument": _plain(self.by_argument()),
+            "conventions": self.conventions(),
+            "aspects": self.aspects(),
+            "routes": self.routes(),
+            "by_argument": self.by_argument(),
             "problems": list(self.problems),
             "seconds": self.seconds,
             "versions": dict(self.versions),
             "machine": self.machine,
             "results": [result.as_dict() for result in self.results],
         }
-
-
-def _plain(table: dict[str, dict[str, Counter[str]]]) -> dict[str, dict[str, dict[str, int]]]:
-    return {
-        argument: {value: dict(counts) for value, counts in values.items()}
-        for argument, values in table.items()
-    }
 
 
 def sort_differences(differences: Iterable[Difference]) -> tuple[Difference, ...]:

@@ -55,12 +55,13 @@ def select(cases: str | Iterable[Case], seed: int = 0) -> tuple[Case, ...]:
     """
     if not isinstance(cases, str):
         return tuple(cases)
-    if cases == "draws":
-        return draws(seed)
-    if cases == "all":
-        return tuple(dict.fromkeys((*grid(), *models(), *draws(seed))))
-    makers: dict[str, Callable[[], tuple[Case, ...]]]
-    makers = {"quick": quick, "grid": grid, "models": models}
+    makers: dict[str, Callable[[], tuple[Case, ...]]] = {
+        "quick": quick,
+        "grid": grid,
+        "draws": lambda: draws(seed),
+        "models": models,
+        "all": lambda: tuple(dict.fromkeys((*grid(), *models(), *draws(seed)))),
+    }
     if cases not in makers:
         raise ValueError(f"cases are one of {', '.join(SELECTIONS)}; got {cases!r}")
     return makers[cases]()
@@ -282,8 +283,7 @@ class Judge:
             verdict = "fell back"
             told = Difference("route", fallback, self._candidate.name, "not the candidate")
             differences = (*differences, told)
-        reason = fallback
-        return Result(case, verdict, accepted, differences, reason, found.error, route)
+        return Result(case, verdict, accepted, differences, fallback, found.error, route)
 
 
 def _portions(cases: Sequence[Case]) -> list[Sequence[Case]]:

@@ -15,10 +15,10 @@ import pytest
 import reports
 import torch
 from needs import needs_emulator, needs_mlx
+from small_calls import istft_case, stft_case
 
 import stft_parity
 import torch_mlx_spectro as tms
-from stft_parity.cases import istft_case, stft_case
 from torch_mlx_spectro import emulator, terminal
 from torch_mlx_spectro.backends import registry
 from torch_mlx_spectro.cli import main as cli
@@ -361,7 +361,8 @@ def test_a_log_is_told_now_and_then(
     failing = stft_parity.Result(stft_case(), "raised", True)
     with own.progress() as show:
         show(1, 40, [failing])
-    assert capsys.readouterr().err == "comparing: 1 of 40, 1 failing\n"
+        show(4, 40, [failing])
+    assert capsys.readouterr().err == "comparing: 4 of 40 in 0:00:00, 0:00:00 left, 1 failing\n"
 
 
 def test_selections_devices_and_backends_are_those_that_exist() -> None:

@@ -14,10 +14,11 @@ import torch
 from metal import several_rounds
 from needs import ONCE_ONLY, needs_emulator
 from patched import check_patched
+from small_calls import istft_case, stft_case
 from test_metal_kernels import Emulated
 
 import torch_mlx_spectro as tms
-from stft_parity.cases import Case, istft_case, stft_case
+from stft_parity.cases import Case
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.native import functions as native
 

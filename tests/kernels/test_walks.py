@@ -13,9 +13,9 @@ from metal import several_rounds
 from needs import needs_emulator
 from patched import check_patched
 from reference import istft_params, random_array, random_tensor, stft_params
+from small_calls import istft_case
 from test_metal_kernels import Emulated, adjoint_params, agree, inner
 
-from stft_parity.cases import istft_case
 from torch_mlx_spectro.kernels import describe
 from torch_mlx_spectro.kernels import radices as plans
 from torch_mlx_spectro.kernels.describe import Adjoint

@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import torch
+from small_calls import istft_case, stft_case
 
 import stft_parity as parity
 import torch_mlx_spectro as tms
@@ -23,7 +24,6 @@ from stft_parity import (
     native,
     with_arguments,
 )
-from stft_parity.cases import istft_case, stft_case
 from stft_parity.compare.comparison import compare_case
 from stft_parity.report import tables
 

@@ -15,12 +15,14 @@ import pytest
 import right_candidates as right
 import torch
 from faulty_candidates import Function, after, changed, edited, kept, with_gradient, with_window
+from small_calls import istft_case, stft_case
 
 from stft_parity.candidates import Unsupported
-from stft_parity.cases import Case, istft_case, stft_case
+from stft_parity.cases import Case
 from stft_parity.cases.grid import quick
 from stft_parity.cases.uses import USES
 from stft_parity.known import Known
+from stft_parity.report.tables import headline
 from stft_parity.results import ASPECTS
 from stft_parity.running import run
 
@@ -269,6 +271,17 @@ def test_a_wrong_candidate_is_found_and_diagnosed(faulty: Faulty) -> None:
     told = [found.diagnosis for found in result.differences if found.aspect == faulty.aspect]
     assert any(faulty.said in sentence for sentence in told), result.differences
     assert not any("search for the cause failed" in found.diagnosis for found in result.differences)
+
+
+def test_what_is_saved_for_backward_is_a_convention() -> None:
+    case = replace(ONE_GRADIENT, use="window changed before backward")
+    report = run(with_window(lambda w: w.clone()), cases=[case])
+    (result,) = report.results
+    assert [found.aspect for found in result.differences] == ["changed before backward"]
+    assert (result.failing, report.exit_code) == ("other conventions", 3)
+    assert headline(report) == (
+        "values: compared in 1 case, wrong in 0; conventions: 1 differ (changed before backward 1)"
+    )
 
 
 def test_a_case_of_each_fault_tells_nothing_of_native() -> None:

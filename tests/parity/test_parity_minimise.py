@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from small_calls import istft_case, stft_case
 
 from stft_parity import Candidate, Judge, Result, minimise
-from stft_parity.cases import Case, istft_case, stft_case
+from stft_parity.cases import Case
 from stft_parity.cases.choices import complete_choice, plain
 from stft_parity.cases.draws import draws
 from stft_parity.cases.making import make_call

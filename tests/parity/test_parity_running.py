@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from needs import needs_emulator
+from small_calls import istft_case, stft_case
 
 from stft_parity import (
     ASPECTS,
@@ -25,7 +26,6 @@ from stft_parity import (
     run,
     select,
 )
-from stft_parity.cases import istft_case, stft_case
 from stft_parity.cases.choices import VALUES
 from stft_parity.cases.grid import quick
 from torch_mlx_spectro import emulator

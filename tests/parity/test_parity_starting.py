@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,8 +129,11 @@ def test_the_suites_own_command_writes_it_and_compares_it(
     assert "stft-parity begun --html begun.html" in capsys.readouterr().out
     chosen = ["--select", "rows=3", "--select", "signal=noise", "--select", "fault=none"]
     chosen += ["--select", "center=False", "--aspects", "values,shape,dtype"]
+    monkeypatch.setattr("stft_parity.__main__._SHORT", -1.0)  # as if it took longer
     assert main(["begun", *chosen]) == 0
-    assert "wrong in 0" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "wrong in 0" in told.out
+    assert re.search(r"^comparing (\d+)/\1 in 0:\d\d:\d\d, 0:00:00 left$", told.err, re.MULTILINE)
     for given, said in (
         (["--new", "begun.py"], "is there already"),
         (["--arrays", "mlx"], "--arrays goes with --new"),

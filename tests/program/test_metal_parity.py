@@ -17,10 +17,11 @@ import pytest
 import torch
 from needs import needs_emulator
 from patched import check_patched
+from small_calls import istft_case, stft_case
 from strategies import istft_cases, stft_cases
 
 import torch_mlx_spectro as tms
-from stft_parity.cases import Case, istft_case, stft_case
+from stft_parity.cases import Case
 from torch_mlx_spectro import emulator
 from torch_mlx_spectro.calls.operation import ISTFT
 from torch_mlx_spectro.kernels import walks

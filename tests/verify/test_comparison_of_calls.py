@@ -15,9 +15,10 @@ import pytest
 import torch
 from cli_process import python
 from patched import NATIVE, verify_drawn
+from small_calls import istft_case, stft_case
 
 import torch_mlx_spectro as tms
-from stft_parity.cases import Case, istft_case, stft_case
+from stft_parity.cases import Case
 from stft_parity.compare import tolerances
 from torch_mlx_spectro.backends.cpu.backend import CPU
 from torch_mlx_spectro.backends.mlx.backend import MLX

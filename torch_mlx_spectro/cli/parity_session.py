@@ -20,7 +20,7 @@ from ..doctor.candidates import list_known_differences, make_strict, progress
 from ..errors import Problem
 from ..terminal import make_console, write_file
 
-#: Failing cases that ``--minimise`` shrinks: one of each kind, the most frequent kinds first.
+#: Failing cases that ``--minimise`` shrinks: the first of a group, in the most serious groups.
 MINIMISED = 10
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TextIO
@@ -26,8 +27,10 @@ STDOUT = "-"
 
 #: Columns where there is no terminal: lines in a file or a pipe are not folded.
 UNFOLDED = 10_000
-#: Seconds between lines about progress, where there is no terminal to draw a bar on.
-BETWEEN_LINES = 30.0
+#: Seconds between lines about progress, where there is no terminal to draw a bar on, at least.
+BETWEEN_LINES = 10.0
+#: And lines of the whole work, about: of a run of an hour a log needs no more.
+LINES = 10
 
 #: Columns of a repr.
 WIDTH = 80
@@ -130,7 +133,7 @@ def progress(description: str) -> Iterator[Callable[[int, int, str], None]]:
 def lines_of_progress(
     description: str, stream: TextIO, clock: Callable[[], float] = time.monotonic
 ) -> Callable[[int, int, str], None]:
-    """Make a function that tells a log now and then how far a long work is.
+    """Make a function that tells a log some ten times how far a work is, and how long it takes.
 
     Args:
         description: of the work.
@@ -140,13 +143,19 @@ def lines_of_progress(
     Returns:
         To be called with how many parts are done, how many there are, and a remark.
     """
-    printed = clock()
+    begun = printed = clock()
+    told = 0
 
     def show(done: int, total: int, remark: str) -> None:
-        nonlocal printed
-        if clock() - printed >= BETWEEN_LINES:
-            printed = clock()
-            print(f"{description}: {done} of {total}, {remark}", file=stream, flush=True)
+        nonlocal printed, told
+        now = clock()
+        if now - printed < BETWEEN_LINES or LINES * (done - told) < total:
+            return
+        printed, told = now, done
+        left = (now - begun) * (total - done) / max(done, 1)
+        past, left_over = (timedelta(seconds=round(seconds)) for seconds in (now - begun, left))
+        line = f"{description}: {done} of {total} in {past}, {left_over} left, {remark}"
+        print(line, file=stream, flush=True)
 
     return show
 

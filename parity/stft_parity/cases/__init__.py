@@ -4,14 +4,6 @@ Each module imports only what is above it here: ``faults``, ``signals``, ``uses`
 ``choices``; ``making``; ``grid``; ``draws`` and ``models``.
 """
 
-from stft_parity.cases.case import (
-    PARAMETERS,
-    Case,
-    Tensors,
-    Unmakeable,
-    istft_case,
-    stft_case,
-    widen,
-)
+from stft_parity.cases.case import PARAMETERS, Case, Tensors, Unmakeable, widen
 
-__all__ = ["PARAMETERS", "Case", "Tensors", "Unmakeable", "istft_case", "stft_case", "widen"]
+__all__ = ["PARAMETERS", "Case", "Tensors", "Unmakeable", "widen"]

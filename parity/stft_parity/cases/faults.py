@@ -99,12 +99,3 @@ ISTFT_FAULTS: Changes = {
     "return_complex of a onesided spectrum": {"onesided": "True", "return_complex": "True"},
     "pad_mode is not a parameter": {"pad_mode": "'reflect'"},
 }
-
-#: Accepted by torch: the plain call most often, and integers that are not ``int``.
-UNUSUAL: Changes = {
-    "": {},
-    "a NumPy hop_length": {"hop_length": "np.int32({hop})"},
-    "a NumPy n_fft": {"n_fft": "np.int64({n_fft})"},
-    "a NumPy win_length": {"win_length": "np.int16({win})"},
-    **{f"{'plain ' * n}call": {} for n in range(1, 10)},
-}

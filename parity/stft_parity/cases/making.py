@@ -10,9 +10,6 @@ from stft_parity.cases.choices import Choice, shares_memory
 from stft_parity.cases.faults import ISTFT_FAULTS, STFT_FAULTS
 from stft_parity.cases.uses import BEFORE_BACKWARD, USES
 
-#: torch's arguments that have other names in a choice.
-_NAMES = {"hop": "hop_length"}
-
 #: Arguments of which a choice names the expression itself.
 _LITERAL = (
     "center",
@@ -125,10 +122,9 @@ def _usable(choice: Choice, differentiate: tuple[str, ...]) -> bool:
 def _arguments(op: str, choice: Choice, n_fft: int, hop: int, window: str | None) -> dict[str, str]:
     """Names and expressions, in torch's order so that they can be passed by position."""
     given: dict[str, str] = {"input": "x", "n_fft": _integer(n_fft, choice)}
-    for argument in ("hop", "win_length"):
+    for argument, name in (("hop", "hop_length"), ("win_length", "win_length")):
         value = size(choice[argument], n_fft)
         if choice[argument] != "default":
-            name = _NAMES.get(argument, argument)
             given[name] = "None" if value is None else _integer(value, choice)
     if window is not None:
         given["window"] = "w"

@@ -76,7 +76,6 @@ def _loss(n_fft: int, hop: int, win_length: int, rows: tuple[int, ...] = (2,)) -
 
 _CENTRED = {"center": "True"}
 _PLAIN = {"center": "True", "normalized": "False"}
-_HALF = "torch.sqrt(torch.hann_window({n}))"
 
 MODELS = (
     Model("MDX 6144", 6144, 1024, _hann(6144), None, _CENTRED, _CENTRED, rows=(4,)),
@@ -114,7 +113,7 @@ MODELS = (
     Model("librosa", 2048, 512, _hann(2048), None, {"pad_mode": "'constant'"}, {}, rows=(0, 2)),
     Model("torchaudio", 400, 200, _hann(400), 400, {"normalized": "False"}, {}, rows=(1, 2)),
     Model("ESPnet", 512, 128, _hann(512), 512, {"onesided": "True"}, {"onesided": "True"}),
-    Model("DeepFilterNet", 960, 480, _HALF.format(n=960), None, {"normalized": "True"},
+    Model("DeepFilterNet", 960, 480, f"torch.sqrt({_hann(960)})", None, {"normalized": "True"},
           {"normalized": "True"}),
     Model("Vocos", 1024, 256, _hann(1024), 1024, _CENTRED, _CENTRED, gradient=True),
     _vocoder("HiFi-GAN, VITS", 1024, 256),

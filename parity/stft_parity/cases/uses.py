@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,10 +18,6 @@ from stft_parity.adapting import Function, adapter
 
 #: By what the input or the window is multiplied before backward: no gradient stays as it was.
 FACTOR = -0.75
-
-
-def _as_it_is(function: Function, leaf: str) -> Function:
-    return function
 
 
 def _multiply(result: Any) -> Any:
@@ -69,16 +66,9 @@ def _stack(x: torch.Tensor) -> torch.Tensor:
     return torch.stack((x, x.flip(-1)))
 
 
-def _vmap_over_rows(function: Function, leaf: str) -> Function:
+def _vmap(batch: Callable[[torch.Tensor], torch.Tensor], function: Function, leaf: str) -> Function:
     def used(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return _map_rows(lambda row: function(row, *args, **kwargs), x)
-
-    return adapter(used, function)
-
-
-def _vmap_over_stack(function: Function, leaf: str) -> Function:
-    def used(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return _map_rows(lambda row: function(row, *args, **kwargs), _stack(x))
+        return _map_rows(lambda row: function(row, *args, **kwargs), batch(x))
 
     return adapter(used, function)
 
@@ -128,7 +118,7 @@ class Use:
 
     phrase: str = ""
     program: str = "{f}({passed})"
-    around: Callable[[Function, str], Function] = _as_it_is
+    around: Callable[[Function, str], Function] = lambda function, leaf: function
     inference: tuple[str, ...] = ()
     changed: str = ""
     vmapped: bool = False
@@ -166,14 +156,14 @@ USES: dict[str, Use] = {
     "vmap over rows": Use(
         "under torch.func.vmap",
         "torch.func.vmap(lambda x: {f}({passed}))(x)",
-        _vmap_over_rows,
+        partial(_vmap, lambda x: x),
         vmapped=True,
         arrays=False,
     ),
     "vmap over a stack": Use(
         "under torch.func.vmap",
         f"torch.func.vmap(lambda x: {{f}}({{passed}}))({_STACK})",
-        _vmap_over_stack,
+        partial(_vmap, _stack),
         vmapped=True,
         arrays=False,
     ),

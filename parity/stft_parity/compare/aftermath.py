@@ -35,14 +35,13 @@ _STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     ),
     "the state of Python's random numbers": (random.getstate, random.setstate),
     "the state of NumPy's random numbers": (
-        lambda: tuple(_hashable(part) for part in np.random.get_state()),
+        lambda: tuple(
+            part.tolist() if isinstance(part, np.ndarray) else part
+            for part in np.random.get_state()
+        ),
         np.random.set_state,
     ),
 }
-
-
-def _hashable(part: Any) -> Any:
-    return tuple(part.tolist()) if isinstance(part, np.ndarray) else part
 
 
 @contextmanager
@@ -64,9 +63,12 @@ def alter_values(tensors: Tensors) -> bool:
     found = False
     for name, factor in FACTORS.items():
         tensor = tensors.get(name)
-        if not isinstance(tensor, torch.Tensor) or not tensor.numel() or tensor.is_inference():
-            continue
-        if not (tensor.is_floating_point() or tensor.is_complex()):
+        if (
+            not isinstance(tensor, torch.Tensor)
+            or not tensor.numel()
+            or tensor.is_inference()
+            or not (tensor.is_floating_point() or tensor.is_complex())
+        ):
             continue
         # Of elements that are one in memory only the first may be written to.
         once = tensor[tuple(slice(0, 1 if stride == 0 else None) for stride in tensor.stride())]

@@ -14,14 +14,13 @@ from typing import Any
 
 import torch
 
-from stft_parity.adapting import takes_arrays
+from stft_parity.adapting import Function, takes_arrays
 from stft_parity.candidates import FellBack, Unsupported
 from stft_parity.cases import Case, Tensors
 from stft_parity.compare.aftermath import LATER, alter_values
 from stft_parity.compare.gradients import Wrong, compare_changed, compare_gradients
 from stft_parity.compare.measuring import measure
 from stft_parity.compare.observing import (
-    Function,
     Outcome,
     Snapshot,
     error_text,
@@ -46,13 +45,6 @@ Diagnose = Callable[[str, Case, Tensors, Any, Any, Function], str]
 #: Below so many times the reference's own error, an error may be one of rounding: half precision
 #: has 8192 times the rounding of single.
 ROUNDED = 1e5
-
-
-class Discrepancy(AssertionError):
-    """The candidate does not behave as the reference; the text tells how to reproduce it."""
-
-    def __init__(self, case: Case, what: str) -> None:
-        super().__init__(f"{what}\n\nto reproduce:\n{case.reproducer()}")
 
 
 @dataclass
@@ -168,42 +160,6 @@ def compare_case(
         findings.add("state", f"the call changes {what}", ", ".join(expected.changed), what)
     found.differences = sort_differences(findings.differences)
     return found
-
-
-def compare(case: Case, candidate: Function, native: Function) -> Outcome:
-    """Assert that ``candidate`` answers ``case`` as ``native`` does.
-
-    Returns:
-        What native did.
-
-    Raises:
-        Discrepancy: the two differ in something that a program can see.
-        Unsupported, FellBack: the candidate has raised it.
-    """
-    found = compare_case(case, candidate, native)
-    if found.refused is not None:
-        raise found.refused
-    _assert_none(case, found.differences, found.actual.error)
-    return found.expected
-
-
-def check_layout(case: Case, expected: torch.Tensor, actual: torch.Tensor) -> None:
-    """Assert the same type, shape, dtype, device, strides, flags and bits."""
-    findings = _Findings(case, {}, torch.stft, None)
-    outcomes = (Outcome(tensor, None, ()) for tensor in (expected, actual))
-    _compare_layout(findings, *outcomes)
-    _assert_none(case, tuple(findings.differences))
-
-
-def _assert_none(
-    case: Case, differences: tuple[Difference, ...], cause: Exception | None = None
-) -> None:
-    if differences:
-        told = (
-            f"{found.diagnosis}\n  native:    {found.expected}\n  candidate: {found.actual}"
-            for found in differences
-        )
-        raise Discrepancy(case, "\n".join(told)) from cause
 
 
 def _compare_errors(findings: _Findings, expected: Outcome, actual: Outcome) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
+from stft_parity.adapting import Function
 from stft_parity.cases import Case, Tensors
 from stft_parity.cases.uses import FACTOR
 from stft_parity.compare import oracle
-from stft_parity.compare.observing import Function, error_text, find_strides
-from stft_parity.compare.tolerances import ROUNDING_TRIALS
+from stft_parity.compare.measuring import Rounded, move_by_rounding
+from stft_parity.compare.observing import error_text, find_strides
 from stft_parity.compare.values import errors
 
 #: How the aspect calls the tensors of a case.
@@ -84,9 +84,16 @@ def compare_gradients(
     except RuntimeError:
         # As in ``measure``: what torch accepts in half precision alone.
         return _list_other("the gradient is another one", wanted, got)
-    move = partial(_of_rounded_inputs, case, tensors, cotangent, exact, reference)
+
+    def compute_rounded(name: str, noise: torch.Generator) -> torch.Tensor:
+        again = {key: oracle.round_randomly(value, noise) for key, value in tensors.items()}
+        weight = oracle.round_randomly(cotangent, noise)
+        found = oracle.true_gradients(case, again, weight, reference)[name]
+        assert found is not None
+        return found
+
     said = {
-        name: _wrong(wanted[name], got[name], exact[name], partial(move, name))
+        name: _wrong(case, wanted[name], got[name], exact[name], partial(compute_rounded, name))
         for name in case.differentiate
     }
     found = [Wrong(OF[name], what, wanted[name], got[name]) for name, what in said.items() if what]
@@ -186,49 +193,37 @@ def _of_input(found: Gradients | Exception) -> torch.Tensor | Exception | None:
     return found if isinstance(found, Exception) else next(iter(found.values()))
 
 
-def _of_rounded_inputs(
-    case: Case,
-    tensors: Tensors,
-    cotangent: torch.Tensor,
-    exact: Gradients,
-    reference: Function,
-    name: str,
-) -> torch.Tensor:
-    """How far a gradient moves when signal, window and cotangent are rounded a few times more.
+_MISSING = "the gradient is missing (None): it does not reach this argument"
 
-    A gradient of few values is a sum of many terms that cancel, and the reference's own error in
-    it may be next to nothing by chance.
-    """
-    noise, truth = torch.Generator().manual_seed(case.seed), exact[name]
-    assert truth is not None
-    largest = 0.0
-    for _ in range(ROUNDING_TRIALS):
-        again = {key: oracle.round_randomly(value, noise) for key, value in tensors.items()}
-        weight = oracle.round_randomly(cotangent, noise)
-        found = oracle.true_gradients(case, again, weight, reference)[name]
-        assert found is not None
-        difference = (found - truth).abs()
-        largest = max(largest, difference[difference.isfinite()].max().item())
-    return torch.tensor([largest], dtype=torch.float64)
+
+def can_compare(expected: object, actual: object) -> bool:
+    """Whether two gradients are tensors of one shape, dtype and device."""
+    kinds = [
+        (one.shape, one.dtype, one.device)
+        for one in (expected, actual)
+        if isinstance(one, torch.Tensor)
+    ]
+    return len(kinds) == 2 and kinds[0] == kinds[1]
 
 
 def _wrong(
+    case: Case,
     expected: torch.Tensor | None,
     actual: torch.Tensor | None,
     exact: torch.Tensor | None,
-    moved: Callable[[], torch.Tensor],
+    compute_rounded: Rounded,
 ) -> str:
     """What is wrong with one gradient; empty when nothing is."""
     if expected is None or actual is None or exact is None:
         given = actual if expected is None else expected
-        other = given is None or not given.any()
-        return "" if other else "there is a gradient on one side only"
-    for name in ("shape", "dtype", "device"):
-        wanted, got = getattr(expected, name), getattr(actual, name)
-        if wanted != got:
-            return f"the gradient's {name} is {got}, not {wanted}"
+        if given is None or not given.any():
+            return ""
+        return _MISSING if actual is None else "there is a gradient where the reference has none"
+    if not can_compare(expected, actual):
+        told = (f"{tuple(one.shape)}, {one.dtype} on {one.device}" for one in (actual, expected))
+        return f"the gradient is {' instead of '.join(told)}"
     terms = max(exact.shape, default=1)
     measured = errors(exact, expected, actual, dtype=expected.dtype, terms=terms)
     if not measured.admitted and not measured.elsewhere:
-        measured = measured.with_rounding(moved())
+        measured = measured.with_rounding(move_by_rounding(case, compute_rounded, exact))
     return measured.complaint()

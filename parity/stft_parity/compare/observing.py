@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,9 @@ from typing import Any
 
 import torch
 
-from stft_parity.adapting import find_calling_lines, lines
+from stft_parity.adapting import Function, find_calling_lines, lines
 from stft_parity.cases import Tensors
 from stft_parity.compare.aftermath import watch_state
-
-Function = Callable[..., Any]
 
 
 @dataclass(frozen=True)

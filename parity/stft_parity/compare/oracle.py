@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
+from stft_parity.adapting import Function
 from stft_parity.cases import Case, Tensors, widen
-
-Function = Callable[..., Any]
+from stft_parity.compare.tolerances import precision
+from stft_parity.compare.values import wide
 
 
 def truth(case: Case, tensors: Tensors, reference: Function) -> torch.Tensor:
     """The same call computed by the reference in double precision on the CPU."""
-    args, kwargs = case.bind(_here(widen(tensors)))
+    args, kwargs = case.bind(bring_here(widen(tensors)))
     with silence_warnings():
         result = reference(*args, **kwargs)
     assert isinstance(result, torch.Tensor)
@@ -27,10 +27,10 @@ def true_gradients(
     case: Case, tensors: Tensors, cotangent: torch.Tensor, reference: Function
 ) -> dict[str, torch.Tensor | None]:
     """Gradients of that call by name of the tensor, with a cotangent of any precision."""
-    wide = _here(widen(tensors))
-    leaves = [wide[name].detach().requires_grad_() for name in case.differentiate]
-    wide |= dict(zip(case.differentiate, leaves, strict=True))
-    args, kwargs = case.bind(wide)
+    here = bring_here(widen(tensors))
+    leaves = [here[name].detach().requires_grad_() for name in case.differentiate]
+    here |= dict(zip(case.differentiate, leaves, strict=True))
+    args, kwargs = case.bind(here)
     with silence_warnings():
         result = reference(*args, **kwargs)
         weight = cotangent.detach().to(device="cpu", dtype=result.dtype)
@@ -38,7 +38,8 @@ def true_gradients(
     return dict(zip(case.differentiate, found, strict=True))
 
 
-def _here(tensors: Tensors) -> Tensors:
+def bring_here(tensors: Tensors) -> Tensors:
+    """The tensors on the CPU, apart from any graph; autograd can keep each."""
     return {
         name: _make_recordable(value.detach().cpu()) if isinstance(value, torch.Tensor) else value
         for name, value in tensors.items()
@@ -60,10 +61,10 @@ def silence_warnings() -> Iterator[None]:
 
 def numbers(case: Case, result: torch.Tensor) -> torch.Tensor:
     """A result in double precision on the CPU; stft's pairs of reals are the numbers they are."""
-    result = result.detach().resolve_conj().resolve_neg().cpu()
+    result = wide(result.detach().cpu())
     if case.op == "stft" and not result.is_complex() and result.shape[-1:] == (2,):
-        result = torch.complex(*result.double().unbind(-1))
-    return result.to(torch.complex128 if result.is_complex() else torch.float64)
+        result = torch.complex(*result.unbind(-1))
+    return result
 
 
 def round_randomly(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -71,9 +72,7 @@ def round_randomly(tensor: torch.Tensor, generator: torch.Generator) -> torch.Te
 
     Integers are as they are.
     """
-    exact = tensor.detach().resolve_conj().resolve_neg().cpu()
-    if not (exact.is_floating_point() or exact.is_complex()):
-        return exact
-    share = torch.rand(exact.shape, generator=generator, dtype=torch.float64) - 0.5
-    wide = exact.to(torch.complex128 if exact.is_complex() else torch.float64)
-    return wide * (1 + torch.finfo(exact.dtype).eps * share)
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return tensor.detach().cpu()
+    share = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) - 0.5
+    return wide(tensor.detach().cpu()) * (1 + precision(tensor.dtype) * share)

@@ -88,7 +88,7 @@ def errors(
         rows: how many leading rows there are to measure each for itself; 0 for one.
     """
     flat = (max(1, rows), -1) if truth.numel() else (1, 0)
-    exact, wanted, got = (_double(t).reshape(flat) for t in (truth, expected, actual))
+    exact, wanted, got = (wide(t.detach().cpu()).reshape(flat) for t in (truth, expected, actual))
     # What overflows in the reference's precision may do so in the candidate's, and need not.
     lost, ours = ~torch.isfinite(wanted), ~torch.isfinite(got)
     wrong = (lost != ours) & (lost == ~torch.isfinite(exact))
@@ -108,6 +108,7 @@ def _largest(values: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     return torch.where(kept, values.abs(), 0.0).amax(-1)
 
 
-def _double(tensor: torch.Tensor) -> torch.Tensor:
-    tensor = tensor.detach().resolve_conj().resolve_neg().cpu()
-    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+def wide(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers in double precision; a derivative passes through."""
+    resolved = tensor.resolve_conj().resolve_neg()
+    return resolved.to(torch.complex128 if resolved.is_complex() else torch.float64)

@@ -7,13 +7,15 @@ explains the values, the sentence says where the error sits.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 
+from stft_parity.adapting import Function
 from stft_parity.cases import Case, Tensors
-from stft_parity.compare.observing import Function, readable
+from stft_parity.compare import oracle
+from stft_parity.compare.gradients import can_compare
+from stft_parity.compare.observing import readable
 from stft_parity.diagnose import behaviour, explaining, gradients
 
 __all__ = ["diagnose"]
@@ -34,8 +36,7 @@ def diagnose(
         native: the reference's function.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with oracle.silence_warnings():
             return _diagnose(aspect, case, tensors, expected, actual, native)
     except Exception as error:  # whatever a result is made of: the difference itself is still told
         return f"{aspect} differs (and the search for the cause failed: {error!r})"
@@ -72,24 +73,12 @@ def _of_gradient(
     aspect: str, case: Case, tensors: Tensors, expected: Any, actual: Any, native: Function
 ) -> str:
     """What is wrong with a gradient, its values or that it is there."""
-    leaf = "x" if aspect.endswith("input") else "w"
-    if isinstance(actual, str):
-        return actual
     if isinstance(actual, Exception) or isinstance(expected, Exception):
         return behaviour.describe_backward(expected, actual)
-    if actual is None:
-        return "the gradient is missing (None): it does not reach this argument"
-    if expected is None:
-        return "there is a gradient where the reference has none"
-    for name in ("shape", "dtype", "device"):
-        wanted, got = getattr(expected, name), getattr(actual, name)
-        if wanted != got:
-            return f"the gradient's {name} is {got} instead of {wanted}"
+    if not can_compare(expected, actual):
+        return ""  # then what is wrong is said already
     at = explaining.read_setting(case, tensors, native)
-    here = {
-        name: value.detach().cpu() if isinstance(value, torch.Tensor) else value
-        for name, value in tensors.items()
-    }
-    args, kwargs = case.bind(here)
+    args, kwargs = case.bind(oracle.bring_here(tensors))
+    leaf = "x" if aspect.endswith("input") else "w"
     result = native(*args, **kwargs)
     return gradients.of_gradient(at, leaf, expected, actual, result)

@@ -12,9 +12,9 @@ import torch
 
 from stft_parity.cases import Case
 from stft_parity.compare.observing import Outcome, error_text, readable
+from stft_parity.compare.values import wide
 from stft_parity.diagnose import placing
 from stft_parity.diagnose.evidence import largest
-from stft_parity.diagnose.model import wide
 from stft_parity.results import EXCEPTIONS
 
 #: Characters of a quoted text: so many of its beginning and of its end. torch's messages begin

@@ -74,17 +74,13 @@ def _windows(window: torch.Tensor) -> list[Row]:
         ("the window is applied twice (squared)", window * window),
         ("the square root of the window is applied", window.abs().sqrt()),
         ("the window is reversed in time", window.flip(0)),
-        *(_complex_windows(window) if window.is_complex() else ()),
+        *([
+            ("the window is conjugated", window.conj().resolve_conj()),
+            ("the window's imaginary part is dropped", window.real + 0j),
+            ("the window's magnitude is used", window.abs() + 0j),
+        ] if window.is_complex() else []),
         ("the window's absolute value is used", window.abs()),
-    ]
-
-
-def _complex_windows(window: torch.Tensor) -> list[Row]:
-    return [
-        ("the window is conjugated", window.conj().resolve_conj()),
-        ("the window's imaginary part is dropped", window.real + 0j),
-        ("the window's magnitude is used", window.abs() + 0j),
-    ]
+    ]  # fmt: skip
 
 
 def _symmetries(window: torch.Tensor) -> list[Row]:

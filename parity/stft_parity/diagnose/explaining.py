@@ -9,14 +9,15 @@ from functools import partial
 
 import torch
 
+from stft_parity.adapting import Function
 from stft_parity.cases import Case, Tensors
 from stft_parity.compare import oracle
-from stft_parity.compare.observing import Function
+from stft_parity.compare.values import wide
 from stft_parity.diagnose import placing, rearranged, rounding
 from stft_parity.diagnose.analysis import list_analysis_causes
 from stft_parity.diagnose.causes import Cause
 from stft_parity.diagnose.evidence import Evidence, explain, largest
-from stft_parity.diagnose.model import Analysis, NoModel, Synthesis, model, wide
+from stft_parity.diagnose.model import Analysis, NoModel, Synthesis, model
 from stft_parity.diagnose.synthesis import list_synthesis_causes
 
 #: The steps give what the reference gives, in double precision: as share of the largest value.

@@ -8,11 +8,12 @@ from itertools import chain
 import torch
 
 from stft_parity.compare import oracle
+from stft_parity.compare.values import wide
 from stft_parity.diagnose import placing, rearranged, rounding
 from stft_parity.diagnose.causes import Cause
 from stft_parity.diagnose.evidence import Evidence, explain
 from stft_parity.diagnose.explaining import Setting, list_step_causes, of_factor
-from stft_parity.diagnose.model import Synthesis, model, wide
+from stft_parity.diagnose.model import Synthesis, model
 
 
 def of_gradient(

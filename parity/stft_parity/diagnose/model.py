@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 
 from stft_parity.candidates import DEFAULTS, bound
 from stft_parity.cases import Case, Tensors
+from stft_parity.compare.values import wide
 
 #: The modes of torch, and two that other libraries have.
 PAD_MODES = ("reflect", "constant", "replicate", "circular", "symmetric", "odd")
@@ -24,12 +25,6 @@ PAD_MODES = ("reflect", "constant", "replicate", "circular", "symmetric", "odd")
 
 class NoModel(Exception):
     """The call is not one whose steps are known: torch rejects it, or an argument is no number."""
-
-
-def wide(tensor: torch.Tensor) -> torch.Tensor:
-    """The same numbers in double precision; a derivative passes through."""
-    resolved = tensor.resolve_conj().resolve_neg()
-    return resolved.to(torch.complex128 if resolved.is_complex() else torch.float64)
 
 
 def extend(signal: torch.Tensor, left: int, right: int, mode: str) -> torch.Tensor:

@@ -72,7 +72,8 @@ def _list_edge_bins(truth: torch.Tensor, n_fft: int) -> list[Cause]:
             for cause in (
                 _set(f"the {name} bin is zero", at == edge, truth,
                      partial(torch.zeros_like, truth)),
-                Cause(f"the {name} bin is missing", partial(_without, truth, edge)),
+                Cause(f"the {name} bin is missing",
+                      partial(truth.index_select, -2, (at[:, 0] != edge).nonzero()[:, 0])),
                 _set(f"the imaginary part of the {name} bin is dropped", at == edge, truth,
                      lambda: truth.real + 0j),
             )
@@ -92,10 +93,6 @@ def _list_edge_bins(truth: torch.Tensor, n_fft: int) -> list[Cause]:
 def _set(sentence: str, mask: torch.Tensor, values: torch.Tensor, there: Values) -> Cause:
     """The values, and others where the mask is set."""
     return Cause(sentence, lambda: torch.where(mask, there(), values))
-
-
-def _without(truth: torch.Tensor, left_out: int) -> torch.Tensor:
-    return truth[..., torch.arange(truth.shape[-2]) != left_out, :]
 
 
 def _list_sides(truth: torch.Tensor, n_fft: int, onesided: bool) -> list[Cause]:

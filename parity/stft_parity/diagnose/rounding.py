@@ -68,18 +68,12 @@ def list_input_causes(
     return [
         Cause(
             f"{what} rounded to {kind.name} first",
-            partial(_compute_rounded, compute, tensors, names, kind),
+            partial(compute, _round_tensors(tensors, names, kind)),
         )
         for kind in formats
         for names, what in given.items()
         if all(isinstance(tensors.get(name), torch.Tensor) for name in names)
     ]
-
-
-def _compute_rounded(
-    compute: Callable[[Tensors], torch.Tensor], tensors: Tensors, names: str, kind: Format
-) -> torch.Tensor:
-    return compute(_round_tensors(tensors, names, kind))
 
 
 def _round_tensors(tensors: Tensors, names: str, kind: Format) -> Tensors:

@@ -38,11 +38,15 @@ def _list_divisions(right: Synthesis) -> list[Cause]:
     """The synthesis window, and the division by the envelope."""
     squares = "the overlap-added frames are not divided by Σw²"
     unwindowed = "the synthesis window is missing: frames are overlap-added as they are and"
+    undivided, power = replace(right, power=0).result, (right.window**2).sum()
     constant: tuple[tuple[str, Callable[[], torch.Tensor]], ...] = (
-        ("its largest value", lambda: right.envelope().abs().max()),
-        ("its mean", lambda: right.envelope().mean()),
-        ("Σw² / hop, as if it were constant", lambda: (right.window**2).sum() / right.hop),
-        ("Σw / hop, as if it were constant", lambda: right.window.sum() / right.hop),
+        ("its largest value", lambda: undivided() / right.envelope().abs().max()),
+        ("its mean", lambda: undivided() / right.envelope().mean()),
+        (
+            "Σw² / hop, as if it were constant",
+            lambda: undivided() / power * right.hop,
+        ),
+        ("Σw / hop, as if it were constant", lambda: undivided() / right.window.sum() * right.hop),
     )
     summed = "the envelope is the sum of the window (Σw) instead of its square (Σw²)"
     return [
@@ -59,14 +63,11 @@ def _list_divisions(right: Synthesis) -> list[Cause]:
             )
         ),
         *(
-            Cause(
-                f"the frames are divided not by the envelope but by {name}",
-                partial(_divide_by_level, right, level),
-            )
-            for name, level in constant
+            Cause(f"the frames are divided not by the envelope but by {name}", values)
+            for name, values in constant
         ),
         *(
-            Cause(sentence, partial(_divide_by, right, least, added))
+            Cause(sentence, partial(_divide, right, least=least, added=added))
             for small in SMALL
             for sentence, least, added in (
                 (f"the envelope is not let below {small:g}", small, 0.0),
@@ -76,22 +77,22 @@ def _list_divisions(right: Synthesis) -> list[Cause]:
     ]
 
 
-def _divide(right: Synthesis, applied: int, power: int) -> torch.Tensor:
-    """Frames times a power of the window, divided by the envelope of a power of it."""
+def _divide(
+    right: Synthesis, applied: int = 1, power: int = 2, least: float = 0.0, added: float = 0.0
+) -> torch.Tensor:
+    """Frames times a power of the window, divided by the envelope of a power of it.
+
+    Args:
+        right: the transform.
+        applied: power with which the frames are multiplied.
+        power: of the window in the envelope; 0 for no division.
+        least: below which the envelope is not let.
+        added: to the envelope.
+    """
     signal = right.add_frames(right.frames() * right.framed_window() ** applied)
     if not power:
         return right.cut(signal)
-    return right.divide(signal, replace(right, power=power).envelope())
-
-
-def _divide_by_level(right: Synthesis, level: Callable[[], torch.Tensor]) -> torch.Tensor:
-    return replace(right, power=0).result() / level()
-
-
-def _divide_by(right: Synthesis, least: float, added: float) -> torch.Tensor:
-    """Divide by an envelope that is not let below ``least``, or to which something is added."""
-    envelope = right.envelope()
-    signal = right.add_frames(right.frames() * right.framed_window())
+    envelope = replace(right, power=power).envelope()
     return right.divide(signal, torch.where(envelope.abs() < least, least, envelope) + added)
 
 
@@ -104,6 +105,7 @@ def _list_edge_bins(right: Synthesis) -> list[Cause]:
         ("zero", "imaginary part of the DC bin is"),
         ("nyquist", "imaginary part of the Nyquist bin is"),
     )
+    spectrum, bins = right.spectrum, torch.arange(right.spectrum.shape[-2])[:, None]
     edges = {"Nyquist": right.n_fft // 2, "DC": 0} if right.n_fft % 2 == 0 else {"DC": 0}
     return [
         *(
@@ -112,15 +114,14 @@ def _list_edge_bins(right: Synthesis) -> list[Cause]:
             if not right.as_complex
         ),
         *(
-            Cause(f"the {name} bin is missing (taken as zero)", partial(_without_bin, right, at))
+            change(
+                right,
+                f"the {name} bin is missing (taken as zero)",
+                spectrum=spectrum * (bins != at),
+            )
             for name, at in edges.items()
         ),
     ]
-
-
-def _without_bin(right: Synthesis, at: int) -> torch.Tensor:
-    keep = torch.arange(right.spectrum.shape[-2])[:, None] != at
-    return replace(right, spectrum=right.spectrum * keep).result()
 
 
 def _list_spectra(right: Synthesis) -> list[Cause]:

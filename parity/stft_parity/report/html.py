@@ -56,7 +56,6 @@ def _context(report: Report, smaller: tables.Smaller) -> dict[str, Any]:
         "unsupported": tables.reasons(report, "unsupported").most_common(),
         "routes": report.routes().most_common(),
         "panels": plots.measure_errors(report),
-        "pairs": plots.find_pairs(report),
         "headline": tables.headline(report),
         "separators": tables.list_separators(report),
         "number_cases": tables.count_cases,

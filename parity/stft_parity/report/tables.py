@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from stft_parity.cases import Case
 from stft_parity.results import (
@@ -39,8 +40,6 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 _BRACKETS = re.compile(r"\s*\([^()]*\)")
 _NUMBER = re.compile(r"[-+]?\b\d+(?:\.\d+)?(?:e[-+]?\d+)?\b")
 
-Label = Callable[[str, str], str]
-
 #: Failing cases -> the result of the smallest case that fails alike, as ``minimise`` finds it.
 Smaller = Mapping[Case, Result]
 
@@ -56,28 +55,15 @@ def octave(number: int) -> str:
     return str(low) if low <= 1 else f"{low}-{2 * low - 1}"
 
 
-def make_label(report: Report) -> Label:
-    """The name under which tables have an argument's value: itself, or the octave of a number."""
-    values: dict[str, set[str]] = {}
-    for result in report.results:
-        for argument, value in result.case.labels:
-            values.setdefault(argument, set()).add(value)
-    many = {argument for argument, found in values.items() if len(found) > MOST_VALUES}
-
-    def shown(argument: str, value: str) -> str:
-        return octave(int(value)) if argument in many and value.isdigit() else value
-
-    return shown
-
-
 def by_argument(report: Report) -> dict[str, dict[str, Counter[str]]]:
     """``Report.by_argument`` with few values each, numbers in their order and after names."""
-    shown = make_label(report)
     table: dict[str, dict[str, Counter[str]]] = {}
     for argument, values in report.by_argument().items():
+        many = len(values) > MOST_VALUES
         merged: dict[str, Counter[str]] = {}
         for value, counts in values.items():
-            merged.setdefault(shown(argument, value), Counter()).update(counts)
+            name = octave(int(value)) if many and value.isdigit() else value
+            merged.setdefault(name, Counter()).update(counts)
         table[argument] = {value: merged[value] for value in in_order(merged)}
     return table
 
@@ -187,29 +173,18 @@ def _describe(results: Sequence[Result], kind: str) -> str:
         return told[0]
     if kind == "error texts":
         return f"{EXCEPTIONS[kind]}, {len(told)} different ones"
-    texts = [_BRACKETS.sub(" (...)", text) for text in told]
-    brackets = [_BRACKETS.findall(text) for text in told]
-    if len({len(found) for found in brackets}) == 1:
-        shared = [
-            each[0] if len(set(each)) == 1 else " (...)" for each in zip(*brackets, strict=True)
-        ]
-        texts = [_fill_brackets(text, shared) for text in told]
-    numbers = [_NUMBER.findall(text) for text in texts]
-    if len({len(found) for found in numbers}) > 1:  # of brackets within brackets
-        texts = [_without_brackets(text) for text in told]
-        numbers = [_NUMBER.findall(text) for text in texts]
-    columns = iter(list(zip(*numbers, strict=True)))
+    # What is alike in all stays: brackets, too, unless they differ or are within others.
+    for simplify in (str, partial(_BRACKETS.sub, " (...)"), _without_brackets):
+        texts = [simplify(text) for text in told]
+        if len({_NUMBER.sub("#", text) for text in texts}) == 1:
+            break
+    columns = iter(list(zip(*map(_NUMBER.findall, texts), strict=True)))
 
     def span(found: re.Match[str]) -> str:
         numbers = sorted(set(next(columns)), key=float)
         return numbers[0] if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
 
     return _NUMBER.sub(span, texts[0])
-
-
-def _fill_brackets(text: str, brackets: Iterable[str]) -> str:
-    left = iter(brackets)
-    return _BRACKETS.sub(lambda _: next(left), text)
 
 
 def _cause(diagnosis: str) -> str:

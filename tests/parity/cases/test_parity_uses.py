@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from small_calls import istft_case, stft_case
 
 import stft_parity as parity
 from stft_parity.adapting import adapter, find_calling_lines, takes_arrays
-from stft_parity.cases import Case, istft_case, stft_case, widen
+from stft_parity.cases import Case, widen
 from stft_parity.cases.choices import VALUES
 from stft_parity.cases.draws import draws
 from stft_parity.cases.grid import grid, quick

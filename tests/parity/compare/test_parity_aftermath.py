@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 import torch
+from small_calls import stft_case
 
-from stft_parity.cases import stft_case
 from stft_parity.compare import aftermath
 from stft_parity.compare.observing import observe
 

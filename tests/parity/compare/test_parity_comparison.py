@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from discrepancy import Discrepancy, compare
 
 from stft_parity.adapting import adapter
 from stft_parity.cases import Case
-from stft_parity.compare.comparison import Discrepancy, compare
 
 STFT = Case(
     op="stft",

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from small_calls import istft_case, stft_case
 
-from stft_parity.cases import Case, istft_case, stft_case
+from stft_parity.cases import Case
 from stft_parity.compare.observing import Outcome
 from stft_parity.diagnose import behaviour, diagnose, explaining, placing, rearranged
 from stft_parity.diagnose.analysis import list_analysis_causes

@@ -30,32 +30,5 @@ def test_every_error_lies_within_its_panel(worse: str) -> None:
     assert panels[0].lines == panels[1].lines  # one scale for both
 
 
-def test_the_pair_that_tells_failing_cases_is_found_and_counted() -> None:
-    found = [
-        result(
-            "differs" if (a, b) == ("x", "1") else "pass", left=a, right=b, other=str(n % 2), seed=n
-        )
-        for n, (a, b) in enumerate((a, b) for a in "xyz" for b in "1234" for _ in range(4))
-    ]
-    (pair,) = plots.find_pairs(report(*found))
-    assert (pair.down, pair.across) == ("left", "right")
-    assert pair.counts["x", "1"] == (4, 4)
-    assert pair.counts["y", "1"] == (0, 4)
-    assert set(pair.rows) == set("xyz")
-    assert pair.left_out == 0
-
-
-def test_a_long_pair_shows_the_values_that_fail() -> None:
-    found = [
-        result("differs" if n == 77 else "pass", left=f"n{n}", right=b, seed=3 * n + k)
-        for n in (*range(20), 77) for b in "12" for k in range(2)
-    ]  # fmt: skip
-    (pair,) = plots.find_pairs(report(*found))
-    assert "n77" in pair.rows
-    assert len(pair.rows) == plots.MOST_SHOWN_VALUES
-    assert pair.left_out == 21 - plots.MOST_SHOWN_VALUES
-
-
 def test_nothing_is_drawn_of_nothing() -> None:
-    assert plots.measure_errors(report()) == plots.find_pairs(report()) == []
-    assert plots.find_pairs(report(result())) == []
+    assert plots.measure_errors(report()) == plots.measure_errors(report(result())) == []
