@@ -59,35 +59,49 @@ def _mirror(index: torch.Tensor, n_samples: int, *, edge_twice: bool) -> torch.T
 
 
 @dataclass(frozen=True)
-class Analysis:
+class Steps:
+    """What both transforms have.
+
+    Attributes:
+        window: of ``win_length`` samples, with which the frames are multiplied.
+        n_fft, hop: of the frames.
+        placed: where the window begins in a frame.
+        scale: of the spectrum; of the frames that come of it.
+        onesided: whether only the bins up to Nyquist's are there.
+    """
+
+    window: torch.Tensor
+    n_fft: int
+    hop: int
+    placed: int
+    scale: float
+    onesided: bool
+
+    def framed_window(self) -> torch.Tensor:
+        """The window in a frame of ``n_fft`` samples; what would stick out is cut off."""
+        after = self.n_fft - self.placed - self.window.shape[-1]
+        return pad(self.window, (self.placed, after))
+
+
+@dataclass(frozen=True)
+class Analysis(Steps):
     """``torch.stft``.
 
     Attributes:
         signal: shape ``(..., samples)``, double precision.
-        window: of ``win_length`` samples.
-        n_fft, hop: of the frames.
-        n_frames: how many.
+        n_frames: how many frames.
         left, right: samples by which the signal is extended.
         pad_mode: one of ``PAD_MODES``.
         first: where frame 0 begins in the extended signal; zeros are taken beyond its ends.
         turned: places by which the frames are rotated in the result.
-        placed: where the window begins in a frame.
-        scale: of the spectrum.
-        onesided: whether only the bins up to Nyquist's are kept.
     """
 
     signal: torch.Tensor
-    window: torch.Tensor
-    n_fft: int
-    hop: int
     n_frames: int
     left: int
     right: int
     pad_mode: str
     first: int
-    placed: int
-    scale: float
-    onesided: bool
     turned: int = 0
 
     @property
@@ -102,10 +116,6 @@ class Analysis:
         signal = pad(signal, (-self.first, needed - signal.shape[-1]))
         return signal.unfold(-1, self.n_fft, self.hop)
 
-    def framed_window(self) -> torch.Tensor:
-        """The window in a frame of ``n_fft`` samples."""
-        return _place_window(self.window, self.n_fft, self.placed)
-
     def spectrum(self, frames: torch.Tensor) -> torch.Tensor:
         """Shape ``(..., bins, frames)``, of frames without the window."""
         spectrum: torch.Tensor = torch.fft.fft(frames * self.framed_window()) * self.scale
@@ -118,16 +128,11 @@ class Analysis:
 
 
 @dataclass(frozen=True)
-class Synthesis:
+class Synthesis(Steps):
     """``torch.istft``.
 
     Attributes:
         spectrum: shape ``(..., bins, frames)``, double precision.
-        window: of ``win_length`` samples, with which the frames are multiplied.
-        n_fft, hop: of the frames.
-        placed: where the window begins in a frame.
-        scale: of the frames.
-        onesided: whether the bins beyond Nyquist's are missing.
         as_complex: whether the signal is complex.
         edge_imaginary: how the imaginary parts of bin 0 and of Nyquist's bin take part: both
             ``"added"`` to the real ones, or only that of the ``"zero"`` or of the ``"nyquist"``
@@ -139,12 +144,6 @@ class Synthesis:
     """
 
     spectrum: torch.Tensor
-    window: torch.Tensor
-    n_fft: int
-    hop: int
-    placed: int
-    scale: float
-    onesided: bool
     as_complex: bool
     edge_imaginary: str
     power: int
@@ -159,9 +158,6 @@ class Synthesis:
     def covered(self) -> int:
         """Samples that the frames reach."""
         return self.n_fft + self.hop * (self.n_frames - 1)
-
-    def framed_window(self) -> torch.Tensor:
-        return _place_window(self.window, self.n_fft, self.placed)
 
     def frames(self) -> torch.Tensor:
         """Shape ``(..., frames, n_fft)``, without the window."""
@@ -210,11 +206,6 @@ class Synthesis:
         """What of ``signal`` is returned; ``beyond`` what the frames reach there are zeros."""
         after = self.start + self.n_samples - signal.shape[-1]
         return pad(signal, (-self.start, after), value=beyond)
-
-
-def _place_window(window: torch.Tensor, n_fft: int, at: int) -> torch.Tensor:
-    """``window`` in a frame; what would stick out is cut off."""
-    return pad(window, (at, n_fft - at - window.shape[-1]))
 
 
 def arguments(case: Case, tensors: Tensors) -> dict[str, Any]:

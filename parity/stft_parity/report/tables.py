@@ -176,7 +176,7 @@ def _describe(results: Sequence[Result], kind: str) -> str:
     # What is alike in all stays: brackets, too, unless they differ or are within others.
     for simplify in (str, partial(_BRACKETS.sub, " (...)"), _without_brackets):
         texts = [simplify(text) for text in told]
-        if len({_NUMBER.sub("#", text) for text in texts}) == 1:
+        if len({(*_BRACKETS.findall(text), _NUMBER.sub("#", text)) for text in texts}) == 1:
             break
     columns = iter(list(zip(*map(_NUMBER.findall, texts), strict=True)))
 
