@@ -75,7 +75,12 @@ def test_commands_are_found_in_lines():
 
 
 def test_there_are_workflows():
-    assert [path.name for path in WORKFLOWS] == ["candidates.yml", "ci.yml", "dependants.yml", "macos.yml"]
+    assert [path.name for path in WORKFLOWS] == [
+        "candidates.yml",
+        "ci.yml",
+        "dependants.yml",
+        "macos.yml",
+    ]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)

@@ -20,7 +20,9 @@ TEAMS = pytest.mark.skipif(find_team() is None, reason="torch has no OpenMP libr
 
 
 @pytest.fixture(autouse=True)
-def threads_of_torch() -> Iterator[None]:
+def threads_of_torch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two threads, which take whole blocks of short calls, too."""
+    monkeypatch.setattr(blocks, "LONG_BYTES", dict.fromkeys((2, 3, 4), 1 << 20))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -47,6 +49,29 @@ def test_two_threads_are_in_two_parts_at_once() -> None:
     assert sorted(part for part, _ in seen) == [0, 1]
     assert threading.get_ident() in {thread for _, thread in seen}
     assert len({thread for _, thread in seen}) == 2
+
+
+@TEAMS
+@pytest.mark.parametrize(
+    ("samples", "count", "shared"),
+    [
+        (400_000, 2, True),
+        (400_000, 4, True),
+        (400_000, 1, False),
+        (400_000, 5, False),
+        (50_000, 2, False),
+    ],
+)
+def test_threads_take_whole_blocks_of_long_calls_if_they_are_few(
+    monkeypatch: pytest.MonkeyPatch, samples: int, count: int, shared: bool
+) -> None:
+    """Many wait for each other at Python's lock."""
+    torch.set_num_threads(count)
+    calls: list[int] = []
+    monkeypatch.setattr(blocks, "share", lambda parts, work: calls.append(len(parts)))
+    signal_, window = random_tensor(0, 1, samples), torch.hann_window(512)
+    CPU.stft(stft_params(signal_, window, n_fft=512), signal_, window)
+    assert bool(calls) == shared
 
 
 @TEAMS

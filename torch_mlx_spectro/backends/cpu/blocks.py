@@ -2,17 +2,18 @@
 
 No frame matrix of a whole call exists: in flight is one block for each of torch's threads, its
 spectrum and what of it is added up. A short row is one block together with others, a long one is
-cut. Threads that take whole blocks (:mod:`.threads`) hold Python's lock for each operation's first
-microseconds and wait for each other there, so that operations are few and views are made before.
+cut. Torch's threads share each operation, or take whole blocks of a long call (:mod:`.threads`).
+Then they hold Python's lock for each operation's first microseconds and wait for each other there,
+so that operations are few and views are made before.
 
 Blocks of 256 KiB lose everywhere, since torch's FFT makes its plan anew for each, and blocks of
-8 MiB leave the cache. Torch's transforms write into memory of their own, from where
+8 MiB a thread leave the cache. Torch's transforms write into memory of their own, from where
 ``out=`` copies: a copy within the cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ import torch
 from ...core.linear import Analysis
 from ...core.params import IstftParams, StftParams
 from .frames import cover_samples, find_unpadded, invert_frames, weigh_edges
-from .threads import find_team, share
+from .threads import Part, find_team, share
 from .windows import Cuts, Inverse
 
 Optional = torch.Tensor | None
@@ -29,15 +30,15 @@ Optional = torch.Tensor | None
 #: Bytes that the frames of a block fill, at most. On a core with 1 MiB of second-level cache (AMD
 #: EPYC) 2 MiB were as fast as 1 MiB at all sizes, and 4 MiB were not.
 BLOCK_BYTES = 2 << 20
-#: Blocks for each thread that a call is cut into, at least, where threads take whole ones, unless
-#: they became smaller than this share of a block.
-BLOCKS = 2
-SMALLEST = 4
+#: Bytes of all frames from which so many threads take whole blocks. Where other programs keep the
+#: cores busy, calls of 10 MiB took two thirds of the time so, and fewer of them took several times
+#: native's. On idle cores it gains nothing. Shorter calls lose by it, and more threads, which wait
+#: for Python's lock: 16 of an Intel Xeon took six times native's time for 20 MiB.
+LONG_BYTES = {2: 8 << 20, 3: 16 << 20, 4: 32 << 20}
 #: Bytes of the frames of a block, at most, that grows since its neighbours transform its last
 #: frames once more: these are a quarter then, or less.
 GROWN_BYTES = 8 << 20
-#: Threads for which blocks grow where they share each operation: as they do where torch has no
-#: team, and in short calls, since a team that begins takes as long as a call of a mebibyte.
+#: Threads for which blocks grow where they share each operation.
 MAX_GROWTH = 8
 
 
@@ -85,11 +86,24 @@ def fits_one_block(params: StftParams | IstftParams, dtype: torch.dtype) -> bool
 
 def _find_block_bytes(size: int) -> int:
     """The bytes of the largest block of a call of this size."""
-    threads = torch.get_num_threads()
-    whole = BLOCK_BYTES * min(threads, MAX_GROWTH)
-    if size <= whole or find_team() is None:
-        return whole  # torch's threads share each operation
-    return max(BLOCK_BYTES // SMALLEST, min(BLOCK_BYTES, size // (BLOCKS * threads)))
+    if _takes_whole_blocks(size):
+        return BLOCK_BYTES
+    return BLOCK_BYTES * min(torch.get_num_threads(), MAX_GROWTH)
+
+
+def _takes_whole_blocks(size: int) -> bool:
+    """Whether threads take whole blocks of a call of this size; else they share each operation."""
+    long = LONG_BYTES.get(torch.get_num_threads())
+    return long is not None and size > long and find_team() is not None
+
+
+def _compute_blocks(parts: Sequence[Part], work: Callable[[Part], None], size: int) -> None:
+    """Do the work on what was prepared of all blocks of a call of this size."""
+    if _takes_whole_blocks(size):
+        share(parts, work)
+        return
+    for part in parts:
+        work(part)
 
 
 def transform_frames(
@@ -146,7 +160,8 @@ def analyse_blocks(
         if first < last
         for block in cut_blocks(params.rows, first, last, frame_bytes)
     ]
-    share([prepare(block) for block in blocks], analyse)
+    size = params.rows * params.frames * frame_bytes
+    _compute_blocks([prepare(block) for block in blocks], analyse, size)
 
 
 def analyse_at_once(
@@ -209,7 +224,8 @@ def correlate_blocks(
         inverted = invert_frames(params, spectrum, analysis.inverse_edge, analysis.both_halves)
         sums[index] = (frames.conj() * inverted).sum((0, 1), dtype=wide)
 
-    share(range(len(blocks)), correlate)
+    size = params.rows * params.frames * frame_bytes
+    _compute_blocks(range(len(blocks)), correlate, size)
     return sums.sum(0)
 
 
@@ -308,7 +324,8 @@ def add_blocks(
 
     frame_bytes = count_frame_bytes(params, dtype)
     blocks = cut_blocks(params.rows, first, last, frame_bytes, others)
-    share([prepare(block) for block in blocks], add)
+    size = params.rows * (last - first) * frame_bytes
+    _compute_blocks([prepare(block) for block in blocks], add, size)
 
 
 def add_at_once(
