@@ -150,6 +150,20 @@ def test_patching_does_not_import_torchs_compiler(tmp_path):
     assert result.returncode == 0, result.stderr
 
 
+def test_computing_does_not_import_torchs_compiler(tmp_path):
+    lines = (
+        "import sys, torch, torch_mlx_spectro as tms",
+        "signal, window = torch.ones(2, 64).requires_grad_(), torch.ones(16)",
+        "with tms.patch('cpu', strict=True):",
+        "    spectrum = torch.stft(signal, 16, window=window, return_complex=True)",
+        "    torch.istft(spectrum, 16, window=window).sum().backward()",
+        "assert tms.stats().accelerated == 2",
+        "sys.exit('torch._dynamo' in sys.modules)",
+    )
+    result = python("-c", "\n".join(lines), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
 def test_constants_of_compiled_programs_are_marked_as_torch_marks_them():
     ours = private_state.mark_constant(lambda: None)
     torchs = torch.compiler.assume_constant_result(lambda: None)

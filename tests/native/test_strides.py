@@ -148,3 +148,14 @@ def test_builds_without_mkl_have_one_order(monkeypatch: pytest.MonkeyPatch) -> N
     params = stft_params(signal, None, n_fft=8, hop_length=2, center=False)
     assert not frames_outermost(params, signal.stride(), signal.dtype, torch.float32)
     assert frames_in_order(params, signal.stride(), signal.dtype, torch.float32)
+
+
+@drawn(300)
+@hypothesis.given(
+    st.tuples(*[st.integers(1, 5)] * 3), st.tuples(*[st.sampled_from([0, 1, 2, 3, 5, 8, 40])] * 3)
+)
+def test_a_products_strides_are_those_that_torch_gives_it(
+    shape: tuple[int, int, int], between: tuple[int, int, int]
+) -> None:
+    product = torch.zeros(600).as_strided(shape, between) * torch.zeros(shape[2])
+    assert strides._find_product_strides(shape, between) == product.stride()

@@ -78,13 +78,38 @@ def frames_in_order(
         signal = signal.clone()
     if params.hop_length * signal.stride(1) > _MAX_STRIDE:
         raise UnresolvedArguments("strides of frames do not overflow")
-    framed = signal.as_strided(
-        (params.rows, params.frames, params.n_fft),
-        (signal.stride(0), params.hop_length * signal.stride(1), signal.stride(1)),
-    )
+    between = (signal.stride(0), params.hop_length * signal.stride(1), signal.stride(1))
     if window_dtype is not None:
-        framed = framed * torch.empty((params.n_fft,), dtype=window_dtype, device="meta")
-    return framed.stride(1) > framed.stride(0)
+        between = _find_product_strides((params.rows, params.frames, params.n_fft), between)
+    return between[1] > between[0]
+
+
+def _find_product_strides(
+    shape: tuple[int, int, int], strides: tuple[int, int, int]
+) -> tuple[int, int, int]:
+    """Find the strides of the product of a tensor and of one that has its last dimension only.
+
+    As torch's TensorIterator orders dimensions. The product of two meta tensors has these strides,
+    too, but torch imports its compiler for the first one, which takes a second.
+    """
+    order = [2, 1, 0]  # the innermost one first
+    for index in (1, 2):
+        at = index
+        for before in range(index - 1, -1, -1):
+            inner, outer = order[before], order[at]
+            ahead, behind = strides[inner], strides[outer]
+            if 0 in (ahead, behind):  # broadcast: their order is as it was
+                continue
+            if ahead < behind:
+                break
+            if ahead > behind or shape[inner] > shape[outer]:
+                order[before], order[at] = outer, inner
+                at = before
+    found, step = [0, 0, 0], 1
+    for dimension in order:
+        found[dimension] = step
+        step *= max(1, shape[dimension])
+    return found[0], found[1], found[2]
 
 
 def spectrum_strides(params: StftParams, frames_outer: bool) -> tuple[int, int, int]:
