@@ -16,7 +16,7 @@ from stft_parity.candidates import Candidate, load
 from stft_parity.known import read
 from stft_parity.report import junit, machine, summary
 from stft_parity.results import ASPECTS, Report, Result
-from stft_parity.running import SELECTIONS, Progress, run
+from stft_parity.running import SELECTIONS, Progress, read_choices, run
 from stft_parity.starting import TEMPLATES, write_adapter
 
 #: Columns of lines that go to a file: they are not folded.
@@ -83,8 +83,7 @@ def _check(options: argparse.Namespace) -> None:
     for name, path in (("junit", options.junit), ("html", options.html)):
         if path and not path.resolve().parent.is_dir():
             raise ValueError(f"--{name} {path}: there is no such folder")
-    if wrong := [text for text in options.select if "=" not in text]:
-        raise ValueError(f"--select {wrong[0]}: write it as argument=value")
+    read_choices(options.select)
     if options.processes < 1:
         raise ValueError(f"--processes {options.processes}: at least 1")
     if options.html and importlib.util.find_spec("jinja2") is None:
@@ -97,10 +96,6 @@ def _compare(options: argparse.Namespace) -> Report:
     Raises:
         ValueError, OSError: there is no such candidate, reference or list, or nothing to compare.
     """
-    chosen: dict[str, list[str]] = {}
-    for text in options.select:
-        argument, _, value = text.partition("=")
-        chosen.setdefault(argument, []).append(value)
     found: Candidate = load(options.candidate)
     report = run(
         # Other processes find it by its name.
@@ -113,7 +108,7 @@ def _compare(options: argparse.Namespace) -> Report:
         gradients=not options.no_gradients,
         processes=options.processes,
         progress=_make_progress(),
-        select=chosen,
+        select=read_choices(options.select),
         aspects=options.aspects,
     )
     if not report.results:

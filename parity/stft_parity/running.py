@@ -67,6 +67,21 @@ def select(cases: str | Iterable[Case], seed: int = 0) -> tuple[Case, ...]:
     return makers[cases]()
 
 
+def read_choices(given: Iterable[str]) -> dict[str, list[str]]:
+    """Read what :func:`run` takes as ``select`` out of texts such as ``"pad_mode=reflect"``.
+
+    Raises:
+        ValueError: one of them is no such text.
+    """
+    chosen: dict[str, list[str]] = {}
+    for text in given:
+        argument, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--select {text}: write it as argument=value")
+        chosen.setdefault(argument, []).append(value)
+    return chosen
+
+
 def run(
     stft: Callable[..., Any] | None = None,
     istft: Callable[..., Any] | None = None,

@@ -6,7 +6,7 @@ import argparse
 import functools
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ import stft_parity
 import torch_mlx_spectro as tms
 from stft_parity import Candidate, Case, Judge, Misstated, Report, Result, known
 from stft_parity.report import junit, machine, summary, tables
+from stft_parity.running import read_choices
 
 from .. import emulator
 from ..doctor.candidates import list_known_differences, make_strict, progress
@@ -108,17 +109,6 @@ def _find_function(path: str) -> Callable[..., Any]:
     return cast(Callable[..., Any], found)
 
 
-def _select(given: Sequence[str]) -> dict[str, list[str]]:
-    """Read the values that calls have to have, by argument."""
-    chosen: dict[str, list[str]] = {}
-    for text in given:
-        argument, equals, value = text.partition("=")
-        if not equals:
-            raise Problem(f"--select {text}: write it as argument=value")
-        chosen.setdefault(argument, []).append(value)
-    return chosen
-
-
 def _compare(
     options: argparse.Namespace, candidate: Candidate, own: str | None, entries: Any
 ) -> Report:
@@ -127,7 +117,10 @@ def _compare(
     Raises:
         Problem: there is nothing to compare, or no such reference.
     """
-    chosen = _select(options.select)
+    try:
+        chosen = read_choices(options.select)
+    except ValueError as error:
+        raise Problem(str(error)) from None
     given: Candidate | str = candidate
     if options.processes > 1:
         name = f"emulated_{own}" if options.emulate_metal else own

@@ -58,7 +58,7 @@ def backward(
             found = torch.autograd.grad(
                 result, leaves, weight, allow_unused=True, retain_graph=True
             )
-        except Exception as error:
+        except Exception as error:  # whatever backward raises is what it did
             return error
     return dict(zip(case.differentiate, found, strict=True))
 

@@ -181,13 +181,12 @@ def _synthesise(
     window: tuple[Optional, Inverse],
 ) -> torch.Tensor:
     """The signal of a spectrum of this dtype, by what is known of its window."""
-    prepared, inverse = window
+    (prepared, inverse), by_frames = window, _by_frames(spectrum.detach())
     if inverse.whole is not None and not params.zero_tail and fits_one_block(params, dtype):
-        by_frames = _by_frames(spectrum.detach()).to(dtype)
-        return add_at_once(params, by_frames, prepared, inverse.whole)
+        return add_at_once(params, by_frames.to(dtype), prepared, inverse.whole)
     out = _make_signal(params.rows, params.output_length, dtype, params.return_complex)
     target = Target(params.start, out.data)
-    add_blocks(params, _by_frames(spectrum.detach()), prepared, [target], inverse=inverse)
+    add_blocks(params, by_frames, prepared, [target], inverse=inverse)
     return out
 
 
