@@ -22,7 +22,7 @@ from cli_process import python
 
 import torch_mlx_spectro as tms
 from torch_mlx_spectro.backends.cpu import memory as memories
-from torch_mlx_spectro.backends.cpu.memory import MAX_IDLE, MAX_STORAGES, ResultMemory
+from torch_mlx_spectro.backends.cpu.memory import MAX_IDLE, MAX_KINDS, MAX_STORAGES, ResultMemory
 
 #: Bytes that a result which is kept has at least, in these tests.
 MIN_BYTES = 1 << 20
@@ -63,7 +63,11 @@ def of_the_process() -> Iterator[ResultMemory]:
 
 
 def make(memory: ResultMemory, values: int = VALUES) -> torch.Tensor:
-    return memory.make((values,), (1,), torch.float32)
+    """Make a result, of which there was one like it before."""
+    kind = (values,), (1,), torch.float32
+    if kind not in memory._kinds:
+        memory._kinds.append(kind)
+    return memory.make(*kind)
 
 
 def get_address(tensor: torch.Tensor) -> int:
@@ -85,6 +89,24 @@ def test_what_a_program_has_let_go_of_is_used_again(memory: ResultMemory) -> Non
         address,
         *(get_address(one.holder) for one in memory._lent),
     }
+
+
+def test_only_what_is_like_an_earlier_result_is_kept(memory: ResultMemory) -> None:
+    """Results that all differ would never be used again."""
+    for values in range(VALUES, VALUES + 40):
+        memory.make((values,), (1,), torch.float32)
+    assert memory.held() == 0
+    addresses = {get_address(memory.make((VALUES,), (1,), torch.float32)) for _ in range(2)}
+    assert len(addresses) == 1
+    assert memory.held() == MIN_BYTES
+    # As many bytes in another shape are another result, such as a gradient beside its result.
+    kept = memory.make((2, VALUES // 2), (VALUES // 2, 1), torch.float32)
+    assert memory.held() == MIN_BYTES
+    del kept
+    memory.clear()
+    for values in [*range(VALUES, VALUES + MAX_KINDS + 1), VALUES]:  # it came long ago
+        memory.make((values,), (1,), torch.float32)
+    assert memory.held() == 0
 
 
 def save_for_backward(tensor: torch.Tensor) -> Any:
@@ -415,6 +437,7 @@ def transform(signal: torch.Tensor) -> list[torch.Tensor]:
 
 def test_results_and_gradients_are_made_of_it(of_the_process: ResultMemory) -> None:
     signal = torch.sin(torch.arange(4 * VALUES / 3)).reshape(2, -1)
+    transform(signal)
     first = transform(signal)
     sizes = {one.size for one in of_the_process._lent}
     assert sizes == {one.untyped_storage().nbytes() for one in first}
@@ -430,7 +453,7 @@ def test_results_and_gradients_are_made_of_it(of_the_process: ResultMemory) -> N
 
 def test_results_under_inference_mode_and_without_it(of_the_process: ResultMemory) -> None:
     signal, window = torch.ones(2, VALUES), torch.ones(512)
-    for is_inference in (True, False, True):
+    for is_inference in (True, False, True, False):
         with torch.inference_mode(is_inference), tms.backend("cpu", strict=True):
             found = tms.stft(signal, 512, window=window, return_complex=True)
             assert found.is_inference() == is_inference
@@ -449,12 +472,13 @@ def test_a_forked_child_begins_with_none(tmp_path: Path) -> None:
         "    with tms.backend('cpu', strict=True):\n"
         "        return tms.stft(torch.ones(2, 1 << 20), 512, window=torch.ones(512),\n"
         "                        return_complex=True)\n"
-        "kept = compute()\n"
+        "kept = [compute(), compute()][1]\n"
+        "assert memory.held()\n"
         "memory._lock.acquire()\n"
         "child = os.fork()\n"
         "if child == 0:\n"
         "    assert memory.held() == 0\n"
-        "    again = compute()\n"
+        "    again = [compute(), compute()][1]\n"
         "    assert memory.held() and torch.equal(again, kept)\n"
         "    os._exit(0)\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"

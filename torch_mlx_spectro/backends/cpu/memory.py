@@ -28,6 +28,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +51,9 @@ SHARE_OF_MEMORY = 32
 MAX_IDLE = 10.0
 #: Storages that are looked at; each look takes about two microseconds.
 MAX_STORAGES = 32
+#: Kinds of results that are remembered. Only what is like one that came before is kept: a program
+#: whose results all differ, such as whole songs, would hold memory that it never uses again.
+MAX_KINDS = 64
 
 
 class _Lent:
@@ -121,6 +125,8 @@ class ResultMemory:
         self._limit, self._clock = limit, clock
         self._lock = threading.Lock()
         self._lent: list[_Lent] = []
+        #: Shape, strides and dtype: a gradient of a result's size is of another kind.
+        self._kinds: deque[tuple[Any, ...]] = deque(maxlen=MAX_KINDS)
         #: Of :func:`measure_alone`, once a large result was made: torch.compile may import this
         #: while tensors have no memory.
         self._alone: tuple[int, int, int] | None = None
@@ -160,9 +166,14 @@ class ResultMemory:
             return self._allocate(shape, strides, dtype)
         with self._lock:
             found, forgotten = self._take(size)
+            is_again = (kind := (shape, strides, dtype)) in self._kinds
+            if not is_again:
+                self._kinds.append(kind)
         del forgotten
         if found is None:
             result = self._allocate(shape, strides, dtype)
+            if not is_again:
+                return result
             found = _Lent(torch.empty(0, dtype=torch.uint8, device="cpu"), size)
             found.holder.set_(result.untyped_storage())
             found.address = found.holder.data_ptr()
@@ -212,8 +223,9 @@ class ResultMemory:
         return torch.empty_strided(shape, strides, dtype=dtype, device="cpu")
 
     def clear(self) -> None:
-        """Forget all storages. Those that the program uses stay its own."""
+        """Forget all storages and kinds. Storages that the program uses stay its own."""
         self._lent = []
+        self._kinds.clear()
 
     def after_fork_in_child(self) -> None:
         """Begin anew, with a lock that nobody holds."""
