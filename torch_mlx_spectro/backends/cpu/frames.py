@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch.nn.functional import pad
 
 from ...core.linear import own_conjugates
-from ...core.padding import outside_positions
+from ...core.padding import find_sources
 from ...core.params import IstftParams, StftParams
 
 
@@ -54,10 +53,15 @@ def cover_samples(params: StftParams, signal: torch.Tensor, first: int, count: i
 
 
 def _repeat_samples(params: StftParams, signal: torch.Tensor, begin: int, end: int) -> torch.Tensor:
-    """What padding puts at these positions outside the signal: samples, repeated."""
-    outside = np.arange(begin, end, dtype=np.int64)
-    positions = outside_positions(outside, params.samples, params.pad_mode)
-    return signal.index_select(1, torch.from_numpy(positions))
+    """What padding puts at these positions, of one side of the signal: samples, repeated."""
+    side = -params.padding if begin < 0 else params.samples
+    first, step = find_sources(params, side)
+    at, count = first + step * (begin - side), end - begin
+    if step > 0:
+        return signal[:, at : at + count]
+    if step == 0:
+        return signal[:, at : at + 1].expand(-1, count)
+    return signal[:, at - count + 1 : at + 1].flip(1)
 
 
 def weigh_edges(params: StftParams, by_frames: torch.Tensor, edge: float) -> None:
