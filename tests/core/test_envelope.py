@@ -21,9 +21,11 @@ from reference import (
 
 from torch_mlx_spectro.core.envelope import (
     Envelope,
+    key_of_rows,
     overlap_added_square,
     pad_window,
     resolve_envelope,
+    resolve_rows,
     row_of_hop,
 )
 from torch_mlx_spectro.core.params import IstftParams
@@ -170,6 +172,25 @@ def test_vanishes_where_native_refuses(
         hypothesis.reject()
     expected = refused_by_native(spectrum, window=window, **arguments)
     assert resolve_envelope(window.numpy(), params).vanishes is expected
+
+
+@drawn(300)
+@hypothesis.given(judged(), st.integers(1, 30), st.none() | st.integers(1, 50))
+def test_calls_of_one_key_have_the_same_rows(
+    call: tuple[torch.Tensor, torch.Tensor, dict[str, Any]], frames: int, length: int | None
+) -> None:
+    """Another length needs nothing new, and is refused by its own samples."""
+    spectrum, window, arguments = call
+    other = torch.ones(spectrum.shape[0], frames, dtype=torch.complex64)
+    try:
+        params = istft_params(spectrum, window, **arguments)
+        others = istft_params(other, window, **(arguments | {"length": length}))
+    except UnresolvedArguments:
+        hypothesis.reject()
+    hypothesis.assume(key_of_rows(params) == key_of_rows(others))
+    own, shared = resolve_rows(window.numpy(), others), resolve_rows(window.numpy(), params)
+    np.testing.assert_array_equal(shared.rows, own.rows)
+    assert shared.vanishes(others) == resolve_envelope(window.numpy(), others).vanishes
 
 
 @pytest.mark.parametrize("frames", [3, 40, 41, 200])

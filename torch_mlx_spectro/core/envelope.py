@@ -11,6 +11,8 @@ short-time Fourier transform", equation 6, gives the least-squares inversion it 
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,15 +25,52 @@ Rows = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Envelope:
-    """Inverse envelope by hops.
+class EnvelopeRows:
+    """Inverse envelope by hops, of all calls with the same window and sizes.
+
+    Those of at least K frames have the same rows; fewer frames have rows of their own.
 
     Attributes:
         rows: shape (min(frames + K - 1, 2 K - 1), hop), float32 or complex64, double
             precision of wide calls; ``scale`` of the call is folded in. Zero where the envelope is
             zero (only outside the kept range).
-        vanishes: torch.istft raises for this call: the envelope is below the NOLA threshold
-            somewhere in the kept range.
+        too_small: the envelope is below the NOLA threshold there; of the shape of ``rows``.
+        clear_from, clear_behind: no sample is too small from the first on, up to the second's
+            number of samples behind the last hop of those that are all alike.
+    """
+
+    rows: Rows
+    too_small: Rows
+    clear_from: int
+    clear_behind: int
+
+    def vanishes(self, params: IstftParams) -> bool:
+        """Whether torch.istft raises: the envelope is below the threshold in the kept range."""
+        hop, overlap, frames = params.hop_length, params.overlap, params.frames
+        begin, end = params.start, params.start + params.kept
+        if frames < overlap:
+            return bool(self.too_small.reshape(-1)[begin:end].any())
+        if self.clear_from <= begin and end <= frames * hop + self.clear_behind:
+            return False
+        first, last = begin // hop, (end - 1) // hop
+        # Every distinct row occurs among the first and last 2 * overlap hops of the kept range.
+        if last - first < 4 * overlap:
+            hops = np.arange(first, last + 1, dtype=np.int64)
+        else:
+            ends = np.arange(2 * overlap, dtype=np.int64)
+            hops = np.concatenate([first + ends, last - ends])
+        sample = hops[:, None] * hop + np.arange(hop)
+        inside = (begin <= sample) & (sample < end)
+        return bool(self.too_small[row_of_hop(hops, frames, overlap)][inside].any())
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """Inverse envelope of a call.
+
+    Attributes:
+        rows: see :class:`EnvelopeRows`.
+        vanishes: torch.istft raises for this call.
     """
 
     rows: Rows
@@ -88,35 +127,50 @@ def overlap_added_square(window: npt.NDArray[Any], hop: int, frames: int) -> Row
     return rows
 
 
+def resolve_rows(
+    window: npt.NDArray[Any] | None, params: IstftParams, is_wide: bool = False
+) -> EnvelopeRows:
+    """Compute the inverse envelope of calls of a window and sizes.
+
+    Args:
+        window: shape (win_length,), or None for a rectangular one.
+        params: of one of the calls.
+        is_wide: the calls are in double precision.
+    """
+    real: Any = np.float64 if is_wide else np.float32
+    overlap = params.overlap
+    # torch does not warn of windows that single precision cannot hold; infinities are its result.
+    with np.errstate(all="ignore"):
+        full = pad_window(window, params.win_length, params.n_fft)
+        rows = overlap_added_square(full, params.hop_length, params.frames)
+        too_small = np.abs(rows).astype(real) < real(NOLA_THRESHOLD)
+        inverse = np.where(rows == 0, 0, params.scale / rows)
+        if not is_wide:
+            inverse = inverse.astype(np.complex64 if np.iscomplexobj(rows) else np.float32)
+    before, behind = np.flatnonzero(too_small[:overlap]), np.flatnonzero(too_small[overlap:])
+    head = (overlap - 1) * params.hop_length
+    clear_from = int(before[-1]) + 1 if before.size else 0
+    return EnvelopeRows(
+        rows=inverse,
+        too_small=too_small,
+        clear_from=clear_from if clear_from <= head else sys.maxsize,
+        clear_behind=int(behind[0]) if behind.size else too_small[overlap:].size,
+    )
+
+
 def resolve_envelope(
     window: npt.NDArray[Any] | None, params: IstftParams, is_wide: bool = False
 ) -> Envelope:
     """Compute the inverse envelope of a call, and whether torch refuses it.
 
     Args:
-        window: shape (win_length,), or None for a rectangular one.
-        params: the resolved call.
-        is_wide: the call is one in double precision.
+        window, params, is_wide: see :func:`resolve_rows`.
     """
-    real: Any = np.float64 if is_wide else np.float32
-    # torch does not warn of windows that single precision cannot hold; infinities are its result.
-    with np.errstate(all="ignore"):
-        full = pad_window(window, params.win_length, params.n_fft)
-        rows = overlap_added_square(full, params.hop_length, params.frames)
-        hop, overlap, frames = params.hop_length, params.overlap, params.frames
-        first, last = params.start // hop, (params.start + params.kept - 1) // hop
-        # Every distinct row occurs among the first and last 2 * overlap hops of the kept range.
-        if last - first < 4 * overlap:
-            hops = np.arange(first, last + 1, dtype=np.int64)
-        else:
-            ends = np.arange(2 * overlap, dtype=np.int64)
-            hops = np.concatenate([first + ends, last - ends])
-        kept = rows[row_of_hop(hops, frames, overlap)]
-        magnitude = np.abs(kept).astype(real)
-        sample = hops[:, None] * hop + np.arange(hop)
-        inside = (sample >= params.start) & (sample < params.start + params.kept)
-        vanishes = bool(np.any(magnitude[inside] < real(NOLA_THRESHOLD)))
-        inverse = np.where(rows == 0, 0, params.scale / rows)
-        if not is_wide:
-            inverse = inverse.astype(np.complex64 if np.iscomplexobj(rows) else np.float32)
-        return Envelope(rows=inverse, vanishes=vanishes)
+    found = resolve_rows(window, params, is_wide)
+    return Envelope(found.rows, found.vanishes(params))
+
+
+def key_of_rows(params: IstftParams) -> Hashable:
+    """What :func:`resolve_rows` needs of a call beside its window: alike calls share it."""
+    sizes = (params.n_fft, params.hop_length, params.win_length, params.scale)
+    return (*sizes, min(params.frames, params.overlap))

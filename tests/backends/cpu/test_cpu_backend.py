@@ -142,3 +142,16 @@ def test_plans_remember_few_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(made) == 5
     assert plans[0].find(WINDOW) == 6  # and now it is remembered instead of another
     assert [plan._last is not None for plan in plans] == [True, False, False, True, True]
+
+
+def test_calls_of_other_lengths_keep_nothing_new() -> None:
+    """Neither an envelope nor parts of it: a program of whole songs would never use them again."""
+    tms.clear_caches()
+    counts = []
+    with tms.backend("cpu", strict=True):
+        for frames in range(20, 40):
+            spectrum = random_tensor(frames, 9, frames, complex_values=True)
+            expected = torch.istft(spectrum, 16, 4, window=WINDOW)
+            assert torch.allclose(tms.istft(spectrum, 16, 4, window=WINDOW), expected, atol=1e-6)
+            counts.append(len(windows._prepared))
+    assert set(counts) == {2}

@@ -11,7 +11,7 @@ import torch
 from needs import ONCE_ONLY
 from reference import istft_params, random_tensor, stft_params
 
-from torch_mlx_spectro.backends.cpu import blocks, threads
+from torch_mlx_spectro.backends.cpu import analysis, blocks, threads
 from torch_mlx_spectro.backends.cpu.backend import CPU
 from torch_mlx_spectro.backends.cpu.threads import find_team, share
 
@@ -123,7 +123,7 @@ def test_no_interrupt_is_lost_before_the_first_line(
 def test_an_interrupt_in_the_midst_loses_nothing() -> None:
     expected, main = compute(), threading.get_ident()
     told: list[int] = []
-    own = blocks.transform_frames
+    own = analysis.transform_frames
 
     def interrupt(*args: object) -> None:
         if not told and threading.get_ident() == main:
@@ -136,7 +136,7 @@ def test_an_interrupt_in_the_midst_loses_nothing() -> None:
             compute()
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(blocks, "transform_frames", interrupt)
+        patched.setattr(analysis, "transform_frames", interrupt)
         with pytest.raises(KeyboardInterrupt):
             compute_until_interrupted()
     assert all(map(torch.equal, compute(), expected))

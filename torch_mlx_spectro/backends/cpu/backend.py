@@ -15,20 +15,12 @@ from ...calls.operation import Call
 from ...core.linear import Analysis, describe_analysis
 from ...core.padding import fold_side, padded_sides
 from ...core.params import IstftParams, StftParams
-from ...errors import UnresolvedArguments
 from ...native.strides import drop_rows, host_spectrum_strides, in_order, with_rows
 from ..base import Backend, Optional, Prepared
-from ..envelope import VANISHES
-from .blocks import (
-    Target,
-    add_at_once,
-    add_blocks,
-    analyse_at_once,
-    analyse_blocks,
-    correlate_blocks,
-    fits_one_block,
-)
+from .analysis import analyse_at_once, analyse_blocks, correlate_blocks
+from .blocks import fits_one_block
 from .memory import memory
+from .synthesis import Target, add_at_once, add_blocks
 from .windows import Inverse, LastWindow, get_inverse, prepare_window
 
 
@@ -124,7 +116,7 @@ class CpuBackend(TorchBlocks):
 
 def _bind_istft(params: IstftParams, dtype: torch.dtype) -> Prepared:
     """What computes an istft in this dtype, which may be wider than the spectrum's own."""
-    known = LastWindow(partial(_read_window, params, dtype))
+    known = LastWindow(partial(_read_window, params, dtype, is_again=True))
 
     def invert(spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
         batch = with_rows(params, spectrum)
@@ -161,16 +153,17 @@ def _analyse(
 
 
 def _read_window(
-    params: IstftParams, dtype: torch.dtype, window: Optional
+    params: IstftParams, dtype: torch.dtype, window: Optional, *, is_again: bool = False
 ) -> tuple[Optional, Inverse]:
     """What an istft needs of its window.
+
+    Args:
+        is_again: see :class:`.Inverse`.
 
     Raises:
         UnresolvedArguments: its envelope vanishes.
     """
-    inverse = get_inverse(params, window, dtype)
-    if inverse.vanishes:
-        raise UnresolvedArguments(VANISHES)
+    inverse = get_inverse(params, window, dtype, is_again=is_again)
     return prepare_window(params, window, dtype), inverse
 
 

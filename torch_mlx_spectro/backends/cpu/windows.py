@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from ...core.envelope import resolve_envelope, row_of_hop
+from ...core.envelope import EnvelopeRows, key_of_rows, resolve_rows
 from ...core.params import IstftParams, StftParams
+from ...errors import UnresolvedArguments
 from ...store.caches import Cache
+from ..envelope import VANISHES
 from .frames import resolve
 
 Optional = torch.Tensor | None
@@ -33,25 +34,57 @@ MAX_WHOLE = 1 << 16
 _prepared: Cache[Hashable, Any] = Cache(CACHE_ENTRIES)
 
 
+class Piece(NamedTuple):
+    """Samples ``begin ... end - 1`` and their inverse envelope, or that of each hop of them."""
+
+    begin: int
+    end: int
+    inverse: Optional
+
+
 class Inverse:
     """The inverse envelope of calls, by samples of their overlap-added signals.
 
     Args:
-        rows: of :class:`~torch_mlx_spectro.core.envelope.Envelope`.
-        vanishes: the calls are torch's, which raises.
+        rows: of :class:`~torch_mlx_spectro.core.envelope.EnvelopeRows`.
         params: of the calls, but for their rows.
+        is_again: such calls come again, so that ``whole`` is worth its memory.
 
     Attributes:
-        whole: the inverse of all samples that are kept, of short calls; else None.
+        whole: the inverse of all samples that are kept, of short calls that come again; else None.
     """
 
-    def __init__(self, rows: torch.Tensor, vanishes: bool, params: IstftParams) -> None:
-        self.rows, self.vanishes, self.hop = rows, vanishes, params.hop_length
+    def __init__(self, rows: torch.Tensor, params: IstftParams, is_again: bool = False) -> None:
+        self.rows, self.hop = rows, params.hop_length
         self._frames, self._overlap = params.frames, params.overlap
         self.kept = (params.start, params.start + params.kept)
-        self.whole = self.cut(*self.kept) if params.kept <= MAX_WHOLE else None
+        #: Calls cut their blocks alike, so that these are few.
+        self._known: dict[tuple[int, int], torch.Tensor] = {}
+        self.whole = self._cut(*self.kept) if is_again and params.kept <= MAX_WHOLE else None
 
-    def move(self, begin: int, end: int) -> tuple[int, int]:
+    def find(self, begin: int, end: int) -> torch.Tensor:
+        """The inverse envelope of samples ``begin ... end - 1``."""
+        if self.whole is not None and self.kept == (begin, end):
+            return self.whole
+        key = self._move(begin, end)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._cut(*key)
+        return found
+
+    def split(self, begin: int, end: int) -> list[Piece]:
+        """Samples in pieces: at most one of many hops, which are all alike."""
+        first, last, row = self._find_alike(begin, end)
+        if last <= first:
+            return [Piece(begin, end, self.find(begin, end))]
+        pieces = [Piece(first, last, row)]
+        if begin < first:
+            pieces.insert(0, Piece(begin, first, self.find(begin, first)))
+        if last < end:
+            pieces.append(Piece(last, end, self.find(last, end)))
+        return pieces
+
+    def _move(self, begin: int, end: int) -> tuple[int, int]:
         """Other samples of the same values: blocks in the midst of a row share one."""
         hop, head = self.hop, self._overlap - 1
         if begin < head * hop or end > self._frames * hop:
@@ -59,7 +92,7 @@ class Inverse:
         moved = (begin // hop - head) * hop  # all hops there are alike
         return begin - moved, end - moved
 
-    def find_alike(self, begin: int, end: int) -> tuple[int, int, torch.Tensor]:
+    def _find_alike(self, begin: int, end: int) -> tuple[int, int, torch.Tensor]:
         """Whole hops among samples ``begin ... end - 1`` that are all alike, and one of them.
 
         Returns:
@@ -73,53 +106,22 @@ class Inverse:
             last = first
         return first, last, self.rows[min(head, self.rows.shape[0] - 1)]
 
-    def cut(self, begin: int, end: int) -> torch.Tensor:
-        """The inverse envelope of samples ``begin ... end - 1``."""
-        hop, first = self.hop, begin // self.hop
-        hops = np.arange(first, -(-end // hop), dtype=np.int64)
-        rows = self.rows[torch.from_numpy(row_of_hop(hops, self._frames, self._overlap))]
-        return rows.reshape(-1)[begin - first * hop : end - first * hop]
-
-
-class Piece(NamedTuple):
-    """Samples ``begin ... end - 1`` and their inverse envelope, or that of each hop of them."""
-
-    begin: int
-    end: int
-    inverse: Optional
-
-
-class Cuts:
-    """Parts of an inverse envelope, for one call, which asks for few different ones."""
-
-    def __init__(self, inverse: Inverse | None) -> None:
-        self.inverse = inverse
-        self._known: dict[tuple[int, int], torch.Tensor] = {}
-
-    def find(self, begin: int, end: int) -> torch.Tensor:
-        """As :meth:`Inverse.cut`; there is an inverse."""
-        assert self.inverse is not None
-        if self.inverse.whole is not None and self.inverse.kept == (begin, end):
-            return self.inverse.whole
-        key = self.inverse.move(begin, end)
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = self.inverse.cut(*key)
-        return found
-
-    def split(self, begin: int, end: int) -> list[Piece]:
-        """Samples in pieces: at most one of many hops, which are all alike."""
-        if self.inverse is None:
-            return [Piece(begin, end, None)]
-        first, last, row = self.inverse.find_alike(begin, end)
-        if last <= first:
-            return [Piece(begin, end, self.find(begin, end))]
-        pieces = [Piece(first, last, row)]
-        if begin < first:
-            pieces.insert(0, Piece(begin, first, self.find(begin, first)))
-        if last < end:
-            pieces.append(Piece(last, end, self.find(last, end)))
-        return pieces
+    def _cut(self, begin: int, end: int) -> torch.Tensor:
+        """The inverse envelope of samples ``begin ... end - 1``, computed."""
+        first, last = begin // self.hop, -(-end // self.hop)
+        head, frames = self._overlap - 1, self._frames
+        # No table of positions: NumPy keeps small arrays that are freed, and so do plans. One of
+        # them behind large results that are freed is enough for glibc to keep all of their memory.
+        if frames <= head:
+            rows = self.rows[first:last]
+        else:
+            alike = self.rows[head : head + 1].expand(max(0, frames - head), -1)
+            before = self.rows[first : min(last, head)]
+            midst = alike[max(first - head, 0) : max(0, min(last, frames) - head)]
+            behind = self.rows[head + 1 + max(0, first - frames) : head + 1 + max(0, last - frames)]
+            rows = torch.cat([before, midst, behind])
+        offset = first * self.hop
+        return rows.reshape(-1)[begin - offset : end - offset]
 
 
 def prepare_window(
@@ -154,25 +156,33 @@ def prepare_window(
 
 
 def get_inverse(
-    params: IstftParams, window: Optional, dtype: torch.dtype, conjugate: bool = False
+    params: IstftParams,
+    window: Optional,
+    dtype: torch.dtype,
+    *,
+    conjugate: bool = False,
+    is_again: bool = False,
 ) -> Inverse:
     """The inverse envelope of a call, its scale included.
 
     Args:
         dtype: of the spectrum.
+        is_again: see :class:`Inverse`.
+
+    Raises:
+        UnresolvedArguments: it vanishes within the result.
     """
 
-    def make() -> Inverse:
+    def make() -> tuple[EnvelopeRows, torch.Tensor]:
         values = None if window is None else resolve(window).numpy()
-        found = resolve_envelope(values, params, is_wide=dtype == torch.complex128)
+        found = resolve_rows(values, params, is_wide=dtype == torch.complex128)
         rows = torch.from_numpy(found.rows)
-        rows = rows.conj().resolve_conj() if conjugate else rows
-        return Inverse(rows, found.vanishes, params)
+        return found, rows.conj().resolve_conj() if conjugate else rows
 
-    sizes = (params.n_fft, params.hop_length, params.win_length, params.scale)
-    place = (params.frames, params.start, params.kept)
-    known: Inverse = _keep(window, ("envelope", dtype, sizes, place, conjugate), make)
-    return known
+    found, rows = _keep(window, ("envelope", dtype, key_of_rows(params), conjugate), make)
+    if found.vanishes(params):
+        raise UnresolvedArguments(VANISHES)
+    return Inverse(rows, params, is_again)
 
 
 class LastWindow:

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...core.envelope import Envelope, pad_window, resolve_envelope
+from ...core.envelope import (
+    Envelope,
+    EnvelopeRows,
+    key_of_rows,
+    pad_window,
+    resolve_rows,
+)
 from ...core.params import IstftParams, StftParams
 from ...errors import UnresolvedArguments
 from ...mlx.host import copy_to_mlx
@@ -72,10 +78,10 @@ def read_window(params: StftParams | IstftParams, window: torch.Tensor | None) -
 
 def get_envelope(params: IstftParams, window: Window) -> Envelope:
     """Return the envelope of a call. It may vanish, in which case torch raises."""
-    envelope: Envelope = _prepared.get(
-        ("envelope", window.key, params), lambda: resolve_envelope(window.values, params)
+    found: EnvelopeRows = _prepared.get(
+        ("envelope", window.key, key_of_rows(params)), lambda: resolve_rows(window.values, params)
     )
-    return envelope
+    return Envelope(found.rows, found.vanishes(params))
 
 
 def check_envelope(params: IstftParams, window: Window) -> None:
