@@ -23,14 +23,14 @@ def check_envelope(params: IstftParams, window: torch.Tensor | None) -> None:
         vanishes = _vanishes_without_window(params)
     else:
         values = window.detach().to("cpu", copy=True).resolve_conj().resolve_neg()
-        vanishes = resolve_envelope(values.numpy(), params).vanishes
+        vanishes = resolve_envelope(values.numpy(), params).vanishes(params)
     if vanishes:
         raise UnresolvedArguments(VANISHES)
 
 
 @cached(128)
 def _vanishes_without_window(params: IstftParams) -> bool:
-    return resolve_envelope(None, params).vanishes
+    return resolve_envelope(None, params).vanishes(params)
 
 
 def inverse_envelope(params: IstftParams, window: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -25,7 +25,7 @@ Rows = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class EnvelopeRows:
+class Envelope:
     """Inverse envelope by hops, of all calls with the same window and sizes.
 
     Those of at least K frames have the same rows; fewer frames have rows of their own.
@@ -62,19 +62,6 @@ class EnvelopeRows:
         sample = hops[:, None] * hop + np.arange(hop)
         inside = (begin <= sample) & (sample < end)
         return bool(self.too_small[row_of_hop(hops, frames, overlap)][inside].any())
-
-
-@dataclass(frozen=True)
-class Envelope:
-    """Inverse envelope of a call.
-
-    Attributes:
-        rows: see :class:`EnvelopeRows`.
-        vanishes: torch.istft raises for this call.
-    """
-
-    rows: Rows
-    vanishes: bool
 
 
 def row_of_hop(hop_index: npt.NDArray[np.int64], frames: int, overlap: int) -> Any:
@@ -127,9 +114,9 @@ def overlap_added_square(window: npt.NDArray[Any], hop: int, frames: int) -> Row
     return rows
 
 
-def resolve_rows(
+def resolve_envelope(
     window: npt.NDArray[Any] | None, params: IstftParams, is_wide: bool = False
-) -> EnvelopeRows:
+) -> Envelope:
     """Compute the inverse envelope of calls of a window and sizes.
 
     Args:
@@ -150,7 +137,7 @@ def resolve_rows(
     before, behind = np.flatnonzero(too_small[:overlap]), np.flatnonzero(too_small[overlap:])
     head = (overlap - 1) * params.hop_length
     clear_from = int(before[-1]) + 1 if before.size else 0
-    return EnvelopeRows(
+    return Envelope(
         rows=inverse,
         too_small=too_small,
         clear_from=clear_from if clear_from <= head else sys.maxsize,
@@ -158,19 +145,7 @@ def resolve_rows(
     )
 
 
-def resolve_envelope(
-    window: npt.NDArray[Any] | None, params: IstftParams, is_wide: bool = False
-) -> Envelope:
-    """Compute the inverse envelope of a call, and whether torch refuses it.
-
-    Args:
-        window, params, is_wide: see :func:`resolve_rows`.
-    """
-    found = resolve_rows(window, params, is_wide)
-    return Envelope(found.rows, found.vanishes(params))
-
-
-def key_of_rows(params: IstftParams) -> Hashable:
-    """What :func:`resolve_rows` needs of a call beside its window: alike calls share it."""
+def envelope_key(params: IstftParams) -> Hashable:
+    """What :func:`resolve_envelope` needs of a call beside its window: alike calls share it."""
     sizes = (params.n_fft, params.hop_length, params.win_length, params.scale)
     return (*sizes, min(params.frames, params.overlap))

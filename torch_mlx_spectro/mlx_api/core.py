@@ -388,7 +388,7 @@ class TransformCore(Shown):
             nonlocal is_first
             is_first = True
             whole = replace(params, win_length=params.n_fft)  # this window is padded already
-            return resolve_envelope(np.asarray(self.window), whole).vanishes
+            return resolve_envelope(np.asarray(self.window), whole).vanishes(params)
 
         if not self._verdicts.get(params, compute):
             return

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.functional import pad
 
-from ...core.envelope import EnvelopeRows, key_of_rows, resolve_rows
+from ...core.envelope import Envelope, envelope_key, resolve_envelope
 from ...core.params import IstftParams, StftParams
 from ...errors import UnresolvedArguments
 from ...store.caches import Cache
@@ -46,7 +46,7 @@ class Inverse:
     """The inverse envelope of calls, by samples of their overlap-added signals.
 
     Args:
-        rows: of :class:`~torch_mlx_spectro.core.envelope.EnvelopeRows`.
+        rows: of :class:`~torch_mlx_spectro.core.envelope.Envelope`.
         params: of the calls, but for their rows.
         is_again: such calls come again, so that ``whole`` is worth its memory.
 
@@ -173,13 +173,13 @@ def get_inverse(
         UnresolvedArguments: it vanishes within the result.
     """
 
-    def make() -> tuple[EnvelopeRows, torch.Tensor]:
+    def make() -> tuple[Envelope, torch.Tensor]:
         values = None if window is None else resolve(window).numpy()
-        found = resolve_rows(values, params, is_wide=dtype == torch.complex128)
+        found = resolve_envelope(values, params, is_wide=dtype == torch.complex128)
         rows = torch.from_numpy(found.rows)
         return found, rows.conj().resolve_conj() if conjugate else rows
 
-    found, rows = _keep(window, ("envelope", dtype, key_of_rows(params), conjugate), make)
+    found, rows = _keep(window, ("envelope", dtype, envelope_key(params), conjugate), make)
     if found.vanishes(params):
         raise UnresolvedArguments(VANISHES)
     return Inverse(rows, params, is_again)

@@ -13,13 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...core.envelope import (
-    Envelope,
-    EnvelopeRows,
-    key_of_rows,
-    pad_window,
-    resolve_rows,
-)
+from ...core.envelope import Envelope, envelope_key, pad_window, resolve_envelope
 from ...core.params import IstftParams, StftParams
 from ...errors import UnresolvedArguments
 from ...mlx.host import copy_to_mlx
@@ -78,13 +72,12 @@ def read_window(params: StftParams | IstftParams, window: torch.Tensor | None) -
 
 def get_envelope(params: IstftParams, window: Window) -> Envelope:
     """Return the envelope of a call. It may vanish, in which case torch raises."""
-    found: EnvelopeRows = _prepared.get(
-        ("envelope", window.key, key_of_rows(params)), lambda: resolve_rows(window.values, params)
-    )
-    return Envelope(found.rows, found.vanishes(params))
+    key = "envelope", window.key, envelope_key(params)
+    envelope: Envelope = _prepared.get(key, lambda: resolve_envelope(window.values, params))
+    return envelope
 
 
 def check_envelope(params: IstftParams, window: Window) -> None:
     """Raise UnresolvedArguments where the envelope vanishes; torch then raises its own error."""
-    if get_envelope(params, window).vanishes:
+    if get_envelope(params, window).vanishes(params):
         raise UnresolvedArguments(VANISHES)
