@@ -116,7 +116,7 @@ class CpuBackend(TorchBlocks):
 
 def _bind_istft(params: IstftParams, dtype: torch.dtype) -> Prepared:
     """What computes an istft in this dtype, which may be wider than the spectrum's own."""
-    known = LastWindow(partial(_read_window, params, dtype, is_again=True))
+    known = LastWindow(partial(_read_window, params, dtype))
 
     def invert(spectrum: torch.Tensor, window: Optional) -> torch.Tensor:
         batch = with_rows(params, spectrum)
@@ -153,17 +153,14 @@ def _analyse(
 
 
 def _read_window(
-    params: IstftParams, dtype: torch.dtype, window: Optional, *, is_again: bool = False
+    params: IstftParams, dtype: torch.dtype, window: Optional
 ) -> tuple[Optional, Inverse]:
     """What an istft needs of its window.
-
-    Args:
-        is_again: see :class:`.Inverse`.
 
     Raises:
         UnresolvedArguments: its envelope vanishes.
     """
-    inverse = get_inverse(params, window, dtype, is_again=is_again)
+    inverse = get_inverse(params, window, dtype)
     return prepare_window(params, window, dtype), inverse
 
 

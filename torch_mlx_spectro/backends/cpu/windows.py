@@ -48,19 +48,18 @@ class Inverse:
     Args:
         rows: of :class:`~torch_mlx_spectro.core.envelope.Envelope`.
         params: of the calls, but for their rows.
-        is_again: such calls come again, so that ``whole`` is worth its memory.
 
     Attributes:
-        whole: the inverse of all samples that are kept, of short calls that come again; else None.
+        whole: the inverse of all samples that are kept, of short calls; else None.
     """
 
-    def __init__(self, rows: torch.Tensor, params: IstftParams, is_again: bool = False) -> None:
+    def __init__(self, rows: torch.Tensor, params: IstftParams) -> None:
         self.rows, self.hop = rows, params.hop_length
         self._frames, self._overlap = params.frames, params.overlap
         self.kept = (params.start, params.start + params.kept)
         #: Calls cut their blocks alike, so that these are few.
         self._known: dict[tuple[int, int], torch.Tensor] = {}
-        self.whole = self._cut(*self.kept) if is_again and params.kept <= MAX_WHOLE else None
+        self.whole = self._cut(*self.kept) if params.kept <= MAX_WHOLE else None
 
     def find(self, begin: int, end: int) -> torch.Tensor:
         """The inverse envelope of samples ``begin ... end - 1``."""
@@ -156,18 +155,14 @@ def prepare_window(
 
 
 def get_inverse(
-    params: IstftParams,
-    window: Optional,
-    dtype: torch.dtype,
-    *,
-    conjugate: bool = False,
-    is_again: bool = False,
+    params: IstftParams, window: Optional, dtype: torch.dtype, conjugate: bool = False
 ) -> Inverse:
     """The inverse envelope of a call, its scale included.
 
+    Only its rows are kept with the window: other lengths need them, too.
+
     Args:
         dtype: of the spectrum.
-        is_again: see :class:`Inverse`.
 
     Raises:
         UnresolvedArguments: it vanishes within the result.
@@ -182,7 +177,7 @@ def get_inverse(
     found, rows = _keep(window, ("envelope", dtype, envelope_key(params), conjugate), make)
     if found.vanishes(params):
         raise UnresolvedArguments(VANISHES)
-    return Inverse(rows, params, is_again)
+    return Inverse(rows, params)
 
 
 class LastWindow:
