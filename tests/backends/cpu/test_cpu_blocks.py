@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -15,7 +17,7 @@ from reference import drawn, istft_params, random_tensor, stft_params
 from strategies import istft_cases, stft_cases
 
 from stft_parity.cases import Case
-from torch_mlx_spectro.backends.cpu import blocks
+from torch_mlx_spectro.backends.cpu import blocks, synthesis
 from torch_mlx_spectro.backends.cpu.backend import CPU
 from torch_mlx_spectro.backends.cpu.blocks import Block, cut_blocks
 from torch_mlx_spectro.calls.operation import Call
@@ -30,6 +32,10 @@ def block_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(blocks, "BLOCK_BYTES", request.param)
     monkeypatch.setattr(blocks, "LONG_BYTES", {2: 0})
     monkeypatch.setattr(blocks, "MAX_GROWTH", 1)
+    # Spectra that do not fit the cache are copied.
+    monkeypatch.setattr(
+        synthesis, "find_cache_size", lambda: 0 if request.param == 300 else 1 << 60
+    )
     return int(request.param)
 
 
@@ -82,6 +88,13 @@ def test_blocks_cover_each_frame_once_in_order(
         seen += [(row, frame) for row in covered for frame in range(block.first, block.last)]
     assert seen == [(row, frame) for row in range(rows) for frame in range(2, 2 + frames)]
     assert isinstance(block, Block)
+
+
+def test_it_knows_the_size_of_the_cache_or_copies_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = iter(["32768K\n", "unknown"])
+    monkeypatch.setattr(Path, "read_text", lambda path: next(texts))
+    find = blocks.find_cache_size.__wrapped__
+    assert [find(), find()] == [32 << 20, sys.maxsize]
 
 
 def test_no_frame_matrix_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

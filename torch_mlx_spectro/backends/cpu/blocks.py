@@ -12,7 +12,10 @@ Blocks of 256 KiB lose everywhere, since torch's FFT makes its plan anew for eac
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -52,7 +55,7 @@ def cut_blocks(rows: int, first: int, last: int, frame_bytes: int, overlap: int 
         overlap: frames of a block that the next one needs as well.
     """
     frames = last - first
-    size = _find_block_bytes(rows * frames * frame_bytes)
+    size = find_block_size(rows * frames * frame_bytes)
     size = max(size, min(GROWN_BYTES, 4 * overlap * frame_bytes))
     most = max(1, size // frame_bytes)
     if frames <= most:
@@ -76,14 +79,24 @@ def fits_one_block(params: StftParams | IstftParams, dtype: torch.dtype) -> bool
         dtype: of its spectrum.
     """
     size = params.rows * params.frames * count_frame_bytes(params, dtype)
-    return size <= _find_block_bytes(size)
+    return size <= find_block_size(size)
 
 
-def _find_block_bytes(size: int) -> int:
+def find_block_size(size: int) -> int:
     """The bytes of the largest block of a call of this size."""
     if _takes_whole_blocks(size):
         return BLOCK_BYTES
     return BLOCK_BYTES * min(torch.get_num_threads(), MAX_GROWTH)
+
+
+@lru_cache(maxsize=1)
+def find_cache_size() -> int:
+    """The bytes of the last cache; more than any memory where the system does not tell."""
+    try:
+        size = Path("/sys/devices/system/cpu/cpu0/cache/index3/size").read_text().strip()
+        return int(size.removesuffix("K")) << 10
+    except (OSError, ValueError):
+        return sys.maxsize
 
 
 def _takes_whole_blocks(size: int) -> bool:
