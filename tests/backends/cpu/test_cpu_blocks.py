@@ -17,7 +17,7 @@ from reference import drawn, istft_params, random_tensor, stft_params
 from strategies import istft_cases, stft_cases
 
 from stft_parity.cases import Case
-from torch_mlx_spectro.backends.cpu import blocks, synthesis
+from torch_mlx_spectro.backends.cpu import analysis, blocks, mkl, synthesis
 from torch_mlx_spectro.backends.cpu.backend import CPU
 from torch_mlx_spectro.backends.cpu.blocks import Block, cut_blocks
 from torch_mlx_spectro.calls.operation import Call
@@ -32,10 +32,11 @@ def block_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(blocks, "BLOCK_BYTES", request.param)
     monkeypatch.setattr(blocks, "LONG_BYTES", {2: 0})
     monkeypatch.setattr(blocks, "MAX_GROWTH", 1)
-    # Spectra that do not fit the cache are copied.
-    monkeypatch.setattr(
-        synthesis, "find_cache_size", lambda: 0 if request.param == 300 else 1 << 60
-    )
+    cache = 0 if request.param == 300 else 1 << 60  # spectra that do not fit it are copied
+    for module in (analysis, synthesis):
+        monkeypatch.setattr(module, "find_cache_size", lambda: cache)
+    if request.param == 1:  # as where torch shows no MKL
+        monkeypatch.setattr(mkl, "find_mkl", lambda: None)
     return int(request.param)
 
 
@@ -112,6 +113,7 @@ def test_no_frame_matrix_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("rfft", "irfft", "fft", "ifft"):
         monkeypatch.setattr(torch.fft, name, noting(getattr(torch.fft, name)))
+    monkeypatch.setattr(mkl, "_run", noting(mkl._run))
     window = torch.hann_window(256)
     for is_complex in (False, True):
         signal = random_tensor(0, 2, 50_000, complex_values=is_complex)

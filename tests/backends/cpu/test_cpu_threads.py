@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -125,11 +126,11 @@ def test_an_interrupt_in_the_midst_loses_nothing() -> None:
     told: list[int] = []
     own = analysis.transform_frames
 
-    def interrupt(*args: object) -> None:
+    def interrupt(*args: Any, **kwargs: Any) -> None:
         if not told and threading.get_ident() == main:
             told.append(1)
             signal.raise_signal(signal.SIGINT)
-        own(*args)  # type: ignore[arg-type]
+        own(*args, **kwargs)
 
     def compute_until_interrupted() -> None:
         while True:

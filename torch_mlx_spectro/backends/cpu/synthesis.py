@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from ...core.params import IstftParams, StftParams
+from . import mkl
 from .blocks import (
     Block,
     compute_blocks,
@@ -187,8 +188,9 @@ def _invert_block(
         part = part.clone(memory_format=torch.contiguous_format)
     if takes_all:
         return invert_frames(params, part, edge, both_halves)
-    frames: torch.Tensor = torch.fft.irfft(part.contiguous(), params.n_fft)
-    return frames
+    part = part.contiguous()
+    frames = part.new_empty((*part.shape[:2], params.n_fft), dtype=part.dtype.to_real())
+    return frames if mkl.invert(part, frames) else torch.fft.irfft(part, params.n_fft)
 
 
 def _add_frames(
