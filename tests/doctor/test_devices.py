@@ -95,5 +95,9 @@ def test_processes_are_told(monkeypatch):
     assert not found["forked"]
     assert found["start_method"] in multiprocessing.get_all_start_methods()
     assert found["torch_threads"] == torch.get_num_threads()
+    monkeypatch.setattr(state, "find_mkl", lambda: None)
+    monkeypatch.setattr(state, "find_team", lambda: None)
+    told = state.describe_process()
+    assert (told["transforms"], told["sharing"]) == ("torch.fft", "each operation")
     monkeypatch.setattr(runtime, "unavailable_reason", lambda: runtime.FORKED)
     assert state.describe_process()["forked"]

@@ -158,6 +158,7 @@ def _list_computation(found: Mapping[str, Any]) -> Iterator[Table]:
         ("forked", "yes: MLX cannot be used" if processes["forked"] else "no"),
         ("workers are started by", processes["start_method"]),
         ("threads", f"torch {processes['torch_threads']}, usable CPUs {processes['cpus']}"),
+        ("cpu", f"transforms by {processes['transforms']}; threads share {processes['sharing']}"),
         ("verdicts kept", f"{counts or 'none'}; {verdicts['path'] or 'not on disk'}"),
         *(("left to torch", name) for name in found["left"]),
         *(("quarantined", f"{key}: {why}") for key, why in verdicts["quarantined"].items()),

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from ..backends import registry
+from ..backends.cpu.mkl import find_mkl
+from ..backends.cpu.threads import find_team
 from ..backends.cuda import nvrtc as cubins
 from ..backends.mlx import bridge
 from ..emulator.compiler import default_cache_dir
@@ -28,7 +30,8 @@ SHARED_SINCE = (2, 12)
 def describe_process() -> dict[str, Any]:
     """Describe this process: whether it was forked, how it starts others, how many threads it has.
 
-    A child that was forked after MLX was loaded computes natively.
+    A child that was forked after MLX was loaded computes natively. ``transforms`` and ``sharing``
+    tell how the ``cpu`` backend computes: by what, and how threads share long calls.
     """
     chosen = multiprocessing.get_start_method(allow_none=True)
     return {
@@ -36,6 +39,8 @@ def describe_process() -> dict[str, Any]:
         "start_method": chosen or multiprocessing.get_all_start_methods()[0],
         "torch_threads": torch.get_num_threads(),
         "cpus": runtime.usable_cpus(),
+        "transforms": "MKL, with plans that are kept" if find_mkl() else "torch.fft",
+        "sharing": "whole blocks" if find_team() else "each operation",
     }
 
 

@@ -106,6 +106,8 @@ class MklPlan:
         MklError: there can be no such plan.
     """
 
+    _handle: ctypes.c_void_p | None = None
+
     def __init__(self, mkl: Mkl, kind: Kind) -> None:
         self._mkl, self._handle = mkl, ctypes.c_void_p()
         self._compute = mkl.backward if kind.is_inverse else mkl.forward
