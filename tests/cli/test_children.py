@@ -153,7 +153,8 @@ def test_the_report_shows_the_processes(folder: Path) -> None:
     lines = [line.split() for line in python(*arguments, cwd=folder).stderr.splitlines()]
     assert lines[0][1:] == ["12", "calls", "accelerated,", "0", "native"]
     assert any(line[:1] == ["pool.py"] and line[2:] == ["0", "0"] for line in lines)
-    assert any(line[:1] == ["SpawnPoolWorker-1"] for line in lines)
+    # One worker may have done all parts before the other had started.
+    assert any(line[:1] in (["SpawnPoolWorker-1"], ["SpawnPoolWorker-2"]) for line in lines)
 
 
 def variables(folder: Path, *options: str) -> dict[str, str]:
