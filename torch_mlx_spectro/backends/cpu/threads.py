@@ -56,7 +56,8 @@ def has_team() -> bool:
 
     The library gives each thread that has a team others of its own, which keep their memory for as
     long as it lives: eight that had teams of four held 400 MiB more than native's. Where several
-    threads compute, the cores are busy anyway: eight on two cores were as fast without teams.
+    threads compute, they are faster without: four and eight, of four threads each, on 16 cores of
+    a Xeon by a third, and eight on two cores as fast.
     """
     global _owner
     own = threading.current_thread()
