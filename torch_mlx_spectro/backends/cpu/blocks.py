@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 
 from ...core.params import IstftParams, StftParams
-from .threads import Part, has_team, share
+from .threads import Part, find_team, share
 
 Optional = torch.Tensor | None
 
@@ -102,7 +102,7 @@ def find_cache_size() -> int:
 def _takes_whole_blocks(size: int) -> bool:
     """Whether threads take whole blocks of a call of this size; else they share each operation."""
     long = LONG_BYTES.get(torch.get_num_threads())
-    return long is not None and size > long and has_team()
+    return long is not None and size > long and find_team() is not None
 
 
 def compute_blocks(parts: Sequence[Part], work: Callable[[Part], None], size: int) -> None:

@@ -47,27 +47,6 @@ def find_team() -> Callable[[Callable[[Any], None], int], None] | None:
     return lambda function, threads: parallel(in_c(function), None, threads, 0)
 
 
-#: The thread that has a team.
-_owner: threading.Thread | None = None
-
-
-def has_team() -> bool:
-    """Whether this thread may share work among a team: the first that asks, until it ends.
-
-    The library gives each thread that has a team others of its own, which keep their memory for as
-    long as it lives: eight that had teams of four held 400 MiB more than native's. Where several
-    threads compute, they are faster without: four and eight, of four threads each, on 16 cores of
-    a Xeon by a third, and eight on two cores as fast.
-    """
-    global _owner
-    own = threading.current_thread()
-    if _owner is not own:
-        if _owner is not None and _owner.is_alive():
-            return False
-        _owner = own
-    return find_team() is not None
-
-
 def share(parts: Sequence[Part], work: Callable[[Part], None]) -> None:
     """Do the work on all parts, in no order, by as many threads as torch has.
 
